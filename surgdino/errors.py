@@ -1,0 +1,81 @@
+"""One error type, one line: file, place, expected, found, what to do."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class SurgdinoError(Exception):
+    """A fault of the input or the machine, told so that its reader can mend it.
+
+    Args:
+        what: the fault in a few words, without the file's name.
+        file: the file or folder at fault.
+        place: where in it (row, frame, key).
+        expected: what should have been there.
+        found: what was there instead.
+        fix: what to do, as an imperative.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        file: str | Path | None = None,
+        place: str | int | None = None,
+        expected: object = None,
+        found: object = None,
+        fix: str | None = None,
+    ) -> None:
+        self.what, self.file, self.place = what, file, place
+        self.expected, self.found, self.fix = expected, found, fix
+        super().__init__(self.line())
+
+    def line(self) -> str:
+        """The whole fault on one line."""
+        where = ", ".join(str(part) for part in (self.file, self.place) if part is not None)
+        text = f"{where}: {self.what}" if where else self.what
+        if self.expected is not None:
+            text += f"; expected {self.expected}"
+        if self.found is not None:
+            text += f"{',' if self.expected is not None else ';'} found {self.found}"
+        if self.fix:
+            text += f". {self.fix[0].upper()}{self.fix[1:].rstrip('.')}."
+        return " ".join(text.split())
+
+    def __reduce__(self):
+        # Keyword arguments do not survive the default pickling, and store workers send these between processes.
+        keywords = {k: getattr(self, k) for k in ("file", "place", "expected", "found", "fix")}
+        return _rebuild, (type(self), self.what, keywords)
+
+
+def _rebuild(kind: type[SurgdinoError], what: str, keywords: dict) -> SurgdinoError:
+    return kind(what, **keywords)
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """A "did you mean" clause for a mistyped word, or the list of valid ones where nothing is near."""
+    valid = sorted(set(valid))
+    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    shown = ", ".join(valid[:12]) + (", ..." if len(valid) > 12 else "")
+    return f"valid are: {shown}" if valid else "there are none"
+
+
+def from_os_error(error: OSError, file: str | Path) -> SurgdinoError:
+    """The one-line form of what the operating system refused while reading or writing `file`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return SurgdinoError(
+            "the disk is full; what was finished before is kept", file=file, fix="free some space and run it again"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return SurgdinoError(
+            "no permission", file=file, found=error.strerror, fix="choose a folder you may write to, or change its rights"
+        )
+    if error.errno == errno.ENOENT:
+        return SurgdinoError("does not exist", file=file, fix="check the path")
+    return SurgdinoError("the file system refused", file=file, found=error.strerror or error, fix="check the path")

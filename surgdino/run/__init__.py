@@ -1,0 +1,1 @@
+"""Run: one thin file a verb; each composes the rooms."""
