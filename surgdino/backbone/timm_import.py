@@ -1,0 +1,52 @@
+"""The one place that imports timm: `from surgdino.backbone.timm_import import timm`.
+
+timm imports torchvision unconditionally, and the published torchvision build cannot be imported beside a CPU build of
+torch: its compiled operators do not load, and its Python side then fails with "operator torchvision::nms does not
+exist". We use none of these operators, so where they cannot be loaded it is enough that their schemas exist.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+
+# The operators that torchvision's Python side attaches rules to while it is being imported.
+_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+# torch drops a library's definitions when the object dies, so it lives as long as this module.
+_definitions: torch.library.Library | None = None
+
+
+def make_torchvision_importable() -> None:
+    """Let `import torchvision` succeed beside any build of torch; does nothing where it already would."""
+    global _definitions
+    if "torchvision" in sys.modules or _definitions is not None or _compiled_operators_load():
+        return
+    _definitions = torch.library.Library("torchvision", "DEF")
+    for schema in _SCHEMAS:
+        _definitions.define(schema)
+
+
+def _compiled_operators_load() -> bool:
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return True  # Not installed: timm's own ImportError names it better than we could.
+    for library in sorted(Path(spec.origin).parent.glob("_C*.so")):
+        try:
+            torch.ops.load_library(str(library))
+        except OSError:
+            return False
+        return True
+    return False
+
+
+make_torchvision_importable()
+
+import timm  # noqa: E402 - only after the guard
+
+__all__ = ["make_torchvision_importable", "timm"]
