@@ -43,7 +43,7 @@ class SurgdinoError(Exception):
         if self.found is not None:
             text += f"{',' if self.expected is not None else ';'} found {self.found}"
         if self.fix:
-            text += f". {self.fix[0].upper()}{self.fix[1:].rstrip('.')}."
+            text += f". {self.fix[0].upper()}{self.fix[1:]}" + ("" if self.fix[-1] in ".?!" else ".")
         return " ".join(text.split())
 
     def __reduce__(self):

@@ -1,0 +1,32 @@
+"""What many tests share: one thread, the folder of real data where there is one, and a small synthetic Cholec80."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real surgical data that SURGDINO_REAL_DATA names; tests that need it skip without it."""
+    folder = os.environ.get("SURGDINO_REAL_DATA")
+    if not folder:
+        pytest.skip("SURGDINO_REAL_DATA is not set: no real surgical data on this machine")
+    path = Path(folder).resolve()
+    assert path.is_dir(), f"SURGDINO_REAL_DATA={folder} is not a folder"
+    return path
+
+
+@pytest.fixture(scope="session")
+def synthetic_cholec80(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Cholec80-layout set: four H.264 videos with their phase and tool annotations. Read-only for tests."""
+    from surgdino.datasets.synthetic import write_cholec80
+
+    root = tmp_path_factory.mktemp("cholec80")
+    write_cholec80(root, videos=4, seconds=12, size=(240, 160), seed=0)
+    return root
