@@ -1,0 +1,107 @@
+"""The run folder: one run a folder, its settings and surroundings beside its results."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from surgdino import __version__
+from surgdino.config import flat_keys
+from surgdino.errors import SurgdinoError
+from surgdino.paths import atomic_write
+
+# Settings that change where and how fast a run goes, never what it computes: a run may continue with others.
+FREE = (
+    "hardware.",
+    "run.",
+    "data.root",
+    "data.store",
+    "data.workers",
+    "data.max_bad_share",
+    "train.checkpoint_every",
+    "train.log_every",
+)
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless", "albumentations", "hydra-core")
+
+
+def open_run(folder: Path, cfg: Mapping[str, Any], *, data_hash: str) -> None:
+    """Make the run folder, or continue in it if it holds the same run.
+
+    Writes `config.yaml` (every setting, resolved) and `environment.json` (versions, data hash, git revision, command).
+
+    Raises:
+        SurgdinoError: the folder holds a run with other settings (which ones is said) or can't be written.
+    """
+    saved = folder / "config.yaml"
+    if saved.exists():
+        _refuse_changes(saved, cfg)
+    text = yaml.safe_dump(dict(cfg), sort_keys=False, allow_unicode=True)
+    _write(saved, "# Every setting of this run, resolved. The command is in environment.json.\n" + text)
+    _write(folder / "environment.json", json.dumps(environment(data_hash), indent=2, ensure_ascii=False) + "\n")
+
+
+def environment(data_hash: str) -> dict[str, Any]:
+    """What a reader needs to repeat the run beyond its settings."""
+    return {
+        "surgdino": __version__,
+        "command": " ".join(sys.argv),
+        "data_hash": data_hash,
+        "git_revision": _git_revision(),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _refuse_changes(saved: Path, cfg: Mapping[str, Any]) -> None:
+    before = _values(yaml.safe_load(saved.read_text(encoding="utf-8")) or {})
+    now = _values(json.loads(json.dumps(cfg, default=str)))
+    changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(FREE)]
+    if changed:
+        shown = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed[:5])
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise SurgdinoError(
+            f"this folder holds a run with other settings: {shown}{more}",
+            file=saved.parent,
+            fix="give another run.dir, or the settings that it was begun with",
+        )
+
+
+def _values(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    values = {}
+    for key in flat_keys(cfg):
+        node: Any = cfg
+        for part in key.split("."):
+            node = node[part] if isinstance(node, Mapping) and part in node else None
+        if not isinstance(node, Mapping):
+            values[key] = node
+    return values
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

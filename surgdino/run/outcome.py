@@ -1,0 +1,73 @@
+"""What a pretraining run prints at its end: what was measured, and where everything lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from surgdino.engine.plan import TrainResult
+
+# name in the result, how it is called, how it reads: what collapse looks like stands beside it.
+LOSSES = (
+    ("loss", "loss (sum)", "falls"),
+    ("comp", "comp: agreement with the teacher", "rises; 1.0000 is collapse"),
+    ("expa", "expa: coding rate of the features", "stays up; 0.01 is collapse"),
+    ("patch", "patch loss", "falls; -0.5 is collapse"),
+)
+PROBES = (
+    ("effective_rank", "effective rank of the features", "{:.1f}"),
+    ("operation_knn", "neighbours from the same operation", "{:.1%}"),
+    ("operation_chance", "  by chance", "{:.1%}"),
+)
+
+
+def print_outcome(console: Console, result: TrainResult, picture: Path | None) -> None:
+    """Tables of the loss terms and of the backbone before and after, then the warnings, then the paths."""
+    if result.status == "already finished":
+        console.print(f"[bold]This run is finished[/bold] ({result.step} of {result.steps} steps); nothing was done.")
+    elif result.status == "stopped":
+        console.print(f"[yellow]Stopped at step {result.step} of {result.steps}; the same command continues.[/yellow]")
+    if result.first and result.last:
+        console.print(_losses(result))
+    if result.probe_start and result.probe_end:
+        console.print(_probes(result))
+    for warning in result.warnings:
+        console.print(f"[yellow]![/yellow] {warning}")
+    if result.skipped:
+        console.print(f"[yellow]![/yellow] {result.skipped} steps were left out: their gradient was not finite")
+    console.print(_where(result, picture))
+
+
+def _losses(result: TrainResult) -> Table:
+    table = Table(title="Objective", title_justify="left", title_style="bold")
+    table.add_column("term")
+    for name in ("first", "last"):
+        table.add_column(name, justify="right")
+    table.add_column("what to expect", style="dim")
+    for key, label, hint in LOSSES:
+        if key in result.first and key in result.last:
+            table.add_row(label, f"{result.first[key]:.4f}", f"{result.last[key]:.4f}", hint)
+    return table
+
+
+def _probes(result: TrainResult) -> Table:
+    table = Table(title="Backbone, on frames of the store", title_justify="left", title_style="bold")
+    table.add_column("measure")
+    for name in ("before", "after"):
+        table.add_column(name, justify="right")
+    for key, label, form in PROBES:
+        if key in result.probe_start and key in result.probe_end:
+            table.add_row(label, form.format(result.probe_start[key]), form.format(result.probe_end[key]))
+    return table
+
+
+def _where(result: TrainResult, picture: Path | None) -> Table:
+    table = Table.grid(padding=(0, 2))
+    rows = [("backbone", result.checkpoint / "backbone.safetensors"), ("model card", result.checkpoint / "model.json")]
+    rows += [("metrics", result.metrics), ("curves", picture)]
+    for label, path in rows:
+        if path is not None and Path(path).exists():
+            table.add_row(f"[bold]{label}[/bold]", str(path))
+    return table

@@ -1,0 +1,92 @@
+"""`surgdino pretrain`: video folder and natural-image weights in, adapted backbone out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from surgdino.backbone.vit import Backbone, build_backbone
+from surgdino.backbone.weights import load_weights
+from surgdino.config import typed
+from surgdino.crops.multicrop import CropSettings
+from surgdino.datasets.manifest import Manifest
+from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainResult, TrainSettings
+from surgdino.engine.train import train
+from surgdino.errors import SurgdinoError
+from surgdino.frames.store import FrameStore, build_store
+from surgdino.report.curves import draw_curves
+from surgdino.run.folder import open_run
+from surgdino.run.outcome import print_outcome
+from surgdino.run.settings import DataSettings, manifest_of
+
+
+def main(cfg: Mapping[str, Any]) -> int:
+    """Run or continue the pretraining that `cfg` describes; 0 finished or already finished, 1 stopped before its end."""
+    console = Console()
+    data = DataSettings.of(cfg)
+    settings = typed(TrainSettings, cfg["train"], "train")
+    folder = Path(cfg["run"]["dir"] or default_folder(cfg))
+    # Everything that can be wrong is looked at before the store is built, which may take hours.
+    crops, hardware = typed(CropSettings, cfg["crops"], "crops"), typed(HardwareSettings, cfg["hardware"], "hardware")
+    manifest = manifest_of(cfg, data)
+    backbone, weights = start_from(cfg["model"], settings.drop_path, console)
+    open_run(folder, {**cfg, "run": {"dir": str(folder)}}, data_hash=manifest.fingerprint())
+    store = build_store(
+        manifest, data.store, data.store_settings, workers=data.worker_count, max_bad_share=data.max_bad_share
+    )
+    result = train(
+        TrainPlan(
+            backbone=backbone,
+            model=cfg["model"],
+            method=cfg["method"],
+            store=store,
+            augment=cfg["augment"],
+            crops=crops,
+            train=settings,
+            hardware=hardware,
+            folder=folder,
+            data_hash=manifest.fingerprint(),
+            model_json={**provenance(cfg, manifest, store), "initial_weights": weights},
+        )
+    )
+    picture = draw_curves(result.metrics, folder / "curves.png")
+    print_outcome(console, result, picture)
+    return 1 if result.status == "stopped" else 0
+
+
+def default_folder(cfg: Mapping[str, Any]) -> str:
+    """The run folder where none is given: the same command finds the same folder, and continues there."""
+    names = (cfg["dataset"]["name"], cfg["model"]["name"], cfg["method"]["name"])
+    return str(Path("runs") / "-".join(("pretrain", *names)))
+
+
+def start_from(model: Mapping[str, Any], drop_path: float, console: Console) -> tuple[Backbone, dict[str, Any] | None]:
+    """The backbone with its natural-image weights, and what model.json says of them; None where it starts at random."""
+    backbone = build_backbone(model, drop_path=drop_path)
+    if model.get("weights") is None:
+        console.print(
+            "[yellow]model.weights is not set: this starts from random weights, not from a natural-image checkpoint. "
+            "[/yellow]See [bold]surgdino weights list[/bold]."
+        )
+        return backbone, None
+    report = load_weights(backbone, Path(model["weights"]))
+    console.print(f"[bold]weights[/bold]  {report.line()}")
+    return backbone, report.as_dict()
+
+
+def provenance(cfg: Mapping[str, Any], manifest: Manifest, store: FrameStore) -> dict[str, Any]:
+    """What a checkpoint remembers of its data: the operations it has seen, so that nobody tests on them unawares."""
+    seen = sorted({store.operation(i) for i in store.first_of_each_video()})
+    if not seen:
+        raise SurgdinoError("no usable frame in any video", file=manifest.root, fix="run surgdino verify on this folder")
+    card = cfg["dataset"]
+    return {
+        "dataset": card["name"],
+        "dataset_licence": card.get("licence"),
+        "data_hash": manifest.fingerprint(),
+        "operations": seen,
+        "frames": len(store),
+    }
