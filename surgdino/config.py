@@ -124,3 +124,15 @@ def flat_keys(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from flat_keys(value, f"{prefix}{key}.")
+
+
+def model_settings(name: str) -> dict[str, Any]:
+    """The settings of `model=name`, as configs/model/<name>.yaml gives them.
+
+    Raises:
+        SurgdinoError: there is no such model; the nearest one is named.
+    """
+    folder = share("configs") / "model"
+    if name not in names_in(folder):
+        raise SurgdinoError(f"there is no model={name}", fix=nearest(name, names_in(folder)))
+    return _read_yaml(folder / f"{name}.yaml")

@@ -1,0 +1,76 @@
+"""The curves of a run as one picture, read from its metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from surgdino.paths import atomic_write
+
+INK, SOFT, GRID = "#22303c", "#7b8794", "#e4e7eb"
+LINE, COLLAPSE = "#0b7285", "#c92a2a"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl in order; a last line that a kill cut short is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def draw_curves(metrics: Path, target: Path) -> Path | None:
+    """Draw loss terms, effective rank, schedules and throughput over the steps into a PNG; None where nothing was logged.
+
+    The collapse values of the objective stand in the panels as dashed lines, so that a healthy run looks healthy.
+    """
+    if not metrics.exists():
+        return None
+    rows = [row for row in read_metrics(metrics) if "loss" in row]
+    if not rows:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12.5, 6.4), dpi=110, layout="constrained", facecolor="white")
+    panels = (
+        ("loss, in sum", "loss", None),
+        ("comp: agreement with the teacher", "comp", 1.0),
+        ("expa: coding rate of the features", "expa", 0.01),
+        ("patch loss", "patch", -0.5),
+        ("effective rank of the features", "effective_rank", None),
+        ("gradient norm", "gradient_norm", None),
+        ("learning rate", "lr", None),
+        ("images a second", "images_per_second", None),
+    )
+    drawn = [p for p in panels if any(p[1] in row for row in rows)]
+    columns = 4
+    axes = figure.subplots(-(-len(drawn) // columns), columns, squeeze=False).ravel()
+    for axis in axes[len(drawn) :]:
+        axis.set_axis_off()
+    for axis, (title, key, collapse) in zip(axes, drawn, strict=False):
+        _panel(axis, rows, title, key, collapse)
+    with atomic_write(target) as temporary:
+        FigureCanvasAgg(figure).print_png(str(temporary))
+    return target
+
+
+def _panel(axis: Any, rows: Sequence[dict[str, Any]], title: str, key: str, collapse: float | None) -> None:
+    points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+    axis.plot(*zip(*points, strict=True), color=LINE, linewidth=1.8, marker="o" if len(points) == 1 else None)
+    if collapse is not None:
+        axis.axhline(collapse, color=COLLAPSE, linewidth=1, linestyle=(0, (4, 3)))
+        axis.annotate("collapse", (1, collapse), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color=COLLAPSE)
+    axis.set_title(title, loc="left", fontsize=10, color=INK)
+    axis.set_xlabel("step", fontsize=8, color=SOFT)
+    axis.tick_params(labelsize=8, colors=SOFT, length=0)
+    axis.grid(color=GRID, linewidth=0.8)
+    axis.set_axisbelow(True)
+    for side in ("top", "right", "left", "bottom"):
+        axis.spines[side].set_visible(side == "bottom")
+        axis.spines[side].set_color(GRID)
