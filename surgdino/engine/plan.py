@@ -133,7 +133,8 @@ class TrainResult:
         resumed_from: the step at which this call took over, None where it began at 0.
         skipped: steps left out because their gradient was not finite.
         first, last: loss terms (`loss`, `comp`, `expa`, `patch`), mean over the first and the last logged window.
-        probe_start, probe_end: see `surgdino.engine.probe.ProbeReport`, as plain dicts; empty where not measured.
+        probe_start, probe_end: `surgdino.engine.probe.ProbeReport` as plain dicts; empty where not measured.
+        collapse: what the loss terms would be if every image looked the same, for this method and batch.
         images_per_second: over this call's steps, waiting for data included.
         warnings: what the monitor said in words, in order, each once.
         checkpoint, metrics: where they lie.
@@ -148,6 +149,7 @@ class TrainResult:
     last: dict[str, float]
     probe_start: dict[str, float]
     probe_end: dict[str, float]
+    collapse: dict[str, float]
     images_per_second: float
     warnings: list[str]
     checkpoint: Path

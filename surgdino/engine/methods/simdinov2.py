@@ -1,0 +1,180 @@
+"""SimDINOv2 (Wu et al. 2025, arXiv 2502.10385): agree across crops, fill the space, and predict the masked patches.
+
+Symbols: B images, 2 global and L local views, p the head's width, M masked patches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from surgdino.engine.coding_rate import Gamma, coding_rate, gamma, highest_rate, lowest_rate
+from surgdino.engine.head import ProjectionHead
+from surgdino.engine.teacher import Network
+from surgdino.engine.views import Views, by_view
+from surgdino.errors import SurgdinoError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The `method` section; configs/method/simdinov2.yaml says what each key means."""
+
+    name: str = "simdinov2"
+    expa_type: Literal[0, 1] = 1
+    eps: float = 0.05
+    gamma: Gamma = "balanced"
+    coeff: float = 1.0
+    group_size: int | None = None
+    pooled_groups: int = 1
+    patch_weight: float = 1.0
+    head_hidden: int = 2048
+    head_out: int = 256
+    momentum: float = 0.95
+    momentum_end: float = 1.0
+    mask_probability: float = 0.5
+    mask_ratio: tuple[float, float] = (0.1, 0.5)
+
+
+@dataclass
+class Targets:
+    """What the teacher says of the unmasked global views.
+
+    Attributes:
+        cls: [2, B, p], unit length.
+        patches: [M, p], unit length, where the student's views are masked.
+        features: [2B, D], the backbone's class tokens, for the monitor.
+    """
+
+    cls: Tensor
+    patches: Tensor
+    features: Tensor
+
+
+def build_head(settings: Settings, embed_dim: int) -> nn.Module:
+    """One head for class and patch tokens."""
+    return ProjectionHead(embed_dim, settings.head_hidden, settings.head_out)
+
+
+def check_batch(settings: Settings, images: int) -> None:
+    """Raise where `images` images do not divide into groups."""
+    group = settings.group_size or images
+    if images % group:
+        raise SurgdinoError(
+            "the batch does not divide into groups",
+            place="method.group_size",
+            expected=f"a divisor of train.batch_size={images}",
+            found=group,
+            fix="change one of the two",
+        )
+
+
+@torch.no_grad()
+def teacher_targets(teacher: Network, views: Views, settings: Settings) -> Targets:
+    """The teacher's class tokens of both global views, and its patch tokens where the student's are masked."""
+    features = teacher.backbone(views.global_crops)
+    cls, patches = _project(teacher.head, features.cls, features.patches, views.masked)
+    return Targets(by_view(cls, views.images), patches, features.cls)
+
+
+def student_loss(
+    student: Network, views: Views, targets: Targets, settings: Settings
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of the student's masked global views and local views, and its terms (see `objective`)."""
+    crops = [(views.global_crops, views.masks)]
+    if len(views.local_crops):
+        crops.append((views.local_crops, None))
+    features = student.backbone.forward_crops(crops)
+    cls_tokens = torch.cat([f.cls for f in features])
+    cls, patches = _project(student.head, cls_tokens, features[0].patches, views.masked)
+    return objective(by_view(cls, views.images), targets.cls, patches, targets.patches, views.mask_weight, settings)
+
+
+def objective(
+    student_cls: Tensor,
+    teacher_cls: Tensor,
+    student_patches: Tensor,
+    teacher_patches: Tensor,
+    mask_weight: Tensor,
+    settings: Settings,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """-coeff * comp - expa + patch_weight * patch, in fp32.
+
+    Args:
+        student_cls: [2 + L, B, p], global views first.
+        teacher_cls: [2, B, p].
+        student_patches, teacher_patches: [M, p].
+        mask_weight: [M], one over the masked patches of the same view.
+
+    All features have unit length. The B images form groups of `group_size` consecutive ones; nothing else in the layout
+    of the batch (processes, accumulation) enters.
+
+    Returns:
+        The loss, and without gradient `loss`, `comp` (mean cosine, larger is better), `expa` (gamma times the coding
+        rate, larger is better) and `patch` (minus the mean cosine over the 2B views, unmasked ones counting 0).
+    """
+    with torch.autocast(student_cls.device.type, enabled=False):
+        comp = agreement(student_cls, teacher_cls)
+        expa = expansion(student_cls[: len(teacher_cls)], teacher_cls, settings)
+        cosines = F.cosine_similarity(student_patches, teacher_patches, dim=-1)
+        patch = -(cosines * mask_weight).sum() / teacher_cls[..., 0].numel()
+        loss = settings.patch_weight * patch - settings.coeff * comp - expa
+    terms = {"loss": loss, "comp": comp, "expa": expa, "patch": patch}
+    return loss, {name: term.detach() for name, term in terms.items()}
+
+
+def agreement(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
+    """`comp`: mean cosine over teacher view j and student view i, i != j; [V, B, p] and [2, B, p] -> scalar."""
+    views, targets = len(student_cls), len(teacher_cls)
+    cosines = torch.einsum("jbp,ibp->ji", teacher_cls, student_cls) / student_cls.shape[1]
+    others = ~torch.eye(targets, views, dtype=torch.bool, device=cosines.device)
+    return (cosines * others).sum() / (targets * views - targets)
+
+
+def expansion(student_cls: Tensor, teacher_cls: Tensor, settings: Settings) -> Tensor:
+    """`expa`: gamma times the coding rate of the global views, mean over views and groups; [2, B, p] -> scalar."""
+    features = student_cls if settings.expa_type == 0 else (student_cls + teacher_cls) / 2
+    images = features.shape[1]
+    group = settings.group_size or images
+    rates = coding_rate(features.unflatten(1, (-1, group)), settings.eps, settings.pooled_groups)
+    return _gamma(settings, images) * rates.mean()
+
+
+def collapse_values(settings: Settings, images: int) -> dict[str, float]:
+    """The terms where all images look the same; `expa` depends on the size of the group."""
+    lowest = lowest_rate(settings.head_out, settings.eps, settings.pooled_groups)
+    expa, patch = _gamma(settings, images) * lowest, -settings.mask_probability
+    loss = settings.patch_weight * patch - settings.coeff - expa
+    return {"comp": 1.0, "expa": expa, "patch": patch, "loss": loss}
+
+
+def highest_expansion(settings: Settings, images: int) -> float:
+    """The largest `expa` that a batch of `images` can have."""
+    group = settings.group_size or images
+    return _gamma(settings, images) * highest_rate(group, settings.head_out, settings.eps, settings.pooled_groups)
+
+
+def signs_of_collapse(terms: dict[str, float], settings: Settings, images: int) -> str | None:
+    """A sentence where every image is about to look the same, judged against what `expa` can be for this batch."""
+    lowest, highest = collapse_values(settings, images)["expa"], highest_expansion(settings, images)
+    if terms["comp"] < 0.99 or terms["expa"] > lowest + 0.05 * (highest - lowest):
+        return None
+    return (
+        f"the features collapse: all images look the same (comp {terms['comp']:.4f}, expa {terms['expa']:.3f} where "
+        f"{lowest:.3f} is collapse and {highest:.3f} the most); lower train.lr, or raise train.batch_size"
+    )
+
+
+def _gamma(settings: Settings, images: int) -> float:
+    group = settings.group_size or images
+    return gamma(settings.gamma, group, settings.head_out, settings.eps, settings.pooled_groups)
+
+
+def _project(head: nn.Module, cls: Tensor, patches: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+    """Class tokens and the masked patch tokens through the head in one pass."""
+    wanted = patches.flatten(0, 1).index_select(0, masked)
+    projected = head(torch.cat([cls, wanted]))
+    return projected[: len(cls)], projected[len(cls) :]

@@ -1,0 +1,227 @@
+"""The monitor: what the run says of itself, in `metrics.jsonl`, in TensorBoard, on the progress bar, and in words."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surgdino.engine.optim import Update
+from surgdino.engine.probe import effective_rank
+from surgdino.engine.schedules import Rates
+from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.paths import atomic_write
+
+BAD_STEPS_IN_A_ROW = 10
+_STARVED = 0.4
+
+
+class Monitor:
+    """Collects on the device and reads it back only when a line is due.
+
+    A line of `metrics.jsonl` is a JSON object with `step` and one of
+    - the window since the line before it: `loss`, the method's terms and `gradient_norm` as means over the steps that
+      counted; `skipped` in all; `lr`, `head_lr`, `weight_decay`, `momentum` and `effective_rank` of its last step;
+      `images_per_second`, `data_wait` as a share of the time, `memory_mb` at its peak;
+    - a probe: `probe_*`, see `surgdino.engine.probe`;
+    - a `warning`, in words.
+
+    Args:
+        every: steps to a window; the first and the last step end one too.
+        images: per step.
+        collapse: a sentence where a window's terms look like collapse.
+        say: prints a sentence.
+
+    Attributes:
+        warnings: what was said in words, each once.
+        skipped: steps left out so far.
+        first, last: the terms of the first and the last window.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        every: int,
+        last_step: int,
+        images: int,
+        collapse: Callable[[dict[str, float]], str | None],
+        say: Callable[[str], None],
+    ) -> None:
+        self.file = folder / "metrics.jsonl"
+        self._board_folder = folder / "tensorboard"
+        self._board: Any = None
+        self._every, self._last_step, self._images = every, last_step, images
+        self._collapse, self._say = collapse, say
+        self._resumed_from = 0
+        self.warnings: list[str] = []
+        self.skipped = 0
+        self.first: dict[str, float] = {}
+        self.last: dict[str, float] = {}
+        self._window: dict[str, Tensor] = {}
+        self._streak: Tensor | float = 0.0
+        self._started = self._window_started = time.perf_counter()
+        self._waited = 0.0
+        self._steps = self._window_steps = 0
+
+    # The state: what a resumed run needs to go on writing as if it had never stopped.
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the lines to come depend on; timings excepted."""
+        window = {name: value.cpu() for name, value in self._window.items()}
+        keys = ("warnings", "skipped", "first", "last")
+        return {**{k: getattr(self, k) for k in keys}, "window": window, "streak": float(self._streak)}
+
+    def load_state_dict(self, state: dict[str, Any], step: int, device: torch.device) -> None:
+        """Take over at `step`: lines written after it belong to steps that will be done again, and go."""
+        for key in ("warnings", "skipped", "first", "last"):
+            setattr(self, key, state[key])
+        self._window = {name: value.to(device) for name, value in state["window"].items()}
+        self._streak = state["streak"]
+        self._resumed_from = step
+        if self.file.exists():
+            kept = [line for line in self.file.read_text().splitlines() if _step_of(line) <= step]
+            with atomic_write(self.file) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in kept))
+
+    def __enter__(self) -> Monitor:
+        """Open TensorBoard's file; timings count from here."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._board = SummaryWriter(str(self._board_folder), purge_step=self._resumed_from + 1)
+        self._started = self._window_started = time.perf_counter()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._board.close()
+        self._board = None
+
+    # The steps.
+
+    def waited(self, seconds: float) -> None:
+        """Count time in which the loop had no batch."""
+        self._waited += seconds
+
+    def record(self, step: int, terms: dict[str, Tensor], update: Update, rates: Rates, features: Tensor) -> None:
+        """Add a step to the window, and write the window's line where it ends.
+
+        A skipped step counts, but its terms, which may be anything, do not enter the means.
+
+        Args:
+            features: [n, D], class tokens of this step, for their effective rank.
+
+        Raises:
+            SurgdinoError: 10 steps in a row had no finite gradient.
+        """
+        counts = 1.0 - update.skipped
+        for name, value in {**terms, "gradient_norm": update.gradient_norm}.items():
+            self._add(name, torch.where(counts.bool(), value.float(), 0.0))
+        self._add("steps", counts)
+        self._add("skipped", update.skipped)
+        self._streak = (self._streak + update.skipped) * update.skipped
+        self._steps += 1
+        self._window_steps += 1
+        if step == 1 or step == self._last_step or step % self._every == 0:
+            self._log(step, rates, features)
+
+    def _add(self, name: str, value: Tensor) -> None:
+        self._window[name] = self._window[name] + value if name in self._window else value
+
+    def _log(self, step: int, rates: Rates, features: Tensor) -> None:
+        window = {name: float(value) for name, value in self._window.items()}
+        self._window = {}
+        good, bad = window.pop("steps"), window.pop("skipped")
+        means = {name: value / good for name, value in window.items()} if good else {}
+        self.skipped += int(bad)
+        self.first = self.first or means
+        self.last = means or self.last
+        timings = self._timings()
+        line = {
+            **means,
+            "skipped": self.skipped,
+            "lr": rates.backbone_lr,
+            "head_lr": rates.head_lr,
+            "weight_decay": rates.weight_decay,
+            "momentum": rates.momentum,
+            "effective_rank": float(effective_rank(features)),
+            **timings,
+        }
+        self.write(step, line)
+        self._put_into_words(step, means, int(bad), timings["data_wait"])
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Append one line, and draw its numbers."""
+        try:
+            with self.file.open("a") as file:
+                file.write(json.dumps({"step": step, **{k: _plain(v) for k, v in values.items()}}) + "\n")
+        except OSError as error:
+            raise from_os_error(error, self.file) from error
+        for name, value in values.items():
+            if self._board is not None and isinstance(value, int | float):
+                self._board.add_scalar(name, value, step)
+
+    def warn(self, step: int, sentence: str | None) -> None:
+        """Say a sentence, write it down, and do not repeat it."""
+        kind = (sentence or "").partition(":")[0]
+        if sentence and not any(said.startswith(kind) for said in self.warnings):
+            self.warnings.append(sentence)
+            self.write(step, {"warning": sentence})
+            self._say(f"step {step}: {sentence}")
+
+    def images_per_second(self) -> float:
+        """Over all steps of this process, waiting included."""
+        return self._steps * self._images / max(time.perf_counter() - self._started, 1e-9)
+
+    def _timings(self) -> dict[str, float]:
+        now = time.perf_counter()
+        seconds = max(now - self._window_started, 1e-9)
+        timings = {
+            "images_per_second": self._window_steps * self._images / seconds,
+            "data_wait": self._waited / seconds,
+            "memory_mb": _memory_mb(),
+        }
+        self._window_started, self._waited, self._window_steps = now, 0.0, 0
+        return timings
+
+    def _put_into_words(self, step: int, means: dict[str, float], bad: int, data_wait: float) -> None:
+        if means:
+            self.warn(step, self._collapse(means))
+        if bad:
+            self.warn(step, f"gradients that are not finite: {bad} of the last steps were left out and changed nothing")
+        if data_wait > _STARVED and self._steps > self._every:
+            advice = "raise hardware.loader_workers, or put data.store on a faster disk"
+            self.warn(step, f"the loop waits for data: {data_wait:.0%} of the time; {advice}")
+        if self._streak >= BAD_STEPS_IN_A_ROW:
+            raise SurgdinoError(
+                f"{int(self._streak)} steps in a row without a finite gradient; the last checkpoint stands",
+                file=self.file.parent,
+                place=f"step {step}",
+                fix="lower train.lr or set hardware.precision=fp32, and run the same command again",
+            )
+
+
+def _memory_mb() -> float:
+    """Peak so far: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def _plain(value: Any) -> Any:
+    """NaN is no JSON; `null` is."""
+    return None if isinstance(value, float) and value != value else value
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # the torn last line of a run that was killed

@@ -1,0 +1,138 @@
+"""Saving a session and taking it up again: the trainer's state, the checkpoint that users take away, what they measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from surgdino.checkpoint import save_backbone
+from surgdino.engine.plan import TrainPlan
+from surgdino.engine.state import differences, load_state, save_state
+from surgdino.errors import SurgdinoError
+
+if TYPE_CHECKING:
+    from surgdino.engine.session import Session
+
+
+def save(session: Session) -> None:
+    """Measure the backbone, then write the trainer's state and the checkpoint that users take away."""
+    if session.saved == session.step:
+        return
+    measure(session)
+    plan = session.plan
+    state = {
+        "settings": _settings(plan),
+        "student": session.student.state_dict(),
+        "teacher": session.teacher.state_dict(),
+        "optimizer": session.optimizer.state_dict(),
+        "monitor": session.monitor.state_dict(),
+        "probe_start": session.probe_start,
+        "probe_end": session.probe_end,
+        "probe_reference": None if session.probe is None else session.probe.reference,
+    }
+    save_state(plan.folder / "state", session.step, state)
+    network = session.teacher if plan.train.ship == "teacher" else session.student
+    save_backbone(plan.folder / "checkpoint", network.backbone, _model_json(session))
+    session.saved = session.step
+
+
+def measure(session: Session) -> None:
+    """Probe the backbone that would be shipped, write it down, and say so where it got worse than it came."""
+    if session.probe is None:
+        return
+    network = session.teacher if session.plan.train.ship == "teacher" else session.student
+    report = session.probe.measure(network.backbone, session.autocast).as_dict()
+    session.probe_start = session.probe_start or report
+    session.probe_end = report
+    session.monitor.write(session.step, {f"probe_{name}": value for name, value in report.items()})
+    session.monitor.warn(session.step, _worse(session.probe_start, report))
+
+
+def _worse(start: dict[str, float], now: dict[str, float]) -> str | None:
+    for name, words in (
+        ("operation_knn", "share of neighbours from the same operation"),
+        ("effective_rank", "effective rank"),
+    ):
+        if now[name] < 0.8 * start[name]:
+            return (
+                f"the backbone got worse than it came: {words} {start[name]:.3g} at step 0, {now[name]:.3g} now; "
+                "lower train.lr or raise train.momentum"
+            )
+    return None
+
+
+def _model_json(session: Session) -> dict[str, Any]:
+    plan = session.plan
+    return {
+        **plan.model_json,
+        "method": dict(plan.method),
+        "steps": session.step,
+        "steps_planned": session.steps,
+        "seed": plan.train.seed,
+        "batch_size": plan.train.batch_size,
+        "weights_of": plan.train.ship,
+        "image_size": plan.crops.global_size,
+    }
+
+
+def resume(session: Session, say: Callable[[str], None]) -> None:
+    plan = session.plan
+    state = load_state(plan.folder / "state", say)
+    if state is None:
+        return
+    _check_settings(plan, state["settings"], say)
+    session.student.load_state_dict(state["student"])
+    session.teacher.load_state_dict(state["teacher"])
+    session.optimizer.load_state_dict(state["optimizer"])
+    session.step = session.saved = session.resumed_from = state["step"]
+    session.monitor.load_state_dict(state["monitor"], session.step, session.device)
+    session.probe_start, session.probe_end = state["probe_start"], state["probe_end"]
+    if session.probe is not None:
+        session.probe.reference = state["probe_reference"]
+
+
+# A change of these makes the run another run; what is left out here may change from one call to the next.
+_FREE = {"checkpoint_every", "log_every", "probe_frames", "ship", "steps", "epochs"}
+
+
+def _settings(plan: TrainPlan) -> dict[str, Any]:
+    train = {key: value for key, value in asdict(plan.train).items() if key not in _FREE}
+    model = {key: value for key, value in plan.model.items() if key != "weights"}
+    settings = {
+        "train": train,
+        "crops": asdict(plan.crops),
+        "method": plan.method,
+        "model": model,
+        "augment": plan.augment,
+    }
+    return {
+        **_plain(settings),
+        "data": {"hash": plan.data_hash, "frames": len(plan.store)},
+        "steps": plan.train.total_steps(len(plan.store)),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Mappings as dicts and sequences as lists, so that what was saved equals what was read from YAML."""
+    if hasattr(value, "items"):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _check_settings(plan: TrainPlan, saved: dict[str, Any], say: Callable[[str], None]) -> None:
+    changed = list(differences(saved, _settings(plan)))
+    for key, before, after in changed:
+        if key == "steps":
+            say(f"the run now ends at step {after} instead of {before}: its schedules are stretched from here on")
+    changed = [row for row in changed if row[0] != "steps"]
+    if changed:
+        key, before, after = changed[0]
+        more = f" (and {len(changed) - 1} more: {', '.join(row[0] for row in changed[1:])})" if changed[1:] else ""
+        raise SurgdinoError(
+            f"this run was begun with another {key}{more}",
+            file=plan.folder,
+            expected=before,
+            found=after,
+            fix="use the settings it began with, or another run.dir",
+        )

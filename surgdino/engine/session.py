@@ -1,0 +1,164 @@
+"""A session: everything that is alive between the first step and the last, opened, resumed and saved."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+
+from surgdino import distributed
+from surgdino.backbone.preprocess import Preprocess
+from surgdino.crops.loader import Batch, make_loader
+from surgdino.engine import precision
+from surgdino.engine.methods import open_method
+from surgdino.engine.monitor import Monitor
+from surgdino.engine.optim import make_optimizer
+from surgdino.engine.plan import TrainPlan, TrainResult
+from surgdino.engine.probe import Probe
+from surgdino.engine.saving import resume
+from surgdino.engine.teacher import Network, make_teacher
+from surgdino.errors import SurgdinoError
+
+
+@dataclass
+class Session:
+    """A run in the making; `step` optimiser steps are done, `saved` of them are on disk."""
+
+    plan: TrainPlan
+    method: ModuleType
+    settings: Any
+    device: torch.device
+    autocast: Callable
+    student: Network
+    teacher: Network
+    optimizer: torch.optim.Optimizer
+    monitor: Monitor
+    probe: Probe | None
+    steps: int
+    step: int = 0
+    saved: int = -1
+    resumed_from: int | None = None
+    probe_start: dict[str, float] | None = None
+    probe_end: dict[str, float] | None = None
+
+    @property
+    def momentum(self) -> tuple[float, float]:
+        """The teacher's, at the start and at the end: the run's own where set, else the method's."""
+        train, method = self.plan.train, self.settings
+        start = method.momentum if train.momentum is None else train.momentum
+        return start, method.momentum_end if train.momentum_end is None else train.momentum_end
+
+
+def open_session(plan: TrainPlan, say: Callable[[str], None]) -> Session:
+    """Build everything that a plan asks for, and take up the run that its folder holds, if any.
+
+    Raises:
+        SurgdinoError: settings that cannot be, or others than the run in the folder began with.
+    """
+    _check(plan)
+    precision.set_threads(plan.hardware)
+    device = precision.choose_device(plan.hardware)
+    method, settings = open_method(plan.method)
+    method.check_batch(settings, plan.train.batch_size)
+    torch.manual_seed(plan.train.seed)
+    student = Network(plan.backbone, method.build_head(settings, plan.backbone.embed_dim)).to(device).train()
+    student.backbone.set_grad_checkpointing(plan.hardware.activation_checkpointing)
+    steps = plan.train.total_steps(len(plan.store))
+    session = Session(
+        plan=plan,
+        method=method,
+        settings=settings,
+        device=device,
+        autocast=partial(precision.autocast, device, precision.choose_dtype(plan.hardware, device)),
+        student=student,
+        teacher=make_teacher(student),
+        optimizer=make_optimizer(student, plan.train),
+        monitor=Monitor(
+            plan.folder,
+            every=plan.train.log_every,
+            last_step=steps,
+            images=plan.train.batch_size,
+            collapse=partial(method.signs_of_collapse, settings=settings, images=plan.train.batch_size),
+            say=say,
+        ),
+        probe=_probe(plan),
+        steps=steps,
+    )
+    resume(session, say)
+    return session
+
+
+def _check(plan: TrainPlan) -> None:
+    if distributed.world_size() > 1:
+        raise SurgdinoError(
+            "training in several processes is not built yet", expected="one", found=distributed.world_size()
+        )
+    if len(plan.store) < plan.train.batch_size:
+        raise SurgdinoError(
+            "fewer frames than a batch holds",
+            place="train.batch_size",
+            expected=f"at most the store's {len(plan.store)} frames",
+            found=plan.train.batch_size,
+            fix="lower train.batch_size or raise data.fps",
+        )
+
+
+def _probe(plan: TrainPlan) -> Probe | None:
+    if plan.train.probe_frames < 2:
+        return None
+    preprocess = Preprocess(plan.crops.global_size, tuple(plan.model["mean"]), tuple(plan.model["std"]))
+    return Probe(plan.store, plan.train.probe_frames, preprocess)
+
+
+def batches(session: Session) -> Iterator[Batch]:
+    """The batches from the session's step to its last, time spent waiting for them counted."""
+    plan = session.plan
+    source = make_loader(
+        plan.store,
+        plan.crops,
+        plan.augment,
+        batch_size=plan.train.batch_size,
+        seed=plan.train.seed,
+        workers=precision.loader_workers(plan.hardware, len(os.sched_getaffinity(0))),
+        start_step=session.step,
+        steps=session.steps,
+        patch_size=session.student.backbone.patch_size,
+        mask_probability=session.settings.mask_probability,
+        mask_ratio=session.settings.mask_ratio,
+        pin_memory=session.device.type == "cuda",
+    )
+    source = iter(source)
+    while True:
+        asked = time.perf_counter()
+        batch = next(source, None)
+        session.monitor.waited(time.perf_counter() - asked)
+        if batch is None:
+            return
+        yield batch
+
+
+def result_of(session: Session, status: Literal["finished", "stopped", "already finished"]) -> TrainResult:
+    """What the caller gets."""
+    monitor, plan = session.monitor, session.plan
+    return TrainResult(
+        status=status,
+        step=session.step,
+        steps=session.steps,
+        resumed_from=session.resumed_from,
+        skipped=monitor.skipped,
+        first=monitor.first,
+        last=monitor.last,
+        probe_start=session.probe_start or {},
+        probe_end=session.probe_end or {},
+        collapse=session.method.collapse_values(session.settings, plan.train.batch_size),
+        images_per_second=monitor.images_per_second(),
+        warnings=monitor.warnings,
+        checkpoint=plan.folder / "checkpoint",
+        metrics=monitor.file,
+    )

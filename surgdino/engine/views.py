@@ -1,0 +1,75 @@
+"""A batch of uint8 crops on its way to the device, as what the methods see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from surgdino.backbone.preprocess import normalize
+
+if TYPE_CHECKING:
+    from surgdino.crops.loader import Batch
+
+GLOBAL_VIEWS = 2
+
+
+@dataclass
+class Views:
+    """Normalised crops of B images on the device, view-major: all images' first view, then all images' second.
+
+    Attributes:
+        global_crops: float [2B, 3, S, S].
+        local_crops: float [LB, 3, s, s]; L may be 0.
+        masks: bool [2B, N], True where the student sees the mask token.
+        masked: int64 [M], where those are in the flattened [2B * N].
+        mask_weight: float [M], one over the number of masked patches of the same view.
+        images: B.
+    """
+
+    global_crops: Tensor
+    local_crops: Tensor
+    masks: Tensor
+    masked: Tensor
+    mask_weight: Tensor
+    images: int
+
+
+def to_views(batch: Batch, device: torch.device, mean: Sequence[float], std: Sequence[float]) -> Views:
+    """Move a loader's batch and normalise it there.
+
+    Which patches are masked is worked out before the move: on the device it would make the host wait for a count.
+    """
+    masks = batch.masks
+    counts = masks.sum(1, keepdim=True).clamp(min=1)
+    weight = (1.0 / counts).expand_as(masks)[masks]
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    return Views(
+        global_crops=normalize(move(batch.global_crops), mean, std),
+        local_crops=normalize(move(batch.local_crops), mean, std),
+        masks=move(masks),
+        masked=move(masks.flatten().nonzero().squeeze(1)),
+        mask_weight=move(weight.float()),
+        images=len(batch.global_crops) // GLOBAL_VIEWS,
+    )
+
+
+def by_view(tokens: Tensor, images: int) -> Tensor:
+    """[V * B, ...] in view-major order as [V, B, ...]."""
+    return tokens.unflatten(0, (-1, images))
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Make everything random in a step (stochastic depth) a function of the seed, the step and the process alone.
+
+    So there is no random-number state to save, and a resumed run draws what an uninterrupted one would have.
+    """
+    entropy = np.random.SeedSequence((seed, step, rank))
+    torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
