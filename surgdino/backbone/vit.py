@@ -39,11 +39,13 @@ class Backbone(nn.Module):
         mask_token: [D], put in place of the embeddings of masked patches before positions are added.
         embed_dim, depth, patch_size: D, the number of blocks, a patch's side in pixels.
         grid: (rows, columns) of the native position embedding.
+        settings: the keys of configs/model/*.yaml that it was built from, as plain values.
     """
 
-    def __init__(self, vit: nn.Module) -> None:
+    def __init__(self, vit: nn.Module, settings: Mapping | None = None) -> None:
         super().__init__()
         self.vit = vit
+        self.settings: dict = _plain(settings or {})
         self.embed_dim: int = vit.embed_dim
         self.depth: int = len(vit.blocks)
         self.patch_size: int = vit.patch_embed.patch_size[0]
@@ -126,7 +128,7 @@ def build_backbone(model: Mapping, drop_path: float | None = None) -> Backbone:
     Raises:
         SurgdinoError: an unknown architecture or option, or one that is not a ViT with a class token.
     """
-    architecture, kwargs = str(model["timm"]), dict(model.get("timm_kwargs") or {})
+    architecture, kwargs = str(model["timm"]), _plain(model.get("timm_kwargs") or {})
     drop_path = float(model.get("drop_path", 0.0)) if drop_path is None else drop_path
     place = f"model={model.get('name', architecture)}"
     if not timm.is_model(architecture):
@@ -145,12 +147,24 @@ def build_backbone(model: Mapping, drop_path: float | None = None) -> Backbone:
             fix="use an architecture named vit_* and correct timm_kwargs",
         ) from error
     _check_is_vit(vit, architecture, place)
-    backbone = Backbone(vit)
+    backbone = Backbone(vit, model)
     if (stated := model.get("patch_size")) is not None and int(stated) != backbone.patch_size:
         raise SurgdinoError(
             f"patch_size is not that of {architecture}", place=place, expected=backbone.patch_size, found=stated
         )
     return backbone
+
+
+def _plain(settings: Mapping) -> dict:
+    # A configuration's own list and dictionary types are neither JSON nor what timm expects.
+    return {
+        str(key): _plain(value)
+        if isinstance(value, Mapping)
+        else list(value)
+        if isinstance(value, Sequence) and not isinstance(value, str)
+        else value
+        for key, value in settings.items()
+    }
 
 
 def _check_is_vit(vit: nn.Module, architecture: str, place: str) -> None:

@@ -1,0 +1,231 @@
+"""Reading natural-image weights into a backbone: strictly, and saying what was done."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from surgdino.backbone.catalogue import entry_of_file
+from surgdino.backbone.key_styles import Conversion, fit_to_model, to_timm_names
+from surgdino.backbone.vit import Backbone, build_backbone
+from surgdino.checkpoint import find_weights, header_of
+from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.paths import names_in, share
+
+_PICKLES = (".pth", ".pt", ".bin")
+_SHOWN = 4
+
+
+@dataclass
+class WeightsReport:
+    """What was read into the backbone.
+
+    Attributes:
+        path, sha256, megabytes: the file.
+        style: whose parameter names it used; `container` is where in the file the backbone lay.
+        interpolated: one sentence for each tensor that was resampled.
+        dropped: names in the file that are no part of a backbone (heads).
+        mask_token: whether the file brought one.
+        known_as, licence, mean, std: from the catalogue where the file is one that we know, else None.
+        operations: which surgical operations these weights have already seen, where they are one of our checkpoints;
+            whoever trains on from them has seen these too.
+    """
+
+    path: str
+    sha256: str
+    megabytes: float
+    tensors: int
+    style: str
+    container: str = ""
+    interpolated: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    mask_token: bool = False
+    known_as: str | None = None
+    licence: str | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    operations: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        """All of it on one line."""
+        parts = [f"{self.path}: {self.tensors} tensors, {self.style} names"]
+        if self.container:
+            parts.append(f"taken from {self.container!r}")
+        parts += self.interpolated
+        if self.dropped:
+            shown = ", ".join(self.dropped[:_SHOWN]) + (", ..." if len(self.dropped) > _SHOWN else "")
+            parts.append(f"left out {len(self.dropped)} that are no backbone ({shown})")
+        if self.licence:
+            parts.append(f"licence {self.licence}")
+        if self.operations:
+            parts.append(f"operations already seen: {len(self.operations)}")
+        return "; ".join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `model.json`."""
+        return asdict(self)
+
+    def normalisation_warning(self, mean, std) -> str | None:
+        """A sentence where the backbone's input is normalised otherwise than these weights were trained with."""
+        if self.mean is None or self.std is None:
+            return None
+        wanted, given = [*self.mean, *self.std], [*map(float, mean), *map(float, std)]
+        if all(abs(a - b) < 1e-3 for a, b in zip(wanted, given, strict=True)):
+            return None
+        return (
+            f"{self.known_as} was trained on inputs normalised with mean {self.mean} and std {self.std}; "
+            f"set 'model.mean={self.mean}' and 'model.std={self.std}'"
+        )
+
+
+def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
+    """Read a weights file into `backbone`.
+
+    Args:
+        path: `.safetensors`, or `.pth`, `.pt`, `.bin` as torch.save writes them; or one of our checkpoint folders.
+
+    Raises:
+        SurgdinoError: the file is missing, damaged, holds code, or differs in even one tensor; nothing is loaded then.
+    """
+    file = find_weights(path) if Path(path).is_dir() else Path(path)
+    conversion = to_timm_names(read_tensors(file), file)
+    tensors, interpolated = fit_to_model(conversion.tensors, backbone.vit)
+    if differences := _differences(tensors, backbone.vit):
+        raise _mismatch(file, differences, conversion, backbone)
+    if not all(t.isfinite().all() for t in tensors.values()):
+        raise SurgdinoError("holds values that are not finite", file=file, fix="get the file again")
+    backbone.vit.load_state_dict({name: t.float() for name, t in tensors.items()}, strict=True)
+    entry = entry_of_file(file)
+    return WeightsReport(
+        path=str(file),
+        sha256=sha256_of(file),
+        megabytes=round(file.stat().st_size / 1e6, 1),
+        tensors=len(tensors),
+        style=conversion.style,
+        container=conversion.container,
+        interpolated=interpolated,
+        dropped=conversion.dropped,
+        mask_token=_take_mask_token(backbone, conversion.mask_token),
+        known_as=entry.name if entry else None,
+        licence=entry.licence if entry else None,
+        mean=list(entry.mean) if entry else None,
+        std=list(entry.std) if entry else None,
+        operations=list((header_of(file) or {}).get("operations", [])),
+    )
+
+
+def read_tensors(file: Path) -> Mapping[str, Any]:
+    """What a weights file holds, read without ever running code from it.
+
+    Raises:
+        SurgdinoError: missing, of another kind, damaged, or with Python objects in it.
+    """
+    if not file.is_file():
+        raise SurgdinoError("no such weights file", file=file, fix="check model.weights, or see surgdino weights list")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        if file.suffix in _PICKLES:
+            # DINO's own training checkpoints keep their command line, a bare container of plain values.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                payload = torch.load(file, map_location="cpu", weights_only=True)
+            return payload if isinstance(payload, Mapping) else {}
+    except pickle.UnpicklingError as error:
+        raise _unreadable_pickle(file, error) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise SurgdinoError(
+            "damaged or not a weights file", file=file, found=_first_line(error), fix="get the file again"
+        ) from error
+    except OSError as error:
+        raise from_os_error(error, file) from error
+    raise SurgdinoError(
+        "not a kind of weights file that we read",
+        file=file,
+        expected=".safetensors, " + ", ".join(_PICKLES),
+        found=file.suffix or "no extension",
+    )
+
+
+def sha256_of(file: Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _unreadable_pickle(file: Path, error: pickle.UnpicklingError) -> SurgdinoError:
+    # torch words both the same way; only a refused global means that the file is whole but brings objects along.
+    if "Unsupported global" in str(error) or "GLOBAL" in str(error):
+        return SurgdinoError(
+            "holds Python objects, which could run code when read; refused",
+            file=file,
+            expected="tensors only",
+            found=_named_global(str(error)),
+            fix="convert it to .safetensors where you trust it, or get a file with the backbone only",
+        )
+    return SurgdinoError("damaged or not a weights file", file=file, found=_first_line(error), fix="get the file again")
+
+
+def _named_global(message: str) -> str:
+    marker = "GLOBAL "
+    return message.split(marker, 1)[1].split()[0] if marker in message else "an object"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+
+def _take_mask_token(backbone: Backbone, token: Tensor | None) -> bool:
+    if token is None or token.numel() != backbone.embed_dim:
+        return False
+    with torch.no_grad():
+        backbone.mask_token.copy_(token.reshape(-1))
+    return True
+
+
+def _differences(tensors: Mapping[str, Tensor], vit: nn.Module) -> list[str]:
+    """Where the file and the model disagree, one phrase each, in the model's order."""
+    own = vit.state_dict()
+    found = []
+    for name, tensor in own.items():
+        if name not in tensors:
+            found.append(f"{name} {tuple(tensor.shape)} is missing")
+        elif tensors[name].shape != tensor.shape:
+            found.append(f"{name} is {tuple(tensors[name].shape)} where the model has {tuple(tensor.shape)}")
+    return found + [f"{name} {tuple(t.shape)} is not in the model" for name, t in tensors.items() if name not in own]
+
+
+def _mismatch(file: Path, differences: list[str], conversion: Conversion, backbone: Backbone) -> SurgdinoError:
+    fitting = models_that_fit(conversion)
+    fix = f"these weights fit {' or '.join(f'model={name}' for name in fitting)}" if fitting else None
+    more = f" (and {len(differences) - _SHOWN} more)" if len(differences) > _SHOWN else ""
+    return SurgdinoError(
+        f"is for another architecture than {backbone.settings.get('name') or backbone.settings.get('timm')}",
+        file=file,
+        found=f"{len(differences)} differences: " + "; ".join(differences[:_SHOWN]) + more,
+        fix=fix or "choose the model= that these weights were made for",
+    )
+
+
+def models_that_fit(conversion: Conversion) -> list[str]:
+    """The names under configs/model/ that could load these tensors, position grid aside."""
+    folder = share("configs") / "model"
+    fitting = []
+    for name in names_in(folder):
+        settings = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+        with torch.device("meta"):
+            vit = build_backbone(settings).vit
+        tensors, _ = fit_to_model(conversion.tensors, vit)
+        if not _differences(tensors, vit):
+            fitting.append(name)
+    return fitting

@@ -1,0 +1,211 @@
+"""The checkpoint folder, all that a user needs of a run: `backbone.safetensors` and `model.json`.
+
+`backbone.safetensors` holds the backbone under timm's own names, in float32, and loads with `strict=True` into
+`timm.create_model(info["timm"], num_classes=0, **info["timm_kwargs"])`. `model.json` says what it is, what it was
+trained on and which operations it has seen. The same text stands in the header of the weights file, so that the two
+cannot part: where they differ, because a kill struck between the two renames, the header counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from surgdino.errors import SurgdinoError
+from surgdino.paths import atomic_write
+
+if TYPE_CHECKING:
+    from surgdino.backbone.vit import Backbone, Features
+
+FORMAT = 1
+WEIGHTS, MODEL_JSON = "backbone.safetensors", "model.json"
+_HEADER = "surgdino"
+_NEEDED = ("format", "timm", "timm_kwargs", "patch_size", "mean", "std", "image_size")
+_PACKAGES = ("surgdino", "torch", "timm")
+
+
+class LoadedBackbone(nn.Module):
+    """A backbone in evaluation mode with the preprocessing it was trained with.
+
+    Attributes:
+        backbone: the model; `.vit` in it is the plain timm model.
+        preprocess: pictures -> float32 [B, 3, S, S] on the CPU, see `surgdino.backbone.preprocess.Preprocess`.
+        info: what model.json says.
+    """
+
+    def __init__(self, backbone: Backbone, info: dict[str, Any]) -> None:
+        from surgdino.backbone.preprocess import Preprocess
+
+        super().__init__()
+        self.backbone, self.info = backbone, info
+        self.preprocess = Preprocess(int(info["image_size"]), tuple(info["mean"]), tuple(info["std"]))
+        self.eval()
+
+    def forward(self, images: Tensor) -> Features:
+        """Class token `cls` [B, D] and patch tokens `patches` [B, N, D] of preprocessed images [B, 3, H, W]."""
+        return self.backbone(images)
+
+
+def save_backbone(folder: str | Path, backbone: Backbone, facts: Mapping[str, Any]) -> Path:
+    """Write the two files, each whole or not at all.
+
+    Args:
+        folder: made where it does not exist.
+        backbone: the weights to ship; its `settings` say which architecture it is.
+        facts: whatever else model.json shall say (method, dataset, operations, steps, ...); `image_size` is the side in
+            pixels at which it should be used, 224 (or the model's own, where that is smaller) if not said.
+
+    Raises:
+        SurgdinoError: the file system refused, or a fact is not JSON.
+    """
+    folder = Path(folder)
+    info = {**_architecture(backbone), **facts, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    info["versions"] = {**{name: version(name) for name in _PACKAGES}, **dict(facts.get("versions", {}))}
+    try:
+        text = json.dumps(info, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SurgdinoError("a fact for model.json is not JSON", file=folder / MODEL_JSON, found=error) from error
+    # Clones, because safetensors refuses tensors that share storage.
+    tensors = {
+        k: t.detach().to("cpu", torch.float32).clone().contiguous() for k, t in backbone.vit.state_dict().items()
+    }
+    with atomic_write(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt", _HEADER: text})
+    with atomic_write(folder / MODEL_JSON) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return folder
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedBackbone:
+    """A trained backbone, ready to use: `model(model.preprocess(images)).cls`.
+
+    Args:
+        path: a run folder, its `checkpoint` folder, or the `backbone.safetensors` in it.
+        device: where the weights go; move what `preprocess` returns there too.
+
+    Raises:
+        SurgdinoError: nothing there, a damaged file, or weights that are not of the architecture model.json names.
+    """
+    from surgdino.backbone.vit import build_backbone
+
+    weights = find_weights(path)
+    info = read_model_json(weights)
+    backbone = build_backbone(info, drop_path=0.0)
+    try:
+        backbone.vit.load_state_dict(load_file(weights), strict=True)
+    except SafetensorError as error:
+        raise _damaged(weights, error) from error
+    except RuntimeError as error:
+        found = str(error).splitlines()[1].strip() if "\n" in str(error) else error
+        raise SurgdinoError(
+            "the weights are not those that model.json describes", file=weights, expected=info["timm"], found=found
+        ) from error
+    return LoadedBackbone(backbone, info).to(device)
+
+
+def find_weights(path: str | Path) -> Path:
+    """The weights file of a run folder, a checkpoint folder, or the file itself.
+
+    Raises:
+        SurgdinoError: there is none.
+    """
+    path = Path(path)
+    candidates = (path, path / WEIGHTS, path / "checkpoint" / WEIGHTS)
+    for candidate in candidates:
+        if candidate.is_file() and candidate.suffix == ".safetensors":
+            return candidate
+    if not path.exists():
+        raise SurgdinoError("does not exist", file=path, fix="give a run folder or its checkpoint folder")
+    found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing" if path.is_dir() else path.name
+    raise SurgdinoError(
+        "no checkpoint here", file=path, expected=WEIGHTS, found=found, fix="give a run folder or its checkpoint folder"
+    )
+
+
+def read_model_json(path: str | Path) -> dict[str, Any]:
+    """What model.json says, without reading the weights.
+
+    Args:
+        path: as for `load`.
+
+    Raises:
+        SurgdinoError: no checkpoint, damaged, from a newer surgdino, or incomplete.
+    """
+    weights = find_weights(path)
+    beside = weights.with_name(MODEL_JSON)
+    written = _parse(beside.read_text(encoding="utf-8"), beside) if beside.is_file() else None
+    info = header_of(weights) or written
+    if info is None:
+        raise SurgdinoError("does not say what it is", file=weights, expected=f"{MODEL_JSON} beside it", found="none")
+    _check(info, beside)
+    return info
+
+
+def header_of(weights: Path) -> dict[str, Any] | None:
+    """What the header of a weights file says of it; None where it is not one of ours.
+
+    Raises:
+        SurgdinoError: the file is damaged.
+    """
+    if weights.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(weights, framework="pt") as stream:
+            header = (stream.metadata() or {}).get(_HEADER)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(weights, error) from error
+    return None if header is None else _parse(header, weights)
+
+
+def _architecture(backbone: Backbone) -> dict[str, Any]:
+    settings = backbone.settings
+    side = min(224, backbone.grid[0] * backbone.patch_size)
+    return {
+        "format": FORMAT,
+        "name": settings.get("name", settings["timm"]),
+        "timm": settings["timm"],
+        "timm_kwargs": settings.get("timm_kwargs") or {},
+        "patch_size": backbone.patch_size,
+        "embed_dim": backbone.embed_dim,
+        "mean": settings["mean"],
+        "std": settings["std"],
+        "image_size": side - side % backbone.patch_size,
+    }
+
+
+def _parse(text: str, file: Path) -> dict[str, Any]:
+    try:
+        info = json.loads(text)
+    except ValueError as error:
+        raise SurgdinoError(
+            "not valid JSON", file=file, found=error, fix="restore it from a copy of the run"
+        ) from error
+    if not isinstance(info, dict):
+        raise SurgdinoError("not a description of a model", file=file, expected="an object", found=type(info).__name__)
+    return info
+
+
+def _check(info: Mapping[str, Any], file: Path) -> None:
+    missing = [key for key in _NEEDED if key not in info]
+    if missing:
+        raise SurgdinoError("incomplete", file=file, expected=", ".join(_NEEDED), found=f"no {', '.join(missing)}")
+    if info["format"] > FORMAT:
+        raise SurgdinoError(
+            "written by a newer surgdino", file=file, expected=f"format {FORMAT}", found=info["format"], fix="update"
+        )
+
+
+def _damaged(weights: Path, error: Exception) -> SurgdinoError:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return SurgdinoError(
+        "damaged", file=weights, found=first, fix="continue the run to write it again, or copy it again"
+    )

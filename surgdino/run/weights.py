@@ -1,0 +1,208 @@
+"""`surgdino weights list` and `surgdino weights get NAME [to=FOLDER]`: natural-image checkpoints.
+
+`get` is the only command of surgdino that ever uses the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from surgdino import __version__
+from surgdino.backbone.catalogue import Entry, catalogue, entry
+from surgdino.errors import SurgdinoError, nearest
+from surgdino.paths import atomic_write, share
+
+USAGE = "surgdino weights list | surgdino weights get NAME [to=FOLDER]"
+# A name server that does not answer can hold a look-up for minutes; offline must be told at once.
+CONNECT_SECONDS = 10
+STALL_SECONDS = 60
+_CHUNK = 1 << 20
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_LEGEND = """MB: 10^6 bytes. mean / std ImageNet: 0.485, 0.456, 0.406 / 0.229, 0.224, 0.225.
+had by get: surgdino weights get NAME; had by hand: the same command tells how.
+Any other file works too: model.weights=PATH takes .safetensors, .pth, .pt and .bin. Publishers' pages:"""
+
+
+def main(args: list[str]) -> int:
+    """Run `weights` with the words after the verb.
+
+    Raises:
+        SurgdinoError: a mistyped word, a name we do not know, no network, or a file that is not what it should be.
+    """
+    if args in ([], ["-h"], ["--help"]):
+        print(f"Usage: {USAGE}\n\n`get` is the only command that uses the network.")
+        return 0
+    what, rest = args[0], args[1:]
+    if what == "list" and not rest:
+        Console(**_width()).print(table())
+        return 0
+    if what != "get":
+        raise SurgdinoError(f"cannot do {' '.join(args)!r}", fix=f"{nearest(what, ['list', 'get'])} Usage: {USAGE}")
+    names, folder = _names_and_folder(rest)
+    for name in names:
+        fetch(entry(name), folder, Console(stderr=True))
+    return 0
+
+
+def table() -> Table:
+    """All that we know of, one row a checkpoint, grouped by how it was trained."""
+    families = {e.family: f"  {e.family}: trained on {e.trained_on}; {e.page}" for e in catalogue()}
+    shown = Table(
+        title="Natural-image checkpoints",
+        caption="\n".join([_LEGEND, *families.values()]),
+        caption_justify="left",
+    )
+    for heading in ("name", "model=", "trained as", "MB", "mean / std", "licence", "had by"):
+        shown.add_column(heading, justify="right" if heading == "MB" else "left", no_wrap=heading in ("name", "model="))
+    shown.columns[5].min_width = 10
+    family = None
+    for known in catalogue():
+        if family not in (None, known.family):
+            shown.add_section()
+        family = known.family
+        numbers = (
+            "ImageNet" if (known.mean, known.std) == _IMAGENET else f"{_triple(known.mean)} / {_triple(known.std)}"
+        )
+        how = "get" if known.url else "hand"
+        shown.add_row(known.name, known.model, family, str(known.megabytes), numbers, known.licence, how)
+    return shown
+
+
+def fetch(known: Entry, folder: Path, console: Console) -> Path:
+    """Bring one checkpoint into `folder`, whole and checked or not at all; returns where it lies."""
+    target = folder.absolute() / known.file
+    if known.url is None:
+        raise SurgdinoError(
+            f"{known.name} ({known.licence}) cannot be fetched directly",
+            fix=f"on {known.page} {known.by_hand}; save it as {target}, then use {_how_to_use(known, target)}",
+        )
+    if target.is_file() and _is_whole(target, known):
+        console.print(f"{target} is already there\nuse it with: {_how_to_use(known, target)}", soft_wrap=True)
+        return target
+    with console.status(f"connecting to {known.url}"):
+        response = _connect(known, target)
+    console.print(
+        f"{known.url}: {known.megabytes} MB, licence {known.licence}; fetching it is the only thing that surgdino ever "
+        "uses the network for",
+        soft_wrap=True,
+    )
+    with response, atomic_write(target) as temporary:
+        digest = _download(response, temporary, known, console)
+    console.print(f"{target}\nsha256 {digest}\nuse it with: {_how_to_use(known, target)}", soft_wrap=True)
+    return target
+
+
+def _names_and_folder(words: list[str]) -> tuple[list[str], Path]:
+    names, folder = [], Path("weights")
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and key != "to":
+            raise SurgdinoError(f"unknown option {key!r}", fix=f"{nearest(key, ['to'])} Usage: {USAGE}")
+        if equals:
+            folder = Path(value).expanduser()
+        else:
+            names.append(word)
+    if not names:
+        raise SurgdinoError("which weights?", fix="see surgdino weights list")
+    return names, folder
+
+
+def _connect(known: Entry, target: Path) -> HTTPResponse:
+    request = urllib.request.Request(known.url, headers={"User-Agent": f"surgdino/{__version__}"})
+    outcome: dict = {}
+
+    def attempt() -> None:
+        try:
+            outcome["response"] = urllib.request.urlopen(request, timeout=STALL_SECONDS)
+        except (OSError, HTTPException) as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(CONNECT_SECONDS)
+    if "response" in outcome:
+        return outcome["response"]
+    error = outcome.get("error")
+    if isinstance(error, urllib.error.HTTPError):
+        raise _by_hand(f"the server refused: {error.code} {error.reason}", known, target) from error
+    reason = getattr(error, "reason", error) or f"no answer within {CONNECT_SECONDS} s"
+    raise _by_hand(f"cannot be reached ({reason})", known, target) from error
+
+
+def _download(response: HTTPResponse, temporary: Path, known: Entry, console: Console) -> str:
+    if response.headers.get_content_type() == "text/html":
+        raise _by_hand("is a web page, not a file", known, temporary.parent / known.file)
+    announced = int(response.headers.get("Content-Length") or 0)
+    digest, received = hashlib.sha256(), 0
+    columns = (TextColumn(known.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with temporary.open("wb") as stream, Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(known.name, total=announced or known.bytes)
+        for chunk in _chunks(response, known, temporary.parent / known.file):
+            stream.write(chunk)
+            digest.update(chunk)
+            received += len(chunk)
+            progress.advance(task, len(chunk))
+    for expected, what in ((announced, "announced"), (known.bytes, "known")):
+        if expected and received != expected:
+            raise SurgdinoError(
+                f"is not of its {what} size", file=known.url, expected=expected, found=received, fix="try again"
+            )
+    if known.sha256 and digest.hexdigest() != known.sha256:
+        raise SurgdinoError(
+            "is not the file that we know; nothing was kept",
+            file=known.url,
+            expected=f"sha256 {known.sha256}",
+            found=digest.hexdigest(),
+        )
+    return digest.hexdigest()
+
+
+def _chunks(response: HTTPResponse, known: Entry, target: Path) -> Iterator[bytes]:
+    try:
+        while chunk := response.read(_CHUNK):
+            yield chunk
+    except (OSError, HTTPException) as error:
+        raise _by_hand(f"broke off ({error or type(error).__name__})", known, target) from error
+
+
+def _by_hand(what: str, known: Entry, target: Path) -> SurgdinoError:
+    by_hand = f"fetch that address on a machine with network, copy the file to {target}, then use"
+    return SurgdinoError(what, file=known.url, fix=f"{by_hand} {_how_to_use(known, target)}")
+
+
+def _how_to_use(known: Entry, target: Path) -> str:
+    words = [f"model={known.model}", f"model.weights={target}"]
+    settings = yaml.safe_load((share("configs") / "model" / f"{known.model}.yaml").read_text(encoding="utf-8"))
+    for key in ("mean", "std"):
+        if list(getattr(known, key)) != list(settings[key]):
+            words.append(f"'model.{key}={list(getattr(known, key))}'")
+    return " ".join(words)
+
+
+def _is_whole(path: Path, known: Entry) -> bool:
+    if known.bytes is not None and path.stat().st_size != known.bytes:
+        return False
+    if known.sha256 is None:
+        return True
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == known.sha256
+
+
+def _triple(values: tuple[float, ...]) -> str:
+    return f"{values[0]:g}" if len(set(values)) == 1 else ",".join(f"{v:g}" for v in values)
+
+
+def _width() -> dict:
+    # A pipe has no width of its own; without one every cell would be broken into slivers.
+    return {} if Console().is_terminal else {"width": 160}
