@@ -6,7 +6,9 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,19 @@ from surgdino.paths import atomic_write
 
 BAD_STEPS_IN_A_ROW = 10
 _STARVED = 0.4
+
+
+@dataclass
+class Clock:
+    """Steps, the seconds they took, and those of them in which the loop had no batch."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    def add(self, seconds: float, waited: float) -> None:
+        """Count one step."""
+        self.steps, self.seconds, self.waited = self.steps + 1, self.seconds + seconds, self.waited + waited
 
 
 class Monitor:
@@ -67,9 +82,7 @@ class Monitor:
         self.last: dict[str, float] = {}
         self._window: dict[str, Tensor] = {}
         self._streak: Tensor | float = 0.0
-        self._started = self._window_started = time.perf_counter()
-        self._waited = 0.0
-        self._steps = self._window_steps = 0
+        self._clock, self._overall = Clock(), Clock()
 
     # The state: what a resumed run needs to go on writing as if it had never stopped.
 
@@ -92,11 +105,10 @@ class Monitor:
                 temporary.write_text("".join(f"{line}\n" for line in kept))
 
     def __enter__(self) -> Monitor:
-        """Open TensorBoard's file; timings count from here."""
+        """Open TensorBoard's file."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(str(self._board_folder), purge_step=self._resumed_from + 1)
-        self._started = self._window_started = time.perf_counter()
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -105,9 +117,12 @@ class Monitor:
 
     # The steps.
 
-    def waited(self, seconds: float) -> None:
-        """Count time in which the loop had no batch."""
-        self._waited += seconds
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the loop's wait for a batch, with which a step begins."""
+        self._step_began = time.perf_counter()
+        yield
+        self._batch_came = time.perf_counter()
 
     def record(self, step: int, terms: dict[str, Tensor], update: Update, rates: Rates, features: Tensor) -> None:
         """Add a step to the window, and write the window's line where it ends.
@@ -126,8 +141,8 @@ class Monitor:
         self._add("steps", counts)
         self._add("skipped", update.skipped)
         self._streak = (self._streak + update.skipped) * update.skipped
-        self._steps += 1
-        self._window_steps += 1
+        for clock in (self._clock, self._overall):
+            clock.add(time.perf_counter() - self._step_began, self._batch_came - self._step_began)
         if step == 1 or step == self._last_step or step % self._every == 0:
             self._log(step, rates, features)
 
@@ -176,26 +191,24 @@ class Monitor:
             self._say(f"step {step}: {sentence}")
 
     def images_per_second(self) -> float:
-        """Over all steps of this process, waiting included."""
-        return self._steps * self._images / max(time.perf_counter() - self._started, 1e-9)
+        """Over this process's steps: waiting for data included, measuring and saving not."""
+        return self._overall.steps * self._images / max(self._overall.seconds, 1e-9)
 
     def _timings(self) -> dict[str, float]:
-        now = time.perf_counter()
-        seconds = max(now - self._window_started, 1e-9)
-        timings = {
-            "images_per_second": self._window_steps * self._images / seconds,
-            "data_wait": self._waited / seconds,
+        clock, self._clock = self._clock, Clock()
+        seconds = max(clock.seconds, 1e-9)
+        return {
+            "images_per_second": clock.steps * self._images / seconds,
+            "data_wait": clock.waited / seconds,
             "memory_mb": _memory_mb(),
         }
-        self._window_started, self._waited, self._window_steps = now, 0.0, 0
-        return timings
 
     def _put_into_words(self, step: int, means: dict[str, float], bad: int, data_wait: float) -> None:
         if means:
             self.warn(step, self._collapse(means))
         if bad:
             self.warn(step, f"gradients that are not finite: {bad} of the last steps were left out and changed nothing")
-        if data_wait > _STARVED and self._steps > self._every:
+        if data_wait > _STARVED and self._overall.steps > self._every:
             advice = "raise hardware.loader_workers, or put data.store on a faster disk"
             self.warn(step, f"the loop waits for data: {data_wait:.0%} of the time; {advice}")
         if self._streak >= BAD_STEPS_IN_A_ROW:

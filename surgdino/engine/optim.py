@@ -67,7 +67,7 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:
 def apply_gradients(optimizer: torch.optim.Optimizer, clip: float | None) -> Update:
     """Clip the global norm, step, and forget the gradients; a gradient that is not finite changes nothing.
 
-    The decision to skip is taken on the device: the fused optimiser reads `found_inf` as it does from a gradient scaler.
+    The device itself decides to skip: the fused optimiser reads `found_inf` as it does from a gradient scaler.
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)

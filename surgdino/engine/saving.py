@@ -1,4 +1,4 @@
-"""Saving a session and taking it up again: the trainer's state, the checkpoint that users take away, what they measure."""
+"""Saving a session and taking it up again: the trainer's state, and the checkpoint that users take away."""
 
 from __future__ import annotations
 
@@ -39,21 +39,20 @@ def save(session: Session) -> None:
 
 def measure(session: Session) -> None:
     """Probe the backbone that would be shipped, write it down, and say so where it got worse than it came."""
-    if session.probe is None:
+    if session.probe is None or session.measured == session.step:
         return
     network = session.teacher if session.plan.train.ship == "teacher" else session.student
     report = session.probe.measure(network.backbone, session.autocast).as_dict()
     session.probe_start = session.probe_start or report
     session.probe_end = report
+    session.measured = session.step
     session.monitor.write(session.step, {f"probe_{name}": value for name, value in report.items()})
     session.monitor.warn(session.step, _worse(session.probe_start, report))
 
 
 def _worse(start: dict[str, float], now: dict[str, float]) -> str | None:
-    for name, words in (
-        ("operation_knn", "share of neighbours from the same operation"),
-        ("effective_rank", "effective rank"),
-    ):
+    measures = {"operation_knn": "share of neighbours from the same operation", "effective_rank": "effective rank"}
+    for name, words in measures.items():
         if now[name] < 0.8 * start[name]:
             return (
                 f"the backbone got worse than it came: {words} {start[name]:.3g} at step 0, {now[name]:.3g} now; "
@@ -85,7 +84,7 @@ def resume(session: Session, say: Callable[[str], None]) -> None:
     session.student.load_state_dict(state["student"])
     session.teacher.load_state_dict(state["teacher"])
     session.optimizer.load_state_dict(state["optimizer"])
-    session.step = session.saved = session.resumed_from = state["step"]
+    session.step = session.saved = session.measured = session.resumed_from = state["step"]
     session.monitor.load_state_dict(state["monitor"], session.step, session.device)
     session.probe_start, session.probe_end = state["probe_start"], state["probe_end"]
     if session.probe is not None:
@@ -99,18 +98,9 @@ _FREE = {"checkpoint_every", "log_every", "probe_frames", "ship", "steps", "epoc
 def _settings(plan: TrainPlan) -> dict[str, Any]:
     train = {key: value for key, value in asdict(plan.train).items() if key not in _FREE}
     model = {key: value for key, value in plan.model.items() if key != "weights"}
-    settings = {
-        "train": train,
-        "crops": asdict(plan.crops),
-        "method": plan.method,
-        "model": model,
-        "augment": plan.augment,
-    }
-    return {
-        **_plain(settings),
-        "data": {"hash": plan.data_hash, "frames": len(plan.store)},
-        "steps": plan.train.total_steps(len(plan.store)),
-    }
+    data = {"hash": plan.data_hash, "frames": len(plan.store)}
+    sections = {"train": train, "crops": asdict(plan.crops), "method": plan.method, "model": model, "data": data}
+    return _plain({**sections, "augment": plan.augment, "steps": plan.train.total_steps(len(plan.store))})
 
 
 def _plain(value: Any) -> Any:

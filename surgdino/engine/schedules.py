@@ -47,8 +47,8 @@ def head_warmup(steps: int, settings: TrainSettings) -> int:
 def rates_at(step: int, steps: int, settings: TrainSettings, momentum: tuple[float, float]) -> Rates:
     """The rates of 0-based `step` of `steps`.
 
-    The head's learning rate warms up while the backbone is frozen; the backbone's own warm-up begins when it is released,
-    so that a head which still points anywhere cannot pull trained features after it.
+    The head's learning rate warms up while the backbone is frozen; the backbone's own warm-up begins when it is
+    released, so that a head which still points anywhere cannot pull trained features after it.
 
     Args:
         momentum: the teacher's at the start and at the end of the run.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +27,7 @@ from surgdino.errors import SurgdinoError
 
 @dataclass
 class Session:
-    """A run in the making; `step` optimiser steps are done, `saved` of them are on disk."""
+    """A run in the making: `step` steps are done; it was last saved and measured at `saved` and `measured`."""
 
     plan: TrainPlan
     method: ModuleType
@@ -43,6 +42,7 @@ class Session:
     steps: int
     step: int = 0
     saved: int = -1
+    measured: int = -1
     resumed_from: int | None = None
     probe_start: dict[str, float] | None = None
     probe_end: dict[str, float] | None = None
@@ -135,9 +135,8 @@ def batches(session: Session) -> Iterator[Batch]:
     )
     source = iter(source)
     while True:
-        asked = time.perf_counter()
-        batch = next(source, None)
-        session.monitor.waited(time.perf_counter() - asked)
+        with session.monitor.waiting():
+            batch = next(source, None)
         if batch is None:
             return
         yield batch

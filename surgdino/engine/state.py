@@ -55,7 +55,7 @@ def load_state(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | Non
             "every saved state is damaged",
             file=folder,
             found=fault,
-            fix=f"start anew in another run.dir, or remove {folder}",
+            fix="start anew in another run.dir, or remove it",
         )
     return None
 

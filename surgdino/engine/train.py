@@ -27,7 +27,7 @@ def train(plan: TrainPlan) -> TrainResult:
         return result_of(session, "already finished")
     student, teacher, method, settings = session.student, session.teacher, session.method, session.settings
     with stop_signals() as stop, session.monitor, progress.of(session.step, session.steps):
-        if session.step == 0:
+        if session.probe_start is None:
             measure(session)
         for batch in stop.until(batches(session)):
             seed_step(plan.train.seed, session.step, distributed.rank())

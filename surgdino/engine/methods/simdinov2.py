@@ -137,16 +137,16 @@ def agreement(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
 def expansion(student_cls: Tensor, teacher_cls: Tensor, settings: Settings) -> Tensor:
     """`expa`: gamma times the coding rate of the global views, mean over views and groups; [2, B, p] -> scalar."""
     features = student_cls if settings.expa_type == 0 else (student_cls + teacher_cls) / 2
-    images = features.shape[1]
+    images, width = features.shape[1:]
     group = settings.group_size or images
     rates = coding_rate(features.unflatten(1, (-1, group)), settings.eps, settings.pooled_groups)
-    return _gamma(settings, images) * rates.mean()
+    return _gamma(settings, images, width) * rates.mean()
 
 
 def collapse_values(settings: Settings, images: int) -> dict[str, float]:
     """The terms where all images look the same; `expa` depends on the size of the group."""
     lowest = lowest_rate(settings.head_out, settings.eps, settings.pooled_groups)
-    expa, patch = _gamma(settings, images) * lowest, -settings.mask_probability
+    expa, patch = _gamma(settings, images, settings.head_out) * lowest, -settings.mask_probability
     loss = settings.patch_weight * patch - settings.coeff - expa
     return {"comp": 1.0, "expa": expa, "patch": patch, "loss": loss}
 
@@ -154,7 +154,7 @@ def collapse_values(settings: Settings, images: int) -> dict[str, float]:
 def highest_expansion(settings: Settings, images: int) -> float:
     """The largest `expa` that a batch of `images` can have."""
     group = settings.group_size or images
-    return _gamma(settings, images) * highest_rate(group, settings.head_out, settings.eps, settings.pooled_groups)
+    return _gamma(settings, images, settings.head_out) * highest_rate(group, settings.head_out, settings.eps, settings.pooled_groups)
 
 
 def signs_of_collapse(terms: dict[str, float], settings: Settings, images: int) -> str | None:
@@ -168,9 +168,8 @@ def signs_of_collapse(terms: dict[str, float], settings: Settings, images: int) 
     )
 
 
-def _gamma(settings: Settings, images: int) -> float:
-    group = settings.group_size or images
-    return gamma(settings.gamma, group, settings.head_out, settings.eps, settings.pooled_groups)
+def _gamma(settings: Settings, images: int, width: int) -> float:
+    return gamma(settings.gamma, settings.group_size or images, width, settings.eps, settings.pooled_groups)
 
 
 def _project(head: nn.Module, cls: Tensor, patches: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
