@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -67,12 +67,13 @@ class Labels:
     Attributes:
         task: `phase`, `tools`, ...
         classes: class names in the order of their ids.
-        values: video id -> frame number -> class id (phase), or a tuple of 0/1 with one entry a class (tools).
+        values: video id -> frame number -> class id (phase), or a tuple of 0/1 with one entry a class (tools). Adapters
+            give FrameLabels, whose arrays can be read at once.
     """
 
     task: str
     classes: tuple[str, ...]
-    values: dict[str, dict[int, Any]] = field(repr=False)
+    values: Mapping[str, Mapping[int, Any]] = field(repr=False)
 
 
 @dataclass(frozen=True)

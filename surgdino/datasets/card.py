@@ -1,0 +1,178 @@
+"""A dataset's card: what a person would have to know of it, as a YAML file in `datasets/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from surgdino.datasets.numbers import Entry, expand
+from surgdino.errors import SurgdinoError, nearest
+from surgdino.paths import names_in, share
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a dataset before its folder is opened.
+
+    Attributes:
+        name: what `dataset=` takes, and the name of its shards' folder.
+        adapter: the file in `surgdino/datasets/adapters/` that reads its layout.
+        title, licence, how_to_get, notes, layout: for people.
+        fps: frames per second that its label files count in; None where it has none.
+        videos: numbers of all videos as released; empty where nobody can know.
+        operation: how an operation is named, with `{number}` of its video or `{root}` and `{place}` on disk.
+        phases, tools: class names in the order of their ids.
+        tool_step: frames from one row of a tool file to the next.
+        splits: split -> part -> video numbers or ids.
+        overlaps: other dataset -> numbers of the videos whose operation it shows too.
+    """
+
+    name: str
+    adapter: str
+    title: str = ""
+    licence: str = ""
+    how_to_get: str = ""
+    notes: str = ""
+    layout: tuple[str, ...] = ()
+    fps: float | None = None
+    videos: tuple[int, ...] = ()
+    operation: str = "{root}/{place}"
+    phases: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    tool_step: int = 25
+    splits: dict[str, dict[str, tuple[Entry, ...]]] = field(default_factory=dict)
+    overlaps: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], source: str | Path | None = None) -> Card:
+        """A card from a YAML file or a config section, each value checked.
+
+        Args:
+            values: the keys of a card; numbers may be written as ranges (`1-40`).
+            source: the file they stand in, for messages.
+
+        Raises:
+            SurgdinoError: a key that no card has, a missing one, or a value of another kind.
+        """
+        known = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise SurgdinoError(f"a card has no key {key!r}", file=source, fix=nearest(str(key), known))
+        for key in ("name", "adapter"):
+            if not values.get(key):
+                raise SurgdinoError(f"a card needs {key!r}", file=source, fix=f"add {key}: ...")
+        read = {key: _READERS.get(key, _text)(value, key, source) for key, value in values.items() if value is not None}
+        return cls(**read)
+
+
+def card_names() -> list[str]:
+    """The datasets that have a card: what `dataset=` takes."""
+    return names_in(share("datasets"))
+
+
+def load_card(name: str) -> Card:
+    """The card `datasets/<name>.yaml`.
+
+    Raises:
+        SurgdinoError: no such card (the nearest is named), or one that can't be read.
+    """
+    if name not in card_names():
+        raise SurgdinoError(f"there is no dataset={name}", fix=nearest(name, card_names()))
+    path = share("datasets") / f"{name}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SurgdinoError("not a card", file=path, expected="YAML in UTF-8", found=str(error)) from error
+    return Card.from_dict(_mapping(values, "card", path), source=path)
+
+
+def _text(value: Any, key: str, source: str | Path | None) -> str:
+    if not isinstance(value, str):
+        raise _wrong(key, source, "a text", value)
+    return value
+
+
+def _texts(value: Any, key: str, source: str | Path | None) -> tuple[str, ...]:
+    if not _is_list(value) or not all(isinstance(item, str) for item in value):
+        raise _wrong(key, source, "a list of names", value)
+    if len(set(value)) != len(value):
+        raise _wrong(key, source, "names that differ", value)
+    return tuple(value)
+
+
+def _numbers(value: Any, key: str, source: str | Path | None) -> tuple[Entry, ...]:
+    if not _is_list(value) or not all(isinstance(item, int | str) for item in value):
+        raise _wrong(key, source, "a list such as [1, 2, 5-8]", value)
+    return expand(value)
+
+
+def _fps(value: Any, key: str, source: str | Path | None) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+        raise _wrong(key, source, "frames per second, more than 0", value)
+    return float(value)
+
+
+def _step(value: Any, key: str, source: str | Path | None) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _wrong(key, source, "a whole number of frames, 1 or more", value)
+    return value
+
+
+def _mapping(value: Any, key: str, source: str | Path | None) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _wrong(key, source, "keys with values", value)
+    return value
+
+
+def _overlaps(value: Any, key: str, source: str | Path | None) -> dict[str, tuple[Entry, ...]]:
+    return {str(k): _numbers(v, f"{key}.{k}", source) for k, v in _mapping(value, key, source).items()}
+
+
+def _splits(value: Any, key: str, source: str | Path | None) -> dict[str, dict[str, tuple[Entry, ...]]]:
+    return {str(k): read_parts(v, f"{key}.{k}", source) for k, v in _mapping(value, key, source).items()}
+
+
+def read_parts(value: Any, key: str, source: str | Path | None = None) -> dict[str, tuple[Entry, ...]]:
+    """One split, `{train: [1-40], test: [41-80]}`, checked for its form; whether the videos exist is not asked here.
+
+    Raises:
+        SurgdinoError: another part than train, val, test, something else than lists, or a video in two parts.
+    """
+    parts = {}
+    for part, entries in _mapping(value, key, source).items():
+        if part not in PARTS:
+            raise SurgdinoError(f"a split has no part {part!r}", file=source, place=key, fix=nearest(str(part), PARTS))
+        parts[str(part)] = _numbers(entries, f"{key}.{part}", source)
+    listed = [entry for entries in parts.values() for entry in entries]
+    for entry in listed:
+        if listed.count(entry) > 1:
+            raise SurgdinoError(f"the split names {entry} twice", file=source, place=key, fix="keep its parts apart")
+    return parts
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _wrong(key: str, source: str | Path | None, expected: str, found: Any) -> SurgdinoError:
+    return SurgdinoError(
+        "the card has a value of the wrong kind", file=source, place=key, expected=expected, found=repr(found)
+    )
+
+
+_READERS = {
+    "layout": _texts,
+    "fps": _fps,
+    "videos": _numbers,
+    "phases": _texts,
+    "tools": _texts,
+    "tool_step": _step,
+    "splits": _splits,
+    "overlaps": _overlaps,
+}
