@@ -18,7 +18,8 @@ from surgdino.config import flat_keys
 from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write
 
-# Settings that change where and how fast a run goes, never what it computes: a run may continue with others.
+# Settings that a run may continue with others of: they change where, how fast and how long it goes, or (the initial weights)
+# were used up at its start. The engine checks its own share once more; here a change is caught before the store is rebuilt.
 FREE = (
     "hardware.",
     "run.",
@@ -26,8 +27,13 @@ FREE = (
     "data.store",
     "data.workers",
     "data.max_bad_share",
+    "model.weights",
     "train.checkpoint_every",
     "train.log_every",
+    "train.probe_frames",
+    "train.ship",
+    "train.steps",
+    "train.epochs",
 )
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless", "albumentations", "hydra-core")
 

@@ -153,8 +153,8 @@ def collapse_values(settings: Settings, images: int) -> dict[str, float]:
 
 def highest_expansion(settings: Settings, images: int) -> float:
     """The largest `expa` that a batch of `images` can have."""
-    group = settings.group_size or images
-    return _gamma(settings, images, settings.head_out) * highest_rate(group, settings.head_out, settings.eps, settings.pooled_groups)
+    group, width = settings.group_size or images, settings.head_out
+    return _gamma(settings, images, width) * highest_rate(group, width, settings.eps, settings.pooled_groups)
 
 
 def signs_of_collapse(terms: dict[str, float], settings: Settings, images: int) -> str | None:
