@@ -1,0 +1,142 @@
+"""Colour: what differs from tower to tower, and the natural-image colour augmentations of DINOv2.
+
+Everything here except gamma and solarisation is affine in RGB, so one 3 x 4 matrix and one pass over the pixels does what
+torchvision does in four.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+
+from surgdino.crops.transform import FrameTransform, signed
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+_GREY = np.tile(_LUMA, (3, 1))
+_IDENTITY = np.eye(3, dtype=np.float32)
+# Rotation of the chroma plane of YIQ by angle a, in RGB: _GREY + cos(a) (1 - _GREY) + sin(a) _TWIST.
+_TWIST = np.array([[0.168, 0.330, -0.497], [-0.328, 0.035, 0.292], [1.250, -1.050, -0.203]], np.float32)
+
+
+class TowerDrift(FrameTransform):
+    """The colour of another camera, light source or white balance: gains, tint, saturation, exposure, contrast, gamma.
+
+    Hue turns by at most four degrees: bile, fat, liver and blood are told apart by it.
+    """
+
+    name = "tower_drift"
+    shows = "Tower colour and white-balance drift"
+
+    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
+        """At full strength: temperature +-16 % (red against blue), tint 7 %, saturation 35 %, contrast 22 %, gamma 25 %."""
+        temperature = 0.16 * strength * (0.6 + 0.4 * rng.random()) * (1 if rng.random() < 0.5 else -1)
+        tint = 0.07 * strength * signed(rng)
+        exposure = 1 + 0.18 * strength * signed(rng)
+        gains = (exposure * (1 + temperature), exposure * (1 + tint), exposure * (1 - temperature))
+        matrix = hue_and_saturation(0.07 * strength * signed(rng), 1 + 0.35 * strength * signed(rng))
+        contrast = 1 + 0.22 * strength * signed(rng)
+        return {
+            "matrix": affine(contrast * matrix * np.array(gains, np.float32), 96 * (1 - contrast)),
+            "gamma": round(64 * 1.25 ** (strength * signed(rng))),
+        }
+
+    def apply(self, img: np.ndarray, matrix: np.ndarray, gamma: int, **_: Any) -> np.ndarray:
+        """One matrix, one look-up."""
+        return cv2.LUT(cv2.transform(img, matrix), _gamma(gamma))
+
+
+class ColourJitter(FrameTransform):
+    """DINOv2's colour jitter: brightness, contrast, saturation and hue, composed into one matrix.
+
+    Hue turns in the chroma plane of YIQ instead of HSV, and nothing is clipped in between; ranges are torchvision's.
+    """
+
+    name = "colour_jitter"
+    shows = "Colour jitter (natural images)"
+
+    def __init__(
+        self,
+        brightness: float = 0.4,
+        contrast: float = 0.4,
+        saturation: float = 0.2,
+        hue: float = 0.1,
+        strength: tuple[float, float] = (1.0, 1.0),
+        p: float = 0.8,
+    ) -> None:
+        super().__init__(strength, p)
+        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
+
+    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
+        """Each factor uniform in its range, scaled by strength."""
+        brightness, contrast, saturation = (
+            1 + strength * width * signed(rng) for width in (self.brightness, self.contrast, self.saturation)
+        )
+        angle = 2 * np.pi * strength * self.hue * signed(rng)
+        return {
+            "matrix": brightness * hue_and_saturation(angle, saturation),
+            "contrast": contrast,
+        }
+
+    def apply(self, img: np.ndarray, matrix: np.ndarray, contrast: float, **_: Any) -> np.ndarray:
+        """Contrast turns about the mean grey of the image, as torchvision's does."""
+        pivot = float((_LUMA @ matrix) @ np.array(cv2.mean(img)[:3], np.float32))
+        return cv2.transform(img, affine(contrast * matrix, pivot * (1 - contrast)))
+
+
+class Greyscale(FrameTransform):
+    """Luma only, or a mix with it. Rare in theatre, where colour carries meaning."""
+
+    name = "greyscale"
+    shows = "Greyscale"
+
+    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
+        """Strength 1 is entirely grey."""
+        return {"matrix": affine(hue_and_saturation(0.0, 1 - strength), 0.0)}
+
+    def apply(self, img: np.ndarray, matrix: np.ndarray, **_: Any) -> np.ndarray:
+        """One matrix."""
+        return cv2.transform(img, matrix)
+
+
+class Solarise(FrameTransform):
+    """Invert what is brighter than a threshold (DINO's second global view)."""
+
+    name = "solarise"
+    shows = "Solarise (DINO's second view)"
+
+    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
+        """Strength 1 is DINO's threshold, 128."""
+        return {"threshold": round(255 - 127 * strength)}
+
+    def apply(self, img: np.ndarray, threshold: int, **_: Any) -> np.ndarray:
+        """One look-up."""
+        return cv2.LUT(img, _solarise(threshold))
+
+
+def hue_and_saturation(angle: float, saturation: float) -> np.ndarray:
+    """float32 [3, 3]: turn chroma by `angle` radians and scale it, luma kept (the linear form of an HSV adjustment)."""
+    chroma = np.float32(np.cos(angle)) * (_IDENTITY - _GREY) + np.float32(np.sin(angle)) * _TWIST
+    return _GREY + np.float32(saturation) * chroma
+
+
+def affine(matrix: np.ndarray, offset: float) -> np.ndarray:
+    """float32 [3, 4] for cv2.transform: `matrix` and one offset for the three channels."""
+    out = np.empty((3, 4), np.float32)
+    out[:, :3] = matrix
+    out[:, 3] = offset
+    return out
+
+
+@lru_cache(maxsize=256)
+def _gamma(sixty_fourths: int) -> np.ndarray:
+    return np.rint(255 * (np.arange(256) / 255.0) ** (sixty_fourths / 64)).astype(np.uint8)
+
+
+@lru_cache(maxsize=256)
+def _solarise(threshold: int) -> np.ndarray:
+    levels = np.arange(256)
+    return np.where(levels >= threshold, 255 - levels, levels).astype(np.uint8)

@@ -1,0 +1,43 @@
+"""The signal chain after the sensor: grain and compression."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import cv2
+import numpy as np
+
+from surgdino.crops import turbulence
+from surgdino.crops.transform import FrameTransform
+
+
+class SensorNoise(FrameTransform):
+    """Grain of the sensor, partly coloured, as a gained-up camera shows it."""
+
+    name = "sensor_noise"
+    shows = "Sensor noise"
+
+    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
+        """Standard deviation 2 to 11 grey levels."""
+        return {"grain": (2 + 9 * strength) / 255, "rng": rng}
+
+    def apply(self, img: np.ndarray, grain: float, rng: random.Random, **_: Any) -> np.ndarray:
+        """One weighted sum with a window of precomputed grain."""
+        return turbulence.add_grain(img, grain, rng)
+
+
+class Compression(FrameTransform):
+    """Blocks and ringing of a recorder that saved disk space."""
+
+    name = "compression"
+    shows = "Compression artefacts"
+
+    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
+        """JPEG quality from 60 down to 12."""
+        return {"quality": round(60 - 48 * strength)}
+
+    def apply(self, img: np.ndarray, quality: int, **_: Any) -> np.ndarray:
+        """Encode and decode; the channels' order does not matter enough to convert it twice."""
+        _, packed = cv2.imencode(".jpg", img[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        return cv2.imdecode(packed, cv2.IMREAD_COLOR_RGB)

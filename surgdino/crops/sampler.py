@@ -1,0 +1,91 @@
+"""Which frame stands at which place of the training sequence: a pure function of the seed and the place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from surgdino.errors import SurgdinoError
+
+
+@lru_cache(maxsize=2)
+def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
+    permuted = np.random.default_rng([seed, epoch]).permutation(length)
+    permuted.flags.writeable = False
+    return permuted
+
+
+def order(length: int, position: int, batch_size: int, seed: int) -> list[int]:
+    """Frame indices at the global sample positions `position` ... `position + batch_size - 1`.
+
+    Each run of `length` positions is one epoch, a permutation of all frames; a batch may span two epochs, so no frame is
+    ever left out.
+    """
+    indices = []
+    for place in range(position, position + batch_size):
+        epoch, offset = divmod(place, length)
+        indices.append(int(_permutation(length, seed, epoch)[offset]))
+    return indices
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What one process computes in one step.
+
+    Attributes:
+        step: 0-based.
+        positions: global sample positions of this process's share; they seed the crops.
+        indices: frame indices in the store, one a position.
+        global_batch: images of the step over all processes.
+    """
+
+    step: int
+    positions: tuple[int, ...]
+    indices: tuple[int, ...]
+    global_batch: int
+
+
+@dataclass(frozen=True)
+class FrameSampler:
+    """Iterates over the plans of steps `start_step` ... `steps - 1` of one process.
+
+    The batch is that of all processes together; rank r takes its contiguous share, so one process with a batch of 512
+    and eight with 64 each see the same images in the same step.
+
+    Args:
+        length: frames in the store.
+        batch_size: images a step over all processes.
+        steps: the step to stop before (not how many).
+    """
+
+    length: int
+    batch_size: int
+    seed: int
+    start_step: int
+    steps: int
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise SurgdinoError("the store holds no usable frame", fix="run surgdino verify on the dataset")
+        if self.batch_size < 1 or self.batch_size % self.world:
+            raise SurgdinoError(
+                "the batch cannot be shared out evenly",
+                place="train.batch_size",
+                expected=f"a multiple of the {self.world} processes",
+                found=self.batch_size,
+            )
+
+    def __len__(self) -> int:
+        return max(0, self.steps - self.start_step)
+
+    def __iter__(self) -> Iterator[StepPlan]:
+        share = self.batch_size // self.world
+        for step in range(self.start_step, self.steps):
+            first = step * self.batch_size + self.rank * share
+            indices = order(self.length, first, share, self.seed)
+            yield StepPlan(step, tuple(range(first, first + share)), tuple(indices), self.batch_size)

@@ -1,0 +1,107 @@
+"""Fields of fractal noise that smoke, blood, fog and highlights are shaped from.
+
+They are computed once a process and cut at random places and zooms: a fresh field for each crop would cost more than the
+rest of the augmentation together.
+"""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+_SIZE = 512
+_COUNT = 6
+
+
+@lru_cache(maxsize=1)
+def fields() -> np.ndarray:
+    """uint8 [6, 512, 512]: domain-warped fractal noise, each equalised so that value v is exceeded by 1 - v/255 of it."""
+    rng = np.random.default_rng(20240229)  # fixed: the fields are part of the augmentation's definition
+    return np.stack([_warped(rng) for _ in range(_COUNT)])
+
+
+@lru_cache(maxsize=1)
+def flecks() -> np.ndarray:
+    """uint8 [6, 512, 512]: isolated fine ridges (band-passed noise, a few pixels across), equalised as `fields`."""
+    rng = np.random.default_rng(20240302)
+    stack = []
+    for _ in range(_COUNT):
+        noise = rng.standard_normal((_SIZE, _SIZE), np.float32)
+        stack.append(_equalised(cv2.GaussianBlur(noise, (0, 0), 2.0) - cv2.GaussianBlur(noise, (0, 0), 5.0)))
+    return np.stack(stack)
+
+
+@lru_cache(maxsize=1)
+def grain() -> np.ndarray:
+    """uint8 [512, 512, 3]: sensor noise of unit scale (standard deviation 32 about 128), half of it shared by the channels."""
+    rng = np.random.default_rng(20240301)
+    shared = rng.standard_normal((_SIZE, _SIZE, 1), np.float32)
+    own = rng.standard_normal((_SIZE, _SIZE, 3), np.float32)
+    mixed = cv2.GaussianBlur((shared + own) * np.float32(0.5**0.5), (3, 3), 0.55)
+    return np.clip(128 + 32 * mixed / mixed.std(), 0, 255).astype(np.uint8)
+
+
+def cut(
+    bank: np.ndarray, height: int, width: int, zoom: float, rng: random.Random, *, stretch: float = 1.0
+) -> np.ndarray:
+    """uint8 [height, width]: a random window of a random field.
+
+    Args:
+        bank: `fields()` or `flecks()`.
+        zoom: share of the field's side that the window spans; small is coarse.
+        stretch: how many times longer the structures are along one axis, horizontal or vertical at random.
+    """
+    field = bank[rng.randrange(_COUNT)]
+    if rng.random() < 0.5:
+        field = field.T
+    spans = [max(4, min(_SIZE, round(_SIZE * zoom * length))) for length in _stretched(height, width, stretch, rng)]
+    top, left = rng.randrange(_SIZE - spans[0] + 1), rng.randrange(_SIZE - spans[1] + 1)
+    window = field[top : top + spans[0], left : left + spans[1]]
+    return cv2.resize(np.ascontiguousarray(window), (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def exceeded_by(field: np.ndarray, share: float) -> int:
+    """The grey level that `share` of a uint8 field's pixels exceed."""
+    counts = cv2.calcHist([field], [0], None, [256], [0, 256]).ravel()
+    return int(np.searchsorted(np.cumsum(counts), (1 - share) * field.size))
+
+
+def add_grain(image: np.ndarray, deviation: float, rng: random.Random) -> np.ndarray:
+    """Add sensor noise of standard deviation `deviation` (of 1) to uint8 [H, W, 3]: a random window of `grain`."""
+    height, width = image.shape[:2]
+    bank = grain()
+    if height > _SIZE or width > _SIZE:
+        bank = np.tile(bank, (-(-height // _SIZE), -(-width // _SIZE), 1))
+    top, left = rng.randrange(bank.shape[0] - height + 1), rng.randrange(bank.shape[1] - width + 1)
+    scale = deviation * 255 / 32
+    return cv2.addWeighted(image, 1.0, bank[top : top + height, left : left + width], scale, -128 * scale)
+
+
+def _stretched(height: int, width: int, stretch: float, rng: random.Random) -> tuple[float, float]:
+    longest = max(height, width)
+    rows, columns = height / longest, width / longest
+    return (rows, columns / stretch) if rng.random() < 0.5 else (rows / stretch, columns)
+
+
+def _warped(rng: np.random.Generator) -> np.ndarray:
+    plain, shift_x, shift_y = (_fractal(rng, start) for start in (4, 3, 3))
+    y, x = np.mgrid[0:_SIZE, 0:_SIZE].astype(np.float32)
+    warped = cv2.remap(plain, x + 60 * shift_x, y + 60 * shift_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    return _equalised(warped)
+
+
+def _equalised(field: np.ndarray) -> np.ndarray:
+    ranks = field.ravel().argsort(kind="stable").argsort(kind="stable").reshape(field.shape)
+    return (ranks * (255.0 / (ranks.size - 1))).astype(np.uint8)
+
+
+def _fractal(rng: np.random.Generator, start: int, octaves: int = 6, gain: float = 0.55) -> np.ndarray:
+    total = np.zeros((_SIZE, _SIZE), np.float32)
+    for octave in range(octaves):
+        cells = start * 2**octave + 3
+        lattice = rng.standard_normal((cells, cells), np.float32)
+        total += gain**octave * cv2.resize(lattice, (_SIZE, _SIZE), interpolation=cv2.INTER_CUBIC)
+    return total / total.std()
