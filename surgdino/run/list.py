@@ -1,0 +1,80 @@
+"""`surgdino list`: what can be chosen by name, found by looking into the folders. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from surgdino.errors import SurgdinoError, nearest
+from surgdino.paths import names_in, share
+
+
+def kinds() -> dict[str, tuple[str, Path]]:
+    """Kind -> (the setting that takes its names, the folder whose files they are)."""
+    configs = share("configs")
+    return {
+        "datasets": ("dataset", share("datasets")),
+        "recipes": ("recipe", share("recipes")),
+        "models": ("model", configs / "model"),
+        "methods": ("method", configs / "method"),
+        "augments": ("augment", configs / "augment"),
+        "hardware": ("hardware", configs / "hardware"),
+    }
+
+
+def main(words: Sequence[str] = ()) -> int:
+    """Print the tables of the kinds in `words`, or of all; 0.
+
+    Raises:
+        SurgdinoError: no such kind; the nearest one is named.
+    """
+    known = kinds()
+    if any(word in ("-h", "--help") for word in words):
+        print(f"surgdino list [{' | '.join(known)}]: what can be chosen by name")
+        return 0
+    chosen = [_kind(word, known) for word in words] or list(known)
+    console = Console()
+    for kind in chosen:
+        setting, folder = known[kind]
+        console.print(_table(kind, setting, folder))
+    return 0
+
+
+def describe(path: Path) -> str:
+    """What a YAML file says of itself: its first comment line (before Hydra's `@package`), or its title."""
+    title = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        text = line.strip()
+        if text.startswith("#") and not text.lstrip("# ").startswith("@package"):
+            return text.lstrip("# ").rstrip()
+        key, _, value = text.partition(":")
+        if key in ("title", "description") and value:
+            title = title or value.strip().strip("'\"")
+        elif text and not text.startswith("#") and title:
+            break
+    return title
+
+
+def _kind(word: str, known: dict[str, tuple[str, Path]]) -> str:
+    spellings = {name: name for name in known} | {setting: name for name, (setting, _) in known.items()}
+    if word not in spellings:
+        raise SurgdinoError(f"surgdino list does not know {word!r}", fix=nearest(word, spellings))
+    return spellings[word]
+
+
+def _table(kind: str, setting: str, folder: Path) -> Table:
+    table = Table(
+        title=kind, title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False, pad_edge=False
+    )
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name in names_in(folder):
+        table.add_row(Text(f"{setting}=", "dim").append(name, "bold cyan"), Text(describe(folder / f"{name}.yaml")))
+    if not table.row_count:
+        table.add_row(Text("none", "dim"))
+    return table

@@ -1,0 +1,105 @@
+"""`surgdino verify`: is this folder what its dataset's card says it is? Prints tables, exits 1 on errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from surgdino.datasets.card import Card
+from surgdino.datasets.manifest import Manifest, Problem, Video
+from surgdino.datasets.open import open_dataset
+from surgdino.errors import SurgdinoError, nearest
+from surgdino.frames.decode import VideoInfo, probe
+from surgdino.run.settings import DataSettings, core_count
+from surgdino.run.verify_tables import print_findings
+
+# Reading a container waits for the disk more than it computes.
+_READERS = 4
+# Label files may stop this long before the video does (seconds): releases round, and the last rows are often cut.
+_SLACK = 2.0
+
+
+def main(cfg: Mapping[str, Any]) -> int:
+    """Check the dataset that `cfg` names; 1 where there are errors, 0 where there are none (warnings may be)."""
+    data = DataSettings.of(cfg)
+    card = Card.from_dict(cfg["dataset"])
+    manifest = open_dataset(card, data.root, split=data.split, options={"operation_pattern": data.operation_pattern})
+    manifest = _without_excluded(manifest, data.exclude)
+    console = Console()
+    infos, unreadable = inspect(manifest, data.decoder, console)
+    problems = [*manifest.problems, *unreadable]
+    for video in manifest.videos:
+        if video.id in infos:
+            problems += compare(video, infos[video.id], manifest)
+    print_findings(console, card, replace(manifest, problems=tuple(problems)), infos)
+    return 1 if any(problem.severity == "error" for problem in problems) else 0
+
+
+def inspect(manifest: Manifest, decoder: str, console: Console) -> tuple[dict[str, VideoInfo], list[Problem]]:
+    """Look through every video's container, decoding next to nothing.
+
+    Returns:
+        What was found by video id, and a problem for each video that can't be read.
+    """
+    infos: dict[str, VideoInfo] = {}
+    problems: list[Problem] = []
+    told = {problem.file for problem in manifest.errors}  # the adapter has seen that these are empty
+    videos = [video for video in manifest.videos if video.path not in told]
+    columns = (TextColumn("looking at the videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    readers = ThreadPoolExecutor(min(_READERS, core_count()))
+    with Progress(*columns, console=console, transient=True) as bar, readers:
+        task = bar.add_task("", total=len(videos))
+        for video, found in zip(videos, readers.map(lambda v: _inspect_one(v, decoder), videos), strict=True):
+            if isinstance(found, Problem):
+                problems.append(found)
+            else:
+                infos[video.id] = found
+            bar.advance(task)
+    return infos, problems
+
+
+def _inspect_one(video: Video, decoder: str) -> VideoInfo | Problem:
+    try:
+        return probe(video.path, decoder, fps=video.fps)
+    except SurgdinoError as error:
+        fix = error.fix or "repair it or copy it again; pretraining sets it aside"
+        return Problem("error", error.what, error.file or video.path, error.place, error.expected, error.found, fix)
+
+
+def compare(video: Video, info: VideoInfo, manifest: Manifest) -> list[Problem]:
+    """A video against what its label files promise: frames beyond its end, a rate that shifts every label."""
+    if video.fps is None or video.is_image_folder or video.frame_count is None:
+        return []
+    problems = []
+    if abs(info.fps - video.fps) > 0.01 * video.fps:
+        message, fix = "the labels count in another frame rate", "use the released video: every label is shifted"
+        expected, found = f"{video.fps:g} frames a second", f"{info.fps:.3f}"
+        problems.append(Problem("error", message, video.path, None, expected, found, fix))
+    beyond = {
+        task: int((labels.values[video.id].numbers >= info.frame_count).sum())
+        for task, labels in manifest.labels.items()
+        if video.id in labels.values
+    }
+    for task, count in beyond.items():
+        if count:
+            message, fix = f"{count} {task} labels lie beyond the video's end", "the video is cut short: copy it again"
+            expected, found = f"{video.frame_count} frames or more", info.frame_count
+            problems.append(Problem("error", message, video.path, None, expected, found, fix))
+    if info.frame_count - video.frame_count > _SLACK * video.fps:
+        message, fix = "the labels end before the video does", "copy the label file again, or live with it"
+        expected, found = f"labels up to frame {info.frame_count - 1}", video.frame_count - 1
+        problems.append(Problem("warning", message, video.path, None, expected, found, fix))
+    return problems
+
+
+def _without_excluded(manifest: Manifest, exclude: tuple[str, ...]) -> Manifest:
+    operation_of = {v.id: v.operation for v in manifest.videos} | {v.operation: v.operation for v in manifest.videos}
+    for name in exclude:
+        if name not in operation_of:
+            raise SurgdinoError(f"data.exclude names {name!r}, which is not there", fix=nearest(name, operation_of))
+    return manifest.without(operation_of[name] for name in exclude)
