@@ -1,0 +1,77 @@
+"""Frames of a dataset released as images: a folder with one image a frame, numbered by its file name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from surgdino.errors import SurgdinoError
+from surgdino.frames.decode import Frame, VideoInfo
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+def probe(path: Path, *, fps: float | None = None) -> VideoInfo:
+    """List the folder's images; the last digits in a file's name are its frame number, which may have gaps.
+
+    Args:
+        path: the folder.
+        fps: frames per second that the numbers count in; 1 where unknown.
+
+    Raises:
+        SurgdinoError: no images, a name without a number, two names with the same one, or an unreadable first image.
+    """
+    files: dict[int, Path] = {}
+    for file in sorted(path.iterdir()):
+        if file.suffix.lower() not in SUFFIXES or file.name.startswith("."):
+            continue
+        digits = re.findall(r"\d+", file.stem)
+        if not digits:
+            raise SurgdinoError("the name has no frame number", file=file, expected="a name such as 000025.png")
+        number = int(digits[-1])
+        if number in files:
+            raise SurgdinoError("two images have the same frame number", file=file, found=files[number].name)
+        files[number] = file
+    if not files:
+        raise SurgdinoError("the folder holds no images", file=path, expected="files such as 000025.png")
+    numbers = np.array(sorted(files), dtype=np.int64)
+    height, width = _load(files[int(numbers[0])]).shape[:2]
+    rate = fps or 1.0
+    times = (numbers - numbers[0]) / rate
+    return VideoInfo(
+        path=path,
+        codec="images",
+        width=width,
+        height=height,
+        frame_count=len(numbers),
+        fps=rate,
+        duration=float(times[-1]) + 1 / rate,
+        rotation=0,
+        variable_rate=bool(np.ptp(np.diff(numbers))) if len(numbers) > 1 else False,
+        numbers=numbers,
+        times=times,
+        key_numbers=numbers,
+        source={number: file.name for number, file in files.items()},
+    )
+
+
+def read(info: VideoInfo, numbers: np.ndarray, threads: int) -> Iterator[Frame]:
+    """See `decode.read_frames`; unreadable images are left out. One thread reads them."""
+    time_of = dict(zip(info.numbers.tolist(), info.times.tolist(), strict=True))
+    for number in numbers.tolist():
+        try:
+            yield Frame(number, time_of[number], _load(info.path / info.source[number]))
+        except SurgdinoError:
+            continue
+
+
+def _load(file: Path) -> np.ndarray:
+    data = np.fromfile(file, dtype=np.uint8)  # cv2.imread knows no names outside the locale on every platform
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if image is None:
+        raise SurgdinoError("is not a readable image", file=file, expected="an image", fix="copy it again")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

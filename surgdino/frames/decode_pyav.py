@@ -1,0 +1,149 @@
+"""Frames of a video file through PyAV, the default: truthful time stamps, edit lists honoured, exact frame numbers.
+
+A frame is known by its presentation time stamp, which the index of packets translates into its number, so what is jumped
+over or skipped makes reading faster but never shifts a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+from surgdino.errors import SurgdinoError
+from surgdino.frames.decode import Frame, VideoInfo
+from surgdino.frames.packets import PacketIndex, PacketQueue, index_packets, open_video
+
+Numbered = Iterator[tuple[int, av.VideoFrame]]
+
+
+def probe(path: Path) -> VideoInfo:
+    """See `decode.probe`. One frame is decoded: its side data tells the rotation, and that anything decodes at all."""
+    with open_video(path) as (container, stream):
+        index = index_packets(path, container, stream)
+        container.seek(int(index.key_dts[0]), stream=stream)
+        first = next(container.decode(stream), None)
+        if first is None:
+            raise SurgdinoError("no frame decodes", file=path, expected="a video", fix="copy or re-encode it")
+        codec = stream.codec_context.codec.canonical_name
+        fps = float(stream.average_rate or stream.guessed_rate or 25)
+    times = (index.ticks - index.ticks[0]) * index.time_base
+    steps = np.diff(times)
+    if steps.size:
+        fps = len(steps) / float(times[-1])
+    rotation = round(first.rotation / 90) % 4 * 90
+    width, height = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
+    return VideoInfo(
+        path=path,
+        codec=codec,
+        width=width,
+        height=height,
+        frame_count=len(times),
+        fps=fps,
+        duration=float(times[-1]) + 1 / fps,
+        rotation=rotation,
+        # Time stamps in milliseconds (Matroska) make 40 ms steps of 33 and 34: that is rounding, not a variable rate.
+        variable_rate=bool(steps.size) and float(np.ptp(steps)) > max(2.1 * index.time_base, 0.002),
+        numbers=np.arange(len(times), dtype=np.int64),
+        times=times,
+        key_numbers=np.flatnonzero(np.isin(index.ticks, index.key_pts)),
+        source=index,
+    )
+
+
+def read(info: VideoInfo, numbers: np.ndarray, threads: int) -> Iterator[Frame]:
+    """See `decode.read_frames`; `numbers` are ascending and exist. Frames that do not decode are left out."""
+    position = 0
+    for decode in (_decode_groups, _decode_everything):
+        if position == len(numbers):
+            return
+        with open_video(info.path) as (container, stream):
+            stream.codec_context.thread_count = threads
+            stream.codec_context.thread_type = "AUTO" if threads > 1 else "NONE"
+            for number, picture in decode(info, container, stream, numbers[position:]):
+                if decode is _decode_groups and number != numbers[position]:
+                    break  # the short way lost a frame (damage, or a key frame that is none): decode everything instead
+                position = int(np.searchsorted(numbers, number)) + 1
+                yield Frame(number, float(info.times[number]), _upright(picture, info.rotation))
+
+
+def _decode_groups(
+    info: VideoInfo, container: av.container.InputContainer, stream: av.VideoStream, numbers: np.ndarray
+) -> Numbered:
+    """Decode no more than the wanted frames need, one key frame's group at a time.
+
+    Groups without a wanted frame, the end of a group after its last one, and pictures that no other picture refers to are
+    never decoded. Ends early where anything is not as the index says.
+    """
+    index: PacketIndex = info.source
+    if not index.exact:
+        return
+    ticks = index.ticks[numbers]
+    number_of = dict(zip(ticks.tolist(), numbers.tolist(), strict=True))
+    group_of = np.searchsorted(index.key_pts, ticks, side="right") - 1
+    packets, previous = PacketQueue(container, stream), -1
+    for group in np.unique(group_of).tolist():
+        if group != previous + 1:
+            packets.seek(int(index.key_dts[group]))
+        previous = group
+        try:
+            last_wanted = int(ticks[group_of == group][-1])
+            for picture in _group(stream.codec_context, packets, int(index.key_pts[group]), last_wanted, number_of):
+                if picture.pts in number_of and not picture.is_corrupt:
+                    yield number_of[picture.pts], picture
+        except av.error.FFmpegError:
+            return
+
+
+def _group(
+    context: av.VideoCodecContext, packets: PacketQueue, key: int, last_wanted: int, wanted: Container[int]
+) -> Iterator[av.VideoFrame]:
+    for packet in packets.from_key(key):
+        if packet.dts > last_wanted:
+            packets.put_back(packet)
+            break
+        # Dropping B-pictures that nothing refers to changes no other picture and saves up to half of the work.
+        context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+        yield from context.decode(packet)
+    yield from context.decode(None)
+    context.flush_buffers()
+
+
+def _decode_everything(
+    info: VideoInfo, container: av.container.InputContainer, stream: av.VideoStream, numbers: np.ndarray
+) -> Numbered:
+    """Decode from the start, past damage: after an error, frames are trusted again from the next key frame on."""
+    index: PacketIndex = info.source
+    number_of = dict(zip(index.ticks[numbers].tolist(), numbers.tolist(), strict=True))
+    wanted = set(numbers.tolist())
+    trusted_from, count = int(index.ticks[0]), 0
+    for packet in container.demux(stream):
+        try:
+            pictures = packet.decode()
+        except av.error.FFmpegError:
+            if not index.exact or packet.pts is None:
+                break  # frames can only be counted here, and the count is lost
+            following = index.key_pts[index.key_pts > packet.pts]
+            trusted_from = int(following[0]) if following.size else int(index.ticks[-1]) + 1
+            continue
+        for picture in pictures:
+            if index.exact and picture.pts in number_of and picture.pts >= trusted_from and not picture.is_corrupt:
+                yield number_of[picture.pts], picture
+            elif not index.exact and count in wanted:
+                yield count, picture
+            count += 1
+    if not index.exact and count != info.frame_count:
+        raise SurgdinoError(
+            "frames cannot be numbered: the container has no presentation times, and packets and frames differ",
+            file=info.path,
+            expected=f"{info.frame_count} frames",
+            found=count,
+            fix="convert it to MP4",
+        )
+
+
+def _upright(picture: av.VideoFrame, rotation: int) -> np.ndarray:
+    image = picture.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(image, rotation // 90)) if rotation else image

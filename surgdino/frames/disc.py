@@ -1,0 +1,143 @@
+"""Fitting the endoscope's disc in one frame: the circle that divides the lit picture from the dark surround."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+# The fit works on a small copy: sharp enough for a pixel or two at full size, and a millisecond a frame.
+_WORKING_SIDE = 320
+# The surround is dark (0 to 14 of 255 on real video, sometimes tinted), and flat; the picture is brighter by this much.
+_SURROUND_LIMIT, _LIT_MARGIN = 40.0, 9.0
+_INLIER_PIXELS = 1.5
+_MIN_INLIERS, _MIN_INLIER_SHARE = 30, 0.45
+_MAX_LIT_OUTSIDE, _MIN_OUTSIDE = 0.04, 0.01
+_MAX_GAP_DEGREES = 215.0
+_HYPOTHESES = 160
+
+
+def surround_level(brightness: np.ndarray) -> float:
+    """Brightness of the darkest of the four corners (float [H, W] in 0 to 255): what the surround looks like, if any."""
+    height, width = brightness.shape
+    rows, columns = max(2, height // 24), max(2, width // 48)
+    corners = (
+        brightness[:rows, :columns],
+        brightness[:rows, -columns:],
+        brightness[-rows:, :columns],
+        brightness[-rows:, -columns:],
+    )
+    return min(float(np.median(corner)) for corner in corners)
+
+
+def lit_mask(image: np.ndarray, max_side: int = _WORKING_SIDE) -> tuple[np.ndarray, float] | None:
+    """Pixels brighter than the surround, on a copy no longer than `max_side`, and the scale of that copy.
+
+    Args:
+        image: uint8 [H, W, 3].
+
+    Returns:
+        bool [h, w] and h / H; None where the corners are too bright for a surround, or nothing is lit.
+    """
+    scale = min(1.0, max_side / max(image.shape[:2]))
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
+    brightness = small.max(axis=2)
+    level = surround_level(brightness)
+    if level > _SURROUND_LIMIT:
+        return None
+    lit = brightness > level + _LIT_MARGIN
+    return (lit, scale) if lit.mean() > 0.02 else None
+
+
+def fit_disc(image: np.ndarray) -> tuple[float, float, float] | None:
+    """Fit the disc's circle in one frame.
+
+    The lit region's convex hull bridges dark tissue at the rim; RANSAC leaves out what is left of it, and overlay text.
+
+    Args:
+        image: uint8 [H, W, 3].
+
+    Returns:
+        (cx, cy, radius) in pixels, pixel centres at integers, or None where the frame shows no clear disc.
+    """
+    found = lit_mask(image)
+    if found is None:
+        return None
+    lit, scale = found
+    rim = _rim(lit)
+    if len(rim) < _MIN_INLIERS:
+        return None
+    circle = _ransac(rim, max(lit.shape))
+    if circle is None or not _plausible(circle, rim, lit):
+        return None
+    cx, cy, radius = circle
+    return (cx + 0.5) / scale - 0.5, (cy + 0.5) / scale - 0.5, radius / scale
+
+
+def _rim(lit: np.ndarray) -> np.ndarray:
+    """Points float [n, 2] (x, y) on the border of the main lit region's hull, without those on the frame's edge."""
+    height, width = lit.shape
+    opened = cv2.morphologyEx(lit.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    if count < 2:
+        return np.empty((0, 2))
+    main = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    rows, columns = np.nonzero(labels == main)
+    hull = cv2.convexHull(np.stack([columns, rows], axis=1).astype(np.int32))
+    filled = cv2.fillConvexPoly(np.zeros(lit.shape, np.uint8), hull, 1)
+    contours, _ = cv2.findContours(filled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    points = max(contours, key=len)[:, 0].astype(np.float64)
+    x, y = points.T
+    return points[(x > 2) & (x < width - 3) & (y > 2) & (y < height - 3)]
+
+
+def _ransac(points: np.ndarray, side: int) -> tuple[float, float, float] | None:
+    generator = np.random.default_rng(0)  # the same frame must always give the same disc
+    triples = points[generator.integers(0, len(points), size=(_HYPOTHESES, 3))]
+    circles = _through(triples)
+    circles = circles[(circles[:, 2] > 0.15 * side) & (circles[:, 2] < 1.2 * side)]
+    if not len(circles):
+        return None
+    distance = np.abs(np.hypot(points[:, 0] - circles[:, :1], points[:, 1] - circles[:, 1:2]) - circles[:, 2:])
+    best = circles[(distance < _INLIER_PIXELS).sum(axis=1).argmax()]
+    for _ in range(3):
+        inliers = points[_distance(best, points) < _INLIER_PIXELS]
+        if len(inliers) < _MIN_INLIERS:
+            return None
+        best = _least_squares(inliers)
+    return float(best[0]), float(best[1]), float(best[2])
+
+
+def _through(triples: np.ndarray) -> np.ndarray:
+    """Circles [n, 3] through point triples [n, 3, 2]; degenerate triples are dropped."""
+    a, b, c = triples[:, 0], triples[:, 1] - triples[:, 0], triples[:, 2] - triples[:, 0]
+    determinant = 2 * (b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0])
+    keep = np.abs(determinant) > 1e-3
+    a, b, c, determinant = a[keep], b[keep], c[keep], determinant[keep]
+    bb, cc = (b**2).sum(axis=1), (c**2).sum(axis=1)
+    ux = (c[:, 1] * bb - b[:, 1] * cc) / determinant
+    uy = (b[:, 0] * cc - c[:, 0] * bb) / determinant
+    return np.stack([a[:, 0] + ux, a[:, 1] + uy, np.hypot(ux, uy)], axis=1)
+
+
+def _least_squares(points: np.ndarray) -> np.ndarray:
+    """The algebraic circle fit: x^2 + y^2 = 2 cx x + 2 cy y + (r^2 - cx^2 - cy^2), linear in its unknowns."""
+    system = np.column_stack([2 * points, np.ones(len(points))])
+    cx, cy, rest = np.linalg.lstsq(system, (points**2).sum(axis=1), rcond=None)[0]
+    return np.array([cx, cy, np.sqrt(max(rest + cx**2 + cy**2, 0.0))])
+
+
+def _distance(circle: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return np.abs(np.hypot(points[:, 0] - circle[0], points[:, 1] - circle[1]) - circle[2])
+
+
+def _plausible(circle: tuple[float, float, float], rim: np.ndarray, lit: np.ndarray) -> bool:
+    cx, cy, radius = circle
+    inliers = rim[_distance(np.array(circle), rim) < _INLIER_PIXELS]
+    if len(inliers) < max(_MIN_INLIERS, _MIN_INLIER_SHARE * len(rim)):
+        return False
+    angles = np.sort(np.degrees(np.arctan2(inliers[:, 1] - cy, inliers[:, 0] - cx)))
+    if max(np.diff(angles, append=angles[0] + 360)) > _MAX_GAP_DEGREES:
+        return False  # one arc alone does not fix a circle
+    y, x = np.ogrid[: lit.shape[0], : lit.shape[1]]
+    outside = (x - cx) ** 2 + (y - cy) ** 2 > (radius + 2) ** 2
+    return outside.mean() > _MIN_OUTSIDE and lit[outside].mean() < _MAX_LIT_OUTSIDE

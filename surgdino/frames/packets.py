@@ -1,0 +1,137 @@
+"""The packets of a video stream: which frames can be presented, when, and where decoding may start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+
+from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.frames.container import check_whole
+
+av.logging.set_level(av.logging.PANIC)  # FFmpeg's own lines name no file; ours do
+
+# Of the duration that a container without an exact end promises, this much may be missing before it counts as truncated.
+_MISSING_SECONDS, _MISSING_SHARE = 2.0, 0.02
+
+
+@dataclass(frozen=True)
+class PacketIndex:
+    """What demuxing the whole stream told; times in ticks of `time_base` seconds.
+
+    Attributes:
+        ticks: int64 [n], presentation times of the presentable frames, ascending: entry i belongs to frame number i.
+        key_pts: int64 [k], presentation times of the key frames, ascending; a cut may hide such a frame itself.
+        key_dts: int64 [k], their decoding times, by which demuxers seek.
+        exact: False where the container has no presentation times, or repeats them; frames are then counted.
+    """
+
+    ticks: np.ndarray
+    key_pts: np.ndarray
+    key_dts: np.ndarray
+    time_base: float
+    exact: bool
+
+
+class PacketQueue:
+    """The packets in decoding order, from any key frame on, with a way to put back what was read too far."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        self._container, self._stream = container, stream
+        self._packets: Iterator[av.Packet] = container.demux(stream)
+        self._since_key: list[av.Packet] = []
+
+    def seek(self, key_dts: int) -> None:
+        """Go to the key frame with this decoding time."""
+        self._container.seek(key_dts, stream=self._stream, backward=True)
+        self._packets = self._container.demux(self._stream)
+
+    def from_key(self, key_pts: int) -> Iterator[av.Packet]:
+        """The packets from that key frame on, without the leading pictures that refer to what came before it."""
+        started, self._since_key = False, []
+        for packet in self._packets:
+            if packet.dts is None or packet.pts is None:  # the end of the file
+                return
+            if started and packet.is_keyframe:
+                self._since_key = []
+            if started or (packet.is_keyframe and packet.pts == key_pts):
+                self._since_key.append(packet)
+                if packet.pts >= key_pts:
+                    yield packet
+                started = True
+
+    def put_back(self, packet: av.Packet) -> None:
+        """Hand `packet`, the last one given, out again, and before it all that the next group needs."""
+        again = self._since_key if self._since_key and self._since_key[0].is_keyframe else [packet]
+        self._packets = chain(again, self._packets)
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open the file's first video stream.
+
+    Raises:
+        SurgdinoError: truncated, not a video, or without a video stream.
+    """
+    check_whole(path)
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise SurgdinoError("has no video stream", file=path, expected="a video", fix="leave the file out")
+            yield container, container.streams.video[0]
+    except av.error.FFmpegError as error:
+        raise SurgdinoError(
+            "is not a readable video",
+            file=path,
+            found=error.strerror,
+            fix="play it to see; copy it again or leave it out",
+        ) from error
+    except OSError as error:
+        raise from_os_error(error, path) from error
+
+
+def index_packets(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> PacketIndex:
+    """Demux the whole stream, decoding nothing.
+
+    Raises:
+        SurgdinoError: no presentable frame; or far fewer than the container's declared duration.
+    """
+    rows: list[tuple[int | None, int | None, bool, bool]] = []
+    for packet in container.demux(stream):
+        if packet.size:
+            rows.append((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
+    first_key = next((i for i, row in enumerate(rows) if row[2]), None)
+    if first_key is None:
+        raise SurgdinoError("has no key frame", file=path, expected="a video", fix="copy or re-encode it")
+    rows = rows[first_key:]  # what comes before cannot be decoded
+    exact = all(pts is not None and dts is not None for pts, dts, *_ in rows)
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    time_base = float(stream.time_base)
+    if exact:
+        key_pts, key_dts = np.array(sorted((r[0], r[1]) for r in rows if r[2]), dtype=np.int64).T
+        shown = np.array(sorted(r[0] for r in rows if not r[3] and r[0] >= rows[0][0]), dtype=np.int64)
+        ticks = np.unique(shown)
+        exact = len(ticks) == len(shown)
+    if not exact:
+        ticks = np.round(np.arange(sum(not r[3] for r in rows)) / rate / time_base).astype(np.int64)
+        key_pts = key_dts = ticks[:1]
+    if not len(ticks):
+        raise SurgdinoError("has no presentable frame", file=path, expected="a video", fix="leave the file out")
+    _check_duration(path, container, float(ticks[-1]) * time_base + 1 / rate)
+    return PacketIndex(ticks, key_pts, key_dts, time_base, exact)
+
+
+def _check_duration(path: Path, container: av.container.InputContainer, end: float) -> None:
+    # Only where the video is alone: a sound track may well go on after the picture.
+    if container.duration is None or len(container.streams) > 1:
+        return
+    declared = (container.duration + max(container.start_time or 0, 0)) / av.time_base
+    if declared - end > max(_MISSING_SECONDS, _MISSING_SHARE * declared):
+        raise SurgdinoError(
+            "the video is truncated", file=path, expected=f"{declared:.1f} s", found=f"{end:.1f} s", fix="copy it again"
+        )

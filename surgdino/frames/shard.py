@@ -1,0 +1,189 @@
+"""One video's shard: an uncompressed ZIP of JPEG frames that any tool opens, with an index for reading them by position.
+
+`frames/00000025.jpg` is frame 25 of the source; `index.json`, the last entry, says what they are. The archive's comment, the
+very last bytes of the file, says where the index lies: a shard whose end is missing is known by one look at its tail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+import weakref
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.frames.content import Content, content_mask
+from surgdino.paths import atomic_write
+
+FORMAT = 1
+FLAGS = ("black", "out_of_body")
+
+_COMMENT = "surgdino index at {offset:020d} size {size:012d} crc32 {crc:08x}"
+_PATTERN = re.compile(rb"surgdino index at (\d{20}) size (\d{12}) crc32 ([0-9a-f]{8})$")
+_COMMENT_SIZE = len(_COMMENT.format(offset=0, size=0, crc=0))
+_LEFTOVER_SECONDS = 3600
+# ZIP keeps a time stamp for every entry; a fixed one makes equal input give equal bytes.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_COLUMNS = {
+    "number": np.int64,
+    "time": np.float64,
+    "flags": np.uint8,
+    "cx": np.float32,
+    "cy": np.float32,
+    "radius": np.float32,
+    "offset": np.int64,
+    "size": np.int32,
+}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard's index.
+
+    Attributes:
+        path: the ZIP file.
+        header: `format`, `video`, `source`, `settings`, `height`, `width` (stored pixels), `content`, `missing`.
+        columns: one array [n] each: `number`, `time` (s), `flags` (bits in the order of FLAGS), `cx`, `cy`, `radius`
+            (stored pixels; NaN unless a disc), `offset` and `size` (bytes, of the JPEG).
+        crc: of the index; a reader tells by it that a shard was replaced meanwhile.
+    """
+
+    path: Path
+    header: Mapping[str, Any]
+    columns: Mapping[str, np.ndarray]
+    crc: int
+
+    def __len__(self) -> int:
+        return len(self.columns["number"])
+
+    def content(self, row: int) -> Content:
+        """Where the picture is in one stored frame: a disc is known frame by frame, bars once a video."""
+        height, width, common = self.header["height"], self.header["width"], self.header["content"]
+        if common["kind"] == "disc":
+            cx, cy, radius = (float(self.columns[name][row]) for name in ("cx", "cy", "radius"))
+            return Content.disc(cx, cy, radius, height, width)
+        return Content(common["kind"], tuple(common["box"]))
+
+    def describe(self) -> dict[str, Any]:
+        """The video's content in words and numbers: kind, share of the stored frame, stored and source size."""
+        common = self.header["content"]
+        height, width = self.header["height"], self.header["width"]
+        mean = Content(common["kind"], tuple(common["box"]), common["cx"], common["cy"], common["radius"])
+        return {
+            "kind": common["kind"],
+            "share": float(content_mask(mean, height, width).mean()),
+            "stored_size": (width, height),
+            "source_size": tuple(common["source_size"]),
+        }
+
+    def damaged(self, place: str | None = None) -> SurgdinoError:
+        """The error for a shard whose bytes are not what they were."""
+        return SurgdinoError(
+            "the shard of the frame store is damaged", file=self.path, place=place, fix="delete it and run again"
+        )
+
+
+class ShardReader:
+    """An open shard, read by position; one a process."""
+
+    def __init__(self, shard: Shard) -> None:
+        """Raises:
+        SurgdinoError: the shard is gone, or another process put a different one in its place.
+        """
+        self._shard = shard
+        try:
+            self._descriptor = os.open(shard.path, os.O_RDONLY)
+        except OSError as error:
+            raise from_os_error(error, shard.path) from error
+        weakref.finalize(self, os.close, self._descriptor)
+        size = os.fstat(self._descriptor).st_size
+        found = _PATTERN.search(os.pread(self._descriptor, _COMMENT_SIZE, max(0, size - _COMMENT_SIZE)))
+        if not found or int(found[3], 16) != shard.crc:
+            raise SurgdinoError(
+                "the shard of the frame store was replaced meanwhile", file=shard.path, fix="run it again"
+            )
+
+    def jpeg(self, row: int) -> bytes:
+        """The encoded frame in that row of the index."""
+        columns = self._shard.columns
+        return os.pread(self._descriptor, int(columns["size"][row]), int(columns["offset"][row]))
+
+
+class ShardWriter:
+    """Takes the frames of one video in order."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        self._rows: list[tuple] = []
+
+    def add(
+        self, number: int, time: float, jpeg: bytes, flags: set[str], disc: tuple[float, float, float] | None
+    ) -> None:
+        """Append one encoded frame; `disc` is (cx, cy, radius) in stored pixels."""
+        offset, size = self._entry(f"frames/{number:08d}.jpg", jpeg)
+        bits = sum(1 << FLAGS.index(flag) for flag in flags)
+        self._rows.append((number, round(time, 6), bits, *(disc or (None,) * 3), offset, size))
+
+    def finish(self, header: Mapping[str, Any]) -> None:
+        """Write the index and where it lies."""
+        columns = dict(zip(_COLUMNS, map(list, zip(*self._rows, strict=True)), strict=True))
+        index = json.dumps({"format": FORMAT, **header, "frames": columns}, ensure_ascii=False).encode()
+        offset, size = self._entry("index.json", index)
+        self._archive.comment = _COMMENT.format(offset=offset, size=size, crc=zlib.crc32(index)).encode()
+
+    def _entry(self, name: str, data: bytes) -> tuple[int, int]:
+        self._archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
+        return self._archive.fp.tell() - len(data), len(data)
+
+
+@contextmanager
+def write_shard(path: Path) -> Iterator[ShardWriter]:
+    """Write a shard aside and rename it into place once it is whole; on any failure `path` stays as it was."""
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        yield ShardWriter(archive)
+
+
+def read_shard(path: Path) -> Shard:
+    """Read a shard's index.
+
+    Raises:
+        FileNotFoundError: there is no such shard.
+        SurgdinoError: it is damaged, or of another format.
+    """
+    damaged = SurgdinoError("the shard of the frame store is damaged", file=path, fix="run it again to build it anew")
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _COMMENT_SIZE))
+        found = _PATTERN.search(file.read())
+        if not found:
+            raise damaged
+        offset, length, crc = int(found[1]), int(found[2]), int(found[3], 16)
+        file.seek(min(offset, size))
+        index = file.read(length)
+    if zlib.crc32(index) != crc:
+        raise damaged
+    header = json.loads(index)
+    if header["format"] != FORMAT:
+        raise SurgdinoError("the shard has another format", file=path, expected=FORMAT, found=header["format"])
+    rows = header.pop("frames")
+    columns = {name: np.array(rows[name], dtype=kind) for name, kind in _COLUMNS.items()}
+    return Shard(path, header, columns, crc)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left half written; what was touched within the hour may belong to a live one."""
+    for file in folder.glob(".*.zip.*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - file.stat().st_mtime > _LEFTOVER_SECONDS:
+                file.unlink()
