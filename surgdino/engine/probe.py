@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone
-from surgdino.frames.store import FrameStore
+
+if TYPE_CHECKING:
+    from surgdino.frames.store import FrameStore
 
 NEIGHBOURS = 5
 GAP_SECONDS = 10.0
@@ -101,7 +104,12 @@ class Probe:
 
 
 def effective_rank(features: Tensor) -> Tensor:
-    """RankMe (Garrido et al. 2023, eq. 1): exp of the entropy of the singular values' shares; [n, D] -> scalar."""
+    """RankMe (Garrido et al. 2023, eq. 1): exp of the entropy of the singular values' shares; [n, D] -> scalar.
+
+    NaN where a feature is not finite.
+    """
+    if not torch.isfinite(features).all():
+        return torch.tensor(torch.nan)
     values = torch.linalg.svdvals(features.float())
     shares = values / values.sum().clamp(min=1e-12) + 1e-7
     return torch.exp(-(shares * shares.log()).sum())
