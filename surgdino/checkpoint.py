@@ -8,7 +8,9 @@ cannot part: where they differ, because a kill struck between the two renames, t
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -79,7 +81,7 @@ def save_backbone(folder: str | Path, backbone: Backbone, facts: Mapping[str, An
         k: t.detach().to("cpu", torch.float32).clone().contiguous() for k, t in backbone.vit.state_dict().items()
     }
     with atomic_write(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", _HEADER: text})
+        _save(tensors, temporary, {"format": "pt", _HEADER: text})
     with atomic_write(folder / MODEL_JSON) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return folder
@@ -164,6 +166,15 @@ def header_of(weights: Path) -> dict[str, Any] | None:
     except (SafetensorError, OSError) as error:
         raise _damaged(weights, error) from error
     return None if header is None else _parse(header, weights)
+
+
+def _save(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+    try:
+        save_file(tensors, file, metadata=metadata)
+    except SafetensorError as error:
+        # The library hides the operating system's number in its message; a full disk must be told as one.
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number.group(1)) if number else errno.EIO, str(error)) from error
 
 
 def _architecture(backbone: Backbone) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import pickle
 from collections.abc import Mapping
@@ -144,10 +145,10 @@ def read_tensors(file: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         raise _unreadable_pickle(file, error) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise SurgdinoError(
-            "damaged or not a weights file", file=file, found=_first_line(error), fix="get the file again"
-        ) from error
+        raise _damaged(file, error) from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # torch's word for an archive that ends too early
+            raise _damaged(file, error) from error
         raise from_os_error(error, file) from error
     raise SurgdinoError(
         "not a kind of weights file that we read",
@@ -173,6 +174,10 @@ def _unreadable_pickle(file: Path, error: pickle.UnpicklingError) -> SurgdinoErr
             found=_named_global(str(error)),
             fix="convert it to .safetensors where you trust it, or get a file with the backbone only",
         )
+    return _damaged(file, error)
+
+
+def _damaged(file: Path, error: Exception) -> SurgdinoError:
     return SurgdinoError("damaged or not a weights file", file=file, found=_first_line(error), fix="get the file again")
 
 
