@@ -60,7 +60,7 @@ class Scene:
         self.centre = (float(width * rng.uniform(0.46, 0.54)), float(height * rng.uniform(0.46, 0.54)))
         self._anatomy = _Anatomy(rng, round(width * _MARGIN), round(height * _MARGIN))
         self._textures: dict[int, np.ndarray] = {}
-        self._drapes = _paint_drapes(rng, round(width * _MARGIN), round(height * _MARGIN))
+        self._drapes = _four_channels(_paint_drapes(rng, round(width * _MARGIN), round(height * _MARGIN)))
         cast = 1 + rng.uniform(-_CAST_STRENGTH, _CAST_STRENGTH, 3)
         self._light = _light(rng, width, height, self.centre, self.radius, cast)
         self._smoke = _paint_smoke(rng, round(width * _MARGIN), round(height * _MARGIN))
@@ -69,7 +69,7 @@ class Scene:
     def tissue(self, phase: int, seconds: float) -> np.ndarray:
         """The tissue of `phase` at a moment, before instruments and light: uint8 [height, width, 3] RGB."""
         if phase not in self._textures:
-            self._textures[phase] = self._anatomy.paint(PHASE_LOOKS[phase])
+            self._textures[phase] = _four_channels(self._anatomy.paint(PHASE_LOOKS[phase]))
         return self._view(self._textures[phase], PHASE_LOOKS[phase].zoom, seconds)
 
     def outside(self, seconds: float) -> np.ndarray:
@@ -96,7 +96,9 @@ class Scene:
         middle = (texture.shape[1] / 2, texture.shape[0] / 2)
         matrix = cv2.getRotationMatrix2D(middle, degrees, scale)
         matrix[:, 2] += (self.width / 2 - middle[0] + x * self.width, self.height / 2 - middle[1] + y * self.height)
-        return cv2.warpAffine(texture, matrix, (self.width, self.height), borderMode=cv2.BORDER_REFLECT)
+        # Four channels: OpenCV warps them in half the time that three take.
+        view = cv2.warpAffine(texture, matrix, (self.width, self.height), borderMode=cv2.BORDER_REFLECT)
+        return cv2.cvtColor(view, cv2.COLOR_RGBA2RGB)
 
 
 class _Anatomy:
@@ -154,6 +156,10 @@ class _Anatomy:
         field = 0.7 * self.lobules + 0.3 * self.fine
         cover = 0.85 * _smooth((field - np.quantile(field, 1 - share)) / 0.03)[..., None]
         return image * (1 - cover) + np.float32((122, 8, 12)) * cover
+
+
+def _four_channels(image: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
 
 
 def _paint_drapes(rng: np.random.Generator, width: int, height: int) -> np.ndarray:

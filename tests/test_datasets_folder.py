@@ -1,0 +1,144 @@
+"""Any folder of recordings: what counts as a video, and which files are one operation."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from surgdino.datasets.card import load_card
+from surgdino.datasets.manifest import Manifest
+from surgdino.datasets.open import open_dataset
+from surgdino.errors import SurgdinoError
+
+CARD = load_card("folder")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "theatre 2"
+    folder.mkdir()
+    return folder
+
+
+def put(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+
+
+def opened(root: Path, pattern: str | None = None, **how) -> Manifest:
+    return open_dataset(CARD, root, options={"operation_pattern": pattern}, **how)
+
+
+def operations(manifest: Manifest) -> dict[str, str]:
+    return {video.id: video.operation for video in manifest.videos}
+
+
+def test_a_video_by_itself_is_an_operation(root):
+    put(root, "a.mp4", "b.MOV", "c.mkv", "notes.txt", ".hidden.mp4", "logo.png")
+    assert operations(opened(root)) == {"a": "theatre 2/a", "b": "theatre 2/b", "c": "theatre 2/c"}
+    assert opened(root).problems == ()
+
+
+def test_videos_in_one_subfolder_are_one_operation(root):
+    put(root, "OP 7/part 1.mp4", "OP 7/part 2.mp4", "2023/OP 8/x.avi", "solo.mp4")
+    assert operations(opened(root)) == {
+        "2023/OP 8/x": "theatre 2/2023/OP 8",
+        "OP 7/part 1": "theatre 2/OP 7",
+        "OP 7/part 2": "theatre 2/OP 7",
+        "solo": "theatre 2/solo",
+    }
+
+
+def test_a_pattern_tells_which_files_are_one_operation(root):
+    put(root, "OP12_part1.mp4", "OP12_part2.mp4", "OP13_part1.mp4")
+    found = operations(opened(root, r"(OP\d+)_"))
+    assert sorted(found.values()) == ["theatre 2/OP12", "theatre 2/OP12", "theatre 2/OP13"]
+
+
+def test_a_file_that_the_pattern_does_not_know_is_named(root):
+    put(root, "OP12_part1.mp4", "other.mp4")
+    (problem,) = opened(root, r"(OP\d+)_").problems
+    assert (problem.severity, problem.file) == ("error", root / "other.mp4")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"), [("(", "regular expression"), ("OP", "exactly one group"), ("(a)(b)", "exactly one group")]
+)
+def test_a_pattern_that_is_none(root, pattern, said):
+    put(root, "a.mp4")
+    with pytest.raises(SurgdinoError, match=said):
+        opened(root, pattern)
+
+
+def test_everything_in_one_subfolder_is_one_operation_and_said_so(root):
+    put(root, "videos/a.mp4", "videos/b.mp4")
+    (problem,) = opened(root).problems
+    assert problem.severity == "warning"
+    assert "one operation" in problem.message
+    assert str(root / "videos") in problem.fix
+
+
+def test_folders_of_images_are_videos_too(root):
+    put(root, "VID01/000001.png", "VID01/000007.jpg", "VID02/0.jpg", "pictures/logo.png")
+    manifest = opened(root)
+    assert operations(manifest) == {"VID01": "theatre 2/VID01", "VID02": "theatre 2/VID02"}
+    assert all(video.is_image_folder for video in manifest.videos)
+
+
+def test_the_folder_itself_may_hold_the_images(root):
+    put(root, "1.png", "2.png")
+    assert operations(opened(root)) == {"theatre 2": "theatre 2/theatre 2"}
+
+
+def test_names_that_differ_in_their_suffix_alone_stay_apart(root):
+    put(root, "a.mp4", "a.avi", "b.mp4")
+    assert sorted(operations(opened(root))) == ["a.avi", "a.mp4", "b"]
+
+
+def test_letters_with_accents_have_one_spelling(root):
+    put(root, unicodedata.normalize("NFD", "Übung Nº 3 — größer.mp4"))
+    assert list(operations(opened(root))) == [unicodedata.normalize("NFC", "Übung Nº 3 — größer")]
+
+
+def test_links_are_followed_but_not_in_circles(root, tmp_path):
+    put(tmp_path / "archive", "x.mp4")
+    put(root, "a/y.mp4")
+    os.symlink(tmp_path / "archive", root / "linked")
+    os.symlink(root, root / "a" / "round")
+    assert sorted(operations(opened(root))) == ["a/y", "linked/x"]
+
+
+def test_an_empty_file_is_named(root):
+    put(root, "a.mp4")
+    (root / "b.mp4").write_bytes(b"")
+    (problem,) = opened(root).errors
+    assert (problem.file, problem.message) == (root / "b.mp4", "the file is empty")
+
+
+def test_a_folder_without_videos(root):
+    put(root, "notes.txt")
+    with pytest.raises(SurgdinoError, match="no videos in this folder"):
+        opened(root)
+
+
+def test_a_split_by_name_never_tears_an_operation_apart(root):
+    put(root, "OP7/1.mp4", "OP7/2.mp4", "OP8/1.mp4")
+    manifest = opened(root, split={"train": ["OP7"], "test": ["theatre 2/OP8"]})
+    assert [v.split for v in manifest.videos] == ["train", "train", "test"]
+    assert [v.split for v in opened(root, split={"train": [7], "test": [8]}).videos] == ["train", "train", "test"]
+    with pytest.raises(SurgdinoError, match="tears the operation theatre 2/OP7 apart"):
+        opened(root, split={"train": ["OP7/1"], "test": ["OP7/2", "OP8"]})
+    with pytest.raises(SurgdinoError, match="Give it inline"):
+        opened(root, split="40-40")
+
+
+@pytest.mark.real
+def test_real_folders_of_video_and_images(real_data):
+    found = operations(open_dataset(CARD, real_data / "cholec80" / "videos"))
+    assert sorted(found) == ["video05", "video18", "video25", "video26", "video43"]
+    images = open_dataset(CARD, real_data / "cholect50" / "videos")
+    assert [video.id for video in images.videos] == ["VID68", "VID73", "VID75"]
