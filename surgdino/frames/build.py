@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,13 @@ import numpy as np
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.content import Content, detect_content, fit_near, frame_flags
-from surgdino.frames.decode import Frame, VideoInfo, probe, read_frames
+from surgdino.frames.decode import Frame, VideoInfo, probe, read_frames, resize, scaled_size
 from surgdino.frames.sampling import sample_numbers
-from surgdino.frames.shard import FORMAT, write_shard
+from surgdino.frames.shard import FORMAT, ShardWriter, write_shard
 
 _MIB = 1 << 20
+Box = tuple[int, int, int, int]
+Size = tuple[int, int]
 # The content is found from this many frames; of a shorter video, from all of its samples, which are then decoded only once.
 _CONTENT_FRAMES = 24
 # With more frames lost to damage than this, a video is set aside as a whole.
@@ -110,7 +111,7 @@ def source_identity(path: Path, root: Path) -> dict[str, Any]:
 
 
 def build_shard(task: ShardTask, planned: Callable[[int], None], done: Callable[[], None]) -> None:
-    """Build one shard, reporting the number of frames when it is known and each frame as it is stored.
+    """Build one shard, telling how many frames it will have as soon as it is known, and every frame that is done.
 
     Raises:
         SurgdinoError: the video is bad (its own path), or the shard cannot be written (the shard's path).
@@ -121,69 +122,66 @@ def build_shard(task: ShardTask, planned: Callable[[int], None], done: Callable[
     whole = info.codec == "images" and info.fps <= settings.fps
     numbers = info.numbers if whole else info.numbers[sample_numbers(info.times, settings.fps)]
     planned(len(numbers))
-    frames, content = _with_content(task, info, numbers)
-    box = content.box if settings.content_crop else (0, 0, info.width, info.height)
-    height, width = _stored_size(box, settings.short_side)
-    missing: Counter[str] = Counter()
+    frames, content = _find_content(task, info, numbers)
+    source_box = content.box if settings.content_crop else (0, 0, info.width, info.height)
+    size = scaled_size(source_box[2] - source_box[0], source_box[3] - source_box[1], settings.short_side)
+    kept = content.crop_and_scale(source_box, size[1], size[0])
     stored = 0
     with write_shard(task.shard) as shard:
-        for frame in frames:
+        for frame in frames(size[0] / (source_box[2] - source_box[0])):
             done()
-            if frame.image.shape[:2] != (info.height, info.width):
-                missing["other_size"] += 1
-                continue
-            here = fit_near(frame.image, content)
-            kept = here.crop_and_scale(box, height, width)
-            disc = (kept.cx, kept.cy, kept.radius) if kept.kind == "disc" else None
-            flags = frame_flags(frame.image, here)
-            shard.add(frame.number, frame.time, _encode(frame.image, box, height, width, settings.quality), flags, disc)
+            _store_frame(shard, frame, info, content, source_box, size, settings.quality)
             stored += 1
-        missing["damaged"] = len(numbers) - stored - missing["other_size"]
-        if missing["damaged"] > _MAX_DAMAGED_SHARE * len(numbers) or not stored:
+        if stored < (1 - _MAX_DAMAGED_SHARE) * len(numbers) or not stored:
             raise _too_damaged(video, len(numbers), stored)
-        described = asdict(content.crop_and_scale(box, height, width)) | {"source_box": box}
-        described["source_size"] = (info.width, info.height)
-        shard.finish({**header, "height": height, "width": width, "content": described, "missing": dict(+missing)})
+        damaged = {"damaged": len(numbers) - stored} if stored < len(numbers) else {}
+        described = {**asdict(kept), "source_box": source_box, "source_size": (info.width, info.height)}
+        shard.finish({**header, "width": size[0], "height": size[1], "content": described, "missing": damaged})
 
 
-def _with_content(task: ShardTask, info: VideoInfo, numbers: np.ndarray) -> tuple[Iterator[Frame], Content]:
-    """The frames to store and the content they share.
+def _store_frame(
+    shard: ShardWriter, frame: Frame, info: VideoInfo, content: Content, source_box: Box, size: Size, quality: int
+) -> None:
+    """Find the disc of this very frame, crop, shrink, flag, encode. The frame may come at any scale of its source."""
+    height, width = frame.image.shape[:2]
+    here = fit_near(frame.image, content.crop_and_scale((0, 0, info.width, info.height), height, width))
+    x0, y0, x1, y1 = box = tuple(round(side * width / info.width) for side in source_box)
+    picture = resize(frame.image[y0:y1, x0:x1], size)
+    kept = here.crop_and_scale(box, size[1], size[0])
+    disc = (kept.cx, kept.cy, kept.radius) if kept.kind == "disc" else None
+    shard.add(frame.number, frame.time, _jpeg(picture, quality), frame_flags(picture, kept), disc)
 
-    The content must be known before the first frame is cropped: a short video waits in memory, a long one is looked at
-    in places first, at key frames, which decode by themselves.
+
+def _find_content(
+    task: ShardTask, info: VideoInfo, numbers: np.ndarray
+) -> tuple[Callable[[float], Iterable[Frame]], Content]:
+    """The content the frames share, and a way to get the frames at a scale of the source.
+
+    The content must be known before the first frame is cropped. A short video therefore waits in memory, at up to twice the
+    stored size; a long one is looked at in places first, at key frames where it has enough, which decode by themselves.
     """
+    short_side, source_side = task.settings.short_side, min(info.width, info.height)
 
-    def read(some: np.ndarray) -> Iterator[Frame]:
+    def read(some: np.ndarray, side: int) -> Iterator[Frame]:
         return read_frames(
-            info.path, some, task.settings.decoder, info=info, threads=task.threads, damaged="skip"
-        )  # fmt: skip
+            info.path, some, task.settings.decoder, side, info=info, threads=task.threads, damaged="skip"
+        )
 
-    frames = read(numbers)
     if len(numbers) <= 2 * _CONTENT_FRAMES:
-        held = list(frames)
-        images = [frame.image for frame in held]
-        frames = iter(held)
+        held = list(read(numbers, 2 * short_side))
+        frames, images = (lambda scale: held), [frame.image for frame in held]
     else:
-        candidates = info.key_numbers if len(info.key_numbers) >= _CONTENT_FRAMES // 2 else numbers
+        candidates = info.key_numbers if len(info.key_numbers) >= _CONTENT_FRAMES // 3 else numbers
         places = np.unique(np.linspace(0, len(candidates) - 1, _CONTENT_FRAMES).astype(int))
-        images = [frame.image for frame in read(candidates[places])]
-    images = [image for image in images if image.shape[:2] == (info.height, info.width)]
+        images = [frame.image for frame in read(candidates[places], 2 * short_side)]
+        frames = lambda scale: read(numbers, round(source_side * scale))  # noqa: E731
     if not images:
         raise _too_damaged(task.video, len(numbers), 0)
-    return frames, detect_content(images)
+    content = detect_content(images).crop_and_scale((0, 0, *images[0].shape[1::-1]), info.height, info.width)
+    return frames, content
 
 
-def _stored_size(box: tuple[int, int, int, int], short_side: int) -> tuple[int, int]:
-    width, height = box[2] - box[0], box[3] - box[1]
-    scale = min(1.0, short_side / min(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _encode(image: np.ndarray, box: tuple[int, int, int, int], height: int, width: int, quality: int) -> bytes:
-    x0, y0, x1, y1 = box
-    picture = image[y0:y1, x0:x1]
-    if picture.shape[:2] != (height, width):
-        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+def _jpeg(picture: np.ndarray, quality: int) -> bytes:
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     return jpeg.tobytes()
 

@@ -10,12 +10,11 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from surgdino.frames.disc import fit_disc, lit_mask
+from surgdino.frames.disc import brightness, fit_disc, lit_mask
 
-# A disc stands for the video when at least this share of its frames, without the black ones, show one.
+# A disc stands for the video when this share of its frames, without the black ones, show one.
 _MIN_DISC_SHARE = 0.3
-# Bars are rows and columns with less than a tenth of pixels that light up in at least a twentieth of the frames: overlay
-# text stays below it.
+# Bars are rows and columns of which less than a tenth lights up in a twentieth of the frames; overlay text stays below.
 _BAR_LIT, _EVER_LIT = 0.1, 0.05
 _NEARLY_ALL = 0.97
 # A frame's own disc is believed when it lies this near to the video's, in radii.
@@ -123,7 +122,8 @@ def content_mask(content: Content, height: int, width: int) -> np.ndarray:
 
 def is_black(image: np.ndarray) -> bool:
     """Whether a frame, uint8 [H, W, 3], shows nothing: not even its brightest hundredth is lit."""
-    return float(np.percentile(image[::4, ::4].max(axis=2), 99)) < _BLACK
+    small = brightness(np.ascontiguousarray(image[::4, ::4]))
+    return cv2.countNonZero((small >= _BLACK).astype(np.uint8)) < 0.01 * small.size
 
 
 def frame_flags(image: np.ndarray, content: Content) -> set[str]:
@@ -139,21 +139,18 @@ def frame_flags(image: np.ndarray, content: Content) -> set[str]:
     """
     if is_black(image):
         return {"black"}
-    step = max(1, min(image.shape[:2]) // 96)
-    x0, y0, x1, y1 = content.box
-    small = image[y0:y1:step, x0:x1:step]
-    if not small.size:
-        return set()
-    inside = content_mask(content, *image.shape[:2])[y0:y1:step, x0:x1:step]
-    hue, saturation, value = cv2.cvtColor(small, cv2.COLOR_RGB2HSV)[inside].astype(np.int16).T
+    height, width = image.shape[:2]
+    step = max(1, min(height, width) // 96)
+    small = np.ascontiguousarray(image[::step, ::step])
+    inside = content_mask(content.crop_and_scale((0, 0, width, height), *small.shape[:2]), *small.shape[:2])
+    hue, saturation, value = (plane[inside] for plane in cv2.split(cv2.cvtColor(small, cv2.COLOR_RGB2HSV)))
     lit = value > _DARK
-    if lit.mean() < 0.05:
+    if np.count_nonzero(lit) < 0.05 * lit.size:
         return set()  # dim, but not black: nothing can be said of its colours
-    hue, saturation = hue[lit], saturation[lit]
-    coloured = saturation > _COLOURED
-    tissue = coloured & ((hue < 25) | (hue > 155))
-    drape = coloured & (hue > 40) & (hue < 135)
-    outside = tissue.mean() < _MAX_TISSUE and (drape.mean() > _MIN_DRAPE or (~coloured).mean() > _MIN_GREY)
+    hue, coloured = hue[lit], saturation[lit] > _COLOURED
+    tissue = (coloured & ((hue < 25) | (hue > 155))).mean()
+    drape = (coloured & (hue > 40) & (hue < 135)).mean()
+    outside = tissue < _MAX_TISSUE and (drape > _MIN_DRAPE or coloured.mean() < 1 - _MIN_GREY)
     return {"out_of_body"} if outside else set()
 
 
@@ -162,16 +159,16 @@ def _rectangle(images: Sequence[np.ndarray], height: int, width: int) -> Content
     masks = [lit_mask(image) for image in images]
     if sum(found is None for found in masks) > len(masks) / 2:
         return Content.full(height, width)
+    factor = next(found[1] for found in masks if found is not None)
     lit = np.mean([found[0] for found in masks if found is not None], axis=0) > _EVER_LIT
-    scale = lit.shape[0] / height
     spans = []
     for axis, size in ((0, width), (1, height)):
         lines = np.flatnonzero(lit.mean(axis=axis) > _BAR_LIT)
         if not len(lines):
             return Content.full(height, width)
-        # The small copy's first lit line may be half bar: round inwards.
-        start = 0 if lines[0] == 0 else math.ceil((lines[0] + 0.5) / scale)
-        stop = size if lines[-1] == lit.shape[1 - axis] - 1 else math.floor((lines[-1] + 0.5) / scale)
+        # The small copy's outermost lit lines may be half bar: leave them out, unless they touch the frame's edge.
+        start = 0 if lines[0] == 0 else (int(lines[0]) + 1) * factor
+        stop = size if lines[-1] == lit.shape[1 - axis] - 1 else int(lines[-1]) * factor
         spans.append((start, stop))
     (x0, x1), (y0, y1) = spans
     if (x1 - x0) * (y1 - y0) > _NEARLY_ALL * height * width or x1 <= x0 or y1 <= y0:

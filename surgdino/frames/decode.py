@@ -124,27 +124,28 @@ def read_frames(
         raise SurgdinoError(
             "no such frame", file=path, place=f"frame {unknown[0]}", expected=f"{info.numbers[0]} to {info.numbers[-1]}"
         )
+    size = (info.width, info.height) if short_side is None else scaled_size(info.width, info.height, short_side)
     expected = iter(wanted.tolist())
-    for frame in _module("images" if info.codec == "images" else backend).read(info, wanted, threads):
+    for frame in _module("images" if info.codec == "images" else backend).read(info, wanted, size, threads):
         for number in expected:
             if number == frame.number:
                 break
             _damaged(info, number, damaged)
-        if short_side is not None:
-            frame.image = shrink(frame.image, short_side)
         yield frame
     for number in expected:
         _damaged(info, number, damaged)
 
 
-def shrink(image: np.ndarray, short_side: int) -> np.ndarray:
-    """Resize uint8 [H, W, 3] so that its shorter side is `short_side`; smaller images stay as they are."""
-    height, width = image.shape[:2]
-    if min(height, width) <= short_side:
+def scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """(width, height) with the shorter side at `short_side` pixels and the same shape; smaller pictures stay as they are."""
+    scale = min(1.0, short_side / min(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [H, W, 3] at `size` (width, height), by area averaging: OpenCV's other ways have no antialiasing."""
+    if (image.shape[1], image.shape[0]) == size:
         return image
-    scale = short_side / min(height, width)
-    size = max(short_side, round(width * scale)), max(short_side, round(height * scale))
-    # Area averaging: linear and cubic have no antialiasing in OpenCV.
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 

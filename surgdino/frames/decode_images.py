@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from surgdino.errors import SurgdinoError
-from surgdino.frames.decode import Frame, VideoInfo
+from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.frames.decode import Frame, VideoInfo, resize
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
@@ -59,18 +59,23 @@ def probe(path: Path, *, fps: float | None = None) -> VideoInfo:
     )
 
 
-def read(info: VideoInfo, numbers: np.ndarray, threads: int) -> Iterator[Frame]:
-    """See `decode.read_frames`; unreadable images are left out. One thread reads them."""
+def read(info: VideoInfo, numbers: np.ndarray, size: tuple[int, int], threads: int) -> Iterator[Frame]:
+    """See `decode.read_frames`; images that are unreadable or not of the folder's size are left out. Uses one thread."""
     time_of = dict(zip(info.numbers.tolist(), info.times.tolist(), strict=True))
     for number in numbers.tolist():
         try:
-            yield Frame(number, time_of[number], _load(info.path / info.source[number]))
+            image = _load(info.path / info.source[number])
         except SurgdinoError:
             continue
+        if image.shape[:2] == (info.height, info.width):
+            yield Frame(number, time_of[number], resize(image, size))
 
 
 def _load(file: Path) -> np.ndarray:
-    data = np.fromfile(file, dtype=np.uint8)  # cv2.imread knows no names outside the locale on every platform
+    try:
+        data = np.fromfile(file, dtype=np.uint8)  # cv2.imread does not know every letter in a name on every platform
+    except OSError as error:
+        raise from_os_error(error, file) from error
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
         raise SurgdinoError("is not a readable image", file=file, expected="an image", fix="copy it again")

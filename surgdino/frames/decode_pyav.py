@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from surgdino.errors import SurgdinoError
 from surgdino.frames.decode import Frame, VideoInfo
@@ -53,9 +54,10 @@ def probe(path: Path) -> VideoInfo:
     )
 
 
-def read(info: VideoInfo, numbers: np.ndarray, threads: int) -> Iterator[Frame]:
+def read(info: VideoInfo, numbers: np.ndarray, size: tuple[int, int], threads: int) -> Iterator[Frame]:
     """See `decode.read_frames`; `numbers` are ascending and exist. Frames that do not decode are left out."""
     position = 0
+    to_image = _Upright(size, info.rotation)
     for decode in (_decode_groups, _decode_everything):
         if position == len(numbers):
             return
@@ -66,7 +68,7 @@ def read(info: VideoInfo, numbers: np.ndarray, threads: int) -> Iterator[Frame]:
                 if decode is _decode_groups and number != numbers[position]:
                     break  # the short way lost a frame (damage, or a key frame that is none): decode everything instead
                 position = int(np.searchsorted(numbers, number)) + 1
-                yield Frame(number, float(info.times[number]), _upright(picture, info.rotation))
+                yield Frame(number, float(info.times[number]), to_image(picture))
 
 
 def _decode_groups(
@@ -144,6 +146,16 @@ def _decode_everything(
         )
 
 
-def _upright(picture: av.VideoFrame, rotation: int) -> np.ndarray:
-    image = picture.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(np.rot90(image, rotation // 90)) if rotation else image
+class _Upright:
+    """Turns pictures into uint8 [H, W, 3] RGB at the size (width, height) in which they are shown."""
+
+    def __init__(self, size: tuple[int, int], rotation: int) -> None:
+        self._size = size if rotation % 180 == 0 else size[::-1]
+        self._quarter_turns = rotation // 90
+        self._reformatter = VideoReformatter()  # one for all frames: it keeps what it has worked out
+
+    def __call__(self, picture: av.VideoFrame) -> np.ndarray:
+        # Scaling belongs to the colour conversion: half the time of converting at full size and shrinking after.
+        width, height = self._size
+        image = self._reformatter.reformat(picture, width, height, "rgb24", interpolation="AREA").to_ndarray()
+        return np.ascontiguousarray(np.rot90(image, self._quarter_turns)) if self._quarter_turns else image

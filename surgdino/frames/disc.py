@@ -13,11 +13,11 @@ _INLIER_PIXELS = 1.5
 _MIN_INLIERS, _MIN_INLIER_SHARE = 30, 0.45
 _MAX_LIT_OUTSIDE, _MIN_OUTSIDE = 0.04, 0.01
 _MAX_GAP_DEGREES = 215.0
-_HYPOTHESES = 160
+_HYPOTHESES, _SCORED = 120, 150
 
 
 def surround_level(brightness: np.ndarray) -> float:
-    """Brightness of the darkest of the four corners (float [H, W] in 0 to 255): what the surround looks like, if any."""
+    """Brightness of the darkest of the four corners (uint8 [H, W]): what the surround looks like, if any."""
     height, width = brightness.shape
     rows, columns = max(2, height // 24), max(2, width // 48)
     corners = (
@@ -29,23 +29,32 @@ def surround_level(brightness: np.ndarray) -> float:
     return min(float(np.median(corner)) for corner in corners)
 
 
-def lit_mask(image: np.ndarray, max_side: int = _WORKING_SIDE) -> tuple[np.ndarray, float] | None:
-    """Pixels brighter than the surround, on a copy no longer than `max_side`, and the scale of that copy.
+def brightness(image: np.ndarray) -> np.ndarray:
+    """The brightest channel of each pixel, uint8 [H, W]: a tinted surround stays dark, dark red tissue does not."""
+    red, green, blue = cv2.split(image)
+    return cv2.max(cv2.max(red, green), blue)
+
+
+def lit_mask(image: np.ndarray) -> tuple[np.ndarray, int] | None:
+    """Pixels brighter than the surround, on a small copy.
 
     Args:
         image: uint8 [H, W, 3].
 
     Returns:
-        bool [h, w] and h / H; None where the corners are too bright for a surround, or nothing is lit.
+        uint8 [h, w] of 0 and 1, and the whole number of pixels that one of them stands for, per side; None where the corners
+        are too bright for a surround, or hardly anything is lit.
     """
-    scale = min(1.0, max_side / max(image.shape[:2]))
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
-    brightness = small.max(axis=2)
-    level = surround_level(brightness)
+    factor = max(1, round(max(image.shape[:2]) / _WORKING_SIDE))
+    height, width = (side // factor for side in image.shape[:2])
+    # Only a whole factor has OpenCV's fast path for area averaging; the rest of a division is a pixel or two of surround.
+    whole = image[: height * factor, : width * factor]
+    small = brightness(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
+    level = surround_level(small)
     if level > _SURROUND_LIMIT:
         return None
-    lit = brightness > level + _LIT_MARGIN
-    return (lit, scale) if lit.mean() > 0.02 else None
+    _, lit = cv2.threshold(small, level + _LIT_MARGIN, 1, cv2.THRESH_BINARY)
+    return (lit, factor) if cv2.countNonZero(lit) > 0.02 * lit.size else None
 
 
 def fit_disc(image: np.ndarray) -> tuple[float, float, float] | None:
@@ -62,7 +71,7 @@ def fit_disc(image: np.ndarray) -> tuple[float, float, float] | None:
     found = lit_mask(image)
     if found is None:
         return None
-    lit, scale = found
+    lit, factor = found
     rim = _rim(lit)
     if len(rim) < _MIN_INLIERS:
         return None
@@ -70,22 +79,21 @@ def fit_disc(image: np.ndarray) -> tuple[float, float, float] | None:
     if circle is None or not _plausible(circle, rim, lit):
         return None
     cx, cy, radius = circle
-    return (cx + 0.5) / scale - 0.5, (cy + 0.5) / scale - 0.5, radius / scale
+    return (cx + 0.5) * factor - 0.5, (cy + 0.5) * factor - 0.5, radius * factor
 
 
 def _rim(lit: np.ndarray) -> np.ndarray:
     """Points float [n, 2] (x, y) on the border of the main lit region's hull, without those on the frame's edge."""
     height, width = lit.shape
-    opened = cv2.morphologyEx(lit.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
-    if count < 2:
+    # Opening cuts off overlay text that touches the rim, and single bright pixels.
+    opened = cv2.morphologyEx(lit, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    regions, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    if not regions:
         return np.empty((0, 2))
-    main = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    rows, columns = np.nonzero(labels == main)
-    hull = cv2.convexHull(np.stack([columns, rows], axis=1).astype(np.int32))
-    filled = cv2.fillConvexPoly(np.zeros(lit.shape, np.uint8), hull, 1)
-    contours, _ = cv2.findContours(filled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    points = max(contours, key=len)[:, 0].astype(np.float64)
+    hull = cv2.convexHull(max(regions, key=cv2.contourArea))
+    filled = cv2.fillConvexPoly(np.zeros_like(lit), hull, 1)
+    outlines, _ = cv2.findContours(filled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    points = max(outlines, key=len)[:, 0].astype(np.float64)
     x, y = points.T
     return points[(x > 2) & (x < width - 3) & (y > 2) & (y < height - 3)]
 
@@ -97,7 +105,8 @@ def _ransac(points: np.ndarray, side: int) -> tuple[float, float, float] | None:
     circles = circles[(circles[:, 2] > 0.15 * side) & (circles[:, 2] < 1.2 * side)]
     if not len(circles):
         return None
-    distance = np.abs(np.hypot(points[:, 0] - circles[:, :1], points[:, 1] - circles[:, 1:2]) - circles[:, 2:])
+    some = points[:: 1 + len(points) // _SCORED]
+    distance = np.abs(np.hypot(some[:, 0] - circles[:, :1], some[:, 1] - circles[:, 1:2]) - circles[:, 2:])
     best = circles[(distance < _INLIER_PIXELS).sum(axis=1).argmax()]
     for _ in range(3):
         inliers = points[_distance(best, points) < _INLIER_PIXELS]
@@ -139,5 +148,6 @@ def _plausible(circle: tuple[float, float, float], rim: np.ndarray, lit: np.ndar
     if max(np.diff(angles, append=angles[0] + 360)) > _MAX_GAP_DEGREES:
         return False  # one arc alone does not fix a circle
     y, x = np.ogrid[: lit.shape[0], : lit.shape[1]]
-    outside = (x - cx) ** 2 + (y - cy) ** 2 > (radius + 2) ** 2
-    return outside.mean() > _MIN_OUTSIDE and lit[outside].mean() < _MAX_LIT_OUTSIDE
+    outside = ((x - cx) ** 2 + (y - cy) ** 2 > (radius + 2) ** 2).astype(np.uint8)
+    surround, stray = cv2.countNonZero(outside), cv2.countNonZero(outside & lit)
+    return surround > _MIN_OUTSIDE * lit.size and stray < _MAX_LIT_OUTSIDE * surround
