@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from surgdino.engine.plan import TrainResult
+from surgdino.frames.store import FrameStore
 
 # name in the result, how it is called, how it reads: what collapse looks like stands beside it.
 LOSSES = (
@@ -21,6 +22,17 @@ PROBES = (
     ("operation_knn", "neighbours from the same operation", "{:.1%}"),
     ("operation_chance", "  by chance", "{:.1%}"),
 )
+
+
+def print_store(console: Console, store: FrameStore) -> None:
+    """One line on the frames there are, and one on each thing that was left out."""
+    summary = store.summary()
+    console.print(f"[bold]frames[/bold]   {summary['frames']:,} of {summary['videos']} videos")
+    left_out = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary["left_out"].items())
+    if left_out:
+        console.print(f"         left out: {left_out}")
+    for video, reason in summary["set_aside"].items():
+        console.print(f"[yellow]set aside[/yellow] {video}: {reason}", soft_wrap=True, highlight=False)
 
 
 def print_outcome(console: Console, result: TrainResult, picture: Path | None) -> None:

@@ -19,7 +19,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, build_store
 from surgdino.report.curves import draw_curves
 from surgdino.run.folder import open_run
-from surgdino.run.outcome import print_outcome
+from surgdino.run.outcome import print_outcome, print_store
 from surgdino.run.settings import DataSettings, manifest_of
 
 
@@ -37,6 +37,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     store = build_store(
         manifest, data.store, data.store_settings, workers=data.worker_count, max_bad_share=data.max_bad_share
     )
+    print_store(console, store)
     result = train(
         TrainPlan(
             backbone=backbone,
@@ -73,20 +74,19 @@ def start_from(model: Mapping[str, Any], drop_path: float, console: Console) -> 
         )
         return backbone, None
     report = load_weights(backbone, Path(model["weights"]))
-    console.print(f"[bold]weights[/bold]  {report.line()}")
+    console.print(f"[bold]weights[/bold]  {report.line()}", soft_wrap=True, highlight=False)
     return backbone, report.as_dict()
 
 
 def provenance(cfg: Mapping[str, Any], manifest: Manifest, store: FrameStore) -> dict[str, Any]:
     """What a checkpoint remembers of its data: the operations it has seen, so that nobody tests on them unawares."""
-    seen = sorted({store.operation(i) for i in store.first_of_each_video()})
-    if not seen:
+    if not len(store):
         raise SurgdinoError("no usable frame in any video", file=manifest.root, fix="run surgdino verify on this folder")
     card = cfg["dataset"]
     return {
         "dataset": card["name"],
         "dataset_licence": card.get("licence"),
         "data_hash": manifest.fingerprint(),
-        "operations": seen,
+        "operations": sorted({video.operation for video in store.videos}),
         "frames": len(store),
     }
