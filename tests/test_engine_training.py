@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -216,6 +219,31 @@ def test_ctrl_c_saves_as_well(tmp_path, monkeypatch):
     stop_after(monkeypatch, 1, signal.SIGINT)
     assert train(plan_in(tmp_path)).step == 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_to_the_whole_process_group_saves_and_exits_cleanly(tmp_path):
+    """A scheduler signals the loader's workers too; their death must not keep the run from saving."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path\n"
+        "from test_engine_training import plan_in, train\n"
+        f"print(train(plan_in(Path({str(tmp_path)!r}), workers=2, steps=100000, checkpoint_every=100000)).status)"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    metrics = tmp_path / "metrics.jsonl"
+    while run.poll() is None and not (metrics.exists() and '"loss"' in metrics.read_text()):
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGTERM)
+    out, err = run.communicate(timeout=60)
+    assert (run.returncode, out.strip()) == (0, "stopped"), err
+    saved = load_state(tmp_path / "state", say=print)
+    assert saved["step"] >= 1
+    assert (tmp_path / "checkpoint" / "backbone.safetensors").exists()
 
 
 @pytest.mark.parametrize(

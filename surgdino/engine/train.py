@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from surgdino import distributed
+from surgdino.crops.loader import Batch
 from surgdino.engine.optim import apply_gradients, set_rates
 from surgdino.engine.plan import TrainPlan, TrainResult
 from surgdino.engine.progress import Progress
 from surgdino.engine.saving import measure, save
 from surgdino.engine.schedules import rates_at
-from surgdino.engine.session import batches, open_session, result_of
+from surgdino.engine.session import Session, batches, open_session, result_of
 from surgdino.engine.stop import stop_signals
 from surgdino.engine.teacher import update_teacher
 from surgdino.engine.views import seed_step, to_views
@@ -25,26 +26,32 @@ def train(plan: TrainPlan) -> TrainResult:
     session = open_session(plan, progress.say)
     if session.step >= session.steps:
         return result_of(session, "already finished")
-    student, teacher, method, settings = session.student, session.teacher, session.method, session.settings
     with stop_signals() as stop, session.monitor, progress.of(session.step, session.steps):
         if session.probe_start is None:
             measure(session)
         for batch in stop.until(batches(session)):
-            seed_step(plan.train.seed, session.step, distributed.rank())
-            rates = rates_at(session.step, session.steps, plan.train, session.momentum)
-            views = to_views(batch, session.device, plan.model["mean"], plan.model["std"])
-            student.backbone.requires_grad_(rates.backbone_learns)
-            with session.autocast():
-                targets = method.teacher_targets(teacher, views, settings)
-                loss, terms = method.student_loss(student, views, targets, settings)
-            loss.backward()
-            set_rates(session.optimizer, rates)
-            update = apply_gradients(session.optimizer, plan.train.clip)
-            update_teacher(teacher, student, rates.momentum)
-            session.step += 1
-            session.monitor.record(session.step, terms, update, rates, targets.features)
+            train_step(session, batch)
             progress.show(session.step, session.monitor)
             if session.step % plan.train.checkpoint_every == 0:
                 save(session)
         save(session)
     return result_of(session, "finished" if session.step >= session.steps else "stopped")
+
+
+def train_step(session: Session, batch: Batch) -> None:
+    """One optimiser step on a batch: teacher's targets, student's loss, gradients, student, teacher, log."""
+    train, model = session.plan.train, session.plan.model
+    student, teacher, method, settings = session.student, session.teacher, session.method, session.settings
+    seed_step(train.seed, session.step, distributed.rank())
+    rates = rates_at(session.step, session.steps, train, session.momentum)
+    views = to_views(batch, session.device, model["mean"], model["std"])
+    student.backbone.requires_grad_(rates.backbone_learns)
+    with session.autocast():
+        targets = method.teacher_targets(teacher, views, settings)
+        loss, terms = method.student_loss(student, views, targets, settings)
+    loss.backward()
+    set_rates(session.optimizer, rates)
+    update = apply_gradients(session.optimizer, train.clip)
+    update_teacher(teacher, student, rates.momentum)
+    session.step += 1
+    session.monitor.record(session.step, terms, update, rates, targets.features)
