@@ -1,0 +1,208 @@
+"""How sure a figure is: everything here resamples whole operations, because frames of one operation are not independent.
+
+Percentile bootstrap (Efron 1979). With few operations such an interval is too narrow; `n` stands beside it for that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from surgdino.errors import SurgdinoError
+from surgdino.metrics.result import nanmean, nanstd
+
+LEVEL, RESAMPLES = 0.95, 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure, its spread and its bootstrap interval over operations.
+
+    Attributes:
+        protocol: how the interval was made.
+        value: the figure on the operations as they are (for per-operation values their mean).
+        std: the sample standard deviation over operations; NaN for pooled statistics and below two operations.
+        low, high: the interval's ends; NaN below two operations.
+        n: operations behind the figure.
+        left_out: operations whose value is undefined.
+        undefined_resamples: resamples on which the figure does not exist, left out of the percentiles.
+    """
+
+    protocol: str
+    value: float
+    std: float
+    low: float
+    high: float
+    n: int
+    left_out: int
+    level: float
+    resamples: int
+    undefined_resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Two systems on the same operations: first - second.
+
+    Attributes:
+        difference: of the operations' differences; its interval excludes 0 where the gain is more than chance.
+        wins, ties, losses: operations in which the first is better, equal, worse (as a larger value).
+        per_operation: operation -> difference, NaN where either is undefined.
+    """
+
+    protocol: str
+    difference: Interval
+    wins: int
+    ties: int
+    losses: int
+    per_operation: dict[str, float]
+
+
+def per_operation_values(values: Mapping[str, float], operations: Mapping[str, str]) -> dict[str, float]:
+    """Values per video as values per operation: the mean of an operation's defined ones.
+
+    Raises:
+        SurgdinoError: a video belongs to no operation.
+    """
+    grouped: dict[str, list[float]] = {}
+    for video, value in values.items():
+        if video not in operations:
+            raise SurgdinoError(
+                "a video belongs to no operation", place=video, expected="an operation id", found="none"
+            )
+        grouped.setdefault(operations[video], []).append(value)
+    return {operation: float(nanmean(np.array(members))) for operation, members in grouped.items()}
+
+
+def mean_interval(
+    values: Mapping[str, float], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Mean ± standard deviation over operations, with the bootstrap interval of the mean.
+
+    Args:
+        values: operation id -> value; NaN is left out and counted. The order of the operations does not matter.
+        level: of the interval.
+        resamples, seed: of the bootstrap; equal ones give equal ends.
+
+    Raises:
+        SurgdinoError: no operations, an infinite value, a level outside (0, 1), no resamples.
+    """
+    _check(len(values), level, resamples)
+    infinite = [operation for operation, value in values.items() if math.isinf(value)]
+    if infinite:
+        raise SurgdinoError("a value is infinite", place=infinite[0], expected="a number or NaN", found="infinity")
+    every = np.array([values[operation] for operation in sorted(values)], dtype=np.float64)
+    defined = every[~np.isnan(every)]
+    drawn = defined[_draws(defined.size, resamples, seed)].mean(1) if defined.size > 1 else np.empty(0)
+    return Interval(
+        protocol="bootstrap/mean-over-operations",
+        value=float(nanmean(every)),
+        std=nanstd(every),
+        **_ends(drawn, level),
+        n=int(defined.size),
+        left_out=int(every.size - defined.size),
+        level=level,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], Mapping[str, float]],
+    operations: Sequence[str],
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Intervals of statistics that are no means of per-operation values, such as pooled ones.
+
+    Args:
+        statistic: row numbers int [m] (repeated where drawn more than once) -> name -> value. Called with every row once
+            first, then once a resample.
+        operations: the operation of each row; rows of one operation are drawn together.
+
+    Raises:
+        SurgdinoError: no rows, a level outside (0, 1), no resamples.
+    """
+    _check(len(operations), level, resamples)
+    names = sorted(set(operations))
+    rows_of = [np.flatnonzero(np.asarray(operations) == name) for name in names]
+    values = dict(statistic(np.arange(len(operations))))
+    drawn = np.full((resamples if len(names) > 1 else 0, len(values)), np.nan)
+    for resample, draw in enumerate(_draws(len(names), len(drawn), seed)):
+        result = statistic(np.concatenate([rows_of[operation] for operation in draw]))
+        drawn[resample] = [result[name] for name in values]
+    return {
+        name: Interval(
+            protocol="bootstrap/statistic-over-operations",
+            value=float(value),
+            std=math.nan,
+            **_ends(drawn[:, column], level),
+            n=len(names),
+            left_out=0,
+            level=level,
+            resamples=resamples,
+            seed=seed,
+        )
+        for column, (name, value) in enumerate(values.items())
+    }
+
+
+def paired_difference(
+    first: Mapping[str, float],
+    second: Mapping[str, float],
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> PairedDifference:
+    """The mean of first - second over the same operations, with its bootstrap interval.
+
+    Raises:
+        SurgdinoError: the two do not hold the same operations, and as `mean_interval`.
+    """
+    unpaired = sorted(set(first) ^ set(second))
+    if unpaired:
+        raise SurgdinoError(
+            "the two systems were not scored on the same operations",
+            place=unpaired[0],
+            expected="every operation in both",
+            found=f"{len(unpaired)} in one only",
+            fix="score both on the same split",
+        )
+    differences = {operation: float(first[operation] - second[operation]) for operation in sorted(first)}
+    values = np.array(list(differences.values()))
+    return PairedDifference(
+        protocol="bootstrap/paired-difference-over-operations",
+        difference=mean_interval(differences, level=level, resamples=resamples, seed=seed),
+        wins=int((values > 0).sum()),
+        ties=int((values == 0).sum()),
+        losses=int((values < 0).sum()),
+        per_operation=differences,
+    )
+
+
+def _draws(operations: int, resamples: int, seed: int) -> np.ndarray:
+    """int64 [resamples, operations], with replacement."""
+    return np.random.default_rng(seed).integers(0, operations, size=(resamples, operations))
+
+
+def _ends(drawn: np.ndarray, level: float) -> dict:
+    defined = drawn[~np.isnan(drawn)]
+    outside = (1 - level) / 2
+    low, high = np.quantile(defined, [outside, 1 - outside]) if defined.size else (math.nan, math.nan)
+    return {"low": float(low), "high": float(high), "undefined_resamples": int(drawn.size - defined.size)}
+
+
+def _check(operations: int, level: float, resamples: int) -> None:
+    if not operations:
+        raise SurgdinoError("there is no operation to resample", expected="at least one", found="none")
+    if not 0 < level < 1:
+        raise SurgdinoError("the interval's level is out of range", expected="in (0, 1)", found=level)
+    if resamples < 1:
+        raise SurgdinoError("too few resamples", expected="at least 1", found=resamples)

@@ -1,0 +1,118 @@
+"""Truth and prediction side by side, video by video; what does not fit is told by video, row and value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from surgdino.errors import SurgdinoError
+
+
+def pair_videos(truths: Mapping[str, object], predictions: Mapping[str, object]) -> list[str]:
+    """The videos' ids in the truths' order.
+
+    Raises:
+        SurgdinoError: there is no video, or one of the two sides lacks a video of the other.
+    """
+    if not truths:
+        raise SurgdinoError("there is no video to score", expected="at least one", found="none")
+    for missing, side in (
+        ([v for v in truths if v not in predictions], "prediction"),
+        ([v for v in predictions if v not in truths], "ground truth"),
+    ):
+        if missing:
+            shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            raise SurgdinoError(
+                f"videos without {side}", found=shown, fix="give both sides the same videos, or leave these out of both"
+            )
+    return list(truths)
+
+
+def label_sequences(
+    truths: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], classes: int
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(video, truth int64 [n], prediction int64 [n]) of every video, both holding class ids in 0..classes-1."""
+    pairs = []
+    for video in pair_videos(truths, predictions):
+        truth = class_ids(truths[video], classes, video, "ground truth")
+        prediction = class_ids(predictions[video], classes, video, "prediction")
+        if len(truth) != len(prediction):
+            raise SurgdinoError(
+                "ground truth and prediction differ in length",
+                place=video,
+                expected=f"{len(truth)} frames",
+                found=f"{len(prediction)}",
+                fix="join the two on the frame number before scoring",
+            )
+        pairs.append((video, truth, prediction))
+    return pairs
+
+
+def class_ids(labels: np.ndarray | Sequence[int], classes: int, video: str, side: str) -> np.ndarray:
+    """The labels of one video as int64 [n], checked to be ids of known classes."""
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or labels.size == 0:
+        raise SurgdinoError(
+            f"the {side} is not one label a frame", place=video, expected="shape [n], n > 0", found=labels.shape
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise SurgdinoError(f"the {side} holds no class ids", place=video, expected="integers", found=labels.dtype)
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        raise SurgdinoError(
+            f"unknown class id in the {side}",
+            place=f"{video}, row {wrong[0]}",
+            expected=f"0 to {classes - 1}",
+            found=int(labels[wrong[0]]),
+        )
+    return labels.astype(np.int64)
+
+
+def score_matrices(
+    truths: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray], classes: int
+) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(video, truth bool [n, classes], scores float64 [n, classes]) of every video; truths are 0 or 1, scores finite."""
+    pairs = []
+    for video in pair_videos(truths, scores):
+        truth, score = np.asarray(truths[video]), np.asarray(scores[video])
+        for side, values in (("ground truth", truth), ("scores", score)):
+            check_matrix(values, classes, video, side)
+        if len(truth) != len(score):
+            raise SurgdinoError(
+                "ground truth and scores differ in length",
+                place=video,
+                expected=f"{len(truth)} frames",
+                found=f"{len(score)}",
+                fix="join the two on the frame number before scoring",
+            )
+        odd = np.argwhere((truth != 0) & (truth != 1))
+        if odd.size:
+            row, column = odd[0]
+            raise SurgdinoError(
+                "the ground truth is not binary",
+                place=f"{video}, row {row}, class {column}",
+                expected="0 or 1",
+                found=truth[row, column],
+            )
+        pairs.append((video, truth.astype(bool), score.astype(np.float64)))
+    return pairs
+
+
+def check_matrix(values: np.ndarray, classes: int, video: str, side: str) -> None:
+    """Refuses what is not a finite numeric [n, classes] with n > 0."""
+    if values.ndim != 2 or values.shape[0] == 0 or values.shape[1] != classes:
+        raise SurgdinoError(
+            f"the {side} has another shape", place=video, expected=f"[n, {classes}], n > 0", found=list(values.shape)
+        )
+    if values.dtype != bool and not np.issubdtype(values.dtype, np.number):
+        raise SurgdinoError(f"the {side} holds no numbers", place=video, expected="numbers", found=values.dtype)
+    bad = np.argwhere(~np.isfinite(values))
+    if bad.size:
+        row, column = bad[0]
+        raise SurgdinoError(
+            f"the {side} holds a value that is not finite",
+            place=f"{video}, row {row}, class {column}",
+            expected="a finite number",
+            found=values[row, column],
+        )

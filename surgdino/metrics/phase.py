@@ -1,0 +1,197 @@
+"""Strict phase metrics: three ways to average the same counts.
+
+`script` is the M2CAI evaluation script's averaging (per video and phase, mean over videos, mean over phases), without its
+relaxation; `pooled-macro` treats all frames as one video; `video-macro` averages within each video, then over videos. The
+last two follow scikit-learn's macro average. How they part: a phase that a video's ground truth lacks is undefined for the
+script (its false positives vanish), and counts as 0 for scikit-learn's macro as soon as it is predicted once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from surgdino.metrics.pairing import label_sequences
+from surgdino.metrics.result import nanmean, nanstd, ratio
+
+MEASURES = ("precision", "recall", "jaccard", "f1")
+
+
+@dataclass(frozen=True)
+class PhaseCounts:
+    """What every protocol needs of V videos and P phases; all arrays int64.
+
+    Attributes:
+        videos: V ids.
+        true_positive, predicted, present, union: [V, P] frames: both agree on the phase; it is predicted; it is the
+            truth; either. A relaxed reading may count a true positive outside of the strict ones.
+        correct, frames: [V].
+    """
+
+    videos: tuple[str, ...]
+    true_positive: np.ndarray
+    predicted: np.ndarray
+    present: np.ndarray
+    union: np.ndarray
+    correct: np.ndarray
+    frames: np.ndarray
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> PhaseCounts:
+        """The counts of these videos, in this order; a video may come more than once (bootstrap)."""
+        names = tuple(self.videos[row] for row in rows)
+        arrays = (self.true_positive, self.predicted, self.present, self.union, self.correct, self.frames)
+        return PhaseCounts(names, *(array[rows] for array in arrays))
+
+
+@dataclass(frozen=True)
+class PhaseScores:
+    """Phase metrics under one protocol, fractions in [0, 1].
+
+    Attributes:
+        protocol: what was computed, e.g. `phase/script`.
+        scores: accuracy, precision, recall, jaccard, f1; `accuracy` is the mean over videos except for the pooled protocol.
+        spread: the sample standard deviation beside each score; NaN where the protocol has none.
+        spread_over: `videos` or `phases`, whichever the protocol's "±" runs over.
+        phases_counted: how many phases entered the mean over phases (those in no ground truth do not, in the script's).
+        per_phase: phase -> measure -> value.
+        per_video: video -> score -> value under the same protocol.
+    """
+
+    protocol: str
+    scores: dict[str, float]
+    spread: dict[str, float]
+    spread_over: dict[str, str]
+    phases_counted: int
+    per_phase: dict[str, dict[str, float]]
+    per_video: dict[str, dict[str, float]]
+
+
+def strict_counts(truths: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], phases: int) -> PhaseCounts:
+    """Counts without any relaxation.
+
+    Args:
+        truths, predictions: video id -> int [n], phase ids in 0..phases-1, joined on the frame number.
+        phases: how many there are.
+
+    Raises:
+        SurgdinoError: videos, lengths or ids that do not fit.
+    """
+    pairs = label_sequences(truths, predictions, phases)
+    confusion = np.stack([confusion_matrix(truth, prediction, phases) for _, truth, prediction in pairs])
+    return counts_of_confusion([video for video, _, _ in pairs], confusion)
+
+
+def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, phases: int) -> np.ndarray:
+    """int64 [phases, phases]: frames by (truth, prediction)."""
+    return np.bincount(truth * phases + prediction, minlength=phases * phases).reshape(phases, phases)
+
+
+def counts_of_confusion(videos: Sequence[str], confusion: np.ndarray) -> PhaseCounts:
+    """The counts in confusion matrices [V, P, P] with the truth on axis 1."""
+    hit = np.diagonal(confusion, axis1=1, axis2=2).copy()
+    present, predicted = confusion.sum(2), confusion.sum(1)
+    return PhaseCounts(
+        tuple(videos), hit, predicted, present, present + predicted - hit, hit.sum(1), confusion.sum((1, 2))
+    )
+
+
+def script_measures(counts: PhaseCounts) -> dict[str, np.ndarray]:
+    """[V, P] per measure, by the M2CAI evaluation script's rules.
+
+    NaN where the truth lacks the phase, whatever was predicted. Precision of a phase that was predicted nowhere is 0/0 =
+    NaN. Values above 1, which only the relaxed script reaches, are clipped as the script does. The script has no F1: it
+    is the harmonic mean of the two, 0 where nothing was hit.
+    """
+    hit = counts.true_positive
+    values = {
+        "precision": ratio(hit, counts.predicted),
+        "recall": ratio(hit, counts.present),
+        "jaccard": ratio(hit, counts.union),
+    }
+    values = {name: np.minimum(value, 1.0) for name, value in values.items()}
+    precision, recall = values["precision"], values["recall"]
+    values["f1"] = np.where(hit == 0, 0.0, ratio(2 * precision * recall, precision + recall))
+    return {name: np.where(counts.present > 0, value, np.nan) for name, value in values.items()}
+
+
+def macro_measures(counts: PhaseCounts) -> dict[str, np.ndarray]:
+    """[V, P] per measure, by scikit-learn's rules with `zero_division=0`.
+
+    NaN, so left out of the mean, only where a phase is neither in the truth nor predicted.
+    """
+    hit = counts.true_positive
+    values = {
+        "precision": ratio(hit, counts.predicted),
+        "recall": ratio(hit, counts.present),
+        "jaccard": ratio(hit, counts.union),
+        "f1": ratio(2 * hit, counts.predicted + counts.present),
+    }
+    return {name: np.where(counts.union > 0, np.nan_to_num(value), np.nan) for name, value in values.items()}
+
+
+def pooled(counts: PhaseCounts) -> PhaseCounts:
+    """All frames of all videos as one video named `all`."""
+    arrays = (counts.true_positive, counts.predicted, counts.present, counts.union, counts.correct, counts.frames)
+    return PhaseCounts(("all",), *(array.sum(0, keepdims=True) for array in arrays))
+
+
+def script_scores(counts: PhaseCounts) -> dict[str, float]:
+    """Mean over videos, then over phases. The script's own mean would be NaN if no video had a phase; here it is left out."""
+    measures = {name: float(nanmean(nanmean(value, 0))) for name, value in script_measures(counts).items()}
+    return {"accuracy": float(np.mean(counts.correct / counts.frames)), **measures}
+
+
+def pooled_macro_scores(counts: PhaseCounts) -> dict[str, float]:
+    """Every frame counts once, then every phase once: TeCNO's and Trans-SVNet's logs."""
+    return video_macro_scores(pooled(counts))
+
+
+def video_macro_scores(counts: PhaseCounts) -> dict[str, float]:
+    """Mean over the phases of each video, then over videos."""
+    measures = {name: float(np.mean(nanmean(value, 1))) for name, value in macro_measures(counts).items()}
+    return {"accuracy": float(np.mean(counts.correct / counts.frames)), **measures}
+
+
+AVERAGES: dict[str, Callable[[PhaseCounts], dict[str, float]]] = {
+    "script": script_scores,
+    "pooled-macro": pooled_macro_scores,
+    "video-macro": video_macro_scores,
+}
+
+
+def average_phases(counts: PhaseCounts, phases: Sequence[str], average: str, protocol: str) -> PhaseScores:
+    """One average of the counts with its spread, per phase and per video.
+
+    Args:
+        counts: of `phases` in their order.
+        average: a key of AVERAGES.
+        protocol: the name that the result carries.
+    """
+    scores_of = AVERAGES[average]
+    rows = [scores_of(counts.select([row])) for row in range(len(counts.videos))]
+    measures = script_measures(counts) if average == "script" else macro_measures(counts)
+    if average == "pooled-macro":
+        measures = macro_measures(pooled(counts))
+    per_phase = {name: nanmean(value, 0) for name, value in measures.items()}
+    return PhaseScores(
+        protocol=protocol,
+        scores=scores_of(counts),
+        **spread(average, rows, per_phase),
+        phases_counted=int((~np.isnan(per_phase["recall"])).sum()),
+        per_phase={phase: {m: float(per_phase[m][p]) for m in MEASURES} for p, phase in enumerate(phases)},
+        per_video=dict(zip(counts.videos, rows, strict=True)),
+    )
+
+
+def spread(average: str, rows: list[dict[str, float]], per_phase: dict[str, np.ndarray]) -> dict:
+    """What stands behind "±": in the script over videos for accuracy and over phases for the rest; nothing when pooled."""
+    if average == "pooled-macro":
+        return {"spread": {}, "spread_over": {}}
+    values = {name: nanstd(np.array([row[name] for row in rows])) for name in rows[0]}
+    over = dict.fromkeys(values, "videos")
+    if average == "script":
+        values |= {name: nanstd(value) for name, value in per_phase.items()}
+        over |= dict.fromkeys(per_phase, "phases")
+    return {"spread": values, "spread_over": over}

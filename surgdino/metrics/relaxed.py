@@ -1,0 +1,138 @@
+"""Relaxed phase metrics: mistakes within ten seconds of a segment's ends are forgiven, in two readings.
+
+The widely copied M2CAI evaluation script means to forgive, in the first t frames of a true segment, the phase before
+(late transition), and in its last t frames the phases after (early transition). It does two other things. It finds the
+early transitions in the last t frames and then forgives the frames at the same places of the *first* t, whatever they
+hold, so that early transitions are not forgiven unless the segment is no longer than t. And it counts every forgiven or
+right frame of the union of prediction and truth as a true positive, so that precision and recall pass 1 and are clipped.
+`script` repeats all this, for comparison with published figures; `corrected` does what is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from surgdino.errors import SurgdinoError
+from surgdino.metrics.pairing import label_sequences
+from surgdino.metrics.phase import PhaseCounts, confusion_matrix, counts_of_confusion
+from surgdino.metrics.segmental import segments
+
+Reading = Literal["script", "corrected"]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Which predictions are forgiven: per true phase, those in its first (`late`) and in its last frames (`early`)."""
+
+    late: tuple[frozenset[int], ...]
+    early: tuple[frozenset[int], ...]
+
+    @classmethod
+    def of_offsets(cls, late: Sequence[Sequence[int]], early: Sequence[Sequence[int]]) -> Tolerance:
+        """From offsets prediction - truth, per phase, as the script writes them."""
+        return cls(*(tuple(frozenset(p + o for o in side[p]) for p in range(len(side))) for side in (late, early)))
+
+    @classmethod
+    def of_transitions(cls, allowed: Mapping[int, frozenset[int]]) -> Tolerance:
+        """From allowed transitions: late is any phase that may come before, early any that may come after."""
+        phases = range(max(allowed) + 1)
+        before = tuple(frozenset(q for q, after in allowed.items() if p in after) for p in phases)
+        return cls(before, tuple(frozenset(allowed.get(p, ())) for p in phases))
+
+
+# The script's own tables: three kinds of phases, after which the operation may branch or not.
+_PLAIN, _BRANCHING, _LAST = ((-1,), (1,)), ((-1,), (1, 2)), ((-1, -2), (1, 2))
+TOLERANCES: dict[str, Tolerance] = {
+    name: Tolerance.of_offsets([kind[0] for kind in kinds], [kind[1] for kind in kinds])
+    for name, kinds in {
+        "cholec80": [_PLAIN] * 3 + [_BRANCHING] * 2 + [_LAST] * 2,
+        "m2cai16": [_PLAIN] * 4 + [_BRANCHING] * 2 + [_LAST] * 2,
+    }.items()
+}
+
+
+def relax(truth: np.ndarray, prediction: np.ndarray, tolerance: Tolerance, window: int, reading: Reading) -> np.ndarray:
+    """The prediction int64 [n] with the truth put in where a mistake is forgiven.
+
+    Args:
+        truth, prediction: int [n].
+        window: t, in frames; cut to the segment's length where that is shorter.
+        reading: `script` forgives the early transitions at the script's places, `corrected` at their own.
+    """
+    relaxed = prediction.copy()
+    runs = segments(truth)
+    for start, end, phase in zip(runs.start, runs.end, runs.label, strict=True):
+        current = relaxed[start:end]
+        width = min(window, len(current))
+        first, last = current[:width], current[len(current) - width :]
+        first[np.isin(first, list(tolerance.late[phase]))] = phase
+        early = np.isin(last, list(tolerance.early[phase]))
+        (first if reading == "script" else last)[early] = phase
+    return relaxed
+
+
+def relaxed_counts(
+    truths: Mapping[str, np.ndarray],
+    predictions: Mapping[str, np.ndarray],
+    phases: int,
+    *,
+    fps: float,
+    tolerance: Tolerance,
+    reading: Reading,
+    seconds: float = 10.0,
+) -> PhaseCounts:
+    """Counts under one of the two readings; average them with `phase.script_scores`, which clips as the script does.
+
+    Args:
+        truths, predictions: video id -> int [n], phase ids in 0..phases-1, every frame at the rate `fps` (no gaps).
+        fps: labels per second.
+        tolerance: of as many phases.
+        seconds: the window at either end of a segment.
+
+    Raises:
+        SurgdinoError: videos, lengths or ids that do not fit, a tolerance of other phases, a window under one frame.
+    """
+    window = round(seconds * fps)
+    if window < 1:
+        raise SurgdinoError("the relaxed window is under one frame", expected="seconds x fps >= 1", found=seconds * fps)
+    if len(tolerance.late) != phases or len(tolerance.early) != phases:
+        raise SurgdinoError(
+            "the tolerance is for other phases",
+            expected=f"{phases} phases",
+            found=f"{len(tolerance.late)}",
+            fix="choose the tolerance of this phase list, or score strictly",
+        )
+    counted = []
+    for video, truth, prediction in label_sequences(truths, predictions, phases):
+        relaxed = relax(truth, prediction, tolerance, window, reading)
+        count = _counts_over_union if reading == "script" else _counts_of_one
+        counted.append(count(video, truth, prediction, relaxed, phases))
+    return _joined(counted)
+
+
+def _counts_of_one(
+    video: str, truth: np.ndarray, prediction: np.ndarray, relaxed: np.ndarray, phases: int
+) -> PhaseCounts:
+    return counts_of_confusion([video], confusion_matrix(truth, relaxed, phases)[None])
+
+
+def _counts_over_union(
+    video: str, truth: np.ndarray, prediction: np.ndarray, relaxed: np.ndarray, phases: int
+) -> PhaseCounts:
+    """As the script: predictions are counted unrelaxed, and right frames over the union of prediction and truth."""
+    right = relaxed == truth
+    ids = np.arange(phases)[:, None]
+    is_true, is_predicted = truth == ids, prediction == ids
+    either = is_true | is_predicted
+    rows = ((either & right).sum(1), is_predicted.sum(1), is_true.sum(1), either.sum(1))
+    return PhaseCounts((video,), *(row[None] for row in rows), np.array([right.sum()]), np.array([len(truth)]))
+
+
+def _joined(counted: Sequence[PhaseCounts]) -> PhaseCounts:
+    names = ("true_positive", "predicted", "present", "union", "correct", "frames")
+    videos = tuple(video for counts in counted for video in counts.videos)
+    return PhaseCounts(videos, *(np.concatenate([getattr(counts, name) for counts in counted]) for name in names))

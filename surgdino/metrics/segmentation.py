@@ -1,0 +1,247 @@
+"""Dice, IoU and HD95 per class and image, and what an empty mask means to each.
+
+Both masks empty: undefined (NaN), left out of the mean. Truth empty and prediction not: Dice and IoU 0. HD95 of an empty
+mask is undefined, and counted, because a model that predicts nothing must not look near. A score is the mean over
+images of each class, then over classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from surgdino.errors import SurgdinoError
+from surgdino.metrics.intervals import Interval, bootstrap
+from surgdino.metrics.result import nanmean, nanstd, ratio
+
+MEASURES = ("dice", "iou", "hd95")
+PROTOCOL = "segmentation/image-wise"
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """One image; every array [c].
+
+    Attributes:
+        dice, iou: fractions; NaN where both masks are empty or the class is not labelled in this image.
+        hd95: pixels (or the unit of the spacing); NaN where either mask is empty or it was not asked for.
+        labelled: bool, classes that are labelled in this image.
+        empty_truth, empty_prediction: bool, within the labelled pixels.
+    """
+
+    dice: np.ndarray
+    iou: np.ndarray
+    hd95: np.ndarray
+    labelled: np.ndarray
+    empty_truth: np.ndarray
+    empty_prediction: np.ndarray
+
+
+@dataclass(frozen=True)
+class SegmentationScores:
+    """Segmentation metrics over images.
+
+    Attributes:
+        protocol: `segmentation/image-wise`.
+        scores: measure -> mean over classes of the means over images.
+        spread: measure -> sample standard deviation over operations.
+        per_class: class -> measure -> mean over images, with the counts `images` (labelled), `both_empty`,
+            `hd95_undefined` (either mask empty) and `missed` (only the prediction empty).
+        per_operation: operation -> measure -> value on its images alone.
+    """
+
+    protocol: str
+    scores: dict[str, float]
+    spread: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    per_operation: dict[str, dict[str, float]]
+
+
+def one_hot(labels: np.ndarray, classes: int, *, ignore: int | None = None) -> np.ndarray:
+    """Integer class ids [h, w] -> bool [classes, h, w]; pixels of the id `ignore` belong to no class.
+
+    Raises:
+        SurgdinoError: another shape or an id outside 0..classes-1.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        found = f"{labels.dtype} {list(labels.shape)}"
+        raise SurgdinoError("a label map has another shape", expected="integers [h, w]", found=found)
+    wrong = (labels < 0) | (labels >= classes)
+    if ignore is not None:
+        wrong &= labels != ignore
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise SurgdinoError(
+            "unknown class id in a label map",
+            place=f"row {row}, column {column}",
+            expected=f"0 to {classes - 1}",
+            found=int(labels[row, column]),
+        )
+    return labels[None] == np.arange(classes).reshape(-1, 1, 1)
+
+
+def image_scores(
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    *,
+    labelled: np.ndarray | None = None,
+    valid: np.ndarray | None = None,
+    hd95: bool = True,
+    spacing: float | tuple[float, float] | None = None,
+) -> ImageScores:
+    """The scores of one image.
+
+    Args:
+        truth, prediction: bool (or 0/1) [c, h, w], one mask a class; masks may overlap.
+        labelled: bool [c]; a class that is not is NaN everywhere. None: all are.
+        valid: bool [h, w] or [c, h, w]; other pixels count for neither side. None: all pixels.
+        hd95: compute HD95, which costs more than the rest together.
+        spacing: of a pixel, (row, column); None gives HD95 in pixels.
+
+    Raises:
+        SurgdinoError: shapes that do not fit or masks that are not binary.
+    """
+    truth, prediction = _binary(truth, "ground truth"), _binary(prediction, "prediction")
+    if truth.shape != prediction.shape:
+        raise SurgdinoError(
+            "the predicted masks are of another size", expected=list(truth.shape), found=list(prediction.shape)
+        )
+    labelled = np.ones(len(truth), dtype=bool) if labelled is None else np.asarray(labelled, dtype=bool)
+    if labelled.shape != (len(truth),):
+        raise SurgdinoError("`labelled` is not one flag a class", expected=[len(truth)], found=list(labelled.shape))
+    if valid is not None:
+        valid = _binary(valid, "valid mask", (2, 3))
+        if valid.shape not in (truth.shape, truth.shape[1:]):
+            raise SurgdinoError("the valid mask is of another size", expected=truth.shape[1:], found=valid.shape)
+        truth, prediction = truth & valid, prediction & valid
+    both = (truth & prediction).sum((1, 2))
+    true, predicted = truth.sum((1, 2)), prediction.sum((1, 2))
+    measurable = labelled & (true > 0) & (predicted > 0)
+    distance = np.full(len(truth), np.nan)
+    if hd95 and measurable.any():
+        distance[measurable] = hausdorff_95(truth[measurable], prediction[measurable], spacing)
+    return ImageScores(
+        dice=np.where(labelled, ratio(2 * both, true + predicted), np.nan),
+        iou=np.where(labelled, ratio(both, true + predicted - both), np.nan),
+        hd95=distance,
+        labelled=labelled,
+        empty_truth=true == 0,
+        empty_prediction=predicted == 0,
+    )
+
+
+def hausdorff_95(
+    truth: np.ndarray, prediction: np.ndarray, spacing: float | tuple[float, float] | None = None
+) -> np.ndarray:
+    """MONAI's HD95: the larger of the two directed 95th percentiles of the edges' distances; bool [c, h, w] -> [c].
+
+    No mask may be empty. Masks of a class touching no edge of its pixels, as ever, include the mask's own border.
+    """
+    from monai.metrics import compute_hausdorff_distance  # torch and MONAI take seconds: only who asks for HD95 waits
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        distance = compute_hausdorff_distance(
+            prediction[None].astype(np.float32),
+            truth[None].astype(np.float32),
+            include_background=True,
+            percentile=95,
+            spacing=spacing,
+        )
+    return distance[0].numpy().astype(np.float64)
+
+
+def score_segmentation(
+    images: Sequence[ImageScores], classes: Sequence[str], operations: Sequence[str]
+) -> SegmentationScores:
+    """Means over images, then over classes; and the same within each operation.
+
+    Args:
+        images: scores of each image, all of the same classes.
+        classes: their names.
+        operations: the operation of each image.
+
+    Raises:
+        SurgdinoError: no images, or counts that do not fit.
+    """
+    values = stacked(images, classes, operations)
+    names = list(dict.fromkeys(operations))
+    rows = {name: np.flatnonzero(np.asarray(operations) == name) for name in names}
+    per_operation = {name: class_means(values, rows[name]) for name in names}
+    return SegmentationScores(
+        protocol=PROTOCOL,
+        scores=class_means(values, np.arange(len(images))),
+        spread={m: nanstd(np.array([row[m] for row in per_operation.values()])) for m in MEASURES},
+        per_class=_per_class(images, classes, values),
+        per_operation=per_operation,
+    )
+
+
+def segmentation_intervals(
+    images: Sequence[ImageScores],
+    classes: Sequence[str],
+    operations: Sequence[str],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """A bootstrap interval over operations of each measure's class mean; arguments as in `score_segmentation`."""
+    values = stacked(images, classes, operations)
+    return bootstrap(lambda rows: class_means(values, rows), operations, resamples=resamples, seed=seed)
+
+
+def class_means(values: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, float]:
+    """Measure -> mean over classes of the means over these images; values are [images, c]."""
+    return {name: float(nanmean(nanmean(value[rows], 0))) for name, value in values.items()}
+
+
+def stacked(images: Sequence[ImageScores], classes: Sequence[str], operations: Sequence[str]) -> dict[str, np.ndarray]:
+    """Measure -> float64 [images, c], after a check that the three sequences fit."""
+    if not images:
+        raise SurgdinoError("there is no image to score", expected="at least one", found="none")
+    if len(operations) != len(images):
+        raise SurgdinoError("not one operation an image", expected=len(images), found=len(operations))
+    wrong = [row for row, image in enumerate(images) if len(image.dice) != len(classes)]
+    if wrong:
+        found = len(images[wrong[0]].dice)
+        raise SurgdinoError(
+            "an image has another number of classes", place=f"image {wrong[0]}", expected=len(classes), found=found
+        )
+    return {name: np.stack([getattr(image, name) for image in images]) for name in MEASURES}
+
+
+def _per_class(
+    images: Sequence[ImageScores], classes: Sequence[str], values: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, float]]:
+    labelled, no_truth, no_prediction = (
+        np.stack([getattr(image, name) for image in images]) for name in ("labelled", "empty_truth", "empty_prediction")
+    )
+    counts = {
+        "images": labelled,
+        "both_empty": labelled & no_truth & no_prediction,
+        "hd95_undefined": labelled & (no_truth | no_prediction),
+        "missed": labelled & no_prediction & ~no_truth,
+    }
+    means = {name: nanmean(value, 0) for name, value in values.items()}
+    return {
+        name: {m: float(mean[c]) for m, mean in means.items()} | {k: int(v[:, c].sum()) for k, v in counts.items()}
+        for c, name in enumerate(classes)
+    }
+
+
+def _binary(mask: np.ndarray, side: str, dimensions: tuple[int, ...] = (3,)) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.ndim not in dimensions or not mask.size:
+        raise SurgdinoError(f"the {side} is no mask a class", expected="[c, h, w]", found=list(mask.shape))
+    if mask.dtype == bool:
+        return mask
+    odd = mask[(mask != 0) & (mask != 1)]
+    if odd.size:
+        raise SurgdinoError(
+            f"the {side} is not binary", expected="0 or 1", found=odd.flat[0], fix="threshold the mask first"
+        )
+    return mask.astype(bool)

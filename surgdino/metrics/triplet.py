@@ -1,0 +1,248 @@
+"""Action-triplet metrics by the protocol of Nwoye & Padoy 2022 (arXiv 2204.05235), re-implemented.
+
+AP of each class, NaN where it has no positive. `video-wise`, the recommended one: mean over the videos where it is
+defined, then over classes. `global`: all frames pooled. `challenge`: the six null triplets (an instrument that does
+nothing) are dropped after AP, and only IVT is scored. Components (I, V, T, IV, IT) are the maximum over the triplets
+that share them, in truth and scores alike, unless a model's own heads are given, which the protocol's name then says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from surgdino.errors import SurgdinoError, nearest
+from surgdino.metrics.average_precision import RankedScores, average_precision
+from surgdino.metrics.intervals import Interval, bootstrap
+from surgdino.metrics.pairing import score_matrices
+from surgdino.metrics.result import nanmean, nanstd
+
+COMPONENTS = ("I", "V", "T", "IV", "IT", "IVT")
+# protocol -> (frames pooled?, null triplets dropped and IVT alone?)
+PROTOCOLS: dict[str, tuple[bool, bool]] = {
+    "triplet/video-wise": (False, False),
+    "triplet/global": (True, False),
+    "triplet/challenge-video-wise": (False, True),
+    "triplet/challenge-global": (True, True),
+}
+DEFAULT = "triplet/video-wise"
+
+Videos = list[tuple[str, np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class TripletMap:
+    """Which component each triplet holds.
+
+    Attributes:
+        ids: component (I, V, T, IV, IT) -> int64 [n], the component's id of each triplet.
+        null: bool [n], triplets of the null verb.
+    """
+
+    ids: dict[str, np.ndarray]
+    null: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.null)
+
+    def classes(self, component: str) -> np.ndarray:
+        """The sorted ids of a component that some triplet holds: the columns of its scores."""
+        return np.arange(len(self)) if component == "IVT" else np.unique(self.ids[component])
+
+
+@dataclass(frozen=True)
+class TripletScores:
+    """Average precision under one protocol, fractions in [0, 1].
+
+    Attributes:
+        protocol: what was computed, e.g. `triplet/video-wise/component-maximum`.
+        mean_ap: component -> mean over its classes that are defined.
+        spread: component -> sample standard deviation over videos of the videos' own means.
+        class_ap: component -> class id -> AP, NaN where no video has a positive.
+        per_video: video -> component -> mean over the classes that this video has.
+    """
+
+    protocol: str
+    mean_ap: dict[str, float]
+    spread: dict[str, float]
+    class_ap: dict[str, dict[int, float]]
+    per_video: dict[str, dict[str, float]]
+
+
+def triplet_map(table: np.ndarray, *, null_verb: int) -> TripletMap:
+    """From the rows of `label_mapping.txt`: int [n, 6] with columns IVT, I, V, T, IV, IT, row i being triplet i.
+
+    Raises:
+        SurgdinoError: another shape, rows out of order, or pair ids that contradict the instrument, verb and target.
+    """
+    table = np.asarray(table)
+    if table.ndim != 2 or table.shape[1] != 6 or not len(table) or not np.issubdtype(table.dtype, np.integer):
+        found = f"{table.dtype} {list(table.shape)}"
+        raise SurgdinoError("the triplet mapping has another shape", expected="integers [n, 6]", found=found)
+    misplaced = np.flatnonzero(table[:, 0] != np.arange(len(table)))
+    if misplaced.size:
+        row = misplaced[0]
+        raise SurgdinoError(
+            "the triplet mapping is out of order", place=f"row {row}", expected=row, found=table[row, 0]
+        )
+    ids = dict(zip(COMPONENTS, table[:, 1:].T.astype(np.int64), strict=False))
+    for pair in ("IV", "IT"):
+        members = np.stack([ids[pair[0]], ids[pair[1]]], 1)
+        count = len(np.unique(members, axis=0))
+        if not count == len(np.unique(ids[pair])) == len(np.unique(np.column_stack([members, ids[pair]]), axis=0)):
+            raise SurgdinoError(
+                f"the {pair} ids contradict {pair[0]} and {pair[1]}", expected="one id a pair", found="another count"
+            )
+    return TripletMap(ids, ids["V"] == null_verb)
+
+
+def component_maximum(values: np.ndarray, component: str, mapping: TripletMap) -> np.ndarray:
+    """[n, triplets] -> [n, classes of the component]: the maximum over the triplets that share each class."""
+    if component == "IVT":
+        return values
+    order = np.argsort(mapping.ids[component], kind="stable")
+    starts = np.unique(mapping.ids[component][order], return_index=True)[1]
+    return np.maximum.reduceat(values[:, order], starts, axis=1)
+
+
+def score_triplets(
+    truths: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
+    mapping: TripletMap,
+    protocol: str = DEFAULT,
+    *,
+    heads: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+) -> TripletScores:
+    """AP_I, AP_V, AP_T, AP_IV, AP_IT and AP_IVT (the challenge's: AP_IVT alone) under one named protocol.
+
+    Args:
+        truths: video id -> 0/1 [n, triplets].
+        scores: video id -> float [n, triplets]; any monotone scale.
+        mapping: triplets to components.
+        protocol: a key of PROTOCOLS.
+        heads: component -> video id -> float [n, classes of the component], to score a model's own component heads in
+            place of the maximum over triplets.
+
+    Raises:
+        SurgdinoError: unknown protocol or component, videos, shapes or values that do not fit.
+    """
+    pooled, challenge = protocol_parts(protocol)
+    if heads and challenge:
+        raise SurgdinoError(f"{protocol} scores triplets alone", expected="no component heads", found=list(heads))
+    components = ("IVT",) if challenge else COMPONENTS
+    per_video, class_ap = {}, {}
+    for component in components:
+        videos = component_videos(truths, scores, mapping, component, heads)
+        kept = ~mapping.null if challenge else np.ones(len(mapping.classes(component)), dtype=bool)
+        by_video = np.stack([average_precision(truth, score)[kept] for _, truth, score in videos])
+        values = _pooled_ap(videos)[kept] if pooled else nanmean(by_video, 0)
+        class_ap[component] = dict(zip(mapping.classes(component)[kept].tolist(), values.tolist(), strict=True))
+        per_video[component] = {name: float(v) for (name, _, _), v in zip(videos, nanmean(by_video, 1), strict=True)}
+    return TripletScores(
+        protocol=protocol + ("/own-heads" if heads else "" if challenge else "/component-maximum"),
+        mean_ap={component: float(nanmean(np.array(list(ap.values())))) for component, ap in class_ap.items()},
+        spread={component: nanstd(np.array(list(values.values()))) for component, values in per_video.items()},
+        class_ap=class_ap,
+        per_video={video: {c: per_video[c][video] for c in components} for video in per_video["IVT"]},
+    )
+
+
+def protocol_parts(protocol: str) -> tuple[bool, bool]:
+    """(frames pooled?, challenge?) of a known protocol."""
+    if protocol not in PROTOCOLS:
+        raise SurgdinoError(f"unknown triplet protocol {protocol!r}", fix=nearest(protocol, PROTOCOLS))
+    return PROTOCOLS[protocol]
+
+
+def component_videos(
+    truths: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
+    mapping: TripletMap,
+    component: str,
+    heads: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+) -> Videos:
+    """(video, truth bool [n, c], scores [n, c]) of one component, from the triplets or from its own head."""
+    unknown = [name for name in heads or {} if name not in COMPONENTS[:-1]]
+    if unknown:
+        raise SurgdinoError(f"unknown component {unknown[0]!r}", expected=", ".join(COMPONENTS[:-1]), found=unknown[0])
+    videos = score_matrices(truths, scores, len(mapping))
+    true = {video: component_maximum(truth, component, mapping) for video, truth, _ in videos}
+    if heads and component in heads:
+        return score_matrices(true, heads[component], len(mapping.classes(component)))
+    return [(video, true[video], component_maximum(score, component, mapping)) for video, _, score in videos]
+
+
+def top_k(
+    truths: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
+    mapping: TripletMap,
+    *,
+    k: int = 5,
+    component: str = "IVT",
+) -> float:
+    """The share of the positives of all frames that are among their frame's k highest scores.
+
+    NaN where there is no positive at all. Equal scores keep the order of the classes.
+
+    Raises:
+        SurgdinoError: k out of range, unknown component, videos or shapes that do not fit.
+    """
+    if component not in COMPONENTS:
+        raise SurgdinoError(f"unknown component {component!r}", fix=nearest(component, COMPONENTS))
+    if not 1 <= k <= len(mapping.classes(component)):
+        raise SurgdinoError("k is out of range", expected=f"1 to {len(mapping.classes(component))}", found=k)
+    videos = component_videos(truths, scores, mapping, component)
+    truth, score = (np.concatenate([video[side] for video in videos]) for side in (1, 2))
+    best = np.argsort(-score, axis=1, kind="stable")[:, :k]
+    positives = int(truth.sum())
+    return float(np.take_along_axis(truth, best, 1).sum() / positives) if positives else float("nan")
+
+
+def triplet_intervals(
+    truths: Mapping[str, np.ndarray],
+    scores: Mapping[str, np.ndarray],
+    mapping: TripletMap,
+    protocol: str = DEFAULT,
+    *,
+    component: str = "IVT",
+    operations: Mapping[str, str] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """The bootstrap interval over operations of one component's mean AP.
+
+    Args:
+        operations: video id -> operation id; None: every video is an operation.
+
+    The rest and the errors as in `score_triplets`.
+    """
+    pooled, challenge = protocol_parts(protocol)
+    videos = component_videos(truths, scores, mapping, component)
+    kept = ~mapping.null if challenge and component == "IVT" else slice(None)
+    owners = [operations[name] if operations else name for name, _, _ in videos]
+    if pooled:
+        ranked = _ranked(videos)
+        frames = np.repeat(np.arange(len(videos)), [len(truth) for _, truth, _ in videos])
+
+        def class_ap(rows: np.ndarray) -> np.ndarray:
+            return ranked.average_precision(np.bincount(rows, minlength=len(videos))[frames])
+    else:
+        by_video = np.stack([average_precision(truth, score) for _, truth, score in videos])
+
+        def class_ap(rows: np.ndarray) -> np.ndarray:
+            return nanmean(by_video[rows], 0)
+
+    def mean_ap(rows: np.ndarray) -> dict[str, float]:
+        return {component: float(nanmean(class_ap(rows)[kept]))}
+
+    return bootstrap(mean_ap, owners, resamples=resamples, seed=seed)[component]
+
+
+def _ranked(videos: Videos) -> RankedScores:
+    return RankedScores(*(np.concatenate([video[side] for video in videos]) for side in (1, 2)))
+
+
+def _pooled_ap(videos: Videos) -> np.ndarray:
+    return _ranked(videos).average_precision()
