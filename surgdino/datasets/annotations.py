@@ -72,7 +72,7 @@ def twice(path: Path, first: Path) -> Problem:
 def _phase_ids(table: Table, card: Card) -> tuple[np.ndarray, list[Problem]]:
     """Class ids uint8 [n] of the rows before the first unknown phase."""
     ids = {name: position for position, name in enumerate(card.phases)}
-    names = [row[0].strip() for row in table.cells]
+    names = [name.strip() for name in table.columns[0]] if table.columns else []
     values = np.fromiter((ids.get(name, _UNKNOWN) for name in names), np.uint8, len(names))
     unknown = np.flatnonzero(values == _UNKNOWN)
     if not len(unknown):
@@ -82,35 +82,24 @@ def _phase_ids(table: Table, card: Card) -> tuple[np.ndarray, list[Problem]]:
     if name.isdecimal():
         message = "a phase's number instead of its name"
         fix = "write names: releases number the phases differently (one swaps 4 and 6)"
-    expected = "a phase of the card"
-    more = Problem(
-        "error", message, table.path, table.row(first), expected=expected, found=_count(len(unknown)), fix=fix
-    )
+    expected, found = "a phase of the card", _count(len(unknown))
+    more = Problem("error", message, table.path, table.row(first), expected, found, fix)
     return values[:first], [more]
 
 
 def _tool_flags(table: Table, card: Card) -> tuple[np.ndarray, list[Problem]]:
     """0/1 flags uint8 [n, tools] of the rows before the first that holds anything else."""
     flags = {"0": 0, "1": 1}
-    rows = [[flags.get(cell.strip(), 2) for cell in row] for row in table.cells]
-    values = np.array(rows, np.uint8).reshape(len(rows), len(card.tools))
-    bad = np.argwhere(values == 2)
+    values = np.empty((len(table.frames), len(card.tools)), np.uint8)
+    for position, column in enumerate(table.columns):
+        values[:, position] = [flags.get(cell.strip(), _UNKNOWN) for cell in column]
+    bad = np.argwhere(values == _UNKNOWN)
     if not len(bad):
         return values, []
-    row, column = (int(x) for x in bad[0])
-    found = repr(table.cells[row][column])
-    place = f"{table.row(row)}, {card.tools[column]}"
-    return values[:row], [
-        Problem(
-            "error",
-            "neither 0 nor 1",
-            table.path,
-            place,
-            expected="0 or 1",
-            found=found,
-            fix="copy it again from the release",
-        )
-    ]
+    row, column_number = (int(x) for x in bad[0])
+    place, found = f"{table.row(row)}, {card.tools[column_number]}", repr(table.columns[column_number][row])
+    fix = "copy it again from the release"
+    return values[:row], [Problem("error", "neither 0 nor 1", table.path, place, "0 or 1", found, fix)]
 
 
 def _count(rows: int) -> str:

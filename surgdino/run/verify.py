@@ -12,10 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest, Problem, Video
-from surgdino.datasets.open import open_dataset
-from surgdino.errors import SurgdinoError, nearest
+from surgdino.errors import SurgdinoError
 from surgdino.frames.decode import VideoInfo, probe
-from surgdino.run.settings import DataSettings, core_count
+from surgdino.run.settings import DataSettings, core_count, manifest_of
 from surgdino.run.verify_tables import print_findings
 
 # Reading a container waits for the disk more than it computes.
@@ -28,8 +27,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     """Check the dataset that `cfg` names; 1 where there are errors, 0 where there are none (warnings may be)."""
     data = DataSettings.of(cfg)
     card = Card.from_dict(cfg["dataset"])
-    manifest = open_dataset(card, data.root, split=data.split, options={"operation_pattern": data.operation_pattern})
-    manifest = _without_excluded(manifest, data.exclude)
+    manifest = manifest_of(cfg, data)
     console = Console()
     infos, unreadable = inspect(manifest, data.decoder, console)
     problems = [*manifest.problems, *unreadable]
@@ -95,11 +93,3 @@ def compare(video: Video, info: VideoInfo, manifest: Manifest) -> list[Problem]:
         expected, found = f"labels up to frame {info.frame_count - 1}", video.frame_count - 1
         problems.append(Problem("warning", message, video.path, None, expected, found, fix))
     return problems
-
-
-def _without_excluded(manifest: Manifest, exclude: tuple[str, ...]) -> Manifest:
-    operation_of = {v.id: v.operation for v in manifest.videos} | {v.operation: v.operation for v in manifest.videos}
-    for name in exclude:
-        if name not in operation_of:
-            raise SurgdinoError(f"data.exclude names {name!r}, which is not there", fix=nearest(name, operation_of))
-    return manifest.without(operation_of[name] for name in exclude)
