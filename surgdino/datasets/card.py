@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,9 @@ class Card:
         for key in ("name", "adapter"):
             if not values.get(key):
                 raise SurgdinoError(f"a card needs {key!r}", file=source, fix=f"add {key}: ...")
-        read = {key: _READERS.get(key, _text)(value, key, source) for key, value in values.items() if value is not None}
+        read: dict[str, Any] = {
+            key: _READERS.get(key, _text)(value, key, source) for key, value in values.items() if value is not None
+        }
         return cls(**read)
 
 
@@ -166,7 +168,7 @@ def _wrong(key: str, source: str | Path | None, expected: str, found: Any) -> Su
     )
 
 
-_READERS = {
+_READERS: dict[str, Callable[..., Any]] = {
     "layout": _texts,
     "fps": _fps,
     "videos": _numbers,

@@ -10,8 +10,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from surgdino.datasets.labels import FrameLabels
 from surgdino.errors import SurgdinoError
 
 
@@ -67,13 +68,12 @@ class Labels:
     Attributes:
         task: `phase`, `tools`, ...
         classes: class names in the order of their ids.
-        values: video id -> frame number -> class id (phase), or a tuple of 0/1 with one entry a class (tools). Adapters
-            give FrameLabels, whose arrays can be read at once.
+        values: video id -> frame number -> class id (phase), or a tuple of 0/1 with one entry a class (tools).
     """
 
     task: str
     classes: tuple[str, ...]
-    values: Mapping[str, Mapping[int, Any]] = field(repr=False)
+    values: Mapping[str, FrameLabels] = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,9 @@ def apply_split(manifest: Manifest, card: Card, split: str | Mapping[str, Any]) 
     for part, entries in parts.items():
         absent = []
         for entry in entries:
-            videos = [video for video in manifest.videos if _means(entry, video)]
-            part_of |= {video.id: part for video in videos}
-            absent += [] if videos else [entry]
+            meant = [video for video in manifest.videos if _means(entry, video)]
+            part_of |= {video.id: part for video in meant}
+            absent += [] if meant else [entry]
         problems += _absent(name, part, entries, absent, manifest, card)
     _refuse_torn_operations(manifest, part_of, name)
     videos = tuple(replace(video, split=part_of.get(video.id)) for video in manifest.videos)

@@ -174,10 +174,10 @@ class _Operation:
     def _smoke(self, rng: np.random.Generator) -> np.ndarray:
         """Smoke rises while a hook or bipolar burns and clears within seconds: float [frames], 0 to 1."""
         burning = self.tools[:, [TOOLS.index("Hook"), TOOLS.index("Bipolar")]].any(1)
-        bursts = np.sin(2 * np.pi * self.times / rng.uniform(3, 6) + rng.uniform(0, 6)) > 0.3
+        swing = np.asarray(np.sin(2 * np.pi * self.times / rng.uniform(3, 6) + rng.uniform(0, 6)))
         density = np.zeros(len(self.times))
         for index in range(1, len(density)):
-            target = 0.8 if burning[index] and bursts[index] else 0.0
+            target = 0.8 if burning[index] and swing[index] > 0.3 else 0.0
             density[index] = density[index - 1] + (target - density[index - 1]) / (0.6 * self.fps)
         return density
 
@@ -204,7 +204,7 @@ def _encode(
         stream.pix_fmt = "yuv420p"
         for number, image in enumerate(images, start=1):
             # OpenCV converts five times faster than the encoder's own scaler.
-            planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
+            planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
             if tick is not None:
                 tick(number)

@@ -15,6 +15,8 @@ import numpy as np
 # The scene is painted larger than the frame, so that the camera can move without showing its edge.
 _MARGIN = 1.3
 _CAST_STRENGTH = 0.12
+_VESSEL = np.array((176, 40, 44), np.float32)
+_BLOOD = np.array((122, 8, 12), np.float32)
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class _Anatomy:
         distance = np.sqrt((along / size) ** 2 + (across / size) ** 2)
         cover = _smooth((1 - distance) / 0.05)[..., None]
         wall = _mix((172, 128, 132), (226, 204, 190), 0.7 * self.coarse + 0.3 * self.fine)
-        wall = wall * (1 - 0.55 * self.vessels[..., None]) + np.float32((176, 40, 44)) * 0.55 * self.vessels[..., None]
+        wall = wall * (1 - 0.55 * self.vessels[..., None]) + _VESSEL * 0.55 * self.vessels[..., None]
         dome = np.sqrt(np.clip(1 - distance**2, 0, 1)) * 0.9 + 0.12 * self.fine
         return image * (1 - cover) + wall * cover, relief * (1 - cover[..., 0]) + dome * cover[..., 0]
 
@@ -155,7 +157,7 @@ class _Anatomy:
             return image
         field = 0.7 * self.lobules + 0.3 * self.fine
         cover = 0.85 * _smooth((field - np.quantile(field, 1 - share)) / 0.03)[..., None]
-        return image * (1 - cover) + np.float32((122, 8, 12)) * cover
+        return image * (1 - cover) + _BLOOD * cover
 
 
 def _four_channels(image: np.ndarray) -> np.ndarray:
@@ -199,7 +201,7 @@ def _fractal(rng: np.random.Generator, height: int, width: int, cells: int) -> n
 
 def _mix(low: tuple[int, int, int], high: tuple[int, int, int], share: np.ndarray) -> np.ndarray:
     share = share[..., None].astype(np.float32)
-    return np.float32(low) * (1 - share) + np.float32(high) * share
+    return np.array(low, np.float32) * (1 - share) + np.array(high, np.float32) * share
 
 
 def _smooth(ramp: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -74,22 +74,22 @@ def compare(video: Video, info: VideoInfo, manifest: Manifest) -> list[Problem]:
     if video.fps is None or video.is_image_folder or video.frame_count is None:
         return []
     problems = []
+
+    def told(severity: Literal["error", "warning"], message: str, expected: str, found: object, fix: str) -> None:
+        problems.append(Problem(severity, message, video.path, None, expected, found, fix))
+
     if abs(info.fps - video.fps) > 0.01 * video.fps:
-        message, fix = "the labels count in another frame rate", "use the released video: every label is shifted"
-        expected, found = f"{video.fps:g} frames a second", f"{info.fps:.3f}"
-        problems.append(Problem("error", message, video.path, None, expected, found, fix))
-    beyond = {
-        task: int((labels.values[video.id].numbers >= info.frame_count).sum())
-        for task, labels in manifest.labels.items()
-        if video.id in labels.values
-    }
-    for task, count in beyond.items():
-        if count:
-            message, fix = f"{count} {task} labels lie beyond the video's end", "the video is cut short: copy it again"
-            expected, found = f"{video.frame_count} frames or more", info.frame_count
-            problems.append(Problem("error", message, video.path, None, expected, found, fix))
+        fix = "use the released video: every label is shifted"
+        told("error", "the labels count in another frame rate", f"{video.fps:g} frames/s", f"{info.fps:.3f}", fix)
+    for task, labels in manifest.labels.items():
+        beyond = int((labels.values[video.id].numbers >= info.frame_count).sum()) if video.id in labels.values else 0
+        if beyond:
+            message, expected = (
+                f"{beyond} {task} labels lie beyond the video's end",
+                f"{video.frame_count} frames or more",
+            )
+            told("error", message, expected, info.frame_count, "the video is cut short: copy it again")
     if info.frame_count - video.frame_count > _SLACK * video.fps:
-        message, fix = "the labels end before the video does", "copy the label file again, or live with it"
-        expected, found = f"labels up to frame {info.frame_count - 1}", video.frame_count - 1
-        problems.append(Problem("warning", message, video.path, None, expected, found, fix))
+        expected, fix = f"labels up to frame {info.frame_count - 1}", "copy the label file again, or live with it"
+        told("warning", "the labels end before the video does", expected, video.frame_count - 1, fix)
     return problems
