@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+import yaml
 
 import surgdino.crops
-from surgdino.crops.transform import FrameTransform
+from surgdino.crops.transform import FrameTransform, number_in
 from surgdino.errors import SurgdinoError, nearest
+from surgdino.paths import names_in, share
 
 View = Literal["global_1", "global_2", "local"]
 VIEWS: tuple[View, ...] = ("global_1", "global_2", "local")
@@ -33,6 +35,18 @@ def transforms() -> dict[str, type[FrameTransform]]:
         kinds = (m for m in members if inspect.isclass(m) and issubclass(m, FrameTransform) and m.name)
         found |= {kind.name: kind for kind in kinds}
     return found
+
+
+def augment_settings(name: str) -> dict[str, Any]:
+    """The settings of `augment=name`, as configs/augment/<name>.yaml gives them.
+
+    Raises:
+        SurgdinoError: there is no such set; the nearest one is named.
+    """
+    folder = share("configs") / "augment"
+    if name not in names_in(folder):
+        raise SurgdinoError(f"there is no augment={name}", fix=nearest(name, names_in(folder)))
+    return yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 class Augment:
@@ -59,8 +73,8 @@ def build_augment(cfg: Mapping[str, Any], view: View) -> Augment:
     """The augmentation of one view.
 
     Args:
-        cfg: `horizontal_flip`, `vertical_flip` (probabilities) and `transforms`: name -> its settings, applied in this order.
-            `p`, and any other setting, is one value or a mapping view -> value; null as settings leaves a transform out.
+        cfg: `horizontal_flip`, `vertical_flip` (probabilities) and `transforms`: name -> its settings, applied in this
+            order. `p`, and any other setting, is one value or a mapping view -> value; null leaves a transform out.
         view: which of the three; DINO solarises the second global view alone, for example.
 
     Raises:
@@ -70,8 +84,9 @@ def build_augment(cfg: Mapping[str, Any], view: View) -> Augment:
     for key in cfg:
         if key not in known:
             raise SurgdinoError(f"unknown setting augment.{key}", fix=nearest(str(key), known))
-    flips = [_probability(cfg.get(key, 0.0), f"augment.{key}") for key in _FLIPS]
-    chain = [_build(name, settings, view) for name, settings in (cfg.get("transforms") or {}).items() if settings]
+    flips = [number_in(cfg.get(key, 0.0), f"augment.{key}", 0, 1) for key in _FLIPS]
+    named = (cfg.get("transforms") or {}).items()
+    chain = [_build(name, settings, view) for name, settings in named if settings is not None]
     return Augment(*flips, [transform for transform in chain if transform.p > 0])
 
 
@@ -80,6 +95,10 @@ def _build(name: str, settings: Mapping[str, Any], view: View) -> FrameTransform
         raise SurgdinoError(f"unknown augmentation augment.transforms.{name}", fix=nearest(name, transforms()))
     kind = transforms()[name]
     valid = set(inspect.signature(kind.__init__).parameters) - {"self"}
+    if not isinstance(settings, Mapping):
+        raise SurgdinoError(
+            "unusable setting", place=f"augment.transforms.{name}", expected="settings such as {p: 0.5}", found=settings
+        )
     for key in settings:
         if key not in valid:
             raise SurgdinoError(f"unknown setting augment.transforms.{name}.{key}", fix=nearest(str(key), valid))
@@ -93,12 +112,6 @@ def _for_view(value: Any, view: View, key: str) -> Any:
     for given in value:
         if given not in VIEWS:
             raise SurgdinoError(f"unknown view {key}.{given}", fix=nearest(str(given), VIEWS))
-    if view not in value:
-        raise SurgdinoError("a view is missing", file=key, expected=", ".join(VIEWS), found=", ".join(value))
+    if len(value) < len(VIEWS):
+        raise SurgdinoError("a view is missing", place=key, expected=", ".join(VIEWS), found=", ".join(value))
     return value[view]
-
-
-def _probability(value: Any, key: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise SurgdinoError("not a probability", file=key, expected="a number from 0 to 1", found=value)
-    return float(value)

@@ -1,24 +1,26 @@
 """Colour: what differs from tower to tower, and the natural-image colour augmentations of DINOv2.
 
-Everything here except gamma and solarisation is affine in RGB, so one 3 x 4 matrix and one pass over the pixels does what
-torchvision does in four.
+Everything here except gamma and solarisation is affine in RGB, so one 3 x 4 matrix and one pass over the pixels does
+what torchvision does in four.
 """
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
 
-from surgdino.crops.transform import FrameTransform, signed
+from surgdino.crops.transform import FrameTransform, number_in, signed
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _GREY = np.tile(_LUMA, (3, 1))
-_IDENTITY = np.eye(3, dtype=np.float32)
-# Rotation of the chroma plane of YIQ by angle a, in RGB: _GREY + cos(a) (1 - _GREY) + sin(a) _TWIST.
+_CHROMA = np.eye(3, dtype=np.float32) - _GREY
+# Rotation of the chroma plane of YIQ by angle a, in RGB: _GREY + cos(a) _CHROMA + sin(a) _TWIST.
 _TWIST = np.array([[0.168, 0.330, -0.497], [-0.328, 0.035, 0.292], [1.250, -1.050, -0.203]], np.float32)
 
 
@@ -32,7 +34,7 @@ class TowerDrift(FrameTransform):
     shows = "Tower colour and white-balance drift"
 
     def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
-        """At full strength: temperature +-16 % (red against blue), tint 7 %, saturation 35 %, contrast 22 %, gamma 25 %."""
+        """At full strength: temperature 16 % (red to blue), tint 7 %, saturation 35 %, contrast 22 %, gamma 25 %."""
         temperature = 0.16 * strength * (0.6 + 0.4 * rng.random()) * (1 if rng.random() < 0.5 else -1)
         tint = 0.07 * strength * signed(rng)
         exposure = 1 + 0.18 * strength * signed(rng)
@@ -41,12 +43,14 @@ class TowerDrift(FrameTransform):
         contrast = 1 + 0.22 * strength * signed(rng)
         return {
             "matrix": affine(contrast * matrix * np.array(gains, np.float32), 96 * (1 - contrast)),
-            "gamma": round(64 * 1.25 ** (strength * signed(rng))),
+            # Towers differ in gamma, but the look-up costs as much as all the rest: every other draw has one.
+            "gamma": round(64 * 1.25 ** (strength * signed(rng))) if rng.random() < 0.5 else 64,
         }
 
     def apply(self, img: np.ndarray, matrix: np.ndarray, gamma: int, **_: Any) -> np.ndarray:
-        """One matrix, one look-up."""
-        return cv2.LUT(cv2.transform(img, matrix), _gamma(gamma))
+        """One matrix, and a look-up where gamma differs."""
+        drifted = cv2.transform(img, matrix)
+        return drifted if gamma == 64 else cv2.LUT(drifted, _gamma(gamma))
 
 
 class ColourJitter(FrameTransform):
@@ -64,18 +68,23 @@ class ColourJitter(FrameTransform):
         contrast: float = 0.4,
         saturation: float = 0.2,
         hue: float = 0.1,
-        strength: tuple[float, float] = (1.0, 1.0),
+        strength: Sequence[float] = (1.0, 1.0),
         p: float = 0.8,
     ) -> None:
+        """Half-widths of the ranges about 1 (hue: about 0, in turns)."""
         super().__init__(strength, p)
-        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
+        key = f"augment.transforms.{self.name}"
+        self.brightness = number_in(brightness, f"{key}.brightness", 0, 1)
+        self.contrast = number_in(contrast, f"{key}.contrast", 0, 1)
+        self.saturation = number_in(saturation, f"{key}.saturation", 0, 1)
+        self.hue = number_in(hue, f"{key}.hue", 0, 0.5)
 
     def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
         """Each factor uniform in its range, scaled by strength."""
         brightness, contrast, saturation = (
             1 + strength * width * signed(rng) for width in (self.brightness, self.contrast, self.saturation)
         )
-        angle = 2 * np.pi * strength * self.hue * signed(rng)
+        angle = 2 * math.pi * strength * self.hue * signed(rng)
         return {
             "matrix": brightness * hue_and_saturation(angle, saturation),
             "contrast": contrast,
@@ -119,8 +128,7 @@ class Solarise(FrameTransform):
 
 def hue_and_saturation(angle: float, saturation: float) -> np.ndarray:
     """float32 [3, 3]: turn chroma by `angle` radians and scale it, luma kept (the linear form of an HSV adjustment)."""
-    chroma = np.float32(np.cos(angle)) * (_IDENTITY - _GREY) + np.float32(np.sin(angle)) * _TWIST
-    return _GREY + np.float32(saturation) * chroma
+    return _GREY + (saturation * math.cos(angle)) * _CHROMA + (saturation * math.sin(angle)) * _TWIST
 
 
 def affine(matrix: np.ndarray, offset: float) -> np.ndarray:

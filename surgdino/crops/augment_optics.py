@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from functools import lru_cache
 from typing import Any
@@ -17,7 +18,7 @@ _LEVELS = np.arange(256, dtype=np.float32) / 255.0
 
 
 class LowLight(FrameTransform):
-    """Too little light: darker, shadows crushed, a little redder and less saturated, and the sensor's gain shows as grain."""
+    """Too little light: darker, shadows crushed, a little redder and paler, and the sensor's gain shows as grain."""
 
     name = "low_light"
     shows = "Low light"
@@ -56,7 +57,7 @@ class Vignette(FrameTransform):
         height, width = img.shape[:2]
         left, top = (round((1 - c) * _FALL_SIZE * 0.5) for c in centre)
         half = _FALL_SIZE // 2
-        window = np.ascontiguousarray(_cos_fourth()[top : top + half, left : left + half])
+        window = _cos_fourth()[top : top + half, left : left + half]
         light = cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR)
         kept = np.rint(255 * (1 - fall * (1 - _LEVELS))).astype(np.uint8)
         return cv2.multiply(img, cv2.cvtColor(cv2.LUT(light, kept), cv2.COLOR_GRAY2RGB), scale=1 / 255)
@@ -116,27 +117,36 @@ class Defocus(FrameTransform):
         return {"sigma": low + (high - low) * strength}
 
     def apply(self, img: np.ndarray, sigma: float, **_: Any) -> np.ndarray:
-        """The kernel reaches two sigma and no further than DINOv2's nine pixels."""
+        """Two passes with a float kernel: measured at half the time of cv2.GaussianBlur on three channels of uint8."""
         if sigma < 0.3:
             return img  # the kernel would be a delta in 8 bits
-        reach = 2 * min(4, int(np.ceil(2 * sigma))) + 1
-        return cv2.GaussianBlur(img, (reach, reach), sigma)
+        kernel = _gaussian(round(sigma * 32))
+        return cv2.sepFilter2D(img, -1, kernel, kernel)
 
 
 class MotionBlur(FrameTransform):
-    """The camera was swept while the shutter was open: a blur along a line."""
+    """The camera was swept while the shutter was open: an even blur along a line."""
 
     name = "motion_blur"
     shows = "Motion blur"
+    _HALVINGS = 4
 
     def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
         """Up to seven per cent of the crop's side, in any direction."""
-        return {"length": 0.015 + 0.055 * strength, "angle": rng.randrange(16)}
+        return {"length": 0.01 + 0.06 * strength, "angle": math.pi * rng.random()}
 
-    def apply(self, img: np.ndarray, length: float, angle: int, **_: Any) -> np.ndarray:
-        """Convolve with a line of odd length."""
-        pixels = max(3, round(length * max(img.shape[:2]))) | 1
-        return cv2.filter2D(img, -1, _line(pixels, angle), borderType=cv2.BORDER_REFLECT)
+    def apply(self, img: np.ndarray, length: float, angle: float, **_: Any) -> np.ndarray:
+        """Average the image with its shifted self, by half the length, a quarter, ...: 16 samples in four passes."""
+        height, width = img.shape[:2]
+        reach = max(2.0, length * max(height, width))
+        margin = math.ceil(reach / 2) + self._HALVINGS
+        blurred = cv2.copyMakeBorder(img, margin, margin, margin, margin, cv2.BORDER_REFLECT)
+        for k in range(1, self._HALVINGS + 1):
+            blurred = _average_shifted(
+                blurred, round(reach / 2**k * math.cos(angle)), round(reach / 2**k * math.sin(angle))
+            )
+        top, left = (blurred.shape[0] - height) // 2, (blurred.shape[1] - width) // 2
+        return blurred[top : top + height, left : left + width]
 
 
 _FALL_SIZE = 512
@@ -150,12 +160,23 @@ def _cos_fourth() -> np.ndarray:
     return np.rint(255 / (1 + squared) ** 2).astype(np.uint8)
 
 
-@lru_cache(maxsize=256)
-def _line(pixels: int, angle: int) -> np.ndarray:
-    kernel = np.zeros((pixels, pixels), np.float32)
-    middle = (pixels - 1) / 2
-    direction = np.pi * angle / 16
-    dx, dy = middle * np.cos(direction), middle * np.sin(direction)
-    ends = [(round(middle + s * dx), round(middle + s * dy)) for s in (-1, 1)]
-    cv2.line(kernel, ends[0], ends[1], 1.0, 1)
-    return kernel / kernel.sum()
+@lru_cache(maxsize=128)
+def _gaussian(thirty_seconds: int) -> np.ndarray:
+    """The kernel reaches two sigma and no further than DINOv2's nine pixels."""
+    sigma = thirty_seconds / 32
+    return cv2.getGaussianKernel(2 * min(4, math.ceil(2 * sigma)) + 1, sigma, cv2.CV_32F)
+
+
+def _average_shifted(image: np.ndarray, dx: int, dy: int) -> np.ndarray:
+    """Mean of the image and itself shifted by (dx, dy), where the two overlap."""
+    if dx == 0 and dy == 0:
+        return image
+    height, width = image.shape[0] - abs(dy), image.shape[1] - abs(dx)
+    y, x, shifted_y, shifted_x = max(0, -dy), max(0, -dx), max(0, dy), max(0, dx)
+    return cv2.addWeighted(
+        image[y : y + height, x : x + width],
+        0.5,
+        image[shifted_y : shifted_y + height, shifted_x : shifted_x + width],
+        0.5,
+        0,
+    )

@@ -62,7 +62,7 @@ class Blood(FrameTransform):
 
 
 class Highlights(FrameTransform):
-    """Specular reflections of the light source on wet tissue: small, white, sharp-edged flecks, in clusters where it is lit."""
+    """Specular reflections of the light source on wet tissue: small, white, sharp-edged flecks in clusters."""
 
     name = "highlights"
     shows = "Specular highlights"
@@ -108,13 +108,11 @@ class Smoke(FrameTransform):
     shows = "Surgical smoke"
 
     def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
-        """Transmission falls to a fifth in the plumes at full strength."""
-        grey = 125 + 65 * rng.random()
-        warm = 8 * rng.random()
+        """Transmission falls to a third in the plumes at full strength."""
         return {
             "haze": 0.3 * strength,
             "plume": 0.2 + 0.4 * strength,
-            "airlight": (grey + warm, grey, grey + 6 - warm),
+            "airlight": 125 + 65 * rng.random(),
             "zoom": 0.08 + 0.17 * rng.random(),
             "rng": rng,
         }
@@ -124,15 +122,16 @@ class Smoke(FrameTransform):
         img: np.ndarray,
         haze: float,
         plume: float,
-        airlight: tuple[float, float, float],
+        airlight: float,
         zoom: float,
         rng: random.Random,
         **_: Any,
     ) -> np.ndarray:
         """One look-up for the transmission, one for the airlight, a product and a sum."""
         height, width = img.shape[:2]
-        field = cv2.cvtColor(turbulence.cut(turbulence.fields(), height, width, zoom, rng), cv2.COLOR_GRAY2RGB)
-        veil = np.minimum(haze + plume * _LEVELS**1.3, 0.92)
-        through = np.rint(255 * (1 - veil)).astype(np.uint8)
-        lit = np.rint(veil[:, None] * np.array(airlight)).astype(np.uint8)[None]
-        return cv2.add(cv2.multiply(img, cv2.LUT(field, through), scale=1 / 255), cv2.LUT(field, lit))
+        field = turbulence.cut(turbulence.fields(), height, width, zoom, rng)
+        veil = haze + plume * _LEVELS**1.3
+        through = cv2.LUT(field, np.rint(255 * (1 - veil)).astype(np.uint8))
+        lit = cv2.LUT(field, np.rint(airlight * veil).astype(np.uint8))
+        kept = cv2.multiply(img, cv2.cvtColor(through, cv2.COLOR_GRAY2RGB), scale=1 / 255)
+        return cv2.add(kept, cv2.cvtColor(lit, cv2.COLOR_GRAY2RGB))

@@ -38,15 +38,16 @@ def sample_masks(
         bool [count_views, h * w], True where the patch is masked; all False in the views that get none.
     """
     ratios = mask_ratios(count_views, rng, probability=probability, ratio=ratio)
-    return np.stack(
-        [block_mask(grid, share, rng, aspect=aspect, min_patches=min_patches).ravel() for share in ratios]
-    ).reshape(count_views, grid[0] * grid[1])
+    masks = np.zeros((count_views, grid[0] * grid[1]), dtype=bool)
+    for row, share in zip(masks, ratios, strict=True):
+        row[:] = block_mask(grid, share, rng, aspect=aspect, min_patches=min_patches).ravel()
+    return masks
 
 
 def mask_ratios(
     count_views: int, rng: random.Random, *, probability: float = 0.5, ratio: tuple[float, float] = (0.1, 0.5)
 ) -> list[float]:
-    """The share to mask in each view: `probability` of the views get one each from equal strata of `ratio`, the others 0."""
+    """The share to mask in each view: `probability` of the views draw from equal strata of `ratio`, the rest get 0."""
     masked = int(count_views * probability + 0.5)
     step = (ratio[1] - ratio[0]) / max(masked, 1)
     shares = [ratio[0] + step * (stratum + rng.random()) for stratum in range(masked)]
@@ -75,7 +76,7 @@ def block_mask(
 
 
 def _add_block(mask: np.ndarray, room: int, rng: random.Random, aspect: tuple[float, float], min_patches: int) -> int:
-    """Cover one more block that adds between 1 and `room` patches; return how many it added, 0 if ten draws all failed."""
+    """Cover one more block that adds 1 to `room` patches; return how many it added, 0 where ten draws all failed."""
     height, width = mask.shape
     narrow, wide = math.log(aspect[0]), math.log(aspect[1])
     for _ in range(_TRIES):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from surgdino.crops.augment import Augment, build_augment
+from surgdino.crops.augment import VIEWS, Augment, View, build_augment
 from surgdino.crops.region import Box, sample_box
 from surgdino.errors import SurgdinoError
 
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from surgdino.frames.content import Content
 
 GLOBAL_VIEWS = 2
-# OpenCV's linear resize takes four source pixels whatever the factor; beyond this one it aliases, and area is worth its price.
+# OpenCV's linear resize reads four source pixels whatever the factor; beyond this one area is worth its price.
 _AREA_BEYOND = 2.0
 
 
 @dataclass(frozen=True)
 class CropSettings:
-    """The `crops` section of the configuration, key for key; sizes in pixels, scales as shares of what fits in the disc."""
+    """The `crops` section of the configuration, key for key.
+
+    Sizes are in pixels; scales are areas as shares of the largest box of the same aspect that fits in the disc.
+    """
 
     global_size: int = 224
     local_size: int = 96
@@ -54,9 +57,8 @@ class MultiCrop:
 
     def __init__(self, settings: CropSettings, augment_cfg: Mapping[str, Any]) -> None:
         self.settings = settings
-        self.augments: dict[str, Augment] = {
-            view: build_augment(augment_cfg, view) for view in ("global_1", "global_2", "local")
-        }
+        self.augments: dict[View, Augment] = {view: build_augment(augment_cfg, view) for view in VIEWS}
+        self.order: tuple[View, ...] = ("global_1", "global_2", *["local"] * settings.local_count)
 
     def __call__(self, image: np.ndarray, content: Content, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Views of one frame.
@@ -79,14 +81,17 @@ class MultiCrop:
         self, image: np.ndarray, content: Content, seed: int, global_crops: np.ndarray, local_crops: np.ndarray
     ) -> None:
         """As calling it, but into arrays that are already there (a batch's)."""
-        rng = random.Random(seed)
-        s = self.settings
-        for view, out in enumerate(global_crops):
-            box = self.box(image, content, s.global_scale, rng)
-            to_planes(self.augments[f"global_{view + 1}"](cut(image, box, s.global_size), rng), out)
-        for out in local_crops:
-            box = self.box(image, content, s.local_scale, rng)
-            to_planes(self.augments["local"](cut(image, box, s.local_size), rng), out)
+        outputs = (*global_crops, *local_crops)
+        for out, (_, _, crop) in zip(outputs, self.views(image, content, seed), strict=True):
+            to_planes(crop, out)
+
+    def views(self, image: np.ndarray, content: Content, seed: int) -> Iterator[tuple[View, Box, np.ndarray]]:
+        """Each view in turn: its kind, its box in the frame, and its augmented crop as uint8 [S, S, 3]."""
+        s, rng = self.settings, random.Random(seed)
+        for view in self.order:
+            scale, size = (s.local_scale, s.local_size) if view == "local" else (s.global_scale, s.global_size)
+            box = self.box(image, content, scale, rng)
+            yield view, box, self.augments[view](cut(image, box, size), rng)
 
     def box(self, image: np.ndarray, content: Content, scale: tuple[float, float], rng: random.Random) -> Box:
         """Where the next crop lies."""

@@ -1,7 +1,7 @@
 """Where a crop may lie: boxes whose four corners stay inside the endoscope's picture.
 
-`scale` counts in shares of the largest box of the same aspect that fits, so every scale can be had and nothing is drawn in
-vain: an ordinary random crop of a Cholec80 frame is about a third black border.
+`scale` counts in shares of the largest box of the same aspect that fits, so every scale can be had and nothing is drawn
+in vain: an ordinary random crop of a Cholec80 frame is about a third black border.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def sample_box(
 def _sample_centre(
     content: Content, bounds: tuple[float, float, float, float], box_width: float, box_height: float, rng: random.Random
 ) -> tuple[float, float]:
-    """Uniform over the places where the box fits (bounded tries; the last one is pulled to the middle until it fits)."""
+    """Uniform over the places where the box fits (bounded tries; the last is pulled to the middle until it fits)."""
     x0, y0, x1, y1 = bounds
     left, right = x0 + box_width / 2, x1 - box_width / 2
     top, bottom = y0 + box_height / 2, y1 - box_height / 2

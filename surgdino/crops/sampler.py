@@ -21,8 +21,8 @@ def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
 def order(length: int, position: int, batch_size: int, seed: int) -> list[int]:
     """Frame indices at the global sample positions `position` ... `position + batch_size - 1`.
 
-    Each run of `length` positions is one epoch, a permutation of all frames; a batch may span two epochs, so no frame is
-    ever left out.
+    Each run of `length` positions is one epoch, a permutation of all frames; a batch may span two epochs, so no frame
+    is ever left out.
     """
     indices = []
     for place in range(position, position + batch_size):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,6 @@ import numpy as np
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 from albumentations import ImageOnlyTransform
-from albumentations.core.transforms_interface import NoOp  # noqa: F401  (fails early where the release is another)
 
 from surgdino.errors import SurgdinoError
 
@@ -38,12 +37,8 @@ class FrameTransform(ImageOnlyTransform):
     shows: ClassVar[str] = ""
 
     def __init__(self, strength: Sequence[float] = (0.0, 1.0), p: float = 0.5) -> None:
-        super().__init__(p=p)
-        self.strength = _range(self.name, "strength", strength)
-        if not 0 <= p <= 1:
-            raise SurgdinoError(
-                "not a probability", file=f"augment.transforms.{self.name}.p", expected="a number from 0 to 1", found=p
-            )
+        super().__init__(p=number_in(p, f"augment.transforms.{self.name}.p", 0, 1))
+        self.strength = _range(strength, f"augment.transforms.{self.name}.strength")
 
     @abstractmethod
     def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
@@ -63,16 +58,23 @@ class FrameTransform(ImageOnlyTransform):
         return self.draw(self.py_random, self.py_random.uniform(*self.strength))
 
 
-def _range(name: str, key: str, value: Sequence[float]) -> tuple[float, float]:
-    try:
-        low, high = (float(v) for v in value)
-    except (TypeError, ValueError):
-        low, high = 1.0, 0.0
-    if not 0 <= low <= high <= 1:
-        raise SurgdinoError(
-            "not a range", file=f"augment.transforms.{name}.{key}", expected="[low, high] within 0 and 1", found=value
-        )
-    return low, high
+def number_in(value: Any, key: str, low: float, high: float) -> float:
+    """`value` where it is a number from `low` to `high`.
+
+    Raises:
+        SurgdinoError: it is not; `key` says which setting.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise SurgdinoError("unusable setting", place=key, expected=f"a number from {low} to {high}", found=repr(value))
+    return float(value)
+
+
+def _range(value: Any, key: str) -> tuple[float, float]:
+    if isinstance(value, Sequence) and len(value) == 2:
+        low, high = (number_in(v, key, 0, 1) for v in value)
+        if low <= high:
+            return low, high
+    raise SurgdinoError("unusable setting", place=key, expected="[low, high] within 0 and 1", found=repr(value))
 
 
 def signed(rng: random.Random) -> float:

@@ -1,7 +1,7 @@
 """Fields of fractal noise that smoke, blood, fog and highlights are shaped from.
 
-They are computed once a process and cut at random places and zooms: a fresh field for each crop would cost more than the
-rest of the augmentation together.
+They are computed once a process and cut at random places and zooms: a fresh field for each crop would cost more than
+the rest of the augmentation together.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ _COUNT = 6
 
 @lru_cache(maxsize=1)
 def fields() -> np.ndarray:
-    """uint8 [6, 512, 512]: domain-warped fractal noise, each equalised so that value v is exceeded by 1 - v/255 of it."""
+    """uint8 [12, 512, 512]: domain-warped fractal noise, equalised: all grey levels are as frequent."""
     rng = np.random.default_rng(20240229)  # fixed: the fields are part of the augmentation's definition
-    return np.stack([_warped(rng) for _ in range(_COUNT)])
+    return _with_transposes([_warped(rng) for _ in range(_COUNT)])
 
 
 @lru_cache(maxsize=1)
 def flecks() -> np.ndarray:
-    """uint8 [6, 512, 512]: isolated fine ridges (band-passed noise, a few pixels across), equalised as `fields`."""
+    """uint8 [12, 512, 512]: isolated fine ridges (band-passed noise, a few pixels across), equalised as `fields`."""
     rng = np.random.default_rng(20240302)
     stack = []
     for _ in range(_COUNT):
         noise = rng.standard_normal((_SIZE, _SIZE), np.float32)
         stack.append(_equalised(cv2.GaussianBlur(noise, (0, 0), 2.0) - cv2.GaussianBlur(noise, (0, 0), 5.0)))
-    return np.stack(stack)
+    return _with_transposes(stack)
 
 
 @lru_cache(maxsize=1)
 def grain() -> np.ndarray:
-    """uint8 [512, 512, 3]: sensor noise of unit scale (standard deviation 32 about 128), half of it shared by the channels."""
+    """uint8 [512, 512, 3]: sensor noise, standard deviation 32 about 128, half of its power shared by the channels."""
     rng = np.random.default_rng(20240301)
     shared = rng.standard_normal((_SIZE, _SIZE, 1), np.float32)
     own = rng.standard_normal((_SIZE, _SIZE, 3), np.float32)
@@ -54,13 +54,11 @@ def cut(
         zoom: share of the field's side that the window spans; small is coarse.
         stretch: how many times longer the structures are along one axis, horizontal or vertical at random.
     """
-    field = bank[rng.randrange(_COUNT)]
-    if rng.random() < 0.5:
-        field = field.T
+    field = bank[rng.randrange(len(bank))]
     spans = [max(4, min(_SIZE, round(_SIZE * zoom * length))) for length in _stretched(height, width, stretch, rng)]
     top, left = rng.randrange(_SIZE - spans[0] + 1), rng.randrange(_SIZE - spans[1] + 1)
     window = field[top : top + spans[0], left : left + spans[1]]
-    return cv2.resize(np.ascontiguousarray(window), (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def exceeded_by(field: np.ndarray, share: float) -> int:
@@ -93,9 +91,13 @@ def _warped(rng: np.random.Generator) -> np.ndarray:
     return _equalised(warped)
 
 
+def _with_transposes(stack: list[np.ndarray]) -> np.ndarray:
+    return np.stack([*stack, *(field.T for field in stack)])
+
+
 def _equalised(field: np.ndarray) -> np.ndarray:
-    ranks = field.ravel().argsort(kind="stable").argsort(kind="stable").reshape(field.shape)
-    return (ranks * (255.0 / (ranks.size - 1))).astype(np.uint8)
+    edges = np.quantile(field[::2, ::2], np.arange(1, 256) / 256)
+    return np.searchsorted(edges, field).astype(np.uint8)
 
 
 def _fractal(rng: np.random.Generator, start: int, octaves: int = 6, gain: float = 0.55) -> np.ndarray:

@@ -1,0 +1,214 @@
+"""The same seed gives the same batches: for any number of workers, of processes, and after a resume."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from surgdino.crops.augment import augment_settings
+from surgdino.crops.loader import Batch, make_loader
+from surgdino.crops.multicrop import CropSettings, MultiCrop
+from surgdino.crops.sampler import FrameSampler, order
+from surgdino.errors import SurgdinoError
+from surgdino.frames.content import Content
+
+SMALL = CropSettings(global_size=32, local_size=16, local_count=3)
+
+
+@dataclass
+class FakeStore:
+    """What the loader needs of a frame store: its length, a frame, its content."""
+
+    length: int = 10
+    damaged: int | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def read(self, index: int) -> np.ndarray:
+        if index == self.damaged:
+            raise SurgdinoError(
+                "the shard is damaged", file="video07.zip", place=f"frame {index}", fix="rebuild the store"
+            )
+        image = np.random.default_rng(index).integers(60, 200, (64, 80, 3), dtype=np.uint8)
+        image[:, :, 0] |= 64
+        return image
+
+    def content(self, index: int) -> Content:
+        return Content.disc(40.0, 32.0, 36.0, 64, 80)
+
+
+def batches(workers: int = 0, rank: int = 0, world: int = 1, start_step: int = 0, **changes: object) -> list[Batch]:
+    words = {"batch_size": 4, "seed": 11, "steps": 5, "patch_size": 8, **changes}
+    store = words.pop("store", FakeStore())
+    return list(
+        make_loader(
+            store,
+            SMALL,
+            augment_settings("surgical"),
+            workers=workers,
+            rank=rank,
+            world=world,
+            start_step=start_step,
+            **words,
+        )
+    )
+
+
+def assert_equal(one: Batch, other: Batch) -> None:
+    assert one.step == other.step
+    for name in ("index", "masks", "global_crops", "local_crops"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name
+
+
+@pytest.fixture(scope="module")
+def in_process() -> list[Batch]:
+    return batches(workers=0)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [2, 4])
+def test_bit_for_bit_the_same_for_any_number_of_workers(workers: int, in_process: list[Batch]) -> None:
+    parallel = batches(workers=workers)
+    assert len(parallel) == len(in_process) == 5
+    for one, other in zip(in_process, parallel, strict=True):
+        assert_equal(one, other)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_the_processes_shares_make_up_the_same_step(world: int, in_process: list[Batch]) -> None:
+    shares = [batches(rank=rank, world=world) for rank in range(world)]
+    for step, whole in enumerate(in_process):
+        for name in ("global_crops", "local_crops", "masks"):
+            parts = [getattr(share[step], name) for share in shares]
+            views = len(getattr(whole, name)) // 4
+            joined = torch.cat([part.unflatten(0, (views, -1)) for part in parts], dim=1).flatten(0, 1)
+            assert torch.equal(joined, getattr(whole, name)), name
+        assert torch.equal(torch.cat([share[step].index for share in shares]), whole.index)
+
+
+def test_resuming_goes_on_where_it_stopped(in_process: list[Batch]) -> None:
+    resumed = batches(start_step=3)
+    assert [batch.step for batch in resumed] == [3, 4]
+    for one, other in zip(in_process[3:], resumed, strict=True):
+        assert_equal(one, other)
+
+
+def test_a_finished_run_asks_for_nothing() -> None:
+    assert batches(start_step=5) == []
+
+
+def test_shapes_types_and_view_major_order(in_process: list[Batch]) -> None:
+    batch = in_process[0]
+    assert batch.global_crops.shape == (8, 3, 32, 32)
+    assert batch.local_crops.shape == (12, 3, 16, 16)
+    assert batch.global_crops.dtype == batch.local_crops.dtype == torch.uint8
+    assert batch.masks.shape == (8, 16)
+    assert batch.masks.dtype == torch.bool
+    assert batch.index.dtype == torch.int64
+    assert batch.masks.any(dim=1).sum() <= 4  # half of the views; a 4 x 4 grid has no room for the smallest shares
+
+
+def test_another_seed_gives_other_crops(in_process: list[Batch]) -> None:
+    other = batches(seed=12)
+    assert not torch.equal(in_process[0].global_crops, other[0].global_crops)
+    assert [b.index.tolist() for b in in_process] != [b.index.tolist() for b in other]
+
+
+def test_the_same_frame_is_cut_differently_each_time_it_comes() -> None:
+    one = batches(store=FakeStore(1), batch_size=2, steps=1)[0]
+    assert one.index.tolist() == [0, 0]
+    assert not torch.equal(one.global_crops[0], one.global_crops[1])
+
+
+def test_each_epoch_shows_every_frame_once_also_across_batches() -> None:
+    shown = [i for plan in FrameSampler(10, 4, seed=3, start_step=0, steps=25) for i in plan.indices]
+    for epoch in range(10):
+        assert sorted(shown[10 * epoch : 10 * epoch + 10]) == list(range(10))
+    assert shown[:10] != shown[10:20]
+    assert Counter(shown) == dict.fromkeys(range(10), 10)
+
+
+def test_order_is_a_pure_function_of_seed_and_position() -> None:
+    assert order(7, 5, 12, seed=1) == [order(7, place, 1, seed=1)[0] for place in range(5, 17)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_frame_is_one_clear_error_from_any_process(workers: int) -> None:
+    with pytest.raises(SurgdinoError, match=r"^video07\.zip, frame 4: the shard is damaged\. Rebuild the store\.$"):
+        batches(workers=workers, store=FakeStore(10, damaged=4))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"patch_size": 5}, "crops.global_size"),
+        ({"batch_size": 3, "world": 2}, "a multiple of the 2 processes"),
+        ({"batch_size": 0}, "train.batch_size"),
+        ({"store": FakeStore(0)}, "no usable frame"),
+    ],
+)
+def test_what_cannot_work_is_said_before_the_first_batch(change: dict, says: str) -> None:
+    with pytest.raises(SurgdinoError, match=says):
+        batches(**change)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"global_size": 0},
+        {"local_count": -1},
+        {"global_scale": (0.9, 0.1)},
+        {"local_scale": (0.0, 0.4)},
+        {"ratio": (0.0, 1.0)},
+    ],
+)
+def test_unusable_crop_settings_are_named(wrong: dict) -> None:
+    with pytest.raises(SurgdinoError, match=rf"crops\.{next(iter(wrong))}"):
+        CropSettings(**wrong)
+
+
+def test_no_local_crops_is_allowed() -> None:
+    multicrop = MultiCrop(CropSettings(global_size=32, local_count=0), augment_settings("none"))
+    store = FakeStore()
+    global_crops, local_crops = multicrop(store.read(0), store.content(0), 0)
+    assert global_crops.shape == (2, 3, 32, 32)
+    assert local_crops.shape == (0, 3, 96, 96)
+
+
+def test_crops_without_augmentation_are_the_resized_box() -> None:
+    store = FakeStore()
+    image, content = store.read(0), Content.full(64, 80)
+    whole = CropSettings(global_size=64, local_count=0, global_scale=(1.0, 1.0), ratio=(1.25, 1.25))
+    global_crops, _ = MultiCrop(whole, {"transforms": {}})(image, content, 0)
+    ramp = np.tile(np.arange(80, dtype=np.uint8)[None, :, None] * 3, (64, 1, 3))
+    ramped, _ = MultiCrop(whole, {"transforms": {}})(ramp, content, 0)
+    assert np.array_equal(global_crops[0], global_crops[1])
+    assert (np.diff(ramped[0, 0, 0].astype(int)) >= 0).all()  # not mirrored, not transposed
+    assert np.ptp(ramped[0, 0, :, 10]) == 0
+
+
+def test_a_crop_far_larger_than_its_target_is_not_aliased() -> None:
+    stripes = np.zeros((512, 512, 3), np.uint8)
+    stripes[:, ::2] = 255
+    settings = CropSettings(global_size=32, local_count=0, global_scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    crops, _ = MultiCrop(settings, {"transforms": {}})(stripes, Content.full(512, 512), 0)
+    assert abs(int(crops.max()) - int(crops.min())) < 8
+
+
+def test_the_real_store_feeds_the_loader(tmp_path: Path, synthetic_cholec80: Path) -> None:
+    from surgdino.datasets.card import load_card
+    from surgdino.datasets.open import open_dataset
+    from surgdino.frames.store import StoreSettings, build_store
+
+    manifest = open_dataset(load_card("cholec80"), synthetic_cholec80)
+    store = build_store(manifest, tmp_path / "store", StoreSettings(short_side=64), workers=1, progress=False)
+    one, other = (batches(workers=workers, store=store, steps=2) for workers in (0, 2))
+    for a, b in zip(one, other, strict=True):
+        assert_equal(a, b)
+    assert one[0].global_crops.float().mean() > 20
