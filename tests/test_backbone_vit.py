@@ -12,6 +12,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
+from surgdino.backbone.catalogue import catalogue
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.errors import SurgdinoError
@@ -30,22 +31,26 @@ def toy(**changes) -> Backbone:
     return build_backbone({**settings("vit_toy"), **changes}).eval()
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_discovered_model_builds_as_its_file_says(name: str) -> None:
-    described = settings(name)
+@pytest.fixture(scope="module", params=MODELS)
+def discovered(request: pytest.FixtureRequest) -> tuple[dict, Backbone]:
+    """Each model file and the backbone that it describes, without memory for its parameters."""
+    described = settings(request.param)
     with torch.device("meta"):
-        backbone = build_backbone(described)
-    assert described["name"] == name
+        return described, build_backbone(described)
+
+
+def test_every_discovered_model_builds_as_its_file_says(discovered) -> None:
+    described, backbone = discovered
+    file = share("configs") / "model" / f"{described['name']}.yaml"
+    assert file.read_text().startswith("# ")
     assert backbone.patch_size == described["patch_size"]
     assert set(described) == set(settings("vit_toy")), "the same keys in every model file"
     assert len(described["mean"]) == len(described["std"]) == 3
-    assert (share("configs") / "model" / f"{name}.yaml").read_text().startswith("# ")
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_discovered_model_takes_two_crop_sizes_and_masks(name: str) -> None:
+def test_every_discovered_model_takes_two_crop_sizes_and_masks(discovered) -> None:
+    _, backbone = discovered
     with torch.device("meta"):
-        backbone = build_backbone(settings(name))
         patch = backbone.patch_size
         globals_, locals_ = backbone.forward_crops(
             [
@@ -58,13 +63,18 @@ def test_every_discovered_model_takes_two_crop_sizes_and_masks(name: str) -> Non
     assert locals_.patches.shape == (6, 6, backbone.embed_dim)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_state_dict_is_that_of_the_plain_timm_model(name: str) -> None:
-    described = settings(name)
+def test_state_dict_is_that_of_the_plain_timm_model(discovered) -> None:
+    described, backbone = discovered
     with torch.device("meta"):
-        own = build_backbone(described).vit.state_dict()
         plain = timm.create_model(described["timm"], num_classes=0, **described["timm_kwargs"]).state_dict()
-    assert {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in plain.items()}
+    assert {k: v.shape for k, v in backbone.vit.state_dict().items()} == {k: v.shape for k, v in plain.items()}
+
+
+def test_known_weights_are_as_large_as_the_model_they_fit(discovered) -> None:
+    described, backbone = discovered
+    own = sum(p.numel() for p in backbone.vit.parameters()) * 4 / 1e6
+    for entry in (e for e in catalogue() if e.model == described["name"]):
+        assert own * 0.99 < entry.megabytes < own * 1.01 + 4.5, f"{entry.name}: only a classifier may come on top"
 
 
 @pytest.mark.parametrize(

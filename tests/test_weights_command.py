@@ -14,7 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import yaml
 
 from surgdino.backbone.catalogue import Entry, catalogue
 from surgdino.errors import SurgdinoError
@@ -96,19 +95,6 @@ def test_every_entry_is_complete_and_fits_a_model_that_we_have(entry: Entry) -> 
 
 def test_the_families_that_users_ask_for_are_there() -> None:
     assert {e.family for e in catalogue()} == {"AugReg", "DINO", "DINOv2", "DINOv2 + registers", "DINOv3", "SimDINOv2"}
-
-
-def test_sizes_are_those_of_the_architectures() -> None:
-    import torch
-
-    from surgdino.backbone.vit import build_backbone
-
-    for model in {e.model for e in catalogue()}:
-        with torch.device("meta"):
-            vit = build_backbone(yaml.safe_load((MODELS / f"{model}.yaml").read_text())).vit
-        own = sum(p.numel() for p in vit.parameters()) * 4 / 1e6
-        for entry in (e for e in catalogue() if e.model == model):
-            assert own * 0.99 < entry.megabytes < own * 1.01 + 4.5, f"{entry.name}: a classifier may come on top"
 
 
 def test_list_names_everything_and_needs_no_torch() -> None:

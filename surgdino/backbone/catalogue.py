@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -49,13 +50,9 @@ class Entry:
 def catalogue() -> tuple[Entry, ...]:
     """All entries in the order of the file."""
     document = yaml.safe_load((share("configs") / "weights.yaml").read_text(encoding="utf-8"))
-    families = document["families"]
-    entries = []
-    for name, row in document["weights"].items():
-        merged = {**families[row["family"]], **row, "name": name}
-        merged["family"] = merged.pop("title")
-        entries.append(Entry(**{k: tuple(v) if k in ("mean", "std") else v for k, v in merged.items()}))
-    return tuple(entries)
+    return tuple(
+        _entry(name, {**document["families"][row["family"]], **row}) for name, row in document["weights"].items()
+    )
 
 
 def entry(name: str) -> Entry:
@@ -76,3 +73,8 @@ def entry_of_file(path: Path) -> Entry | None:
         if path.name == known.file and known.bytes in (None, path.stat().st_size):
             return known
     return None
+
+
+def _entry(name: str, facts: dict[str, Any]) -> Entry:
+    facts["family"] = facts.pop("title")
+    return Entry(**{**facts, "name": name, "mean": tuple(facts["mean"]), "std": tuple(facts["std"])})

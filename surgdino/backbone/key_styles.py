@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from surgdino.errors import SurgdinoError
@@ -54,7 +56,7 @@ class Conversion:
     mask_token: Tensor | None = None
 
 
-def to_timm_names(payload: Mapping, file: object = None) -> Conversion:
+def to_timm_names(payload: Mapping, file: Path | None = None) -> Conversion:
     """The backbone in `payload` under timm's parameter names.
 
     Raises:
@@ -79,7 +81,7 @@ def to_timm_names(payload: Mapping, file: object = None) -> Conversion:
     return Conversion(kept, style, where, dropped=heads + outside, mask_token=mask_token)
 
 
-def fit_to_model(tensors: Mapping[str, Tensor], vit: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
+def fit_to_model(tensors: Mapping[str, Tensor], vit: Any) -> tuple[dict[str, Tensor], list[str]]:
     """Exact re-arrangements that a model's layout asks for, and the one inexact one: another position grid.
 
     Exact are: a class token's position folded into the class token where the model keeps positions for patches only
@@ -88,8 +90,8 @@ def fit_to_model(tensors: Mapping[str, Tensor], vit: nn.Module) -> tuple[dict[st
     Returns:
         The tensors, and a sentence per interpolation.
     """
-    tensors, remarks = dict(tensors), []
-    own = vit.state_dict()
+    tensors, own = dict(tensors), vit.state_dict()
+    remarks: list[str] = []
     for name in [n for n in tensors if n.endswith("attn.qkv.bias") and n not in own]:
         if not tensors[name].any():
             del tensors[name]
@@ -126,7 +128,7 @@ def _open_containers(payload: Mapping) -> tuple[Mapping, str]:
     return payload, ".".join(path)
 
 
-def _select_backbone(flat: Mapping, file: object) -> tuple[dict[str, Tensor], str, list[str]]:
+def _select_backbone(flat: Mapping, file: Path | None) -> tuple[dict[str, Tensor], str, list[str]]:
     """The tensors below the prefix that leads to a patch embedding, that prefix, and the names outside of it."""
     names = [str(name) for name, value in flat.items() if isinstance(value, Tensor)]
     prefixes = {

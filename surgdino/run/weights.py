@@ -91,7 +91,7 @@ def fetch(known: Entry, folder: Path, console: Console) -> Path:
         console.print(f"{target} is already there\nuse it with: {_how_to_use(known, target)}", soft_wrap=True)
         return target
     with console.status(f"connecting to {known.url}"):
-        response = _connect(known, target)
+        response = _connect(known.url, known, target)
     console.print(
         f"{known.url}: {known.megabytes} MB, licence {known.licence}; fetching it is the only thing that surgdino ever "
         "uses the network for",
@@ -118,8 +118,8 @@ def _names_and_folder(words: list[str]) -> tuple[list[str], Path]:
     return names, folder
 
 
-def _connect(known: Entry, target: Path) -> HTTPResponse:
-    request = urllib.request.Request(known.url, headers={"User-Agent": f"surgdino/{__version__}"})
+def _connect(url: str, known: Entry, target: Path) -> HTTPResponse:
+    request = urllib.request.Request(url, headers={"User-Agent": f"surgdino/{__version__}"})
     outcome: dict = {}
 
     def attempt() -> None:
