@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.rule import Rule
 
 from surgdino.errors import SurgdinoError, nearest
@@ -82,12 +82,13 @@ def _generate(console: Console, settings: DemoSettings, data: Path) -> None:
     if (data / "tool_annotations").is_dir() and len(list((data / "videos").glob("*.mp4"))) >= settings.videos:
         console.print(f"{data} is there already")
         return
-    columns = (TextColumn("encoding {task.total:.0f} frames of H.264"), BarColumn(), TextColumn("{task.completed:.0f}"), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
+    with Progress("encoding H.264", BarColumn(), MofNCompleteColumn(), "frames", TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("", total=None)
-        write_cholec80(
-            data, videos=settings.videos, seconds=settings.seconds, on_frame=lambda done, total: bar.update(task, completed=done, total=total)
-        )
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        write_cholec80(data, videos=settings.videos, seconds=settings.seconds, on_frame=advance)
     console.print(f"{settings.videos} operations of {settings.seconds} s in {data}")
 
 

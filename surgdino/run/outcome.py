@@ -49,7 +49,7 @@ def print_outcome(console: Console, result: TrainResult, picture: Path | None) -
         console.print(f"[yellow]![/yellow] {warning}")
     if result.skipped:
         console.print(f"[yellow]![/yellow] {result.skipped} steps were left out: their gradient was not finite")
-    console.print(_where(result, picture))
+    _print_where(console, result, picture)
 
 
 def _losses(result: TrainResult) -> Table:
@@ -75,11 +75,9 @@ def _probes(result: TrainResult) -> Table:
     return table
 
 
-def _where(result: TrainResult, picture: Path | None) -> Table:
-    table = Table.grid(padding=(0, 2))
+def _print_where(console: Console, result: TrainResult, picture: Path | None) -> None:
     rows = [("backbone", result.checkpoint / "backbone.safetensors"), ("model card", result.checkpoint / "model.json")]
     rows += [("metrics", result.metrics), ("curves", picture)]
     for label, path in rows:
-        if path is not None and Path(path).exists():
-            table.add_row(f"[bold]{label}[/bold]", str(path))
-    return table
+        if path is not None and Path(path).exists():  # never folded: people copy these
+            console.print(f"[bold]{label:<10}[/bold]  {path}", soft_wrap=True, highlight=False)
