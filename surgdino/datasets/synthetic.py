@@ -173,7 +173,7 @@ class _Operation:
 
     def _smoke(self, rng: np.random.Generator) -> np.ndarray:
         """Smoke rises while a hook or bipolar burns and clears within seconds: float [frames], 0 to 1."""
-        burning = self.tools[:, [TOOLS.index("Hook"), TOOLS.index("Bipolar")]].any(1)
+        burning = np.asarray(self.tools[:, [TOOLS.index("Hook"), TOOLS.index("Bipolar")]].any(axis=1))
         swing = np.asarray(np.sin(2 * np.pi * self.times / rng.uniform(3, 6) + rng.uniform(0, 6)))
         density = np.zeros(len(self.times))
         for index in range(1, len(density)):
