@@ -67,14 +67,14 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:
 def apply_gradients(optimizer: torch.optim.Optimizer, clip: float | None) -> Update:
     """Clip the global norm, step, and forget the gradients; a gradient that is not finite changes nothing.
 
-    The device itself decides to skip: the fused optimiser reads `found_inf` as it does from a gradient scaler.
+    Both happen inside the fused optimiser, on the device: it divides by `grad_scale` and skips where `found_inf` is 1,
+    as it does under a gradient scaler. Nothing waits, and the gradients are not read and written once more.
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     skipped = (~torch.isfinite(norm)).float()
-    if clip:
-        torch._foreach_mul_(gradients, (clip / (norm + 1e-6)).clamp(max=1.0))
     optimizer.found_inf = skipped
+    optimizer.grad_scale = (norm / clip).clamp(min=1.0) if clip else None
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return Update(norm, skipped)
