@@ -38,7 +38,7 @@ def test_a_sound_folder_passes_and_is_described(verify, root):
     assert "no errors, 1 warning" in text
     assert "4 x h264 240x160 25 fps" in text
     assert all(phase in text for phase in PHASES)
-    assert "train 3 3 3 0:00:36 3 3" in text, "videos, readable, operations, length, with phases, with tools"
+    assert "train 3 3 3 0:00:36 900 3 3" in text, "videos, readable, operations, length, frames, with labels"
     assert "labelled frames 900 300" in text
 
 
@@ -64,7 +64,7 @@ def test_videos_that_cannot_be_read_are_named(verify, root):
     for number in (1, 2, 3):
         assert f"videos/video{number:02d}.mp4" in text
     assert "3 errors" in text
-    assert "all 4 1 4 0:00:12 4 4" in text
+    assert "all 4 1 4 0:00:12 300 4 4" in text
 
 
 def test_labels_beyond_the_videos_end(verify, root):
@@ -110,6 +110,14 @@ def test_excluded_operations_are_left_out_and_a_mistyped_one_is_named(verify, ro
 def test_markup_in_names_is_shown_as_it_is(verify, root):
     (root / "videos" / "[bold]x[red].txt").write_text("x")
     assert "[bold]x[red].txt" in verify(root)[1]
+
+
+@pytest.mark.real
+def test_real_images_have_a_count_but_no_length(verify, real_data):
+    code, text = verify(real_data / "cholect50" / "videos", dataset="folder")
+    assert code == 0
+    assert "all 3 3 3 - 583" in text
+    assert "1 x images 774x434" in text
 
 
 @pytest.mark.real

@@ -71,15 +71,18 @@ def overview_table(manifest: Manifest, infos: Mapping[str, VideoInfo], parts: Ma
     """Videos, operations, length and labels, by part of the split."""
     table = _table("What is here")
     table.add_column("part" if set(parts) != {"all"} else "")
-    for name in ("videos", "readable", "operations", "length", *(f"with {task}" for task in manifest.labels)):
+    for name in ("videos", "readable", "operations", "length", "frames", *(f"with {task}" for task in manifest.labels)):
         table.add_column(name, justify="right")
     for part, ids in parts.items():
         videos = [video for video in manifest.videos if video.id in ids]
         readable = [infos[video.id] for video in videos if video.id in infos]
         labelled = [str(sum(video.id in labels.values for video in videos)) for labels in manifest.labels.values()]
         operations = len({video.operation for video in videos})
-        length = _clock(sum(info.duration for info in readable))
-        table.add_row(part, str(len(videos)), str(len(readable)), str(operations), length, *labelled)
+        # Images have no rate of their own, hence no length.
+        seconds = sum(info.duration for info in readable if info.codec != "images")
+        frames = f"{sum(info.frame_count for info in readable):,}"
+        length = _clock(seconds) if seconds else "-"
+        table.add_row(part, str(len(videos)), str(len(readable)), str(operations), length, frames, *labelled)
     table.caption = "  ".join(_formats(infos))
     table.caption_justify = "left"
     return table
@@ -126,7 +129,9 @@ def _parts(manifest: Manifest) -> dict[str, set[str]]:
 
 def _formats(infos: Mapping[str, VideoInfo]) -> list[str]:
     """`h264 854x480 25 fps`, the commonest first; several of them in one dataset are worth a look."""
-    kinds = Counter(f"{i.codec} {i.width}x{i.height} {i.fps:.4g} fps" for i in infos.values())
+    kinds = Counter(
+        f"{i.codec} {i.width}x{i.height}" + ("" if i.codec == "images" else f" {i.fps:.4g} fps") for i in infos.values()
+    )
     shown = [f"{count} x {kind}" for kind, count in kinds.most_common(4)]
     return shown + ([f"and {len(kinds) - 4} other formats"] if len(kinds) > 4 else [])
 
