@@ -24,18 +24,21 @@ def probe(path: Path) -> VideoInfo:
     """See `decode.probe`. One frame is decoded: its side data tells the rotation, and that anything decodes at all."""
     with open_video(path) as (container, stream):
         index = index_packets(path, container, stream)
-        container.seek(int(index.key_dts[0]), stream=stream)
+    with open_video(path) as (container, stream):
         first = next(container.decode(stream), None)
         if first is None:
             raise SurgdinoError("no frame decodes", file=path, expected="a video", fix="copy or re-encode it")
         codec = stream.codec_context.codec.canonical_name
+        pixel_aspect = float(stream.sample_aspect_ratio or 1)
         fps = float(stream.average_rate or stream.guessed_rate or 25)
     times = (index.ticks - index.ticks[0]) * index.time_base
     steps = np.diff(times)
     if steps.size:
         fps = len(steps) / float(times[-1])
     rotation = round(first.rotation / 90) % 4 * 90
-    width, height = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
+    # Video from tape has pixels that are not square; a disc is only round as it is shown.
+    width, height = round(first.width * pixel_aspect), first.height
+    width, height = (width, height) if rotation % 180 == 0 else (height, width)
     return VideoInfo(
         path=path,
         codec=codec,
@@ -103,7 +106,7 @@ def _group(
     context: av.VideoCodecContext, packets: PacketQueue, key: int, last_wanted: int, wanted: Container[int]
 ) -> Iterator[av.VideoFrame]:
     for packet in packets.from_key(key):
-        if packet.dts > last_wanted:
+        if packet.dts is not None and packet.dts > last_wanted:
             packets.put_back(packet)
             break
         # Dropping B-pictures that nothing refers to changes no other picture and saves up to half of the work.
@@ -116,32 +119,31 @@ def _group(
 def _decode_everything(
     info: VideoInfo, container: av.container.InputContainer, stream: av.VideoStream, numbers: np.ndarray
 ) -> Numbered:
-    """Decode from the start, past damage: after an error, frames are trusted again from the next key frame on."""
+    """Decode from the start, past damage: after an error or a lost frame nothing is trusted up to the next key frame."""
     index: PacketIndex = info.source
-    number_of = dict(zip(index.ticks[numbers].tolist(), numbers.tolist(), strict=True))
     wanted = set(numbers.tolist())
-    trusted_from, count = int(index.ticks[0]), 0
+    trusted_from = following = 0  # numbers of frames
     for packet in container.demux(stream):
         try:
             pictures = packet.decode()
         except av.error.FFmpegError:
-            if not index.exact or packet.pts is None:
-                break  # frames can only be counted here, and the count is lost
-            following = index.key_pts[index.key_pts > packet.pts]
-            trusted_from = int(following[0]) if following.size else int(index.ticks[-1]) + 1
+            trusted_from = index.next_key(packet.pts)
             continue
         for picture in pictures:
-            if index.exact and picture.pts in number_of and picture.pts >= trusted_from and not picture.is_corrupt:
-                yield number_of[picture.pts], picture
-            elif not index.exact and count in wanted:
-                yield count, picture
-            count += 1
-    if not index.exact and count != info.frame_count:
+            number = index.number_of(picture.pts) if index.exact else following
+            if number is None:
+                continue
+            if number > following or picture.is_corrupt:
+                trusted_from = max(trusted_from, index.next_key(int(index.ticks[min(following, number)])))
+            following = number + 1
+            if number in wanted and number >= trusted_from:
+                yield number, picture
+    if not index.exact and following != info.frame_count:
         raise SurgdinoError(
             "frames cannot be numbered: the container has no presentation times, and packets and frames differ",
             file=info.path,
             expected=f"{info.frame_count} frames",
-            found=count,
+            found=following,
             fix="convert it to MP4",
         )
 

@@ -37,6 +37,18 @@ class PacketIndex:
     time_base: float
     exact: bool
 
+    def number_of(self, tick: int | None) -> int | None:
+        """The number of the frame presented at `tick`, if there is one."""
+        if tick is None:
+            return None
+        number = int(np.searchsorted(self.ticks, tick))
+        return number if number < len(self.ticks) and self.ticks[number] == tick else None
+
+    def next_key(self, tick: int | None) -> int:
+        """The number of the first frame that damage at `tick` cannot have touched, or one past the last."""
+        later = self.key_pts[self.key_pts > tick] if self.exact and tick is not None else ()
+        return int(np.searchsorted(self.ticks, later[0])) if len(later) else len(self.ticks)
+
 
 class PacketQueue:
     """The packets in decoding order, from any key frame on, with a way to put back what was read too far."""
@@ -55,7 +67,7 @@ class PacketQueue:
         """The packets from that key frame on, without the leading pictures that refer to what came before it."""
         started, self._since_key = False, []
         for packet in self._packets:
-            if packet.dts is None or packet.pts is None:  # the end of the file
+            if not packet.size:  # the end of the file
                 return
             if started and packet.is_keyframe:
                 self._since_key = []
@@ -83,7 +95,10 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.Vid
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise SurgdinoError("has no video stream", file=path, expected="a video", fix="leave the file out")
-            yield container, container.streams.video[0]
+            stream = container.streams.video[0]
+            # Without it the decoder paints over damage and says nothing.
+            stream.codec_context.options = {"err_detect": "explode"}
+            yield container, stream
     except av.error.FFmpegError as error:
         raise SurgdinoError(
             "is not a readable video",
@@ -109,16 +124,21 @@ def index_packets(path: Path, container: av.container.InputContainer, stream: av
     if first_key is None:
         raise SurgdinoError("has no key frame", file=path, expected="a video", fix="copy or re-encode it")
     rows = rows[first_key:]  # what comes before cannot be decoded
-    exact = all(pts is not None and dts is not None for pts, dts, *_ in rows)
+    # AVI stores no presentation times; what FFmpeg makes up for it is wrong where there are B-frames.
+    exact = container.format.name != "avi" and all(pts is not None for pts, *_ in rows)
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     time_base = float(stream.time_base)
     if exact:
-        key_pts, key_dts = np.array(sorted((r[0], r[1]) for r in rows if r[2]), dtype=np.int64).T
+        # Matroska leaves out decoding times at the start; it seeks by presentation times anyway.
+        keys = sorted((pts, pts if dts is None else dts) for pts, dts, is_key, _ in rows if is_key)
+        key_pts, key_dts = np.array(keys, dtype=np.int64).T
         shown = np.array(sorted(r[0] for r in rows if not r[3] and r[0] >= rows[0][0]), dtype=np.int64)
         ticks = np.unique(shown)
         exact = len(ticks) == len(shown)
     if not exact:
-        ticks = np.round(np.arange(sum(not r[3] for r in rows)) / rate / time_base).astype(np.int64)
+        steady = np.round(np.arange(len(rows)) / rate / time_base)
+        ticks = np.array([at if dts is None else dts for at, (_, dts, *_) in zip(steady, rows, strict=True)], np.int64)
+        ticks = np.sort(ticks)
         key_pts = key_dts = ticks[:1]
     if not len(ticks):
         raise SurgdinoError("has no presentable frame", file=path, expected="a video", fix="leave the file out")

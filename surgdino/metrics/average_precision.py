@@ -1,4 +1,4 @@
-"""Average precision of many classes at once, the sum over thresholds of (R_k - R_{k-1}) P_k, ties taken together.
+"""Average precision of many classes at once: the sum over thresholds of (R_k - R_{k-1}) P_k, ties taken together.
 
 The same numbers as scikit-learn's `average_precision_score`, except that a class without a positive is NaN (some
 versions of scikit-learn give 0 there and so lower every mean).
@@ -10,48 +10,58 @@ import numpy as np
 
 
 class RankedScores:
-    """Scores sorted once, so that resampled frames (a bootstrap over operations) cost no further sorting.
+    """Scores sorted once, so that resampling the groups (videos) that the rows belong to costs no further sorting.
+
+    Only positives move recall, so it suffices to keep, for each positive, how many rows and how many positives of each
+    group score at least as high: G x positives numbers in place of rows x classes.
 
     Args:
         truth: bool [n, c].
         scores: float [n, c], finite.
+        group: int [n] in 0..G-1; None puts all rows into one.
     """
 
-    def __init__(self, truth: np.ndarray, scores: np.ndarray) -> None:
-        rows, self.classes = truth.shape
-        self._order = np.argsort(-scores, axis=0, kind="stable")
-        ranked_truth = np.take_along_axis(truth, self._order, axis=0)
-        ranked_scores = np.take_along_axis(scores, self._order, axis=0)
-        last_of_tie = np.ones((rows, self.classes), dtype=bool)
-        last_of_tie[:-1] = ranked_scores[:-1] != ranked_scores[1:]
-        # Where each rank's threshold ends: the nearest last-of-tie at or below it.
-        place = np.where(last_of_tie, np.arange(rows)[:, None], rows)
-        threshold_end = np.minimum.accumulate(place[::-1], axis=0)[::-1]
-        self._rank, self._class = np.nonzero(ranked_truth)
-        self._end = threshold_end[self._rank, self._class]
-        self._ranked_truth = ranked_truth
+    def __init__(self, truth: np.ndarray, scores: np.ndarray, group: np.ndarray | None = None) -> None:
+        group = np.zeros(len(truth), dtype=np.int64) if group is None else group
+        self._classes = truth.shape[1]
+        order = np.argsort(-scores, axis=0, kind="stable")
+        ranked_truth = np.take_along_axis(truth, order, axis=0)
+        rank, self._class = np.nonzero(ranked_truth)
+        end = _threshold_ends(np.take_along_axis(scores, order, axis=0))[rank, self._class]
+        ranked_group = group[order]
+        self._group = ranked_group[rank, self._class]
+        groups = int(group.max()) + 1
+        self._seen, self._hit = (np.empty((groups, len(rank))) for _ in range(2))
+        for g in range(groups):
+            member = ranked_group == g
+            self._seen[g] = np.cumsum(member, axis=0)[end, self._class]
+            self._hit[g] = np.cumsum(member & ranked_truth, axis=0)[end, self._class]
 
     def average_precision(self, weight: np.ndarray | None = None) -> np.ndarray:
         """float64 [c], NaN where a class has no positive.
 
         Args:
-            weight: [n], how often each row counts; None counts each once.
+            weight: [G], how often each group's rows count; None counts each once.
         """
-        if weight is None:
-            weight = np.ones(len(self._order))
-        ranked_weight = np.asarray(weight, dtype=np.float64)[self._order]
-        seen = np.cumsum(ranked_weight, axis=0)
-        hit = np.cumsum(ranked_weight * self._ranked_truth, axis=0)
-        own = ranked_weight[self._rank, self._class]
-        # Only positives move recall. A positive that was not drawn may precede everything drawn: 0 / 0, worth nothing.
-        seen_there = seen[self._end, self._class]
-        precision = hit[self._end, self._class] / np.where(seen_there > 0, seen_there, 1.0)
-        total = np.bincount(self._class, own * precision, minlength=self.classes)
-        positives = np.bincount(self._class, own, minlength=self.classes)
+        weight = np.ones(len(self._seen)) if weight is None else np.asarray(weight, dtype=np.float64)
+        own = weight[self._group]
+        # A positive of a group that was not drawn may lead the ranking: 0 / 0 there, and worth nothing.
+        precision = (weight @ self._hit) / np.maximum(weight @ self._seen, 1.0)
+        total = np.bincount(self._class, own * precision, minlength=self._classes)
+        positives = np.bincount(self._class, own, minlength=self._classes)
         with np.errstate(invalid="ignore"):
             return total / positives
 
 
+def _threshold_ends(ranked_scores: np.ndarray) -> np.ndarray:
+    """[n, c] -> int64 [n, c]: the last rank with the same score, where the threshold at this score ends."""
+    rows = len(ranked_scores)
+    last_of_tie = np.ones(ranked_scores.shape, dtype=bool)
+    last_of_tie[:-1] = ranked_scores[:-1] != ranked_scores[1:]
+    place = np.where(last_of_tie, np.arange(rows)[:, None], rows)
+    return np.minimum.accumulate(place[::-1], axis=0)[::-1]
+
+
 def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Average precision of each class: truth bool [n, c], scores float [n, c] -> float64 [c], NaN without a positive."""
+    """The average precision of each class: truth bool [n, c], scores float [n, c] -> float64 [c]."""
     return RankedScores(truth, scores).average_precision()

@@ -1,4 +1,4 @@
-"""How sure a figure is: everything here resamples whole operations, because frames of one operation are not independent.
+"""How sure a figure is: all here resamples whole operations, because frames of one operation are not independent.
 
 Percentile bootstrap (Efron 1979). With few operations such an interval is too narrow; `n` stands beside it for that.
 """
@@ -6,7 +6,7 @@ Percentile bootstrap (Efron 1979). With few operations such an interval is too n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,20 @@ class PairedDifference:
     per_operation: dict[str, float]
 
 
+def operations_of(videos: Iterable[str], operations: Mapping[str, str] | None) -> list[str]:
+    """The operation of each video; without a mapping every video is its own.
+
+    Raises:
+        SurgdinoError: a video belongs to no operation.
+    """
+    if operations is None:
+        return list(videos)
+    lost = [video for video in videos if video not in operations]
+    if lost:
+        raise SurgdinoError("a video belongs to no operation", place=lost[0], expected="an operation id", found="none")
+    return [operations[video] for video in videos]
+
+
 def per_operation_values(values: Mapping[str, float], operations: Mapping[str, str]) -> dict[str, float]:
     """Values per video as values per operation: the mean of an operation's defined ones.
 
@@ -69,12 +83,8 @@ def per_operation_values(values: Mapping[str, float], operations: Mapping[str, s
         SurgdinoError: a video belongs to no operation.
     """
     grouped: dict[str, list[float]] = {}
-    for video, value in values.items():
-        if video not in operations:
-            raise SurgdinoError(
-                "a video belongs to no operation", place=video, expected="an operation id", found="none"
-            )
-        grouped.setdefault(operations[video], []).append(value)
+    for operation, value in zip(operations_of(values, operations), values.values(), strict=True):
+        grouped.setdefault(operation, []).append(value)
     return {operation: float(nanmean(np.array(members))) for operation, members in grouped.items()}
 
 
@@ -122,8 +132,8 @@ def bootstrap(
     """Intervals of statistics that are no means of per-operation values, such as pooled ones.
 
     Args:
-        statistic: row numbers int [m] (repeated where drawn more than once) -> name -> value. Called with every row once
-            first, then once a resample.
+        statistic: row numbers int [m] (repeated where drawn more than once) -> name -> value. First called with
+            every row once, then once a resample.
         operations: the operation of each row; rows of one operation are drawn together.
 
     Raises:

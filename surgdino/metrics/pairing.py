@@ -72,7 +72,7 @@ def class_ids(labels: np.ndarray | Sequence[int], classes: int, video: str, side
 def score_matrices(
     truths: Mapping[str, np.ndarray], scores: Mapping[str, np.ndarray], classes: int
 ) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(video, truth bool [n, classes], scores float64 [n, classes]) of every video; truths are 0 or 1, scores finite."""
+    """(video, truth bool [n, classes], scores float64 [n, classes]) of every video; the truth holds 0 and 1."""
     pairs = []
     for video in pair_videos(truths, scores):
         truth, score = np.asarray(truths[video]), np.asarray(scores[video])

@@ -1,9 +1,10 @@
 """Strict phase metrics: three ways to average the same counts.
 
-`script` is the M2CAI evaluation script's averaging (per video and phase, mean over videos, mean over phases), without its
-relaxation; `pooled-macro` treats all frames as one video; `video-macro` averages within each video, then over videos. The
-last two follow scikit-learn's macro average. How they part: a phase that a video's ground truth lacks is undefined for the
-script (its false positives vanish), and counts as 0 for scikit-learn's macro as soon as it is predicted once.
+`script` is the M2CAI evaluation script's averaging (per video and phase, mean over videos, mean over phases), without
+its relaxation; `pooled-macro` treats all frames as one video; `video-macro` averages within each video, then over
+videos. The last two follow scikit-learn's macro average. How they part: a phase that a video's ground truth lacks is
+undefined for the script (its false positives vanish), and counts as 0 for scikit-learn's macro as soon as it is
+predicted once.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class PhaseScores:
 
     Attributes:
         protocol: what was computed, e.g. `phase/script`.
-        scores: accuracy, precision, recall, jaccard, f1; `accuracy` is the mean over videos except for the pooled protocol.
-        spread: the sample standard deviation beside each score; NaN where the protocol has none.
+        scores: accuracy, precision, recall, jaccard, f1; `accuracy` is the mean over videos, or over frames if pooled.
+        spread: the sample standard deviation beside each score; empty where the protocol has none.
         spread_over: `videos` or `phases`, whichever the protocol's "±" runs over.
         phases_counted: how many phases entered the mean over phases (those in no ground truth do not, in the script's).
         per_phase: phase -> measure -> value.
@@ -100,9 +101,9 @@ def counts_of_confusion(videos: Sequence[str], confusion: np.ndarray) -> PhaseCo
 def script_measures(counts: PhaseCounts) -> dict[str, np.ndarray]:
     """[V, P] per measure, by the M2CAI evaluation script's rules.
 
-    NaN where the truth lacks the phase, whatever was predicted. Precision of a phase that was predicted nowhere is 0/0 =
-    NaN. Values above 1, which only the relaxed script reaches, are clipped as the script does. The script has no F1: it
-    is the harmonic mean of the two, 0 where nothing was hit.
+    NaN where the truth lacks the phase, whatever was predicted. Precision of a phase that was predicted nowhere is
+    0/0 = NaN. Values above 1, which only the relaxed script reaches, are clipped as the script does. The script has no
+    F1: here it is the harmonic mean of precision and recall, 0 where nothing was hit.
     """
     hit = counts.true_positive
     values = {
@@ -138,7 +139,7 @@ def pooled(counts: PhaseCounts) -> PhaseCounts:
 
 
 def script_scores(counts: PhaseCounts) -> dict[str, float]:
-    """Mean over videos, then over phases. The script's own mean would be NaN if no video had a phase; here it is left out."""
+    """Mean over videos, then over phases; a phase in no video, NaN in the script's own last mean, is left out."""
     measures = {name: float(nanmean(nanmean(value, 0))) for name, value in script_measures(counts).items()}
     return {"accuracy": float(np.mean(counts.correct / counts.frames)), **measures}
 
@@ -186,7 +187,7 @@ def average_phases(counts: PhaseCounts, phases: Sequence[str], average: str, pro
 
 
 def spread(average: str, rows: list[dict[str, float]], per_phase: dict[str, np.ndarray]) -> dict:
-    """What stands behind "±": in the script over videos for accuracy and over phases for the rest; nothing when pooled."""
+    """What stands behind "±": in the script over videos for accuracy, over phases for the rest; nothing if pooled."""
     if average == "pooled-macro":
         return {"spread": {}, "spread_over": {}}
     values = {name: nanstd(np.array([row[name] for row in rows])) for name in rows[0]}

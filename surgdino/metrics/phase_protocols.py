@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from surgdino.errors import SurgdinoError, nearest
-from surgdino.metrics.intervals import Interval, bootstrap
+from surgdino.metrics.intervals import Interval, bootstrap, operations_of
 from surgdino.metrics.phase import AVERAGES, PhaseCounts, PhaseScores, average_phases, strict_counts
 from surgdino.metrics.relaxed import Tolerance, relaxed_counts
 
@@ -85,6 +85,6 @@ def phase_intervals(
         counts: of `phase_counts` under the same protocol.
         operations: video id -> operation id; None: every video is an operation.
     """
-    owners = [operations[video] if operations else video for video in counts.videos]
+    owners = operations_of(counts.videos, operations)
     scores_of = AVERAGES[PROTOCOLS[protocol][1]]
     return bootstrap(lambda rows: scores_of(counts.select(rows)), owners, resamples=resamples, seed=seed)

@@ -3,8 +3,9 @@
 The widely copied M2CAI evaluation script means to forgive, in the first t frames of a true segment, the phase before
 (late transition), and in its last t frames the phases after (early transition). It does two other things. It finds the
 early transitions in the last t frames and then forgives the frames at the same places of the *first* t, whatever they
-hold, so that early transitions are not forgiven unless the segment is no longer than t. And it counts every forgiven or
-right frame of the union of prediction and truth as a true positive, so that precision and recall pass 1 and are clipped.
+hold, so that early transitions are not forgiven unless the segment is no longer than t. And it counts every forgiven
+or right frame of the union of prediction and truth as a true positive, so that precision and recall pass 1 and are
+clipped. A segment's window stands at the video's own start and end too, in both readings.
 `script` repeats all this, for comparison with published figures; `corrected` does what is meant.
 """
 

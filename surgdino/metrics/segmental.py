@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -112,7 +113,7 @@ def f1_of(matches: np.ndarray) -> float:
 def forbidden_transitions(labels: np.ndarray, allowed: Mapping[int, frozenset[int]]) -> int:
     """How many changes of phase in int [n] are not allowed."""
     runs = segments(labels).label.tolist()
-    return sum(after not in allowed.get(before, ()) for before, after in zip(runs, runs[1:], strict=False))
+    return sum(after not in allowed.get(before, ()) for before, after in pairwise(runs))
 
 
 def score_segments(

@@ -1,8 +1,8 @@
 """Dice, IoU and HD95 per class and image, and what an empty mask means to each.
 
-Both masks empty: undefined (NaN), left out of the mean. Truth empty and prediction not: Dice and IoU 0. HD95 of an empty
-mask is undefined, and counted, because a model that predicts nothing must not look near. A score is the mean over
-images of each class, then over classes.
+Both masks empty: undefined (NaN), left out of the mean. Truth empty and prediction not: Dice and IoU 0. HD95 of an
+empty mask is undefined, and counted, because a model that predicts nothing must not look near. A score is the mean
+over images of each class, then over classes.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def hausdorff_95(
 ) -> np.ndarray:
     """MONAI's HD95: the larger of the two directed 95th percentiles of the edges' distances; bool [c, h, w] -> [c].
 
-    No mask may be empty. Masks of a class touching no edge of its pixels, as ever, include the mask's own border.
+    No mask may be empty. `spacing` is a pixel's (row, column) size.
     """
     from monai.metrics import compute_hausdorff_distance  # torch and MONAI take seconds: only who asks for HD95 waits
 

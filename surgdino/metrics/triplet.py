@@ -15,7 +15,7 @@ import numpy as np
 
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.metrics.average_precision import RankedScores, average_precision
-from surgdino.metrics.intervals import Interval, bootstrap
+from surgdino.metrics.intervals import Interval, bootstrap, operations_of
 from surgdino.metrics.pairing import score_matrices
 from surgdino.metrics.result import nanmean, nanstd
 
@@ -221,13 +221,12 @@ def triplet_intervals(
     pooled, challenge = protocol_parts(protocol)
     videos = component_videos(truths, scores, mapping, component)
     kept = ~mapping.null if challenge and component == "IVT" else slice(None)
-    owners = [operations[name] if operations else name for name, _, _ in videos]
+    owners = operations_of([name for name, _, _ in videos], operations)
     if pooled:
         ranked = _ranked(videos)
-        frames = np.repeat(np.arange(len(videos)), [len(truth) for _, truth, _ in videos])
 
         def class_ap(rows: np.ndarray) -> np.ndarray:
-            return ranked.average_precision(np.bincount(rows, minlength=len(videos))[frames])
+            return ranked.average_precision(np.bincount(rows, minlength=len(videos)))
     else:
         by_video = np.stack([average_precision(truth, score) for _, truth, score in videos])
 
@@ -241,7 +240,8 @@ def triplet_intervals(
 
 
 def _ranked(videos: Videos) -> RankedScores:
-    return RankedScores(*(np.concatenate([video[side] for video in videos]) for side in (1, 2)))
+    truth, score = (np.concatenate([video[side] for video in videos]) for side in (1, 2))
+    return RankedScores(truth, score, np.repeat(np.arange(len(videos)), [len(video[1]) for video in videos]))
 
 
 def _pooled_ap(videos: Videos) -> np.ndarray:

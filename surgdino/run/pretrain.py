@@ -50,7 +50,7 @@ def main(cfg: Mapping[str, Any]) -> int:
             hardware=hardware,
             folder=folder,
             data_hash=manifest.fingerprint(),
-            model_json={**provenance(cfg, manifest, store), "initial_weights": weights},
+            model_json=provenance(cfg, manifest, store, weights),
         )
     )
     picture = draw_curves(result.metrics, folder / "curves.png")
@@ -75,18 +75,27 @@ def start_from(model: Mapping[str, Any], drop_path: float, console: Console) -> 
         return backbone, None
     report = load_weights(backbone, Path(model["weights"]))
     console.print(f"[bold]weights[/bold]  {report.line()}", soft_wrap=True, highlight=False)
+    if warning := report.normalisation_warning(model["mean"], model["std"]):
+        console.print(f"[yellow]![/yellow] {warning}", soft_wrap=True, highlight=False)
     return backbone, report.as_dict()
 
 
-def provenance(cfg: Mapping[str, Any], manifest: Manifest, store: FrameStore) -> dict[str, Any]:
-    """What a checkpoint remembers of its data: the operations it has seen, so that nobody tests on them unawares."""
+def provenance(
+    cfg: Mapping[str, Any], manifest: Manifest, store: FrameStore, weights: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What a checkpoint remembers of its data: the operations it has seen, so that nobody tests on them unawares.
+
+    Those that its initial weights had seen before are among them.
+    """
     if not len(store):
         raise SurgdinoError("no usable frame in any video", file=manifest.root, fix="run surgdino verify on this folder")
     card = cfg["dataset"]
+    seen = {video.operation for video in store.videos} | set((weights or {}).get("operations", ()))
     return {
         "dataset": card["name"],
         "dataset_licence": card.get("licence"),
         "data_hash": manifest.fingerprint(),
-        "operations": sorted({video.operation for video in store.videos}),
+        "operations": sorted(seen),
         "frames": len(store),
+        "initial_weights": weights,
     }
