@@ -23,7 +23,7 @@ from surgdino.frames.shard import FORMAT, ShardWriter, write_shard
 _MIB = 1 << 20
 Box = tuple[int, int, int, int]
 Size = tuple[int, int]
-# The content is found from this many frames; of a shorter video, from all of its samples, which are then decoded only once.
+# The content is found from this many frames; of a short video, from all of its samples, which are then decoded once.
 _CONTENT_FRAMES = 24
 # With more frames lost to damage than this, a video is set aside as a whole.
 _MAX_DAMAGED_SHARE = 0.1
@@ -157,8 +157,8 @@ def _find_content(
 ) -> tuple[Callable[[float], Iterable[Frame]], Content]:
     """The content the frames share, and a way to get the frames at a scale of the source.
 
-    The content must be known before the first frame is cropped. A short video therefore waits in memory, at up to twice the
-    stored size; a long one is looked at in places first, at key frames where it has enough, which decode by themselves.
+    The content must be known before the first frame is cropped. A short video therefore waits in memory, at up to twice
+    the stored size; a long one is looked at in places first, at key frames if it has enough: they decode by themselves.
     """
     short_side, source_side = task.settings.short_side, min(info.width, info.height)
 

@@ -1,4 +1,4 @@
-"""What a container's bytes promise, checked without trusting the demuxer, which reads a truncated file without a word."""
+"""What a container's bytes promise: a demuxer reads a truncated file without a word, the boxes' sizes do not lie."""
 
 from __future__ import annotations
 

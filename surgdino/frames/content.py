@@ -75,8 +75,8 @@ class Content:
 def detect_content(images: Sequence[np.ndarray]) -> Content:
     """Find what the frames of one video have in common: a disc, black bars, or neither.
 
-    A circle is fitted in each frame by itself and the median taken, so dark frames, frames without the disc (outside the
-    body, zoomed in), overlay text and a disc that wanders do not spoil it.
+    A circle is fitted in each frame by itself and the median taken, so dark frames, frames without the disc (outside
+    the body, zoomed in), overlay text and a disc that wanders do not spoil it.
 
     Args:
         images: uint8 [H, W, 3] each, of one size, spread over the video.
@@ -129,9 +129,9 @@ def is_black(image: np.ndarray) -> bool:
 def frame_flags(image: np.ndarray, content: Content) -> set[str]:
     """What speaks against learning from a frame: `black` (nothing to see) or `out_of_body` (no tissue in sight).
 
-    A frame is out of the body when hardly any pixel of its content has a colour that tissue under white light has (red,
-    pink, orange, yellow), and blue or green drapes, or white and grey, cover it. The inside of a white trocar with tissue
-    at its end stays in. How often this errs on real frames is measured in docs/benchmarks.md.
+    A frame is out of the body when hardly any pixel of its content has a colour that tissue under white light has
+    (red, pink, orange, yellow), and blue or green drapes, or white and grey, cover it. The inside of a white trocar
+    with tissue at its end stays in. How often this errs on real frames is measured in docs/benchmarks.md.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -155,7 +155,7 @@ def frame_flags(image: np.ndarray, content: Content) -> set[str]:
 
 
 def _rectangle(images: Sequence[np.ndarray], height: int, width: int) -> Content:
-    """What black bars leave: the span of rows and columns that light up along a good part of their length at some time."""
+    """What black bars leave: the span of rows and columns that light up, at some time, along a part of their length."""
     masks = [lit_mask(image) for image in images]
     if sum(found is None for found in masks) > len(masks) / 2:
         return Content.full(height, width)

@@ -137,7 +137,7 @@ def read_frames(
 
 
 def scaled_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """(width, height) with the shorter side at `short_side` pixels and the same shape; smaller pictures stay as they are."""
+    """(width, height) of the same shape, the shorter side at `short_side` pixels; smaller pictures stay as they are."""
     scale = min(1.0, short_side / min(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 

@@ -60,7 +60,7 @@ def probe(path: Path, *, fps: float | None = None) -> VideoInfo:
 
 
 def read(info: VideoInfo, numbers: np.ndarray, size: tuple[int, int], threads: int) -> Iterator[Frame]:
-    """See `decode.read_frames`; images that are unreadable or not of the folder's size are left out. Uses one thread."""
+    """See `decode.read_frames`, on one thread; images that are unreadable or not of the folder's size are left out."""
     time_of = dict(zip(info.numbers.tolist(), info.times.tolist(), strict=True))
     for number in numbers.tolist():
         try:

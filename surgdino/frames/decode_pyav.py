@@ -1,7 +1,7 @@
 """Frames of a video file through PyAV, the default: truthful time stamps, edit lists honoured, exact frame numbers.
 
-A frame is known by its presentation time stamp, which the index of packets translates into its number, so what is jumped
-over or skipped makes reading faster but never shifts a label.
+A frame is known by its presentation time stamp, which the index of packets translates into its number, so what is
+jumped over or skipped makes reading faster but never shifts a label.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def _decode_groups(
 ) -> Numbered:
     """Decode no more than the wanted frames need, one key frame's group at a time.
 
-    Groups without a wanted frame, the end of a group after its last one, and pictures that no other picture refers to are
-    never decoded. Ends early where anything is not as the index says.
+    Groups without a wanted frame, the end of a group after its last one, and pictures that no other picture refers to
+    are never decoded. Ends early where anything is not as the index says.
     """
     index: PacketIndex = info.source
     if not index.exact:
@@ -96,7 +96,9 @@ def _decode_groups(
         try:
             last_wanted = int(ticks[group_of == group][-1])
             for picture in _group(stream.codec_context, packets, int(index.key_pts[group]), last_wanted, number_of):
-                if picture.pts in number_of and not picture.is_corrupt:
+                if picture.is_corrupt:
+                    return
+                if picture.pts in number_of:
                     yield number_of[picture.pts], picture
         except av.error.FFmpegError:
             return
@@ -119,7 +121,7 @@ def _group(
 def _decode_everything(
     info: VideoInfo, container: av.container.InputContainer, stream: av.VideoStream, numbers: np.ndarray
 ) -> Numbered:
-    """Decode from the start, past damage: after an error or a lost frame nothing is trusted up to the next key frame."""
+    """Decode from the start, past damage: after an error or loss nothing is trusted until the next key frame."""
     index: PacketIndex = info.source
     wanted = set(numbers.tolist())
     trusted_from = following = 0  # numbers of frames

@@ -17,7 +17,7 @@ _HYPOTHESES, _SCORED = 120, 150
 
 
 def surround_level(brightness: np.ndarray) -> float:
-    """Brightness of the darkest of the four corners (uint8 [H, W]): what the surround looks like, if any."""
+    """Brightness (uint8 [H, W]) of the darkest of the four corners: what the surround looks like, if any."""
     height, width = brightness.shape
     rows, columns = max(2, height // 24), max(2, width // 48)
     corners = (
@@ -42,12 +42,13 @@ def lit_mask(image: np.ndarray) -> tuple[np.ndarray, int] | None:
         image: uint8 [H, W, 3].
 
     Returns:
-        uint8 [h, w] of 0 and 1, and the whole number of pixels that one of them stands for, per side; None where the corners
-        are too bright for a surround, or hardly anything is lit.
+        uint8 [h, w] of 0 and 1, and the whole number of pixels that one of them stands for, per side; None where the
+        corners are too bright for a surround, or hardly anything is lit.
     """
     factor = max(1, round(max(image.shape[:2]) / _WORKING_SIDE))
     height, width = (side // factor for side in image.shape[:2])
-    # Only a whole factor has OpenCV's fast path for area averaging; the rest of a division is a pixel or two of surround.
+    # Only a whole factor has OpenCV's fast path for area averaging; the rest of a division is a pixel or two of
+    # surround.
     whole = image[: height * factor, : width * factor]
     small = brightness(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
     level = surround_level(small)

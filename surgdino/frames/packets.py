@@ -16,8 +16,8 @@ from surgdino.frames.container import check_whole
 
 av.logging.set_level(av.logging.PANIC)  # FFmpeg's own lines name no file; ours do
 
-# Of the duration that a container without an exact end promises, this much may be missing before it counts as truncated.
-_MISSING_SECONDS, _MISSING_SHARE = 2.0, 0.02
+# Of the seconds or frames that a header promises, so much may be missing before the file counts as truncated.
+_MISSING, _MISSING_SHARE = 2.0, 0.02
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,14 @@ def index_packets(path: Path, container: av.container.InputContainer, stream: av
         SurgdinoError: no presentable frame; or far fewer than the container's declared duration.
     """
     rows: list[tuple[int | None, int | None, bool, bool]] = []
+    empty = 0
     for packet in container.demux(stream):
         if packet.size:
             rows.append((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
+        else:
+            empty += 1
+    if container.format.name == "avi":
+        _check_promise(path, stream.frames, len(rows) + empty, "frames")
     first_key = next((i for i, row in enumerate(rows) if row[2]), None)
     if first_key is None:
         raise SurgdinoError("has no key frame", file=path, expected="a video", fix="copy or re-encode it")
@@ -142,16 +147,20 @@ def index_packets(path: Path, container: av.container.InputContainer, stream: av
         key_pts = key_dts = ticks[:1]
     if not len(ticks):
         raise SurgdinoError("has no presentable frame", file=path, expected="a video", fix="leave the file out")
-    _check_duration(path, container, float(ticks[-1]) * time_base + 1 / rate)
+    # Only where the video is alone: a sound track may well go on after the picture.
+    if container.duration is not None and len(container.streams) == 1:
+        declared = (container.duration + max(container.start_time or 0, 0)) / av.time_base
+        _check_promise(path, round(declared, 1), round(float(ticks[-1]) * time_base + 1 / rate, 1), "s")
     return PacketIndex(ticks, key_pts, key_dts, time_base, exact)
 
 
-def _check_duration(path: Path, container: av.container.InputContainer, end: float) -> None:
-    # Only where the video is alone: a sound track may well go on after the picture.
-    if container.duration is None or len(container.streams) > 1:
-        return
-    declared = (container.duration + max(container.start_time or 0, 0)) / av.time_base
-    if declared - end > max(_MISSING_SECONDS, _MISSING_SHARE * declared):
+def _check_promise(path: Path, promised: float, found: float, unit: str) -> None:
+    """Hold what the container's header promises against what is there, with some room for what headers round."""
+    if promised - found > max(_MISSING, _MISSING_SHARE * promised):
         raise SurgdinoError(
-            "the video is truncated", file=path, expected=f"{declared:.1f} s", found=f"{end:.1f} s", fix="copy it again"
+            "the video is truncated",
+            file=path,
+            expected=f"{promised} {unit}",
+            found=f"{found} {unit}",
+            fix="copy it again",
         )

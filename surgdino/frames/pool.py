@@ -59,7 +59,7 @@ def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Itera
             yield from _results(running, lambda ended: _show(bar, row, counters, ended, len(tasks)))
         except BrokenProcessPool as error:
             raise SurgdinoError(
-                "a worker that was building the frame store was killed, perhaps for want of memory; finished videos are kept",
+                "a worker of the frame store was killed, perhaps for want of memory; finished videos are kept",
                 fix="run it again, with fewer data.workers",
             ) from error
         finally:

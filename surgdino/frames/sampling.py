@@ -11,9 +11,9 @@ _TIE = 1e-6
 def sample_numbers(times: np.ndarray, fps: float | None) -> np.ndarray:
     """Frame numbers nearest to 0, 1/fps, 2/fps, ... seconds.
 
-    The grid is absolute: 25 fps sampled at 1 fps gives 0, 25, 50, ... to the end, and 29.97 fps stays within half a frame of
-    every full second. A frame nearest to several grid points (a gap in a variable-rate video, or `fps` above the video's own)
-    is taken once. A video shorter than the step gives its first frame.
+    The grid is absolute: 25 fps sampled at 1 fps gives 0, 25, 50, ... to the end, and 29.97 fps stays within half a
+    frame of every full second. A frame nearest to several grid points (a gap in a variable-rate video, or `fps` above
+    the video's own) is taken once. A video shorter than the step gives its first frame.
 
     Args:
         times: float64 [n], ascending seconds from the first frame.

@@ -1,7 +1,8 @@
-"""One video's shard: an uncompressed ZIP of JPEG frames that any tool opens, with an index for reading them by position.
+"""One video's shard: an uncompressed ZIP of JPEG frames that any tool opens, with an index to read them by position.
 
-`frames/00000025.jpg` is frame 25 of the source; `index.json`, the last entry, says what they are. The archive's comment, the
-very last bytes of the file, says where the index lies: a shard whose end is missing is known by one look at its tail.
+`frames/00000025.jpg` is frame 25 of the source; `index.json`, the last entry, says what they are. The archive's
+comment, the very last bytes of the file, says where the index lies: a shard whose end is missing is known by one look
+at its tail.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The frame store: every sampled frame of a dataset as JPEG, cropped to its content, read by position in microseconds.
 
-A random frame of long-GOP video costs several hundred times a stored JPEG, so each video is decoded once, into one shard.
+A random frame of long-GOP video costs several hundred times a stored JPEG, so a video is decoded once, into one shard.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ class FrameStore:
         """Counts for people and reports.
 
         Returns:
-            `videos`, `frames` (those that `len` counts), `left_out` (reason -> frames), `set_aside` (video id -> reason),
-            and `content`: video id -> kind, share of the stored frame that is content, and stored size.
+            `videos`, `frames` (those that `len` counts), `left_out` (reason -> frames), `set_aside` (video id ->
+            reason), and `content` (video id -> kind, share of the stored frame that is content, sizes).
         """
         left_out: dict[str, int] = {}
         for video in self.videos:
@@ -179,8 +179,9 @@ def build_store(
 ) -> FrameStore:
     """Make the shards that are missing, damaged or out of date, and open the store.
 
-    Finished shards are used again, whatever ended the run before. A video that cannot be read is set aside by name and the
-    others go on. Two processes may build the same store at once: a shard is renamed into place whole, the last one stays.
+    Finished shards are used again, whatever ended the run before. A video that cannot be read is set aside by name
+    and the others go on. Two processes may build the same store at once: a shard is renamed into place whole, the
+    last stays.
 
     Args:
         manifest: the videos.
