@@ -76,11 +76,11 @@ def score_matrices(
     pairs = []
     for video in pair_videos(truths, scores):
         truth, score = np.asarray(truths[video]), np.asarray(scores[video])
-        for side, values in (("ground truth", truth), ("scores", score)):
+        for side, values in (("ground truth", truth), ("score table", score)):
             check_matrix(values, classes, video, side)
         if len(truth) != len(score):
             raise SurgdinoError(
-                "ground truth and scores differ in length",
+                "ground truth and score table differ in length",
                 place=video,
                 expected=f"{len(truth)} frames",
                 found=f"{len(score)}",

@@ -144,7 +144,7 @@ def hausdorff_95(
     from monai.metrics import compute_hausdorff_distance  # torch and MONAI take seconds: only who asks for HD95 waits
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI deprecates an argument of its own
         distance = compute_hausdorff_distance(
             prediction[None].astype(np.float32),
             truth[None].astype(np.float32),

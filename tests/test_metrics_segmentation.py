@@ -1,0 +1,198 @@
+"""Segmentation metrics: MONAI's numbers where masks are full, our stated rules where they are empty or unlabelled."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.metrics import DiceMetric, HausdorffDistanceMetric, MeanIoU
+from scipy import ndimage
+
+from surgdino.errors import SurgdinoError
+from surgdino.metrics.result import as_json
+from surgdino.metrics.segmentation import image_scores, one_hot, score_segmentation, segmentation_intervals
+
+NAN = math.nan
+
+
+def blobs(seed: int, classes: int = 3, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Discs and the same discs moved and grown a little: bool [c, size, size] twice, neither empty."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size]
+    masks = []
+    for _ in range(classes):
+        cy, cx, radius = *rng.uniform(8, size - 8, 2), rng.uniform(3, 7)
+        moved = rng.normal(scale=2, size=3)
+        disc = (y - cy) ** 2 + (x - cx) ** 2 < radius**2
+        other = (y - cy - moved[0]) ** 2 + (x - cx - moved[1]) ** 2 < max(radius + moved[2], 2) ** 2
+        masks.append((disc, other))
+    return tuple(np.stack(side) for side in zip(*masks, strict=True))
+
+
+def monai_value(metric, truth: np.ndarray, prediction: np.ndarray, **keywords) -> np.ndarray:
+    sides = (torch.from_numpy(side[None].astype(np.float32)) for side in (prediction, truth))
+    return metric(*sides, **keywords)[0].numpy()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("seed", range(6))
+def test_dice_iou_and_hd95_are_monais(seed):
+    truth, prediction = blobs(seed)
+    scores = image_scores(truth, prediction)
+    np.testing.assert_allclose(scores.dice, monai_value(DiceMetric(), truth, prediction), atol=1e-6)
+    np.testing.assert_allclose(scores.iou, monai_value(MeanIoU(), truth, prediction), atol=1e-6)
+    hausdorff = HausdorffDistanceMetric(include_background=True, percentile=95)
+    np.testing.assert_allclose(scores.hd95, monai_value(hausdorff, truth, prediction), atol=1e-5)
+    spaced = monai_value(hausdorff, truth, prediction, spacing=[0.5, 2.0])
+    np.testing.assert_allclose(image_scores(truth, prediction, spacing=(0.5, 2.0)).hd95, spaced, atol=1e-5)
+
+
+def edge_distances(of: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """From each edge pixel of one mask to the nearest edge pixel of the other, by all pairs."""
+    edges = [np.argwhere(side & ~ndimage.binary_erosion(side)) for side in (of, to)]
+    return np.sqrt(((edges[0][:, None] - edges[1][None]) ** 2).sum(-1)).min(1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_hd95_is_the_larger_95th_percentile_of_edge_distances(seed):
+    truth, prediction = blobs(seed)
+    expected = [
+        max(np.percentile(edge_distances(a, b), 95), np.percentile(edge_distances(b, a), 95))
+        for a, b in zip(truth, prediction, strict=True)
+    ]
+    np.testing.assert_allclose(image_scores(truth, prediction).hd95, expected, atol=1e-5)
+
+
+def mask(*pixels: tuple[int, int], size: int = 8) -> np.ndarray:
+    out = np.zeros((1, size, size), dtype=bool)
+    for pixel in pixels:
+        out[0][pixel] = True
+    return out
+
+
+def test_by_hand():
+    scores = image_scores(mask((1, 1), (1, 2), (1, 3)), mask((1, 2), (1, 3), (1, 4), (1, 5)))
+    assert scores.dice[0] == pytest.approx(4 / 7)
+    assert scores.iou[0] == pytest.approx(2 / 5)
+    assert image_scores(mask((1, 1)), mask((4, 5))).hd95[0] == pytest.approx(5)
+
+
+@pytest.mark.parametrize(
+    ("truth", "prediction", "dice", "iou"),
+    [(mask(), mask(), NAN, NAN), (mask(), mask((1, 1)), 0, 0), (mask((1, 1)), mask(), 0, 0)],
+    ids=["both empty", "truth empty", "prediction empty"],
+)
+def test_empty_masks(truth, prediction, dice, iou):
+    scores = image_scores(truth, prediction)
+    np.testing.assert_equal([scores.dice[0], scores.iou[0], scores.hd95[0]], [dice, iou, NAN])
+
+
+def test_undefined_distances_are_counted_and_left_out_of_the_mean():
+    full, other = mask((1, 1)), mask((1, 3))
+    images = [image_scores(t, p) for t, p in [(full, other), (full, mask()), (mask(), full), (mask(), mask())]]
+    scores = score_segmentation(images, ["liver"], ["a", "a", "b", "b"])
+    liver = scores.per_class["liver"]
+    counts = {name: liver[name] for name in ("images", "both_empty", "hd95_undefined", "missed")}
+    assert counts == {"images": 4, "both_empty": 1, "hd95_undefined": 3, "missed": 1}
+    assert liver["hd95"] == pytest.approx(2)
+    assert liver["dice"] == 0
+    assert math.isnan(scores.per_operation["b"]["hd95"])
+
+
+def test_the_class_mean_is_over_the_means_of_classes():
+    one, none = mask((1, 1)), mask()
+    images = [
+        image_scores(np.concatenate([one, one]), np.concatenate([one, none]), hd95=False),
+        image_scores(np.concatenate([one, none]), np.concatenate([one, none]), hd95=False),
+        image_scores(np.concatenate([one, none]), np.concatenate([none, none]), hd95=False),
+    ]
+    scores = score_segmentation(images, ["x", "y"], ["a", "b", "b"])
+    assert scores.per_class["x"]["dice"] == pytest.approx(2 / 3)
+    assert scores.per_class["y"]["dice"] == 0
+    assert scores.scores["dice"] == pytest.approx(1 / 3)
+    assert {o: row["dice"] for o, row in scores.per_operation.items()} == {"a": 0.5, "b": 0.5}
+    assert scores.spread["dice"] == 0
+    assert scores.protocol == "segmentation/image-wise"
+    assert json.loads(json.dumps(as_json(scores), allow_nan=False))["scores"]["hd95"] is None
+
+
+def test_an_unlabelled_class_is_neither_right_nor_wrong():
+    truth, prediction = blobs(0)
+    scores = image_scores(truth, prediction, labelled=np.array([True, False, True]))
+    whole = image_scores(truth, prediction)
+    np.testing.assert_equal(scores.dice, [whole.dice[0], NAN, whole.dice[2]])
+    np.testing.assert_equal(scores.hd95, [whole.hd95[0], NAN, whole.hd95[2]])
+    assert score_segmentation([scores], list("abc"), ["x"]).per_class["b"]["images"] == 0
+
+
+def test_pixels_outside_the_valid_mask_count_for_neither_side():
+    truth, prediction = blobs(1)
+    valid = np.zeros(truth.shape[1:], dtype=bool)
+    valid[:, :20] = True
+    scores = image_scores(truth, prediction, valid=valid)
+    cut = image_scores(truth & valid, prediction & valid)
+    np.testing.assert_equal(scores.dice, cut.dice)
+    np.testing.assert_equal(scores.hd95, cut.hd95)
+    by_class = np.stack([valid, ~valid, np.ones_like(valid)])
+    expected = image_scores(truth & by_class, prediction & by_class)
+    np.testing.assert_equal(image_scores(truth, prediction, valid=by_class).iou, expected.iou)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.floats(0, 1), st.floats(0, 1))
+def test_dice_and_iou_are_symmetric_fractions_bound_to_each_other(seed, share, other):
+    rng = np.random.default_rng(seed)
+    truth, prediction = rng.random((2, 6, 5)) < share, rng.random((2, 6, 5)) < other
+    scores, turned = (image_scores(*pair, hd95=False) for pair in ((truth, prediction), (prediction, truth)))
+    np.testing.assert_equal(scores.dice, turned.dice)
+    defined = ~np.isnan(scores.dice)
+    assert ((scores.dice[defined] >= 0) & (scores.dice[defined] <= 1)).all()
+    np.testing.assert_allclose(scores.dice[defined], 2 * scores.iou[defined] / (1 + scores.iou[defined]))
+    same = image_scores(truth, truth, hd95=False).dice
+    assert (np.isnan(same) == ~truth.any((1, 2))).all()
+    assert (same[truth.any((1, 2))] == 1).all()
+
+
+def test_intervals_resample_operations():
+    images = [image_scores(*blobs(seed), hd95=False) for seed in range(6)]
+    operations = ["a", "a", "b", "b", "c", "c"]
+    interval = segmentation_intervals(images, list("xyz"), operations, resamples=200)["dice"]
+    assert interval.n == 3
+    assert interval.value == score_segmentation(images, list("xyz"), operations).scores["dice"]
+    assert interval.low <= interval.value <= interval.high
+
+
+def test_label_maps_become_masks():
+    assert one_hot(np.array([[0, 2], [1, 2]]), 3).tolist() == [
+        [[True, False], [False, False]],
+        [[False, False], [True, False]],
+        [[False, True], [False, True]],
+    ]
+    assert one_hot(np.array([[255, 0]]), 2, ignore=255).sum() == 1
+    with pytest.raises(
+        SurgdinoError, match=r"row 0, column 1: unknown class id in a label map; expected 0 to 1, found 7"
+    ):
+        one_hot(np.array([[0, 7]]), 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: image_scores(mask(), mask(size=9)), "predicted masks are of another size"),
+        (lambda: image_scores(mask()[0], mask()[0]), "no mask a class"),
+        (lambda: image_scores(mask() * 255 + np.uint8(255), mask()), "not binary; expected 0 or 1, found 255"),
+        (lambda: image_scores(mask(), mask(), labelled=np.array([True, True])), "one flag a class"),
+        (lambda: image_scores(mask(), mask(), valid=np.ones((3, 3), bool)), "valid mask is of another size"),
+        (lambda: score_segmentation([], ["x"], []), "no image to score"),
+        (lambda: score_segmentation([image_scores(mask(), mask())], ["x", "y"], ["o"]), "number of classes"),
+        (lambda: score_segmentation([image_scores(mask(), mask())], ["x"], ["o", "p"]), "one operation an image"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(call, words):
+    with pytest.raises(SurgdinoError, match=words):
+        call()
