@@ -43,11 +43,12 @@ def write_video(
     b_frames: int = 2,
     pictures: Sequence[np.ndarray] | None = None,
     options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
 ) -> Path:
     """Encode `frames` numbered pictures; `times` in seconds make the rate variable."""
     times = times if times is not None else np.arange(frames) / fps
     first = pictures[0] if pictures is not None else picture(0)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
