@@ -24,18 +24,20 @@ class RankedScores:
     def __init__(self, truth: np.ndarray, scores: np.ndarray, group: np.ndarray | None = None) -> None:
         group = np.zeros(len(truth), dtype=np.int64) if group is None else group
         self._classes = truth.shape[1]
-        order = np.argsort(-scores, axis=0, kind="stable")
-        ranked_truth = np.take_along_axis(truth, order, axis=0)
-        rank, self._class = np.nonzero(ranked_truth)
-        end = _threshold_ends(np.take_along_axis(scores, order, axis=0))[rank, self._class]
+        # Class-major, so that sorting and summing run along memory: several times faster on a long video.
+        scores, truth = np.ascontiguousarray(scores.T), np.ascontiguousarray(truth.T)
+        order = np.argsort(-scores, axis=1)
+        ranked_truth = np.take_along_axis(truth, order, axis=1)
+        self._class, rank = np.nonzero(ranked_truth)
+        end = _threshold_ends(np.take_along_axis(scores, order, axis=1))[self._class, rank]
         ranked_group = group[order]
-        self._group = ranked_group[rank, self._class]
+        self._group = ranked_group[self._class, rank]
         groups = int(group.max()) + 1
         self._seen, self._hit = (np.empty((groups, len(rank))) for _ in range(2))
         for g in range(groups):
             member = ranked_group == g
-            self._seen[g] = np.cumsum(member, axis=0)[end, self._class]
-            self._hit[g] = np.cumsum(member & ranked_truth, axis=0)[end, self._class]
+            self._seen[g] = np.cumsum(member, axis=1, dtype=np.int32)[self._class, end]
+            self._hit[g] = np.cumsum(member & ranked_truth, axis=1, dtype=np.int32)[self._class, end]
 
     def average_precision(self, weight: np.ndarray | None = None) -> np.ndarray:
         """float64 [c], NaN where a class has no positive.
@@ -54,12 +56,12 @@ class RankedScores:
 
 
 def _threshold_ends(ranked_scores: np.ndarray) -> np.ndarray:
-    """[n, c] -> int64 [n, c]: the last rank with the same score, where the threshold at this score ends."""
-    rows = len(ranked_scores)
+    """[c, n] -> int64 [c, n]: the last rank with the same score, where the threshold at this score ends."""
+    ranks = ranked_scores.shape[1]
     last_of_tie = np.ones(ranked_scores.shape, dtype=bool)
-    last_of_tie[:-1] = ranked_scores[:-1] != ranked_scores[1:]
-    place = np.where(last_of_tie, np.arange(rows)[:, None], rows)
-    return np.minimum.accumulate(place[::-1], axis=0)[::-1]
+    last_of_tie[:, :-1] = ranked_scores[:, :-1] != ranked_scores[:, 1:]
+    place = np.where(last_of_tie, np.arange(ranks), ranks)
+    return np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1]
 
 
 def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -137,7 +137,7 @@ def score_triplets(
         videos = component_videos(truths, scores, mapping, component, heads)
         kept = ~mapping.null if challenge else np.ones(len(mapping.classes(component)), dtype=bool)
         by_video = np.stack([average_precision(truth, score)[kept] for _, truth, score in videos])
-        values = _pooled_ap(videos)[kept] if pooled else nanmean(by_video, 0)
+        values = average_precision(*_pooled(videos))[kept] if pooled else nanmean(by_video, 0)
         class_ap[component] = dict(zip(mapping.classes(component)[kept].tolist(), values.tolist(), strict=True))
         per_video[component] = {name: float(v) for (name, _, _), v in zip(videos, nanmean(by_video, 1), strict=True)}
     return TripletScores(
@@ -194,7 +194,7 @@ def top_k(
     if not 1 <= k <= len(mapping.classes(component)):
         raise SurgdinoError("k is out of range", expected=f"1 to {len(mapping.classes(component))}", found=k)
     videos = component_videos(truths, scores, mapping, component)
-    truth, score = (np.concatenate([video[side] for video in videos]) for side in (1, 2))
+    truth, score = _pooled(videos)
     best = np.argsort(-score, axis=1, kind="stable")[:, :k]
     positives = int(truth.sum())
     return float(np.take_along_axis(truth, best, 1).sum() / positives) if positives else float("nan")
@@ -223,7 +223,8 @@ def triplet_intervals(
     kept = ~mapping.null if challenge and component == "IVT" else slice(None)
     owners = operations_of([name for name, _, _ in videos], operations)
     if pooled:
-        ranked = _ranked(videos)
+        lengths = [len(truth) for _, truth, _ in videos]
+        ranked = RankedScores(*_pooled(videos), np.repeat(np.arange(len(videos)), lengths))
 
         def class_ap(rows: np.ndarray) -> np.ndarray:
             return ranked.average_precision(np.bincount(rows, minlength=len(videos)))
@@ -239,10 +240,7 @@ def triplet_intervals(
     return bootstrap(mean_ap, owners, resamples=resamples, seed=seed)[component]
 
 
-def _ranked(videos: Videos) -> RankedScores:
+def _pooled(videos: Videos) -> tuple[np.ndarray, np.ndarray]:
+    """Truth and scores of all frames, [n, c] each."""
     truth, score = (np.concatenate([video[side] for video in videos]) for side in (1, 2))
-    return RankedScores(truth, score, np.repeat(np.arange(len(videos)), [len(video[1]) for video in videos]))
-
-
-def _pooled_ap(videos: Videos) -> np.ndarray:
-    return _ranked(videos).average_precision()
+    return truth, score
