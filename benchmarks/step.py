@@ -59,9 +59,7 @@ def main() -> None:
         seconds = statistics.median(block.wall for block in blocks)
         print(f"{name:14} {seconds * 1000:9.1f} ms   {arguments.batch / seconds:8.1f} images/s")
     print(f"{'ratio':14} {ratio(whole, passes, 'wall'):9.3f}      goal: below {GOAL}; median of {len(whole)} rounds")
-    print(
-        f"{'ratio, CPU':14} {ratio(whole, passes, 'cpu'):9.3f}      CPU seconds of this process: other work does not count"
-    )
+    print(f"{'ratio, CPU':14} {ratio(whole, passes, 'cpu'):9.3f}      CPU seconds of this process alone")
     print(f"{'data wait':14} {waited:9.1%}      of the whole step")
 
 

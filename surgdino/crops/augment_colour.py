@@ -31,7 +31,7 @@ class TowerDrift(FrameTransform):
     """
 
     name = "tower_drift"
-    shows = "Tower colour and white-balance drift"
+    shows = "Tower colour, white balance"
 
     def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
         """At full strength: temperature 16 % (red to blue), tint 7 %, saturation 35 %, contrast 22 %, gamma 25 %."""

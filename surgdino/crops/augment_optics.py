@@ -14,7 +14,8 @@ from surgdino.crops import turbulence
 from surgdino.crops.augment_colour import affine, hue_and_saturation
 from surgdino.crops.transform import FrameTransform, signed
 
-_LEVELS = np.arange(256, dtype=np.float32) / 255.0
+_GREYS = np.arange(256, dtype=np.float32)
+_LEVELS = _GREYS / 255.0
 
 
 class LowLight(FrameTransform):
@@ -97,8 +98,9 @@ class LensFog(FrameTransform):
         milk = cv2.addWeighted(small, 1 - veil, np.full_like(small, 185), veil, 12)
         foggy = cv2.resize(milk, (width, height), interpolation=cv2.INTER_LINEAR)
         field = turbulence.cut(turbulence.fields(), height, width, zoom, rng)
-        above = np.arange(256, dtype=np.float32) - turbulence.exceeded_by(field, cover)
-        share = np.clip(above / 130 + 0.1, 0, 1) * (0.5 + 0.4 * cover)
+        # A small window of the field spans few grey levels: the ramp runs between two of its own quantiles.
+        thin, thick = turbulence.exceeded_by(field, cover), turbulence.exceeded_by(field, cover / 3)
+        share = np.clip((_GREYS - thin) / max(6, thick - thin) + 0.15, 0, 1) * (0.5 + 0.4 * cover)
         fog = cv2.cvtColor(cv2.LUT(field, np.rint(255 * share).astype(np.uint8)), cv2.COLOR_GRAY2RGB)
         clear = cv2.multiply(img, cv2.bitwise_not(fog), scale=1 / 255)
         return cv2.add(clear, cv2.multiply(foggy, fog, scale=1 / 255))

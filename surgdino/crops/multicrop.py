@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,9 +13,7 @@ import numpy as np
 from surgdino.crops.augment import VIEWS, Augment, View, build_augment
 from surgdino.crops.region import Box, sample_box
 from surgdino.errors import SurgdinoError
-
-if TYPE_CHECKING:
-    from surgdino.frames.content import Content
+from surgdino.frames.content import Content
 
 GLOBAL_VIEWS = 2
 # OpenCV's linear resize reads four source pixels whatever the factor; beyond this one area is worth its price.
@@ -97,18 +95,8 @@ class MultiCrop:
         """Where the next crop lies."""
         height, width = image.shape[:2]
         if not self.settings.inside_disc:
-            content = WholeFrame(height, width)
+            content = Content.full(height, width)
         return sample_box(content, height, width, scale, self.settings.ratio, rng)
-
-
-class WholeFrame:
-    """A content that is the entire frame, border and all: what ordinary crops take for granted."""
-
-    kind = "full"
-    cx = cy = radius = None
-
-    def __init__(self, height: int, width: int) -> None:
-        self.box = (0, 0, width, height)
 
 
 def cut(image: np.ndarray, box: Box, size: int) -> np.ndarray:

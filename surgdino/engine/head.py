@@ -16,10 +16,9 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, embed_dim: int, hidden: int = 2048, out: int = 256) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(embed_dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, out)
-        )
-        for layer in self.layers[::2]:
+        linear = [nn.Linear(embed_dim, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, out)]
+        self.layers = nn.Sequential(linear[0], nn.GELU(), linear[1], nn.GELU(), linear[2])
+        for layer in linear:
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 

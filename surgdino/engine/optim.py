@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,8 +74,9 @@ def apply_gradients(optimizer: torch.optim.Optimizer, clip: float | None) -> Upd
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     skipped = (~torch.isfinite(norm)).float()
-    optimizer.found_inf = skipped
-    optimizer.grad_scale = (norm / clip).clamp(min=1.0) if clip else None
+    scaled: Any = optimizer  # the two attributes are the gradient scaler's way in, and not declared
+    scaled.found_inf = skipped
+    scaled.grad_scale = (norm / clip).clamp(min=1.0) if clip else None
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return Update(norm, skipped)

@@ -30,7 +30,8 @@ class ProbeReport:
     Attributes:
         effective_rank: (RankMe) of the class tokens.
         operation_knn: mean share of a frame's 5 nearest neighbours (cosine) that show the same operation; frames of the
-            same video within 10 s do not count as neighbours. NaN where there is one operation only.
+            same video within 10 s, or a quarter of a short video's length, do not count as neighbours. NaN where there
+            is one operation only.
         operation_chance: the same share if neighbours were drawn blindly.
         drift: mean cosine between a frame's class token now and at step 0.
     """
@@ -116,8 +117,12 @@ def effective_rank(features: Tensor) -> Tensor:
 
 
 def _allowed(store: FrameStore, index: np.ndarray) -> Tensor:
-    """[n, n], False between frames that are the same moment of the same video."""
+    """[n, n], False between frames of the same moment of the same video."""
     videos = np.array([store.video_id(int(i)) for i in index])
     times = np.array([store.time(int(i)) for i in index])
-    near = (videos[:, None] == videos[None, :]) & (np.abs(times[:, None] - times[None, :]) <= GAP_SECONDS)
-    return torch.from_numpy(~near)
+    gap = np.empty(len(index))
+    for video in np.unique(videos):
+        of_it = videos == video
+        gap[of_it] = min(GAP_SECONDS, np.ptp(times[of_it]) / 4)
+    same_video = videos[:, None] == videos[None, :]
+    return torch.from_numpy(~(same_video & (np.abs(times[:, None] - times[None, :]) <= gap[:, None])))

@@ -84,7 +84,7 @@ def student_loss(
     student: Network, views: Views, targets: Targets, settings: Settings
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of the student's masked global views and local views, and its terms (see `objective`)."""
-    crops = [(views.global_crops, views.masks)]
+    crops: list[tuple[Tensor, Tensor | None]] = [(views.global_crops, views.masks)]
     if len(views.local_crops):
         crops.append((views.local_crops, None))
     features = student.backbone.forward_crops(crops)

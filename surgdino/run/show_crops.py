@@ -1,0 +1,103 @@
+"""What a training step cuts from a frame: the boxes, the crops, the patches that the student must guess."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from surgdino.config import typed
+from surgdino.crops.masks import block_mask
+from surgdino.crops.multicrop import CropSettings, MultiCrop
+from surgdino.frames.store import FrameStore
+from surgdino.report.sheet import ACCENT, MARGIN, SOFT, WARM, Sheet, fitted, rgb
+from surgdino.run.show import Shown, choose
+
+if TYPE_CHECKING:
+    from surgdino.crops.region import Box
+    from surgdino.run.show import ShowSettings
+
+_ROW, _GAP, _HEAD, _FRAME_WIDTH = 336, 12, 150, 620
+_COLOURS = {"global_1": ACCENT, "global_2": WARM, "local": "#c8d2dc"}
+_MASK_SHARES = (0.2, 0.4)
+
+
+def draw(cfg: Mapping[str, Any], store: FrameStore, settings: ShowSettings) -> Sheet:
+    """A row for each frame: boxes, two global crops, their masked patches, the local crops."""
+    crops = typed(CropSettings, cfg["crops"], "crops")
+    multicrop, patch = MultiCrop(crops, cfg["augment"]), int(cfg["model"]["patch_size"])
+    local_columns = -(-crops.local_count // 2)
+    local = (_ROW - _GAP) // 2
+    width = 2 * MARGIN + _FRAME_WIDTH + 4 * (_ROW + _GAP) + local_columns * (local + _GAP)
+    sheet = Sheet(width, _HEAD + settings.frames * (_ROW + 44) + MARGIN)
+    inside = "inside the disc" if crops.inside_disc else "anywhere in the frame"
+    sheet.heading(
+        "Multi-crop",
+        f"2 x {crops.global_size} and {crops.local_count} x {crops.local_size} pixels, {inside}, "
+        f"augment={cfg['augment'].get('name', '')}, patches of {patch}",
+    )
+    _titles(sheet, crops)
+    for place, shown in enumerate(choose(store, settings.frames, settings.seed)):
+        _row(sheet, _HEAD + place * (_ROW + 44), shown, multicrop, patch, settings.seed + place)
+    return sheet
+
+
+def _titles(sheet: Sheet, crops: CropSettings) -> None:
+    titles = [
+        ("global 1", ACCENT),
+        ("global 2", WARM),
+        ("global 1, masked", ACCENT),
+        ("global 2, masked", WARM),
+    ]
+    sheet.words(MARGIN, _HEAD - 16, "stored frame", size=16, colour=SOFT)
+    for column, (title, colour) in enumerate(titles):
+        sheet.words(_x(column), _HEAD - 16, title, size=16, colour=colour)
+    if crops.local_count:
+        sheet.words(_x(4), _HEAD - 16, "local", size=16, colour=_COLOURS["local"])
+
+
+def _x(column: int) -> int:
+    return MARGIN + _FRAME_WIDTH + column * (_ROW + _GAP)
+
+
+def _row(sheet: Sheet, y: int, shown: Shown, multicrop: MultiCrop, patch: int, seed: int) -> None:
+    views = list(multicrop.views(shown.image, shown.content, seed))
+    frame = with_boxes(shown, [(view, box) for view, box, _ in views])
+    sheet.picture(MARGIN, y + (_ROW - frame.shape[0]) // 2, frame)
+    sheet.words(MARGIN, y + _ROW + 20, f"{shown.video}, {shown.time:.0f} s", size=14, colour=SOFT)
+    rng = random.Random(seed)
+    side = multicrop.settings.global_size // patch
+    for column, ((_, _, crop), share) in enumerate(zip(views[:2], _MASK_SHARES, strict=True)):
+        mask = block_mask((side, side), share, rng)
+        sheet.picture(_x(column), y, cv2.resize(crop, (_ROW, _ROW), interpolation=cv2.INTER_CUBIC))
+        sheet.picture(_x(column + 2), y, with_mask(crop, mask))
+        sheet.words(_x(column + 2), y + _ROW + 20, f"{mask.mean():.0%} of {mask.size} patches", size=14, colour=SOFT)
+    local = (_ROW - _GAP) // 2
+    for place, (_, _, crop) in enumerate(views[2:]):
+        left, top = _x(4) + place // 2 * (local + _GAP), y + place % 2 * (local + _GAP)
+        sheet.picture(left, top, cv2.resize(crop, (local, local), interpolation=cv2.INTER_CUBIC))
+
+
+def with_boxes(shown: Shown, boxes: list[tuple[str, Box]]) -> np.ndarray:
+    """The stored frame as large as its cell, with its disc and the views' boxes, the global ones thicker."""
+    frame = fitted(shown.image, _FRAME_WIDTH - 2 * _GAP, _ROW)
+    factor = frame.shape[1] / shown.image.shape[1]
+    if shown.content.kind == "disc":
+        centre = (round((shown.content.cx + 0.5) * factor), round((shown.content.cy + 0.5) * factor))
+        cv2.circle(frame, centre, round(shown.content.radius * factor), rgb(SOFT), 1, cv2.LINE_AA)
+    for view, box in sorted(boxes, key=lambda pair: pair[0] != "local"):
+        x0, y0, x1, y1 = (round(edge * factor) for edge in box)
+        cv2.rectangle(frame, (x0, y0), (x1 - 1, y1 - 1), rgb(_COLOURS[view]), 1 if view == "local" else 3, cv2.LINE_AA)
+    return frame
+
+
+def with_mask(crop: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The crop enlarged, with the masked patches (bool [h, w]) greyed out."""
+    large = cv2.resize(crop, (_ROW, _ROW), interpolation=cv2.INTER_CUBIC)
+    hidden = cv2.resize(mask.astype(np.uint8), (_ROW, _ROW), interpolation=cv2.INTER_NEAREST).astype(bool)
+    grey = np.full_like(large, 58)
+    large[hidden] = cv2.addWeighted(large, 0.12, grey, 0.88, 0)[hidden]
+    return large
