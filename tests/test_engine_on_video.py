@@ -63,12 +63,12 @@ def test_every_method_learns_on_generated_video(name, synthetic_cholec80, tmp_pa
 @pytest.mark.real
 @pytest.mark.slow
 def test_real_weights_adapt_to_real_video_without_collapse(real_data, tmp_path):
-    """Eighteen steps from ImageNet's ViT-Ti/16 on Cholec80: the terms improve in sum, the features stay alive."""
+    """Twelve steps from ImageNet's ViT-Ti/16 on Cholec80: the terms improve in sum, the features stay alive."""
     store = stored(real_data / "cholec80", tmp_path / "store")
     model = shipped("model", "vit_tiny_patch16")
     crops = CropSettings(global_size=64, local_size=32, local_count=2)
     method = {**shipped("method", "simdinov2"), "head_hidden": 512}
-    settings = {"steps": 18, "batch_size": 16, "log_every": 6, "probe_frames": 64, "head_warmup_steps": 4}
+    settings = {"steps": 12, "batch_size": 16, "log_every": 4, "probe_frames": 64, "head_warmup_steps": 3}
     plan = plan_over(store, tmp_path / "run", model, crops, method, **settings)
     load_weights(plan.backbone, real_data / "weights" / "vit_tiny_patch16_224.safetensors")
     before = plan.backbone.vit.blocks[-1].mlp.fc1.weight.detach().clone()
