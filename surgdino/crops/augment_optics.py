@@ -100,7 +100,7 @@ class LensFog(FrameTransform):
         field = turbulence.cut(turbulence.fields(), height, width, zoom, rng)
         # A small window of the field spans few grey levels: the ramp runs between two of its own quantiles.
         thin, thick = turbulence.exceeded_by(field, cover), turbulence.exceeded_by(field, cover / 3)
-        share = np.clip((_GREYS - thin) / max(6, thick - thin) + 0.15, 0, 1) * (0.5 + 0.4 * cover)
+        share = np.clip((_GREYS - thin) / max(6, thick - thin), 0, 1) * (0.5 + 0.4 * cover)
         fog = cv2.cvtColor(cv2.LUT(field, np.rint(255 * share).astype(np.uint8)), cv2.COLOR_GRAY2RGB)
         clear = cv2.multiply(img, cv2.bitwise_not(fog), scale=1 / 255)
         return cv2.add(clear, cv2.multiply(foggy, fog, scale=1 / 255))
