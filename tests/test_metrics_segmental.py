@@ -105,3 +105,9 @@ def test_segmental_scores_are_fractions_and_one_for_the_truth(pair):
 def test_a_threshold_out_of_range_is_refused():
     with pytest.raises(SurgdinoError, match="IoU threshold"):
         score_segments({"v": np.array([0])}, {"v": np.array([0])}, 1, thresholds=(10,))
+
+
+def test_a_segment_matches_only_its_own_phase():
+    assert matched_segments(np.zeros(10, int), np.ones(10, int), 0.1).tolist() == [0, 1, 1]
+    # The predicted 1 overlaps most with the true 0, but its match is the true 1.
+    assert matched_segments(np.repeat([0, 1], [6, 4]), np.ones(10, int), 0.25).tolist() == [1, 0, 1]
