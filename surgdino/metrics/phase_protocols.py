@@ -9,10 +9,10 @@ import numpy as np
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.metrics.intervals import Interval, bootstrap, operations_of
 from surgdino.metrics.phase import AVERAGES, PhaseCounts, PhaseScores, average_phases, strict_counts
-from surgdino.metrics.relaxed import Tolerance, relaxed_counts
+from surgdino.metrics.relaxed import Reading, Tolerance, relaxed_counts
 
 # protocol -> (reading of the relaxation or None, average)
-PROTOCOLS: dict[str, tuple[str | None, str]] = {
+PROTOCOLS: dict[str, tuple[Reading | None, str]] = {
     "phase/script": (None, "script"),
     "phase/pooled-macro": (None, "pooled-macro"),
     "phase/video-macro": (None, "video-macro"),

@@ -129,8 +129,15 @@ def _counts_over_union(
     ids = np.arange(phases)[:, None]
     is_true, is_predicted = truth == ids, prediction == ids
     either = is_true | is_predicted
-    rows = ((either & right).sum(1), is_predicted.sum(1), is_true.sum(1), either.sum(1))
-    return PhaseCounts((video,), *(row[None] for row in rows), np.array([right.sum()]), np.array([len(truth)]))
+    return PhaseCounts(
+        videos=(video,),
+        true_positive=(either & right).sum(1)[None],
+        predicted=is_predicted.sum(1)[None],
+        present=is_true.sum(1)[None],
+        union=either.sum(1)[None],
+        correct=np.array([right.sum()]),
+        frames=np.array([len(truth)]),
+    )
 
 
 def _joined(counted: Sequence[PhaseCounts]) -> PhaseCounts:

@@ -154,6 +154,6 @@ def score_segments(
         spread={"edit": nanstd(edit)},
         forbidden_transitions=-1
         if transitions is None
-        else sum(r["forbidden_transitions"] for r in per_video.values()),
+        else sum(int(r["forbidden_transitions"]) for r in per_video.values()),
         per_video=per_video,
     )
