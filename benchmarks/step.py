@@ -93,7 +93,7 @@ def plan_of(a: argparse.Namespace, folder: Path) -> TrainPlan:
     manifest = open_dataset(load_card("cholec80"), folder / "cholec80")
     store = build_store(manifest, folder / "store", StoreSettings(fps=2), workers=1, progress=False)
     model = section("model", a.model)
-    steps = (a.rounds + 1) * a.block
+    steps = 2 * (a.rounds + 1) * a.block
     return TrainPlan(
         backbone=build_backbone(model),
         model=model,
@@ -116,18 +116,22 @@ def section(group: str, name: str) -> dict:
 def measure(session: Session, rounds: int, block: int) -> tuple[list[Seconds], list[Seconds], float]:
     """A step's time in each round, whole and passes alone; and the share of the whole in which it waited for data."""
     session.plan.folder.mkdir(parents=True, exist_ok=True)
-    model, source = session.plan.model, batches(session)
-    warm = [next(source) for _ in range(block)]
-    views = [to_views(batch, session.device, model["mean"], model["std"]) for batch in warm]
-    for batch, view in zip(warm, views, strict=True):
-        train_step(session, batch)
-        run_passes(session, view)
+    source = batches(session)
     waits: list[float] = []
+    whole_steps(session, source, block, waits)  # to warm up
+    waits.clear()
     whole, passes = [], []
     for _ in range(rounds):
         whole.append(timed(session, lambda: whole_steps(session, source, block, waits), block))
-        passes.append(timed(session, lambda: [run_passes(session, view) for view in views], block))
+        # These come from the loader too, so that its workers take the same share of the machine meanwhile.
+        views = [views_of(session, next(source)) for _ in range(block)]
+        passes.append(timed(session, lambda v=views: [run_passes(session, view) for view in v], block))
     return whole, passes, sum(waits) / (block * sum(seconds.wall for seconds in whole))
+
+
+def views_of(session: Session, batch: Batch) -> Views:
+    """A batch, normalised on the device."""
+    return to_views(batch, session.device, session.plan.model["mean"], session.plan.model["std"])
 
 
 def whole_steps(session: Session, source: Iterator[Batch], count: int, waits: list[float]) -> None:
