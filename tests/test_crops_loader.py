@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,3 +213,11 @@ def test_the_real_store_feeds_the_loader(tmp_path: Path, synthetic_cholec80: Pat
     for a, b in zip(one, other, strict=True):
         assert_equal(a, b)
     assert one[0].global_crops.float().mean() > 20
+
+
+def test_multicrop_survives_pickling_as_spawned_workers_need() -> None:
+    multicrop, store = MultiCrop(SMALL, augment_settings("surgical")), FakeStore()
+    again = pickle.loads(pickle.dumps(multicrop))
+    for seed in range(5):
+        one, other = (m(store.read(1), store.content(1), seed) for m in (multicrop, again))
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

@@ -84,10 +84,10 @@ def build_augment(cfg: Mapping[str, Any], view: View) -> Augment:
     for key in cfg:
         if key not in known:
             raise SurgdinoError(f"unknown setting augment.{key}", fix=nearest(str(key), known))
-    flips = [number_in(cfg.get(key, 0.0), f"augment.{key}", 0, 1) for key in _FLIPS]
+    horizontal, vertical = (number_in(cfg.get(key, 0.0), f"augment.{key}", 0, 1) for key in _FLIPS)
     named = (cfg.get("transforms") or {}).items()
     chain = [_build(name, settings, view) for name, settings in named if settings is not None]
-    return Augment(*flips, [transform for transform in chain if transform.p > 0])
+    return Augment(horizontal, vertical, [transform for transform in chain if transform.p > 0])
 
 
 def _build(name: str, settings: Mapping[str, Any], view: View) -> FrameTransform:

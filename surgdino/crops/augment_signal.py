@@ -38,6 +38,7 @@ class Compression(FrameTransform):
         return {"quality": round(60 - 48 * strength)}
 
     def apply(self, img: np.ndarray, quality: int, **_: Any) -> np.ndarray:
-        """Encode and decode; the channels' order does not matter enough to convert it twice."""
-        _, packed = cv2.imencode(".jpg", img[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        return cv2.imdecode(packed, cv2.IMREAD_COLOR_RGB)
+        """Encode and decode."""
+        settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
+        packed = cv2.imencode(".jpg", cv2.cvtColor(img, cv2.COLOR_RGB2BGR), settings)[1]
+        return cv2.cvtColor(np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)

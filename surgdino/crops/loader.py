@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -46,8 +46,13 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Called by the DataLoader's pinning thread."""
-        values = (getattr(self, f.name) for f in fields(self))
-        return Batch(*(v.pin_memory() if isinstance(v, torch.Tensor) else v for v in values))
+        return Batch(
+            global_crops=self.global_crops.pin_memory(),
+            local_crops=self.local_crops.pin_memory(),
+            masks=self.masks.pin_memory(),
+            index=self.index.pin_memory(),
+            step=self.step,
+        )
 
 
 @dataclass
@@ -147,7 +152,7 @@ def make_loader(
             )
     side = settings.global_size // patch_size
     multicrop = MultiCrop(settings, augment_cfg)
-    dataset = CropDataset(store, multicrop, seed, (side, side), mask_probability, tuple(mask_ratio))
+    dataset = CropDataset(store, multicrop, seed, (side, side), mask_probability, mask_ratio)
     sampler = FrameSampler(len(store), batch_size, seed, start_step, steps, rank, world)
     return _batches(dataset, sampler, workers, pin_memory)
 

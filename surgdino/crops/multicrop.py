@@ -56,7 +56,8 @@ class MultiCrop:
     def __init__(self, settings: CropSettings, augment_cfg: Mapping[str, Any]) -> None:
         self.settings = settings
         self.augments: dict[View, Augment] = {view: build_augment(augment_cfg, view) for view in VIEWS}
-        self.order: tuple[View, ...] = ("global_1", "global_2", *["local"] * settings.local_count)
+        local: tuple[View, ...] = ("local",)
+        self.order: tuple[View, ...] = ("global_1", "global_2", *local * settings.local_count)
 
     def __call__(self, image: np.ndarray, content: Content, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Views of one frame.

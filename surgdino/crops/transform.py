@@ -45,7 +45,7 @@ class FrameTransform(ImageOnlyTransform):
         """The parameters of one application at `strength`."""
 
     @abstractmethod
-    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+    def apply(self, img: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
         """uint8 [H, W, 3] RGB in, a new array of the same shape out."""
 
     def sample(self, image: np.ndarray, rng: random.Random) -> np.ndarray:

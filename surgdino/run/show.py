@@ -21,7 +21,7 @@ from surgdino.datasets.synthetic import write_cholec80
 from surgdino.errors import SurgdinoError
 from surgdino.frames.content import Content
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
-from surgdino.report.sheet import Sheet
+from surgdino.report.sheet import Sheet, rgb
 from surgdino.run.settings import DataSettings, manifest_of
 
 # A frame is the most telling of this many of its video: a sheet of dark frames shows nothing.
@@ -104,6 +104,17 @@ def choose(store: FrameStore, count: int, seed: int) -> list[Shown]:
 def show(store: FrameStore, index: int) -> Shown:
     """One frame of the store."""
     return Shown(store.read(index), store.content(index), store.video_id(index), store.time(index))
+
+
+def outline(frame: np.ndarray, shown: Shown, colour: str, thickness: int) -> None:
+    """Draw the disc, or the rectangle, around the picture; `frame` is `shown.image` at another size and is drawn on."""
+    factor, content = frame.shape[1] / shown.image.shape[1], shown.content
+    if content.cx is not None and content.cy is not None and content.radius is not None:
+        centre = (round((content.cx + 0.5) * factor), round((content.cy + 0.5) * factor))
+        cv2.circle(frame, centre, round(content.radius * factor), rgb(colour), thickness, cv2.LINE_AA)
+    else:
+        x0, y0, x1, y1 = (round(edge * factor) for edge in content.box)
+        cv2.rectangle(frame, (x0, y0), (x1 - 1, y1 - 1), rgb(colour), thickness, cv2.LINE_AA)
 
 
 def _telling(shown: Shown) -> float:

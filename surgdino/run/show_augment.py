@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -87,10 +87,9 @@ def tile_of(shown: Shown) -> Tile:
 
 
 def _shrunk(content: Content) -> Content:
-    if content.kind != "disc":
+    if content.radius is None:
         return content
-    x0, y0, x1, y1 = content.box  # the disc's last pixels are half dark
-    return Content("disc", (x0, y0, x1, y1), content.cx, content.cy, content.radius * 0.985)
+    return replace(content, radius=content.radius * 0.985)  # the disc's last pixels are half dark
 
 
 def _continued(image: np.ndarray, inside: np.ndarray) -> np.ndarray:

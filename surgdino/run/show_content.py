@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from surgdino.crops.region import largest_inscribed
+from surgdino.crops.region import Region, largest_inscribed
 from surgdino.frames.store import FrameStore
 from surgdino.report.sheet import ACCENT, MARGIN, SOFT, WARM, Sheet, fitted, rgb
-from surgdino.run.show import Shown, show
+from surgdino.run.show import Shown, outline, show
 
 if TYPE_CHECKING:
     from surgdino.run.show import ShowSettings
@@ -50,7 +50,7 @@ def _row(sheet: Sheet, y: int, video: str, indices: list[int], store: FrameStore
     content = picked[0].content
     height, width = picked[0].image.shape[:2]
     lines = [f"{len(indices)} frames of {width} x {height}", f"content: {content.kind}"]
-    if content.kind == "disc":
+    if content.radius is not None:
         lines.append(f"radius {content.radius:.0f} at ({content.cx:.0f}, {content.cy:.0f})")
     sheet.words(MARGIN, y + 40, video, size=20, bold=True)
     sheet.words(MARGIN, y + 64, store.operation(indices[0]), size=14, colour=ACCENT)
@@ -66,27 +66,11 @@ def outlined(shown: Shown) -> np.ndarray:
     """The frame with its content drawn around."""
     height, width = shown.image.shape[:2]
     frame = fitted(shown.image, _CELL_WIDTH, _CELL_HEIGHT)
-    factor, content = frame.shape[1] / width, shown.content
-    box_width, box_height = largest_inscribed(content, height, width, 1.0)
-    x0, y0, x1, y1 = content.box
-    middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
-    if content.kind == "disc":
-        middle_x = min(max(content.cx + 0.5, x0 + box_width / 2), x1 - box_width / 2)
-        middle_y = min(max(content.cy + 0.5, y0 + box_height / 2), y1 - box_height / 2)
-        centre = (round((content.cx + 0.5) * factor), round((content.cy + 0.5) * factor))
-        cv2.circle(frame, centre, round(content.radius * factor), rgb(ACCENT), 2, cv2.LINE_AA)
-    else:
-        cv2.rectangle(frame, *_corners(content.box, factor), rgb(ACCENT), 2, cv2.LINE_AA)
-    square = (
-        middle_x - box_width / 2,
-        middle_y - box_height / 2,
-        middle_x + box_width / 2,
-        middle_y + box_height / 2,
-    )
-    cv2.rectangle(frame, *_corners(square, factor), rgb(WARM), 1, cv2.LINE_AA)
+    factor = frame.shape[1] / width
+    outline(frame, shown, ACCENT, 2)
+    box_width, box_height = largest_inscribed(shown.content, height, width, 1.0)
+    x, y = Region.of(shown.content, height, width).anchor(box_width, box_height)
+    x0, x1 = (round((x + side * box_width / 2) * factor) for side in (-1, 1))
+    y0, y1 = (round((y + side * box_height / 2) * factor) for side in (-1, 1))
+    cv2.rectangle(frame, (x0, y0), (x1 - 1, y1 - 1), rgb(WARM), 1, cv2.LINE_AA)
     return frame
-
-
-def _corners(box: tuple[float, float, float, float], factor: float) -> tuple[tuple[int, int], tuple[int, int]]:
-    x0, y0, x1, y1 = (round(edge * factor) for edge in box)
-    return (x0, y0), (x1 - 1, y1 - 1)

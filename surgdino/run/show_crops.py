@@ -14,7 +14,7 @@ from surgdino.crops.masks import block_mask
 from surgdino.crops.multicrop import CropSettings, MultiCrop
 from surgdino.frames.store import FrameStore
 from surgdino.report.sheet import ACCENT, MARGIN, SOFT, WARM, Sheet, fitted, rgb
-from surgdino.run.show import Shown, choose
+from surgdino.run.show import Shown, choose, outline
 
 if TYPE_CHECKING:
     from surgdino.crops.region import Box
@@ -85,9 +85,7 @@ def with_boxes(shown: Shown, boxes: list[tuple[str, Box]]) -> np.ndarray:
     """The stored frame as large as its cell, with its disc and the views' boxes, the global ones thicker."""
     frame = fitted(shown.image, _FRAME_WIDTH - 2 * _GAP, _ROW)
     factor = frame.shape[1] / shown.image.shape[1]
-    if shown.content.kind == "disc":
-        centre = (round((shown.content.cx + 0.5) * factor), round((shown.content.cy + 0.5) * factor))
-        cv2.circle(frame, centre, round(shown.content.radius * factor), rgb(SOFT), 1, cv2.LINE_AA)
+    outline(frame, shown, SOFT, 1)
     for view, box in sorted(boxes, key=lambda pair: pair[0] != "local"):
         x0, y0, x1, y1 = (round(edge * factor) for edge in box)
         cv2.rectangle(frame, (x0, y0), (x1 - 1, y1 - 1), rgb(_COLOURS[view]), 1 if view == "local" else 3, cv2.LINE_AA)
