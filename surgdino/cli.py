@@ -54,7 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        told = from_os_error(error, error.filename).line() if isinstance(error, OSError) and error.filename else _unforeseen(error)
+        told = (
+            from_os_error(error, error.filename).line()
+            if isinstance(error, OSError) and error.filename
+            else _unforeseen(error)
+        )
         print(f"surgdino: {told}", file=sys.stderr)
         return 70
     except KeyboardInterrupt:

@@ -52,7 +52,9 @@ def typed(kind: type[T], section: Mapping[str, Any], name: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
     for key in section:
         if key not in fields:
-            raise SurgdinoError(f"unknown setting {name}.{key}", fix=nearest(f"{name}.{key}", [f"{name}.{f}" for f in fields]))
+            raise SurgdinoError(
+                f"unknown setting {name}.{key}", fix=nearest(f"{name}.{key}", [f"{name}.{f}" for f in fields])
+            )
     values = {}
     for key, field in fields.items():
         if key in section:
@@ -77,7 +79,11 @@ def _checked(hint: Any, value: Any, key: str) -> Any:
         if value in arguments:
             return value
     elif origin is tuple:
-        inner = arguments[:1] * len(value) if len(arguments) == 2 and arguments[1] is Ellipsis and _listed(value) else arguments
+        inner = (
+            arguments[:1] * len(value)
+            if len(arguments) == 2 and arguments[1] is Ellipsis and _listed(value)
+            else arguments
+        )
         if _listed(value) and len(value) == len(inner):
             return tuple(_checked(h, v, f"{key}[{i}]") for i, (h, v) in enumerate(zip(inner, value, strict=True)))
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):

@@ -74,7 +74,10 @@ def from_os_error(error: OSError, file: str | Path) -> SurgdinoError:
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return SurgdinoError(
-            "no permission", file=file, found=error.strerror, fix="choose a folder you may write to, or change its rights"
+            "no permission",
+            file=file,
+            found=error.strerror,
+            fix="choose a folder you may write to, or change its rights",
         )
     if error.errno == errno.ENOENT:
         return SurgdinoError("does not exist", file=file, fix="check the path")

@@ -14,7 +14,12 @@ from surgdino.config import plain, register_groups, typed
 from surgdino.errors import SurgdinoError
 from surgdino.paths import names_in, share
 
-GROUPS = {"model": "configs/model", "method": "configs/method", "augment": "configs/augment", "hardware": "configs/hardware"}
+GROUPS = {
+    "model": "configs/model",
+    "method": "configs/method",
+    "augment": "configs/augment",
+    "hardware": "configs/hardware",
+}
 CHOICES = [(g, n) for g, f in GROUPS.items() for n in names_in(share(f))]
 CHOICES += [("dataset", n) for n in names_in(share("datasets"))] + [("recipe", n) for n in names_in(share("recipes"))]
 
@@ -63,7 +68,9 @@ class Sample:
 
 
 def test_values_arrive_in_the_types_of_their_fields():
-    got = typed(Sample, {"count": 3, "rate": 1, "size": [0, 2], "names": ["x", "y", "z"], "folder": "a/b", "workers": 2}, "s")
+    got = typed(
+        Sample, {"count": 3, "rate": 1, "size": [0, 2], "names": ["x", "y", "z"], "folder": "a/b", "workers": 2}, "s"
+    )
     assert got == Sample(3, 1.0, (0.0, 2.0), ("x", "y", "z"), "a", None, 2, Path("a/b"))
     assert isinstance(got.rate, float)
 

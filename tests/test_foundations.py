@@ -54,7 +54,9 @@ def test_a_full_disk_is_said_plainly_and_keeps_the_old_file(tmp_path):
     assert target.read_text() == "old"
 
 
-@pytest.mark.parametrize(("number", "said"), [(errno.EACCES, "no permission"), (errno.ENOENT, "does not exist"), (errno.EIO, "refused")])
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.EACCES, "no permission"), (errno.ENOENT, "does not exist"), (errno.EIO, "refused")]
+)
 def test_what_the_system_refuses_is_one_line(number, said):
     told = str(from_os_error(OSError(number, "because"), "/data/x"))
     assert said in told

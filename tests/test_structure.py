@@ -50,4 +50,6 @@ def test_files_and_functions_stay_small(path):
     assert len(path.read_text().splitlines()) <= 400
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 60, f"{path}: {node.name} is {node.end_lineno - node.lineno + 1} lines long"
+            assert node.end_lineno - node.lineno < 60, (
+                f"{path}: {node.name} is {node.end_lineno - node.lineno + 1} lines long"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,16 @@ from surgdino.paths import atomic_write
 
 INK, SOFT, GRID = "#22303c", "#7b8794", "#e4e7eb"
 LINE, COLLAPSE = "#0b7285", "#c92a2a"
+PANELS = {
+    "loss": "loss, in sum",
+    "comp": "comp: agreement with the teacher",
+    "expa": "expa: coding rate of the features",
+    "patch": "patch: masked patches",
+    "effective_rank": "effective rank of the features",
+    "gradient_norm": "gradient norm",
+    "lr": "learning rate",
+    "images_per_second": "images a second",
+}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -24,10 +34,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def draw_curves(metrics: Path, target: Path) -> Path | None:
+def draw_curves(metrics: Path, target: Path, collapse: Mapping[str, float] | None = None) -> Path | None:
     """Draw loss terms, effective rank, schedules and throughput over the steps into a PNG; None where nothing was logged.
 
-    The collapse values of the objective stand in the panels as dashed lines, so that a healthy run looks healthy.
+    Args:
+        collapse: term -> its value in a collapsed run; dashed lines, so that a healthy run can be told by looking.
     """
     if not metrics.exists():
         return None
@@ -38,23 +49,13 @@ def draw_curves(metrics: Path, target: Path) -> Path | None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12.5, 6.4), dpi=110, layout="constrained", facecolor="white")
-    panels = (
-        ("loss, in sum", "loss", None),
-        ("comp: agreement with the teacher", "comp", 1.0),
-        ("expa: coding rate of the features", "expa", 0.01),
-        ("patch loss", "patch", -0.5),
-        ("effective rank of the features", "effective_rank", None),
-        ("gradient norm", "gradient_norm", None),
-        ("learning rate", "lr", None),
-        ("images a second", "images_per_second", None),
-    )
-    drawn = [p for p in panels if any(p[1] in row for row in rows)]
+    drawn = [(key, title) for key, title in PANELS.items() if any(key in row for row in rows)]
     columns = 4
     axes = figure.subplots(-(-len(drawn) // columns), columns, squeeze=False).ravel()
     for axis in axes[len(drawn) :]:
         axis.set_axis_off()
-    for axis, (title, key, collapse) in zip(axes, drawn, strict=False):
-        _panel(axis, rows, title, key, collapse)
+    for axis, (key, title) in zip(axes, drawn, strict=False):
+        _panel(axis, rows, title, key, (collapse or {}).get(key))
     with atomic_write(target) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))
     return target
@@ -65,7 +66,15 @@ def _panel(axis: Any, rows: Sequence[dict[str, Any]], title: str, key: str, coll
     axis.plot(*zip(*points, strict=True), color=LINE, linewidth=1.8, marker="o" if len(points) == 1 else None)
     if collapse is not None:
         axis.axhline(collapse, color=COLLAPSE, linewidth=1, linestyle=(0, (4, 3)))
-        axis.annotate("collapse", (1, collapse), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color=COLLAPSE)
+        axis.annotate(
+            "collapse",
+            (1, collapse),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color=COLLAPSE,
+        )
     axis.set_title(title, loc="left", fontsize=10, color=INK)
     axis.set_xlabel("step", fontsize=8, color=SOFT)
     axis.tick_params(labelsize=8, colors=SOFT, length=0)

@@ -60,7 +60,9 @@ def _subject(verb: str, words: list[str]) -> tuple[str | None, list[str]]:
     if valid is None or any(w in ("-h", "--help") for w in words):
         return None, words
     if not words or "=" in words[0] or words[0].startswith("-"):
-        raise SurgdinoError(f"surgdino {verb} of what?", expected=", ".join(valid), fix=f"try surgdino {verb} {valid[0]}")
+        raise SurgdinoError(
+            f"surgdino {verb} of what?", expected=", ".join(valid), fix=f"try surgdino {verb} {valid[0]}"
+        )
     if words[0] not in valid:
         raise SurgdinoError(f"surgdino {verb} does not know {words[0]!r}", fix=nearest(words[0], valid))
     return words[0], words[1:]

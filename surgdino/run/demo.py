@@ -70,7 +70,9 @@ def _read(words: Sequence[str]) -> DemoSettings:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
-            raise SurgdinoError(f"{word!r} is not a setting of the form key=value", fix=nearest(word, ["dir=demo", "steps=120"]))
+            raise SurgdinoError(
+                f"{word!r} is not a setting of the form key=value", fix=nearest(word, ["dir=demo", "steps=120"])
+            )
         section[key] = value if key == "dir" else yaml.safe_load(value)
     return typed(DemoSettings, section, "demo")
 
@@ -82,7 +84,9 @@ def _generate(console: Console, settings: DemoSettings, data: Path) -> None:
     if (data / "tool_annotations").is_dir() and len(list((data / "videos").glob("*.mp4"))) >= settings.videos:
         console.print(f"{data} is there already")
         return
-    with Progress("encoding H.264", BarColumn(), MofNCompleteColumn(), "frames", TimeRemainingColumn(), console=console) as bar:
+    with Progress(
+        "encoding H.264", BarColumn(), MofNCompleteColumn(), "frames", TimeRemainingColumn(), console=console
+    ) as bar:
         task = bar.add_task("", total=None)
 
         def advance(done: int, total: int) -> None:
@@ -115,7 +119,9 @@ def _say_and_do(console: Console, title: str, words: list[str]) -> None:
     console.print(Rule(title, style="cyan", align="left"))
     console.print(f"[dim]$[/dim] [bold]surgdino {shlex.join(words)}[/bold]", soft_wrap=True, highlight=False)
     if dispatch(words) != 0:
-        raise SurgdinoError("the demo stopped", found=f"surgdino {words[0]} did not succeed", fix="read its lines above")
+        raise SurgdinoError(
+            "the demo stopped", found=f"surgdino {words[0]} did not succeed", fix="read its lines above"
+        )
 
 
 def _pictures(console: Console, settings: DemoSettings, data: Path, store: str) -> list[Path]:
@@ -147,6 +153,8 @@ def _load(console: Console, checkpoint: Path) -> None:
     with torch.no_grad():
         same = torch.allclose(plain.eval()(backbone.preprocess(frame)), features.cls, atol=1e-5)
     console.print(f"surgdino.load: class token {list(features.cls.shape)}, patch tokens {list(features.patches.shape)}")
-    console.print(f"timm.create_model({info['timm']!r}).load_state_dict(strict=True): {'the same features' if same else 'DIFFERENT'}")
+    console.print(
+        f"timm.create_model({info['timm']!r}).load_state_dict(strict=True): {'the same features' if same else 'DIFFERENT'}"
+    )
     if not same:
         raise SurgdinoError("the checkpoint gives other features in plain timm", file=checkpoint)

@@ -10,13 +10,12 @@ from rich.table import Table
 from surgdino.engine.plan import TrainResult
 from surgdino.frames.store import FrameStore
 
-# name in the result, how it is called, how it reads: what collapse looks like stands beside it.
-LOSSES = (
-    ("loss", "loss (sum)", "falls"),
-    ("comp", "comp: agreement with the teacher", "rises; 1.0000 is collapse"),
-    ("expa", "expa: coding rate of the features", "stays up; 0.01 is collapse"),
-    ("patch", "patch loss", "falls; -0.5 is collapse"),
-)
+LOSSES = {
+    "loss": "loss (sum)",
+    "comp": "comp: agreement with the teacher",
+    "expa": "expa: coding rate of the features",
+    "patch": "patch: masked patches",
+}
 PROBES = (
     ("effective_rank", "effective rank of the features", "{:.1f}"),
     ("operation_knn", "neighbours from the same operation", "{:.1%}"),
@@ -55,12 +54,12 @@ def print_outcome(console: Console, result: TrainResult, picture: Path | None) -
 def _losses(result: TrainResult) -> Table:
     table = Table(title="Objective", title_justify="left", title_style="bold")
     table.add_column("term")
-    for name in ("first", "last"):
-        table.add_column(name, justify="right")
-    table.add_column("what to expect", style="dim")
-    for key, label, hint in LOSSES:
-        if key in result.first and key in result.last:
-            table.add_row(label, f"{result.first[key]:.4f}", f"{result.last[key]:.4f}", hint)
+    for name in ("first", "last", "if it collapsed"):
+        table.add_column(name, justify="right", style="dim" if name.startswith("if") else None)
+    for key in result.first:
+        if key in result.last and key in (LOSSES.keys() | result.collapse.keys()):
+            collapse = f"{result.collapse[key]:.4f}" if key in result.collapse else ""
+            table.add_row(LOSSES.get(key, key), f"{result.first[key]:.4f}", f"{result.last[key]:.4f}", collapse)
     return table
 
 

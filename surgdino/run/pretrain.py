@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from surgdino.backbone.vit import Backbone, build_backbone
@@ -24,7 +25,7 @@ from surgdino.run.settings import DataSettings, manifest_of
 
 
 def main(cfg: Mapping[str, Any]) -> int:
-    """Run or continue the pretraining that `cfg` describes; 0 finished or already finished, 1 stopped before its end."""
+    """Run or continue the pretraining that `cfg` describes; 0 also where a signal stopped it and all is saved."""
     console = Console()
     data = DataSettings.of(cfg)
     settings = typed(TrainSettings, cfg["train"], "train")
@@ -32,6 +33,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     # Everything that can be wrong is looked at before the store is built, which may take hours.
     crops, hardware = typed(CropSettings, cfg["crops"], "crops"), typed(HardwareSettings, cfg["hardware"], "hardware")
     manifest = manifest_of(cfg, data)
+    torch.manual_seed(settings.seed)  # of a backbone without weights, and of the mask token
     backbone, weights = start_from(cfg["model"], settings.drop_path, console)
     open_run(folder, {**cfg, "run": {"dir": str(folder)}}, data_hash=manifest.fingerprint())
     store = build_store(
@@ -53,9 +55,9 @@ def main(cfg: Mapping[str, Any]) -> int:
             model_json=provenance(cfg, manifest, store, weights),
         )
     )
-    picture = draw_curves(result.metrics, folder / "curves.png")
+    picture = draw_curves(result.metrics, folder / "curves.png", result.collapse)
     print_outcome(console, result, picture)
-    return 1 if result.status == "stopped" else 0
+    return 0
 
 
 def default_folder(cfg: Mapping[str, Any]) -> str:
@@ -88,7 +90,9 @@ def provenance(
     Those that its initial weights had seen before are among them.
     """
     if not len(store):
-        raise SurgdinoError("no usable frame in any video", file=manifest.root, fix="run surgdino verify on this folder")
+        raise SurgdinoError(
+            "no usable frame in any video", file=manifest.root, fix="run surgdino verify on this folder"
+        )
     card = cfg["dataset"]
     seen = {video.operation for video in store.videos} | set((weights or {}).get("operations", ()))
     return {

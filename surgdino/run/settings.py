@@ -74,7 +74,10 @@ def manifest_of(cfg: Mapping[str, Any], data: DataSettings) -> Manifest:
     manifest = manifest.without(_excluded_operations(manifest, data.exclude))
     if not manifest.videos:
         raise SurgdinoError(
-            "no videos to work on", file=data.root, expected=f"videos of dataset={manifest.dataset}", fix="check data.root, data.split and data.exclude"
+            "no videos to work on",
+            file=data.root,
+            expected=f"videos of dataset={manifest.dataset}",
+            fix="check data.root, data.split and data.exclude",
         )
     return manifest
 
