@@ -34,11 +34,12 @@ The data folder is only read, and nothing but `surgdino weights get` ever uses t
 def usage() -> str:
     """The text of `surgdino --help`."""
     rows = "\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())
-    return f"surgdino {__version__}: adapt a vision backbone to your own surgical video\n\nUsage: surgdino VERB [key=value ...]\n\nVerbs\n{rows}\n\n{EXAMPLES}"
+    head = f"surgdino {__version__}: adapt a vision backbone to your own surgical video"
+    return f"{head}\n\nUsage: surgdino VERB [key=value ...]\n\nVerbs\n{rows}\n\n{EXAMPLES}"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb and return the exit code: 0 done, 1 the verb found something wrong, 2 the command itself is wrong."""
+    """Run one verb; the exit code is 0 when done, 1 where it found something wrong, 2 where the command is wrong."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]

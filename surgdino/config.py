@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def register_groups() -> None:
-    """Offer every card as `dataset=NAME` and every recipe as `recipe=NAME`; their folders are not named after the groups."""
+    """Offer every card as `dataset=NAME` and every recipe as `recipe=NAME`: their folders have other names."""
     from hydra.core.config_store import ConfigStore
 
     for group, folder, package in (("dataset", "datasets", "dataset"), ("recipe", "recipes", "_global_")):
@@ -65,7 +65,7 @@ def typed(kind: type[T], section: Mapping[str, Any], name: str) -> T:
 
 
 def _checked(hint: Any, value: Any, key: str) -> Any:
-    """`value` in the type that `hint` names: whole floats become ints' peers, lists become tuples, nothing else is bent."""
+    """`value` in the type that `hint` names: ints may stand for floats, lists for tuples, nothing else is bent."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:

@@ -26,7 +26,7 @@ def names_in(folder: Path, suffix: str = ".yaml") -> list[str]:
 
 @contextmanager
 def atomic_write(target: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; on success fsync and rename it there, on failure leave `target` untouched.
+    """Yield a temporary path; on success fsync it and rename it to `target`, on failure leave `target` untouched.
 
     A reader therefore sees the old file or the whole new one, whatever moment a kill or a full disk strikes.
 

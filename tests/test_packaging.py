@@ -1,4 +1,4 @@
-"""The wheel carries one top-level package and everything it needs; the checkout's `datasets/` shadows nobody's package."""
+"""The wheel is one top-level package with all it needs; the checkout's `datasets/` shadows nobody's package."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_curves(metrics: Path, target: Path, collapse: Mapping[str, float] | None = None) -> Path | None:
-    """Draw loss terms, effective rank, schedules and throughput over the steps into a PNG; None where nothing was logged.
+    """Draw loss terms, effective rank, rates and throughput over the steps into a PNG; None where nothing was logged.
 
     Args:
         collapse: term -> its value in a collapsed run; dashed lines, so that a healthy run can be told by looking.

@@ -69,7 +69,7 @@ def _subject(verb: str, words: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _parsable(word: str, multirun: bool) -> str:
-    """Quote the value of `key=value` where Hydra's grammar can't read it: folders with spaces, commas, brackets, umlauts."""
+    """Quote the value of `key=value` where Hydra's grammar can't read it: spaces, commas, brackets, umlauts."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

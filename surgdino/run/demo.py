@@ -48,8 +48,10 @@ def main(words: Sequence[str]) -> int:
     _say_and_do(
         console,
         "Continue pretraining on it",
-        ["pretrain", "recipe=demo", f"data.root={data}", store, f"model.weights={weights}"]
-        + [f"train.steps={settings.steps}", f"run.dir={run}"],
+        [
+            *("pretrain", "recipe=demo", f"data.root={data}", store, f"model.weights={weights}"),
+            *(f"train.steps={settings.steps}", f"run.dir={run}"),
+        ],
     )
     pictures = _pictures(console, settings, data, store)
     _load(console, run / "checkpoint")
@@ -153,8 +155,7 @@ def _load(console: Console, checkpoint: Path) -> None:
     with torch.no_grad():
         same = torch.allclose(plain.eval()(backbone.preprocess(frame)), features.cls, atol=1e-5)
     console.print(f"surgdino.load: class token {list(features.cls.shape)}, patch tokens {list(features.patches.shape)}")
-    console.print(
-        f"timm.create_model({info['timm']!r}).load_state_dict(strict=True): {'the same features' if same else 'DIFFERENT'}"
-    )
+    verdict = "the same features" if same else "DIFFERENT"
+    console.print(f"timm.create_model({info['timm']!r}).load_state_dict(strict=True): {verdict}")
     if not same:
         raise SurgdinoError("the checkpoint gives other features in plain timm", file=checkpoint)

@@ -18,8 +18,9 @@ from surgdino.config import flat_keys
 from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write
 
-# Settings that a run may continue with others of: they change where, how fast and how long it goes, or (the initial weights)
-# were used up at its start. The engine checks its own share once more; here a change is caught before the store is rebuilt.
+# Settings that a run may continue with others of: they change where, how fast and how long it goes, or (the initial
+# weights) were used up at its start. The engine checks its share once more; here a change is caught before the store is
+# rebuilt for it.
 FREE = (
     "hardware.",
     "run.",

@@ -14,7 +14,7 @@ from surgdino.backbone.weights import load_weights
 from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.manifest import Manifest
-from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainResult, TrainSettings
+from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainSettings
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, build_store
