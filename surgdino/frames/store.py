@@ -256,12 +256,15 @@ def _usable(video: Video, root: Path, path: Path, settings: StoreSettings) -> Sh
     """The shard, if it is whole and still what the source and the settings ask for."""
     try:
         shard = read_shard(path)
-        expected = expected_header(video, root, settings)
     except FileNotFoundError:
         return None
     except SurgdinoError as error:
         logger.warning("%s", error.line())
         return None
+    try:
+        expected = expected_header(video, root, settings)
+    except SurgdinoError:
+        return None  # building it will say what is wrong with the source
     return shard if all(shard.header.get(key) == value for key, value in expected.items()) else None
 
 
