@@ -11,6 +11,7 @@ import torch
 from surgdino.engine.coding_rate import coding_rate, gamma, highest_rate, lowest_rate
 from surgdino.engine.methods import method_names, open_method, simdinov2
 from surgdino.engine.methods.simdinov2 import Settings
+from surgdino.engine.pool import Pool
 from surgdino.errors import SurgdinoError
 
 B, L, P, PATCHES = 24, 3, 16, 10
@@ -167,8 +168,8 @@ def test_a_group_does_not_see_the_rest_of_the_batch(tensors):
     """One batch of three groups is the mean of three batches of one: how the batch is laid out does not matter."""
     student, teacher = (torch.from_numpy(tensors[k]).float() for k in ("student_cls", "teacher_cls"))
     settings = Settings(group_size=8)
-    together = simdinov2.expansion(student[:2], teacher, settings)
-    apart = [simdinov2.expansion(student[:2, i : i + 8], teacher[:, i : i + 8], settings) for i in (0, 8, 16)]
+    together = simdinov2.expansion(student[:2], teacher, settings, Pool())
+    apart = [simdinov2.expansion(student[:2, i : i + 8], teacher[:, i : i + 8], settings, Pool()) for i in (0, 8, 16)]
     assert together.item() == pytest.approx(torch.stack(apart).mean().item(), rel=1e-6)
 
 
@@ -210,7 +211,8 @@ def test_every_method_opens_with_the_configuration_it_ships(name):
     for needed in (
         "build_head",
         "check_batch",
-        "teacher_targets",
+        "teacher_outputs",
+        "make_targets",
         "student_loss",
         "collapse_values",
         "signs_of_collapse",

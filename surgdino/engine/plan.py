@@ -35,6 +35,7 @@ class TrainSettings:
         checkpoint_every, log_every: in steps.
         probe_frames: frames on which the backbone is measured at step 0, at every checkpoint and at the end; 0: never.
         ship: whose weights become `checkpoint/backbone.safetensors`.
+        accumulate: micro-batches into which each process cuts its share of a batch: less memory, the same objective.
         drop_path: stochastic depth of the student; the run room hands it to `build_backbone`.
     """
 
@@ -57,10 +58,11 @@ class TrainSettings:
     log_every: int = 10
     probe_frames: int = 256
     ship: Literal["teacher", "student"] = "teacher"
+    accumulate: int = 1
     drop_path: float = 0.1
 
     def __post_init__(self) -> None:
-        for key in ("batch_size", "checkpoint_every", "log_every"):
+        for key in ("batch_size", "accumulate", "checkpoint_every", "log_every"):
             _require(getattr(self, key) >= 1, f"train.{key}", "at least 1", getattr(self, key))
         _require(self.steps is None or self.steps >= 1, "train.steps", "at least 1, or null", self.steps)
         _require(self.steps is not None or self.epochs > 0, "train.epochs", "more than 0", self.epochs)
@@ -83,6 +85,7 @@ class HardwareSettings:
         loader_workers: processes that cut crops; `auto` leaves one core to the loop.
         threads: of torch on the CPU; `auto` leaves torch's choice.
         activation_checkpointing: recompute the backbone's activations in the backward pass, to save memory.
+        shard: every process keeps only its part of weights, gradients and moments (FSDP2); nothing in a single process.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -90,6 +93,7 @@ class HardwareSettings:
     loader_workers: int | Literal["auto"] = "auto"
     threads: int | Literal["auto"] = "auto"
     activation_checkpointing: bool = False
+    shard: bool = False
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def resume(session: Session, say: Callable[[str], None]) -> None:
 
 
 # A change of these makes the run another run; what is left out here may change from one call to the next.
-_FREE = {"checkpoint_every", "log_every", "probe_frames", "ship", "steps", "epochs"}
+_FREE = {"accumulate", "checkpoint_every", "log_every", "probe_frames", "ship", "steps", "epochs"}
 
 
 def _settings(plan: TrainPlan) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from types import ModuleType
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from surgdino import distributed
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.crops.loader import Batch, make_loader
 from surgdino.engine import precision
+from surgdino.engine.across import Across
 from surgdino.engine.methods import open_method
 from surgdino.engine.monitor import Monitor
 from surgdino.engine.optim import make_optimizer
@@ -36,6 +38,8 @@ class Session:
     autocast: Callable
     student: Network
     teacher: Network
+    parallel: nn.Module
+    across: Across
     optimizer: torch.optim.Optimizer
     monitor: Monitor
     probe: Probe | None
@@ -78,6 +82,8 @@ def open_session(plan: TrainPlan, say: Callable[[str], None]) -> Session:
         autocast=partial(precision.autocast, device, precision.choose_dtype(plan.hardware, device)),
         student=student,
         teacher=make_teacher(student),
+        parallel=student,
+        across=Across(),
         optimizer=make_optimizer(student, plan.train),
         monitor=Monitor(
             plan.folder,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from surgdino.backbone.vit import Backbone
+
+T = TypeVar("T")
 
 
 class Network(nn.Module):
@@ -17,6 +21,10 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+
+    def forward(self, compute: Callable[..., T], *arguments: Any) -> T:
+        """`compute(self, *arguments)`, here because what wraps a module for many processes acts around its forward."""
+        return compute(self, *arguments)
 
 
 def make_teacher(student: Network) -> Network:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from surgdino import distributed
 from surgdino.crops.loader import Batch
 from surgdino.engine.optim import apply_gradients, set_rates
+from surgdino.engine.passes import learn, micro_batches, pools, teach
 from surgdino.engine.plan import TrainPlan, TrainResult
 from surgdino.engine.progress import Progress
 from surgdino.engine.saving import measure, save
@@ -12,7 +13,6 @@ from surgdino.engine.schedules import rates_at
 from surgdino.engine.session import Session, batches, open_session, result_of
 from surgdino.engine.stop import stop_signals
 from surgdino.engine.teacher import update_teacher
-from surgdino.engine.views import seed_step, to_views
 
 
 def train(plan: TrainPlan) -> TrainResult:
@@ -39,19 +39,15 @@ def train(plan: TrainPlan) -> TrainResult:
 
 
 def train_step(session: Session, batch: Batch) -> None:
-    """One optimiser step on a batch: teacher's targets, student's loss, gradients, student, teacher, log."""
-    train, model = session.plan.train, session.plan.model
-    student, teacher, method, settings = session.student, session.teacher, session.method, session.settings
-    seed_step(train.seed, session.step, distributed.rank())
+    """One optimiser step on this process's share of a batch: targets, gradients, student, teacher, log."""
+    train = session.plan.train
     rates = rates_at(session.step, session.steps, train, session.momentum)
-    views = to_views(batch, session.device, model["mean"], model["std"])
-    student.backbone.requires_grad_(rates.backbone_learns)
-    with session.autocast():
-        targets = method.teacher_targets(teacher, views, settings)
-        loss, terms = method.student_loss(student, views, targets, settings)
-    loss.backward()
+    views = micro_batches(session, batch)
+    targets, features = teach(session, views)
+    session.student.backbone.requires_grad_(rates.backbone_learns)
+    terms = learn(session, views, targets, pools(session, views, targets))
     set_rates(session.optimizer, rates)
     update = apply_gradients(session.optimizer, train.clip)
-    update_teacher(teacher, student, rates.momentum)
+    update_teacher(session.teacher, session.student, rates.momentum)
     session.step += 1
-    session.monitor.record(session.step, terms, update, rates, targets.features)
+    session.monitor.record(session.step, terms, update, rates, features)

@@ -39,25 +39,35 @@ class Views:
     images: int
 
 
-def to_views(batch: Batch, device: torch.device, mean: Sequence[float], std: Sequence[float]) -> Views:
-    """Move a loader's batch and normalise it there.
+def to_views(
+    batch: Batch, device: torch.device, mean: Sequence[float], std: Sequence[float], part: slice | None = None
+) -> Views:
+    """Move a loader's batch, or the images `part` of it, and normalise it there.
 
     Which patches are masked is worked out before the move: on the device it would make the host wait for a count.
     """
-    masks = batch.masks
+    images = len(batch.global_crops) // GLOBAL_VIEWS
+    part = part or slice(0, images)
+    masks = by_view(batch.masks, images)[:, part].flatten(0, 1)
     counts = masks.sum(1, keepdim=True).clamp(min=1)
     weight = (1.0 / counts).expand_as(masks)[masks]
 
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(device, non_blocking=True)
 
+    def move_part(crops: Tensor) -> Tensor:
+        if part == slice(0, images) or not len(crops):
+            return move(crops)
+        # View by view, since each is contiguous and pinned: a copy of all at once would make the host wait.
+        return torch.cat([move(view[part]) for view in by_view(crops, images)])
+
     return Views(
-        global_crops=normalize(move(batch.global_crops), mean, std),
-        local_crops=normalize(move(batch.local_crops), mean, std),
+        global_crops=normalize(move_part(batch.global_crops), mean, std),
+        local_crops=normalize(move_part(batch.local_crops), mean, std),
         masks=move(masks),
         masked=move(masks.flatten().nonzero().squeeze(1)),
         mask_weight=move(weight.float()),
-        images=len(batch.global_crops) // GLOBAL_VIEWS,
+        images=len(masks) // GLOBAL_VIEWS,
     )
 
 
@@ -66,10 +76,10 @@ def by_view(tokens: Tensor, images: int) -> Tensor:
     return tokens.unflatten(0, (-1, images))
 
 
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Make everything random in a step (stochastic depth) a function of the seed, the step and the process alone.
+def seed_step(seed: int, step: int, rank: int, micro_batch: int = 0) -> None:
+    """Make everything random in a pass (stochastic depth) a function of the seed, step, process and micro-batch alone.
 
     So there is no random-number state to save, and a resumed run draws what an uninterrupted one would have.
     """
-    entropy = np.random.SeedSequence((seed, step, rank))
+    entropy = np.random.SeedSequence((seed, step, rank, micro_batch))
     torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))

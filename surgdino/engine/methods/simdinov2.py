@@ -1,6 +1,7 @@
 """SimDINOv2 (Wu et al. 2025, arXiv 2502.10385): agree across crops, fill the space, and predict the masked patches.
 
-Symbols: B images, 2 global and L local views, p the head's width, M masked patches.
+Symbols: b images of a micro-batch, 2 global and L local views, p the head's width, M masked patches; B images of the
+global batch, over which the coding rate is taken.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from surgdino.engine.across import Across
 from surgdino.engine.coding_rate import Gamma, coding_rate, gamma, highest_rate, lowest_rate
 from surgdino.engine.head import ProjectionHead
+from surgdino.engine.pool import Pool
 from surgdino.engine.teacher import Network
 from surgdino.engine.views import Views, by_view
 from surgdino.errors import SurgdinoError
@@ -40,13 +43,13 @@ class Settings:
 
 
 @dataclass
-class Targets:
-    """What the teacher says of the unmasked global views.
+class Outputs:
+    """What the teacher says of the unmasked global views; nothing in it depends on other images.
 
     Attributes:
-        cls: [2, B, p], unit length.
+        cls: [2, b, p], unit length.
         patches: [M, p], unit length, where the student's views are masked.
-        features: [2B, D], the backbone's class tokens, for the monitor.
+        features: [2b, D], the backbone's class tokens, for the monitor.
     """
 
     cls: Tensor
@@ -73,15 +76,28 @@ def check_batch(settings: Settings, images: int) -> None:
 
 
 @torch.no_grad()
-def teacher_targets(teacher: Network, views: Views, settings: Settings) -> Targets:
+def teacher_outputs(teacher: Network, views: Views, settings: Settings) -> Outputs:
     """The teacher's class tokens of both global views, and its patch tokens where the student's are masked."""
     features = teacher.backbone(views.global_crops)
     cls, patches = _project(teacher.head, features.cls, features.patches, views.masked)
-    return Targets(by_view(cls, views.images), patches, features.cls)
+    return Outputs(by_view(cls, views.images), patches, features.cls)
+
+
+def make_targets(
+    outputs: list[Outputs], teacher: Network, settings: Settings, across: Across, progress: float
+) -> list[Outputs]:
+    """The outputs as they are: no prototypes, so nothing to centre or to sharpen."""
+    return outputs
+
+
+def group_features(student: Network, views: Views, targets: Outputs, settings: Settings) -> dict[str, Tensor]:
+    """What the coding rate is taken of, [2, b, p]."""
+    cls = student.head(student.backbone(views.global_crops, views.masks).cls)
+    return {"expanded": _expanded(by_view(cls, views.images), targets.cls, settings)}
 
 
 def student_loss(
-    student: Network, views: Views, targets: Targets, settings: Settings
+    student: Network, views: Views, targets: Outputs, settings: Settings, pool: Pool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of the student's masked global views and local views, and its terms (see `objective`)."""
     crops: list[tuple[Tensor, Tensor | None]] = [(views.global_crops, views.masks)]
@@ -90,7 +106,8 @@ def student_loss(
     features = student.backbone.forward_crops(crops)
     cls_tokens = torch.cat([f.cls for f in features])
     cls, patches = _project(student.head, cls_tokens, features[0].patches, views.masked)
-    return objective(by_view(cls, views.images), targets.cls, patches, targets.patches, views.mask_weight, settings)
+    cls = by_view(cls, views.images)
+    return objective(cls, targets.cls, patches, targets.patches, views.mask_weight, settings, pool)
 
 
 def objective(
@@ -100,30 +117,34 @@ def objective(
     teacher_patches: Tensor,
     mask_weight: Tensor,
     settings: Settings,
+    pool: Pool | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """-coeff * comp - expa + patch_weight * patch, in fp32.
 
     Args:
-        student_cls: [2 + L, B, p], global views first.
-        teacher_cls: [2, B, p].
+        student_cls: [2 + L, b, p], global views first.
+        teacher_cls: [2, b, p].
         student_patches, teacher_patches: [M, p].
         mask_weight: [M], one over the masked patches of the same view.
+        pool: the rest of the batch; None where these are all B images.
 
     All features have unit length. The B images form groups of `group_size` consecutive ones; nothing else in the layout
     of the batch (processes, accumulation) enters.
 
     Returns:
-        The loss, and without gradient `loss`, `comp` (mean cosine, larger is better), `expa` (gamma times the coding
-        rate, larger is better) and `patch` (minus the mean cosine over the 2B views, unmasked ones counting 0).
+        The loss, its coding rate times `pool.share`; and without gradient `loss`, `comp` (mean cosine, larger is
+        better), `expa` (gamma times the coding rate, larger is better) and `patch` (minus the mean cosine over the 2b
+        views, unmasked ones counting 0), where the rate counts once.
     """
+    pool = pool or Pool()
     with torch.autocast(student_cls.device.type, enabled=False):
         comp = agreement(student_cls, teacher_cls)
-        expa = expansion(student_cls[: len(teacher_cls)], teacher_cls, settings)
+        expa = expansion(student_cls[: len(teacher_cls)], teacher_cls, settings, pool)
         cosines = F.cosine_similarity(student_patches, teacher_patches, dim=-1)
         patch = -(cosines * mask_weight).sum() / teacher_cls[..., 0].numel()
-        loss = settings.patch_weight * patch - settings.coeff * comp - expa
-    terms = {"loss": loss, "comp": comp, "expa": expa, "patch": patch}
-    return loss, {name: term.detach() for name, term in terms.items()}
+        alone = settings.patch_weight * patch - settings.coeff * comp
+    terms = {"loss": alone - expa, "comp": comp, "expa": expa, "patch": patch}
+    return alone - pool.share * expa, {name: term.detach() for name, term in terms.items()}
 
 
 def agreement(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
@@ -134,13 +155,17 @@ def agreement(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
     return (cosines * others).sum() / (targets * views - targets)
 
 
-def expansion(student_cls: Tensor, teacher_cls: Tensor, settings: Settings) -> Tensor:
-    """`expa`: gamma times the coding rate of the global views, mean over views and groups; [2, B, p] -> scalar."""
-    features = student_cls if settings.expa_type == 0 else (student_cls + teacher_cls) / 2
+def expansion(student_cls: Tensor, teacher_cls: Tensor, settings: Settings, pool: Pool) -> Tensor:
+    """`expa`: gamma times the coding rate of the global views, mean over views and groups; [2, b, p] -> scalar."""
+    features = pool.complete("expanded", _expanded(student_cls, teacher_cls, settings))
     images, width = features.shape[1:]
     group = settings.group_size or images
     rates = coding_rate(features.unflatten(1, (-1, group)), settings.eps, settings.pooled_groups)
     return _gamma(settings, images, width) * rates.mean()
+
+
+def _expanded(student_cls: Tensor, teacher_cls: Tensor, settings: Settings) -> Tensor:
+    return student_cls if settings.expa_type == 0 else (student_cls + teacher_cls) / 2
 
 
 def collapse_values(settings: Settings, images: int) -> dict[str, float]:
