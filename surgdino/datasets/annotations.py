@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from surgdino.datasets.card import Card
+from surgdino.datasets.complaints import twice, unexpected
 from surgdino.datasets.labels import FrameLabels
 from surgdino.datasets.listing import entries
 from surgdino.datasets.manifest import Problem
@@ -49,7 +50,7 @@ class Annotations:
         self.files[number] = path
         if self.kind == "phase":
             table = read_table(path, ("Frame", "Phase"), 1)
-            values, faults = _phase_ids(table, self.card)
+            values, faults = phase_ids(table, self.card)
         else:
             table = read_table(path, ("Frame", *self.card.tools), self.card.tool_step)
             values, faults = _tool_flags(table, self.card)
@@ -58,18 +59,7 @@ class Annotations:
             self.labels[number] = FrameLabels(table.frames[: len(values)], values)
 
 
-def unexpected(path: Path, expected: str) -> Problem:
-    """A file that does not belong where it lies."""
-    fix = "it is left alone; move it elsewhere if it got here by mistake"
-    return Problem("warning", "an unexpected file", path, expected=expected, fix=fix)
-
-
-def twice(path: Path, first: Path) -> Problem:
-    """Two files that claim to be the same video's."""
-    return Problem("error", "two files for one video", path, found=f"{first.name} too", fix="keep one of them")
-
-
-def _phase_ids(table: Table, card: Card) -> tuple[np.ndarray, list[Problem]]:
+def phase_ids(table: Table, card: Card) -> tuple[np.ndarray, list[Problem]]:
     """Class ids uint8 [n] of the rows before the first unknown phase."""
     ids = {name: position for position, name in enumerate(card.phases)}
     names = [name.strip() for name in table.columns[0]] if table.columns else []

@@ -25,9 +25,12 @@ class Card:
         adapter: the file in `surgdino/datasets/adapters/` that reads its layout.
         title, licence, how_to_get, notes, layout: for people.
         fps: frames per second that its label files count in; None where it has none.
-        videos: numbers of all videos as released; empty where nobody can know.
+        videos: numbers of all videos as released (names, where they have none); empty where nobody can know.
         operation: how an operation is named, with `{number}` of its video or `{root}` and `{place}` on disk.
-        phases, tools: class names in the order of their ids.
+        phases, tools, instruments, verbs, targets: class names in the order of their ids.
+        triplets: `instrument,verb,target` in the order of their ids.
+        mask_classes: what the masks show, in the order of their channels.
+        multilabel: those of them that one picture's masks tell of together.
         tool_step: frames from one row of a tool file to the next.
         splits: split -> part -> video numbers or ids.
         overlaps: other dataset -> numbers of the videos whose operation it shows too.
@@ -41,10 +44,16 @@ class Card:
     notes: str = ""
     layout: tuple[str, ...] = ()
     fps: float | None = None
-    videos: tuple[int, ...] = ()
+    videos: tuple[Entry, ...] = ()
     operation: str = "{root}/{place}"
     phases: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
+    instruments: tuple[str, ...] = ()
+    verbs: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    triplets: tuple[str, ...] = ()
+    mask_classes: tuple[str, ...] = ()
+    multilabel: tuple[str, ...] = ()
     tool_step: int = 25
     splits: dict[str, dict[str, tuple[Entry, ...]]] = field(default_factory=dict)
     overlaps: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
@@ -71,6 +80,12 @@ class Card:
             key: _READERS.get(key, _text)(value, key, source) for key, value in values.items() if value is not None
         }
         return cls(**read)
+
+    def operation_of(self, video: Entry) -> str:
+        """The operation that a video of `videos` shows: by its number, or the set's own where it has a name only."""
+        if isinstance(video, str):
+            return f"{self.name}/{video}"
+        return self.operation.format(number=video, root=self.name, place=video)
 
 
 def card_names() -> list[str]:
@@ -114,6 +129,19 @@ def _numbers(value: Any, key: str, source: str | Path | None) -> tuple[Entry, ..
     return expand(value)
 
 
+def _triplets(value: Any, key: str, source: str | Path | None) -> tuple[str, ...]:
+    """`[{hook: {cut: [peritoneum, gut]}}]` -> `("hook,cut,peritoneum", "hook,cut,gut")`, in the order written."""
+    expected = "a list of {instrument: {verb: [target, ...]}}"
+    if not _is_list(value):
+        raise _wrong(key, source, expected, value)
+    names = []
+    for block in value:
+        for instrument, verbs in _mapping(block, key, source).items():
+            for verb, targets in _mapping(verbs, f"{key}.{instrument}", source).items():
+                names += [f"{instrument},{verb},{t}" for t in _texts(targets, f"{key}.{instrument}.{verb}", source)]
+    return _texts(names, key, source)
+
+
 def _fps(value: Any, key: str, source: str | Path | None) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
         raise _wrong(key, source, "frames per second, more than 0", value)
@@ -143,6 +171,8 @@ def _splits(value: Any, key: str, source: str | Path | None) -> dict[str, dict[s
 def read_parts(value: Any, key: str, source: str | Path | None = None) -> dict[str, tuple[Entry, ...]]:
     """One split, `{train: [1-40], test: [41-80]}`, checked for its form; whether the videos exist is not asked here.
 
+    A part may be a rule in words instead, `{train: rest, test: every 5th}`; see `open.apply_split`.
+
     Raises:
         SurgdinoError: another part than train, val, test, something else than lists, or a video in two parts.
     """
@@ -150,7 +180,7 @@ def read_parts(value: Any, key: str, source: str | Path | None = None) -> dict[s
     for part, entries in _mapping(value, key, source).items():
         if part not in PARTS:
             raise SurgdinoError(f"a split has no part {part!r}", file=source, place=key, fix=nearest(str(part), PARTS))
-        parts[str(part)] = _numbers(entries, f"{key}.{part}", source)
+        parts[str(part)] = _numbers([entries] if isinstance(entries, str) else entries, f"{key}.{part}", source)
     listed = [entry for entries in parts.values() for entry in entries]
     for entry in listed:
         if listed.count(entry) > 1:
@@ -174,6 +204,12 @@ _READERS: dict[str, Callable[..., Any]] = {
     "videos": _numbers,
     "phases": _texts,
     "tools": _texts,
+    "instruments": _texts,
+    "verbs": _texts,
+    "targets": _texts,
+    "triplets": _triplets,
+    "mask_classes": _texts,
+    "multilabel": _texts,
     "tool_step": _step,
     "splits": _splits,
     "overlaps": _overlaps,

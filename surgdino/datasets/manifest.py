@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from surgdino.datasets.labels import FrameLabels
+from surgdino.datasets.labels import FrameLabels, SecondLabels
+from surgdino.datasets.masks import VideoMasks
 from surgdino.errors import SurgdinoError
 
 
@@ -66,25 +67,36 @@ class Labels:
     """Labels of one task, keyed by (video id, 0-based frame number).
 
     Attributes:
-        task: `phase`, `tools`, ...
+        task: `phase`, `tools`, `triplet`, `instrument`, `verb`, `target` or `masks`.
         classes: class names in the order of their ids.
-        values: video id -> frame number -> class id (phase), or a tuple of 0/1 with one entry a class (tools).
+        values: video id -> frame number -> class id (phase), a tuple of 0/1 with one entry a class (tools, triplet and
+            its parts), or the files that hold the masks. Phases may be known by second instead.
     """
 
     task: str
     classes: tuple[str, ...]
-    values: Mapping[str, FrameLabels] = field(repr=False)
+    values: Mapping[str, FrameLabels | SecondLabels | VideoMasks] = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that later rooms know of a dataset."""
+    """All that later rooms know of a dataset.
+
+    Attributes:
+        dataset: its card's name.
+        root: its folder.
+        videos: in the order of their names or numbers.
+        labels: task -> labels.
+        problems: what is amiss, errors and warnings.
+        elsewhere: operations that lie in the folder too, but that the options leave out.
+    """
 
     dataset: str
     root: Path
     videos: tuple[Video, ...]
     labels: dict[str, Labels] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    elsewhere: frozenset[str] = frozenset()
 
     def __getitem__(self, video_id: str) -> Video:
         for video in self.videos:

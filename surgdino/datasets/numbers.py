@@ -41,3 +41,9 @@ def number_in(name: str) -> int | None:
     """The number that a name ends with (`video07` -> 7), or None where it has none or several."""
     found = re.fullmatch(r"\D*?0*(\d+)", name)
     return int(found[1]) if found else None
+
+
+def stride(words: str) -> int | None:
+    """`every 5th` -> 5; None for anything else."""
+    found = re.fullmatch(r"every 0*([1-9]\d*)(?:st|nd|rd|th)", words.strip().lower())
+    return int(found[1]) if found else None

@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from surgdino.datasets.card import Card, read_parts
+from surgdino.datasets.card import PARTS, Card, read_parts
 from surgdino.datasets.manifest import Manifest, Problem, Video
-from surgdino.datasets.numbers import Entry, compact, number_in
+from surgdino.datasets.numbers import Entry, compact, number_in, stride
 from surgdino.errors import SurgdinoError, from_os_error, nearest
 from surgdino.paths import names_in
 
@@ -32,12 +32,13 @@ def open_dataset(
     Args:
         card: from `load_card` or `Card.from_dict`.
         root: the dataset's folder; only read.
-        split: a split of the card by name, or `{train: [1, 2], test: [3]}` with video numbers, ids or operations.
-        options: what the adapter takes, such as `operation_pattern`.
+        split: a split of the card by name, or `{train: [1, 2], test: [3]}` with video numbers, ids or operations, or
+            by rule: `{train: rest, test: every 5th}`.
+        options: those of `data` that an adapter names in its `OPTIONS`, such as `operation_pattern`; None is not set.
 
     Raises:
-        SurgdinoError: no such folder, no video in it, another layout, no such split, or a split that tears an
-            operation apart.
+        SurgdinoError: no such folder, no video in it, another layout, no such split, an option that the adapter has no
+            use for, or a split that tears an operation apart.
     """
     root = Path(root).expanduser()
     if not root.is_dir():
@@ -46,8 +47,12 @@ def open_dataset(
     if card.adapter not in adapter_names():
         raise SurgdinoError(f"no adapter {card.adapter!r}", place=card.name, fix=nearest(card.adapter, adapter_names()))
     adapter = import_module(f"surgdino.datasets.adapters.{card.adapter}")
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    for key in given:
+        if key not in getattr(adapter, "OPTIONS", ()):
+            raise SurgdinoError(f"dataset={card.name} has no use for data.{key}", fix="leave it out")
     try:
-        manifest: Manifest = adapter.build(card, root, options or {})
+        manifest: Manifest = adapter.build(card, root, given)
     except OSError as error:
         raise from_os_error(error, error.filename or root) from error
     if not manifest.videos:
@@ -59,19 +64,24 @@ def open_dataset(
 def apply_split(manifest: Manifest, card: Card, split: str | Mapping[str, Any]) -> Manifest:
     """The same videos, each told which part it belongs to; those that the split does not name belong to none.
 
+    In the place of a list, `every 5th` takes the first, sixth, ... operation that no list names, in the manifest's
+    order (test before validation before training), and `rest` those that are left then.
+
     Raises:
         SurgdinoError: see `open_dataset`.
     """
     name = split if isinstance(split, str) else "data.split"
-    parts = _named(card, split) if isinstance(split, str) else read_parts(split, "data.split")
+    named = _named(card, split) if isinstance(split, str) else read_parts(split, "data.split")
+    parts = _spelled_out(named, manifest, card)
+    meant_by = _names(manifest, card)
     part_of: dict[str, str] = {}
     problems: list[Problem] = []
     for part, entries in parts.items():
         absent = []
         for entry in entries:
-            meant = [video for video in manifest.videos if _means(entry, video)]
-            part_of |= {video.id: part for video in meant}
-            absent += [] if meant else [entry]
+            part_of |= {video.id: part for video in meant_by.get(entry, ())}
+            if entry not in meant_by and not _lies_elsewhere(entry, manifest, card):
+                absent.append(entry)
         problems += _absent(name, part, entries, absent, manifest, card)
     _refuse_torn_operations(manifest, part_of, name)
     videos = tuple(replace(video, split=part_of.get(video.id)) for video in manifest.videos)
@@ -80,16 +90,49 @@ def apply_split(manifest: Manifest, card: Card, split: str | Mapping[str, Any]) 
 
 def _named(card: Card, split: str) -> Mapping[str, tuple[Entry, ...]]:
     if split not in card.splits:
-        fix = nearest(split, card.splits) if card.splits else "give it inline: data.split={train: [...], test: [...]}"
+        fix = nearest(split, card.splits) if card.videos else "give it inline: data.split={train: [...], test: [...]}"
         raise SurgdinoError(f"dataset={card.name} has no split {split!r}", fix=fix)
     return card.splits[split]
 
 
-def _means(entry: Entry, video: Video) -> bool:
-    place = video.operation.partition("/")[2]  # the operation's name without its dataset's
-    if isinstance(entry, int):
-        return entry in (number_in(video.id), number_in(place))
-    return entry in (video.id, video.operation, place)
+def _spelled_out(
+    parts: Mapping[str, tuple[Entry, ...]], manifest: Manifest, card: Card
+) -> dict[str, tuple[Entry, ...]]:
+    """The parts with operations in the place of `every 5th` and `rest`."""
+    lists = {part: entries for part, entries in parts.items() if not _is_rule(entries)}
+    meant_by = _names(manifest, card)
+    taken = {v.operation for entries in lists.values() for entry in entries for v in meant_by.get(entry, ())}
+    left = [op for op in dict.fromkeys(v.operation for v in manifest.videos) if op not in taken]
+    spelled: dict[str, tuple[Entry, ...]] = {}
+    # `rest` goes last, whatever part it stands for.
+    for part in sorted(parts, key=lambda p: (parts[p] == ("rest",), -PARTS.index(p))):
+        if part in lists:
+            spelled[part] = lists[part]
+            continue
+        spelled[part] = tuple(left[:: stride(str(parts[part][0])) or 1])
+        left = [operation for operation in left if operation not in spelled[part]]
+    return {part: spelled[part] for part in parts}
+
+
+def _is_rule(entries: tuple[Entry, ...]) -> bool:
+    return len(entries) == 1 and (entries[0] == "rest" or stride(str(entries[0])) is not None)
+
+
+def _names(manifest: Manifest, card: Card) -> dict[Entry, list[Video]]:
+    """All that a split may call a video: its id, its operation with or without the dataset's name, their numbers."""
+    names: dict[Entry, list[Video]] = {}
+    for video in manifest.videos:
+        place = video.operation.partition("/")[2]
+        known: set[Entry | None] = {video.id, video.operation, place}
+        if video.id not in card.videos:  # what a card lists by name has no number: test_workflow_video_01 is not 1
+            known |= {number_in(video.id), number_in(place)}
+        for name in known - {None}:
+            names.setdefault(name, []).append(video)  # type: ignore[arg-type]
+    return names
+
+
+def _lies_elsewhere(entry: Entry, manifest: Manifest, card: Card) -> bool:
+    return entry in card.videos and card.operation_of(entry) in manifest.elsewhere
 
 
 def _absent(

@@ -25,6 +25,9 @@ class DataSettings:
     part: Literal["train", "val", "test"] | None = None
     exclude: tuple[str, ...] = ()
     operation_pattern: str | None = None
+    labels: str | None = None
+    organ: str | None = None
+    rater: str | None = None
     fps: float = 1.0
     store: Path = Path("store")
     short_side: int = 256
@@ -51,6 +54,12 @@ class DataSettings:
         return typed(cls, cfg["data"], "data")
 
     @property
+    def options(self) -> dict[str, str | None]:
+        """What goes to the dataset's adapter; each takes some of them and refuses the others."""
+        keys = ("operation_pattern", "labels", "organ", "rater")
+        return {key: getattr(self, key) for key in keys}
+
+    @property
     def store_settings(self) -> StoreSettings:
         """What the stored frames depend on; a change of any of these rebuilds them."""
         return StoreSettings(fps=self.fps, short_side=self.short_side, quality=self.quality, decoder=self.decoder)
@@ -67,8 +76,7 @@ def manifest_of(cfg: Mapping[str, Any], data: DataSettings) -> Manifest:
     Raises:
         SurgdinoError: no such folder or split, an exclusion that matches nothing, or nothing left.
     """
-    options = {"operation_pattern": data.operation_pattern}
-    manifest = open_dataset(Card.from_dict(cfg["dataset"]), data.root, split=data.split, options=options)
+    manifest = open_dataset(Card.from_dict(cfg["dataset"]), data.root, split=data.split, options=data.options)
     if data.part is not None:
         manifest = manifest.part(data.part)
     manifest = manifest.without(_excluded_operations(manifest, data.exclude))

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from surgdino.datasets.annotations import Annotations, twice, unexpected
+from surgdino.datasets.annotations import Annotations
 from surgdino.datasets.card import Card
+from surgdino.datasets.complaints import empty_video, foreign, missing, twice, unexpected
 from surgdino.datasets.listing import entries, is_video
 from surgdino.datasets.manifest import Labels, Manifest, Problem, Video
-from surgdino.datasets.numbers import compact
 from surgdino.errors import SurgdinoError
 
 _VIDEO = re.compile(r"video0*(\d+)", re.IGNORECASE)
@@ -22,14 +22,10 @@ def build(card: Card, root: Path, options: Mapping[str, Any]) -> Manifest:
     """Videos, phases and tools of a folder in Cholec80's layout; everything amiss becomes a Problem.
 
     Raises:
-        SurgdinoError: there is no `videos/` folder, so that this is another layout altogether, or an option that it
-            has no use for.
+        SurgdinoError: there is no `videos/` folder, so that this is another layout altogether.
     """
     if not (root / "videos").is_dir():
         raise _no_videos_folder(root)
-    if options.get("operation_pattern"):
-        fix = f"leave it out: the operations of {card.name} are known"
-        raise SurgdinoError("data.operation_pattern is for dataset=folder", fix=fix)
     files, problems = _find_videos(root, card)
     phases = Annotations("phase", root / "phase_annotations", card)
     tools = Annotations("tool", root / "tool_annotations", card)
@@ -37,7 +33,7 @@ def build(card: Card, root: Path, options: Mapping[str, Any]) -> Manifest:
         problems += [*kind.problems, *_unpaired(kind, set(files))]
     for number in sorted(files):
         problems += _tails(number, phases, tools, card.tool_step)
-    problems += _missing(files, card, root)
+    problems += missing(files, card, root / "videos")
     videos = [_video(number, path, card, phases, tools) for number, path in sorted(files.items())]
     labels = {
         "phase": Labels("phase", card.phases, {_id(n): v for n, v in phases.labels.items() if n in files}),
@@ -62,20 +58,9 @@ def _find_videos(root: Path, card: Card) -> tuple[dict[int, Path], list[Problem]
             problems.append(twice(path, files[number]))
             continue
         files[number] = path
-        problems += _looked_at(path, number, card)
+        problems += empty_video(path) + foreign(path, number, card)
     problems += [unexpected(p, ", ".join(_FOLDERS)) for p in _strangers(root)]
     return files, problems
-
-
-def _looked_at(path: Path, number: int, card: Card) -> list[Problem]:
-    problems = []
-    if path.is_file() and path.stat().st_size == 0:
-        fix = "copy it again; pretraining sets it aside"
-        problems.append(Problem("error", "the file is empty", path, expected="a video", found="0 bytes", fix=fix))
-    if card.videos and number not in card.videos:
-        message = f"not a video of {card.name}"
-        problems.append(Problem("warning", message, path, expected=f"numbers {compact(card.videos)}", found=number))
-    return problems
 
 
 def _strangers(root: Path) -> list[Path]:
@@ -87,8 +72,7 @@ def _strangers(root: Path) -> list[Path]:
 def _video(number: int, path: Path, card: Card, phases: Annotations, tools: Annotations) -> Video:
     sound = [kind.labels[number] for kind in (phases, tools) if kind.is_sound(number)]
     promised = [int(labels.numbers[-1]) + 1 for labels in sound]
-    operation = card.operation.format(number=number, root=card.name, place=number)
-    return Video(_id(number), operation, path, card.fps, max(promised, default=None))
+    return Video(_id(number), card.operation_of(number), path, card.fps, max(promised, default=None))
 
 
 def _id(number: int) -> str:
@@ -124,15 +108,6 @@ def _tails(number: int, phases: Annotations, tools: Annotations, step: int) -> l
     expected = f"a last row between frames {max(last_phase - 2 * step + 1, 0)} and {last_phase}, where the phases end"
     fix = "one of the two files is cut short: copy both from the release"
     return [Problem("error", "tools and phases end apart", tools.files[number], None, expected, last_tool, fix)]
-
-
-def _missing(files: Mapping[int, Path], card: Card, root: Path) -> list[Problem]:
-    absent = sorted(set(card.videos) - set(files))
-    if not absent:
-        return []
-    message = f"{len(absent)} of {len(card.videos)} videos are not here: {compact(absent)}"
-    fix = "fine for pretraining; published splits need them all"
-    return [Problem("warning", message, root / "videos", fix=fix)]
 
 
 def _no_videos_folder(root: Path) -> SurgdinoError:

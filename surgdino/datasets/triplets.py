@@ -1,0 +1,118 @@
+"""CholecT50's vocabulary: what a triplet is made of, and whether a release numbers things as the card does.
+
+An id says nothing by itself: the tables in a release (`label_mapping.txt`, `dict/*.txt`, the categories of every JSON)
+are compared with the card name for name, because one that numbers differently would train without a murmur.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from surgdino.datasets.card import Card
+from surgdino.datasets.listing import entries
+from surgdino.datasets.manifest import Problem
+from surgdino.errors import SurgdinoError, nearest
+
+TASKS = ("triplet", "instrument", "verb", "target")
+COLUMNS = ("IVT", "I", "V", "T", "IV", "IT")
+_FIX = "use the release's own files: ids mean other things otherwise"
+
+
+def vocabulary(card: Card) -> dict[str, tuple[str, ...]]:
+    """Task -> class names in the order of their ids, `phase` among them."""
+    names = (card.triplets, card.instruments, card.verbs, card.targets)
+    return {**dict(zip(TASKS, names, strict=True)), "phase": card.phases}
+
+
+def triplet_table(card: Card) -> np.ndarray:
+    """The card's triplets as in `label_mapping.txt`: int64 [triplets, 6] with columns IVT, I, V, T, IV, IT.
+
+    IV = verbs * I + V and IT = targets * I + T.
+
+    Raises:
+        SurgdinoError: the card has no triplets, or one of them names an instrument, verb or target that it has not got.
+    """
+    if not card.triplets:
+        raise SurgdinoError(f"dataset={card.name} has no triplets", expected="a card that lists them")
+    rows = []
+    for number, name in enumerate(card.triplets):
+        ids = []
+        for part, names in zip(name.split(","), (card.instruments, card.verbs, card.targets), strict=True):
+            if part not in names:
+                raise SurgdinoError(f"the triplet {name} names {part!r}", place=card.name, fix=nearest(part, names))
+            ids.append(names.index(part))
+        instrument, verb, target = ids
+        pairs = (len(card.verbs) * instrument + verb, len(card.targets) * instrument + target)
+        rows.append((number, *ids, *pairs))
+    return np.array(rows, dtype=np.int64)
+
+
+def check_tables(root: Path, card: Card) -> list[Problem]:
+    """What a release's own tables say otherwise than the card; none of them needs to be there."""
+    problems = []
+    for path in (root / "label_mapping.txt", root / "dict" / "maps.txt"):
+        if path.is_file():
+            problems += check_mapping(path, card)
+    names = vocabulary(card)
+    for path in entries(root / "dict"):
+        if path.stem in names and path.suffix == ".txt":
+            problems += check_names(read_names(path), names[path.stem], path, "line of id {}")
+    return problems
+
+
+def check_mapping(path: Path, card: Card) -> list[Problem]:
+    """`label_mapping.txt` (rows of IVT, I, V, T, IV, IT) against the card, to the first difference."""
+    expected = {int(row[0]): ",".join(map(str, row)) for row in triplet_table(card)}
+    seen = set()
+    for number, line in enumerate(_lines(path), start=1):
+        cells = [cell.strip() for cell in line.split(",")]
+        if not line or line.startswith("#"):
+            continue
+        place = f"row {number}"
+        if len(cells) != len(COLUMNS) or not all(re.fullmatch(r"\d+", cell) for cell in cells):
+            what = "not a row of the triplet mapping"
+            return [Problem("error", what, path, place, ", ".join(COLUMNS), repr(line), _FIX)]
+        triplet, found = int(cells[0]), ",".join(str(int(cell)) for cell in cells)
+        if found != expected.get(triplet) or triplet in seen:
+            told = expected.get(triplet, f"triplets 0 to {len(expected) - 1}") if triplet not in seen else "it once"
+            return [Problem("error", "another triplet mapping than the card's", path, place, told, found, _FIX)]
+        seen.add(triplet)
+    if len(seen) < len(expected):
+        what = "the triplet mapping is cut short"
+        return [Problem("error", what, path, None, f"{len(expected)} triplets", len(seen), "copy it again")]
+    return []
+
+
+def check_names(found: Mapping[int, Any], names: tuple[str, ...], path: Path, place: str) -> list[Problem]:
+    """Ids and names that a file gives against the card's, to the first difference.
+
+    Args:
+        found: id -> name; empty where the file gives none, which is no fault.
+        names: the card's, in the order of their ids; empty where it has none.
+        path: the file.
+        place: where in it, with `{}` for the id.
+    """
+    if not found or not names:
+        return []
+    for number in sorted({*found, *range(len(names))}):
+        expected = names[number] if 0 <= number < len(names) else "no such id"
+        told = found.get(number, "nothing")
+        if str(told).strip() != expected:
+            what = "ids are numbered otherwise than on the card"
+            return [Problem("error", what, path, place.format(number), expected, told, _FIX)]
+    return []
+
+
+def read_names(path: Path) -> dict[int, str]:
+    """The lines `3:scissors` of a dictionary file; lines of another form are passed over."""
+    rows = (re.fullmatch(r"(\d+)\s*[:\s]\s*(\S.*)", line) for line in _lines(path))
+    return {int(row[1]): row[2] for row in rows if row}
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_bytes().decode("utf-8-sig", errors="replace").splitlines()]
