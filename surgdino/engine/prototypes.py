@@ -23,7 +23,7 @@ class PrototypeHead(nn.Module):
     """A projection to unit length, then its cosine with each of K prototypes; [..., D] -> [..., K] in [-1, 1].
 
     The prototypes are the weight-normalised last layer of Caron et al. 2021 (arXiv 2104.14294) with its gain held at 1:
-    only their directions count. That is also why weight decay leaves a frozen one as it is.
+    only their directions count.
     """
 
     def __init__(self, embed_dim: int, hidden: int, width: int, prototypes: int) -> None:
@@ -33,15 +33,14 @@ class PrototypeHead(nn.Module):
         nn.init.normal_(self.prototypes, std=width**-0.5)
 
     def forward(self, tokens: Tensor, frozen: bool = False) -> Tensor:
-        """Cosines with the prototypes, which get a gradient of zero where `frozen`.
+        """Cosines with the prototypes, which take no gradient where `frozen`.
 
-        Zero rather than none: every process must contribute the same parameters to the averaging of gradients.
+        None rather than zero: the optimiser then leaves their moments alone, which otherwise would fill with zeros and
+        make the first steps after too large.
         """
         with torch.autocast(tokens.device.type, enabled=False):
             directions = F.normalize(self.prototypes.float(), dim=-1)
-            if frozen:
-                directions = torch.lerp(directions.detach(), directions, 0.0)
-        return F.linear(self.projection(tokens), directions)
+        return F.linear(self.projection(tokens), directions.detach() if frozen else directions)
 
 
 def teacher_temperature(progress: float, start: float, end: float, warmup: float) -> float:
