@@ -100,7 +100,7 @@ def write_cholec80(
         number = first + offset
         rng = np.random.default_rng([seed, number])
         path = root / "videos" / f"video{number:02d}.mp4"
-        operation = _Operation(rng, frames, fps, size)
+        operation = Operation(rng, frames, fps, size)
         tick = None if on_frame is None else lambda done, base=offset * frames: on_frame(base + done, videos * frames)
         _encode(path, operation.images(), size, fps, tick)
         if annotations:
@@ -110,7 +110,7 @@ def write_cholec80(
     return written
 
 
-class _Operation:
+class Operation:
     """One operation's script: which phase, tools, smoke and view each frame has."""
 
     def __init__(self, rng: np.random.Generator, frames: int, fps: int, size: tuple[int, int]) -> None:

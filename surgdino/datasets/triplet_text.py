@@ -62,24 +62,27 @@ def read_flags(path: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, list[P
 def _up_to_the_fault(path: Path, lines: list[str], classes: tuple[str, ...]) -> tuple[np.ndarray, list[Problem]]:
     rows: list[list[int]] = []
     width = 1 + len(classes)
+    problems: list[Problem] = []
+
+    def told(what: str, place: str, expected: str, found: object) -> None:
+        problems.append(Problem("error", what, path, place, expected, found, _COPY))
+
     for number, line in enumerate(lines, start=1):
         cells = [cell.strip() for cell in line.split(",")]
         place = f"row {number}"
-        fault: tuple[str, str, str, object]
+        odd = next((column for column, cell in enumerate(cells[1:]) if cell not in ("0", "1")), None)
         if len(cells) != width:
-            fault = ("wrong number of columns", place, f"{width}, separated by commas", len(cells))
+            told("wrong number of columns", place, f"{width}, separated by commas", len(cells))
         elif not cells[0].isdecimal():
-            fault = ("not a frame number", place, "a frame number in the first column, and no header", repr(cells[0]))
+            told("not a frame number", place, "a frame number in the first column, and no header", repr(cells[0]))
         elif rows and int(cells[0]) <= rows[-1][0]:
-            fault = ("the frame numbers do not ascend", place, f"more than {rows[-1][0]}", cells[0])
-        elif any(cell not in ("0", "1") for cell in cells[1:]):
-            column = next(c for c, cell in enumerate(cells[1:]) if cell not in ("0", "1"))
-            fault = ("neither 0 nor 1", f"{place}, {classes[column]}", "0 or 1", repr(cells[1 + column]))
-        else:
-            rows.append([int(cell) for cell in cells])
-            continue
-        return np.array(rows, np.int64).reshape(-1, width), [Problem("error", fault[0], path, *fault[1:], _COPY)]
-    return np.array(rows, np.int64).reshape(-1, width), []
+            told("the frame numbers do not ascend", place, f"more than {rows[-1][0]}", cells[0])
+        elif odd is not None:
+            told("neither 0 nor 1", f"{place}, {classes[odd]}", "0 or 1", repr(cells[1 + odd]))
+        if problems:
+            break
+        rows.append([int(cell) for cell in cells])
+    return np.array(rows, np.int64).reshape(-1, width), problems
 
 
 def _disagreements(root: Path, name: str, labels: dict[str, FrameLabels], card: Card) -> list[Problem]:

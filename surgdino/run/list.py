@@ -10,8 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from surgdino.datasets.card import card_names, load_card
+from surgdino.datasets.overlap import TITLES, cells, overlap_tables
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.paths import names_in, share
+
+_OVERLAPS = "overlaps"
 
 
 def kinds() -> dict[str, tuple[str, Path]]:
@@ -36,12 +40,16 @@ def main(words: Sequence[str] = ()) -> int:
     known = kinds()
     if any(word in ("-h", "--help") for word in words):
         print(f"surgdino list [{' | '.join(known)}]: what can be chosen by name")
+        print(f"surgdino list {_OVERLAPS}: which operations datasets and their splits share")
         return 0
     chosen = [_kind(word, known) for word in words] or list(known)
     console = Console()
     for kind in chosen:
-        setting, folder = known[kind]
-        console.print(_table(kind, setting, folder))
+        if kind == _OVERLAPS:
+            _print_overlaps(console)
+        else:
+            setting, folder = known[kind]
+            console.print(_table(kind, setting, folder))
     return 0
 
 
@@ -61,7 +69,7 @@ def describe(path: Path) -> str:
 
 
 def _kind(word: str, known: dict[str, tuple[str, Path]]) -> str:
-    spellings = {name: name for name in known} | {setting: name for name, (setting, _) in known.items()}
+    spellings = {name: name for name in (*known, _OVERLAPS)} | {setting: name for name, (setting, _) in known.items()}
     if word not in spellings:
         raise SurgdinoError(f"surgdino list does not know {word!r}", fix=nearest(word, spellings))
     return spellings[word]
@@ -78,3 +86,18 @@ def _table(kind: str, setting: str, folder: Path) -> Table:
     if not table.row_count:
         table.add_row(Text("none", "dim"))
     return table
+
+
+def _print_overlaps(console: Console) -> None:
+    """What a backbone trained on one set has seen of another; docs/overlaps.md is the same as a page."""
+    for overlap in overlap_tables(map(load_card, card_names())):
+        heads, rows = cells(overlap)
+        title = f"seen of {overlap.dataset} ({TITLES[overlap.part].lower()})"
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
+        table.add_column("pretrained on")
+        for head in heads:
+            table.add_column(head, justify="right")
+        for row in rows:
+            shared = [Text(cell, "dim" if cell == "0" else "") for cell in row[1:]]
+            table.add_row(row[0], *shared)
+        console.print(table)

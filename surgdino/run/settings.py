@@ -12,8 +12,11 @@ from surgdino.config import typed
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
+from surgdino.datasets.overlap import operations_named
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.frames.store import StoreSettings
+
+_TEST_OF = "test-of:"
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,16 @@ def manifest_of(cfg: Mapping[str, Any], data: DataSettings) -> Manifest:
 def _excluded_operations(manifest: Manifest, exclude: tuple[str, ...]) -> set[str]:
     # A video id names its whole operation: leaving out half of an operation would leak it through the other half.
     operation_of = {v.id: v.operation for v in manifest.videos} | {v.operation: v.operation for v in manifest.videos}
+    operations: set[str] = set()
     for name in exclude:
-        if name not in operation_of:
+        if name.startswith(_TEST_OF):
+            # That none of them is here is as good as having left them out.
+            operations |= operations_named(name.removeprefix(_TEST_OF))
+        elif name in operation_of:
+            operations.add(operation_of[name])
+        else:
             raise SurgdinoError(f"data.exclude names {name!r}, which is not there", fix=nearest(name, operation_of))
-    return {operation_of[name] for name in exclude}
+    return operations
 
 
 def core_count() -> int:

@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from surgdino.datasets.card import Card
-from surgdino.datasets.manifest import Manifest, Problem, Video
+from surgdino.datasets.labels import FrameLabels, SecondLabels
+from surgdino.datasets.manifest import Labels, Manifest, Problem, Video
 from surgdino.errors import SurgdinoError
 from surgdino.frames.decode import VideoInfo, probe
 from surgdino.run.settings import DataSettings, core_count, manifest_of
+from surgdino.run.verify_masks import check_masks
 from surgdino.run.verify_tables import print_findings
 
 # Reading a container waits for the disk more than it computes.
@@ -34,6 +36,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     for video in manifest.videos:
         if video.id in infos:
             problems += compare(video, infos[video.id], manifest)
+    problems += check_masks(manifest, console)
     print_findings(console, card, replace(manifest, problems=tuple(problems)), infos)
     return 1 if any(problem.severity == "error" for problem in problems) else 0
 
@@ -70,26 +73,36 @@ def _inspect_one(video: Video, decoder: str) -> VideoInfo | Problem:
 
 
 def compare(video: Video, info: VideoInfo, manifest: Manifest) -> list[Problem]:
-    """A video against what its label files promise: frames beyond its end, a rate that shifts every label."""
-    if video.fps is None or video.is_image_folder or video.frame_count is None:
+    """A video against its labels: labels beyond its end, a rate that shifts every label, an end without labels."""
+    if video.is_image_folder:
         return []
     problems = []
 
-    def told(severity: Literal["error", "warning"], message: str, expected: str, found: object, fix: str) -> None:
+    def told(severity: Literal["error", "warning"], message: str, expected: object, found: object, fix: str) -> None:
         problems.append(Problem(severity, message, video.path, None, expected, found, fix))
 
-    if abs(info.fps - video.fps) > 0.01 * video.fps:
+    if video.fps and video.frame_count and abs(info.fps - video.fps) > 0.01 * video.fps:
         fix = "use the released video: every label is shifted"
         told("error", "the labels count in another frame rate", f"{video.fps:g} frames/s", f"{info.fps:.3f}", fix)
-    for task, labels in manifest.labels.items():
-        beyond = int((labels.values[video.id].numbers >= info.frame_count).sum()) if video.id in labels.values else 0
-        if beyond:
-            message, expected = (
-                f"{beyond} {task} labels lie beyond the video's end",
-                f"{video.frame_count} frames or more",
-            )
-            told("error", message, expected, info.frame_count, "the video is cut short: copy it again")
-    if info.frame_count - video.frame_count > _SLACK * video.fps:
+    for labels in manifest.labels.values():
+        count, last, end = beyond_the_end(labels, video, info)
+        if count:
+            message = f"{count} {labels.task} label{'s lie' if count > 1 else ' lies'} beyond the video's end"
+            told("error", message, f"{last} or more", end, "the video is cut short, or the labels are another's")
+    if video.fps and video.frame_count and info.frame_count - video.frame_count > _SLACK * video.fps:
         expected, fix = f"labels up to frame {info.frame_count - 1}", "copy the label file again, or live with it"
         told("warning", "the labels end before the video does", expected, video.frame_count - 1, fix)
     return problems
+
+
+def beyond_the_end(labels: Labels, video: Video, info: VideoInfo) -> tuple[int, str, str]:
+    """How many of a video's labels lie after its last frame, how long it should be for them, and how long it is."""
+    values = labels.values.get(video.id)
+    if isinstance(values, SecondLabels):
+        # A row of the second in which the video ends speaks for the frames before it.
+        after = values.seconds >= info.duration + values.reach
+        return int(after.sum()), f"{values.seconds[-1]:g} seconds", f"{info.duration:.2f} seconds"
+    if isinstance(values, FrameLabels):
+        after = values.numbers >= info.frame_count
+        return int(after.sum()), f"{int(values.numbers[-1]) + 1} frames", f"{info.frame_count} frames"
+    return 0, "", ""

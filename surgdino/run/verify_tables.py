@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgdino.datasets.card import PARTS, Card
+from surgdino.datasets.listing import is_image
 from surgdino.datasets.manifest import Labels, Manifest, Problem
 from surgdino.frames.decode import VideoInfo
 
@@ -78,8 +79,7 @@ def overview_table(manifest: Manifest, infos: Mapping[str, VideoInfo], parts: Ma
         readable = [infos[video.id] for video in videos if video.id in infos]
         labelled = [str(sum(video.id in labels.values for video in videos)) for labels in manifest.labels.values()]
         operations = len({video.operation for video in videos})
-        # Images have no rate of their own, hence no length.
-        seconds = sum(info.duration for info in readable if info.codec != "images")
+        seconds = sum(info.duration for info in readable if not _is_still(info))
         frames = f"{sum(info.frame_count for info in readable):,}"
         length = _clock(seconds) if seconds else "-"
         table.add_row(part, str(len(videos)), str(len(readable)), str(operations), length, frames, *labelled)
@@ -110,7 +110,7 @@ def class_table(labels: Labels, manifest: Manifest, parts: Mapping[str, set[str]
 
 
 def count_frames(labels: Labels, ids: set[str]) -> tuple[list[int], int]:
-    """Frames of each class in the given videos, and all their labelled frames (tools: a frame may have several)."""
+    """Frames of each class in the given videos, and all their labelled frames (of which one may show several)."""
     frames, total = np.zeros(len(labels.classes), np.int64), 0
     for video_id in ids & set(labels.values):
         array = labels.values[video_id].array
@@ -130,10 +130,15 @@ def _parts(manifest: Manifest) -> dict[str, set[str]]:
 def _formats(infos: Mapping[str, VideoInfo]) -> list[str]:
     """`h264 854x480 25 fps`, the commonest first; several of them in one dataset are worth a look."""
     kinds = Counter(
-        f"{i.codec} {i.width}x{i.height}" + ("" if i.codec == "images" else f" {i.fps:.4g} fps") for i in infos.values()
+        f"{i.codec} {i.width}x{i.height}" + ("" if _is_still(i) else f" {i.fps:.4g} fps") for i in infos.values()
     )
     shown = [f"{count} x {kind}" for kind, count in kinds.most_common(4)]
     return shown + ([f"and {len(kinds) - 4} other formats"] if len(kinds) > 4 else [])
+
+
+def _is_still(info: VideoInfo) -> bool:
+    """Images have no rate of their own, hence no length."""
+    return info.codec == "images" or is_image(info.path)
 
 
 def _verdict(manifest: Manifest) -> Text:

@@ -40,6 +40,10 @@ def build(card: Card, root: Path, options: Mapping[str, Any]) -> Manifest:
     organ, rater = options.get("organ"), options.get("rater")
     _refuse_unknown("organ", organ, (*card.mask_classes, MULTILABEL))
     _refuse_unknown("rater", rater, _RATERS)
+    if rater and organ == MULTILABEL:
+        raise SurgdinoError(
+            "multilabel/ has no masks by rater", found=f"data.rater={rater}", fix="leave data.rater out"
+        )
     problems = [
         unexpected(path, "folders named after organs")
         for path in entries(root)
