@@ -1,8 +1,19 @@
-"""The few questions that code asks about the process group; every answer holds for a single process too."""
+"""The processes of a run: who this one is, joining the others, letting the first go first.
+
+Every answer holds for a single process too. torch is imported only where there are several.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from surgdino.errors import SurgdinoError
+
+# What only one process does may take hours (building a store); a process that dies is noticed at once all the same.
+_PATIENCE = timedelta(days=7)
 
 
 def rank() -> int:
@@ -15,6 +26,77 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def local_rank() -> int:
+    """This process's number on its machine, which is that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def local_world_size() -> int:
+    """How many of the processes share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+
+
 def is_main() -> bool:
     """True in the one process that prints and writes."""
     return rank() == 0
+
+
+@contextmanager
+def together(*, cuda: bool) -> Iterator[None]:
+    """Join the processes that a launcher (torchrun, or Hydra's submitit) started, and part at the end.
+
+    Tensors on GPUs are exchanged by NCCL, those on processors by gloo. Does nothing in a single process.
+    """
+    _ask_submitit()
+    if world_size() == 1:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+
+    if cuda:
+        torch.cuda.set_device(local_rank())
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    try:
+        yield
+        dist.barrier()  # none leaves while another still needs what it holds
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The block runs in the main process; when it is done there, in the others, which then find its files.
+
+    Raises:
+        SurgdinoError: in the others, where the main process failed.
+    """
+    if world_size() == 1:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+
+    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    failed = torch.zeros(1)
+    if is_main():
+        try:
+            yield
+        except BaseException:
+            failed += 1
+            raise
+        finally:
+            dist.broadcast(failed, 0, group=group)
+        return
+    dist.broadcast(failed, 0, group=group)
+    if failed:
+        raise SurgdinoError("the first process failed", place=f"process {rank()}", fix="see its message")
+    yield
+
+
+def _ask_submitit() -> None:
+    """Under submitit no torchrun has said who is who; submitit knows from Slurm."""
+    if "SUBMITIT_EXECUTOR" in os.environ and "RANK" not in os.environ:
+        from submitit.helpers import TorchDistributedEnvironment
+
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False)

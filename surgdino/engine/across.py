@@ -42,10 +42,14 @@ class Across:
         dist.all_gather(shares, tensor.detach().contiguous())
         return torch.cat(shares, dim=1)
 
-    def any(self, holds: bool) -> bool:
-        """Whether it holds in one process at least. Through the processors: no GPU is waited for."""
+    def most(self, value: float) -> float:
+        """The largest over processes. Through the processors: no GPU is waited for."""
         if self.world == 1:
-            return holds
-        flag = torch.tensor(float(holds))
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
-        return bool(flag)
+            return value
+        largest = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return largest.item()
+
+    def any(self, holds: bool) -> bool:
+        """Whether it holds in one process at least."""
+        return bool(self.most(float(holds)))

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from surgdino.engine.across import Across
 from surgdino.engine.optim import Update
 from surgdino.engine.probe import effective_rank
 from surgdino.engine.schedules import Rates
@@ -44,7 +45,7 @@ class Monitor:
     A line of `metrics.jsonl` is a JSON object with `step` and one of
     - the window since the line before it: `loss`, the method's terms and `gradient_norm` as means over the steps that
       counted; `skipped` in all; `lr`, `head_lr`, `weight_decay`, `momentum` and `effective_rank` of its last step;
-      `images_per_second`, `data_wait` as a share of the time, `memory_mb` at its peak;
+      `images_per_second`, `data_wait` as a share of the time, `memory_mb` of the main process at its peak;
     - a probe: `probe_*`, see `surgdino.engine.probe`;
     - a `warning`, in words.
 
@@ -53,6 +54,7 @@ class Monitor:
         images: per step.
         collapse: a sentence where a window's terms look like collapse.
         say: prints a sentence.
+        across: the processes of the run, which meet where a line is due; the main one writes it.
 
     Attributes:
         warnings: what was said in words, each once.
@@ -69,12 +71,14 @@ class Monitor:
         images: int,
         collapse: Callable[[dict[str, float]], str | None],
         say: Callable[[str], None],
+        across: Across | None = None,
     ) -> None:
         self.file = folder / "metrics.jsonl"
         self._board_folder = folder / "tensorboard"
         self._board: Any = None
         self._every, self._last_step, self._images = every, last_step, images
         self._collapse, self._say = collapse, say
+        self._across = across or Across()
         self._resumed_from = 0
         self.warnings: list[str] = []
         self.skipped = 0
@@ -88,7 +92,7 @@ class Monitor:
 
     def state_dict(self) -> dict[str, Any]:
         """What the lines to come depend on; timings excepted."""
-        window = {name: value.cpu() for name, value in self._window.items()}
+        window = {name: value.cpu() for name, value in self._of_all_processes(self._window).items()}
         keys = ("warnings", "skipped", "first", "last")
         return {**{k: getattr(self, k) for k in keys}, "window": window, "streak": float(self._streak)}
 
@@ -99,20 +103,23 @@ class Monitor:
         self._window = {name: value.to(device) for name, value in state["window"].items()}
         self._streak = state["streak"]
         self._resumed_from = step
-        if self.file.exists():
+        if self._across.rank == 0 and self.file.exists():
             kept = [line for line in self.file.read_text().splitlines() if _step_of(line) <= step]
             with atomic_write(self.file) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in kept))
 
     def __enter__(self) -> Monitor:
         """Open TensorBoard's file."""
+        if self._across.rank:
+            return self
         from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(str(self._board_folder), purge_step=self._resumed_from + 1)
         return self
 
     def __exit__(self, *failure: object) -> None:
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
         self._board = None
 
     # The steps.
@@ -149,9 +156,17 @@ class Monitor:
     def _add(self, name: str, value: Tensor) -> None:
         self._window[name] = self._window[name] + value if name in self._window else value
 
+    def _of_all_processes(self, window: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Means over processes, in one exchange."""
+        if not window:
+            return {}
+        means = self._across.mean(torch.stack([torch.as_tensor(window[name]) for name in sorted(window)]))
+        return dict(zip(sorted(window), means, strict=True))
+
     def _log(self, step: int, rates: Rates, features: Tensor) -> None:
-        window = {name: float(value) for name, value in self._window.items()}
+        window = {name: float(value) for name, value in self._of_all_processes(self._window).items()}
         self._window = {}
+        features = self._across.gather_views(features[None])[0]
         good, bad = window.pop("steps"), window.pop("skipped")
         means = {name: value / good for name, value in window.items()} if good else {}
         self.skipped += int(bad)
@@ -172,7 +187,9 @@ class Monitor:
         self._put_into_words(step, means, int(bad), timings["data_wait"])
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Append one line, and draw its numbers."""
+        """Append one line, and draw its numbers; in the main process."""
+        if self._across.rank:
+            return
         try:
             with self.file.open("a") as file:
                 file.write(json.dumps({"step": step, **{k: _plain(v) for k, v in values.items()}}) + "\n")
@@ -199,7 +216,7 @@ class Monitor:
         seconds = max(clock.seconds, 1e-9)
         return {
             "images_per_second": clock.steps * self._images / seconds,
-            "data_wait": clock.waited / seconds,
+            "data_wait": self._across.most(clock.waited / seconds),  # the one that waits holds all others up
             "memory_mb": _memory_mb(),
         }
 

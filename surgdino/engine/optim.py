@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from surgdino.engine.plan import TrainSettings
 from surgdino.engine.schedules import Rates
@@ -20,7 +21,7 @@ class Update:
     """What an optimiser step did, as tensors on the device so that nobody waits for them.
 
     Attributes:
-        gradient_norm: over all parameters, before clipping.
+        gradient_norm: over all parameters of all processes, before clipping.
         skipped: 1.0 where the gradient was not finite and nothing was changed, else 0.0.
     """
 
@@ -73,6 +74,7 @@ def apply_gradients(optimizer: torch.optim.Optimizer, clip: float | None) -> Upd
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
     skipped = (~torch.isfinite(norm)).float()
     scaled: Any = optimizer  # the two attributes are the gradient scaler's way in, and not declared
     scaled.found_inf = skipped

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from surgdino.crops.loader import Batch
+from surgdino.engine.parallel import without_exchange
 from surgdino.engine.pool import Pool, reaches_beyond
 from surgdino.engine.views import Views, seed_step, to_views
 
@@ -63,7 +64,7 @@ def learn(session: Session, views: list[Views], targets: list[Any], pools: list[
     means: dict[str, Tensor] = {}
     for k in range(count):
         _seed(session, k)
-        with session.parallel.no_sync() if k < count - 1 else nullcontext():
+        with without_exchange(session.parallel) if k < count - 1 else nullcontext():
             with session.autocast():
                 loss, terms = session.parallel(
                     session.method.student_loss, views[k], targets[k], session.settings, pools[k]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 
+from surgdino import distributed
 from surgdino.engine.plan import HardwareSettings
 from surgdino.errors import SurgdinoError
 
 
 def choose_device(hardware: HardwareSettings) -> torch.device:
-    """The device that the settings name.
+    """The device that the settings name; with several processes on a machine, this one's GPU.
 
     Raises:
         SurgdinoError: CUDA was asked for and there is none.
@@ -23,7 +24,9 @@ def choose_device(hardware: HardwareSettings) -> torch.device:
             found=f"torch {torch.__version__} without one",
             fix="use hardware=cpu or hardware=auto, or install the CUDA build of torch",
         )
-    return torch.device("cuda" if available and hardware.device != "cpu" else "cpu")
+    if not available or hardware.device == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", distributed.local_rank()) if distributed.world_size() > 1 else torch.device("cuda")
 
 
 def choose_dtype(hardware: HardwareSettings, device: torch.device) -> torch.dtype:

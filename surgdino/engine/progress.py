@@ -13,10 +13,10 @@ from surgdino.engine.monitor import Monitor
 
 
 class Progress:
-    """A bar where wanted; sentences are printed either way, above the bar."""
+    """A bar where wanted; sentences are printed either way, above the bar, unless this process is silent."""
 
-    def __init__(self, wanted: bool) -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, *, drawn: bool, silent: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=silent)
         self._bar = Bar(
             TextColumn("[bold]training"),
             BarColumn(),
@@ -26,7 +26,7 @@ class Progress:
             TextColumn("to go"),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not wanted,
+            disable=silent or not drawn,
         )
         self._task = self._bar.add_task("", total=None)
 

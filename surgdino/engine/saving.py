@@ -6,9 +6,16 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from surgdino import distributed
 from surgdino.checkpoint import save_backbone
+from surgdino.engine.across import Across
+from surgdino.engine.parallel import whole_backbone
 from surgdino.engine.plan import TrainPlan
+from surgdino.engine.sharded import part_like, whole
 from surgdino.engine.state import differences, load_state, save_state
+from surgdino.engine.teacher import Network
 from surgdino.errors import SurgdinoError
 
 if TYPE_CHECKING:
@@ -16,36 +23,46 @@ if TYPE_CHECKING:
 
 
 def save(session: Session) -> None:
-    """Measure the backbone, then write the trainer's state and the checkpoint that users take away."""
+    """Measure the backbone, then write the trainer's state and the checkpoint that users take away.
+
+    All processes put together what they hold; the main one writes. The file is the same however many they are.
+    """
     if session.saved == session.step:
         return
     measure(session)
     plan = session.plan
     state = {
         "settings": _settings(plan),
-        "student": session.student.state_dict(),
-        "teacher": session.teacher.state_dict(),
-        "optimizer": session.optimizer.state_dict(),
+        "student": whole(session.student.state_dict()),
+        "teacher": whole(session.teacher.state_dict()),
+        "optimizer": whole(session.optimizer.state_dict()),
         "monitor": session.monitor.state_dict(),
         "probe_start": session.probe_start,
         "probe_end": session.probe_end,
         "probe_reference": None if session.probe is None else session.probe.reference,
     }
-    save_state(plan.folder / "state", session.step, state)
-    network = session.teacher if plan.train.ship == "teacher" else session.student
-    save_backbone(plan.folder / "checkpoint", network.backbone, _model_json(session))
+    backbone = whole_backbone(_shipped(session))
+    if distributed.is_main():
+        save_state(plan.folder / "state", session.step, state)
+        save_backbone(plan.folder / "checkpoint", backbone, _model_json(session))
     session.saved = session.step
+
+
+def _shipped(session: Session) -> Network:
+    return session.teacher if session.plan.train.ship == "teacher" else session.student
 
 
 def measure(session: Session) -> None:
     """Probe the backbone that would be shipped, write it down, and say so where it got worse than it came."""
     if session.probe is None or session.measured == session.step:
         return
-    network = session.teacher if session.plan.train.ship == "teacher" else session.student
-    report = session.probe.measure(network.backbone, session.autocast).as_dict()
+    backbone = whole_backbone(_shipped(session))
+    session.measured = session.step
+    if not distributed.is_main():
+        return
+    report = session.probe.measure(backbone, session.autocast).as_dict()
     session.probe_start = session.probe_start or report
     session.probe_end = report
-    session.measured = session.step
     session.monitor.write(session.step, {f"probe_{name}": value for name, value in report.items()})
     session.monitor.warn(session.step, _worse(session.probe_start, report))
 
@@ -75,20 +92,42 @@ def _model_json(session: Session) -> dict[str, Any]:
     }
 
 
-def resume(session: Session, say: Callable[[str], None]) -> None:
-    plan = session.plan
+def saved_state(plan: TrainPlan, across: Across, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The state in the run folder, of a run with the same settings; None where there is none.
+
+    Raises:
+        SurgdinoError: other settings, all states damaged, or not the same state in all processes.
+    """
     state = load_state(plan.folder / "state", say)
-    if state is None:
-        return
-    _check_settings(plan, state["settings"], say)
-    session.student.load_state_dict(state["student"])
-    session.teacher.load_state_dict(state["teacher"])
-    session.optimizer.load_state_dict(state["optimizer"])
+    step = -1 if state is None else state["step"]
+    if across.most(step) != -across.most(-step):
+        raise SurgdinoError(
+            "the processes do not find the same saved state",
+            file=plan.folder,
+            fix="put run.dir on a file system that all machines see",
+        )
+    if state is not None:
+        _check_settings(plan, state["settings"], say)
+    return state
+
+
+def resume(session: Session, state: dict[str, Any]) -> None:
+    """Take up everything but the networks' weights, which were loaded before the networks were shared out."""
+    _load_optimizer(session.optimizer, state["optimizer"])
     session.step = session.saved = session.measured = session.resumed_from = state["step"]
     session.monitor.load_state_dict(state["monitor"], session.step, session.device)
     session.probe_start, session.probe_end = state["probe_start"], state["probe_end"]
     if session.probe is not None:
         session.probe.reference = state["probe_reference"]
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = {
+        i: {name: part_like(value, parameters[i]) for name, value in state.items()}
+        for i, state in saved["state"].items()
+    }
+    optimizer.load_state_dict({**saved, "state": moments})
 
 
 # A change of these makes the run another run; what is left out here may change from one call to the next.

@@ -20,9 +20,10 @@ from surgdino.engine.across import Across
 from surgdino.engine.methods import open_method
 from surgdino.engine.monitor import Monitor
 from surgdino.engine.optim import make_optimizer
+from surgdino.engine.parallel import share_out
 from surgdino.engine.plan import TrainPlan, TrainResult
 from surgdino.engine.probe import Probe
-from surgdino.engine.saving import resume
+from surgdino.engine.saving import resume, saved_state
 from surgdino.engine.teacher import Network, make_teacher
 from surgdino.errors import SurgdinoError
 
@@ -65,7 +66,8 @@ def open_session(plan: TrainPlan, say: Callable[[str], None]) -> Session:
     Raises:
         SurgdinoError: settings that cannot be, or others than the run in the folder began with.
     """
-    _check(plan)
+    across = Across()
+    _check(plan, across)
     precision.set_threads(plan.hardware)
     device = precision.choose_device(plan.hardware)
     method, settings = open_method(plan.method)
@@ -73,6 +75,12 @@ def open_session(plan: TrainPlan, say: Callable[[str], None]) -> Session:
     torch.manual_seed(plan.train.seed)
     student = Network(plan.backbone, method.build_head(settings, plan.backbone.embed_dim)).to(device).train()
     student.backbone.set_grad_checkpointing(plan.hardware.activation_checkpointing)
+    teacher = make_teacher(student)
+    saved = saved_state(plan, across, say)
+    if saved is not None:  # before they are shared out, so that the saved state knows nothing of processes
+        student.load_state_dict(saved["student"])
+        teacher.load_state_dict(saved["teacher"])
+    parallel = share_out(student, teacher, shard=plan.hardware.shard, device=device)
     steps = plan.train.total_steps(len(plan.store))
     session = Session(
         plan=plan,
@@ -81,9 +89,9 @@ def open_session(plan: TrainPlan, say: Callable[[str], None]) -> Session:
         device=device,
         autocast=partial(precision.autocast, device, precision.choose_dtype(plan.hardware, device)),
         student=student,
-        teacher=make_teacher(student),
-        parallel=student,
-        across=Across(),
+        teacher=teacher,
+        parallel=parallel,
+        across=across,
         optimizer=make_optimizer(student, plan.train),
         monitor=Monitor(
             plan.folder,
@@ -92,18 +100,25 @@ def open_session(plan: TrainPlan, say: Callable[[str], None]) -> Session:
             images=plan.train.batch_size,
             collapse=partial(method.signs_of_collapse, settings=settings, images=plan.train.batch_size),
             say=say,
+            across=across,
         ),
         probe=_probe(plan),
         steps=steps,
     )
-    resume(session, say)
+    if saved is not None:
+        resume(session, saved)
     return session
 
 
-def _check(plan: TrainPlan) -> None:
-    if distributed.world_size() > 1:
+def _check(plan: TrainPlan, across: Across) -> None:
+    places = across.world * plan.train.accumulate
+    if plan.train.batch_size % places:
         raise SurgdinoError(
-            "training in several processes is not built yet", expected="one", found=distributed.world_size()
+            "the batch cannot be shared out evenly",
+            place="train.batch_size",
+            expected=f"a multiple of {across.world} processes x train.accumulate={plan.train.accumulate}",
+            found=plan.train.batch_size,
+            fix=f"use train.batch_size={max(plan.train.batch_size // places, 1) * places}",
         )
     if len(plan.store) < plan.train.batch_size:
         raise SurgdinoError(
@@ -131,12 +146,14 @@ def batches(session: Session) -> Iterator[Batch]:
         plan.augment,
         batch_size=plan.train.batch_size,
         seed=plan.train.seed,
-        workers=precision.loader_workers(plan.hardware, len(os.sched_getaffinity(0))),
+        workers=precision.loader_workers(plan.hardware, len(os.sched_getaffinity(0)) // distributed.local_world_size()),
         start_step=session.step,
         steps=session.steps,
         patch_size=session.student.backbone.patch_size,
         mask_probability=session.settings.mask_probability,
         mask_ratio=session.settings.mask_ratio,
+        rank=session.across.rank,
+        world=session.across.world,
         pin_memory=session.device.type == "cuda",
     )
     source = iter(source)

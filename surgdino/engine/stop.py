@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -17,20 +17,30 @@ class Stop:
     def __init__(self) -> None:
         self.requested = False
 
-    def until(self, batches: Iterable[T]) -> Iterator[T]:
+    def until(self, batches: Iterable[T], agreed: Callable[[bool], bool] = bool) -> Iterator[T]:
         """The batches until a stop is requested.
 
         A launcher sends its signal to the loader's workers too, and the loader reports their death as an error in this
         process: after a request that is no error.
+
+        Args:
+            agreed: whether any process was asked to stop, given whether this one was. It is put before every step, at
+                the one point where none has begun it, so that all stop at the same one.
         """
+        source = iter(batches)
+        while True:
+            batch = None if self.requested else self._next(source)
+            if agreed(self.requested) or batch is None:
+                return
+            yield batch
+
+    def _next(self, source: Iterator[T]) -> T | None:
         try:
-            for batch in batches:
-                yield batch
-                if self.requested:
-                    return
+            return next(source, None)
         except RuntimeError:
             if not self.requested:
                 raise
+            return None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from surgdino.backbone.vit import Backbone
+from surgdino.engine.sharded import local
 
 T = TypeVar("T")
 
@@ -38,4 +39,4 @@ def update_teacher(teacher: Network, student: Network, momentum: float) -> None:
 
     Buffers are the teacher's own (a method keeps its running centres there) and stay as they are.
     """
-    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1.0 - momentum)
+    torch._foreach_lerp_(local(teacher.parameters()), local(student.parameters()), 1.0 - momentum)

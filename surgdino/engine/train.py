@@ -22,14 +22,14 @@ def train(plan: TrainPlan) -> TrainResult:
         SurgdinoError: settings that cannot be, a resumed run that began with others, a full disk, or no finite gradient
             for many steps; what was saved before stands.
     """
-    progress = Progress(plan.progress and distributed.is_main())
+    progress = Progress(drawn=plan.progress, silent=not distributed.is_main())
     session = open_session(plan, progress.say)
     if session.step >= session.steps:
         return result_of(session, "already finished")
     with stop_signals() as stop, session.monitor, progress.of(session.step, session.steps):
         if session.probe_start is None:
             measure(session)
-        for batch in stop.until(batches(session)):
+        for batch in stop.until(batches(session), session.across.any):
             train_step(session, batch)
             progress.show(session.step, session.monitor)
             if session.step % plan.train.checkpoint_every == 0:

@@ -29,6 +29,7 @@ FREE = (
     "data.workers",
     "data.max_bad_share",
     "model.weights",
+    "train.accumulate",
     "train.checkpoint_every",
     "train.log_every",
     "train.probe_frames",

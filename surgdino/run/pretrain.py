@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from surgdino import distributed
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import load_weights
 from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.manifest import Manifest
 from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainSettings
+from surgdino.engine.precision import choose_device
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, build_store
@@ -25,20 +27,28 @@ from surgdino.run.settings import DataSettings, manifest_of
 
 
 def main(cfg: Mapping[str, Any]) -> int:
-    """Run or continue the pretraining that `cfg` describes; 0 also where a signal stopped it and all is saved."""
-    console = Console()
+    """Run or continue the pretraining that `cfg` describes; 0 also where a signal stopped it and all is saved.
+
+    Under torchrun or another launcher its processes train together, and the first one writes and prints.
+    """
+    hardware = typed(HardwareSettings, cfg["hardware"], "hardware")
+    with distributed.together(cuda=choose_device(hardware).type == "cuda"):
+        return pretrain(cfg, hardware)
+
+
+def pretrain(cfg: Mapping[str, Any], hardware: HardwareSettings) -> int:
+    """What `main` does in each process."""
+    console = Console(quiet=not distributed.is_main())
     data = DataSettings.of(cfg)
     settings = typed(TrainSettings, cfg["train"], "train")
     folder = Path(cfg["run"]["dir"] or default_folder(cfg))
     # Everything that can be wrong is looked at before the store is built, which may take hours.
-    crops, hardware = typed(CropSettings, cfg["crops"], "crops"), typed(HardwareSettings, cfg["hardware"], "hardware")
+    crops = typed(CropSettings, cfg["crops"], "crops")
     manifest = manifest_of(cfg, data)
     torch.manual_seed(settings.seed)  # of a backbone without weights, and of the mask token
     backbone, weights = start_from(cfg["model"], settings.drop_path, console)
-    open_run(folder, {**cfg, "run": {"dir": str(folder)}}, data_hash=manifest.fingerprint())
-    store = build_store(
-        manifest, data.store, data.store_settings, workers=data.worker_count, max_bad_share=data.max_bad_share
-    )
+    with distributed.main_first():
+        store = open_run_and_store(folder, cfg, manifest, data)
     print_store(console, store)
     result = train(
         TrainPlan(
@@ -55,9 +65,24 @@ def main(cfg: Mapping[str, Any]) -> int:
             model_json=provenance(cfg, manifest, store, weights),
         )
     )
-    picture = draw_curves(result.metrics, folder / "curves.png", result.collapse)
-    print_outcome(console, result, picture)
+    if distributed.is_main():
+        picture = draw_curves(result.metrics, folder / "curves.png", result.collapse)
+        print_outcome(console, result, picture)
     return 0
+
+
+def open_run_and_store(folder: Path, cfg: Mapping[str, Any], manifest: Manifest, data: DataSettings) -> FrameStore:
+    """The run folder and the frames; what is missing of both is made by whoever comes first."""
+    if distributed.is_main():
+        open_run(folder, {**cfg, "run": {"dir": str(folder)}}, data_hash=manifest.fingerprint())
+    return build_store(
+        manifest,
+        data.store,
+        data.store_settings,
+        workers=data.worker_count,
+        max_bad_share=data.max_bad_share,
+        progress=distributed.is_main(),
+    )
 
 
 def default_folder(cfg: Mapping[str, Any]) -> str:
