@@ -44,6 +44,8 @@ def load_state(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | Non
     Raises:
         SurgdinoError: there are states and every one is damaged.
     """
+    for leftover in folder.glob(".*.tmp"):  # of processes that were killed while they wrote
+        leftover.unlink(missing_ok=True)
     files = _files(folder)
     for file in files:
         fault = _fault(file)
