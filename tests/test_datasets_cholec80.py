@@ -348,7 +348,7 @@ def test_a_mistyped_split_names_the_nearest(root):
 
 
 def test_an_option_of_another_layout_is_refused(root):
-    with pytest.raises(SurgdinoError, match="no use for data.operation_pattern"):
+    with pytest.raises(SurgdinoError, match=r"no use for data\.operation_pattern"):
         opened(root, options={"operation_pattern": "(x)"})
 
 

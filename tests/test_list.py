@@ -34,6 +34,18 @@ def test_all_kinds_at_once_without_torch():
     assert all(kind in done.stdout for kind in kinds())
 
 
+def test_overlaps_between_datasets_are_listed_when_asked_for(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main(["list", "overlaps"]) == 0
+    said = capsys.readouterr().out
+    assert "seen of cholect50 (test)" in said
+    row = next(line for line in said.split("seen of cholect50 (test)")[1].splitlines() if "40-40 train" in line)
+    assert row.split()[-19] == "4", "4 of rdv's 10"
+    assert row.split()[-1] == "0", "none of the challenge's"
+    assert main(["list"]) == 0
+    assert "seen of" not in capsys.readouterr().out
+
+
 def test_a_title_stands_in_for_a_missing_comment(tmp_path):
     (tmp_path / "a.yaml").write_text("# @package _global_\nname: a\ntitle: 'the letter a'\n")
     (tmp_path / "b.yaml").write_text("name: b\n")

@@ -142,7 +142,7 @@ def _ids(number: int, rows: Any, names: Mapping[str, tuple[str, ...]]) -> Iterat
                 yield task, int(value)
                 continue
             where = f"frame {number}, row {place}, value {position + 1} ({task})"
-            raise _FaultError(f"not the id of a {task}", where, expected, repr(value))
+            raise _FaultError(f"not a valid {task} id", where, expected, repr(value))
 
 
 def _odd_rows(number: int, rows: list[list], table: np.ndarray) -> list[_FaultError]:

@@ -94,7 +94,7 @@ def _disagreements(root: Path, name: str, labels: dict[str, FrameLabels], card: 
         if not np.array_equal(parts.numbers, triplets.numbers):
             expected = f"the {len(triplets)} frames of {root.name}/triplet/{name}.txt"
             problems.append(
-                Problem("error", "other frames than the triplets'", path, None, expected, len(parts), _COPY)
+                Problem("error", "other frames than the triplets'", path, None, expected, f"{len(parts)} frames", _COPY)
             )
             continue
         implied = np.zeros(parts.array.shape, bool)
@@ -103,7 +103,8 @@ def _disagreements(root: Path, name: str, labels: dict[str, FrameLabels], card: 
         missing = np.argwhere(implied & (parts.array == 0))
         if len(missing):
             row, part = (int(x) for x in missing[0])
-            what = f"a triplet without its {task}, in {len({int(r) for r in missing[:, 0]})} rows"
+            rows = len({int(r) for r in missing[:, 0]})
+            what = f"a triplet without its {task}, in {rows} row{'s' if rows > 1 else ''}"
             place = f"row {row + 1}, {vocabulary(card)[task][part]}"
             problems.append(Problem("warning", what, path, place, 1, 0, "find out which file is right"))
     return problems

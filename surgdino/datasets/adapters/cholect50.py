@@ -63,7 +63,7 @@ def _labels(
         found, problems = read_triplet_text(root, file.stem, card)
     else:
         found, problems = read_triplet_json(file, card)
-    if "triplet" in found:
+    if "triplet" in found and not any(problem.severity == "error" for problem in problems):
         problems += _joined(found["triplet"].numbers, images, folder, file)
     labels = {}
     for task, values in found.items():
