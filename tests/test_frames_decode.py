@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numbered_video import cut_start, number_in, picture, rotate, write_video
@@ -62,6 +65,16 @@ def test_what_is_skipped_changes_no_pixel_of_what_is_read(tmp_path, name):
         everything = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
     for frame in read_frames(path, range(2, 100, 9)):
         assert np.abs(frame.image.astype(int) - everything[frame.number]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "b-frames.mkv", "all-key.mp4", "broadcast.ts", "hevc.mp4", "irregular.mp4"]
+)
+@pytest.mark.parametrize("step", [1, 2, 7, 40])
+def test_ordinary_files_are_not_decoded_whole(tmp_path, monkeypatch, name, step):
+    path = write(tmp_path, name)
+    monkeypatch.setattr(decode_pyav, "_decode_everything", None)  # what the reader falls back on
+    assert numbers_read(path, range(3, 100, step)) == [(n, n) for n in range(3, 100, step)]
 
 
 def test_two_threads_read_the_same_as_one(tmp_path):
@@ -202,6 +215,30 @@ def test_damaged_frames_are_left_out_and_not_passed_off_as_good(tmp_path, seed):
     assert sum(not np.array_equal(frame.image, good[frame.number]) for frame in left) <= 2
     with pytest.raises(SurgdinoError, match=r"frame \d+: the frame does not decode"):
         list(read_frames(path, range(150)))
+
+
+DECODE_DAMAGE = """
+import sys, threading
+from surgdino.frames.decode import read_frames
+
+def work():
+    for _ in range(20):
+        list(read_frames(sys.argv[1], range(0, 200, 5), threads=2, damaged="skip"))
+
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def test_damage_does_not_hang_decoder_threads(tmp_path):
+    """FFmpeg's complaints must not be passed on to Python, which may be waiting for the thread that complains."""
+    path = write_video(tmp_path / "a.mp4", 200, gop=25)
+    data = bytearray(path.read_bytes())
+    for at in range(data.index(b"mdat") + 500, len(data) - 8000, 700):
+        data[at : at + 40] = bytes(40)
+    path.write_bytes(data)
+    subprocess.run([sys.executable, "-c", DECODE_DAMAGE, path], timeout=60, check=True)
 
 
 def test_an_unknown_decoder_gets_the_nearest_name(tmp_path):

@@ -5,26 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError, from_os_error
-from surgdino.frames.content import Content, detect_content, fit_near, frame_flags
-from surgdino.frames.decode import Frame, VideoInfo, probe, read_frames, resize, scaled_size
+from surgdino.frames.content import Content, detect_content
+from surgdino.frames.decode import Frame, VideoInfo, probe, read_frames
+from surgdino.frames.prepare import FramePreparer
 from surgdino.frames.sampling import sample_numbers
-from surgdino.frames.shard import FORMAT, ShardWriter, write_shard
+from surgdino.frames.shard import FORMAT, write_shard
 
 _MIB = 1 << 20
-Box = tuple[int, int, int, int]
-Size = tuple[int, int]
 # The content is found from this many frames; of a short video, from all of its samples, which are then decoded once.
-_CONTENT_FRAMES = 24
+# So few key frames, far apart as they are, still tell it; with fewer, other frames are decoded for it.
+_CONTENT_FRAMES, _FEW_KEY_FRAMES = 24, 4
 # With more frames lost to damage than this, a video is set aside as a whole.
 _MAX_DAMAGED_SHARE = 0.1
 
@@ -96,8 +95,8 @@ def source_identity(path: Path, root: Path) -> dict[str, Any]:
     try:
         if path.is_dir():
             stats = [(entry.name, entry.stat()) for entry in sorted(os.scandir(path), key=lambda entry: entry.name)]
-            for file, stat in stats:
-                digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="surrogateescape"))
+            for image, stat in stats:
+                digest.update(f"{image}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="surrogateescape"))
             size, modified = sum(s.st_size for _, s in stats), max((s.st_mtime_ns for _, s in stats), default=0)
         else:
             size, modified = path.stat().st_size, path.stat().st_mtime_ns
@@ -122,68 +121,42 @@ def build_shard(task: ShardTask, planned: Callable[[int], None], done: Callable[
     whole = info.codec == "images" and info.fps <= settings.fps
     numbers = info.numbers if whole else info.numbers[sample_numbers(info.times, settings.fps)]
     planned(len(numbers))
-    frames, content = _find_content(task, info, numbers)
-    source_box = content.box if settings.content_crop else (0, 0, info.width, info.height)
-    size = scaled_size(source_box[2] - source_box[0], source_box[3] - source_box[1], settings.short_side)
-    kept = content.crop_and_scale(source_box, size[1], size[0])
+    held, content = _find_content(task, info, numbers)
+    prepare = FramePreparer(info, content, settings.short_side, settings.quality, settings.content_crop)
     stored = 0
     with write_shard(task.shard) as shard:
-        for frame in frames(size[0] / (source_box[2] - source_box[0])):
+        for frame in held or _read(task, info, numbers, prepare.short_side):
             done()
-            _store_frame(shard, frame, info, content, source_box, size, settings.quality)
+            shard.add(frame.number, frame.time, *prepare(frame))
             stored += 1
         if stored < (1 - _MAX_DAMAGED_SHARE) * len(numbers) or not stored:
             raise _too_damaged(video, len(numbers), stored)
         damaged = {"damaged": len(numbers) - stored} if stored < len(numbers) else {}
-        described = {**asdict(kept), "source_box": source_box, "source_size": (info.width, info.height)}
-        shard.finish({**header, "width": size[0], "height": size[1], "content": described, "missing": damaged})
+        size = {"width": prepare.size[0], "height": prepare.size[1]}
+        shard.finish({**header, **size, "content": prepare.describe(), "missing": damaged})
 
 
-def _store_frame(
-    shard: ShardWriter, frame: Frame, info: VideoInfo, content: Content, source_box: Box, size: Size, quality: int
-) -> None:
-    """Find the disc of this very frame, crop, shrink, flag, encode. The frame may come at any scale of its source."""
-    height, width = frame.image.shape[:2]
-    here = fit_near(frame.image, content.crop_and_scale((0, 0, info.width, info.height), height, width))
-    x0, y0, x1, y1 = box = tuple(round(side * width / info.width) for side in source_box)
-    picture = resize(frame.image[y0:y1, x0:x1], size)
-    kept = here.crop_and_scale(box, size[1], size[0])
-    disc = (kept.cx, kept.cy, kept.radius) if kept.kind == "disc" else None
-    shard.add(frame.number, frame.time, _jpeg(picture, quality), frame_flags(picture, kept), disc)
-
-
-def _find_content(
-    task: ShardTask, info: VideoInfo, numbers: np.ndarray
-) -> tuple[Callable[[float], Iterable[Frame]], Content]:
-    """The content the frames share, and a way to get the frames at a scale of the source.
+def _find_content(task: ShardTask, info: VideoInfo, numbers: np.ndarray) -> tuple[list[Frame], Content]:
+    """The content that the frames share; of a short video also the frames themselves, none of a long one.
 
     The content must be known before the first frame is cropped. A short video therefore waits in memory, at up to twice
     the stored size; a long one is looked at in places first, at key frames if it has enough: they decode by themselves.
     """
-    short_side, source_side = task.settings.short_side, min(info.width, info.height)
-
-    def read(some: np.ndarray, side: int) -> Iterator[Frame]:
-        return read_frames(
-            info.path, some, task.settings.decoder, side, info=info, threads=task.threads, damaged="skip"
-        )
-
-    if len(numbers) <= 2 * _CONTENT_FRAMES:
-        held = list(read(numbers, 2 * short_side))
-        frames, images = (lambda scale: held), [frame.image for frame in held]
-    else:
-        candidates = info.key_numbers if len(info.key_numbers) >= _CONTENT_FRAMES // 3 else numbers
-        places = np.unique(np.linspace(0, len(candidates) - 1, _CONTENT_FRAMES).astype(int))
-        images = [frame.image for frame in read(candidates[places], 2 * short_side)]
-        frames = lambda scale: read(numbers, round(source_side * scale))  # noqa: E731
-    if not images:
+    short = len(numbers) <= 2 * _CONTENT_FRAMES
+    candidates = numbers if short or len(info.key_numbers) < _FEW_KEY_FRAMES else info.key_numbers
+    places = np.linspace(0, len(candidates) - 1, _CONTENT_FRAMES).astype(int)
+    frames = list(_read(task, info, numbers if short else candidates[places], 2 * task.settings.short_side))
+    if not frames:
         raise _too_damaged(task.video, len(numbers), 0)
-    content = detect_content(images).crop_and_scale((0, 0, *images[0].shape[1::-1]), info.height, info.width)
-    return frames, content
+    height, width = frames[0].image.shape[:2]
+    content = detect_content([frame.image for frame in frames])
+    return frames if short else [], content.crop_and_scale((0, 0, width, height), info.height, info.width)
 
 
-def _jpeg(picture: np.ndarray, quality: int) -> bytes:
-    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return jpeg.tobytes()
+def _read(task: ShardTask, info: VideoInfo, numbers: np.ndarray, short_side: int) -> Iterator[Frame]:
+    return read_frames(
+        info.path, numbers, task.settings.decoder, short_side, info=info, threads=task.threads, damaged="skip"
+    )
 
 
 def _too_damaged(video: Video, expected: int, found: int) -> SurgdinoError:

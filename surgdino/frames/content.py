@@ -140,7 +140,7 @@ def frame_flags(image: np.ndarray, content: Content) -> set[str]:
     if is_black(image):
         return {"black"}
     height, width = image.shape[:2]
-    step = max(1, min(height, width) // 96)
+    step = max(1, min(height, width) // 64)
     small = np.ascontiguousarray(image[::step, ::step])
     inside = content_mask(content.crop_and_scale((0, 0, width, height), *small.shape[:2]), *small.shape[:2])
     hue, saturation, value = (plane[inside] for plane in cv2.split(cv2.cvtColor(small, cv2.COLOR_RGB2HSV)))

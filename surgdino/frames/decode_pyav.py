@@ -96,6 +96,8 @@ def _decode_groups(
         try:
             last_wanted = int(ticks[group_of == group][-1])
             for picture in _group(stream.codec_context, packets, int(index.key_pts[group]), last_wanted, number_of):
+                if picture.pts is None or picture.pts > last_wanted:
+                    continue  # a picture of the next group, which was needed for the last ones of this
                 if picture.is_corrupt:
                     return
                 if picture.pts in number_of:

@@ -128,13 +128,11 @@ class ShardWriter:
         self._archive = archive
         self._rows: list[tuple] = []
 
-    def add(
-        self, number: int, time: float, jpeg: bytes, flags: set[str], disc: tuple[float, float, float] | None
-    ) -> None:
-        """Append one encoded frame; `disc` is (cx, cy, radius) in stored pixels."""
+    def add(self, number: int, time: float, jpeg: bytes, flags: set[str], content: Content) -> None:
+        """Append one encoded frame; `content` is in stored pixels."""
         offset, size = self._entry(f"frames/{number:08d}.jpg", jpeg)
         bits = sum(1 << FLAGS.index(flag) for flag in flags)
-        self._rows.append((number, round(time, 6), bits, *(disc or (None,) * 3), offset, size))
+        self._rows.append((number, round(time, 6), bits, content.cx, content.cy, content.radius, offset, size))
 
     def finish(self, header: Mapping[str, Any]) -> None:
         """Write the index and where it lies."""
