@@ -43,8 +43,8 @@ def save(session: Session) -> None:
     }
     backbone = whole_backbone(_shipped(session))
     if distributed.is_main():
-        # In this order: a kill between the two leaves the state behind, which goes on and writes both again. The other way
-        # round a run whose last state is saved would count as finished with the checkpoint of the save before.
+        # In this order: after a kill between the two, the older state goes on and writes both again. The other way round,
+        # a run whose last state is saved would count as finished with the checkpoint of the save before.
         save_backbone(plan.folder / "checkpoint", backbone, _model_json(session))
         save_state(plan.folder / "state", session.step, state)
     session.saved = session.step

@@ -11,11 +11,15 @@ from surgdino.paths import atomic_write
 
 INK, SOFT, GRID = "#22303c", "#7b8794", "#e4e7eb"
 LINE, COLLAPSE = "#0b7285", "#c92a2a"
-PANELS = {
+TITLES = {
     "loss": "loss, in sum",
     "comp": "comp: agreement with the teacher",
     "expa": "expa: coding rate of the features",
     "patch": "patch: masked patches",
+    "cls": "cls: class tokens against prototypes",
+    "koleo": "koleo: distance to the nearest",
+    "entropy": "entropy of the teacher's targets",
+    "information": "information in the targets",
     "effective_rank": "effective rank of the features",
     "gradient_norm": "gradient norm",
     "lr": "learning rate",
@@ -49,7 +53,7 @@ def draw_curves(metrics: Path, target: Path, collapse: Mapping[str, float] | Non
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12.5, 6.4), dpi=110, layout="constrained", facecolor="white")
-    drawn = [(key, title) for key, title in PANELS.items() if any(key in row for row in rows)]
+    drawn = [(key, title) for key, title in TITLES.items() if any(key in row for row in rows)]
     columns = 4
     axes = figure.subplots(-(-len(drawn) // columns), columns, squeeze=False).ravel()
     for axis in axes[len(drawn) :]:

@@ -15,6 +15,10 @@ LOSSES = {
     "comp": "comp: agreement with the teacher",
     "expa": "expa: coding rate of the features",
     "patch": "patch: masked patches",
+    "cls": "cls: class tokens against prototypes",
+    "koleo": "koleo: distance to the nearest",
+    "entropy": "entropy of the teacher's targets",
+    "information": "information in the targets",
 }
 PROBES = (
     ("effective_rank", "effective rank of the features", "{:.1f}"),

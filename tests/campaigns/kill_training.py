@@ -50,7 +50,7 @@ def run_child(folder: Path, before: Callable[[], None] = lambda: None) -> int:
 
 
 def die_in_write(number: int) -> None:
-    """Make this process kill itself in its `number`-th call that writes: half of the time before the call, else after."""
+    """Make this process kill itself in its `number`-th call that writes: before an odd one, after an even one."""
     count = iter(range(1, 1_000_000))
 
     def deadly(call: Callable) -> Callable:
