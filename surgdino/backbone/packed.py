@@ -1,0 +1,191 @@
+"""timm's transformer block over a pack of sequences: linear layers see all tokens of all crop sizes at once.
+
+Stochastic depth leaves whole sequences out of a block instead of multiplying what it computed for them by 0, so that a
+rate of 0.2 saves a fifth of the work (Oquab et al. 2023, arXiv 2304.07193, section 5).
+
+Shapes: T tokens of all sequences together, D the width; `groups` as in `surgdino.backbone.attention`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surgdino.backbone.attention import Groups, packed_attention
+from surgdino.backbone.timm_import import timm
+
+# For each group the sequences that a residual branch is computed for, int64; None where for all.
+Kept = Sequence[Tensor] | None
+
+_Block = timm.models.vision_transformer.Block
+
+
+class PackedBlock(_Block):
+    """timm's block, with a second way to be called; parameters, names and the first way are timm's."""
+
+    attn: Any
+    norm1: Any
+
+    def forward(
+        self,
+        x: Tensor,
+        *args: Any,
+        groups: Groups | None = None,
+        kept: tuple[Kept, Kept] = (None, None),
+        wanted: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """One block.
+
+        Args:
+            x: [T, D]; with `kept` it is overwritten. Without `groups`: [B, N, D], and all is as in timm.
+            kept: for the attention and for the MLP, from `draw_kept`.
+            wanted: int64 [W], the tokens that are read afterwards. Of the others only keys and values are computed.
+
+        Returns:
+            [T, D], or [W, D] where `wanted` is given.
+        """
+        if groups is None:
+            return super().forward(x, *args, **kwargs)
+        if wanted is not None:
+            return self._wanted(x, groups, kept, wanted)
+        x = _add_branch(x, groups, kept[0], lambda part, sub: self._project(self._attend(part, sub)))
+        return _add_branch(x, groups, kept[1], lambda part, _: self._mlp(part))
+
+    def _attend(self, x: Tensor, groups: Groups) -> Tensor:
+        qkv = self.attn.qkv(self.norm1(x)).unflatten(-1, (3, self.attn.num_heads, -1))
+        return packed_attention(qkv, groups)
+
+    def _project(self, attended: Tensor) -> Tensor:
+        return self.ls1(self.attn.proj_drop(self.attn.proj(attended)))
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.ls2(self.mlp(self.norm2(x)))
+
+    def _wanted(self, x: Tensor, groups: Groups, kept: tuple[Kept, Kept], wanted: Tensor) -> Tensor:
+        # So few tokens are left that multiplying by 0 costs less than leaving them out, whose number the host would
+        # have to ask the device for.
+        attended, x = self._attend(x, groups).index_select(0, wanted), x.index_select(0, wanted)
+        x = x + self._project(attended) * _weights(groups, kept[0], wanted)
+        return x + self._mlp(x) * _weights(groups, kept[1], wanted)
+
+
+def pack_blocks(blocks: Iterable[nn.Module]) -> bool:
+    """Give blocks that are exactly timm's the second way to be called; False, and nothing is changed, for any other."""
+    blocks = list(blocks)
+    if not all(_is_plain(block) for block in blocks):
+        return False
+    for block in blocks:
+        block.__class__ = PackedBlock  # no state of its own, so the instance fits
+    return True
+
+
+def _is_plain(block: nn.Module) -> bool:
+    if type(block) is not _Block or type(block.attn) is not timm.layers.Attention:
+        return False
+    parts = [getattr(block.attn, name, None) for name in ("q_norm", "k_norm", "norm", "gate")]
+    return block.attn.attn_drop.p == 0 and all(part is None or isinstance(part, nn.Identity) for part in parts)
+
+
+def draw_kept(blocks: Sequence[nn.Module], groups: Groups, device: torch.device) -> list[tuple[Kept, Kept]]:
+    """Which sequences each block's two branches are computed for: of n, the whole number nearest to n (1 - rate).
+
+    One group after another, so that a group's draw does not depend on those that come after it.
+    """
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) if block.training else 0.0 for block in blocks]
+    if not any(rates):
+        return [(None, None)] * len(blocks)
+    orders = [torch.rand(2 * len(blocks), sequences, device=device).argsort(1) for sequences, _ in groups]
+
+    def kept(row: int, rate: float) -> Kept:
+        counts = [max(round(sequences * (1 - rate)), 1) for sequences, _ in groups]
+        if all(count == sequences for count, (sequences, _) in zip(counts, groups, strict=True)):
+            return None
+        return [order[row, :count] for order, count in zip(orders, counts, strict=True)]
+
+    return [(kept(2 * k, rate), kept(2 * k + 1, rate)) for k, rate in enumerate(rates)]
+
+
+def _add_branch(x: Tensor, groups: Groups, kept: Kept, branch: Callable[[Tensor, Groups], Tensor]) -> Tensor:
+    """x + branch(x); for the kept sequences alone, and as much larger as they are fewer, so that the mean stays."""
+    if kept is None:
+        return x + branch(x, groups)
+    x, part = _Take.apply(x, groups, kept)
+    return _Add.apply(x, branch(part, _of_kept(groups, kept)).to(x.dtype), groups, kept)
+
+
+def _of_kept(groups: Groups, kept: Sequence[Tensor]) -> Groups:
+    return tuple((len(rows), tokens) for rows, (_, tokens) in zip(kept, groups, strict=True))
+
+
+def _sequences(x: Tensor, groups: Groups) -> list[Tensor]:
+    """Views of a pack, one a group: [sequences, tokens * D]."""
+    return [part.view(n, -1) for part, (n, _) in zip(x.split([n * t for n, t in groups]), groups, strict=True)]
+
+
+def _select(x: Tensor, groups: Groups, kept: Sequence[Tensor]) -> Tensor:
+    selected = x.new_empty(sum(n * t for n, t in _of_kept(groups, kept)), x.shape[1])
+    for source, rows, target in zip(
+        _sequences(x, groups), kept, _sequences(selected, _of_kept(groups, kept)), strict=True
+    ):
+        torch.index_select(source, 0, rows, out=target)
+    return selected
+
+
+def _weights(groups: Groups, kept: Kept, wanted: Tensor) -> Tensor | float:
+    """[W, 1], what a token's branch counts: 0 in a sequence that is left out."""
+    if kept is None:
+        return 1.0
+    weights = [
+        torch.zeros(n, device=wanted.device).index_fill(0, rows, n / len(rows)).repeat_interleave(t)
+        for rows, (n, t) in zip(kept, groups, strict=True)
+    ]
+    return torch.cat(weights).index_select(0, wanted).unsqueeze(1)
+
+
+# What follows is index_select and index_add with one pack instead of a list, and with their gradients added in place:
+# left to autograd, each branch would fill, add and copy tensors of the size of x twice more (4 % of a step on a CPU).
+# Writing into x and into its gradient is safe because nothing else holds them: x comes from a concatenation or from a
+# block and is read by the next branch alone, and a norm or a selection, which both make a new gradient, ends the chain.
+
+
+class _Take(torch.autograd.Function):
+    """x [T, D] -> x, and its kept sequences as a pack."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, groups: Groups, kept: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        ctx.mark_dirty(x)
+        ctx.groups, ctx.kept = groups, kept
+        return x, _select(x, groups, kept)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, grad_kept: Tensor) -> tuple[Tensor, None, None]:
+        parts = _sequences(grad_kept, _of_kept(ctx.groups, ctx.kept))
+        for target, rows, source in zip(_sequences(grad, ctx.groups), ctx.kept, parts, strict=True):
+            target.index_add_(0, rows, source)
+        return grad, None, None
+
+
+class _Add(torch.autograd.Function):
+    """x [T, D] and a branch of its kept sequences -> x with the branch added to these."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, branch: Tensor, groups: Groups, kept: Sequence[Tensor]) -> Tensor:
+        ctx.mark_dirty(x)
+        ctx.groups, ctx.kept = groups, kept
+        parts = _sequences(branch, _of_kept(groups, kept))
+        for target, rows, source in zip(_sequences(x, groups), kept, parts, strict=True):
+            target.index_add_(0, rows, source, alpha=len(target) / len(rows))
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_branch = _select(grad, ctx.groups, ctx.kept)
+        for part, (sequences, _) in zip(
+            _sequences(grad_branch, _of_kept(ctx.groups, ctx.kept)), ctx.groups, strict=True
+        ):
+            part.mul_(sequences / len(part))
+        return grad, grad_branch, None, None
