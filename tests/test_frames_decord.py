@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from numbered_video import cut_start, number_in, rotate, write_video
 
+from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError
 from surgdino.frames import decode_decord
 from surgdino.frames.decode import probe, read_frames
+from surgdino.frames.store import StoreSettings, build_store
 
 pytest.importorskip("decord", reason="decord is installed on x86-64 Linux only")
 
@@ -60,3 +62,11 @@ def test_a_crashing_decord_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(decode_decord.sys, "executable", str(crash))
     with pytest.raises(SurgdinoError, match="decord failed; found segmentation fault"):
         probe(path, "decord")
+
+
+def test_the_store_takes_it_by_name(tmp_path):
+    path = write_video(tmp_path / "a.mp4")
+    manifest = Manifest("folder", tmp_path, (Video("a", "a", path, 25.0),))
+    settings = StoreSettings(fps=5, decoder="decord", content_crop=False)
+    store = build_store(manifest, tmp_path / "store", settings, workers=1, progress=False)
+    assert [number_in(store.read(i)) for i in range(len(store))] == list(range(0, 100, 5))

@@ -98,8 +98,8 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.Vid
             if not container.streams.video:
                 raise SurgdinoError("has no video stream", file=path, expected="a video", fix="leave the file out")
             stream = container.streams.video[0]
-            # Without the first the decoder paints over damage and says nothing; with the second it need not guess how far
-            # pictures are out of order, and so loses none at the start of a stream that does not tell.
+            # Without the first the decoder paints over damage and says nothing; with the second it need not guess how
+            # far pictures are out of order, and so loses none at the start of a stream that does not tell.
             stream.codec_context.options = {"err_detect": "explode", "strict": "strict"}
             yield container, stream
     except av.error.FFmpegError as error:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from surgdino.errors import SurgdinoError
 from surgdino.frames.build import ShardTask, build_shard
 
 # Places in the counters that all workers share: frames known of, videos looked at, frames stored, and a wish to stop.
 _PLANNED, _PROBED, _DONE, _STOP = range(4)
-_counters: MutableSequence[int] = [0, 0, 0, 0]
+_counters: Any = None
 
 Result = tuple[ShardTask, SurgdinoError | None]
 
@@ -106,14 +108,15 @@ def _add(place: int, amount: int) -> None:
         _counters[place] += amount
 
 
-def _share(counters: MutableSequence[int]) -> None:
+def _share(counters: Any) -> None:
     global _counters
     _counters = counters
 
 
-def _start_worker(counters: MutableSequence[int]) -> None:
+def _start_worker(counters: Any) -> None:
     _share(counters)
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the parent sees to an orderly end
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -136,7 +139,7 @@ def _progress(visible: bool) -> Progress:
     )
 
 
-def _show(bar: Progress, row: int, counters: Sequence[int], ended: int, videos: int) -> None:
+def _show(bar: Progress, row: TaskID, counters: Any, ended: int, videos: int) -> None:
     planned, probed, done = counters[_PLANNED], max(1, counters[_PROBED]), counters[_DONE]
     # Videos not looked at yet are taken to be as long as the others.
     total = planned if ended == videos else round(planned / probed * videos)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,14 +209,16 @@ def build_store(
             tasks.append(ShardTask(video, manifest.root, shard, settings))
     for directory in {task.shard.parent for task in tasks}:
         remove_leftovers(directory)
-    for task, error in build_all(tasks, workers, progress):
-        if error is None:
-            continue
-        if error.file == task.shard:
-            raise error  # not the video but the store's own disk
-        set_aside[task.video.id] = error.line()
-        if len(set_aside) > max_bad_share * len(manifest.videos):
-            raise _too_many_bad(manifest, set_aside, max_bad_share)
+    # Closing stops the workers at once, where an error would keep the iteration alive for as long as itself.
+    with closing(build_all(tasks, workers, progress)) as results:
+        for task, error in results:
+            if error is None:
+                continue
+            if error.file == task.shard:
+                raise error  # not the video but the store's own disk
+            set_aside[task.video.id] = error.line()
+            if len(set_aside) > max_bad_share * len(manifest.videos):
+                raise _too_many_bad(manifest, set_aside, max_bad_share)
     return open_store(folder, manifest, settings, set_aside=set_aside)
 
 
