@@ -49,7 +49,9 @@ def plan_over(store: FrameStore, folder: Path, model: dict, crops: CropSettings,
 @pytest.mark.parametrize("name", method_names())
 def test_every_method_learns_on_generated_video(name, synthetic_cholec80, tmp_path):
     store = stored(synthetic_cholec80, tmp_path / "store", fps=2.0, short_side=64)
-    method = {**shipped("method", name), "head_hidden": 128, "head_out": 64}
+    method = shipped("method", name)
+    toy = {"head_hidden": 128, "head_out": 64, "prototypes": 256}
+    method |= {key: value for key, value in toy.items() if key in method}
     crops = CropSettings(global_size=32, local_size=16, local_count=2)
     settings = {"steps": 40, "batch_size": 16, "lr": 2e-3, "head_warmup_steps": 5, "warmup_steps": 5}
     result = train(plan_over(store, tmp_path / "run", shipped("model", "vit_toy"), crops, method, **settings))
