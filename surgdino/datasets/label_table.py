@@ -50,23 +50,8 @@ def read_label_table(
     columns = _columns(path, header, len(videos))
     problems: dict[str, Problem] = {}
     parsed = [row for row in (_parsed(path, place, cells, columns, problems) for place, cells in rows) if row]
-    ids = _spellings(videos)
     names = list(classes) or sorted({row.label for row in parsed})
-    when: dict[str, dict[float, int]] = {}
-    for row in parsed:
-        video = ids.get(row.video) if "video" in columns else videos[0].id
-        if video is None:
-            fix = nearest(row.video, ids)
-            _tell(problems, "unknown video", path, row.place, "a video of the folder", row.video, fix)
-        elif row.label not in names:
-            fix = nearest(row.label, names)
-            _tell(problems, "unknown label", path, row.place, "one of dataset.phases", row.label, fix)
-        else:
-            label = names.index(row.label)
-            first = when.setdefault(video, {}).setdefault(row.when, label)
-            if first != label:
-                what = "two labels for one moment"
-                _tell(problems, what, path, row.place, names[first], row.label, "keep one of the rows")
+    when = _by_video(path, parsed, videos, names, "video" in columns, problems)
     kind = SecondLabels if "second" in columns else FrameLabels
     values = {video: _values(kind, moments) for video, moments in when.items() if moments}
     missing = [video.id for video in videos if video.id not in values]
@@ -83,6 +68,33 @@ def read_label_table(
             "warning",
         )
     return Labels("phase", tuple(names), values) if values else None, list(problems.values())
+
+
+def _by_video(
+    path: Path,
+    rows: Sequence[_Row],
+    videos: Sequence[Video],
+    names: Sequence[str],
+    named: bool,
+    problems: dict[str, Problem],
+) -> dict[str, dict[float, int]]:
+    """Video id -> frame or second -> class id; `named` where the rows say which video they are of."""
+    ids, positions = _spellings(videos), {name: place for place, name in enumerate(names)}
+    when: dict[str, dict[float, int]] = {}
+    for row in rows:
+        video, label = ids.get(row.video) if named else videos[0].id, positions.get(row.label)
+        if video is None:
+            fix = nearest(row.video, ids)
+            _tell(problems, "unknown video", path, row.place, "a video of the folder", row.video, fix)
+        elif label is None:
+            fix = nearest(row.label, names)
+            _tell(problems, "unknown label", path, row.place, "one of dataset.phases", row.label, fix)
+        else:
+            first = when.setdefault(video, {}).setdefault(row.when, label)
+            if first != label:
+                what = "two labels for one moment"
+                _tell(problems, what, path, row.place, names[first], row.label, "keep one of the rows")
+    return when
 
 
 def _values(kind: type, moments: Mapping[float, int]) -> FrameLabels | SecondLabels:

@@ -17,7 +17,7 @@ from surgdino.datasets.numbers import Entry
 from surgdino.datasets.tables import read_table
 
 _NAME = re.compile(r"(test_)?workflow_video_0*(\d+)", re.IGNORECASE)
-_STEPS = (1, 25)  # a row a frame as released; some sites keep every 25th
+_STEP = 25  # a row a frame as released; some sites keep every 25th
 
 
 def build(card: Card, root: Path, options: Mapping[str, Any]) -> Manifest:
@@ -73,7 +73,10 @@ def _entry(name: str) -> Entry:
 
 
 def _phases(path: Path, card: Card) -> tuple[FrameLabels | None, list[Problem]]:
-    table = min((read_table(path, ("Frame", "Phase"), step) for step in _STEPS), key=lambda t: len(t.problems))
+    table = read_table(path, ("Frame", "Phase"), 1)
+    if table.problems:
+        sparse = read_table(path, ("Frame", "Phase"), _STEP)
+        table = table if sparse.problems else sparse
     values, faults = phase_ids(table, card)
     labels = FrameLabels(table.frames[: len(values)], values) if len(values) else None
     return labels, [*table.problems, *faults]
