@@ -13,6 +13,9 @@ _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries configs/, datasets/ and recipes/ in surgdino/share/; a checkout has them beside the package.
 _SHARE = _PACKAGE / "share" if (_PACKAGE / "share").is_dir() else _PACKAGE.parent
 
+_UMASK = os.umask(0)  # can only be read by setting it
+os.umask(_UMASK)
+
 
 def share(folder: str) -> Path:
     """The folder `configs`, `datasets` or `recipes` that belongs to this installation."""
@@ -38,6 +41,7 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        temporary.chmod(0o666 & ~_UMASK)  # safetensors makes its files private, which a group's shared folder is not
         _sync(temporary)
         os.replace(temporary, target)
         _sync(target.parent)

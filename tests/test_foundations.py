@@ -61,3 +61,11 @@ def test_what_the_system_refuses_is_one_line(number, said):
     told = str(from_os_error(OSError(number, "because"), "/data/x"))
     assert said in told
     assert "/data/x" in told
+
+
+def test_a_written_file_has_the_rights_that_the_user_gives_new_files(tmp_path):
+    target = tmp_path / "weights.bin"
+    with atomic_write(target) as temporary:
+        temporary.touch(mode=0o600)
+    (tmp_path / "plain").touch()
+    assert target.stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -60,8 +60,8 @@ def _losses(result: TrainResult) -> Table:
     table.add_column("term")
     for name in ("first", "last", "if it collapsed"):
         table.add_column(name, justify="right", style="dim" if name.startswith("if") else None)
-    for key in result.first:
-        if key in result.last and key in (LOSSES.keys() | result.collapse.keys()):
+    for key in [*LOSSES, *sorted(result.collapse.keys() - LOSSES.keys())]:
+        if key in result.first and key in result.last:
             collapse = f"{result.collapse[key]:.4f}" if key in result.collapse else ""
             table.add_row(LOSSES.get(key, key), f"{result.first[key]:.4f}", f"{result.last[key]:.4f}", collapse)
     return table
