@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import signal
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,23 @@ def test_a_dying_worker_is_an_error_unless_a_stop_was_requested():
         assert next(source) == 1
         stop.requested = True
         assert list(source) == []
+
+
+def test_a_signal_that_somebody_listens_to_is_passed_on_when_all_is_saved():
+    """submitit's, shortly before a Slurm job's time is up: its listener queues the job again and exits."""
+    happened = []
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: happened.append("queued again"))
+    try:
+        with stop_signals() as stop:
+            signal.raise_signal(signal.SIGUSR2)
+            assert stop.requested
+            happened.append("saved")
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert happened == ["saved", "queued again"]
+
+
+def test_where_one_process_is_asked_to_stop_none_begins_the_next_step():
+    asked_elsewhere = iter([False, False, True])
+    with stop_signals() as stop:
+        assert list(stop.until(range(10), lambda here: here or next(asked_elsewhere))) == [0, 1]

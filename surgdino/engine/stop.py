@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a question that the loop asks after each step, so that it can save before it goes."""
+"""SIGTERM and Ctrl-C as a question that the loop asks before each step, so that it can save before it goes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ T = TypeVar("T")
 
 
 class Stop:
-    """Whether a signal has asked the run to end."""
+    """Whether a signal has asked the run to end, and which."""
 
     def __init__(self) -> None:
         self.requested = False
+        self.signal: int | None = None
 
     def until(self, batches: Iterable[T], agreed: Callable[[bool], bool] = bool) -> Iterator[T]:
         """The batches until a stop is requested.
@@ -47,6 +48,9 @@ class Stop:
 def stop_signals() -> Iterator[Stop]:
     """Turn the first SIGTERM or Ctrl-C into a request; a second Ctrl-C interrupts at once.
 
+    SIGUSR2 is how submitit tells that a Slurm job's time is nearly up. Where somebody listens to it, it is a request,
+    and is passed on to them at the end, when all is saved: they queue the job again.
+
     Outside the main thread, where Python cannot handle signals, it changes nothing.
     """
     stop = Stop()
@@ -57,15 +61,18 @@ def stop_signals() -> Iterator[Stop]:
     def request(number: int, frame: object) -> None:
         if stop.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.requested = True
+        stop.requested, stop.signal = True, number
         # From now on the death of a loader worker must not raise in the middle of saving.
         before.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in (signal.SIGTERM, signal.SIGINT):
+    listened_to = [signal.SIGUSR2] if callable(signal.getsignal(signal.SIGUSR2)) else []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, *listened_to)}
+    for number in list(before):
         signal.signal(number, request)
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if stop.signal == signal.SIGUSR2:
+        signal.raise_signal(stop.signal)

@@ -34,13 +34,16 @@ def run_configured(verb: str, words: list[str]) -> int:
     register_groups()
     codes: list[int] = []
     faults: list[SurgdinoError] = []
+    here = os.getpid()
 
     def job(cfg: Any) -> None:
         main = import_module(f"surgdino.run.{verb}").main
         try:
             codes.append(main(plain(cfg), subject) if subject else main(plain(cfg)))
-        except SurgdinoError as fault:  # Hydra would print a line of its own before ours
-            faults.append(fault)
+        except SurgdinoError as fault:
+            if os.getpid() != here:  # a launcher's process: an exception is all that reaches who waits for it
+                raise
+            faults.append(fault)  # Hydra would print a line of its own before ours
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come out whole; we put them into words
     previous, sys.argv = sys.argv, [f"surgdino {verb}", *words]
