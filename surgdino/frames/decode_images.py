@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from surgdino.datasets.image_files import numbered_images
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.decode import Frame, VideoInfo, resize
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def probe(path: Path, *, fps: float | None = None) -> VideoInfo:
     """List the folder's images; the last digits in a file's name are its frame number, which may have gaps.
+
+    Masks beside them (`mask07.png`, as in DSAD) are none.
 
     Args:
         path: the folder.
@@ -25,17 +25,7 @@ def probe(path: Path, *, fps: float | None = None) -> VideoInfo:
     Raises:
         SurgdinoError: no images, a name without a number, two names with the same one, or an unreadable first image.
     """
-    files: dict[int, Path] = {}
-    for file in sorted(path.iterdir()):
-        if file.suffix.lower() not in SUFFIXES or file.name.startswith("."):
-            continue
-        digits = re.findall(r"\d+", file.stem)
-        if not digits:
-            raise SurgdinoError("the name has no frame number", file=file, expected="a name such as 000025.png")
-        number = int(digits[-1])
-        if number in files:
-            raise SurgdinoError("two images have the same frame number", file=file, found=files[number].name)
-        files[number] = file
+    files = numbered_images(path)
     if not files:
         raise SurgdinoError("the folder holds no images", file=path, expected="files such as 000025.png")
     numbers = np.array(sorted(files), dtype=np.int64)
