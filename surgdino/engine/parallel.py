@@ -42,7 +42,13 @@ def _shard(network: Network, device: torch.device, **options: Any) -> None:
     mesh = init_device_mesh(device.type, (distributed.world_size(),))
     for block in network.backbone.vit.blocks:
         fully_shard(block, mesh=mesh)
+        block.register_forward_pre_hook(_own_input)
     fully_shard(network, mesh=mesh, **options)
+
+
+def _own_input(block: nn.Module, arguments: tuple) -> tuple:
+    """FSDP hands a block a view of its input, and autograd forbids to write into that, which packed blocks do."""
+    return (arguments[0].clone(), *arguments[1:])
 
 
 def without_exchange(student: nn.Module) -> AbstractContextManager:
