@@ -58,13 +58,21 @@ class Content:
         )
         return cls("disc", box, cx, cy, radius)
 
+    @property
+    def circle(self) -> tuple[float, float, float]:
+        """(cx, cy, radius) of a disc; asked of nothing else."""
+        if self.cx is None or self.cy is None or self.radius is None:
+            raise ValueError(f"content of kind {self.kind} has no circle")
+        return self.cx, self.cy, self.radius
+
     def crop_and_scale(self, box: tuple[int, int, int, int], height: int, width: int) -> Content:
         """The same content after cropping the frame to `box` and resizing the crop to height x width pixels."""
         x0, y0, x1, y1 = box
         sx, sy = width / (x1 - x0), height / (y1 - y0)
         if self.kind == "disc":
-            cx, cy = (self.cx + 0.5 - x0) * sx - 0.5, (self.cy + 0.5 - y0) * sy - 0.5
-            return Content.disc(cx, cy, self.radius * math.sqrt(sx * sy), height, width)
+            cx, cy, radius = self.circle
+            cx, cy = (cx + 0.5 - x0) * sx - 0.5, (cy + 0.5 - y0) * sy - 0.5
+            return Content.disc(cx, cy, radius * math.sqrt(sx * sy), height, width)
         left, right = (min(max(round((x - x0) * sx), 0), width) for x in (self.box[0], self.box[2]))
         top, bottom = (min(max(round((y - y0) * sy), 0), height) for y in (self.box[1], self.box[3]))
         if (left, top, right, bottom) == (0, 0, width, height):
@@ -105,8 +113,8 @@ def fit_near(image: np.ndarray, content: Content) -> Content:
     found = fit_disc(image) if content.kind == "disc" else None
     if found is None:
         return content
-    reach = _WANDER * content.radius
-    if max(abs(a - b) for a, b in zip(found, (content.cx, content.cy, content.radius), strict=True)) > reach:
+    usual = content.circle
+    if max(abs(a - b) for a, b in zip(found, usual, strict=True)) > _WANDER * usual[2]:
         return content
     return Content.disc(*found, *image.shape[:2])
 
@@ -115,7 +123,8 @@ def content_mask(content: Content, height: int, width: int) -> np.ndarray:
     """bool [height, width], True where a frame of that size shows something."""
     y, x = np.ogrid[:height, :width]
     if content.kind == "disc":
-        return (x - content.cx) ** 2 + (y - content.cy) ** 2 <= content.radius**2
+        cx, cy, radius = content.circle
+        return (x - cx) ** 2 + (y - cy) ** 2 <= radius**2
     x0, y0, x1, y1 = content.box
     return (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
 

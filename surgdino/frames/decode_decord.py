@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -77,8 +77,8 @@ def read(info: VideoInfo, numbers: np.ndarray, size: tuple[int, int], threads: i
 class _Replies:
     """What decord's process writes: JSON lines, and raw pictures after some of them."""
 
-    def __init__(self, path: Path, process: subprocess.Popen, errors: Any) -> None:
-        self._path, self._process, self._errors = path, process, errors
+    def __init__(self, path: Path, stream: IO[bytes], errors: IO[bytes]) -> None:
+        self._path, self._stream, self._errors = path, stream, errors
         self._buffer = bytearray()
 
     def line(self) -> dict[str, Any]:
@@ -97,10 +97,10 @@ class _Replies:
         return data
 
     def _receive(self) -> None:
-        ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE)
+        ready, _, _ = select.select([self._stream], [], [], PATIENCE)
         if not ready:
             raise SurgdinoError(f"decord fell silent for {PATIENCE:.0f} s", file=self._path, fix=_USE_PYAV)
-        data = os.read(self._process.stdout.fileno(), 1 << 20)
+        data = os.read(self._stream.fileno(), 1 << 20)
         if not data:
             self._errors.seek(0)
             said = self._errors.read().decode(errors="replace").strip().splitlines()
@@ -115,8 +115,9 @@ def _process(path: Path, numbers: list[int]) -> Iterator[_Replies]:
         request.seek(0)
         command = [sys.executable, "-m", "surgdino.frames.decord_process"]
         process = subprocess.Popen(command, stdin=request, stdout=subprocess.PIPE, stderr=errors, bufsize=0)
+        assert process.stdout is not None  # it was asked for
         try:
-            yield _Replies(path, process, errors)
+            yield _Replies(path, process.stdout, errors)
         finally:
             process.kill()
             process.stdout.close()

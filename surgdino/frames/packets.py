@@ -48,7 +48,9 @@ class PacketIndex:
 
     def next_key(self, tick: int | None) -> int:
         """The number of the first frame that damage at `tick` cannot have touched, or one past the last."""
-        later = self.key_pts[self.key_pts > tick] if self.exact and tick is not None else ()
+        if tick is None or not self.exact:
+            return len(self.ticks)
+        later = self.key_pts[self.key_pts > tick]
         return int(np.searchsorted(self.ticks, later[0])) if len(later) else len(self.ticks)
 
 
@@ -75,7 +77,7 @@ class PacketQueue:
                 self._since_key = []
             if started or (packet.is_keyframe and packet.pts == key_pts):
                 self._since_key.append(packet)
-                if packet.pts >= key_pts:
+                if packet.pts is not None and packet.pts >= key_pts:
                     yield packet
                 started = True
 
@@ -135,12 +137,14 @@ def index_packets(path: Path, container: av.container.InputContainer, stream: av
     # AVI stores no presentation times; what FFmpeg makes up for it is wrong where there are B-frames.
     exact = container.format.name != "avi" and all(pts is not None for pts, *_ in rows)
     rate = float(stream.average_rate or stream.guessed_rate or 25)
-    time_base = float(stream.time_base)
+    time_base = float(stream.time_base or 1 / 90_000)  # a stream without one has MPEG's
     if exact:
         # Matroska leaves out decoding times at the start; it seeks by presentation times anyway.
         keys = sorted((pts, pts if dts is None else dts) for pts, dts, is_key, _ in rows if is_key)
         key_pts, key_dts = np.array(keys, dtype=np.int64).T
-        shown = np.array(sorted(r[0] for r in rows if not r[3] and r[0] >= rows[0][0]), dtype=np.int64)
+        times = np.array([pts for pts, *_ in rows], dtype=np.int64)
+        kept = ~np.array([discard for *_, discard in rows])
+        shown = np.sort(times[kept & (times >= times[0])])
         ticks = np.unique(shown)
         exact = len(ticks) == len(shown)
     if not exact:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -27,7 +27,7 @@ _counters: Any = None
 Result = tuple[ShardTask, SurgdinoError | None]
 
 
-def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Iterator[Result]:
+def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Generator[Result, None, None]:
     """Build shards, the largest source first; yields each task as it ends, with what was wrong with its video.
 
     Leaving the iteration early stops the other workers at their next frame; their shards stay unwritten.

@@ -143,7 +143,9 @@ class ShardWriter:
 
     def _entry(self, name: str, data: bytes) -> tuple[int, int]:
         self._archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
-        return self._archive.fp.tell() - len(data), len(data)
+        file = self._archive.fp
+        assert file is not None  # the archive is open as long as the writer is in use
+        return file.tell() - len(data), len(data)
 
 
 @contextmanager

@@ -79,8 +79,12 @@ def _probes(result: TrainResult) -> Table:
 
 
 def _print_where(console: Console, result: TrainResult, picture: Path | None) -> None:
-    rows = [("backbone", result.checkpoint / "backbone.safetensors"), ("model card", result.checkpoint / "model.json")]
-    rows += [("metrics", result.metrics), ("curves", picture)]
-    for label, path in rows:
-        if path is not None and Path(path).exists():  # never folded: people copy these
+    rows = {
+        "backbone": result.checkpoint / "backbone.safetensors",
+        "model card": result.checkpoint / "model.json",
+        "metrics": result.metrics,
+        "curves": picture,
+    }
+    for label, path in rows.items():
+        if path is not None and path.exists():  # never folded: people copy these
             console.print(f"[bold]{label:<10}[/bold]  {path}", soft_wrap=True, highlight=False)
