@@ -29,6 +29,7 @@ from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic import write_cholec80
+from surgdino.engine.passes import learn, pools, teach
 from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainSettings
 from surgdino.engine.precision import choose_dtype
 from surgdino.engine.session import Session, batches, open_session
@@ -145,10 +146,8 @@ def whole_steps(session: Session, source: Iterator[Batch], count: int, waits: li
 
 def run_passes(session: Session, views: Views) -> None:
     """Teacher forward, student forward, backward; nothing is updated."""
-    with session.autocast():
-        targets = session.method.teacher_targets(session.teacher, views, session.settings)
-        loss, _ = session.method.student_loss(session.student, views, targets, session.settings)
-    loss.backward()
+    targets, _ = teach(session, [views])
+    learn(session, [views], targets, pools(session, [views], targets))
     session.optimizer.zero_grad(set_to_none=True)
 
 
