@@ -13,11 +13,12 @@ VERBS = {
     "pretrain": "continue self-supervised pretraining on surgical video",
     "verify": "check a dataset folder against its card",
     "show": "pictures of what training sees: surgdino show augment|crops|content",
+    "bench": "what binds on this machine, disk, CPU or GPU: surgdino bench step|data|store",
     "list": "the datasets, recipes, models, methods and augmentations there are",
     "weights": "natural-image checkpoints: surgdino weights list | get NAME",
     "demo": "the whole way on a small generated set, in minutes on a CPU",
 }
-CONFIGURED = ("pretrain", "verify", "show")  # verbs that take key=value settings through Hydra
+CONFIGURED = ("pretrain", "verify", "show", "bench")  # verbs that take key=value settings through Hydra
 
 EXAMPLES = """\
 Examples

@@ -13,7 +13,7 @@ from surgdino.errors import SurgdinoError, nearest
 from surgdino.paths import share
 
 # Positional words a verb takes before its settings, such as `augment` in `surgdino show augment`.
-SUBJECTS = {"show": ("augment", "crops", "content")}
+SUBJECTS = {"show": ("augment", "crops", "content"), "bench": ("step", "data", "store")}
 
 
 def run_configured(verb: str, words: list[str]) -> int:
