@@ -315,6 +315,7 @@ def test_the_real_vit_tiny_gives_the_features_of_plain_timm(real_data: Path) -> 
     images = torch.randn(2, 3, 224, 224)
     with torch.no_grad():
         tokens, features = plain.forward_features(images), backbone(images)
-    assert (features.cls - tokens[:, 0]).abs().max() < 1e-5
-    assert (features.patches - tokens[:, 1:]).abs().max() < 1e-5
+    # Relative to the features' own size, which reaches 10: packed blocks add the same numbers up in another order.
+    for ours, theirs in ((features.cls, tokens[:, 0]), (features.patches, tokens[:, 1:])):
+        assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
     assert report.dropped == ["head.bias", "head.weight"]
