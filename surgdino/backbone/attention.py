@@ -55,10 +55,12 @@ def has_xformers() -> bool:
 def grouped_attention(qkv: Tensor, groups: Groups) -> Tensor:
     """One call for all sequences of a length; for every device and type."""
     heads, width = qkv.shape[2:]
+    sizes = [sequences * tokens for sequences, tokens in groups]
     attended = []
-    for (sequences, tokens), part in zip(groups, qkv.split([n * t for n, t in groups]), strict=True):
-        query, key, value = part.view(sequences, tokens, 3, heads, width).permute(2, 0, 3, 1, 4).unbind(0)
-        if qkv.device.type == "cpu" and tokens <= SHORT_ON_CPU:
+    # Parted into query, key and value before it is parted into groups: so the gradient is put together in one go.
+    for group, *parts in zip(groups, *(part.split(sizes) for part in qkv.unbind(1)), strict=True):
+        query, key, value = (part.unflatten(0, group).transpose(1, 2) for part in parts)
+        if qkv.device.type == "cpu" and group[1] <= SHORT_ON_CPU:
             mixed = ((query * width**-0.5) @ key.mT).softmax(-1) @ value
         else:
             mixed = F.scaled_dot_product_attention(query, key, value)

@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """Let the process keep what torch frees on the CPU, up to 2 GiB, for its next allocation.
 
     The C library otherwise hands the activations of a step back to the operating system, and the next step has them
-    mapped and zeroed again, page by page: 3 % of the CPU seconds of a ViT-S step. The peak stays what it was.
+    mapped and zeroed again, page by page: 2 % of the CPU seconds of a ViT-S step. The peak stays what it was.
 
     Returns:
         False, and nothing is changed, where the C library is not glibc.
