@@ -14,10 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from surgdino.backbone.vit import build_backbone
 from surgdino.cli import main
 from surgdino.config import model_settings
+from surgdino.datasets.card import load_card
+from surgdino.datasets.open import open_dataset
 from surgdino.engine.flops import HeadShape, ViTShape, head_shape, image_flops, vit_shape
 from surgdino.engine.methods import open_method
 from surgdino.frames.decode import probe
-from surgdino.run import bench_data, bench_step, bench_store
+from surgdino.frames.store import StoreSettings, build_store
+from surgdino.run import bench_data, bench_machine, bench_step, bench_store
 from surgdino.run.bench_data import DataFigures
 from surgdino.run.bench_frames import repeated
 from surgdino.run.bench_loop import Rounds, Run, Seconds
@@ -171,11 +174,22 @@ def test_numbers_have_three_digits_and_units() -> None:
     assert [unit(v, "B/s") for v in (7.6e8, 999.6, 12.0)] == ["760 MB/s", "1,000 B/s", "12 B/s"]
 
 
-def test_few_frames_come_again_until_they_fill_a_batch(synthetic_cholec80: Path, tmp_path: Path) -> None:
-    from surgdino.datasets.card import load_card
-    from surgdino.datasets.open import open_dataset
-    from surgdino.frames.store import build_store
+def test_the_disk_is_read_where_the_kernel_lets_go_of_its_copies(
+    synthetic_cholec80: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = open_dataset(load_card("cholec80"), synthetic_cholec80)
+    store = build_store(manifest, tmp_path, StoreSettings(fps=5), workers=1, progress=False)
+    assert bench_machine.read_store(store, 1.0).disk is None, "so few come into memory with the first few reads"
+    asked: list[bool] = []
+    monkeypatch.setattr(bench_machine, "_FEW_READS", 10)
+    monkeypatch.setattr(bench_machine, "_give_up_pages", lambda places: asked.append(len(places) > 100))
+    rates = iter((Reading(300.0, 6e6), Reading(50_000.0, 1e9)))
+    monkeypatch.setattr(bench_machine, "_read", lambda places, seconds: next(rates))
+    assert bench_machine.read_store(store, 1.0) == StoreReading(Reading(50_000.0, 1e9), Reading(300.0, 6e6))
+    assert asked == [True]
 
+
+def test_few_frames_come_again_until_they_fill_a_batch(synthetic_cholec80: Path, tmp_path: Path) -> None:
     manifest = open_dataset(load_card("cholec80"), synthetic_cholec80)
     store = build_store(replace(manifest, videos=manifest.videos[:1]), tmp_path, workers=1, progress=False)
     assert repeated(store, 1) is store

@@ -19,7 +19,7 @@ from surgdino.run.bench_report import Report, print_report, write_report
 class BenchSettings:
     """The `bench` section of the configuration, key for key."""
 
-    seconds: float = 6.0
+    seconds: float = 4.0
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:

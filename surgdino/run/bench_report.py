@@ -96,7 +96,8 @@ def bar(share: float | None) -> Text:
     if share is None:
         return Text("")
     filled = min(max(round(share * _BAR), 0), _BAR)
-    return Text("█" * filled, "cyan").append("·" * (_BAR - filled), "dim").append(f" {share:4.0%}", "default")
+    told = " <1%" if 0 < share < 0.005 else f"{share:4.0%}"
+    return Text("█" * filled, "cyan").append("·" * (_BAR - filled), "dim").append(f" {told}", "default")
 
 
 def number(value: float) -> str:

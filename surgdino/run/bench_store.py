@@ -51,15 +51,15 @@ class StoreFigures:
 
 
 def measure(cfg: Mapping[str, Any], seconds: float) -> Report:
-    """Build shards of one video, on the disk where data.store is, for about three times `seconds`."""
+    """Build shards of one video, on the disk where data.store is, for about four times `seconds`."""
     own = cfg["data"]["root"] is not None
     data = DataSettings.of({"data": {**cfg["data"], "root": cfg["data"]["root"] or "."}})
     disk = existing(data.store)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory(dir=disk, prefix=".bench-") as there:
         videos = manifest_of(cfg, data).videos if own else ()
         files = [video.path for video in videos if not video.is_image_folder and video.path.is_file()]
-        path = excerpt(smallest(files), Path(scratch)) if files else generated_video(Path(scratch), 10 * seconds)
-        figures = store_figures(path, data.store_settings, Path(there), 3 * seconds)
+        path = excerpt(smallest(files), Path(scratch)) if files else generated_video(Path(scratch), 15 * seconds)
+        figures = store_figures(path, data.store_settings, Path(there), 4 * seconds)
         what = f"{figures.length:.0f} s of {smallest(files).name}" if files else f"{figures.length:.0f} s generated"
         notes = ["data.root holds images, no video: a generated video instead"] if videos and not files else []
         return report(figures, f"{what}, {data.fps:g} frames/s, one core", data.decoder, notes)
