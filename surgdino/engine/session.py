@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from surgdino import distributed
+from surgdino.backbone.heap import keep_freed_memory
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.crops.loader import Batch, make_loader
 from surgdino.engine import precision
@@ -70,6 +71,8 @@ def open_session(plan: TrainPlan, say: Callable[[str], None]) -> Session:
     _check(plan, across)
     precision.set_threads(plan.hardware)
     device = precision.choose_device(plan.hardware)
+    if device.type == "cpu":
+        keep_freed_memory()
     method, settings = open_method(plan.method)
     method.check_batch(settings, plan.train.batch_size)
     torch.manual_seed(plan.train.seed)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from surgdino.engine.across import Across
+from surgdino.engine.encode import student_tokens, teacher_tokens
 from surgdino.engine.pool import Pool
 from surgdino.engine.prototypes import (
     PrototypeHead,
@@ -89,7 +90,7 @@ def check_batch(settings: Settings, images: int) -> None:
 @torch.no_grad()
 def teacher_outputs(teacher: Network, views: Views, settings: Settings) -> Outputs:
     """The teacher's class tokens of both whole global views."""
-    features = teacher.backbone(views.global_crops)
+    features = teacher_tokens(teacher, views)
     return Outputs(by_view(teacher.head(features.cls), views.images), features.cls)
 
 
@@ -135,11 +136,8 @@ def student_loss(
     Returns:
         The loss, and without gradient `loss`, and `entropy` and `information` of the targets.
     """
-    crops: list[tuple[Tensor, Tensor | None]] = [(views.global_crops, views.masks)]  # nothing is masked in DINO
-    if len(views.local_crops):
-        crops.append((views.local_crops, None))
-    tokens = torch.cat([features.cls for features in student.backbone.forward_crops(crops)])
-    cls = by_view(student.head(tokens, targets.frozen), views.images)
+    tokens = student_tokens(student, views)  # nothing is masked in DINO
+    cls = by_view(student.head(tokens.cls, targets.frozen), views.images)
     loss = cross_entropy_of_views(cls, targets.cls, settings.student_temp)
     return loss, {"loss": loss.detach(), "entropy": targets.entropy, "information": targets.information}
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from surgdino.engine.across import Across
+from surgdino.engine.encode import global_class_tokens, student_tokens, teacher_tokens
 from surgdino.engine.koleo import WORST, koleo
 from surgdino.engine.pool import Pool
 from surgdino.engine.prototypes import (
@@ -120,8 +121,8 @@ def check_batch(settings: Settings, images: int) -> None:
 @torch.no_grad()
 def teacher_outputs(teacher: Network, views: Views, settings: Settings) -> Outputs:
     """The teacher's class tokens of both global views, and its patch tokens where the student's are masked."""
-    features = teacher.backbone(views.global_crops)
-    cls, patches = teacher.head(features.cls, _masked(features.patches, views))
+    features = teacher_tokens(teacher, views)
+    cls, patches = teacher.head(features.cls, features.patches)
     return Outputs(by_view(cls, views.images), patches, features.cls)
 
 
@@ -144,20 +145,16 @@ def make_targets(
 
 def group_features(student: Network, views: Views, targets: Targets, settings: Settings) -> dict[str, Tensor]:
     """What KoLeo spreads out: the backbone's class tokens of the masked global views, [2, b, D]."""
-    return {"cls": by_view(student.backbone(views.global_crops, views.masks).cls, views.images)}
+    return {"cls": by_view(global_class_tokens(student, views), views.images)}
 
 
 def student_loss(
     student: Network, views: Views, targets: Targets, settings: Settings, pool: Pool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of the student's masked global views and local views, and its terms (see `objective`)."""
-    crops: list[tuple[Tensor, Tensor | None]] = [(views.global_crops, views.masks)]
-    if len(views.local_crops):
-        crops.append((views.local_crops, None))
-    features = student.backbone.forward_crops(crops)
-    tokens = torch.cat([f.cls for f in features])
-    cls, patches = student.head(tokens, _masked(features[0].patches, views), targets.frozen)
-    spread = by_view(features[0].cls, views.images)
+    tokens = student_tokens(student, views)
+    cls, patches = student.head(tokens.cls, tokens.patches, targets.frozen)
+    spread = by_view(tokens.cls[: len(views.global_crops)], views.images)
     return objective(by_view(cls, views.images), patches, spread, targets, views.mask_weight, settings, pool)
 
 
@@ -210,8 +207,3 @@ def collapse_values(settings: Settings, images: int) -> dict[str, float]:
 def signs_of_collapse(terms: dict[str, float], settings: Settings, images: int) -> str | None:
     """A sentence where every image has the same targets."""
     return words_of_collapse(terms)
-
-
-def _masked(patches: Tensor, views: Views) -> Tensor:
-    """[2b, N, D] -> [M, D]."""
-    return patches.flatten(0, 1).index_select(0, views.masked)

@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from surgdino.backbone.vit import Features
 from surgdino.engine.across import Across
 from surgdino.engine.coding_rate import Gamma, coding_rate, gamma, highest_rate, lowest_rate
+from surgdino.engine.encode import global_class_tokens, student_tokens, teacher_tokens
 from surgdino.engine.head import ProjectionHead
 from surgdino.engine.pool import Pool
 from surgdino.engine.teacher import Network
@@ -78,8 +80,8 @@ def check_batch(settings: Settings, images: int) -> None:
 @torch.no_grad()
 def teacher_outputs(teacher: Network, views: Views, settings: Settings) -> Outputs:
     """The teacher's class tokens of both global views, and its patch tokens where the student's are masked."""
-    features = teacher.backbone(views.global_crops)
-    cls, patches = _project(teacher.head, features.cls, features.patches, views.masked)
+    features = teacher_tokens(teacher, views)
+    cls, patches = _project(teacher.head, features)
     return Outputs(by_view(cls, views.images), patches, features.cls)
 
 
@@ -92,7 +94,7 @@ def make_targets(
 
 def group_features(student: Network, views: Views, targets: Outputs, settings: Settings) -> dict[str, Tensor]:
     """What the coding rate is taken of, [2, b, p]."""
-    cls = student.head(student.backbone(views.global_crops, views.masks).cls)
+    cls = student.head(global_class_tokens(student, views))
     return {"expanded": _expanded(by_view(cls, views.images), targets.cls, settings)}
 
 
@@ -100,12 +102,7 @@ def student_loss(
     student: Network, views: Views, targets: Outputs, settings: Settings, pool: Pool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of the student's masked global views and local views, and its terms (see `objective`)."""
-    crops: list[tuple[Tensor, Tensor | None]] = [(views.global_crops, views.masks)]
-    if len(views.local_crops):
-        crops.append((views.local_crops, None))
-    features = student.backbone.forward_crops(crops)
-    cls_tokens = torch.cat([f.cls for f in features])
-    cls, patches = _project(student.head, cls_tokens, features[0].patches, views.masked)
+    cls, patches = _project(student.head, student_tokens(student, views))
     cls = by_view(cls, views.images)
     return objective(cls, targets.cls, patches, targets.patches, views.mask_weight, settings, pool)
 
@@ -197,8 +194,7 @@ def _gamma(settings: Settings, images: int, width: int) -> float:
     return gamma(settings.gamma, settings.group_size or images, width, settings.eps, settings.pooled_groups)
 
 
-def _project(head: nn.Module, cls: Tensor, patches: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
+def _project(head: nn.Module, tokens: Features) -> tuple[Tensor, Tensor]:
     """Class tokens and the masked patch tokens through the head in one pass."""
-    wanted = patches.flatten(0, 1).index_select(0, masked)
-    projected = head(torch.cat([cls, wanted]))
-    return projected[: len(cls)], projected[len(cls) :]
+    projected = head(torch.cat(tokens))
+    return projected[: len(tokens.cls)], projected[len(tokens.cls) :]
