@@ -43,7 +43,7 @@ def save(session: Session) -> None:
     }
     backbone = whole_backbone(_shipped(session))
     if distributed.is_main():
-        # In this order: after a kill between the two, the older state goes on and writes both again; the other way round
+        # In this order: after a kill between the two the older state goes on and writes both again; the other way round
         # a run whose last state is saved would count as finished with the checkpoint of the save before.
         save_backbone(plan.folder / "checkpoint", backbone, _model_json(session))
         save_state(plan.folder / "state", session.step, state)
