@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from surgdino.backbone.timm_import import make_torchvision_importable
-from surgdino.crops.augment import augment_settings
+from surgdino.config import shipped_settings
 from surgdino.crops.multicrop import CropSettings, MultiCrop
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
@@ -72,7 +72,7 @@ def contenders(store: FrameStore, settings: CropSettings) -> dict[str, Callable[
         return baseline(Image.open(io.BytesIO(packed[index])).convert("RGB"))
 
     def ours(recipe: str) -> Callable[[int], Views]:
-        multicrop = MultiCrop(settings, augment_settings(recipe))
+        multicrop = MultiCrop(settings, shipped_settings("augment", recipe))
         return lambda index: multicrop(store.read(index), store.content(index), index)
 
     return {BASELINE: theirs, **{recipe: ours(recipe) for recipe in RECIPES}}

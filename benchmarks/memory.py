@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from surgdino.backbone.vit import build_backbone
-from surgdino.config import model_settings
+from surgdino.config import shipped_settings
 from surgdino.engine.head import ProjectionHead
 from surgdino.engine.teacher import Network
 
@@ -45,7 +45,7 @@ def held_bytes(network: Network, crops: list[tuple[Tensor, None]]) -> int:
 
 def figures(name: str, crops: list[tuple[Tensor, None]]) -> tuple[int, int, int]:
     """Parameters of backbone and head, and bytes an image without and with activation checkpointing."""
-    settings = model_settings(name)
+    settings = shipped_settings("model", name)
     backbone = build_backbone(settings, drop_path=0.0)
     network = Network(backbone, ProjectionHead(backbone.embed_dim)).train()
     plain = held_bytes(network, crops)

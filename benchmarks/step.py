@@ -18,16 +18,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from surgdino.config import model_settings
-from surgdino.crops.augment import augment_settings
+from surgdino.config import shipped_settings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic import write_cholec80
 from surgdino.engine.session import Session
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
-from surgdino.paths import share
 from surgdino.run.bench_frames import repeated
 from surgdino.run.bench_loop import Rounds, alternate, bench_session, loading, whole_steps
 from surgdino.run.bench_step import describe
@@ -82,9 +78,9 @@ def parse() -> argparse.Namespace:
 def settings_of(a: argparse.Namespace) -> dict[str, Any]:
     """The configuration of such a run."""
     return {
-        "model": model_settings(a.model),
-        "method": section("method", a.method),
-        "augment": augment_settings(a.augment),
+        "model": shipped_settings("model", a.model),
+        "method": shipped_settings("method", a.method),
+        "augment": shipped_settings("augment", a.augment),
         "crops": {"global_size": a.global_size, "local_size": a.local_size, "local_count": a.local_count},
         "train": {"batch_size": a.batch, "accumulate": a.accumulate},
         "hardware": {
@@ -94,11 +90,6 @@ def settings_of(a: argparse.Namespace) -> dict[str, Any]:
             "threads": a.threads,
         },
     }
-
-
-def section(group: str, name: str) -> dict[str, Any]:
-    """A shipped choice of a configuration group."""
-    return yaml.safe_load((share("configs") / group / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def frames(folder: Path, at_least: int) -> FrameStore:

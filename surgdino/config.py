@@ -132,13 +132,13 @@ def flat_keys(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from flat_keys(value, f"{prefix}{key}.")
 
 
-def model_settings(name: str) -> dict[str, Any]:
-    """The settings of `model=name`, as configs/model/<name>.yaml gives them.
+def shipped_settings(group: str, name: str) -> dict[str, Any]:
+    """The settings of `group=name`, as configs/<group>/<name>.yaml gives them.
 
     Raises:
-        SurgdinoError: there is no such model; the nearest one is named.
+        SurgdinoError: there is no such choice; the nearest one is named.
     """
-    folder = share("configs") / "model"
+    folder = share("configs") / group
     if name not in names_in(folder):
-        raise SurgdinoError(f"there is no model={name}", fix=nearest(name, names_in(folder)))
+        raise SurgdinoError(f"there is no {group}={name}", fix=nearest(name, names_in(folder)))
     return _read_yaml(folder / f"{name}.yaml")

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from surgdino.backbone.vit import build_backbone
 from surgdino.cli import main
-from surgdino.config import model_settings
+from surgdino.config import shipped_settings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.engine.flops import HeadShape, ViTShape, head_shape, image_flops, vit_shape
@@ -105,7 +105,7 @@ def test_the_count_is_the_published_one(shape: ViTShape, local_size: int, with_8
 @pytest.mark.parametrize("name", ["vit_toy", "vit_small_patch16", "vit_base_patch14_reg4", "vit_small_patch16_dinov3"])
 def test_a_forward_pass_is_counted_as_torch_counts_it(name: str) -> None:
     with torch.device("meta"):
-        backbone = build_backbone(model_settings(name), drop_path=0.0).eval()
+        backbone = build_backbone(shipped_settings("model", name), drop_path=0.0).eval()
         size = 4 * backbone.patch_size
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             backbone(torch.empty(1, 3, size, size))

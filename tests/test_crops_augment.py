@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
+from surgdino.config import shipped_settings
 from surgdino.crops import turbulence
-from surgdino.crops.augment import VIEWS, augment_settings, build_augment, transforms
+from surgdino.crops.augment import VIEWS, build_augment, transforms
 from surgdino.errors import SurgdinoError
 from surgdino.paths import names_in, share
 
@@ -97,7 +98,7 @@ def test_each_works_inside_an_albumentations_compose(name: str, tissue: np.ndarr
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_set_builds_for_every_view_and_is_seeded(name: str, view: str, tissue: np.ndarray) -> None:
-    augment = build_augment(augment_settings(name), view)
+    augment = build_augment(shipped_settings("augment", name), view)
     first, second = (augment(tissue, random.Random(9)) for _ in range(2))
     assert np.array_equal(first, second)
     assert first.shape == tissue.shape
@@ -105,12 +106,14 @@ def test_every_set_builds_for_every_view_and_is_seeded(name: str, view: str, tis
 
 @pytest.mark.parametrize("name", SETS)
 def test_no_set_turns_frames_upside_down_and_each_opens_with_a_comment(name: str) -> None:
-    assert augment_settings(name)["vertical_flip"] == 0.0
+    assert shipped_settings("augment", name)["vertical_flip"] == 0.0
     assert (share("configs") / "augment" / f"{name}.yaml").read_text(encoding="utf-8").startswith("# ")
 
 
 def test_only_the_second_global_view_is_solarised() -> None:
-    chains = {view: [t.name for t in build_augment(augment_settings("natural"), view).chain] for view in VIEWS}
+    chains = {
+        view: [t.name for t in build_augment(shipped_settings("augment", "natural"), view).chain] for view in VIEWS
+    }
     assert "solarise" in chains["global_2"]
     assert "solarise" not in chains["global_1"] + chains["local"]
 
@@ -193,7 +196,7 @@ def test_colour_jitter_agrees_with_the_chain_of_torchvision_operations(tissue: n
     ],
 )
 def test_a_mistyped_setting_is_named_on_one_line(edit, says: str) -> None:
-    cfg = copy.deepcopy(augment_settings("surgical"))
+    cfg = copy.deepcopy(shipped_settings("augment", "surgical"))
     cfg["transforms"]["colour_jitter"] = {"p": 0.5}
     edit(cfg)
     with pytest.raises(SurgdinoError) as caught:
@@ -204,11 +207,11 @@ def test_a_mistyped_setting_is_named_on_one_line(edit, says: str) -> None:
 
 def test_an_unknown_set_names_the_nearest() -> None:
     with pytest.raises(SurgdinoError, match="Did you mean 'surgical'"):
-        augment_settings("surgcal")
+        shipped_settings("augment", "surgcal")
 
 
 def test_null_leaves_a_transform_out(tissue: np.ndarray) -> None:
-    cfg = copy.deepcopy(augment_settings("surgical"))
+    cfg = copy.deepcopy(shipped_settings("augment", "surgical"))
     cfg["transforms"]["smoke"] = None
     assert "smoke" not in [t.name for t in build_augment(cfg, "global_1").chain]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from surgdino.crops.augment import augment_settings
+from surgdino.config import shipped_settings
 from surgdino.crops.loader import Batch, make_loader
 from surgdino.crops.multicrop import CropSettings, MultiCrop
 from surgdino.crops.sampler import FrameSampler, order
@@ -51,7 +51,7 @@ def batches(workers: int = 0, rank: int = 0, world: int = 1, start_step: int = 0
         make_loader(
             store,
             SMALL,
-            augment_settings("surgical"),
+            shipped_settings("augment", "surgical"),
             workers=workers,
             rank=rank,
             world=world,
@@ -175,7 +175,7 @@ def test_unusable_crop_settings_are_named(wrong: dict) -> None:
 
 
 def test_no_local_crops_is_allowed() -> None:
-    multicrop = MultiCrop(CropSettings(global_size=32, local_count=0), augment_settings("none"))
+    multicrop = MultiCrop(CropSettings(global_size=32, local_count=0), shipped_settings("augment", "none"))
     store = FakeStore()
     global_crops, local_crops = multicrop(store.read(0), store.content(0), 0)
     assert global_crops.shape == (2, 3, 32, 32)
@@ -216,7 +216,7 @@ def test_the_real_store_feeds_the_loader(tmp_path: Path, synthetic_cholec80: Pat
 
 
 def test_multicrop_survives_pickling_as_spawned_workers_need() -> None:
-    multicrop, store = MultiCrop(SMALL, augment_settings("surgical")), FakeStore()
+    multicrop, store = MultiCrop(SMALL, shipped_settings("augment", "surgical")), FakeStore()
     again = pickle.loads(pickle.dumps(multicrop))
     for seed in range(5):
         one, other = (m(store.read(1), store.content(1), seed) for m in (multicrop, again))

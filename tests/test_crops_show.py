@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from surgdino.crops.augment import augment_settings, transforms
+from surgdino.config import shipped_settings
+from surgdino.crops.augment import transforms
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError
@@ -29,7 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, synthetic_cholec80: Path) ->
 
 def settings(augment: str = "surgical") -> dict[str, Any]:
     crops = {"global_size": 64, "local_size": 32, "local_count": 3, "inside_disc": True}
-    return {"augment": augment_settings(augment), "crops": crops, "model": {"patch_size": 8}}
+    return {"augment": shipped_settings("augment", augment), "crops": crops, "model": {"patch_size": 8}}
 
 
 def words_on(sheet: Sheet) -> set[str]:

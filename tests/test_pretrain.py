@@ -14,7 +14,7 @@ import surgdino
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import build_backbone
 from surgdino.cli import main
-from surgdino.config import model_settings
+from surgdino.config import shipped_settings
 
 SMALL = (
     "train.batch_size=8",
@@ -34,7 +34,7 @@ def pretrain(root: Path, run: Path, *more: str) -> int:
 def weights(tmp_path_factory) -> Path:
     torch.manual_seed(1)
     file = tmp_path_factory.mktemp("weights") / "vit_toy.safetensors"
-    save_file(build_backbone(model_settings("vit_toy")).vit.state_dict(), str(file))
+    save_file(build_backbone(shipped_settings("model", "vit_toy")).vit.state_dict(), str(file))
     return file
 
 

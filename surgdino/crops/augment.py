@@ -12,12 +12,10 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-import yaml
 
 import surgdino.crops
 from surgdino.crops.transform import FrameTransform, number_in
 from surgdino.errors import SurgdinoError, nearest
-from surgdino.paths import names_in, share
 
 View = Literal["global_1", "global_2", "local"]
 VIEWS: tuple[View, ...] = ("global_1", "global_2", "local")
@@ -35,18 +33,6 @@ def transforms() -> dict[str, type[FrameTransform]]:
         kinds = (m for m in members if inspect.isclass(m) and issubclass(m, FrameTransform) and m.name)
         found |= {kind.name: kind for kind in kinds}
     return found
-
-
-def augment_settings(name: str) -> dict[str, Any]:
-    """The settings of `augment=name`, as configs/augment/<name>.yaml gives them.
-
-    Raises:
-        SurgdinoError: there is no such set; the nearest one is named.
-    """
-    folder = share("configs") / "augment"
-    if name not in names_in(folder):
-        raise SurgdinoError(f"there is no augment={name}", fix=nearest(name, names_in(folder)))
-    return yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 class Augment:

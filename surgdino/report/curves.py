@@ -11,8 +11,9 @@ from surgdino.paths import atomic_write
 
 INK, SOFT, GRID = "#22303c", "#7b8794", "#e4e7eb"
 LINE, COLLAPSE = "#0b7285", "#c92a2a"
-TITLES = {
-    "loss": "loss, in sum",
+# What a run logs, by key, as tables and figures call it. The order is theirs too.
+TERMS = {
+    "loss": "loss (sum)",
     "comp": "comp: agreement with the teacher",
     "expa": "expa: coding rate of the features",
     "patch": "patch: masked patches",
@@ -20,6 +21,9 @@ TITLES = {
     "koleo": "koleo: distance to the nearest",
     "entropy": "entropy of the teacher's targets",
     "information": "information in the targets",
+}
+PANELS = {
+    **TERMS,
     "effective_rank": "effective rank of the features",
     "gradient_norm": "gradient norm",
     "lr": "learning rate",
@@ -53,7 +57,7 @@ def draw_curves(metrics: Path, target: Path, collapse: Mapping[str, float] | Non
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12.5, 6.4), dpi=110, layout="constrained", facecolor="white")
-    drawn = [(key, title) for key, title in TITLES.items() if any(key in row for row in rows)]
+    drawn = [(key, title) for key, title in PANELS.items() if any(key in row for row in rows)]
     columns = 4
     axes = figure.subplots(-(-len(drawn) // columns), columns, squeeze=False).ravel()
     for axis in axes[len(drawn) :]:

@@ -104,14 +104,14 @@ def _starting_weights(console: Console, weights: Path) -> None:
     from safetensors.torch import save_file
 
     from surgdino.backbone.vit import build_backbone
-    from surgdino.config import model_settings
+    from surgdino.config import shipped_settings
     from surgdino.paths import atomic_write
 
     if weights.exists():
         return
     torch.manual_seed(0)
     with atomic_write(weights) as temporary:
-        save_file(build_backbone(model_settings("vit_toy")).vit.state_dict(), str(temporary))
+        save_file(build_backbone(shipped_settings("model", "vit_toy")).vit.state_dict(), str(temporary))
     console.print(f"starting weights (random, a toy has no others) in {weights}")
 
 

@@ -9,17 +9,8 @@ from rich.table import Table
 
 from surgdino.engine.plan import TrainResult
 from surgdino.frames.store import FrameStore
+from surgdino.report.curves import TERMS
 
-LOSSES = {
-    "loss": "loss (sum)",
-    "comp": "comp: agreement with the teacher",
-    "expa": "expa: coding rate of the features",
-    "patch": "patch: masked patches",
-    "cls": "cls: class tokens against prototypes",
-    "koleo": "koleo: distance to the nearest",
-    "entropy": "entropy of the teacher's targets",
-    "information": "information in the targets",
-}
 PROBES = (
     ("effective_rank", "effective rank of the features", "{:.1f}"),
     ("operation_knn", "neighbours from the same operation", "{:.1%}"),
@@ -60,10 +51,10 @@ def _losses(result: TrainResult) -> Table:
     table.add_column("term")
     for name in ("first", "last", "if it collapsed"):
         table.add_column(name, justify="right", style="dim" if name.startswith("if") else None)
-    for key in [*LOSSES, *sorted(result.collapse.keys() - LOSSES.keys())]:
+    for key in [*TERMS, *sorted(result.collapse.keys() - TERMS.keys())]:
         if key in result.first and key in result.last:
             collapse = f"{result.collapse[key]:.4f}" if key in result.collapse else ""
-            table.add_row(LOSSES.get(key, key), f"{result.first[key]:.4f}", f"{result.last[key]:.4f}", collapse)
+            table.add_row(TERMS.get(key, key), f"{result.first[key]:.4f}", f"{result.last[key]:.4f}", collapse)
     return table
 
 
