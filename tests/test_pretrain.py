@@ -88,6 +88,14 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(finished, synthet
     assert told.count("\n") == 1
 
 
+def test_micro_batches_may_change_when_a_run_goes_on(finished, synthetic_cholec80, weights, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    words = ("train.log_every=2", f"model.weights={weights}")
+    assert pretrain(synthetic_cholec80, run, *words, "train.steps=8", "train.accumulate=2") == 0
+    assert json.loads((run / "checkpoint" / "model.json").read_text())["steps"] == 8
+
+
 def test_one_bad_video_among_many_is_set_aside_by_name(synthetic_cholec80, tmp_path, capsys):
     root = tmp_path / "Ordner mit Umläuten (März)"
     shutil.copytree(synthetic_cholec80, root)

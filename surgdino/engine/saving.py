@@ -133,11 +133,11 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
 
 
 # A change of these makes the run another run; what is left out here may change from one call to the next.
-_FREE = {"accumulate", "checkpoint_every", "log_every", "probe_frames", "ship", "steps", "epochs"}
+FREE_SETTINGS = {"accumulate", "checkpoint_every", "log_every", "probe_frames", "ship", "steps", "epochs"}
 
 
 def _settings(plan: TrainPlan) -> dict[str, Any]:
-    train = {key: value for key, value in asdict(plan.train).items() if key not in _FREE}
+    train = {key: value for key, value in asdict(plan.train).items() if key not in FREE_SETTINGS}
     model = {key: value for key, value in plan.model.items() if key != "weights"}
     data = {"hash": plan.data_hash, "frames": len(plan.store)}
     sections = {"train": train, "crops": asdict(plan.crops), "method": plan.method, "model": model, "data": data}

@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 from surgdino import __version__
-from surgdino.config import flat_keys
+from surgdino.engine.saving import FREE_SETTINGS
+from surgdino.engine.state import differences
 from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write
 
@@ -22,20 +23,8 @@ from surgdino.paths import atomic_write
 # weights) were used up at its start. The engine checks its share once more; here a change is caught before the store is
 # rebuilt for it.
 FREE = (
-    "hardware.",
-    "run.",
-    "data.root",
-    "data.store",
-    "data.workers",
-    "data.max_bad_share",
-    "model.weights",
-    "train.accumulate",
-    "train.checkpoint_every",
-    "train.log_every",
-    "train.probe_frames",
-    "train.ship",
-    "train.steps",
-    "train.epochs",
+    *("hardware.", "run.", "data.root", "data.store", "data.workers", "data.max_bad_share", "model.weights"),
+    *(f"train.{key}" for key in sorted(FREE_SETTINGS)),
 )
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless", "albumentations", "hydra-core")
 
@@ -70,28 +59,17 @@ def environment(data_hash: str) -> dict[str, Any]:
 
 
 def _refuse_changes(saved: Path, cfg: Mapping[str, Any]) -> None:
-    before = _values(yaml.safe_load(saved.read_text(encoding="utf-8")) or {})
-    now = _values(json.loads(json.dumps(cfg, default=str)))
-    changed = [k for k in sorted(before.keys() | now.keys()) if before.get(k) != now.get(k) and not k.startswith(FREE)]
+    before = yaml.safe_load(saved.read_text(encoding="utf-8")) or {}
+    now = json.loads(json.dumps(cfg, default=str))
+    changed = [row for row in differences(before, now) if not row[0].startswith(FREE)]
     if changed:
-        shown = "; ".join(f"{k} was {before.get(k)!r}, is {now.get(k)!r}" for k in changed[:5])
+        shown = "; ".join(f"{key} was {old!r}, is {new!r}" for key, old, new in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise SurgdinoError(
             f"this folder holds a run with other settings: {shown}{more}",
             file=saved.parent,
             fix="give another run.dir, or the settings that it was begun with",
         )
-
-
-def _values(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    values = {}
-    for key in flat_keys(cfg):
-        node: Any = cfg
-        for part in key.split("."):
-            node = node[part] if isinstance(node, Mapping) and part in node else None
-        if not isinstance(node, Mapping):
-            values[key] = node
-    return values
 
 
 def _write(path: Path, text: str) -> None:
