@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ["datasets", "frames", "crops", "backbone", "engine", "tasks", "metrics", "report", "run"]
+ROOMS = ["datasets", "frames", "crops", "backbone", "metrics", "engine", "tasks", "report", "run"]
 FILES = sorted((ROOT / "surgdino").rglob("*.py"))
 
 
