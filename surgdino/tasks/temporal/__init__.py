@@ -2,7 +2,7 @@
 
 T frames of one video, D feature width, C classes. A temporal model is a module with
     DEFAULTS   {"layers": ..., "width": ..., "dropout": ...}, the values it takes where the task's settings are null
-    build      (features, classes, settings) -> nn.Module with
+    build      (features, classes, sizes: Sizes) -> nn.Module with
         online     whether what it says of a frame depends on that frame and earlier ones alone
         forward    (features [T, D]) -> logits [T, C] of each of its stages, the last being the answer
         advance    (features [n, D], state or None) -> (logits of each stage, state): the next n frames of a video whose
@@ -13,7 +13,7 @@ T frames of one video, D feature width, C classes. A temporal model is a module 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +45,16 @@ class TemporalSettings:
     dropout: float | None = None
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """`TemporalSettings` with nothing left open."""
+
+    layers: int
+    width: int
+    window: int
+    dropout: float
+
+
 def temporal_names() -> list[str]:
     """What `task.temporal` takes."""
     return [NONE, *names_in(Path(__file__).parent, ".py")]
@@ -70,17 +80,17 @@ def build_temporal(name: str, features: int, classes: int, settings: TemporalSet
     module = open_temporal(name)
     if module is None:
         return None
-    sizes = {key: value if (value := getattr(settings, key)) is not None else module.DEFAULTS[key] for key in _SIZES}
-    for key, valid, expected in (
-        ("layers", 1 <= sizes["layers"] <= 16, "1 to 16"),
-        ("width", sizes["width"] >= 1, "at least 1"),
-        ("dropout", 0 <= sizes["dropout"] < 1, "0 to 1"),
+    given = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    sizes = Sizes(**{**module.DEFAULTS, **{key: value for key, value in given.items() if value is not None}})
+    for key, holds, expected in (
+        ("layers", 1 <= sizes.layers <= 16, "1 to 16"),
+        ("width", sizes.width >= 1, "at least 1"),
+        ("window", sizes.window >= 2, "at least 2 frames"),
+        ("dropout", 0 <= sizes.dropout < 1, "0 or more, less than 1"),
     ):
-        if not valid:
-            raise SurgdinoError(f"task.{key} cannot be used", expected=expected, found=sizes[key])
-    if settings.window < 2:
-        raise SurgdinoError("task.window cannot be used", expected="at least 2 frames", found=settings.window)
-    return module.build(features, classes, TemporalSettings(**sizes, window=settings.window))
+        if not holds:
+            raise SurgdinoError(f"task.{key} cannot be used", expected=expected, found=getattr(sizes, key))
+    return module.build(features, classes, sizes)
 
 
 @torch.inference_mode()
@@ -104,6 +114,3 @@ def run_through(model: nn.Module, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
             yield logits[-1].float().softmax(1)
     elif held := list(blocks):
         yield model(torch.cat(held))[-1].float().softmax(1)
-
-
-_SIZES = ("layers", "width", "dropout")

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from surgdino.tasks.temporal import TemporalSettings
+from surgdino.tasks.temporal import Sizes
 
 DEFAULTS = {"layers": 8, "width": 32, "dropout": 0.5}
 STAGES = 2
@@ -20,19 +20,19 @@ _KERNEL = 3
 State = list[list[Tensor]]
 
 
-def build(features: int, classes: int, settings: TemporalSettings) -> nn.Module:
+def build(features: int, classes: int, sizes: Sizes) -> nn.Module:
     """The online model; with 8 layers its two stages look back over 2 x 510 frames."""
-    return TemporalConvolutions(features, classes, settings, online=True)
+    return TemporalConvolutions(features, classes, sizes, online=True)
 
 
 class TemporalConvolutions(nn.Module):
     """Stages of dilated convolutions over time; causal where `online`, centred on the frame otherwise."""
 
-    def __init__(self, features: int, classes: int, settings: TemporalSettings, *, online: bool) -> None:
+    def __init__(self, features: int, classes: int, sizes: Sizes, *, online: bool) -> None:
         super().__init__()
         self.online = online
         inputs = [features] + [classes] * (STAGES - 1)
-        self.stages = nn.ModuleList(_Stage(each, classes, settings, online) for each in inputs)
+        self.stages = nn.ModuleList(_Stage(each, classes, sizes, online) for each in inputs)
 
     def forward(self, features: Tensor) -> list[Tensor]:
         """Logits [T, C] of each stage for the features [T, D] of a whole video."""
@@ -56,13 +56,12 @@ class TemporalConvolutions(nn.Module):
 
 
 class _Stage(nn.Module):
-    def __init__(self, inputs: int, classes: int, settings: TemporalSettings, online: bool) -> None:
+    def __init__(self, inputs: int, classes: int, sizes: Sizes, online: bool) -> None:
         super().__init__()
-        assert settings.layers and settings.width and settings.dropout is not None  # filled in by build_temporal
-        self.enter = nn.Conv1d(inputs, settings.width, 1)
-        dilations = [2**place for place in range(settings.layers)]
-        self.layers = nn.ModuleList(_DilatedLayer(settings.width, d, settings.dropout, online) for d in dilations)
-        self.leave = nn.Conv1d(settings.width, classes, 1)
+        self.enter = nn.Conv1d(inputs, sizes.width, 1)
+        dilations = [2**place for place in range(sizes.layers)]
+        self.layers = nn.ModuleList(_DilatedLayer(sizes.width, d, sizes.dropout, online) for d in dilations)
+        self.leave = nn.Conv1d(sizes.width, classes, 1)
 
     def forward(self, signal: Tensor, past: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
         maps, kept = self.enter(signal), []

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from surgdino.tasks.temporal import TemporalSettings
+from surgdino.tasks.temporal import Sizes
 from surgdino.tasks.temporal.tcn import DEFAULTS as DEFAULTS
 from surgdino.tasks.temporal.tcn import TemporalConvolutions
 
 
-def build(features: int, classes: int, settings: TemporalSettings) -> nn.Module:
+def build(features: int, classes: int, sizes: Sizes) -> nn.Module:
     """The offline model; with 8 layers its two stages look 510 frames back and ahead."""
-    return TemporalConvolutions(features, classes, settings, online=False)
+    return TemporalConvolutions(features, classes, sizes, online=False)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from surgdino.errors import SurgdinoError
-from surgdino.tasks.temporal import TemporalSettings
+from surgdino.tasks.temporal import Sizes
 
 DEFAULTS = {"layers": 2, "width": 128, "dropout": 0.1}
 HEADS = 4
@@ -23,26 +23,25 @@ HEADS = 4
 State = list[Tensor]
 
 
-def build(features: int, classes: int, settings: TemporalSettings) -> nn.Module:
+def build(features: int, classes: int, sizes: Sizes) -> nn.Module:
     """The online model; L layers look back over L (window - 1) frames."""
-    return WindowedTransformer(features, classes, settings, online=True)
+    return WindowedTransformer(features, classes, sizes, online=True)
 
 
 class WindowedTransformer(nn.Module):
     """Pre-norm transformer blocks whose attention sees the frames within `window`, earlier ones only if `online`."""
 
-    def __init__(self, features: int, classes: int, settings: TemporalSettings, *, online: bool) -> None:
+    def __init__(self, features: int, classes: int, sizes: Sizes, *, online: bool) -> None:
         super().__init__()
-        assert settings.layers and settings.width and settings.dropout is not None  # filled in by build_temporal
-        if settings.width % HEADS:
+        if sizes.width % HEADS:
             expected = f"a multiple of {HEADS}, the number of heads"
-            raise SurgdinoError("task.width cannot be used", expected=expected, found=settings.width)
+            raise SurgdinoError("task.width cannot be used", expected=expected, found=sizes.width)
         self.online = online
-        self.enter = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, settings.width))
+        self.enter = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, sizes.width))
         self.blocks = nn.ModuleList(
-            _Block(settings.width, settings.window, settings.dropout, online) for _ in range(settings.layers)
+            _Block(sizes.width, sizes.window, sizes.dropout, online) for _ in range(sizes.layers)
         )
-        self.leave = nn.Sequential(nn.LayerNorm(settings.width), nn.Linear(settings.width, classes))
+        self.leave = nn.Sequential(nn.LayerNorm(sizes.width), nn.Linear(sizes.width, classes))
 
     def forward(self, features: Tensor) -> list[Tensor]:
         """Logits [T, C], of one stage, for the features [T, D] of a whole video."""
@@ -63,6 +62,8 @@ class WindowedTransformer(nn.Module):
 
 
 class _Block(nn.Module):
+    slopes: Tensor
+
     def __init__(self, width: int, window: int, dropout: float, online: bool) -> None:
         super().__init__()
         self.window, self.online = window, online
@@ -79,7 +80,7 @@ class _Block(nn.Module):
         seen = torch.stack([keys, values])
         if past is not None:
             seen = torch.cat([past, seen], 2)
-        attended = windowed_attention(queries, *seen, self.slopes, self.window, self.online)  # type: ignore[arg-type]
+        attended = windowed_attention(queries, seen[0], seen[1], self.slopes, self.window, self.online)
         tokens = tokens + self.dropout(self.project(attended.transpose(0, 1).flatten(1)))
         tokens = tokens + self.dropout(self.mlp(self.norm2(tokens)))
         return tokens, seen[:, :, -(self.window - 1) :].detach()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from surgdino.tasks.temporal import TemporalSettings
+from surgdino.tasks.temporal import Sizes
 from surgdino.tasks.temporal.transformer import DEFAULTS as DEFAULTS
 from surgdino.tasks.temporal.transformer import WindowedTransformer
 
 
-def build(features: int, classes: int, settings: TemporalSettings) -> nn.Module:
+def build(features: int, classes: int, sizes: Sizes) -> nn.Module:
     """The offline model; L layers look L (window - 1) frames back and ahead."""
-    return WindowedTransformer(features, classes, settings, online=False)
+    return WindowedTransformer(features, classes, sizes, online=False)
