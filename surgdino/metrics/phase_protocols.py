@@ -30,6 +30,7 @@ def score_phases(
     *,
     fps: float | None = None,
     tolerance: Tolerance | None = None,
+    seconds: float = 10.0,
 ) -> PhaseScores:
     """Accuracy, precision, recall, Jaccard and F1 under one named protocol; strict unless a relaxed one is named.
 
@@ -38,11 +39,12 @@ def score_phases(
         phases: their names, position = id.
         protocol: a key of PROTOCOLS.
         fps, tolerance: labels per second and what is forgiven; needed by the relaxed protocols alone.
+        seconds: how near to a segment's ends the relaxed protocols forgive.
 
     Raises:
         SurgdinoError: unknown protocol, missing fps or tolerance, videos, lengths or ids that do not fit.
     """
-    counts = phase_counts(truths, predictions, len(phases), protocol, fps=fps, tolerance=tolerance)
+    counts = phase_counts(truths, predictions, len(phases), protocol, fps=fps, tolerance=tolerance, seconds=seconds)
     return average_phases(counts, phases, PROTOCOLS[protocol][1], protocol)
 
 
@@ -54,6 +56,7 @@ def phase_counts(
     *,
     fps: float | None = None,
     tolerance: Tolerance | None = None,
+    seconds: float = 10.0,
 ) -> PhaseCounts:
     """The counts that `protocol` averages; arguments and errors as in `score_phases`."""
     if protocol not in PROTOCOLS:
@@ -68,7 +71,7 @@ def phase_counts(
             found=f"fps={fps}, tolerance={'none' if tolerance is None else 'given'}",
             fix="give both, or choose a strict protocol",
         )
-    return relaxed_counts(truths, predictions, phases, fps=fps, tolerance=tolerance, reading=reading)
+    return relaxed_counts(truths, predictions, phases, fps=fps, tolerance=tolerance, reading=reading, seconds=seconds)
 
 
 def phase_intervals(

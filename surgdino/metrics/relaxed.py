@@ -51,6 +51,7 @@ TOLERANCES: dict[str, Tolerance] = {
     name: Tolerance.of_offsets([kind[0] for kind in kinds], [kind[1] for kind in kinds])
     for name, kinds in {
         "cholec80": [_PLAIN] * 3 + [_BRANCHING] * 2 + [_LAST] * 2,
+        "cholect50": [_PLAIN] * 3 + [_BRANCHING] * 2 + [_LAST] * 2,  # the same phases in the same order
         "m2cai16": [_PLAIN] * 4 + [_BRANCHING] * 2 + [_LAST] * 2,
     }.items()
 }

@@ -1,0 +1,126 @@
+"""Segmentation: Dice, IoU and HD95, image by image, so that no more than one picture's masks is ever held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from surgdino.errors import SurgdinoError
+from surgdino.metrics.intervals import operations_of
+from surgdino.metrics.pairing import pair_videos
+from surgdino.metrics.scores import ClassTable, ScoreRequest, TaskScores, chosen, find_row, score_rows
+from surgdino.metrics.segmentation import (
+    PROTOCOL,
+    ImageScores,
+    class_means,
+    image_scores,
+    score_segmentation,
+    stacked,
+)
+
+PROTOCOLS = (PROTOCOL,)
+HEADLINE = ("dice", PROTOCOL)
+
+
+class SegmentationTally:
+    """Scores of pictures, added one by one in any order; a few numbers a picture are kept.
+
+    Args:
+        classes: names in the order of the channels.
+        operations: video id -> operation id; None takes each video for an operation.
+        hd95: compute HD95 too, which costs more than the rest together and imports MONAI.
+        resamples, seed: of the bootstrap.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        operations: Mapping[str, str] | None = None,
+        *,
+        hd95: bool = True,
+        resamples: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        self.classes, self.operations = tuple(classes), operations
+        self.hd95, self.resamples, self.seed = hd95, resamples, seed
+        self.images: dict[tuple[str, int], ImageScores] = {}
+
+    def add(
+        self,
+        video: str,
+        frame: int,
+        truth: np.ndarray,
+        prediction: np.ndarray,
+        labelled: np.ndarray | None = None,
+        *,
+        valid: np.ndarray | None = None,
+    ) -> None:
+        """Score one picture.
+
+        Args:
+            truth, prediction: bool [C, H, W].
+            labelled: bool [C]; other classes count for nothing here. None: all are.
+            valid: bool [H, W]; other pixels count for neither side. None: all pixels.
+
+        Raises:
+            SurgdinoError: the picture was added before, or masks that do not fit.
+        """
+        if (video, frame) in self.images:
+            raise SurgdinoError("a picture was scored twice", place=f"{video}, frame {frame}", expected="it once")
+        try:
+            scores = image_scores(truth, prediction, labelled=labelled, valid=valid, hd95=self.hd95)
+        except SurgdinoError as error:  # who compares two arrays does not know of which picture they are
+            error.place = f"{video}, frame {frame}"
+            raise
+        self.images[video, frame] = scores
+
+    def scores(self) -> TaskScores:
+        """The numbers of all pictures so far.
+
+        Raises:
+            SurgdinoError: no picture was added, or a video belongs to no operation.
+        """
+        keys = sorted(self.images)
+        images = [self.images[key] for key in keys]
+        owners = operations_of([video for video, _ in keys], self.operations)
+        values = stacked(images, self.classes, owners)
+        measures = {name: value for name, value in values.items() if self.hd95 or name != "hd95"}
+        table = score_rows(
+            lambda rows: class_means(measures, rows),
+            owners,
+            PROTOCOL,
+            resamples=self.resamples,
+            seed=self.seed,
+            units={"hd95": "pixels"},
+        )
+        per_class = score_segmentation(images, self.classes, owners).per_class
+        shown = {
+            name: {key: number for key, number in row.items() if self.hd95 or not key.startswith("hd95")}
+            for name, row in per_class.items()
+        }
+        return TaskScores(
+            task="segmentation",
+            table=table,
+            classes=[ClassTable("class", PROTOCOL, shown)],
+            operations=len(set(owners)),
+            notes=[],
+            headline_row=find_row(table, *HEADLINE),
+        )
+
+
+def panel(request: ScoreRequest) -> TaskScores:
+    """Masks that fit into memory; see `panels.score_task`."""
+    chosen(request.protocol, PROTOCOLS, PROTOCOLS)
+    tally = SegmentationTally(request.classes, request.operations, resamples=request.resamples, seed=request.seed)
+    for video in pair_videos(request.truths, request.predictions):
+        truth, prediction = request.truths[video], request.predictions[video]
+        odd = sorted(set(truth) ^ set(prediction))
+        if odd:
+            side = "prediction" if odd[0] in truth else "ground truth"
+            raise SurgdinoError(f"a picture without {side}", place=f"{video}, frame {odd[0]}", found=f"{len(odd)} such")
+        unlabelled = (request.unlabelled or {}).get(video, {})
+        for frame in sorted(truth):
+            labelled = ~np.asarray(unlabelled[frame], dtype=bool) if frame in unlabelled else None
+            tally.add(video, frame, truth[frame], prediction[frame], labelled)
+    return tally.scores()

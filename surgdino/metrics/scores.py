@@ -1,0 +1,190 @@
+"""What a task's metrics become: rows with a protocol, a spread and an interval each, and a table a kind of class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from surgdino.errors import SurgdinoError, nearest
+from surgdino.metrics.intervals import bootstrap
+from surgdino.metrics.result import nanstd
+
+ALL = "all"
+
+Statistic = Callable[[np.ndarray], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of a table.
+
+    Attributes:
+        name: `accuracy`, `AP_IVT`, `dice`, ...
+        protocol: how it was computed, e.g. `phase/script`.
+        value: on all operations; a fraction in [0, 1] unless `unit` says otherwise. NaN where it is undefined.
+        std: sample standard deviation of `per_operation`; NaN below two.
+        low, high: the 95 % bootstrap interval over operations; NaN below two of them.
+        n: operations on which the number is defined.
+        per_operation: operation -> the same protocol on that operation alone.
+        own_std, own_std_over: the "±" that the protocol itself prescribes where that runs over something else (the
+            M2CAI script's runs over phases); NaN and empty elsewhere.
+        unit: `fraction` or `pixels`.
+    """
+
+    name: str
+    protocol: str
+    value: float
+    std: float
+    low: float
+    high: float
+    n: int
+    per_operation: Mapping[str, float]
+    own_std: float = math.nan
+    own_std_over: str = ""
+    unit: str = "fraction"
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Numbers of every class of one kind.
+
+    Attributes:
+        title: what the classes are: `phase`, `instrument`, `triplet`, ...
+        protocol: how the numbers were computed.
+        rows: class -> measure -> number; whole numbers are counts.
+    """
+
+    title: str
+    protocol: str
+    rows: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """All numbers of one task on one set of operations.
+
+    Attributes:
+        task: `phase`, `triplet` or `segmentation`.
+        table: the numbers, protocol by protocol.
+        classes: the same by class.
+        operations: operations scored.
+        notes: what a reader has to know beside the numbers, such as protocols that could not be computed, and why.
+        headline_row: the number that model selection looks at.
+    """
+
+    task: str
+    table: list[Score]
+    classes: list[ClassTable]
+    operations: int
+    notes: list[str]
+    headline_row: Score
+
+    @property
+    def headline(self) -> tuple[str, float]:
+        """Name and value of the one number that model selection uses; higher is better."""
+        return self.headline_row.name, self.headline_row.value
+
+    @property
+    def protocols(self) -> list[str]:
+        """The protocols in the table, in its order."""
+        return list(dict.fromkeys(row.protocol for row in self.table))
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """What a panel is asked for; the fields are explained in `panels.score_task`."""
+
+    truths: Mapping[str, Any]
+    predictions: Mapping[str, Any]
+    classes: Sequence[str]
+    operations: Mapping[str, str]
+    protocol: str | None = None
+    fps: float | None = None
+    mapping: Any = None
+    heads: Mapping[str, Mapping[str, np.ndarray]] | None = None
+    frames: Mapping[str, np.ndarray] | None = None
+    unlabelled: Any = None
+    tolerance_seconds: float = 10.0
+    resamples: int = 1000
+    seed: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def chosen(protocol: str | None, known: Sequence[str], default: Sequence[str]) -> list[str]:
+    """The protocols that a name stands for: None is the default ones, `all` is all; the task's prefix may be left out.
+
+    Raises:
+        SurgdinoError: no such protocol; the nearest is named.
+    """
+    if protocol is None:
+        return list(default)
+    if protocol == ALL:
+        return list(known)
+    task = known[0].partition("/")[0]
+    full = protocol if "/" in protocol else f"{task}/{protocol}"
+    if full not in known:
+        raise SurgdinoError(f"unknown {task} protocol {protocol!r}", fix=nearest(full, [*known, ALL]))
+    return [full]
+
+
+def score_rows(
+    statistic: Statistic,
+    owners: Sequence[str],
+    protocol: str,
+    *,
+    resamples: int,
+    seed: int,
+    units: Mapping[str, str] | None = None,
+) -> list[Score]:
+    """A Score of each number that `statistic` gives.
+
+    Args:
+        statistic: row numbers int [m] (a video or an image each, repeated where drawn more than once) -> name -> value;
+            their order must not matter.
+        owners: the operation of each row.
+        units: name -> unit, where that is not a fraction.
+    """
+    owner, statistic = np.asarray(owners), _remembering(statistic)
+    each = {name: statistic(np.flatnonzero(owner == name)) for name in sorted(set(owners))}
+    rows = []
+    for name, interval in bootstrap(statistic, owners, resamples=resamples, seed=seed).items():
+        per_operation = {operation: float(values[name]) for operation, values in each.items()}
+        defined = np.array(list(per_operation.values()))
+        rows.append(
+            Score(
+                name=name,
+                protocol=protocol,
+                value=interval.value,
+                std=nanstd(defined),
+                low=interval.low,
+                high=interval.high,
+                n=int((~np.isnan(defined)).sum()),
+                per_operation=per_operation,
+                unit=(units or {}).get(name, "fraction"),
+            )
+        )
+    return rows
+
+
+def _remembering(statistic: Statistic) -> Statistic:
+    """Few operations give few different resamples: 35 of four, whatever number is drawn."""
+    known: dict[bytes, Mapping[str, float]] = {}
+
+    def remembered(rows: np.ndarray) -> Mapping[str, float]:
+        rows = np.sort(rows)
+        key = rows.tobytes()
+        if key not in known:
+            known[key] = statistic(rows)
+        return known[key]
+
+    return remembered
+
+
+def find_row(table: Sequence[Score], name: str, protocol: str) -> Score:
+    """The row of that name and protocol; of that name under another, or the first, where it was not asked for."""
+    named = [row for row in table if row.name == name]
+    return next((row for row in named if row.protocol == protocol), (named or list(table))[0])
