@@ -6,14 +6,16 @@ Every answer holds for a single process too. torch is imported only where there 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 from surgdino.errors import SurgdinoError
 
 # What only one process does may take hours (building a store); a process that dies is noticed at once all the same.
 _PATIENCE = timedelta(days=7)
+_group: Any = None
 
 
 def rank() -> int:
@@ -61,6 +63,8 @@ def together(*, cuda: bool) -> Iterator[None]:
         yield
         dist.barrier()  # none leaves while another still needs what it holds
     finally:
+        global _group
+        _group = None
         dist.destroy_process_group()
 
 
@@ -77,7 +81,7 @@ def main_first() -> Iterator[None]:
     import torch
     import torch.distributed as dist
 
-    group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    group = _patient_group()
     failed = torch.zeros(1)
     if is_main():
         try:
@@ -90,8 +94,52 @@ def main_first() -> Iterator[None]:
         return
     dist.broadcast(failed, 0, group=group)
     if failed:
-        raise SurgdinoError("the first process failed", place=f"process {rank()}", fix="see its message")
+        raise _the_first_failed()
     yield
+
+
+def from_main(compute: Callable[[], float]) -> float:
+    """The number that the main process computes, in every process; the others wait for it, hours if need be.
+
+    Raises:
+        SurgdinoError: in the others, where the main process failed.
+    """
+    if world_size() == 1:
+        return compute()
+    import torch
+    import torch.distributed as dist
+
+    told = torch.tensor([0.0, 1.0], dtype=torch.float64)  # the number, and whether computing it failed
+    try:
+        if is_main():
+            told[0], told[1] = compute(), 0.0
+    finally:
+        dist.broadcast(told, 0, group=_patient_group())
+    if told[1]:
+        raise _the_first_failed()
+    return told[0].item()
+
+
+def meet() -> None:
+    """Wait until every process is here, hours if need be."""
+    if world_size() > 1:
+        import torch.distributed as dist
+
+        dist.monitored_barrier(group=_patient_group())
+
+
+def _patient_group() -> Any:
+    """All processes, on the processors, with a patience of days; made by all of them at once."""
+    global _group
+    if _group is None:
+        import torch.distributed as dist
+
+        _group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    return _group
+
+
+def _the_first_failed() -> SurgdinoError:
+    return SurgdinoError("the first process failed", place=f"process {rank()}", fix="see its message")
 
 
 def _ask_submitit() -> None:

@@ -57,10 +57,11 @@ class Preprocess:
             pictures = images if isinstance(images, (list, tuple)) else _split(images)
             if not pictures:
                 raise SurgdinoError("no images to preprocess", expected="at least one", found="an empty list")
-            batch = torch.from_numpy(np.stack([self._resize(_as_array(p)) for p in pictures])).permute(0, 3, 1, 2)
+            batch = torch.from_numpy(np.stack([self.resize(_as_array(p)) for p in pictures])).permute(0, 3, 1, 2)
         return normalize(batch, self.mean, self.std).contiguous()
 
-    def _resize(self, picture: np.ndarray) -> np.ndarray:
+    def resize(self, picture: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] -> uint8 [image_size, image_size, 3], what is then normalised."""
         side = self.image_size
         if picture.shape[:2] == (side, side):
             return picture
@@ -75,7 +76,7 @@ class Preprocess:
         if images.shape[-2:] == (self.image_size, self.image_size):
             return images
         arrays = images.permute(0, 2, 3, 1).cpu().numpy()
-        resized = np.stack([self._resize(np.ascontiguousarray(a)) for a in arrays])
+        resized = np.stack([self.resize(np.ascontiguousarray(a)) for a in arrays])
         return torch.from_numpy(resized).permute(0, 3, 1, 2).to(images.device)
 
 

@@ -6,7 +6,7 @@ Shapes: B images, D the embedding width, N = (H / patch) * (W / patch) patches i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -101,6 +101,35 @@ class Backbone(nn.Module):
         places, counts = self._places(groups, wanted)
         parts = self.vit.norm(self._run_blocks(tokens, groups, places)).split(counts)
         return [Features(cls, patches) for cls, patches in zip(parts[::2], parts[1::2], strict=True)]
+
+    def intermediate(self, images: Tensor, layers: Sequence[int]) -> list[Features]:
+        """Features after some of the blocks, each through the final norm; the last block's are those of `forward`.
+
+        Args:
+            images: as `forward` takes them.
+            layers: blocks, 0 to depth - 1, negative ones counted from the end; features come in this order.
+
+        Raises:
+            SurgdinoError: no such block, or what `forward` raises.
+        """
+        wrong = [layer for layer in layers if not -self.depth <= layer < self.depth]
+        if wrong:
+            valid = f"blocks {-self.depth} to {self.depth - 1}"
+            raise SurgdinoError("the backbone has no such block", expected=valid, found=wrong[0])
+        self._check(images, None)
+        read = {layer % self.depth for layer in layers}
+        found = dict(zip(sorted(read), self._through_blocks(images, read), strict=True))
+        return [found[layer % self.depth] for layer in layers]
+
+    def _through_blocks(self, images: Tensor, read: set[int]) -> Iterator[Features]:
+        positioned = self._positioned(images, None)
+        tokens, rope = positioned if isinstance(positioned, tuple) else (positioned, None)
+        tokens = self.vit.norm_pre(tokens)
+        extra = {} if rope is None else {"rope": rope}
+        for k, block in enumerate(self.vit.blocks[: max(read) + 1]):
+            tokens = block(tokens, **extra)
+            if k in read:
+                yield self._features(self.vit.norm(tokens))
 
     def layer_id(self, parameter: str) -> int:
         """A parameter's depth for layerwise learning rates: 0 embeddings, 1..depth the blocks, depth + 1 the rest.

@@ -46,10 +46,14 @@ def parameter_groups(network: Network, layer_decay: float, patch_embed_lr: float
     for name, parameter in network.named_parameters():
         part, _, rest = name.partition(".")
         scale = _lr_scale(network, rest, layer_decay, patch_embed_lr) if part == "backbone" else 1.0
-        decays = parameter.ndim > 1 and not any(token in name for token in _TOKENS)
-        group = {"params": [], "part": part, "lr_scale": scale, "decays": decays}
-        groups.setdefault((part, scale, decays), group)["params"].append(parameter)
+        group = {"params": [], "part": part, "lr_scale": scale, "decays": decays(name, parameter)}
+        groups.setdefault((part, scale, group["decays"]), group)["params"].append(parameter)
     return list(groups.values())
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies: to matrices that are not learned tokens or positions."""
+    return parameter.ndim > 1 and not any(token in name for token in _TOKENS)
 
 
 def _lr_scale(network: Network, name: str, layer_decay: float, patch_embed_lr: float) -> float:

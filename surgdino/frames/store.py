@@ -105,6 +105,21 @@ class FrameStore:
         """Seconds from the first frame of its source."""
         return float(self._value(index, "time"))
 
+    def near(self, index: int, seconds: float) -> range:
+        """The frames of the same video at most `seconds` before or after frame `index`, itself among them.
+
+        A hundredth of a second counts for nothing: 30 frames of 29.97 a second are 1.001 s.
+        """
+        seconds += 0.01
+        place, row = self._locate(index)
+        first, last = int(self._starts[place]), int(self._starts[place + 1])
+        times = self.videos[place].shard.columns["time"]
+        # Found among all frames of the shard first: picking out the kept ones would copy an hour's times for each.
+        begin = np.searchsorted(times, times[row] - seconds, side="left")
+        end = np.searchsorted(times, times[row] + seconds, side="right")
+        begin, end = np.searchsorted(self._rows[first:last], (begin, end))
+        return range(first + int(begin), first + int(end))
+
     def content(self, index: int) -> Content:
         """Where the picture is in the stored frame, in its pixels."""
         place, row = self._locate(index)
@@ -125,6 +140,12 @@ class FrameStore:
                 if found < len(numbers) and numbers[found] == number:
                     return int(self._starts[place]) + found
         return None
+
+    def of_video(self, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All frames of `videos[place]` at once: positions int64 [n], numbers int64 [n], times float64 [n] in seconds."""
+        positions = np.arange(self._starts[place], self._starts[place + 1])
+        rows, columns = self._rows[positions], self.videos[place].shard.columns
+        return positions, columns["number"][rows], columns["time"][rows]
 
     def select(self, videos: Iterable[str] | None = None, flagged: bool | None = None) -> FrameStore:
         """The same store with some of its videos (by id, in the store's order), with or without its flagged frames."""
