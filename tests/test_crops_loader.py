@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +43,22 @@ class FakeStore:
     def content(self, index: int) -> Content:
         return Content.disc(40.0, 32.0, 36.0, 64, 80)
 
+    def near(self, index: int, seconds: float) -> range:
+        """A frame a second in videos of four frames each, the last one shorter."""
+        video = range(index // 4 * 4, min(index // 4 * 4 + 4, self.length))
+        return range(max(video.start, index - int(seconds)), min(video.stop, index + int(seconds) + 1))
+
+
+PAIRS = replace(SMALL, pair_seconds=2.0)
+
 
 def batches(workers: int = 0, rank: int = 0, world: int = 1, start_step: int = 0, **changes: object) -> list[Batch]:
     words = {"batch_size": 4, "seed": 11, "steps": 5, "patch_size": 8, **changes}
-    store = words.pop("store", FakeStore())
+    store, crops = words.pop("store", FakeStore()), words.pop("crops", SMALL)
     return list(
         make_loader(
             store,
-            SMALL,
+            crops,
             shipped_settings("augment", "surgical"),
             workers=workers,
             rank=rank,
@@ -63,38 +71,46 @@ def batches(workers: int = 0, rank: int = 0, world: int = 1, start_step: int = 0
 
 def assert_equal(one: Batch, other: Batch) -> None:
     assert one.step == other.step
-    for name in ("index", "masks", "global_crops", "local_crops"):
+    for name in ("index", "second", "masks", "global_crops", "local_crops"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
+@pytest.fixture(scope="module", params=[SMALL, PAIRS], ids=["one frame", "pairs"])
+def crops(request: pytest.FixtureRequest) -> CropSettings:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def in_process() -> list[Batch]:
-    return batches(workers=0)
+def in_process(crops: CropSettings) -> list[Batch]:
+    return batches(workers=0, crops=crops)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [2, 4])
-def test_bit_for_bit_the_same_for_any_number_of_workers(workers: int, in_process: list[Batch]) -> None:
-    parallel = batches(workers=workers)
+def test_bit_for_bit_the_same_for_any_number_of_workers(
+    workers: int, crops: CropSettings, in_process: list[Batch]
+) -> None:
+    parallel = batches(workers=workers, crops=crops)
     assert len(parallel) == len(in_process) == 5
     for one, other in zip(in_process, parallel, strict=True):
         assert_equal(one, other)
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_the_processes_shares_make_up_the_same_step(world: int, in_process: list[Batch]) -> None:
-    shares = [batches(rank=rank, world=world) for rank in range(world)]
+def test_the_processes_shares_make_up_the_same_step(world: int, crops: CropSettings, in_process: list[Batch]) -> None:
+    shares = [batches(rank=rank, world=world, crops=crops) for rank in range(world)]
     for step, whole in enumerate(in_process):
         for name in ("global_crops", "local_crops", "masks"):
             parts = [getattr(share[step], name) for share in shares]
             views = len(getattr(whole, name)) // 4
             joined = torch.cat([part.unflatten(0, (views, -1)) for part in parts], dim=1).flatten(0, 1)
             assert torch.equal(joined, getattr(whole, name)), name
-        assert torch.equal(torch.cat([share[step].index for share in shares]), whole.index)
+        for name in ("index", "second"):
+            assert torch.equal(torch.cat([getattr(share[step], name) for share in shares]), getattr(whole, name))
 
 
-def test_resuming_goes_on_where_it_stopped(in_process: list[Batch]) -> None:
-    resumed = batches(start_step=3)
+def test_resuming_goes_on_where_it_stopped(crops: CropSettings, in_process: list[Batch]) -> None:
+    resumed = batches(start_step=3, crops=crops)
     assert [batch.step for batch in resumed] == [3, 4]
     for one, other in zip(in_process[3:], resumed, strict=True):
         assert_equal(one, other)
@@ -117,6 +133,7 @@ def test_shapes_types_and_view_major_order(in_process: list[Batch]) -> None:
 
 def test_another_seed_gives_other_crops(in_process: list[Batch]) -> None:
     other = batches(seed=12)
+    assert [b.index.tolist() for b in in_process] == [b.second.tolist() for b in batches()]
     assert not torch.equal(in_process[0].global_crops, other[0].global_crops)
     assert [b.index.tolist() for b in in_process] != [b.index.tolist() for b in other]
 
@@ -167,11 +184,45 @@ def test_what_cannot_work_is_said_before_the_first_batch(change: dict, says: str
         {"global_scale": (0.9, 0.1)},
         {"local_scale": (0.0, 0.4)},
         {"ratio": (0.0, 1.0)},
+        {"pair_seconds": 0.0},
     ],
 )
 def test_unusable_crop_settings_are_named(wrong: dict) -> None:
     with pytest.raises(SurgdinoError, match=rf"crops\.{next(iter(wrong))}"):
         CropSettings(**wrong)
+
+
+def test_pairs_are_near_frames_of_one_video_and_all_of_them_come() -> None:
+    store = FakeStore()
+    drawn: set[tuple[int, int]] = set()
+    for batch in batches(crops=PAIRS, steps=250):
+        drawn |= set(zip(batch.index.tolist(), batch.second.tolist(), strict=True))
+    assert drawn == {(i, j) for i in range(len(store)) for j in store.near(i, 2.0) if j != i}
+
+
+def test_a_frame_without_a_neighbour_is_its_own_pair() -> None:
+    alone, as_ever = (batches(store=FakeStore(1), batch_size=2, steps=2, crops=c) for c in (PAIRS, SMALL))
+    for one, other in zip(alone, as_ever, strict=True):
+        assert one.second.tolist() == one.index.tolist()
+        assert_equal(one, other)
+
+
+def test_the_second_global_view_and_the_last_half_of_the_locals_show_the_second_frame() -> None:
+    plain = MultiCrop(replace(SMALL, local_count=5), {"transforms": {}})
+    dark, light = np.full((64, 80, 3), 10, np.uint8), np.full((64, 80, 3), 240, np.uint8)
+    content = Content.full(64, 80)
+    global_crops, local_crops = plain(dark, content, 3, (light, content))
+    assert [int(crop.max()) for crop in global_crops] == [10, 240]
+    assert [int(crop.max()) for crop in local_crops] == [10, 10, 10, 240, 240]
+
+
+def test_pairs_leave_the_boxes_and_the_augmentation_of_the_first_frame_as_they_are() -> None:
+    multicrop, store = MultiCrop(SMALL, shipped_settings("augment", "surgical")), FakeStore()
+    alone, paired = (
+        multicrop(store.read(1), store.content(1), 5, second) for second in (None, (store.read(2), store.content(2)))
+    )
+    assert np.array_equal(alone[0][0], paired[0][0])
+    assert not np.array_equal(alone[0][1], paired[0][1])
 
 
 def test_no_local_crops_is_allowed() -> None:

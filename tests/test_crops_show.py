@@ -51,6 +51,15 @@ def test_the_same_seed_draws_the_same_sheet_and_it_is_full(store: FrameStore, su
     assert (first.canvas.max(axis=2) > 60).mean() > 0.1
 
 
+def test_a_pair_is_shown_as_two_frames_with_their_times(store: FrameStore) -> None:
+    paired = settings()
+    paired["crops"]["pair_seconds"] = 2.0
+    sheets = [show_crops.draw(cfg, store, ShowSettings(frames=2)) for cfg in (settings(), paired)]
+    assert not np.array_equal(sheets[0].canvas, sheets[1].canvas)
+    assert any("pairs up to 2 s apart" in words for words in words_on(sheets[1]))
+    assert sum(" and " in words for words in words_on(sheets[1]) if words.startswith("video")) == 2
+
+
 def test_pictures_are_written_to_the_pixel_and_words_on_top(tmp_path: Path) -> None:
     sheet = Sheet(301, 203)
     picture = np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8)
@@ -69,7 +78,7 @@ def test_frames_are_chosen_from_different_videos(store: FrameStore) -> None:
 
 def test_the_boxes_drawn_are_those_that_were_cut(store: FrameStore) -> None:
     image = np.full((96, 128, 3), 90, np.uint8)
-    shown = Shown(image, Content.full(96, 128), "video01", 0.0)
+    shown = Shown(image, Content.full(96, 128), "video01", 0.0, 0)
     drawn = show_crops.with_boxes(shown, [("global_1", (32, 24, 96, 72))])
     factor = drawn.shape[1] / 128
     assert drawn[round(24 * factor), round(64 * factor)].tolist() != [90, 90, 90]

@@ -65,6 +65,28 @@ def test_ids_operations_and_positions_agree(built):
         built.read(len(built))
 
 
+def test_near_frames_are_those_of_the_same_video_within_the_seconds(built):
+    for i in range(len(built)):
+        for seconds in (0.1, 0.2, 0.5, 100.0):
+            expected = [
+                j
+                for j in range(len(built))
+                if built.video_id(j) == built.video_id(i) and abs(built.time(j) - built.time(i)) < seconds + 0.005
+            ]
+            assert list(built.near(i, seconds)) == expected
+    assert list(built.near(40, 100.0)) == [40]
+
+
+def test_near_frames_leave_out_flagged_ones(built):
+    shard = built.videos[0].shard
+    flags = shard.columns["flags"].copy()
+    flags[2:5] = 1
+    columns = {**shard.columns, "flags": flags}
+    store = store_module.FrameStore([replace(built.videos[0], shard=replace(shard, columns=columns))])
+    assert [store.number(i) // 5 for i in store.near(2, 0.6)] == [5, 6, 7, 8]
+    assert [store.number(i) // 5 for i in store.near(0, 0.6)] == [0, 1]
+
+
 def test_a_video_shorter_than_the_step_gives_its_first_frame(videos, tmp_path):
     store = build_store(videos, tmp_path, StoreSettings(fps=0.1), workers=1, progress=False)
     assert [store.number(i) for i in range(len(store))] == [0, 0, 0]

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from surgdino.crops.masks import block_mask, mask_ratios
 from surgdino.crops.multicrop import GLOBAL_VIEWS, CropSettings, MultiCrop
+from surgdino.crops.pairs import partner
 from surgdino.crops.sampler import FrameSampler, StepPlan
 from surgdino.errors import SurgdinoError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from surgdino.frames.store import FrameStore
 
 # Apart from each other, so that crops at position p and masks of step p do not share their random numbers.
-_CROPS, _MASK_SHARES, _MASK_BLOCKS = range(3)
+_CROPS, _MASK_SHARES, _MASK_BLOCKS, _PAIRS = range(4)
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Batch:
         local_crops: uint8 [LB, 3, s, s] view-major.
         masks: bool [2B, N] view-major, True where the student does not see the patch.
         index: int64 [B], the frames in the store.
+        second: int64 [B], the frames that the second global view and the last half of the local ones were cut from:
+            neighbours in time with `crops.pair_seconds`, else `index` again.
         step: 0-based.
     """
 
@@ -42,6 +45,7 @@ class Batch:
     local_crops: torch.Tensor
     masks: torch.Tensor
     index: torch.Tensor
+    second: torch.Tensor
     step: int
 
     def pin_memory(self) -> Batch:
@@ -51,6 +55,7 @@ class Batch:
             local_crops=self.local_crops.pin_memory(),
             masks=self.masks.pin_memory(),
             index=self.index.pin_memory(),
+            second=self.second.pin_memory(),
             step=self.step,
         )
 
@@ -81,17 +86,28 @@ class CropDataset(Dataset):
         global_crops = torch.empty((GLOBAL_VIEWS, images, 3, s.global_size, s.global_size), dtype=torch.uint8)
         local_crops = torch.empty((s.local_count, images, 3, s.local_size, s.local_size), dtype=torch.uint8)
         into_global, into_local = global_crops.numpy(), local_crops.numpy()
+        partners = self.partners(plan)
         for i, (position, index) in enumerate(zip(plan.positions, plan.indices, strict=True)):
             seed = seed_of(self.seed, _CROPS, position)
             image, content = self.store.read(index), self.store.content(index)
-            self.multicrop.fill(image, content, seed, into_global[:, i], into_local[:, i])
+            second = None if partners[i] == index else (self.store.read(partners[i]), self.store.content(partners[i]))
+            self.multicrop.fill(image, content, seed, into_global[:, i], into_local[:, i], second)
         return Batch(
             global_crops=global_crops.flatten(0, 1),
             local_crops=local_crops.flatten(0, 1),
             masks=torch.from_numpy(self.masks(plan)),
             index=torch.tensor(plan.indices, dtype=torch.int64),
+            second=torch.tensor(partners, dtype=torch.int64),
             step=plan.step,
         )
+
+    def partners(self, plan: StepPlan) -> list[int]:
+        """For each image the frame that the second half of its views comes from."""
+        seconds = self.multicrop.settings.pair_seconds
+        return [
+            partner(self.store, index, seconds, seed_of(self.seed, _PAIRS, position))
+            for position, index in zip(plan.positions, plan.indices, strict=True)
+        ]
 
     def masks(self, plan: StepPlan) -> np.ndarray:
         """bool [2B, N]: shares are drawn for the whole step, blocks for this process's views alone."""

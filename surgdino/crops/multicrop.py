@@ -16,6 +16,8 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.content import Content
 
 GLOBAL_VIEWS = 2
+# A frame, uint8 [H, W, 3] RGB, and where its picture is.
+Picture = tuple[np.ndarray, Content]
 # OpenCV's linear resize reads four source pixels whatever the factor; beyond this one area is worth its price.
 _AREA_BEYOND = 2.0
 
@@ -25,6 +27,7 @@ class CropSettings:
     """The `crops` section of the configuration, key for key.
 
     Sizes are in pixels; scales are areas as shares of the largest box of the same aspect that fits in the disc.
+    `pair_seconds`: the second half of the views comes from a frame of the same video at most this far away.
     """
 
     global_size: int = 224
@@ -34,6 +37,7 @@ class CropSettings:
     local_scale: tuple[float, float] = (0.05, 0.4)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     inside_disc: bool = True
+    pair_seconds: float | None = None
 
     def __post_init__(self) -> None:
         for key in ("global_size", "local_size"):
@@ -43,6 +47,8 @@ class CropSettings:
             low, high = getattr(self, key)
             _require(0 < low <= high <= 1, key, "[low, high] within (0, 1]", [low, high])
         _require(0 < self.ratio[0] <= self.ratio[1], "ratio", "[low, high], both above 0", list(self.ratio))
+        seconds = self.pair_seconds
+        _require(seconds is None or seconds > 0, "pair_seconds", "more than 0, or null", seconds)
 
 
 def _require(holds: bool, key: str, expected: str, found: object) -> None:
@@ -51,21 +57,31 @@ def _require(holds: bool, key: str, expected: str, found: object) -> None:
 
 
 class MultiCrop:
-    """Cuts and augments all views of a frame; the same frame and seed give the same bytes in any process."""
+    """Cuts and augments all views of an image; the same frames and seed give the same bytes in any process.
+
+    An image is one frame, or a pair of near ones: then the second global view and the last half of the local ones (the
+    smaller half, where their number is odd) are cut from the second frame. So either teacher view is compared with
+    local views of its own moment and of the other.
+    """
 
     def __init__(self, settings: CropSettings, augment_cfg: Mapping[str, Any]) -> None:
         self.settings = settings
         self.augments: dict[View, Augment] = {view: build_augment(augment_cfg, view) for view in VIEWS}
         local: tuple[View, ...] = ("local",)
         self.order: tuple[View, ...] = ("global_1", "global_2", *local * settings.local_count)
+        own_locals = settings.local_count - settings.local_count // 2
+        self.from_second = (False, True, *(place >= own_locals for place in range(settings.local_count)))
 
-    def __call__(self, image: np.ndarray, content: Content, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Views of one frame.
+    def __call__(
+        self, image: np.ndarray, content: Content, seed: int, second: Picture | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Views of one frame, or of a pair.
 
         Args:
             image: uint8 [H, W, 3] RGB.
             content: its disc or rectangle, in its pixels.
             seed: any integer.
+            second: the pair's other frame and its content.
 
         Returns:
             uint8 [2, 3, S, S] global and uint8 [L, 3, s, s] local crops.
@@ -73,21 +89,31 @@ class MultiCrop:
         s = self.settings
         global_crops = np.empty((GLOBAL_VIEWS, 3, s.global_size, s.global_size), np.uint8)
         local_crops = np.empty((s.local_count, 3, s.local_size, s.local_size), np.uint8)
-        self.fill(image, content, seed, global_crops, local_crops)
+        self.fill(image, content, seed, global_crops, local_crops, second)
         return global_crops, local_crops
 
     def fill(
-        self, image: np.ndarray, content: Content, seed: int, global_crops: np.ndarray, local_crops: np.ndarray
+        self,
+        image: np.ndarray,
+        content: Content,
+        seed: int,
+        global_crops: np.ndarray,
+        local_crops: np.ndarray,
+        second: Picture | None = None,
     ) -> None:
-        """As calling it, but into arrays that are already there (a batch's)."""
+        """As calling it, but into arrays that are already there (a batch's), and of a pair where there is a second."""
         outputs = (*global_crops, *local_crops)
-        for out, (_, _, crop) in zip(outputs, self.views(image, content, seed), strict=True):
+        for out, (_, _, crop) in zip(outputs, self.views(image, content, seed, second), strict=True):
             to_planes(crop, out)
 
-    def views(self, image: np.ndarray, content: Content, seed: int) -> Iterator[tuple[View, Box, np.ndarray]]:
-        """Each view in turn: its kind, its box in the frame, and its augmented crop as uint8 [S, S, 3]."""
+    def views(
+        self, image: np.ndarray, content: Content, seed: int, second: Picture | None = None
+    ) -> Iterator[tuple[View, Box, np.ndarray]]:
+        """Each view in turn: its kind, its box in its frame, and its augmented crop as uint8 [S, S, 3]."""
         s, rng = self.settings, random.Random(seed)
-        for view in self.order:
+        first = image, content
+        for view, from_second in zip(self.order, self.from_second, strict=True):
+            image, content = second if second is not None and from_second else first
             scale, size = (s.local_scale, s.local_size) if view == "local" else (s.global_scale, s.global_size)
             box = self.box(image, content, scale, rng)
             yield view, box, self.augments[view](cut(image, box, size), rng)

@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 
 from surgdino.crops.multicrop import MultiCrop
+from surgdino.crops.pairs import partner
 from surgdino.engine.precision import loader_workers
 from surgdino.engine.session import Session
 from surgdino.frames.store import FrameStore
@@ -74,7 +75,9 @@ def a_core(store: FrameStore, multicrop: MultiCrop, seconds: float) -> tuple[flo
         store.read(index)
 
     def cut(index: int) -> None:
-        multicrop(store.read(index), store.content(index), index)
+        second = partner(store, index, multicrop.settings.pair_seconds, index)
+        near = None if second == index else (store.read(second), store.content(second))
+        multicrop(store.read(index), store.content(index), index, near)
 
     for index in indices[:8]:
         cut(index)  # noise fields, open files

@@ -44,12 +44,13 @@ class ShowSettings:
 
 @dataclass(frozen=True)
 class Shown:
-    """One frame of the store to be shown: uint8 [H, W, 3] RGB, where its picture is, and whence it comes."""
+    """One frame of the store to be shown: uint8 [H, W, 3] RGB, where its picture is, whence it comes, its position."""
 
     image: np.ndarray
     content: Content
     video: str
     time: float
+    index: int
 
 
 def main(cfg: Mapping[str, Any], what: str) -> int:
@@ -103,7 +104,7 @@ def choose(store: FrameStore, count: int, seed: int) -> list[Shown]:
 
 def show(store: FrameStore, index: int) -> Shown:
     """One frame of the store."""
-    return Shown(store.read(index), store.content(index), store.video_id(index), store.time(index))
+    return Shown(store.read(index), store.content(index), store.video_id(index), store.time(index), index)
 
 
 def outline(frame: np.ndarray, shown: Shown, colour: str, thickness: int) -> None:

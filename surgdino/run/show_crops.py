@@ -12,9 +12,10 @@ import numpy as np
 from surgdino.config import typed
 from surgdino.crops.masks import block_mask
 from surgdino.crops.multicrop import CropSettings, MultiCrop
+from surgdino.crops.pairs import partner
 from surgdino.frames.store import FrameStore
 from surgdino.report.sheet import ACCENT, MARGIN, SOFT, WARM, Sheet, fitted, rgb
-from surgdino.run.show import Shown, choose, outline
+from surgdino.run.show import Shown, choose, outline, show
 
 if TYPE_CHECKING:
     from surgdino.crops.region import Box
@@ -26,7 +27,10 @@ _MASK_SHARES = (0.2, 0.4)
 
 
 def draw(cfg: Mapping[str, Any], store: FrameStore, settings: ShowSettings) -> Sheet:
-    """A row for each frame: boxes, two global crops, their masked patches, the local crops."""
+    """A row for each frame: boxes, two global crops, their masked patches, the local crops.
+
+    With `crops.pair_seconds` the frame stands above its neighbour in time, each with the boxes that were cut from it.
+    """
     crops = typed(CropSettings, cfg["crops"], "crops")
     multicrop, patch = MultiCrop(crops, cfg["augment"]), int(cfg["model"]["patch_size"])
     local_columns = -(-crops.local_count // 2)
@@ -34,6 +38,8 @@ def draw(cfg: Mapping[str, Any], store: FrameStore, settings: ShowSettings) -> S
     width = 2 * MARGIN + _FRAME_WIDTH + 4 * (_ROW + _GAP) + local_columns * (local + _GAP)
     sheet = Sheet(width, _HEAD + settings.frames * (_ROW + 44) + MARGIN)
     inside = "inside the disc" if crops.inside_disc else "anywhere in the frame"
+    if crops.pair_seconds is not None:
+        inside += f", pairs up to {crops.pair_seconds:g} s apart"
     sheet.heading(
         "Multi-crop",
         f"2 x {crops.global_size} and {crops.local_count} x {crops.local_size} pixels, {inside}, "
@@ -41,7 +47,11 @@ def draw(cfg: Mapping[str, Any], store: FrameStore, settings: ShowSettings) -> S
     )
     _titles(sheet, crops)
     for place, shown in enumerate(choose(store, settings.frames, settings.seed)):
-        _row(sheet, _HEAD + place * (_ROW + 44), shown, multicrop, patch, settings.seed + place)
+        seed = settings.seed + place
+        pair = [shown]
+        if (index := partner(store, shown.index, crops.pair_seconds, seed)) != shown.index:
+            pair.append(show(store, index))
+        _row(sheet, _HEAD + place * (_ROW + 44), pair, multicrop, patch, seed)
     return sheet
 
 
@@ -63,11 +73,19 @@ def _x(column: int) -> int:
     return MARGIN + _FRAME_WIDTH + column * (_ROW + _GAP)
 
 
-def _row(sheet: Sheet, y: int, shown: Shown, multicrop: MultiCrop, patch: int, seed: int) -> None:
-    views = list(multicrop.views(shown.image, shown.content, seed))
-    frame = with_boxes(shown, [(view, box) for view, box, _ in views])
-    sheet.picture(MARGIN, y + (_ROW - frame.shape[0]) // 2, frame)
-    sheet.words(MARGIN, y + _ROW + 20, f"{shown.video}, {shown.time:.0f} s", size=14, colour=SOFT)
+def _row(sheet: Sheet, y: int, pair: list[Shown], multicrop: MultiCrop, patch: int, seed: int) -> None:
+    second = (pair[1].image, pair[1].content) if len(pair) > 1 else None
+    views = list(multicrop.views(pair[0].image, pair[0].content, seed, second))
+    cell = (_ROW - _GAP * (len(pair) - 1)) // len(pair)
+    for place, shown in enumerate(pair):
+        of_frame = [
+            v for v, from_second in zip(views, multicrop.from_second, strict=True) if from_second == bool(place)
+        ]
+        boxes: list[tuple[str, Box]] = [(view, box) for view, box, _ in (of_frame if second else views)]
+        frame = with_boxes(shown, boxes, cell)
+        sheet.picture(MARGIN, y + place * (cell + _GAP) + (cell - frame.shape[0]) // 2, frame)
+    times = " and ".join(f"{shown.time:.3g}" for shown in pair)
+    sheet.words(MARGIN, y + _ROW + 20, f"{pair[0].video}, {times} s", size=14, colour=SOFT)
     rng = random.Random(seed)
     side = multicrop.settings.global_size // patch
     for column, ((_, _, crop), share) in enumerate(zip(views[:2], _MASK_SHARES, strict=True)):
@@ -81,9 +99,9 @@ def _row(sheet: Sheet, y: int, shown: Shown, multicrop: MultiCrop, patch: int, s
         sheet.picture(left, top, cv2.resize(crop, (local, local), interpolation=cv2.INTER_CUBIC))
 
 
-def with_boxes(shown: Shown, boxes: list[tuple[str, Box]]) -> np.ndarray:
+def with_boxes(shown: Shown, boxes: list[tuple[str, Box]], height: int = _ROW) -> np.ndarray:
     """The stored frame as large as its cell, with its disc and the views' boxes, the global ones thicker."""
-    frame = fitted(shown.image, _FRAME_WIDTH - 2 * _GAP, _ROW)
+    frame = fitted(shown.image, _FRAME_WIDTH - 2 * _GAP, height)
     factor = frame.shape[1] / shown.image.shape[1]
     outline(frame, shown, SOFT, 1)
     for view, box in sorted(boxes, key=lambda pair: pair[0] != "local"):
