@@ -1,0 +1,199 @@
+"""Masks as PNG: one file a picture and class, or one file a picture.
+
+- one class: `<video>/<frame>.png`, 0 and 255 (or 0 and 1).
+- several classes, which may overlap: `<video>/<frame>_<class>.png`, each 0 and 255; a class without a file is absent
+  from that picture, as in DSAD's `multilabel/`. This is what we write.
+- several classes, without overlap: `<video>/<frame>.png` of ids, 0 for none of them, k for the k-th class (from 1), 255
+  for pixels that are unlabelled.
+
+Names may lie flat too (`<name>.png`), and DSAD's prefixes are borne (`mask07_liver.png` is frame 7).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from surgdino.datasets.listing import is_image, plain_name, walk
+from surgdino.datasets.masks import THRESHOLD
+from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.paths import atomic_write
+
+UNLABELLED = 255
+_LOSSY = frozenset((".jpg", ".jpeg", ".webp"))
+_PREFIX = re.compile(r"(?:mask|image)[_-]?(?=\d)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class MaskImage:
+    """The mask files of one picture.
+
+    Attributes:
+        name: what stands in messages: the path in the folder, without class and suffix.
+        files: class -> file; the file under None is the whole picture's. Empty where the picture is there, and no mask.
+    """
+
+    name: str
+    files: dict[str | None, Path] = field(default_factory=dict)
+
+
+def write_masks(folder: Path, video: str, frame: int, masks: np.ndarray, classes: Sequence[str]) -> list[Path]:
+    """Write one picture's masks, 0 and 255: `<video>/<frame>.png`, or with several classes one file each.
+
+    Args:
+        masks: bool [C, H, W].
+
+    Raises:
+        SurgdinoError: the file system refused.
+    """
+    masks = np.asarray(masks, dtype=bool)
+    if masks.ndim != 3 or len(masks) != len(classes):
+        raise SurgdinoError("not one mask a class", expected=f"[{len(classes)}, H, W]", found=list(masks.shape))
+    written = []
+    for name, mask in zip(classes, masks, strict=True):
+        path = folder / video / (f"{frame:06d}.png" if len(classes) == 1 else f"{frame:06d}_{name}.png")
+        data = cv2.imencode(".png", mask.astype(np.uint8) * 255)[1]
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(data.tobytes())
+        written.append(path)
+    return written
+
+
+def index_masks(folder: Path, classes: Sequence[str]) -> dict[tuple[str, ...], MaskImage]:
+    """What lies in a folder: (folders, name or frame number) -> the files of that picture.
+
+    Raises:
+        SurgdinoError: no such folder, no mask in it, or two files for one picture and class.
+    """
+    if not folder.is_dir():
+        what = "not a folder" if folder.exists() else "the folder does not exist"
+        raise SurgdinoError(what, file=folder, expected="a folder of masks", fix="check the path")
+    found: dict[tuple[str, ...], MaskImage] = {}
+    for _, paths in walk(folder):
+        images = [path for path in paths if is_image(path)]
+        beside_masks = any(path.stem.lower().startswith("mask") for path in images)
+        for path in images:
+            name = plain_name(path.relative_to(folder).as_posix()[: -len(path.suffix)])
+            stem, kind = _class_of(name, classes)
+            picture = found.setdefault(_key(stem), MaskImage(stem))
+            if beside_masks and path.stem.lower().startswith("image"):
+                continue  # the picture itself, beside its masks
+            if kind in picture.files:
+                other = picture.files[kind].name
+                raise SurgdinoError("two masks for one picture", file=path, expected="one", found=f"{other} too")
+            picture.files[kind] = path
+    if not found:
+        raise SurgdinoError("no masks in this folder", file=folder, expected="<video>/<frame>.png")
+    return found
+
+
+def read_mask_image(image: MaskImage, classes: Sequence[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """One picture's masks bool [C, H, W] (None where it has no file), and bool [H, W] of the labelled pixels or None.
+
+    Raises:
+        SurgdinoError: both kinds of files, files of several sizes, and as `read_mask_file`.
+    """
+    if None in image.files:
+        path = image.files[None]
+        if len(image.files) > 1:
+            fix = "keep one file for the picture, or one for each class"
+            raise SurgdinoError("a picture's mask and masks of its classes", file=path, found=image.name, fix=fix)
+        masks = read_mask_file(path, classes)
+        if len(classes) == 1:
+            return masks, None
+        valid = _pixels(path) != UNLABELLED
+        return masks, None if valid.all() else valid
+    channels = {name: _binary(path) for name, path in image.files.items()}
+    shape = next(iter(channels.values())).shape if channels else None
+    for name, mask in channels.items():
+        if shape is not None and mask.shape != shape:
+            raise size_error(image.files[name], shape, mask.shape)
+    if shape is None:
+        return None, None
+    return np.stack([channels.get(name, np.zeros(shape, dtype=bool)) for name in classes]), None
+
+
+def read_mask_file(path: Path, classes: Sequence[str]) -> np.ndarray:
+    """One picture's whole mask as bool [C, H, W]: binary where there is one class, ids where there are several.
+
+    Raises:
+        SurgdinoError: not a readable grey (or palette) image, values that are neither binary nor ids of classes.
+    """
+    if len(classes) == 1:
+        return _binary(path)[None]
+    ids = _pixels(path)
+    odd = np.unique(ids[(ids > len(classes)) & (ids != UNLABELLED)])
+    if odd.size:
+        fix = "ids are 0 for none, then 1 for the first class; or write one file a class, <frame>_<class>.png"
+        expected = f"ids 0 to {len(classes)}, {UNLABELLED} where unlabelled"
+        raise SurgdinoError("unknown class id in a mask", file=path, expected=expected, found=int(odd[0]), fix=fix)
+    return ids[None] == np.arange(1, len(classes) + 1).reshape(-1, 1, 1)
+
+
+def size_error(path: Path, expected: Sequence[int], found: Sequence[int]) -> SurgdinoError:
+    """Two masks of one picture that differ in size, both given as (height, width)."""
+    return SurgdinoError(
+        "the mask has another size",
+        file=path,
+        expected=f"{expected[1]}x{expected[0]}",
+        found=f"{found[1]}x{found[0]}",
+        fix="bring it to the size of the truth, by nearest neighbour",
+    )
+
+
+def _binary(path: Path) -> np.ndarray:
+    pixels = _pixels(path)
+    if path.suffix.lower() in _LOSSY:  # 0..5 and 250..255 where 0 and 255 were meant
+        return pixels > THRESHOLD
+    values = set(np.unique(pixels).tolist())
+    if not (values <= {0, 1} or values <= {0, 255}):
+        shown = ", ".join(map(str, sorted(values)[:6])) + (", ..." if len(values) > 6 else "")
+        fix = "threshold it first; for ids of several classes name them all with classes=[...]"
+        raise SurgdinoError("not a binary mask", file=path, expected="0 and 255, or 0 and 1", found=shown, fix=fix)
+    return pixels > 0
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """[H, W] of grey values or, in an image with a palette, of its indices."""
+    try:
+        with Image.open(path) as file:
+            image: Image.Image = file
+            if image.mode not in ("1", "L", "P", "I;16", "I") and path.suffix.lower() not in _LOSSY:
+                image = _grey(image, path)
+            elif image.mode not in ("L", "P", "I;16", "I"):
+                image = image.convert("L")
+            return np.asarray(image)
+    except UnidentifiedImageError as error:
+        raise SurgdinoError("is not a readable mask", file=path, expected="a PNG", fix="write it again") from error
+    except OSError as error:
+        if error.filename:
+            raise from_os_error(error, path) from error
+        raise SurgdinoError("is not a readable mask", file=path, found=error, fix="write it again") from error
+
+
+def _grey(image: Image.Image, path: Path) -> Image.Image:
+    """A colour image whose three channels are equal, as a grey one."""
+    channels = np.asarray(image.convert("RGB"))
+    if (channels != channels[..., :1]).any():
+        raise SurgdinoError("a coloured mask", file=path, expected="grey values", fix="write 0 and 255, or class ids")
+    return Image.fromarray(channels[..., 0])
+
+
+def _class_of(name: str, classes: Sequence[str]) -> tuple[str, str | None]:
+    """`04/mask07_liver` -> (`04/mask07`, `liver`): the longest class that the name ends with, if any."""
+    for kind in sorted(classes, key=len, reverse=True):
+        if name.lower().endswith(f"_{kind.lower()}"):
+            return name[: -len(kind) - 1], kind
+    return name, None
+
+
+def _key(name: str) -> tuple[str, ...]:
+    *folders, last = name.split("/")
+    last = _PREFIX.sub("", last)
+    return (*folders, str(int(last)) if last.isdecimal() else last)
