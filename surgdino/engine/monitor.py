@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import time
@@ -16,11 +15,11 @@ import torch
 from torch import Tensor
 
 from surgdino.engine.across import Across
+from surgdino.engine.metrics_file import NAME, append_line, keep_lines
 from surgdino.engine.optim import Update
 from surgdino.engine.probe import effective_rank
 from surgdino.engine.schedules import Rates
-from surgdino.errors import SurgdinoError, from_os_error
-from surgdino.paths import atomic_write
+from surgdino.errors import SurgdinoError
 
 BAD_STEPS_IN_A_ROW = 10
 _STARVED = 0.4
@@ -73,7 +72,7 @@ class Monitor:
         say: Callable[[str], None],
         across: Across | None = None,
     ) -> None:
-        self.file = folder / "metrics.jsonl"
+        self.file = folder / NAME
         self._board_folder = folder / "tensorboard"
         self._board: Any = None
         self._every, self._last_step, self._images = every, last_step, images
@@ -103,10 +102,8 @@ class Monitor:
         self._window = {name: value.to(device) for name, value in state["window"].items()}
         self._streak = state["streak"]
         self._resumed_from = step
-        if self._across.rank == 0 and self.file.exists():
-            kept = [line for line in self.file.read_text().splitlines() if _step_of(line) <= step]
-            with atomic_write(self.file) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in kept))
+        if self._across.rank == 0:
+            keep_lines(self.file, lambda row: row["step"] <= step)
 
     def __enter__(self) -> Monitor:
         """Open TensorBoard's file."""
@@ -190,11 +187,7 @@ class Monitor:
         """Append one line, and draw its numbers; in the main process."""
         if self._across.rank:
             return
-        try:
-            with self.file.open("a") as file:
-                file.write(json.dumps({"step": step, **{k: _plain(v) for k, v in values.items()}}) + "\n")
-        except OSError as error:
-            raise from_os_error(error, self.file) from error
+        append_line(self.file, {"step": step, **values})
         for name, value in values.items():
             if self._board is not None and isinstance(value, int | float):
                 self._board.add_scalar(name, value, step)
@@ -217,7 +210,7 @@ class Monitor:
         return {
             "images_per_second": clock.steps * self._images / seconds,
             "data_wait": self._across.most(clock.waited / seconds),  # the one that waits holds all others up
-            "memory_mb": _memory_mb(),
+            "memory_mb": memory_mb(),
         }
 
     def _put_into_words(self, step: int, means: dict[str, float], bad: int, data_wait: float) -> None:
@@ -237,21 +230,9 @@ class Monitor:
             )
 
 
-def _memory_mb() -> float:
+def memory_mb() -> float:
     """Peak so far: of the GPU where there is one, else of this process."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
-
-
-def _plain(value: Any) -> Any:
-    """NaN is no JSON; `null` is."""
-    return None if isinstance(value, float) and value != value else value
-
-
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # the torn last line of a run that was killed
