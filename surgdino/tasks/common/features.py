@@ -78,9 +78,11 @@ class FeatureCache:
 
     def pooled(self, frames: LabelledFrames) -> np.ndarray:
         """float32 [n, 2D]: the class token, then the mean of the patch tokens."""
-        width = 2 * self.backbone.embed_dim
-        rows = self._cached(frames, "pooled", (width,), np.float32, None, pool)
-        return rows[np.arange(len(frames))]
+        return self.pooled_rows(frames)[np.arange(len(frames))]
+
+    def pooled_rows(self, frames: LabelledFrames) -> FeatureRows:
+        """The same, float32 [n, 2D], left on disk: for videos too long to hold."""
+        return self._cached(frames, "pooled", (2 * self.backbone.embed_dim,), np.float32, None, pool)
 
     def cls(self, frames: LabelledFrames) -> np.ndarray:
         """float32 [n, D]: the class token."""

@@ -1,0 +1,91 @@
+"""One colour a class, the same in every picture of every run, and told apart by colour-blind readers too.
+
+Classes that datasets share have a colour of their own here, whatever the dataset's spelling. Any other name takes the
+colour that its letters lead to, or the next free one where two names of a set meet. So a class of one's own data keeps
+its colour from run to run too, as long as its fellow classes stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+# Out of Paul Tol's schemes (SRON/EPS/TN/09-002): those that lie furthest apart for trichromats and for all three kinds
+# of dichromats at once (tests/test_report_colours.py measures it).
+_TROCAR, _PHASES = "#555555", ("#88ccee", "#332288", "#ee99aa", "#117733", "#ddcc77", "#999933", "#aa4499")
+_OTHERS = (
+    *("#ffaabb", "#44bb99", "#663333", "#cc3311", "#222255", "#999933", "#eedd88", "#bbcc33"),
+    *("#882255", "#ee8866", "#0077bb", "#228833", "#ee6677", "#77aadd", "#004488"),
+)
+UNKNOWN = "#e4e7eb"  # no label: nearly the ground
+
+_KNOWN = {
+    # Phases of a cholecystectomy, as Cholec80 and m2cai16 spell them
+    "trocarplacement": _TROCAR,
+    "preparation": _PHASES[0],
+    "calottriangledissection": _PHASES[1],
+    "clippingcutting": _PHASES[2],
+    "gallbladderdissection": _PHASES[3],
+    "gallbladderpackaging": _PHASES[4],
+    "cleaningcoagulation": _PHASES[5],
+    "gallbladderretraction": _PHASES[6],
+    # Instruments
+    "grasper": _PHASES[0],
+    "bipolar": _PHASES[2],
+    "hook": _PHASES[1],
+    "scissors": _PHASES[3],
+    "clipper": _PHASES[4],
+    "irrigator": _PHASES[5],
+    "specimenbag": _PHASES[6],
+    # Organs of DSAD; the large ones stand out against red tissue
+    "abdominalwall": "#117733",
+    "colon": "#ddaa33",
+    "inferiormesentericartery": "#ee3377",
+    "intestinalveins": "#bbbbbb",
+    "liver": "#88ccee",
+    "pancreas": "#ee8866",
+    "smallintestine": "#eedd88",
+    "spleen": "#222255",
+    "stomach": "#aa4499",
+    "ureter": "#663333",
+    "vesicularglands": "#997700",
+    "foreground": "#88ccee",
+}
+# CholecT50 has its own spelling of the same phases.
+_SPELLINGS = {
+    "carlottriangledissection": "calottriangledissection",
+    "clippingandcutting": "clippingcutting",
+    "cleaningandcoagulation": "cleaningcoagulation",
+    "gallbladderextraction": "gallbladderretraction",
+}
+
+
+def class_colours(classes: Sequence[str]) -> dict[str, str]:
+    """A colour `#rrggbb` for every class name.
+
+    Known classes first, then the others in alphabetical order, so that the order in which a dataset lists its classes
+    does not matter. More classes than the palette has colours share some.
+    """
+    keys = {name: _key(name) for name in classes}
+    colours = {name: _KNOWN[key] for name, key in keys.items() if key in _KNOWN}
+    taken = set(colours.values())
+    for name in sorted(name for name, key in keys.items() if key not in _KNOWN):
+        start = int(hashlib.sha256(keys[name].encode()).hexdigest(), 16) % len(_OTHERS)
+        probed = [_OTHERS[(start + step) % len(_OTHERS)] for step in range(len(_OTHERS))]
+        colours[name] = next((colour for colour in probed if colour not in taken), probed[0])
+        taken.add(colours[name])
+    return {name: colours[name] for name in classes}
+
+
+def readable_name(name: str) -> str:
+    """A class name as people write it: `CalotTriangleDissection` -> `Calot triangle dissection`."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-]+", " ", name).split()
+    plain = [word if word.isupper() else word.lower() for word in words]
+    text = " ".join(plain)
+    return text[:1].upper() + text[1:]
+
+
+def _key(name: str) -> str:
+    letters = re.sub(r"[^0-9a-z]", "", name.casefold()) or name
+    return _SPELLINGS.get(letters, letters)

@@ -1,0 +1,1 @@
+"""Heads over a backbone's tokens that more than one task can use."""

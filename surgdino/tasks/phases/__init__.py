@@ -1,0 +1,1 @@
+"""What learning phases needs beside its heads: weights for rare phases, and the losses."""
