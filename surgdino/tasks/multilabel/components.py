@@ -1,0 +1,50 @@
+"""A triplet's parts: which component each of the 100 holds, its targets, and one score from several heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from surgdino.datasets.card import Card
+from surgdino.datasets.triplets import triplet_table
+from surgdino.metrics.triplet import TripletMap, component_maximum, triplet_map
+
+PARTS = ("I", "V", "T")
+NULL_VERB = "null_verb"
+
+
+def triplet_map_of(card: Card) -> TripletMap:
+    """The card's triplets and their components.
+
+    Raises:
+        SurgdinoError: the card has no triplets.
+    """
+    return triplet_map(triplet_table(card), null_verb=card.verbs.index(NULL_VERB) if NULL_VERB in card.verbs else -1)
+
+
+def component_targets(triplets: np.ndarray, mapping: TripletMap) -> dict[str, np.ndarray]:
+    """Targets of every head: `I`, `V`, `T` and `IVT`, 0/1 [n, classes].
+
+    A component is there where a triplet that holds it is (the maximum over triplets), which is what it is scored by.
+    """
+    return {name: component_maximum(triplets, name, mapping) for name in (*PARTS, "IVT")}
+
+
+def combined_scores(probabilities: Mapping[str, np.ndarray], mapping: TripletMap, weight: float) -> np.ndarray:
+    """Scores of the triplets, [n, triplets] in [0, 1], from the triplet head and those of the three parts.
+
+    The weighted geometric mean (p_IVT (p_I p_V p_T)^w)^(1 / (1 + 3w)): a triplet seen in three frames has parts that
+    were seen in hundreds, and a triplet whose instrument isn't there is not there either.
+
+    Args:
+        probabilities: of every head, [n, classes of the component].
+        mapping: triplets to components.
+        weight: w; 0 takes the triplet head alone.
+    """
+    logs = {name: np.log(np.maximum(values.astype(np.float64), 1e-30)) for name, values in probabilities.items()}
+    total = logs["IVT"]
+    for part in PARTS:
+        column = np.searchsorted(mapping.classes(part), mapping.ids[part])
+        total = total + weight * logs[part][:, column]
+    return np.exp(total / (1 + len(PARTS) * weight)).astype(np.float32)
