@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from surgdino.engine.monitor import Monitor
+
+class Log(Protocol):
+    """What the bar is told of the steps."""
+
+    last: dict[str, float]
+
+    def images_per_second(self) -> float:
+        """So far."""
 
 
 class Progress:
     """A bar where wanted; sentences are printed either way, above the bar, unless this process is silent."""
 
-    def __init__(self, *, drawn: bool, silent: bool = False) -> None:
+    def __init__(self, *, drawn: bool, silent: bool = False, title: str = "training") -> None:
         self._console = Console(stderr=True, quiet=silent)
         self._bar = Bar(
-            TextColumn("[bold]training"),
+            TextColumn(f"[bold]{title}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.description}"),
@@ -41,8 +49,8 @@ class Progress:
         with self._bar:
             yield
 
-    def show(self, step: int, monitor: Monitor) -> None:
+    def show(self, step: int, log: Log) -> None:
         """Move the bar, with the loss of the last logged window."""
-        loss = monitor.last.get("loss")
+        loss = log.last.get("loss")
         text = "" if loss is None else f"loss {loss:.3f} · "
-        self._bar.update(self._task, completed=step, description=f"{text}{monitor.images_per_second():.1f} images/s")
+        self._bar.update(self._task, completed=step, description=f"{text}{log.images_per_second():.1f} images/s")
