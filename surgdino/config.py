@@ -43,24 +43,25 @@ def typed(kind: type[T], section: Mapping[str, Any], name: str) -> T:
     Args:
         kind: a dataclass; its field names are the keys, its annotations the types.
         section: the values; a field with a default may be missing.
-        name: the section's name in the config, for messages (`train`).
+        name: the section's name in the config, for messages (`train`); empty where the keys stand at the top.
 
     Raises:
         SurgdinoError: a key that `kind` does not have, a missing one, or a value of another type.
     """
     hints = typing.get_type_hints(kind)
+    dot = f"{name}." if name else ""
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
     for key in section:
         if key not in fields:
             raise SurgdinoError(
-                f"unknown setting {name}.{key}", fix=nearest(f"{name}.{key}", [f"{name}.{f}" for f in fields])
+                f"unknown setting {dot}{key}", fix=nearest(f"{dot}{key}", [f"{dot}{f}" for f in fields])
             )
     values = {}
     for key, field in fields.items():
         if key in section:
-            values[key] = _checked(hints[key], section[key], f"{name}.{key}")
+            values[key] = _checked(hints[key], section[key], f"{dot}{key}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise SurgdinoError(f"{name}.{key} is not set", fix=f"add {name}.{key}=...")
+            raise SurgdinoError(f"{dot}{key} is not set", fix=f"add {dot}{key}=...")
     return kind(**values)
 
 
