@@ -14,11 +14,12 @@ VERBS = {
     "verify": "check a dataset folder against its card",
     "show": "pictures of what training sees: surgdino show augment|crops|content",
     "bench": "what binds on this machine, disk, CPU or GPU: surgdino bench step|data|store",
+    "score": "anyone's predictions under every protocol: surgdino score task=phase truth=... predictions=...",
     "list": "the datasets, recipes, models, methods and augmentations there are",
     "weights": "natural-image checkpoints: surgdino weights list | get NAME",
     "demo": "the whole way on a small generated set, in minutes on a CPU",
 }
-CONFIGURED = ("pretrain", "verify", "show", "bench")  # verbs that take key=value settings through Hydra
+CONFIGURED = ("pretrain", "verify", "show", "bench", "score")  # verbs that take key=value settings through Hydra
 
 EXAMPLES = """\
 Examples
