@@ -1,0 +1,52 @@
+"""The numbers of a fine-tuned run, protocol by protocol, and its predictions as pictures where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from surgdino.report.blocks import Block, Heading, Paragraph, Picture, Pictures, Section, Table, png_picture
+from surgdino.report.record import RunRecord
+
+ORDER = 5
+_MOST_RIBBONS = 12
+
+
+def build(records: Sequence[RunRecord]) -> Section | None:
+    """None for pretraining runs."""
+    blocks: list[Block] = []
+    for record in records:
+        if record.results is not None:
+            blocks += [Heading(record.name)] if len(records) > 1 else []
+            blocks += _of_run(record, record.results)
+    return Section("results", "Results", blocks) if blocks else None
+
+
+def _of_run(record: RunRecord, results: Any) -> list[Block]:
+    blocks: list[Block] = []
+    for protocol, group in groupby(results.get("scores", []), key=lambda row: row["protocol"]):
+        rows = [_row(row) for row in group]
+        heads = ("measure", "value", "± over operations", "95 % interval", "operations")
+        blocks.append(Table(heads, rows, f"protocol {protocol}", frozenset({1, 2, 3, 4})))
+    for note in results.get("notes", []):
+        blocks.append(Paragraph(note, note=True))
+    if ribbons := _ribbons(record):
+        blocks += [Heading("Predictions"), Pictures(ribbons, 1)]
+    return blocks
+
+
+def _row(row: Any) -> list[str]:
+    pixels = row.get("unit") == "pixels"
+
+    def shown(value: Any) -> str:
+        return "" if value is None else f"{value:.1f} px" if pixels else f"{100 * value:.1f}"
+
+    ends = f"{shown(row['low'])} to {shown(row['high'])}" if row.get("low") is not None else ""
+    return [row["name"], shown(row["value"]), shown(row.get("std")), ends, str(row.get("n", ""))]
+
+
+def _ribbons(record: RunRecord) -> list[Picture]:
+    """Phase ribbons show no patient; overlays would, and stay out."""
+    files = sorted((record.folder / "predictions").glob("*-ribbon.png"))[:_MOST_RIBBONS]
+    return [png_picture(file.read_bytes(), file.stem.removesuffix("-ribbon")) for file in files]
