@@ -1,0 +1,74 @@
+"""MONAI's losses over what is labelled: an unlabelled class of a picture has no part in them, and no gradient.
+
+Classes may overlap and a picture may have none of them, so each is decided by itself, with a sigmoid.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LossName = Literal["dice_ce", "dice_focal"]
+
+# Added to both sides of a Dice ratio, in pixels: with less, a class that is absent from a picture gives no gradient.
+_SMOOTH = 1.0
+
+
+class MaskLoss(nn.Module):
+    """Dice plus cross-entropy, or Dice plus focal loss, of every labelled class of every picture by itself.
+
+    Dice doesn't care how small a class is, which is what balances it against its background; `class_weights` balance
+    classes against each other where some are seen in few pictures.
+
+    Args:
+        name: `dice_ce` or `dice_focal`, after MONAI's DiceCELoss and DiceFocalLoss.
+        class_weights: [C], of any scale; None for equal ones.
+    """
+
+    weights: Tensor | None
+
+    def __init__(self, name: LossName = "dice_ce", class_weights: Tensor | None = None) -> None:
+        super().__init__()
+        from monai.losses import DiceCELoss, DiceFocalLoss  # takes seconds: only who trains waits
+
+        kind = {"dice_ce": DiceCELoss, "dice_focal": DiceFocalLoss}[name]
+        # Given one channel, MONAI takes the binary cross-entropy, not a softmax over classes.
+        self.of_class = kind(sigmoid=True, smooth_nr=_SMOOTH, smooth_dr=_SMOOTH)
+        self.register_buffer("weights", class_weights)
+
+    def forward(self, logits: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
+        """The weighted mean over labelled pairs of picture and class; 0 where there are none.
+
+        Args:
+            logits: float [B, C, h, w].
+            target: float [B, C, H, W], the share of each pixel that is covered, in [0, 1].
+            labelled: bool [B, C].
+        """
+        if logits.shape[-2:] != target.shape[-2:]:
+            logits = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
+        total, weight = logits.new_zeros(()), 0.0
+        for place in labelled.any(0).nonzero().flatten().tolist():
+            # What is unlabelled leaves before anything is computed: its gradient is 0, not something small.
+            rows = labelled[:, place]
+            share = int(rows.sum()) * (1.0 if self.weights is None else float(self.weights[place]))
+            total = total + share * self.of_class(logits[rows, place, None], target[rows, place, None])
+            weight += share
+        # Without any label the 0 still hangs on every parameter, as several processes need it to.
+        return total / weight if weight else logits.sum() * 0.0
+
+
+def class_weights(present: Tensor) -> Tensor | None:
+    """Weights [C] that balance classes: the inverse square root of the number of training pictures that show each.
+
+    The full inverse would let a class of five pictures rule the gradient. None where all are equal.
+
+    Args:
+        present: bool [n, C], whether a picture shows the class.
+    """
+    counts = present.sum(0).double().clamp(min=1)
+    if (counts == counts[0]).all():
+        return None
+    weights = counts.rsqrt()
+    return (weights / weights.mean()).float()
