@@ -17,7 +17,7 @@ from surgdino.errors import SurgdinoError, nearest
 
 OPTIONS = ("organ", "rater")
 MULTILABEL = "multilabel"
-_RATERS = ("anno_1", "anno_2", "anno_3", "merged")
+RATERS = ("anno_1", "anno_2", "anno_3", "merged")
 # multilabel/ has the masks of stomach's pictures, in some copies without the pictures themselves.
 _PICTURES_OF_MULTILABEL = "stomach"
 # Its file's own name is looked at, never the path: a folder above may be called "images" too.
@@ -39,7 +39,7 @@ def build(card: Card, root: Path, options: Mapping[str, Any]) -> Manifest:
     """
     organ, rater = options.get("organ"), options.get("rater")
     _refuse_unknown("organ", organ, (*card.mask_classes, MULTILABEL))
-    _refuse_unknown("rater", rater, _RATERS)
+    _refuse_unknown("rater", rater, RATERS)
     if rater and organ == MULTILABEL:
         raise SurgdinoError(
             "multilabel/ has no masks by rater", found=f"data.rater={rater}", fix="leave data.rater out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from surgdino.datasets.adapters.dsad import RATERS
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.panels import SegmentationTally, TaskScores
 from surgdino.tasks.prediction_files.mask_images import MaskImage, index_masks, read_mask_image, size_error
@@ -17,6 +18,8 @@ def score(folders: Folders) -> TaskScores:
     card = folders.card
     classes = folders.classes or ((card.multilabel or card.mask_classes) if card else ()) or ("foreground",)
     truths = index_masks(folders.inside(("masks",)), classes)
+    # DSAD keeps its raters' masks in folders beside the released ones, under the same names.
+    truths = {key: picture for key, picture in truths.items() if key[-2:-1] not in [(rater,) for rater in RATERS]}
     predictions = index_masks(folders.predictions, classes)
     pairs = _paired(truths, predictions, folders)
     operations = {_video(key): _operation(key, folders) for key, _, _ in pairs}
