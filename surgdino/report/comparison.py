@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from surgdino.metrics.intervals import PairedDifference, paired_difference
-from surgdino.report.evidence import PROBE, described, measures_in, probe_rows
+from surgdino.report.evidence import PROBE, SCORE, described, measures_in, probe_rows
 from surgdino.report.record import RunRecord
 
 
@@ -15,9 +15,9 @@ def headline(record: RunRecord) -> tuple[str, str]:
     row = headline_row(record)
     if row is None:
         return "unknown", "This run has no results yet."
-    value, low, high = (_percent(row.get(key)) for key in ("value", "low", "high"))
+    value, low, high = map(_percent, (row["value"], *row["interval_95"]))
     interval = f", 95 % interval {low} to {high}" if low and high else ""
-    count = row.get("n", len(row["per_operation"]))
+    count = row["operations"]
     plural = "" if count == 1 else "s"
     sentence = f"{row['name']} {value} % under {row['protocol']} on {count} operation{plural} not trained on{interval}."
     return "open", sentence if count > 1 else f"{sentence} One operation says little about the next."
@@ -70,7 +70,7 @@ def _difference_of_probes(first: RunRecord, second: RunRecord) -> tuple[str, Pai
     ends = [probe_rows(record.rows)[-1:] for record in (first, second)]
     if not all(ends):
         return None
-    names = [name for name in measures_in(ends[0]) if described(name)[2] and name != "score"]
+    names = [name for name in measures_in(ends[0]) if described(name)[2] and name != SCORE]
     values = [end[0].get(PROBE + "per_operation") or {} for end in ends]
     for name in names:
         found = _paired(values[0].get(name) or {}, values[1].get(name) or {})

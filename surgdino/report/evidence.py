@@ -7,17 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from surgdino.engine.probing.measures import LABELS, measure_named
 from surgdino.metrics.intervals import PairedDifference, paired_difference
 
 PROBE = "probe_"
-# What a measure is called, whether it is a share (shown in percent), whether more of it is better (None: neither).
-MEASURES: dict[str, tuple[str, bool, bool | None]] = {
-    "score": ("score that chooses the best checkpoint", True, True),
-    "effective_rank": ("effective rank of the features", False, None),
-    "operation_knn": ("neighbours from the same operation", True, None),
-    "operation_chance": ("... by chance", True, None),
-    "drift": ("cosine to the features at step 0", False, None),
-}
+SCORE = "score"
+_NETWORKS = ("student", "teacher")
 
 
 @dataclass(frozen=True)
@@ -74,13 +69,23 @@ def changes(rows: Sequence[Mapping[str, Any]]) -> list[Change]:
 
 
 def described(name: str) -> tuple[str, bool, bool | None]:
-    """(title, is a share, is more better) of a measure."""
-    return MEASURES.get(name) or (name.replace("_", " "), True, True)
+    """(title, is a share, is more better) of a measure; what only describes the features is neither."""
+    if name == SCORE:
+        return "score that chooses the best checkpoint", True, True
+    network, _, rest = name.partition("_")
+    if network in _NETWORKS:
+        title, percent, better = described(rest)
+        return f"{title}, {network}", percent, better
+    try:
+        measure = measure_named(name)
+    except KeyError:  # a run of another version
+        return name.replace("_", " "), False, None
+    return measure.words, measure.percent, True if measure.chooses == LABELS else None
 
 
 def verdict(found: Sequence[Change]) -> tuple[str, str]:
     """(`better`, `worse`, `open` or `unknown`; one sentence) on the measures that operations were held out for."""
-    judged = [change for change in found if change.better and change.difference is not None and change.name != "score"]
+    judged = [change for change in found if change.better and change.difference is not None and change.name != SCORE]
     if not judged:
         return "unknown", (
             "Whether the backbone became better is not known: no operation with labels was held out to measure it on. "

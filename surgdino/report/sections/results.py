@@ -42,8 +42,9 @@ def _row(row: Any) -> list[str]:
     def shown(value: Any) -> str:
         return "" if value is None else f"{value:.1f} px" if pixels else f"{100 * value:.1f}"
 
-    ends = f"{shown(row['low'])} to {shown(row['high'])}" if row.get("low") is not None else ""
-    return [row["name"], shown(row["value"]), shown(row.get("std")), ends, str(row.get("n", ""))]
+    low, high = row["interval_95"]
+    ends = f"{shown(low)} to {shown(high)}" if low is not None else ""
+    return [row["name"], shown(row["value"]), shown(row["std_over_operations"]), ends, str(row["operations"])]
 
 
 def _ribbons(record: RunRecord) -> list[Picture]:

@@ -1,0 +1,230 @@
+"""The report: one file, nothing fetched, the verdict that the numbers allow, and no patient frame unasked."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from surgdino.errors import SurgdinoError
+from surgdino.report.comparison import compared
+from surgdino.report.evidence import changes, verdict
+from surgdino.report.page import write_page
+from surgdino.report.record import read_run
+
+OPERATIONS = ("hospital/1", "hospital/2", "hospital/3")
+SECTIONS = ["before-after", "curves", "data", "seen", "settings"]
+
+
+def write_run(
+    folder: Path, *, gain: float = 0.1, spread: float = 0.01, seen=("camma/68", "camma/1"), probes=True
+) -> Path:
+    """A pretraining run folder whose probes rose by `gain`, differently by `spread` from operation to operation."""
+    (folder / "checkpoint").mkdir(parents=True)
+    rows = [
+        {
+            "step": step,
+            "loss": -2 - step / 10,
+            "comp": 0.4,
+            "lr": 1e-4,
+            "effective_rank": 30 + step,
+            "gradient_norm": 1.0,
+        }
+        | {"images_per_second": 10.0, "data_wait": 0.01, "memory_mb": 900}
+        for step in (1, 5, 10)
+    ]
+    for step in (0, 10) if probes else ():
+        values = {op: 0.5 + (gain + spread * k) * step / 10 for k, op in enumerate(OPERATIONS)}
+        mean = sum(values.values()) / len(values)
+        measured = {"score": mean, "phase_linear_balanced_accuracy": mean, "effective_rank": 30.0 + step}
+        per_operation = {"phase_linear_balanced_accuracy": values}
+        rows.append(
+            {"step": step, **{f"probe_{k}": v for k, v in measured.items()}, "probe_per_operation": per_operation}
+        )
+    rows.append({"step": 10, "warning": "the loop waits for data: 50 % of the time"})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"train": {"batch_size": 16, "seed": 0, "lr": gain}, "dataset": {"name": "cholec80"}, "data": {"fps": 1.0}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    environment = {"surgdino": "0.1.0", "command": "surgdino pretrain <b>&</b>", "packages": {"torch": "2.13"}}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    model = {"name": "vit_toy", "operations": list(seen), "steps": 10, "method": {"name": "simdinov2"}}
+    (folder / "checkpoint" / "model.json").write_text(json.dumps(model))
+    video = {
+        "id": "video01",
+        "operation": "camma/1",
+        "frames": 90,
+        "left_out": {"black": 3},
+        "kind": "disc",
+        "share": 0.9,
+    }
+    data = {"videos": [video], "left_out": {"black": 3}, "set_aside": {"video02": "video02.mp4: is empty"}}
+    (folder / "data.json").write_text(json.dumps(data))
+    return folder
+
+
+def write_results(folder: Path, values: dict[str, float], *, leak: str | None = None) -> Path:
+    """A fine-tuned run folder with those accuracies."""
+    write_run(folder, probes=False)
+    row = {
+        "name": "accuracy",
+        "protocol": "phase/script",
+        "value": sum(values.values()) / len(values),
+        "unit": "fraction",
+    }
+    row |= {"std_over_operations": 0.02, "interval_95": [0.6, 0.8], "operations": len(values), "per_operation": values}
+    results = {
+        "task": "phase",
+        "headline": {"name": "accuracy", "protocol": "phase/script"},
+        "scores": [row],
+        "notes": [],
+    }
+    (folder / "results.json").write_text(json.dumps(results | ({"leakage": leak} if leak else {})))
+    return folder
+
+
+class Page(HTMLParser):
+    """What the page holds: ids of its sections, everything it would fetch, its tags."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.fetched: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        given = dict(attrs)
+        if tag == "section":
+            self.ids.append(given["id"])
+        if tag != "a":
+            self.fetched += [
+                v for k, v in given.items() if k in ("src", "href", "xlink:href") and not v.startswith("#")
+            ]
+
+
+def test_the_page_has_its_sections_and_fetches_nothing(tmp_path):
+    page = Page(write_page([read_run(write_run(tmp_path / "run"))], tmp_path / "report.html"))
+    assert page.ids == SECTIONS
+    assert not page.fetched
+    assert not page.tags & {"script", "link", "iframe", "img"}
+    assert not re.search(r"url\((?!#)", (tmp_path / "report.html").read_text()), "a style that fetches"
+
+
+def test_what_comes_from_outside_is_escaped(tmp_path):
+    write_page([read_run(write_run(tmp_path / "run"))], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "surgdino pretrain &lt;b&gt;&amp;&lt;/b&gt;" in text
+    assert "<b>" not in text
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path):
+    record = read_run(write_run(tmp_path / "run"))
+    first, second = (write_page([record], tmp_path / f"{k}.html").read_bytes() for k in "ab")
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("gain", "spread", "tone"), [(0.1, 0.01, "better"), (-0.1, 0.01, "worse"), (-0.01, 0.02, "open")]
+)
+def test_the_verdict_is_what_the_interval_over_operations_allows(tmp_path, gain, spread, tone):
+    found = changes(read_run(write_run(tmp_path / "run", gain=gain, spread=spread)).rows)
+    assert verdict(found)[0] == tone
+    if tone == "better":
+        assert "50.0 to 61.0 (+11.0, 95 % interval" in verdict(found)[1]
+        assert "3 operations" in verdict(found)[1]
+
+
+def test_without_held_out_operations_nothing_is_claimed(tmp_path):
+    tone, sentence = verdict(changes(read_run(write_run(tmp_path / "run", probes=False)).rows))
+    assert tone == "unknown"
+    assert "not known" in sentence
+
+
+def test_the_leak_table_counts_what_published_tests_share_with_the_run(tmp_path):
+    text = write_page([read_run(write_run(tmp_path / "run", seen=["camma/73"]))], tmp_path / "a.html").read_text()
+    row = re.search(r">cholect50</td><td[^>]*>rdv</td><td class=\"number (\w*)\">(\d+)</td><td[^>]*>10<", text)
+    assert row
+    assert row.groups() == ("worse", "1")  # VID73 is one of RDV's ten test videos
+    text = write_page([read_run(write_run(tmp_path / "b", seen=["hospital/9"]))], tmp_path / "b.html").read_text()
+    assert "No published test set" in text
+
+
+def test_a_leak_is_stamped_on_the_page(tmp_path):
+    folder = write_results(tmp_path / "run", {"camma/1": 0.7}, leak="tested on camma/1, which pretraining has seen")
+    text = write_page([read_run(folder)], tmp_path / "report.html").read_text()
+    assert re.search(r'class="stamp">run: tested on camma/1', text)
+
+
+def test_results_come_first_with_their_protocol(tmp_path):
+    folder = write_results(tmp_path / "run", {"camma/1": 0.7, "camma/2": 0.6})
+    path = write_page([read_run(folder)], tmp_path / "report.html")
+    assert Page(path).ids[0] == "results"
+    assert "accuracy 65.0 % under phase/script on 2 operations not trained on" in path.read_text()
+
+
+def test_two_runs_stand_side_by_side_with_the_settings_that_differ(tmp_path):
+    records = [read_run(write_run(tmp_path / name, gain=gain)) for name, gain in (("one", 0.0), ("two", 0.2))]
+    text = write_page(records, tmp_path / "compare.html").read_text()
+    assert compared(*records)[0] == "better"
+    assert "two is better" in text
+    assert re.search(r"<td[^>]*>train.lr</td><td[^>]*>0.0</td><td[^>]*>0.2</td>", text)
+
+
+def test_two_fine_tuned_runs_are_compared_operation_by_operation(tmp_path):
+    first = write_results(tmp_path / "one", {"a": 0.5, "b": 0.9, "c": 0.7})
+    second = write_results(tmp_path / "two", {"a": 0.4, "b": 0.8, "c": 0.65})
+    tone, sentence = compared(read_run(first), read_run(second))
+    assert tone == "worse"
+    assert "0 better, 3 worse" in sentence
+    other = write_results(tmp_path / "three", {"x": 0.4})
+    assert compared(read_run(first), read_run(other))[0] == "unknown"
+
+
+@pytest.mark.parametrize("damage", ["no folder", "no config", "bad json", "bad yaml"])
+def test_what_is_no_run_folder_is_told_in_one_line(tmp_path, damage):
+    folder = tmp_path / "run"
+    if damage != "no folder":
+        write_run(folder)
+    if damage == "no config":
+        (folder / "config.yaml").unlink()
+    if damage == "bad json":
+        (folder / "data.json").write_text("{")
+    if damage == "bad yaml":
+        (folder / "config.yaml").write_text("a: [")
+    with pytest.raises(SurgdinoError) as caught:
+        read_run(folder)
+    assert "\n" not in caught.value.line()
+    assert str(folder) in caught.value.line()
+
+
+def test_a_browser_shows_every_section_and_every_figure(tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    report = write_page([read_run(write_run(tmp_path / "run"))], tmp_path / "report.html")
+    # The page has no script of its own: this copy measures what the browser made of it.
+    probe = """<script>onload = () => { document.title = JSON.stringify({
+      sections: [...document.querySelectorAll('section')].filter(s => s.getBoundingClientRect().height > 60).map(s => s.id),
+      figures: [...document.querySelectorAll('figure svg')].filter(s => s.getBoundingClientRect().width > 200).length,
+      all: document.querySelectorAll('figure').length,
+      wide: document.documentElement.scrollWidth > innerWidth }) }</script>"""
+    copy = tmp_path / "copy.html"
+    copy.write_text(report.read_text().replace("</body>", probe + "</body>"))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    options += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1100,900", "--virtual-time-budget=4000"]
+    shown = subprocess.run(
+        [browser, *options, "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=100
+    )
+    title = re.search(r"<title>(\{.*?\})</title>", shown.stdout)
+    assert title, shown.stderr[-500:]
+    found = json.loads(title.group(1))
+    assert found["sections"] == SECTIONS
+    assert found["figures"] == found["all"] >= 8
+    assert not found["wide"], "the page scrolls sideways"
