@@ -11,15 +11,20 @@ from surgdino.errors import SurgdinoError, from_os_error, nearest
 
 VERBS = {
     "pretrain": "continue self-supervised pretraining on surgical video",
+    "finetune": "learn a task on a backbone, and test it: surgdino finetune task=phase|triplet|segmentation ...",
+    "evaluate": "the numbers of a fine-tuned checkpoint once more, or on other data: surgdino evaluate checkpoint=RUN",
     "verify": "check a dataset folder against its card",
     "show": "pictures of what training sees: surgdino show augment|crops|content",
     "bench": "what binds on this machine, disk, CPU or GPU: surgdino bench step|data|store",
     "score": "anyone's predictions under every protocol: surgdino score task=phase truth=... predictions=...",
+    "report": "what a run did, as one HTML file: surgdino report RUN",
+    "compare": "two runs side by side: surgdino compare RUN_A RUN_B",
     "list": "the datasets, recipes, models, methods and augmentations there are",
     "weights": "natural-image checkpoints: surgdino weights list | get NAME",
     "demo": "the whole way on a small generated set, in minutes on a CPU",
 }
-CONFIGURED = ("pretrain", "verify", "show", "bench", "score")  # verbs that take key=value settings through Hydra
+# Verbs that take key=value settings through Hydra.
+CONFIGURED = ("pretrain", "finetune", "evaluate", "verify", "show", "bench", "score")
 
 EXAMPLES = """\
 Examples

@@ -23,23 +23,26 @@ from surgdino.paths import atomic_write
 # weights) were used up at its start. The engine checks its share once more; here a change is caught before the store is
 # rebuilt for it.
 FREE = (
-    *("hardware.", "run.", "data.root", "data.store", "data.workers", "data.max_bad_share", "model.weights"),
+    *("hardware.", "run.", "report.", "data.root", "data.store", "data.workers", "data.max_bad_share", "model.weights"),
     *(f"train.{key}" for key in sorted(FREE_SETTINGS)),
 )
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless", "albumentations", "hydra-core")
 
 
-def open_run(folder: Path, cfg: Mapping[str, Any], *, data_hash: str) -> None:
+def open_run(folder: Path, cfg: Mapping[str, Any], *, data_hash: str, free: tuple[str, ...] = FREE) -> None:
     """Make the run folder, or continue in it if it holds the same run.
 
     Writes `config.yaml` (every setting, resolved) and `environment.json` (versions, data hash, git revision, command).
+
+    Args:
+        free: settings, or beginnings of them, that may be others than the run began with.
 
     Raises:
         SurgdinoError: the folder holds a run with other settings (which ones is said) or can't be written.
     """
     saved = folder / "config.yaml"
     if saved.exists():
-        _refuse_changes(saved, cfg)
+        _refuse_changes(saved, cfg, free)
     text = yaml.safe_dump(dict(cfg), sort_keys=False, allow_unicode=True)
     _write(saved, "# Every setting of this run, resolved. The command is in environment.json.\n" + text)
     _write(folder / "environment.json", json.dumps(environment(data_hash), indent=2, ensure_ascii=False) + "\n")
@@ -58,10 +61,10 @@ def environment(data_hash: str) -> dict[str, Any]:
     }
 
 
-def _refuse_changes(saved: Path, cfg: Mapping[str, Any]) -> None:
+def _refuse_changes(saved: Path, cfg: Mapping[str, Any], free: tuple[str, ...]) -> None:
     before = yaml.safe_load(saved.read_text(encoding="utf-8")) or {}
     now = json.loads(json.dumps(cfg, default=str))
-    changed = [row for row in differences(before, now) if not row[0].startswith(FREE)]
+    changed = [row for row in differences(before, now) if not row[0].startswith(free)]
     if changed:
         shown = "; ".join(f"{key} was {old!r}, is {new!r}" for key, old, new in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""

@@ -29,7 +29,7 @@ def print_store(console: Console, store: FrameStore) -> None:
         console.print(f"[yellow]set aside[/yellow] {video}: {reason}", soft_wrap=True, highlight=False)
 
 
-def print_outcome(console: Console, result: TrainResult, picture: Path | None) -> None:
+def print_outcome(console: Console, result: TrainResult, picture: Path | None, page: Path | None = None) -> None:
     """Tables of the loss terms and of the backbone before and after, then the warnings, then the paths."""
     if result.status == "already finished":
         console.print(f"[bold]This run is finished[/bold] ({result.step} of {result.steps} steps); nothing was done.")
@@ -43,7 +43,7 @@ def print_outcome(console: Console, result: TrainResult, picture: Path | None) -
         console.print(f"[yellow]![/yellow] {warning}")
     if result.skipped:
         console.print(f"[yellow]![/yellow] {result.skipped} steps were left out: their gradient was not finite")
-    _print_where(console, result, picture)
+    _print_where(console, result, picture, page)
 
 
 def _losses(result: TrainResult) -> Table:
@@ -69,12 +69,13 @@ def _probes(result: TrainResult) -> Table:
     return table
 
 
-def _print_where(console: Console, result: TrainResult, picture: Path | None) -> None:
+def _print_where(console: Console, result: TrainResult, picture: Path | None, page: Path | None) -> None:
     rows = {
         "backbone": result.checkpoint / "backbone.safetensors",
         "model card": result.checkpoint / "model.json",
         "metrics": result.metrics,
         "curves": picture,
+        "report": page,
     }
     for label, path in rows.items():
         if path is not None and path.exists():  # never folded: people copy these
