@@ -1,4 +1,4 @@
-"""One small interface to whatever holds frames: a video file through PyAV or decord, or a folder of images.
+"""One small interface to whatever holds frames: a video file through PyAV or decord, or images.
 
 Frame numbers are 0-based, in presentation order, and count the presentable frames only: what an edit list cuts away, or
 what lies before the first key frame, has no number. For an image folder the number is the one in the file's name.
@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from surgdino.datasets.listing import is_image
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.paths import names_in
 
@@ -75,9 +76,9 @@ def probe(path: str | Path, backend: str = "pyav", *, fps: float | None = None) 
     """Look through the container (no decoding but for one frame) and list its presentable frames.
 
     Args:
-        path: a video file or a folder of images.
+        path: a video file, a folder of images, or one image.
         backend: who will read the frames; `decord` also proves here that it agrees with the container.
-        fps: frames per second that the numbers of an image folder count in (1 where unknown); ignored for files.
+        fps: frames per second that the numbers of an image folder count in (1 where unknown); ignored for videos.
 
     Raises:
         SurgdinoError: missing, empty, truncated, not a video, or refused by the backend.
@@ -89,6 +90,8 @@ def probe(path: str | Path, backend: str = "pyav", *, fps: float | None = None) 
         return _module("images").probe(path, fps=fps)
     if path.stat().st_size == 0:
         raise SurgdinoError("the file is empty", file=path, expected="a video", found="0 bytes", fix="copy it again")
+    if is_image(path):
+        return _module("images").probe(path, fps=fps)
     return _module(backend).probe(path)
 
 

@@ -1,4 +1,4 @@
-"""Frames of a dataset released as images: a folder with one image a frame, numbered by its file name."""
+"""Frames of a dataset released as images: a folder with one image a frame, numbered by its file name; or one image."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from surgdino.frames.decode import Frame, VideoInfo, resize
 def probe(path: Path, *, fps: float | None = None) -> VideoInfo:
     """List the folder's images; the last digits in a file's name are its frame number, which may have gaps.
 
-    Masks beside them (`mask07.png`, as in DSAD) are none.
+    Masks beside them (`mask07.png`, as in DSAD) are none. A file is frame 0, whatever its name.
 
     Args:
-        path: the folder.
+        path: the folder, or one image.
         fps: frames per second that the numbers count in; 1 where unknown.
 
     Raises:
         SurgdinoError: no images, a name without a number, two names with the same one, or an unreadable first image.
     """
-    files = numbered_images(path)
+    files = numbered_images(path) if path.is_dir() else {0: path}
     if not files:
         raise SurgdinoError("the folder holds no images", file=path, expected="files such as 000025.png")
     numbers = np.array(sorted(files), dtype=np.int64)
@@ -45,7 +45,7 @@ def probe(path: Path, *, fps: float | None = None) -> VideoInfo:
         numbers=numbers,
         times=times,
         key_numbers=numbers,
-        source={number: file.name for number, file in files.items()},
+        source=files,
     )
 
 
@@ -54,7 +54,7 @@ def read(info: VideoInfo, numbers: np.ndarray, size: tuple[int, int], threads: i
     time_of = dict(zip(info.numbers.tolist(), info.times.tolist(), strict=True))
     for number in numbers.tolist():
         try:
-            image = _load(info.path / info.source[number])
+            image = _load(info.source[number])
         except SurgdinoError:
             continue
         if image.shape[:2] == (info.height, info.width):

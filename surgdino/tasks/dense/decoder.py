@@ -42,7 +42,6 @@ class MultiScaleDecoder(nn.Module):
         self.join = _Refine(maps + _STEM_MAPS, maps)
         self.classify = nn.Conv2d(maps, classes, 1)
         nn.init.normal_(self.classify.weight, std=0.01)
-        nn.init.zeros_(self.classify.bias)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], images: Tensor | None = None) -> Tensor:
         """Logits [B, C, 4h, 4w]."""
@@ -50,11 +49,12 @@ class MultiScaleDecoder(nn.Module):
             raise ValueError("the decoder's stem needs the images")
         fused: Tensor | None = None
         for level in reversed(range(len(_SCALES))):
-            size = tuple(max(round(side * _SCALES[level]), 1) for side in grid)
+            rows, columns = (max(round(side * _SCALES[level]), 1) for side in grid)
+            size = rows, columns
             maps = _resample(self._level(tokens, level, grid), size)
             fused = self.fuse[level](maps if fused is None else maps + _resample(fused, size))
         assert fused is not None  # there is a level
-        pixels = _resample(self.stem(images), fused.shape[-2:])
+        pixels = _resample(self.stem(images), (fused.shape[2], fused.shape[3]))
         return self.classify(self.join(torch.cat([fused, pixels], 1)))
 
     def _level(self, tokens: Tensor, level: int, grid: tuple[int, int]) -> Tensor:
@@ -73,8 +73,8 @@ class _Refine(nn.Sequential):
         )
 
 
-def _resample(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    if maps.shape[-2:] == torch.Size(size):
+def _resample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    if maps.shape[-2:] == size:
         return maps
     if maps.shape[-1] > size[-1]:
         return F.adaptive_avg_pool2d(maps, size)
