@@ -75,9 +75,7 @@ def plan_of(method: str, folder: Path) -> TrainPlan:
         store=DrawnClips(),
         augment=shipped("augment", "surgical"),
         crops=CropSettings(global_size=32, local_size=16, local_count=2),
-        train=TrainSettings(
-            steps=STEPS, batch_size=16, head_warmup_steps=5, warmup_steps=5, log_every=1, probe_frames=0
-        ),
+        train=TrainSettings(steps=STEPS, batch_size=16, head_warmup_steps=5, warmup_steps=5, log_every=1),
         hardware=HardwareSettings(device="cpu", precision="fp32", loader_workers=0, threads=1),
         folder=folder,
         progress=False,

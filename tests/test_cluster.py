@@ -36,7 +36,7 @@ def small_run(root: Path, folder: Path, *more: str) -> list[str]:
     """The command of a run that takes seconds, with its output under `folder`."""
     words = f"""dataset=cholec80 data.root={root} data.store={folder}/store data.fps=2 data.short_side=64 model=vit_toy
         hardware=cpu hardware.loader_workers=0 crops.global_size=32 crops.local_size=16 crops.local_count=2
-        method.head_hidden=64 method.head_out=32 train.batch_size=16 train.probe_frames=0 run.dir={folder}/run"""
+        method.head_hidden=64 method.head_out=32 train.batch_size=16 probe.every=0 run.dir={folder}/run"""
     return [str(BIN / "surgdino"), "pretrain", *more, *words.split()]
 
 

@@ -24,7 +24,7 @@ BATCH = 64
 
 
 def plan_of(folder: Path, method: dict, *, shard: bool = False, drop_path: float = 0.0, **train) -> TrainPlan:
-    plan = plan_in(folder, **{"batch_size": BATCH, "head_warmup_steps": 0, "probe_frames": 0, "clip": None, **train})
+    plan = plan_in(folder, **{"batch_size": BATCH, "head_warmup_steps": 0, "clip": None, **train}, probe=None)
     torch.manual_seed(0)
     backbone = build_backbone(TOY, drop_path=drop_path)
     hardware = replace(plan.hardware, shard=shard)

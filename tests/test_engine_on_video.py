@@ -8,14 +8,17 @@ import pytest
 import torch
 import yaml
 
+from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
 from surgdino.backbone.weights import load_weights
 from surgdino.checkpoint import load
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
+from surgdino.engine.measuring import Probing
 from surgdino.engine.methods import method_names
 from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainSettings
+from surgdino.engine.probing import ProbeSet
 from surgdino.engine.train import train
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.paths import share
@@ -32,6 +35,7 @@ def stored(root: Path, folder: Path, **settings) -> FrameStore:
 
 def plan_over(store: FrameStore, folder: Path, model: dict, crops: CropSettings, method: dict, **settings) -> TrainPlan:
     torch.manual_seed(0)
+    probe = ProbeSet(store, 64, Preprocess(crops.global_size, tuple(model["mean"]), tuple(model["std"])))
     return TrainPlan(
         backbone=build_backbone(model),
         model=model,
@@ -42,6 +46,7 @@ def plan_over(store: FrameStore, folder: Path, model: dict, crops: CropSettings,
         train=TrainSettings(**settings),
         hardware=HardwareSettings(device="cpu", loader_workers=1, threads=1),
         folder=folder,
+        probe=Probing(probe, every=50),
         progress=False,
     )
 
@@ -70,7 +75,7 @@ def test_real_weights_adapt_to_real_video_without_collapse(real_data, tmp_path):
     model = shipped("model", "vit_tiny_patch16")
     crops = CropSettings(global_size=64, local_size=32, local_count=2)
     method = {**shipped("method", "simdinov2"), "head_hidden": 512}
-    settings = {"steps": 12, "batch_size": 16, "log_every": 4, "probe_frames": 64, "head_warmup_steps": 3}
+    settings = {"steps": 12, "batch_size": 16, "log_every": 4, "head_warmup_steps": 3}
     plan = plan_over(store, tmp_path / "run", model, crops, method, **settings)
     load_weights(plan.backbone, real_data / "weights" / "vit_tiny_patch16_224.safetensors")
     before = plan.backbone.vit.blocks[-1].mlp.fc1.weight.detach().clone()

@@ -1,4 +1,4 @@
-"""The engine's parts keep their word one by one: teacher, schedules, optimiser, precision, views, probe."""
+"""The engine's parts keep their word one by one: teacher, schedules, optimiser, precision, views."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ import math
 from itertools import pairwise
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
-from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
 from surgdino.engine import precision
 from surgdino.engine.head import ProjectionHead
 from surgdino.engine.optim import Update, apply_gradients, make_optimizer, parameter_groups, set_rates
 from surgdino.engine.plan import HardwareSettings, TrainSettings
-from surgdino.engine.probe import Probe, effective_rank
 from surgdino.engine.schedules import Rates, cosine, rates_at, warmup_cosine
 from surgdino.engine.teacher import Network, make_teacher, update_teacher
 from surgdino.engine.views import seed_step, to_views
@@ -223,67 +220,3 @@ def test_each_step_and_process_has_its_own_randomness_and_always_the_same():
     drawn = [draw(*k) for k in keys]
     assert len(set(drawn)) == len(keys)
     assert [draw(*k) for k in reversed(keys)] == drawn[::-1]
-
-
-# Probe
-
-
-def test_effective_rank_counts_dimensions():
-    basis = torch.linalg.qr(torch.randn(32, 8, generator=torch.Generator().manual_seed(0)))[0]
-    for rank in (1, 3, 8):
-        features = torch.zeros(32, 8)
-        features[:, :rank] = basis[:, :rank]
-        assert effective_rank(features).item() == pytest.approx(rank, rel=1e-3)
-    assert torch.isnan(effective_rank(torch.full((2, 2), torch.nan)))
-
-
-class ColouredFrames:
-    """Two operations, told apart by colour alone; a frame a second."""
-
-    def __init__(self, each: int, operations: int = 2) -> None:
-        rng = np.random.default_rng(0)
-        self.each = each
-        colours = np.array([[220, 30, 30], [30, 30, 220]])[:operations]
-        self.frames = np.repeat(colours, each, axis=0)[:, None, None] + rng.integers(
-            -20, 20, (each * operations, 40, 40, 3)
-        )
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def read(self, i: int) -> np.ndarray:
-        return self.frames[i].astype(np.uint8)
-
-    def video_id(self, i: int) -> str:
-        return f"v{i // self.each}"
-
-    operation = video_id
-
-    def time(self, i: int) -> float:
-        return float(i % self.each)
-
-
-def no_autocast():
-    return torch.autocast("cpu", enabled=False)
-
-
-def test_the_probe_tells_operations_apart_and_leaves_the_same_moment_out():
-    torch.manual_seed(0)
-    probe = Probe(ColouredFrames(40), 80, Preprocess(32, (0.5,) * 3, (0.5,) * 3))
-    allowed = probe.neighbours_allowed
-    assert not allowed[0, :10].any()  # 39 s of video: a quarter of it
-    assert allowed[0, 10:].all()
-    backbone = build_backbone(TOY).train()
-    report = probe.measure(backbone, no_autocast)
-    assert report.operation_knn == pytest.approx(1.0)
-    assert 0.3 < report.operation_chance < 0.6
-    assert report.drift == pytest.approx(1.0, abs=1e-6)
-    assert backbone.training
-    with torch.no_grad():
-        backbone.vit.norm.weight.mul_(torch.randn(64))
-    assert probe.measure(backbone, no_autocast).drift < 0.9
-
-
-def test_with_one_operation_there_is_nothing_to_tell_apart():
-    probe = Probe(ColouredFrames(20, operations=1), 8, Preprocess(32, (0.5,) * 3, (0.5,) * 3))
-    assert math.isnan(probe.measure(build_backbone(TOY), no_autocast).operation_knn)

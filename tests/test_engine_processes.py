@@ -82,7 +82,7 @@ def test_two_processes_make_the_run_that_one_makes(tmp_path, one_process, shard)
     for step, row in theirs.items():
         for term in ("loss", "comp", "expa", "patch", "gradient_norm", "effective_rank", "lr", "momentum"):
             assert ours[step][term] == pytest.approx(row[term], rel=2e-4), (step, term)
-    assert results[0].probe_end["drift"] == pytest.approx(one_process.probe_end["drift"], abs=1e-4)
+    assert results[0].probe_end["cka_cls"] == pytest.approx(one_process.probe_end["cka_cls"], abs=1e-4)
 
 
 @SHARDED
@@ -119,7 +119,7 @@ def who_writes(folder: Path) -> list[str]:
 
 def test_only_the_main_process_writes(tmp_path):
     main, other = in_processes(2, who_writes, tmp_path)
-    assert main == ["checkpoint", "metrics.jsonl", "state", "tensorboard"]
+    assert main == ["best", "checkpoint", "metrics.jsonl", "state", "tensorboard"]
     assert other == []
 
 

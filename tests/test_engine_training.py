@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 import torch
 
+from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
 from surgdino.checkpoint import load
 from surgdino.crops.multicrop import CropSettings
 from surgdino.engine import train as loop
+from surgdino.engine.measuring import Probing
 from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainResult, TrainSettings
+from surgdino.engine.probing import ProbeSet
 from surgdino.engine.state import load_state
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
@@ -34,6 +37,7 @@ TOY = {
     "mean": [0.5, 0.5, 0.5],
     "std": [0.5, 0.5, 0.5],
 }
+PROBE = {"every": 5}
 CROPS = CropSettings(global_size=32, local_size=16, local_count=2)
 
 
@@ -75,7 +79,7 @@ class MemoryStore:
         return float(i % self.each) * 5
 
 
-def plan_in(folder: Path, workers: int = 0, **changes) -> TrainPlan:
+def plan_in(folder: Path, workers: int = 0, probe: dict | None = PROBE, **changes) -> TrainPlan:
     torch.manual_seed(0)
     settings = {
         "steps": 12,
@@ -85,13 +89,13 @@ def plan_in(folder: Path, workers: int = 0, **changes) -> TrainPlan:
         "checkpoint_every": 5,
         "log_every": 4,
         "drop_path": 0.2,
-        "probe_frames": 24,
     }
+    store = MemoryStore()
     return TrainPlan(
         backbone=build_backbone(TOY, drop_path=0.2),
         model=TOY,
         method={"name": "simdinov2", "head_hidden": 64, "head_out": 32},
-        store=MemoryStore(),
+        store=store,
         augment={"horizontal_flip": 0.5},
         crops=CROPS,
         train=TrainSettings(**{**settings, **changes}),
@@ -99,6 +103,7 @@ def plan_in(folder: Path, workers: int = 0, **changes) -> TrainPlan:
         folder=folder,
         data_hash="toy",
         model_json={"dataset": "toy", "operations": ["toy/0"]},
+        probe=None if probe is None else Probing(ProbeSet(store, 24, Preprocess(32, (0.5,) * 3, (0.5,) * 3)), **probe),
         progress=False,
     )
 
@@ -121,7 +126,10 @@ def lines(result: TrainResult) -> list[dict]:
 
 
 def without_timings(rows: list[dict]) -> list[dict]:
-    return [{k: v for k, v in r.items() if k not in ("images_per_second", "data_wait", "memory_mb")} for r in rows]
+    return [
+        {k: v for k, v in r.items() if k not in ("images_per_second", "data_wait", "memory_mb", "probe_seconds")}
+        for r in rows
+    ]
 
 
 def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -149,8 +157,8 @@ def test_a_run_leaves_what_was_promised(uninterrupted):
     assert [row["step"] for row in windows] == [1, 4, 8, 12]
     wanted = {"comp", "expa", "patch", "gradient_norm", "lr", "momentum", "effective_rank"}
     assert wanted | {"images_per_second", "data_wait", "memory_mb", "skipped"} <= windows[0].keys()
-    assert [row["step"] for row in lines(uninterrupted) if "probe_drift" in row] == [0, 5, 10, 12]
-    assert uninterrupted.probe_start["drift"] == pytest.approx(1, abs=1e-6)
+    assert [row["step"] for row in lines(uninterrupted) if "probe_score" in row] == [0, 5, 10, 12]
+    assert uninterrupted.probe_start["cka_cls"] == pytest.approx(1, abs=1e-6)
 
 
 def test_the_backbone_stays_put_while_the_head_warms_up_and_moves_after(tmp_path, monkeypatch):
@@ -333,4 +341,4 @@ def test_the_objective_improves_and_stays_away_from_collapse(tmp_path):
     assert result.last["loss"] < result.first["loss"] - 0.1
     assert result.last["expa"] > 1.3 * result.collapse["expa"]
     assert not [w for w in result.warnings if "collapse" in w]
-    assert result.probe_end["drift"] < 0.999
+    assert result.probe_end["cka_cls"] < 0.999

@@ -100,7 +100,7 @@ def test_one_bad_video_among_many_is_set_aside_by_name(synthetic_cholec80, tmp_p
     root = tmp_path / "Ordner mit Umläuten (März)"
     shutil.copytree(synthetic_cholec80, root)
     (root / "videos" / "video05.mp4").write_bytes(b"")
-    assert pretrain(root, tmp_path / "run", "train.steps=2", "train.probe_frames=0") == 0
+    assert pretrain(root, tmp_path / "run", "train.steps=2", "probe.every=0") == 0
     said = capsys.readouterr().out
     assert "set aside video05" in said
     assert "4 videos" in said
@@ -111,7 +111,7 @@ def test_one_bad_video_among_many_is_set_aside_by_name(synthetic_cholec80, tmp_p
 def test_more_bad_videos_than_allowed_stop_before_training(synthetic_cholec80, tmp_path, capsys):
     root = tmp_path / "set"
     shutil.copytree(synthetic_cholec80, root)
-    assert pretrain(root, tmp_path / "good", "train.steps=2", "train.probe_frames=0") == 0
+    assert pretrain(root, tmp_path / "good", "train.steps=2", "probe.every=0") == 0
     for number in ("02", "03", "04"):
         (root / "videos" / f"video{number}.mp4").write_text("this is no video")
     assert pretrain(root, tmp_path / "run", "train.steps=2") == 2
@@ -175,7 +175,7 @@ def test_natural_image_weights_continue_on_real_cholec80(real_data, tmp_path):
     words += [f"model.weights={real_data / 'weights' / 'vit_tiny_patch16_224.safetensors'}", "data.fps=0.5"]
     words += ["crops.global_size=64", "crops.local_size=32", "crops.local_count=2", "train.batch_size=16"]
     words += ["train.steps=12", "train.log_every=3", "train.head_warmup_steps=3", "train.warmup_steps=3"]
-    words += ["train.probe_frames=64", f"data.store={tmp_path / 'store'}", f"run.dir={tmp_path / 'run'}"]
+    words += ["probe.frames=64", f"data.store={tmp_path / 'store'}", f"run.dir={tmp_path / 'run'}"]
     assert main(words) == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [row for row in rows if "loss" in row]

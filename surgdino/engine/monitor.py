@@ -17,7 +17,7 @@ from torch import Tensor
 from surgdino.engine.across import Across
 from surgdino.engine.metrics_file import NAME, append_line, keep_lines
 from surgdino.engine.optim import Update
-from surgdino.engine.probe import effective_rank
+from surgdino.engine.probes.effective_rank import effective_rank
 from surgdino.engine.schedules import Rates
 from surgdino.errors import SurgdinoError
 
@@ -45,7 +45,7 @@ class Monitor:
     - the window since the line before it: `loss`, the method's terms and `gradient_norm` as means over the steps that
       counted; `skipped` in all; `lr`, `head_lr`, `weight_decay`, `momentum` and `effective_rank` of its last step;
       `images_per_second`, `data_wait` as a share of the time, `memory_mb` of the main process at its peak;
-    - a probe: `probe_*`, see `surgdino.engine.probe`;
+    - a probe: `probe_*`, see `surgdino.engine.measuring`;
     - a `warning`, in words.
 
     Args:

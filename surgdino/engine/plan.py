@@ -12,6 +12,7 @@ from surgdino.errors import SurgdinoError
 if TYPE_CHECKING:
     from surgdino.backbone.vit import Backbone
     from surgdino.crops.multicrop import CropSettings
+    from surgdino.engine.measuring import ProbeHistory, Probing
     from surgdino.frames.store import FrameStore
 
 
@@ -33,7 +34,6 @@ class TrainSettings:
         patch_embed_lr: further factor on the learning rate of the patch embedding.
         momentum, momentum_end: of the EMA teacher, cosine; None takes the method's own.
         checkpoint_every, log_every: in steps.
-        probe_frames: frames on which the backbone is measured at step 0, at every checkpoint and at the end; 0: never.
         ship: whose weights become `checkpoint/backbone.safetensors`.
         accumulate: micro-batches into which each process cuts its share of a batch: less memory, the same objective.
         drop_path: stochastic depth of the student; the run room hands it to `build_backbone`.
@@ -56,7 +56,6 @@ class TrainSettings:
     momentum_end: float | None = None
     checkpoint_every: int = 200
     log_every: int = 10
-    probe_frames: int = 256
     ship: Literal["teacher", "student"] = "teacher"
     accumulate: int = 1
     drop_path: float = 0.1
@@ -110,6 +109,7 @@ class TrainPlan:
         data_hash: `Manifest.fingerprint()`; a run resumes only on the data it began with.
         model_json: what the run room knows for `checkpoint/model.json` (dataset, operations seen, licence note, initial
             weights); the engine adds method, steps and seed.
+        probe: what the backbone is measured on, and when; None: never.
         progress: draw a progress bar.
     """
 
@@ -124,6 +124,7 @@ class TrainPlan:
     folder: Path
     data_hash: str = ""
     model_json: Mapping[str, Any] = field(default_factory=dict)
+    probe: Probing | None = None
     progress: bool = True
 
 
@@ -137,7 +138,7 @@ class TrainResult:
         resumed_from: the step at which this call took over, None where it began at 0.
         skipped: steps left out because their gradient was not finite.
         first, last: loss terms (`loss`, `comp`, `expa`, `patch`), mean over the first and the last logged window.
-        probe_start, probe_end: `surgdino.engine.probe.ProbeReport` as plain dicts; empty where not measured.
+        probes: what was measured of the backbone, in the main process.
         collapse: what the loss terms would be if every image looked the same, for this method and batch.
         images_per_second: over this call's steps, waiting for data included.
         warnings: what the monitor said in words, in order, each once.
@@ -151,13 +152,22 @@ class TrainResult:
     skipped: int
     first: dict[str, float]
     last: dict[str, float]
-    probe_start: dict[str, float]
-    probe_end: dict[str, float]
+    probes: ProbeHistory
     collapse: dict[str, float]
     images_per_second: float
     warnings: list[str]
     checkpoint: Path
     metrics: Path
+
+    @property
+    def probe_start(self) -> dict[str, float]:
+        """The first measurement as plain numbers; empty where there is none."""
+        return self.probes.start.as_dict() if self.probes.start else {}
+
+    @property
+    def probe_end(self) -> dict[str, float]:
+        """The latest measurement as plain numbers; empty where there is none."""
+        return self.probes.last.as_dict() if self.probes.last else {}
 
 
 def _require(holds: bool, key: str, expected: str, found: object) -> None:

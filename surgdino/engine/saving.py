@@ -11,6 +11,7 @@ import torch
 from surgdino import distributed
 from surgdino.checkpoint import save_backbone
 from surgdino.engine.across import Across
+from surgdino.engine.model_card import model_json
 from surgdino.engine.parallel import whole_backbone
 from surgdino.engine.plan import TrainPlan
 from surgdino.engine.sharded import part_like, whole
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
 
 
 def save(session: Session) -> None:
-    """Measure the backbone, then write the trainer's state and the checkpoint that users take away.
+    """Write the trainer's state and the checkpoint that users take away.
 
     All processes put together what they hold; the main one writes. The file is the same however many they are.
     """
     if session.saved == session.step:
         return
-    measure(session)
     plan = session.plan
     state = {
         "settings": _settings(plan),
@@ -37,61 +37,20 @@ def save(session: Session) -> None:
         "teacher": whole(session.teacher.state_dict()),
         "optimizer": whole(session.optimizer.state_dict()),
         "monitor": session.monitor.state_dict(),
-        "probe_start": session.probe_start,
-        "probe_end": session.probe_end,
-        "probe_reference": None if session.probe is None else session.probe.reference,
+        "probes": session.probes.state_dict(),
+        "probe_reference": None if plan.probe is None else plan.probe.frames.reference,
     }
     backbone = whole_backbone(_shipped(session))
     if distributed.is_main():
         # In this order: after a kill between the two the older state goes on and writes both again; the other way round
         # a run whose last state is saved would count as finished with the checkpoint of the save before.
-        save_backbone(plan.folder / "checkpoint", backbone, _model_json(session))
+        save_backbone(plan.folder / "checkpoint", backbone, model_json(session))
         save_state(plan.folder / "state", session.step, state)
     session.saved = session.step
 
 
 def _shipped(session: Session) -> Network:
     return session.teacher if session.plan.train.ship == "teacher" else session.student
-
-
-def measure(session: Session) -> None:
-    """Probe the backbone that would be shipped, write it down, and say so where it got worse than it came."""
-    if session.probe is None or session.measured == session.step:
-        return
-    backbone = whole_backbone(_shipped(session))
-    session.measured = session.step
-    if not distributed.is_main():
-        return
-    report = session.probe.measure(backbone, session.autocast).as_dict()
-    session.probe_start = session.probe_start or report
-    session.probe_end = report
-    session.monitor.write(session.step, {f"probe_{name}": value for name, value in report.items()})
-    session.monitor.warn(session.step, _worse(session.probe_start, report))
-
-
-def _worse(start: dict[str, float], now: dict[str, float]) -> str | None:
-    measures = {"operation_knn": "share of neighbours from the same operation", "effective_rank": "effective rank"}
-    for name, words in measures.items():
-        if now[name] < 0.8 * start[name]:
-            return (
-                f"the backbone got worse than it came: {words} {start[name]:.3g} at step 0, {now[name]:.3g} now; "
-                "lower train.lr or raise train.momentum"
-            )
-    return None
-
-
-def _model_json(session: Session) -> dict[str, Any]:
-    plan = session.plan
-    return {
-        **plan.model_json,
-        "method": dict(plan.method),
-        "steps": session.step,
-        "steps_planned": session.steps,
-        "seed": plan.train.seed,
-        "batch_size": plan.train.batch_size,
-        "weights_of": plan.train.ship,
-        "image_size": plan.crops.global_size,
-    }
 
 
 def saved_state(plan: TrainPlan, across: Across, say: Callable[[str], None]) -> dict[str, Any] | None:
@@ -118,9 +77,9 @@ def resume(session: Session, state: dict[str, Any]) -> None:
     _load_optimizer(session.optimizer, state["optimizer"])
     session.step = session.saved = session.measured = session.resumed_from = state["step"]
     session.monitor.load_state_dict(state["monitor"], session.step, session.device)
-    session.probe_start, session.probe_end = state["probe_start"], state["probe_end"]
-    if session.probe is not None:
-        session.probe.reference = state["probe_reference"]
+    session.probes.load_state_dict(state["probes"])
+    if session.plan.probe is not None:
+        session.plan.probe.frames.reference = state["probe_reference"]
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
@@ -133,15 +92,19 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> 
 
 
 # A change of these makes the run another run; what is left out here may change from one call to the next.
-FREE_SETTINGS = {"accumulate", "checkpoint_every", "log_every", "probe_frames", "ship", "steps", "epochs"}
+FREE_SETTINGS = {"accumulate", "checkpoint_every", "log_every", "ship", "steps", "epochs"}
 
 
 def _settings(plan: TrainPlan) -> dict[str, Any]:
     train = {key: value for key, value in asdict(plan.train).items() if key not in FREE_SETTINGS}
     model = {key: value for key, value in plan.model.items() if key != "weights"}
     data = {"hash": plan.data_hash, "frames": len(plan.store)}
+    # Other frames measure other things: step 0 could not be compared with.
+    probe = None if plan.probe is None else plan.probe.frames.fingerprint
     sections = {"train": train, "crops": asdict(plan.crops), "method": plan.method, "model": model, "data": data}
-    return _plain({**sections, "augment": plan.augment, "steps": plan.train.total_steps(len(plan.store))})
+    return _plain(
+        {**sections, "probe": probe, "augment": plan.augment, "steps": plan.train.total_steps(len(plan.store))}
+    )
 
 
 def _plain(value: Any) -> Any:

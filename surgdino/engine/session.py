@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
 from typing import Any, Literal
@@ -14,16 +14,15 @@ from torch import nn
 
 from surgdino import distributed
 from surgdino.backbone.heap import keep_freed_memory
-from surgdino.backbone.preprocess import Preprocess
 from surgdino.crops.loader import Batch, make_loader
 from surgdino.engine import precision
 from surgdino.engine.across import Across
+from surgdino.engine.measuring import ProbeHistory
 from surgdino.engine.methods import open_method
 from surgdino.engine.monitor import Monitor
 from surgdino.engine.optim import make_optimizer
 from surgdino.engine.parallel import share_out
 from surgdino.engine.plan import TrainPlan, TrainResult
-from surgdino.engine.probe import Probe
 from surgdino.engine.saving import resume, saved_state
 from surgdino.engine.teacher import Network, make_teacher
 from surgdino.errors import SurgdinoError
@@ -44,14 +43,12 @@ class Session:
     across: Across
     optimizer: torch.optim.Optimizer
     monitor: Monitor
-    probe: Probe | None
     steps: int
     step: int = 0
     saved: int = -1
     measured: int = -1
     resumed_from: int | None = None
-    probe_start: dict[str, float] | None = None
-    probe_end: dict[str, float] | None = None
+    probes: ProbeHistory = field(default_factory=ProbeHistory)
 
     @property
     def momentum(self) -> tuple[float, float]:
@@ -105,7 +102,6 @@ def open_session(plan: TrainPlan, say: Callable[[str], None]) -> Session:
             say=say,
             across=across,
         ),
-        probe=_probe(plan),
         steps=steps,
     )
     if saved is not None:
@@ -131,13 +127,6 @@ def _check(plan: TrainPlan, across: Across) -> None:
             found=plan.train.batch_size,
             fix="lower train.batch_size or raise data.fps",
         )
-
-
-def _probe(plan: TrainPlan) -> Probe | None:
-    if plan.train.probe_frames < 2:
-        return None
-    preprocess = Preprocess(plan.crops.global_size, tuple(plan.model["mean"]), tuple(plan.model["std"]))
-    return Probe(plan.store, plan.train.probe_frames, preprocess)
 
 
 def batches(session: Session) -> Iterator[Batch]:
@@ -179,8 +168,7 @@ def result_of(session: Session, status: Literal["finished", "stopped", "already 
         skipped=monitor.skipped,
         first=monitor.first,
         last=monitor.last,
-        probe_start=session.probe_start or {},
-        probe_end=session.probe_end or {},
+        probes=session.probes,
         collapse=session.method.collapse_values(session.settings, plan.train.batch_size),
         images_per_second=monitor.images_per_second(),
         warnings=monitor.warnings,

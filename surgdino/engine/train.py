@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from surgdino import distributed
 from surgdino.crops.loader import Batch
+from surgdino.engine.measuring import measure
 from surgdino.engine.optim import apply_gradients, set_rates
 from surgdino.engine.passes import learn, micro_batches, pools, teach
 from surgdino.engine.plan import TrainPlan, TrainResult
 from surgdino.engine.progress import Progress
-from surgdino.engine.saving import measure, save
+from surgdino.engine.saving import save
 from surgdino.engine.schedules import rates_at
 from surgdino.engine.session import Session, batches, open_session, result_of
 from surgdino.engine.stop import stop_signals
@@ -27,11 +28,11 @@ def train(plan: TrainPlan) -> TrainResult:
     if session.step >= session.steps:
         return result_of(session, "already finished")
     with stop_signals() as stop, session.monitor, progress.of(session.step, session.steps):
-        if session.probe_start is None:
-            measure(session)
+        measure(session)
         for batch in stop.until(batches(session), session.across.any):
             train_step(session, batch)
             progress.show(session.step, session.monitor)
+            measure(session)
             if session.step % plan.train.checkpoint_every == 0:
                 save(session)
         save(session)

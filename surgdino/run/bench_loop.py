@@ -74,7 +74,7 @@ def bench_session(cfg: Mapping[str, Any], store: FrameStore, folder: Path) -> It
         store=store,
         augment=cfg["augment"],
         crops=typed(CropSettings, cfg["crops"], "crops"),
-        train=replace(train, steps=_STEPS, head_warmup_steps=0, probe_frames=0),
+        train=replace(train, steps=_STEPS, head_warmup_steps=0),
         hardware=typed(HardwareSettings, cfg["hardware"], "hardware"),
         folder=folder,
         progress=False,

@@ -1,0 +1,25 @@
+"""What model.json says of a checkpoint beyond its architecture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from surgdino.engine.session import Session
+
+
+def model_json(session: Session) -> dict[str, Any]:
+    """The facts of the session's present step: data, method, steps, and what the probe measured."""
+    plan = session.plan
+    probe = session.probes.summary(session.step)
+    return {
+        **plan.model_json,
+        "method": dict(plan.method),
+        "steps": session.step,
+        "steps_planned": session.steps,
+        "seed": plan.train.seed,
+        "batch_size": plan.train.batch_size,
+        "weights_of": plan.train.ship,
+        "image_size": plan.crops.global_size,
+        **({"probe": probe} if probe else {}),
+    }

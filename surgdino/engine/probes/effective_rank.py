@@ -1,0 +1,31 @@
+"""How many dimensions the features use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from surgdino.engine.probing.measures import Finding, Measure
+from surgdino.engine.probing.view import View
+
+ORDER = 60
+MEASURES = {"effective_rank": Measure("effective rank of the features", percent=False, margin=0.2, relative=True)}
+
+
+def find(view: View) -> Iterator[Finding]:
+    """RankMe of the tested frames' class tokens."""
+    yield Finding("effective_rank", float(effective_rank(view.cls)), frames=len(view.cls))
+
+
+def effective_rank(features: Tensor) -> Tensor:
+    """RankMe (Garrido et al. 2023, eq. 1): exp of the entropy of the singular values' shares; [n, D] -> scalar.
+
+    NaN where a feature is not finite.
+    """
+    if not torch.isfinite(features).all():
+        return torch.tensor(torch.nan)
+    values = torch.linalg.svdvals(features.float())
+    shares = values / values.sum().clamp(min=1e-12) + 1e-7
+    return torch.exp(-(shares * shares.log()).sum())

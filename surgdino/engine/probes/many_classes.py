@@ -1,0 +1,43 @@
+"""Tasks with any number of classes a frame, such as tools and triplets: k-NN and a linear probe, scored by mean AP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from surgdino.engine.probing.folds import CLASSIFIERS, folds
+from surgdino.engine.probing.labels import TaskLabels
+from surgdino.engine.probing.measures import LABELS, Finding, Measure
+from surgdino.engine.probing.view import View
+from surgdino.metrics.average_precision import average_precision
+from surgdino.metrics.result import nanmean
+
+ORDER = 11
+MEASURES = {
+    "_linear_ap": Measure("{task}, linear probe (mean AP)", chooses=LABELS),
+    "_knn_ap": Measure("{task}, k-NN (mean AP)"),
+}
+
+
+def find(view: View) -> Iterator[Finding]:
+    """Per operation: the mean of the average precisions of the classes that the operation has."""
+    for labels in view.labels:
+        if not labels.exclusive:
+            for name in CLASSIFIERS:
+                yield from _probe(view, labels, name)
+
+
+def _probe(view: View, labels: TaskLabels, classifier: str) -> Iterator[Finding]:
+    scores = np.full((len(view.frames), len(labels.classes)), np.nan)
+    for teach, test in folds(view.frames, np.flatnonzero(labels.present)):
+        test = test[view.frames.tested[test]]
+        targets = labels.values[teach].astype(np.float64)
+        scores[test] = CLASSIFIERS[classifier](view.features.cls[teach], targets, view.features.cls[test])
+    rows = np.flatnonzero(~np.isnan(scores[:, 0]))
+    values = {
+        operation: float(nanmean(average_precision(labels.values[at] > 0, scores[at])))
+        for operation, at in view.frames.of(rows).items()
+    }
+    if values:
+        yield Finding.over(f"{labels.task}_{classifier}_ap", values, len(rows))

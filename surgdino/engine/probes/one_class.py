@@ -1,0 +1,51 @@
+"""Tasks with one class a frame, such as phase: k-NN and a linear probe on operations that taught neither."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from surgdino.engine.probing.folds import CLASSIFIERS, balanced, folds
+from surgdino.engine.probing.labels import TaskLabels
+from surgdino.engine.probing.measures import LABELS, Finding, Measure
+from surgdino.engine.probing.view import View
+from surgdino.metrics.phase import confusion_matrix
+from surgdino.metrics.result import nanmean, ratio
+
+ORDER = 10
+MEASURES = {
+    "_linear_balanced_accuracy": Measure("{task}, linear probe (balanced accuracy)", chooses=LABELS),
+    "_linear_accuracy": Measure("{task}, linear probe (accuracy)", margin=None),
+    "_knn_balanced_accuracy": Measure("{task}, k-NN (balanced accuracy)"),
+    "_knn_accuracy": Measure("{task}, k-NN (accuracy)", margin=None),
+}
+
+
+def find(view: View) -> Iterator[Finding]:
+    """Per operation: accuracy, and the mean of the recalls of the classes that the operation has."""
+    for labels in view.labels:
+        if labels.exclusive:
+            for name in CLASSIFIERS:
+                yield from _probe(view, labels, name)
+
+
+def _probe(view: View, labels: TaskLabels, classifier: str) -> Iterator[Finding]:
+    predicted = np.full(len(view.frames), -1)
+    classes = len(labels.classes)
+    for teach, test in folds(view.frames, np.flatnonzero(labels.present)):
+        test = test[view.frames.tested[test]]
+        features, ids = view.features.cls, labels.values
+        targets = np.eye(classes)[ids[teach]]
+        scores = CLASSIFIERS[classifier](features[teach], targets, features[test], balanced(ids[teach]))
+        predicted[test] = scores.argmax(1)
+    rows = np.flatnonzero(predicted >= 0)
+    confusion = {
+        operation: confusion_matrix(labels.values[at], predicted[at], classes)
+        for operation, at in view.frames.of(rows).items()
+    }
+    if confusion:
+        recall = {op: float(nanmean(ratio(np.diag(table), table.sum(1)))) for op, table in confusion.items()}
+        accuracy = {op: float(np.trace(table) / table.sum()) for op, table in confusion.items()}
+        yield Finding.over(f"{labels.task}_{classifier}_balanced_accuracy", recall, len(rows))
+        yield Finding.over(f"{labels.task}_{classifier}_accuracy", accuracy, len(rows))

@@ -1,0 +1,136 @@
+"""One measurement, and what changed from one to another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from surgdino.engine.probing.measures import Finding, Measure, measure_named
+from surgdino.metrics.intervals import Interval, mean_interval, paired_difference
+
+# From so many operations on, an interval over operations says what is noise; with fewer it would be too narrow.
+ENOUGH_OPERATIONS = 5
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """One measurement of a backbone.
+
+    Attributes:
+        score: what chooses the best checkpoint; NaN where nothing can.
+        score_of: the findings that it is the mean of.
+        findings: name -> finding.
+        seconds: that it took, reading the frames the first time included.
+    """
+
+    score: float
+    score_of: tuple[str, ...]
+    findings: Mapping[str, Finding]
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain numbers: `score`, then every finding."""
+        return {"score": self.score, **{name: finding.value for name, finding in self.findings.items()}}
+
+    @property
+    def per_operation(self) -> dict[str, dict[str, float]]:
+        """Finding -> operation -> value, of those that are means over operations."""
+        return {name: dict(f.per_operation) for name, f in self.findings.items() if f.per_operation}
+
+    @property
+    def intervals(self) -> dict[str, Interval]:
+        """95 % bootstrap intervals over operations, of the findings with 5 operations or more."""
+        return {
+            name: mean_interval(values)
+            for name, values in self.per_operation.items()
+            if _defined(values) >= ENOUGH_OPERATIONS
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything in plain values."""
+        return {
+            "score": self.score,
+            "score_of": list(self.score_of),
+            "findings": {name: asdict(finding) for name, finding in self.findings.items()},
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> ProbeReport:
+        """What `state_dict` was taken of."""
+        findings = {name: Finding(**values) for name, values in state["findings"].items()}
+        return cls(state["score"], tuple(state["score_of"]), findings, state["seconds"])
+
+
+@dataclass(frozen=True)
+class Change:
+    """One measure at step 0 and now.
+
+    Attributes:
+        name: of the finding.
+        measure: what kind it is.
+        before, after: values.
+        difference: after - before over operations, where there are enough of them.
+        margin: a smaller fall is taken for noise.
+        fell: whether it fell by more.
+    """
+
+    name: str
+    measure: Measure
+    before: float
+    after: float
+    difference: Interval | None
+    margin: float
+    fell: bool
+
+    def form(self, value: float) -> str:
+        """A value as tables and sentences show it."""
+        if math.isnan(value):
+            return "-"
+        return f"{100 * value:.1f} %" if self.measure.percent else f"{value:.3g}"
+
+    def sentence(self, step: int) -> str:
+        """The fall in words."""
+        how = f"margin {self.form(self.margin)}"
+        if self.difference is not None:
+            how += f", 95 % interval of the change over {self.difference.n} operations below 0"
+        return (
+            f"the backbone got worse than it came in {self.measure.words}: "
+            f"{self.form(self.before)} at step 0, {self.form(self.after)} at step {step} ({how})"
+        )
+
+
+def changes(start: ProbeReport, now: ProbeReport) -> list[Change]:
+    """What both measurements have, in the order of tables."""
+    return [_change(start.findings[name], now.findings[name]) for name in start.findings if name in now.findings]
+
+
+def _change(before: Finding, after: Finding) -> Change:
+    """A fall counts beyond the measure's margin or, for shares, one standard error of a share on as many frames.
+
+    That error is at most 1 / (2 sqrt(n)); the two measurements share their frames, so their difference wavers less.
+    With 5 operations or more the margin alone holds, and the interval of the difference over operations must lie
+    below 0 too.
+    """
+    measure, difference = measure_named(after.name), _over_operations(before, after)
+    if measure.margin is None:
+        return Change(after.name, measure, before.value, after.value, difference, math.nan, fell=False)
+    margin = measure.margin * (abs(before.value) if measure.relative else 1)
+    if difference is None and measure.percent and not measure.relative and after.frames:
+        margin = max(margin, 0.5 / math.sqrt(after.frames))
+    fell = before.value - after.value > margin and (difference is None or difference.high < 0)
+    return Change(after.name, measure, before.value, after.value, difference, margin, fell)
+
+
+def _over_operations(before: Finding, after: Finding) -> Interval | None:
+    both = before.per_operation.keys() & after.per_operation.keys()
+    first, second = ({op: float(f.per_operation[op]) for op in both} for f in (after, before))
+    if min(_defined(first), _defined(second)) < ENOUGH_OPERATIONS:
+        return None
+    return paired_difference(first, second).difference
+
+
+def _defined(values: Mapping[str, float]) -> int:
+    return sum(value == value for value in values.values())

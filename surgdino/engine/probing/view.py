@@ -1,0 +1,52 @@
+"""What a probe is given: the frames, their labels, and their features now and at step 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+from surgdino.engine.probing.features import ProbeFeatures
+from surgdino.engine.probing.frames import ProbeFrames
+from surgdino.engine.probing.labels import MaskLabels, TaskLabels
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything there is to measure.
+
+    Attributes:
+        frames: all of them; those that are not tested only teach.
+        pictures: uint8 [side, side, 3] each.
+        labels: of whole frames, one a task.
+        masks: of some frames; None where there are none.
+        features: of all frames.
+        reference: class tokens and mean patch tokens [t, D] of the tested frames at step 0.
+        grid: (rows, columns) of the patches.
+    """
+
+    frames: ProbeFrames
+    pictures: Sequence[np.ndarray]
+    labels: Sequence[TaskLabels]
+    masks: MaskLabels | None
+    features: ProbeFeatures
+    reference: tuple[Tensor, Tensor]
+    grid: tuple[int, int]
+
+    @cached_property
+    def tested_frames(self) -> ProbeFrames:
+        """The tested frames alone, in the order of `cls`."""
+        return self.frames.only_tested()
+
+    @cached_property
+    def cls(self) -> Tensor:
+        """Class tokens [t, D] of the tested frames."""
+        return self.features.cls[np.flatnonzero(self.frames.tested)]
+
+    @cached_property
+    def mean_patches(self) -> Tensor:
+        """Means of the patch tokens [t, D] of the tested frames."""
+        return self.features.mean_patches[np.flatnonzero(self.frames.tested)]
