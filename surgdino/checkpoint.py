@@ -76,12 +76,9 @@ def save_backbone(folder: str | Path, backbone: Backbone, facts: Mapping[str, An
         text = json.dumps(info, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise SurgdinoError("a fact for model.json is not JSON", file=folder / MODEL_JSON, found=error) from error
-    # Clones, because safetensors refuses tensors that share storage.
-    tensors = {
-        k: t.detach().to("cpu", torch.float32).clone().contiguous() for k, t in backbone.vit.state_dict().items()
-    }
+    tensors = {name: tensor.to(torch.float32) for name, tensor in backbone.vit.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as temporary:
-        _save(tensors, temporary, {"format": "pt", _HEADER: text})
+        save_tensors(tensors, temporary, {"format": "pt", _HEADER: text})
     with atomic_write(folder / MODEL_JSON) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return folder
@@ -168,9 +165,16 @@ def header_of(weights: Path) -> dict[str, Any] | None:
     return None if header is None else _parse(header, weights)
 
 
-def _save(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+    """Write tensors as safetensors, from any device.
+
+    Raises:
+        OSError: the file system refused, with the system's own number.
+    """
+    # Clones, because safetensors refuses tensors that share storage.
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(tensors, file, metadata=metadata)
+        save_file(copies, file, metadata=metadata)
     except SafetensorError as error:
         # The library hides the operating system's number in its message; a full disk must be told as one.
         number = re.search(r"os error (\d+)", str(error))

@@ -109,7 +109,7 @@ def test_a_full_disk_keeps_what_was_there_and_is_told(saved, monkeypatch) -> Non
 
 def test_the_system_number_of_a_failed_write_is_kept(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r".") as caught:
-        checkpoint._save({"a": torch.zeros(1)}, tmp_path / "no" / "such" / "folder", {})
+        checkpoint.save_tensors({"a": torch.zeros(1)}, tmp_path / "no" / "such" / "folder", {})
     assert caught.value.errno in (errno.ENOENT, errno.EIO)
 
 

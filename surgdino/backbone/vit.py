@@ -145,6 +145,12 @@ class Backbone(nn.Module):
         """Recompute each block's activations in the backward pass: about a third more compute for far less memory."""
         self.vit.set_grad_checkpointing(enable)
 
+    def set_drop_path(self, rate: float, first: int = 0) -> None:
+        """Stochastic depth: the share of sequences that block `first` and those after it leave out of a branch."""
+        for block in self.vit.blocks[first:]:
+            for name in ("drop_path1", "drop_path2"):
+                setattr(block, name, timm.layers.DropPath(rate) if rate else nn.Identity())
+
     def _positioned(self, images: Tensor, masks: Tensor | None) -> Any:
         embeddings = embed_patches(self.vit.patch_embed, images)
         if masks is not None:
@@ -264,20 +270,14 @@ def build_backbone(model: Mapping, drop_path: float | None = None, schedule: Sch
             fix="use an architecture named vit_* and correct timm_kwargs",
         ) from error
     _check_is_vit(vit, architecture, place)
-    if schedule == "uniform":
-        _drop_alike(vit, drop_path)
     backbone = Backbone(vit, model)
+    if schedule == "uniform":
+        backbone.set_drop_path(drop_path)
     if (stated := model.get("patch_size")) is not None and int(stated) != backbone.patch_size:
         raise SurgdinoError(
             f"patch_size is not that of {architecture}", place=place, expected=backbone.patch_size, found=stated
         )
     return backbone
-
-
-def _drop_alike(vit: Any, rate: float) -> None:
-    for block in vit.blocks:
-        for name in ("drop_path1", "drop_path2"):
-            setattr(block, name, timm.layers.DropPath(rate) if rate else nn.Identity())
 
 
 def _plain(settings: Mapping) -> dict:

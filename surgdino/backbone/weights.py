@@ -40,7 +40,8 @@ class WeightsReport:
         mask_token: whether the file brought one.
         known_as, licence, mean, std: from the catalogue where the file is one that we know, else None.
         operations: which surgical operations these weights have already seen, where they are one of our checkpoints;
-            whoever trains on from them has seen these too.
+            whoever trains on from them has seen these too. `chosen_on` are those that chose among their states, and
+            `seen` tells both training by training, as model.json does.
     """
 
     path: str
@@ -57,6 +58,8 @@ class WeightsReport:
     mean: list[float] | None = None
     std: list[float] | None = None
     operations: list[str] = field(default_factory=list)
+    chosen_on: list[str] = field(default_factory=list)
+    seen: list[dict[str, Any]] = field(default_factory=list)
 
     def line(self) -> str:
         """All of it on one line."""
@@ -122,8 +125,14 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
         licence=entry.licence if entry else None,
         mean=list(entry.mean) if entry else None,
         std=list(entry.std) if entry else None,
-        operations=list((header_of(file) or {}).get("operations", [])),
+        **_past(file),
     )
+
+
+def _past(file: Path) -> dict[str, list]:
+    """What one of our checkpoints says of its past; empty lists for any other file."""
+    header = header_of(file) or {}
+    return {key: list(header.get(key, [])) for key in ("operations", "chosen_on", "seen")}
 
 
 def read_tensors(file: Path) -> Mapping[str, Any]:

@@ -115,5 +115,5 @@ def _valid_keys(verb: str) -> list[str]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(share("configs")), version_base="1.3"):
         cfg = compose(config_name=verb)
-    groups = ["recipe", "dataset", "model", "method", "augment", "hardware"]
+    groups = ["recipe", "dataset", "model", "method", "task", "augment", "hardware"]
     return [*flat_keys(OmegaConf.to_container(cfg, resolve=False)), *groups]  # type: ignore[arg-type]

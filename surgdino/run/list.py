@@ -26,6 +26,7 @@ def kinds() -> dict[str, tuple[str, Path]]:
         "recipes": ("recipe", share("recipes")),
         "models": ("model", configs / "model"),
         "methods": ("method", configs / "method"),
+        "tasks": ("task", configs / "task"),
         "augments": ("augment", configs / "augment"),
         "hardware": ("hardware", configs / "hardware"),
     }
