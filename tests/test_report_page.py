@@ -211,7 +211,7 @@ def test_a_browser_shows_every_section_and_every_figure(tmp_path):
     report = write_page([read_run(write_run(tmp_path / "run"))], tmp_path / "report.html")
     # The page has no script of its own: this copy measures what the browser made of it.
     probe = """<script>onload = () => { document.title = JSON.stringify({
-      sections: [...document.querySelectorAll('section')].filter(s => s.getBoundingClientRect().height > 60).map(s => s.id),
+      sections: [...document.querySelectorAll('section')].filter(s => s.clientHeight > 60).map(s => s.id),
       figures: [...document.querySelectorAll('figure svg')].filter(s => s.getBoundingClientRect().width > 200).length,
       all: document.querySelectorAll('figure').length,
       wide: document.documentElement.scrollWidth > innerWidth }) }</script>"""
