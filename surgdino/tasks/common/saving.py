@@ -25,6 +25,7 @@ from surgdino.paths import atomic_write
 from surgdino.tasks import open_task
 from surgdino.tasks.common.context import TaskContext
 from surgdino.tasks.common.features import weights_hash
+from surgdino.tasks.common.tuning import Tuning
 
 FORMAT = 1
 HEAD, TASK_JSON = "head.safetensors", "task.json"
@@ -54,7 +55,7 @@ class SavedTask:
     classes: tuple[str, ...]
     card: Card
     config: Mapping[str, Any]
-    tuning: str
+    tuning: Tuning
     model: LoadedBackbone
     facts: Mapping[str, Any]
 
