@@ -37,6 +37,8 @@ DEFAULTS = {"epochs": 10, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.01, "p
 _FROZEN = {"epochs": 20, "batch_size": 256, "lr": 2e-3}
 _TUNED = {"lr": 1e-4, "epochs": 5, "patience": 3, "drop_path": 0.1}
 _TEMPORAL = {"epochs": 100, "lr": 5e-4, "warmup": 0.02, "patience": 20}
+# A fresh classifier learns faster than a backbone that was trained before.
+_HEAD_FACTOR = 10.0
 _BLOCK = 1024  # frames that go through a temporal model at a time
 
 
@@ -152,7 +154,8 @@ def _frame_stage_tuned(context: TaskContext, head: PhaseHead) -> Stage:
 
     source = ImageSource(train, context.cutter, _targets(train), workers=context.workers)
     layer_decay = resolve(context.train, DEFAULTS, _TUNED, overrides={}).layer_decay
-    groups = head_groups(head.frame) + backbone_groups(context.backbone, layer_decay)
+    groups = [{**group, "lr_scale": _HEAD_FACTOR * group["lr_scale"]} for group in head_groups(head.frame)]
+    groups += backbone_groups(context.backbone, layer_decay)
     return Stage("frame", model, groups, source, loss, validate if _has_validation(context) else None, _TUNED)
 
 
