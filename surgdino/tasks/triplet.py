@@ -30,6 +30,7 @@ from surgdino.tasks.prediction_files import write_triplets
 
 LABELS = "triplet"
 DEFAULTS = {"epochs": 30, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.05, "clip": 3.0, "patience": 5}
+_TUNED = {"epochs": 10, "lr": 5e-4, "drop_path": 0.1}
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def stages(context: TaskContext, head: PooledLinear) -> Iterator[Stage]:
     """One stage: all heads together, and the backbone where it learns."""
     settings: Settings = context.settings
     mapping = triplet_map_of(context.card)
+    defaults = _TUNED if context.learns else {}
     train = np.concatenate(list(context.parts["train"].truths().values()))
 
     def judge(frames: LabelledFrames, probabilities: Probabilities) -> dict[str, float]:
@@ -93,7 +95,8 @@ def stages(context: TaskContext, head: PooledLinear) -> Iterator[Stage]:
         component_targets(train, mapping),
         rare="IVT",
         judge=judge,
-        layer_decay=resolve(context.train, DEFAULTS, overrides={}).layer_decay,
+        defaults=defaults,
+        layer_decay=resolve(context.train, DEFAULTS, defaults, overrides={}).layer_decay,
         loss_weights=dict.fromkeys(PARTS, settings.component_loss),
     )
 

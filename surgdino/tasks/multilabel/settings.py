@@ -22,7 +22,7 @@ class MultilabelSettings:
 
     pool_heads: int = 4
     dropout: float = 0.0
-    loss: LossName = "bce"
+    loss: LossName = "asymmetric"
     positive_weight_cap: float = 10.0
     repeat_threshold: float = 0.0
 

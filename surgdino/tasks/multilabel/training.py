@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ def multilabel_stage(
     rare: str,
     judge: Judge,
     layer_decay: float,
+    defaults: Mapping[str, Any],
     loss_weights: Mapping[str, float] | None = None,
 ) -> Stage:
     """Train the heads, and of the backbone what is to learn.
@@ -58,6 +60,7 @@ def multilabel_stage(
         rare: the component whose rare classes decide which frames are drawn more often.
         judge: of the validation part.
         layer_decay: factor on the learning rate from one block of the backbone to the one below it.
+        defaults: of the `train` section, for this stage.
         loss_weights: component -> factor on its loss; 1 where none is given.
     """
     settings, frames = context.settings, context.parts["train"]
@@ -74,7 +77,7 @@ def multilabel_stage(
         settings.loss,
         {name: (loss_weights or {}).get(name, 1.0) for name in targets},
     )
-    return Stage("heads", model, groups, source, objective, _validation(context, head, judge))
+    return Stage("heads", model, groups, source, objective, _validation(context, head, judge), defaults)
 
 
 def predict_probabilities(
