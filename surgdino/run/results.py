@@ -151,13 +151,14 @@ def _class_table(table: ClassTable, classes: Sequence[str] | None, *, with_bars:
     shown.caption, shown.caption_justify = f"protocol {table.protocol}{told}", "left"
     shown.add_column(table.title, no_wrap=True)
     measures = list(next(iter(rows.values())))
-    for measure in measures:
-        shown.add_column(measure.replace("_", " "), justify="right", no_wrap=True)
+    cells = {name: [_cell(measure, row[measure]) for measure in measures] for name, row in rows.items()}
+    for place, measure in enumerate(measures):  # a long heading wraps, a number never does
+        width = max(len(row[place]) for row in cells.values())
+        shown.add_column(measure.replace("_", " "), justify="right", min_width=width)
     if with_bars:
         shown.add_column("", no_wrap=True)
     for name, row in rows.items():
-        cells = [_cell(measure, row[measure]) for measure in measures]
-        shown.add_row(escape(name), *cells, *([_bar(row[measures[0]])] if with_bars else []))
+        shown.add_row(escape(name), *cells[name], *([_bar(row[measures[0]])] if with_bars else []))
     return shown
 
 
