@@ -67,6 +67,12 @@ def test_every_task_that_has_files_has_metrics_and_settings():
     assert set(task_names()) <= set(names_in(share("configs") / "task"))
 
 
+@pytest.mark.parametrize("task", task_names())
+def test_the_documentation_explains_every_protocol(task):
+    page = (Path(__file__).resolve().parent.parent / "docs" / "metrics.md").read_text()
+    assert all(f"`{protocol}`" in page for protocol in protocols_of(task))
+
+
 def test_phases_of_a_dataset_under_every_protocol(phase_files, tmp_path, capsys):
     root, predictions = phase_files
     results = score("phase", root, predictions, tmp_path, "dataset=cholec80", "tolerance_seconds=0.4")

@@ -7,6 +7,7 @@ over operations. `finetune`, `evaluate` and `score` all print what comes from he
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -83,21 +84,9 @@ def score_task(
     if unlabelled is not None and task != "segmentation":
         truths, predictions, heads, frames = _labelled(unlabelled, truths, predictions, heads, frames, notes)
     request = ScoreRequest(
-        truths=truths,
-        predictions=predictions,
-        classes=tuple(classes),
-        operations=operations,
-        protocol=protocol,
-        fps=fps,
-        mapping=mapping,
-        heads=heads,
-        frames=frames,
-        unlabelled=unlabelled,
-        tolerance_seconds=tolerance_seconds,
-        resamples=resamples,
-        seed=seed,
-        notes=notes,
+        truths, predictions, tuple(classes), operations, protocol, fps, mapping, heads, frames, unlabelled
     )
+    request = replace(request, tolerance_seconds=tolerance_seconds, resamples=resamples, seed=seed, notes=notes)
     return _panel(task).panel(request)
 
 
