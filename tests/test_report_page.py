@@ -84,7 +84,7 @@ def write_results(folder: Path, values: dict[str, float], *, leak: str | None = 
         "scores": [row],
         "notes": [],
     }
-    (folder / "results.json").write_text(json.dumps(results | ({"leakage": leak} if leak else {})))
+    (folder / "results.json").write_text(json.dumps(results | {"leakage": {"stamp": leak}}))
     return folder
 
 

@@ -81,12 +81,9 @@ def _verdict(records: Sequence[RunRecord]) -> dict[str, str]:
 
 
 def _stamps(record: RunRecord) -> list[str]:
-    leak = (record.results or {}).get("leakage")
-    return (
-        [f"{record.name}: {leak}" if isinstance(leak, str) else f"{record.name}: tested on operations seen before"]
-        if leak
-        else []
-    )
+    """What a result on operations that were seen before must never go without."""
+    stamp = ((record.results or {}).get("leakage") or {}).get("stamp")
+    return [f"{record.name}: {stamp}"] if stamp else []
 
 
 def _facts(record: RunRecord) -> list[tuple[str, str]]:
