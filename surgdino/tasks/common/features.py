@@ -9,7 +9,8 @@ not there, and an extraction that was interrupted goes on with the video it was 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,16 @@ class Extracted(NamedTuple):
     cls: Tensor
     mean: Tensor
     patches: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Kind:
+    """One kind of features: its folder's name, the shape and type of a frame's row, and where to find it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: type
+    part: Callable[[Extracted], Tensor]
 
 
 @dataclass
@@ -82,19 +93,23 @@ class FeatureCache:
 
     def pooled_rows(self, frames: LabelledFrames) -> FeatureRows:
         """The same, float32 [n, 2D], left on disk: for videos too long to hold."""
-        return self._cached(frames, "pooled", (2 * self.backbone.embed_dim,), np.float32, None, pool)
+        return self._cached(frames, [self._pooled()], None)
 
     def cls(self, frames: LabelledFrames) -> np.ndarray:
         """float32 [n, D]: the class token."""
         return np.ascontiguousarray(self.pooled(frames)[:, : self.backbone.embed_dim])
 
     def patches(self, frames: LabelledFrames, layers: Sequence[int] = (-1,)) -> FeatureRows:
-        """float16 [n, N, D * layers] on disk: the patch tokens after these blocks, beside each other."""
+        """float16 [n, N, D * layers] on disk: the patch tokens after these blocks, beside each other.
+
+        Where the last block is among them, what `pooled` and `cls` ask for is kept on the way.
+        """
         layers = tuple(layer % self.backbone.depth for layer in layers)
         grid = self.preprocess.image_size // self.backbone.patch_size
         shape = (grid * grid, self.backbone.embed_dim * len(layers))
         name = "patches-" + "-".join(map(str, layers))
-        return self._cached(frames, name, shape, np.float16, layers, lambda extracted: extracted.patches)
+        kinds = [_Kind(name, shape, np.float16, lambda extracted: extracted.patches)]
+        return self._cached(frames, [*kinds, self._pooled()] if self._is_last(layers) else kinds, layers)
 
     def stream(self, frames: LabelledFrames, layers: Sequence[int] | None = None) -> Iterator[Extracted]:
         """The same without keeping anything: for a backbone that is being tuned, and for one look at a long video."""
@@ -111,25 +126,27 @@ class FeatureCache:
             "precision": self.precision,
         }
 
-    def _cached(
-        self,
-        frames: LabelledFrames,
-        kind: str,
-        shape: tuple[int, ...],
-        dtype: type,
-        layers: Sequence[int] | None,
-        part: Callable[[Extracted], Tensor],
-    ) -> FeatureRows:
+    def _pooled(self) -> _Kind:
+        return _Kind("pooled", (2 * self.backbone.embed_dim,), np.float32, pool)
+
+    def _is_last(self, layers: Sequence[int]) -> bool:
+        return [layer % self.backbone.depth for layer in layers] == [self.backbone.depth - 1]
+
+    def _cached(self, frames: LabelledFrames, kinds: Sequence[_Kind], layers: Sequence[int] | None) -> FeatureRows:
+        """The first of the kinds; where it has to be computed, the others are written with it."""
         identity = self.identity()
         store = frames.store.select(frames.videos, flagged=True)
-        files = [FeatureFile.of(self.folder, identity, kind, video, shape, dtype) for video in store.videos]
-        mine = [place for place in range(self.rank, len(files), self.world) if not files[place].is_whole()]
+        files = [
+            [FeatureFile.of(self.folder, identity, kind.name, video, kind.shape, kind.dtype) for video in store.videos]
+            for kind in kinds
+        ]
+        mine = [place for place in range(self.rank, len(store.videos), self.world) if not files[0][place].is_whole()]
         if mine:
-            self._announce([files[place] for place in mine])
-            self._write(store, mine, files, layers, part)
+            self._announce([of_kind[place] for of_kind in files for place in mine])
+            self._write(store, mine, dict(zip(kinds, files, strict=True)), layers)
         if self.world > 1:
             distributed.meet()
-        return FeatureRows.of(frames, store, files)
+        return FeatureRows.of(frames, store, files[0])
 
     def _announce(self, files: Sequence[FeatureFile]) -> None:
         """Say what large files will take, and refuse where the disk has no room for them."""
@@ -149,17 +166,21 @@ class FeatureCache:
         self,
         store: FrameStore,
         places: Sequence[int],
-        files: Sequence[FeatureFile],
+        files: Mapping[_Kind, Sequence[FeatureFile]],
         layers: Sequence[int] | None,
-        part: Callable[[Extracted], Tensor],
     ) -> None:
         """Extract the videos at `places` in one stream, so that a set of single pictures fills its batches too."""
         spans = [store.of_video(place)[0] for place in places]
         ends = np.cumsum([len(span) for span in spans])
-        with FileWriter([files[place] for place in places], ends) as writer:
+        with ExitStack() as stack:
+            writers = {
+                kind: stack.enter_context(FileWriter([of_kind[place] for place in places], ends))
+                for kind, of_kind in files.items()
+            }
             for extracted in self._extract(store, np.concatenate(spans), layers):
-                writer.add(part(extracted).cpu().numpy())
-                self.tick(writer.written, int(ends[-1]))
+                for kind, writer in writers.items():
+                    writer.add(kind.part(extracted).cpu().numpy())
+                self.tick(extracted.rows.stop, int(ends[-1]))
 
     @torch.no_grad()
     def _extract(self, store: FrameStore, index: np.ndarray, layers: Sequence[int] | None) -> Iterator[Extracted]:
@@ -181,9 +202,11 @@ class FeatureCache:
 
     def _features(self, images: Tensor, layers: Sequence[int] | None) -> tuple[Tensor, Tensor, Tensor]:
         pixels = normalize(images, self.preprocess.mean, self.preprocess.std)
-        if layers is None:
+        if layers is None or self._is_last(layers):
+            # One way to the last block's tokens: `pooled` has the same bits, whichever call computed it.
             features = self.backbone(pixels)
-            return features.cls.float(), features.patches.float().mean(1), features.patches[:, :0]
+            patches = features.patches if layers else features.patches[:, :0]
+            return features.cls.float(), features.patches.float().mean(1), patches
         parts = self.backbone.intermediate(pixels, layers)
         patches = torch.cat([each.patches for each in parts], dim=2)
         return parts[-1].cls.float(), parts[-1].patches.float().mean(1), patches

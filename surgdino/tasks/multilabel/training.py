@@ -100,10 +100,10 @@ def _learner(
     if context.learns:
         source = ImageSource(frames, context.cutter, targets, workers=context.workers, weights=often)
         return TunedHead(context.backbone, head), source
-    cls = context.features.cls(frames)
     if not head.reads_patches:
-        return head, FeatureSource(cls, targets, often)
-    return head, FeatureSource(context.features.patches(frames, _LAST), {"cls": cls, **targets}, often)
+        return head, FeatureSource(context.features.cls(frames), targets, often)
+    patches = context.features.patches(frames, _LAST)  # first: it leaves the class tokens behind
+    return head, FeatureSource(patches, {"cls": context.features.cls(frames), **targets}, often)
 
 
 class _Objective:
@@ -139,8 +139,8 @@ def _validation(context: TaskContext, head: PooledLinear, judge: Judge) -> Valid
         alone = context.alone()
         return lambda model: judge(frames, _streamed(alone, head, frames))
     # Taken here, where all processes meet: extraction is shared among them, validation is not.
-    cls = context.features.cls(frames)
     patches = context.features.patches(frames, _LAST) if head.reads_patches else None
+    cls = context.features.cls(frames)
     return lambda model: judge(frames, _cached(context, head, cls, patches))
 
 
