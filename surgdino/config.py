@@ -87,6 +87,9 @@ def _checked(hint: Any, value: Any, key: str) -> Any:
         )
         if _listed(value) and len(value) == len(inner):
             return tuple(_checked(h, v, f"{key}[{i}]") for i, (h, v) in enumerate(zip(inner, value, strict=True)))
+    elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(value, Mapping):
+            return typed(hint, value, key)
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     elif hint is int and isinstance(value, int) and not isinstance(value, bool):
@@ -108,6 +111,10 @@ def _spelled(hint: Any) -> str:
         return " or ".join(str(a) for a in arguments)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join("null" if a is type(None) else _spelled(a) for a in arguments)
+    if dataclasses.is_dataclass(hint):
+        return "{" + ", ".join(f"{field.name}: ..." for field in dataclasses.fields(hint)) + "}"
+    if typing.get_origin(hint) is tuple and Ellipsis in arguments:
+        return f"a list, each entry {_spelled(arguments[0])}"
     if typing.get_origin(hint) is tuple:
         return f"a list of {len(arguments)} values"
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}

@@ -56,6 +56,12 @@ def test_every_recipe_opens_with_its_command(path):
 
 
 @dataclass(frozen=True)
+class Inner:
+    name: str
+    limits: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Sample:
     count: int
     rate: float = 0.5
@@ -65,6 +71,7 @@ class Sample:
     limit: int | None = None
     workers: int | Literal["auto"] = "auto"
     folder: Path = field(default_factory=Path)
+    inner: tuple[Inner, ...] = ()
 
 
 def test_values_arrive_in_the_types_of_their_fields():
@@ -73,6 +80,11 @@ def test_values_arrive_in_the_types_of_their_fields():
     )
     assert got == Sample(3, 1.0, (0.0, 2.0), ("x", "y", "z"), "a", None, 2, Path("a/b"))
     assert isinstance(got.rate, float)
+
+
+def test_entries_of_a_list_are_checked_like_sections():
+    got = typed(Sample, {"count": 1, "inner": [{"name": "x"}, {"name": "y", "limits": [1, 2]}]}, "s")
+    assert got.inner == (Inner("x"), Inner("y", (1, 2)))
 
 
 @pytest.mark.parametrize(
@@ -87,6 +99,10 @@ def test_values_arrive_in_the_types_of_their_fields():
         ({"count": 1, "mode": "c"}, "a or b"),
         ({"count": 1, "limit": "x"}, "a whole number or null"),
         ({"count": 1, "cuont": 2}, "s.count"),
+        ({"count": 1, "inner": {"name": "x"}}, "each entry {name: ..., limits: ...}"),
+        ({"count": 1, "inner": [3]}, r"s.inner\[0\] .* {name: ..., limits: ...}"),
+        ({"count": 1, "inner": [{"name": "x"}, {"nam": "y"}]}, r"s.inner\[1\].nam\..*s.inner\[1\].name"),
+        ({"count": 1, "inner": [{"name": "x", "limits": [1, "y"]}]}, r"s.inner\[0\].limits\[1\]"),
     ],
 )
 def test_a_value_that_does_not_fit_names_its_key_and_what_was_expected(section, said):

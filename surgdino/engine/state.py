@@ -86,10 +86,20 @@ def _reason(file: Path, error: RuntimeError) -> OSError:
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(key, saved value, present value) for every leaf in which two nested settings differ."""
+    """(key, saved value, present value) for every leaf in which two nested settings differ.
+
+    Lists of the same number of mappings are compared entry by entry: `data.also[0].fps`.
+    """
     for key in sorted(saved.keys() | now.keys()):
         before, after = saved.get(key), now.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             yield from differences(before, after, f"{prefix}{key}.")
+        elif _mappings(before) and _mappings(after) and len(before) == len(after):
+            for place, (one, other) in enumerate(zip(before, after, strict=True)):
+                yield from differences(one, other, f"{prefix}{key}[{place}].")
         elif before != after:
             yield f"{prefix}{key}", before, after
+
+
+def _mappings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -24,8 +25,10 @@ from surgdino.paths import atomic_write
 # rebuilt for it.
 FREE = (
     *("hardware.", "run.", "report.", "data.root", "data.store", "data.workers", "data.max_bad_share", "model.weights"),
+    *("probe.every", "probe.both", "probe.root"),
     *(f"train.{key}" for key in sorted(FREE_SETTINGS)),
 )
+_ALSO = re.compile(r"(?<=^data)\.also\[\d+\]")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless", "albumentations", "hydra-core")
 
 
@@ -64,7 +67,8 @@ def environment(data_hash: str) -> dict[str, Any]:
 def _refuse_changes(saved: Path, cfg: Mapping[str, Any], free: tuple[str, ...]) -> None:
     before = yaml.safe_load(saved.read_text(encoding="utf-8")) or {}
     now = json.loads(json.dumps(cfg, default=str))
-    changed = [row for row in differences(before, now) if not row[0].startswith(free)]
+    # Where a further dataset lies may change as where the first one lies may: what counts is the data hash.
+    changed = [row for row in differences(before, now) if not _ALSO.sub("", row[0]).startswith(free)]
     if changed:
         shown = "; ".join(f"{key} was {old!r}, is {new!r}" for key, old, new in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
