@@ -17,13 +17,13 @@ from surgdino.engine.plan import HardwareSettings
 from surgdino.errors import SurgdinoError
 from surgdino.run.folder import environment
 from surgdino.run.leaks import Leakage, LeakReport, find_leaks, guard, seen_of
-from surgdino.run.outcome import print_store
 from surgdino.run.results import RESULTS, print_scores, write_results
 from surgdino.run.settings import DataSettings
 from surgdino.run.task_data import (
     open_store_of,
     parts_of,
     print_parts,
+    print_set_aside,
     require_parts,
     split_manifest,
     split_name,
@@ -62,7 +62,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     data, card = DataSettings.of(data_cfg), Card.from_dict(data_cfg["dataset"])
     manifest, leaks = tested_part(data_cfg, data, card, saved, asked, console)
     store = open_store_of(manifest, data)
-    print_store(console, store)
+    print_set_aside(console, store)
     parts = parts_of(manifest, store, open_task(saved.task).LABELS, (asked.part,))
     print_parts(console, parts)
     features = store_features(data, card.name) if saved.tuning == "frozen" else saved.folder.parent / "features"
@@ -71,7 +71,11 @@ def main(cfg: Mapping[str, Any]) -> int:
     )
     out = Path(asked.out) if asked.out else saved.folder.parent / "evaluation" / f"{card.name}-{asked.part}"
     scores = open_task(saved.task).evaluate(context, saved.load_head(context), parts[asked.part], out)
-    facts = facts_of(saved, data, asked, manifest, leaks, context.features.precision)
+    facts = {
+        **facts_of(saved, data, asked, manifest, leaks),
+        "precision": context.features.precision,
+        "set_aside": store.set_aside,
+    }
     path = write_results(out, saved.task, scores, facts=facts)
     print_scores(console, scores, leak=leaks.stamp)
     print_comparison(console, saved, path)
@@ -165,7 +169,6 @@ def facts_of(
     asked: EvaluateSettings,
     manifest: Manifest,
     leaks: LeakReport,
-    precision: str,
 ) -> dict[str, Any]:
     """What stands in results.json beside the numbers."""
     info = saved.model.info
@@ -178,7 +181,6 @@ def facts_of(
         "started_from": info.get("started_from"),
         "seed": info.get("seed"),
         "image_size": saved.model.preprocess.image_size,
-        "precision": precision,
         "settings": asdict(saved.settings),
         "stages": info.get("stages"),
         "leakage": leaks.as_dict(),

@@ -22,13 +22,13 @@ from surgdino.engine.plan import HardwareSettings
 from surgdino.engine.precision import choose_device
 from surgdino.run.folder import environment, open_run
 from surgdino.run.leaks import Leakage, LeakReport, Seen, find_leaks, guard, look, seen_of
-from surgdino.run.outcome import print_store
 from surgdino.run.results import print_scores, write_results
 from surgdino.run.settings import DataSettings
 from surgdino.run.task_data import (
     open_store_of,
     parts_of,
     print_parts,
+    print_set_aside,
     require_parts,
     split_manifest,
     split_name,
@@ -105,7 +105,7 @@ def finetune(cfg: Mapping[str, Any], hardware: HardwareSettings) -> int:
         if distributed.is_main():
             open_run(job.folder, recorded(job), data_hash=job.manifest.fingerprint(), free=FREE)
         store = open_store_of(job.manifest, job.data)
-    print_store(console, store)
+    print_set_aside(console, store)
     parts = parts_of(job.manifest, store, job.module.LABELS, ("train", "val", "test"))
     print_parts(console, parts)
     if "val" not in parts:
@@ -122,13 +122,12 @@ def finetune(cfg: Mapping[str, Any], hardware: HardwareSettings) -> int:
     )
     head, results = train_stages(job, context)
     if results[-1].status == "stopped":
-        step, steps = results[-1].step, results[-1].steps
-        console.print(f"[yellow]Stopped at step {step} of {steps} ({results[-1].stage}); ", end="")
-        console.print("the same command continues.[/yellow]")
+        where = f"step {results[-1].step} of {results[-1].steps} ({results[-1].stage})"
+        console.print(f"[yellow]Stopped at {where}; the same command continues.[/yellow]", highlight=False)
         return 0
     with distributed.main_first():
         if distributed.is_main():
-            conclude(job, context.alone(), head, results, console)
+            conclude(job, context.alone(), head, results, store.set_aside, console)
     return 0
 
 
@@ -253,7 +252,14 @@ def operations_seen(seen: list[Seen], how: Literal["trained on", "chosen on"]) -
     return sorted({operation for each in seen if each.how == how for operation in each.operations})
 
 
-def conclude(job: Job, context: TaskContext, head: nn.Module, results: list[StageResult], console: Console) -> None:
+def conclude(
+    job: Job,
+    context: TaskContext,
+    head: nn.Module,
+    results: list[StageResult],
+    set_aside: Mapping[str, str],
+    console: Console,
+) -> None:
     """Save the best state, test it, write the numbers and print them."""
     save(job, context, head, results, "checkpoint")
     for result in results:
@@ -272,6 +278,7 @@ def conclude(job: Job, context: TaskContext, head: nn.Module, results: list[Stag
         "settings": asdict(job.what.settings),
         "stages": [result.as_dict() for result in results],
         "chosen_on": "the validation part" if "val" in context.parts else "nothing: the last step counts",
+        "set_aside": dict(set_aside),
         "leakage": job.leaks.as_dict(),
         "environment": environment(job.manifest.fingerprint()),
     }

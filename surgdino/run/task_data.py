@@ -138,6 +138,12 @@ def print_parts(console: Console, parts: Mapping[str, LabelledFrames]) -> None:
         )
 
 
+def print_set_aside(console: Console, store: FrameStore) -> None:
+    """One line on each video that could not be read: figures without it are others."""
+    for video, reason in store.set_aside.items():
+        console.print(f"[yellow]set aside[/yellow] {video}: {reason}", soft_wrap=True, highlight=False)
+
+
 def store_features(data: DataSettings, dataset: str) -> Path:
     """Where features of a frozen backbone are kept: beside the frames, since every run shares them."""
     return data.store / "features" / dataset / data.store_settings.folder

@@ -32,7 +32,8 @@ class Cut:
     flip_vertical: bool = False
 
     def apply(self, image: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
-        """[H, W, ...] of the stored frame's size -> [size, size, ...]; for masks use `cv2.INTER_NEAREST`."""
+        """[H, W, ...] of the stored frame's size -> [size, size, ...]; for masks use `cv2.INTER_NEAREST_EXACT`
+        (the plain one is half a pixel off)."""
         x0, y0, x1, y1 = self.box
         placed = cv2.resize(image[y0:y1, x0:x1], (self.size, self.size), interpolation=interpolation)
         if self.flip_horizontal:
