@@ -68,7 +68,7 @@ def draw_ribbon(ribbon: Ribbon, target: Path) -> Path:
     below = 0.62 + _LEGEND_ROW * rows
     height = _ABOVE + sum(heights) + _BETWEEN * len(bands) + below
     figure = Figure(figsize=(_WIDTH, height), dpi=150, facecolor="white")
-    start, end = _spans(ribbon.times)
+    start, end = shown_spans(ribbon.times)
     axes, top = [], height - _ABOVE
     for band_height in heights:
         size = ((_WIDTH - _LEFT - _RIGHT) / _WIDTH, band_height / height)
@@ -115,7 +115,7 @@ def _bands(ribbon: Ribbon) -> list[tuple[str, np.ndarray]]:
     return [("Truth", ribbon.truth), prediction, ("Wrong", wrong)]
 
 
-def _spans(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def shown_spans(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """When each frame begins and ends: until the next one comes, or for a usual step where that is long after."""
     steps = np.diff(times)
     usual = float(np.median(steps)) if len(steps) else 1.0
@@ -161,11 +161,9 @@ def _confidence(axis: Any, confidence: np.ndarray, start: np.ndarray, end: np.nd
 def _time_axis(axes: Sequence[Any], first: float, last: float) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter
 
-    step = next((s for s in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800) if (last - first) / s <= 12), 3600)
-    ticks = np.arange(np.ceil(first / step) * step, last + 1e-6, step).tolist()
     for axis in axes:
         axis.set_xlim(first, last)
-        axis.xaxis.set_major_locator(FixedLocator(ticks))
+        axis.xaxis.set_major_locator(FixedLocator(time_ticks(first, last)))
         axis.tick_params(labelsize=8.5, colors=SOFT, length=0, labelbottom=axis is axes[-1])
         for side in axis.spines.values():
             side.set_visible(False)
@@ -173,6 +171,12 @@ def _time_axis(axes: Sequence[Any], first: float, last: float) -> None:
     axes[-1].tick_params(axis="x", length=3, color=SOFT)
     axes[-1].spines["bottom"].set_visible(True)
     axes[-1].spines["bottom"].set_color(SOFT)
+
+
+def time_ticks(first: float, last: float) -> list[float]:
+    """Round moments, in seconds, at most a dozen, for an axis between two others."""
+    step = next((s for s in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800) if (last - first) / s <= 12), 3600)
+    return np.arange(np.ceil(first / step) * step, last + 1e-6, step).tolist()
 
 
 def clock(seconds: float) -> str:

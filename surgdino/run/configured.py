@@ -6,6 +6,8 @@ import os
 import re
 import sys
 from importlib import import_module
+from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from surgdino.config import flat_keys, plain, register_groups
@@ -14,6 +16,8 @@ from surgdino.paths import share
 
 # Positional words a verb takes before its settings, such as `augment` in `surgdino show augment`.
 SUBJECTS = {"show": ("augment", "crops", "content"), "bench": ("step", "data", "store")}
+# Verbs that take paths before their settings: what they are, and an example.
+PATHS = {"predict": ("video files or folders of images", "surgdino predict VIDEO checkpoint=RUN")}
 
 
 def run_configured(verb: str, words: list[str]) -> int:
@@ -58,7 +62,9 @@ def run_configured(verb: str, words: list[str]) -> int:
     return max(codes, default=0)
 
 
-def _subject(verb: str, words: list[str]) -> tuple[str | None, list[str]]:
+def _subject(verb: str, words: list[str]) -> tuple[str | list[str] | None, list[str]]:
+    if verb in PATHS and not any(w in ("-h", "--help") for w in words):
+        return _paths(verb, words)
     valid = SUBJECTS.get(verb)
     if valid is None or any(w in ("-h", "--help") for w in words):
         return None, words
@@ -69,6 +75,15 @@ def _subject(verb: str, words: list[str]) -> tuple[str | None, list[str]]:
     if words[0] not in valid:
         raise SurgdinoError(f"surgdino {verb} does not know {words[0]!r}", fix=nearest(words[0], valid))
     return words[0], words[1:]
+
+
+def _paths(verb: str, words: list[str]) -> tuple[list[str], list[str]]:
+    """The paths before the settings, and the rest; a path may hold an equals sign if something lies there."""
+    paths = list(takewhile(lambda w: not w.startswith("-") and ("=" not in w or Path(w).expanduser().exists()), words))
+    if not paths:
+        kind, example = PATHS[verb]
+        raise SurgdinoError(f"surgdino {verb} of what?", expected=kind, fix=f"write {example}")
+    return paths, words[len(paths) :]
 
 
 def _parsable(word: str, multirun: bool) -> str:

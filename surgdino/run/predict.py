@@ -1,0 +1,160 @@
+"""`surgdino predict VIDEO ...`: what a fine-tuned checkpoint says of a video, as tables, masks and pictures.
+
+A video goes the way that the training frames went: decoded, cut to its content, shrunk, stored as JPEG. The frames lie
+on disk until all is written, so memory stays flat in the video's length, and a command that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import nn
+
+from surgdino.config import typed
+from surgdino.engine.plan import HardwareSettings
+from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.frames.store import build_store
+from surgdino.run.evaluate import described
+from surgdino.run.settings import DataSettings
+from surgdino.run.task_setup import build_context
+from surgdino.run.video_source import VideoSource, find_video
+from surgdino.tasks.common.context import TaskContext
+from surgdino.tasks.common.frames import LabelledFrames, every_frame
+from surgdino.tasks.common.saving import SavedTask, load_task
+
+_WORK = ".frames"  # in the output folder, until all is written
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """The keys at the top of configs/predict.yaml."""
+
+    checkpoint: str
+    out: Path | None = None
+    truth: Path | None = None
+    image_fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_fps is not None and not self.image_fps > 0:
+            raise SurgdinoError("image_fps cannot be used", expected="more than 0", found=self.image_fps)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the file of a task, `predict_<task>.py`, is asked to write of one video.
+
+    Attributes:
+        saved: the trained task.
+        context: with its backbone on the device.
+        head: trained, in evaluation mode.
+        frames: all frames of the video, unlabelled.
+        source: the video, and its truth where that is known.
+        decoder: the backend that reads video files.
+        truth: a file that the user gave, or None.
+        folder: where to write.
+        told: which model it is, in a line for pictures.
+    """
+
+    saved: SavedTask
+    context: TaskContext
+    head: nn.Module
+    frames: LabelledFrames
+    source: VideoSource
+    decoder: str
+    truth: Path | None
+    folder: Path
+    told: str
+
+
+def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
+    """Predict each video and print what lies where; 0."""
+    console = Console()
+    asked = typed(PredictSettings, {key: cfg[key] for key in ("checkpoint", "out", "truth", "image_fps")}, "")
+    hardware = typed(HardwareSettings, cfg["hardware"], "hardware")
+    paths = [Path(video).expanduser() for video in videos]
+    if asked.truth is not None and len(paths) > 1:
+        raise SurgdinoError("one truth for several videos", file=asked.truth, fix="predict them one by one")
+    saved = load_task(asked.checkpoint)
+    data = data_settings(saved, cfg["data"]["root"])
+    writer = import_module(f"surgdino.run.predict_{saved.task}")
+    # All are looked for before the first is predicted, which may take long.
+    sources = [find_video(path, saved, data, asked.image_fps, writer.PICTURES, console) for path in paths]
+    for source, folder in zip(sources, output_folders(sources, asked.out), strict=True):
+        for name, written in predict(saved, hardware, data, source, asked.truth, folder).items():
+            console.print(f"[bold]{name:<12}[/bold] {written}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def predict(
+    saved: SavedTask,
+    hardware: HardwareSettings,
+    data: DataSettings,
+    source: VideoSource,
+    truth: Path | None,
+    folder: Path,
+) -> dict[str, Path]:
+    """Write everything of one video; what it is -> where it lies."""
+    work = folder / _WORK
+    store = build_store(source.manifest(), work, data.store_settings, workers=1, max_bad_share=0.0)
+    frames = every_frame(store)
+    context = build_context(described(saved, saved.card), saved.model.backbone, hardware, work / "features")
+    request = Request(
+        saved=saved,
+        context=context,
+        head=saved.load_head(context),
+        frames=frames,
+        source=source,
+        decoder=data.decoder,
+        truth=truth,
+        folder=folder,
+        told=model_words(saved, source),
+    )
+    written = import_module(f"surgdino.run.predict_{saved.task}").write(request)
+    try:
+        shutil.rmtree(work)
+    except OSError as error:
+        raise from_os_error(error, work) from error
+    return written
+
+
+def data_settings(saved: SavedTask, root: str | None) -> DataSettings:
+    """How frames were stored in the run, and where the dataset is now."""
+    data = DataSettings.of(saved.config)
+    return data if root is None else replace(data, root=Path(root))
+
+
+def output_folders(sources: list[VideoSource], out: Path | None) -> list[Path]:
+    """A folder for each video.
+
+    Raises:
+        SurgdinoError: two videos of one name.
+    """
+    names = [source.name for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise SurgdinoError(
+                f"two videos are called {name!r}", fix="predict them one by one, each with its own out="
+            )
+    if out is not None and len(sources) == 1:
+        return [out]
+    return [(out or Path("predictions")) / name for name in names]
+
+
+def model_words(saved: SavedTask, source: VideoSource) -> str:
+    """Backbone, task's model and training data in a line, and a word of warning for a video that was trained on."""
+    name = saved.model.info.get("name") or saved.model.info["timm"]
+    parts = [str(name), *_setting_words(saved), f"trained on {saved.card.name}"]
+    if source.operation in saved.model.info.get("operations", ()):
+        parts.append("this operation among them")
+    return " · ".join(parts)
+
+
+def _setting_words(saved: SavedTask) -> list[str]:
+    chosen = getattr(saved.settings, "temporal", None) or getattr(saved.settings, "head", None)
+    return [chosen] if chosen and chosen != "none" else []

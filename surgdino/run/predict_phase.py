@@ -1,0 +1,74 @@
+"""What `surgdino predict` writes of phases: a table, the M2CAI text, and the ribbon."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from surgdino.datasets.labels import FrameLabels
+from surgdino.paths import atomic_write
+from surgdino.report.ribbon import Ribbon, draw_ribbon
+from surgdino.tasks import phase
+from surgdino.tasks.prediction_files import read_phase, write_phase
+
+if TYPE_CHECKING:
+    from surgdino.run.predict import Request
+
+PICTURES = False  # frames follow each other
+
+
+def write(request: Request) -> dict[str, Path]:
+    """Predict the video and write it down; what it is -> where it lies."""
+    frames, classes = request.frames, request.context.classes
+    known = truth_of(request)
+    [(_, probabilities)] = phase.predict(request.context, request.head, frames)
+    ids = probabilities.argmax(1)
+    name = request.source.name
+    ribbon = Ribbon(
+        video=name,
+        times=frames.times,
+        classes=classes,
+        prediction=ids,
+        confidence=probabilities.max(1),
+        truth=known,
+        told=request.told,
+    )
+    return {
+        "table": write_table(request.folder / f"{name}.csv", ribbon, frames.numbers, probabilities),
+        "phases": write_phase(request.folder, name, frames.numbers, ids, classes),
+        "picture": draw_ribbon(ribbon, request.folder / f"{name}.png"),
+    }
+
+
+def truth_of(request: Request) -> np.ndarray | None:
+    """Class ids int64 [n] of the frames, -1 where one has none; None where nothing is known of the video.
+
+    Raises:
+        SurgdinoError: the file of truths is malformed, or names phases that the model does not know.
+    """
+    frames, source = request.frames, request.source
+    if request.truth is not None:
+        values = FrameLabels(*read_phase(request.truth, request.context.classes))
+    elif source.labels is not None:
+        values = source.labels.values[source.name]  # type: ignore[assignment]
+    else:
+        return None
+    present, ids = values.at(frames.numbers, frames.times)
+    return np.where(present, ids.astype(np.int64), -1)
+
+
+def write_table(path: Path, ribbon: Ribbon, numbers: np.ndarray, probabilities: np.ndarray) -> Path:
+    """A CSV with a row a frame: its number, seconds, the phase's name, its truth where known, and all probabilities."""
+    header = ["frame", "seconds", "phase", *([] if ribbon.truth is None else ["truth"]), *ribbon.classes]
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(header)
+        for i, number in enumerate(numbers.tolist()):
+            row = [number, f"{ribbon.times[i]:.3f}", ribbon.classes[int(ribbon.prediction[i])]]
+            if ribbon.truth is not None:
+                row.append(ribbon.classes[int(ribbon.truth[i])] if ribbon.truth[i] >= 0 else "")
+            rows.writerow([*row, *(f"{value:.5f}" for value in probabilities[i])])
+    return path

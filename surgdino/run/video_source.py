@@ -1,0 +1,103 @@
+"""The video that is predicted: a file or folder of images, and what a dataset that it belongs to knows of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from surgdino.datasets.image_files import image_size, numbered_images
+from surgdino.datasets.listing import entries, is_image, plain_name
+from surgdino.datasets.manifest import Labels, Manifest, Video
+from surgdino.datasets.open import open_dataset
+from surgdino.errors import SurgdinoError
+from surgdino.run.settings import DataSettings
+from surgdino.tasks import open_task
+from surgdino.tasks.common.saving import SavedTask
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """What is predicted in one go.
+
+    Attributes:
+        name: the dataset's id of the video, or the name of the file or folder.
+        videos: one; of a folder of pictures that are no video, each picture as one.
+        operation: as the dataset calls it; None where the video belongs to none.
+        labels: of the task's kind, for this video among others; None where nothing is known.
+    """
+
+    name: str
+    videos: tuple[Video, ...]
+    operation: str | None = None
+    labels: Labels | None = None
+
+    def manifest(self) -> Manifest:
+        """A manifest of this and nothing else."""
+        return Manifest("predicted", self.videos[0].path.parent, self.videos)
+
+
+def find_video(
+    path: Path, saved: SavedTask, data: DataSettings, image_fps: float | None, pictures: bool, console: Console
+) -> VideoSource:
+    """The video at `path`, with its labels where it lies in the dataset that the task was trained on.
+
+    Args:
+        path: a video file or a folder of images.
+        data: `root` says where the dataset is.
+        image_fps: frames a second that image numbers count in; None takes the dataset's.
+        pictures: whether images may come without numbers, and in several sizes, each for itself.
+
+    Raises:
+        SurgdinoError: nothing there, or images that are no video where one is needed.
+    """
+    if not path.exists():
+        fix = "check the path"
+        raise SurgdinoError("does not exist", file=path, expected="a video or a folder of images", fix=fix)
+    known = _in_dataset(path.resolve(), saved, data, console)
+    if known is not None:
+        return replace(known, videos=tuple(replace(v, fps=image_fps or v.fps) for v in known.videos))
+    if not path.is_dir():
+        return VideoSource(path.stem, (Video(id=path.stem, operation=f"unknown/{path.stem}", path=path),))
+    name = path.resolve().name
+    if not _is_numbered(path, pictures):
+        found = [(plain_name(image.stem), image) for image in entries(path) if is_image(image)]
+        return VideoSource(name, tuple(Video(stem, f"unknown/{name}", image) for stem, image in found))
+    return VideoSource(name, (Video(name, f"unknown/{name}", path, image_fps or saved.card.fps),))
+
+
+def _is_numbered(folder: Path, pictures: bool) -> bool:
+    """Whether the images of a folder are the frames of a video.
+
+    Raises:
+        SurgdinoError: no images, or others than numbered ones where these are needed.
+    """
+    try:
+        images = numbered_images(folder)
+    except SurgdinoError:
+        if pictures:
+            return False
+        raise
+    if not images:
+        expected = "files such as 000025.png, or a video"
+        raise SurgdinoError("the folder holds no images", file=folder, expected=expected, fix="check the path")
+    return not pictures or len({image_size(image) for image in images.values()}) == 1
+
+
+def _in_dataset(path: Path, saved: SavedTask, data: DataSettings, console: Console) -> VideoSource | None:
+    """The dataset's own video of that path; None where it lies elsewhere, or the dataset is not to be had any more."""
+    root = data.root.expanduser().resolve()
+    if not path.is_relative_to(root):
+        return None
+    try:
+        manifest = open_dataset(saved.card, root, options=data.options)
+    except SurgdinoError as error:
+        console.print(f"[yellow]![/yellow] no truth: {error.line()}", soft_wrap=True, highlight=False)
+        return None
+    for video in manifest.videos:
+        if video.path.resolve() == path:
+            labels = manifest.labels.get(open_task(saved.task).LABELS)
+            known = labels if labels is not None and video.id in labels.values else None
+            return VideoSource(video.id, (video,), video.operation, known)
+    return None
