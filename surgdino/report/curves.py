@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from surgdino.paths import atomic_write
+from surgdino.report.probe_curves import SCORE, draw_level, draw_probe_panel, probe_panels
 
 INK, SOFT, GRID = "#22303c", "#7b8794", "#e4e7eb"
-LINE, COLLAPSE = "#0b7285", "#c92a2a"
+LINE = "#0b7285"
 # What a run logs, by key, as tables and figures call it. The order is theirs too.
 TERMS = {
     "loss": "loss (sum)",
@@ -43,27 +44,33 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def draw_curves(metrics: Path, target: Path, collapse: Mapping[str, float] | None = None) -> Path | None:
-    """Draw loss terms, effective rank, rates and throughput over the steps into a PNG; None where nothing was logged.
+    """Draw loss terms, rates, throughput and probes over the steps into a PNG; None where nothing was logged.
 
     Args:
         collapse: term -> its value in a collapsed run; dashed lines, so that a healthy run can be told by looking.
     """
     if not metrics.exists():
         return None
-    rows = [row for row in read_metrics(metrics) if "loss" in row]
+    every = read_metrics(metrics)
+    rows, probes = [row for row in every if "loss" in row], [row for row in every if SCORE in row]
     if not rows:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12.5, 6.4), dpi=110, layout="constrained", facecolor="white")
     drawn = [(key, title) for key, title in PANELS.items() if any(key in row for row in rows)]
+    measured = probe_panels(probes)
     columns = 4
-    axes = figure.subplots(-(-len(drawn) // columns), columns, squeeze=False).ravel()
-    for axis in axes[len(drawn) :]:
+    training_rows, lines = -(-len(drawn) // columns), -(-len(drawn) // columns) - (-len(measured) // columns)
+    figure = Figure(figsize=(12.5, 2.15 * lines), dpi=110, layout="constrained", facecolor="white")
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axis in grid.ravel():
         axis.set_axis_off()
-    for axis, (key, title) in zip(axes, drawn, strict=False):
+    for axis, (key, title) in zip(grid.ravel(), drawn, strict=False):
         _panel(axis, rows, title, key, (collapse or {}).get(key))
+    for axis, panel in zip(grid[training_rows:].ravel(), measured, strict=False):
+        draw_probe_panel(axis, probes, panel)
+        _dress(axis, panel.title)
     with atomic_write(target) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))
     return target
@@ -73,16 +80,12 @@ def _panel(axis: Any, rows: Sequence[dict[str, Any]], title: str, key: str, coll
     points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
     axis.plot(*zip(*points, strict=True), color=LINE, linewidth=1.8, marker="o" if len(points) == 1 else None)
     if collapse is not None:
-        axis.axhline(collapse, color=COLLAPSE, linewidth=1, linestyle=(0, (4, 3)))
-        axis.annotate(
-            "collapse",
-            (1, collapse),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            fontsize=8,
-            color=COLLAPSE,
-        )
+        draw_level(axis, collapse, "collapse")
+    _dress(axis, title)
+
+
+def _dress(axis: Any, title: str) -> None:
+    axis.set_axis_on()
     axis.set_title(title, loc="left", fontsize=10, color=INK)
     axis.set_xlabel("step", fontsize=8, color=SOFT)
     axis.tick_params(labelsize=8, colors=SOFT, length=0)

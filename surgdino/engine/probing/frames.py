@@ -56,8 +56,8 @@ def choose_frames(
 ) -> ProbeFrames:
     """At most `count` frames: every operation the same share, spread evenly over its time.
 
-    Where some operations are not tested, the two kinds get half of the frames each. An operation with labels gives its
-    labelled frames first.
+    Where some operations are not tested, the two kinds get half of the frames each, and what one kind cannot take goes
+    to the other. An operation with labels gives its labelled frames first.
 
     Args:
         count: more than the store has takes all.
@@ -71,14 +71,15 @@ def choose_frames(
     labelled = np.zeros(len(store), bool) if labelled is None else labelled
     names = list(dict.fromkeys(operations.tolist()))
     kinds = [[n for n in names if tested is None or n in tested], [n for n in names if tested and n not in tested]]
-    budget = count // 2 if all(kinds) else count
     near = max(NEAR_SECONDS, 1.5 * _step(videos, times))
     chosen: list[np.ndarray] = []
+    budget = max(count - count // 2, count - int(np.isin(operations, kinds[1]).sum()))
     for kind in kinds:
         members = {name: np.flatnonzero(operations == name) for name in _spread(kind, budget)}
         shares = _shares([len(rows) for rows in members.values()], budget)
         for rows, share in zip(members.values(), shares, strict=True):
             chosen.append(_of_operation(rows, share, videos, times, labelled, near))
+        budget = count - sum(map(len, chosen))
     rows = np.unique(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
     is_tested = np.isin(operations[rows], kinds[0])
     return ProbeFrames(rows, videos[rows], operations[rows], times[rows], is_tested, near)
