@@ -20,8 +20,10 @@ from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.engine.plan import HardwareSettings
 from surgdino.engine.precision import choose_device
+from surgdino.run.data_record import write_data
 from surgdino.run.folder import environment, open_run
 from surgdino.run.leaks import Leakage, LeakReport, Seen, find_leaks, guard, look, seen_of
+from surgdino.run.report import report_run
 from surgdino.run.results import print_scores, write_results
 from surgdino.run.settings import DataSettings
 from surgdino.run.task_data import (
@@ -284,7 +286,9 @@ def conclude(
     }
     path = write_results(job.folder, job.what.task, scores, facts=facts)
     print_scores(console, scores, leak=job.leaks.stamp)
-    for label, where in (("results", path), ("checkpoint", job.folder / "checkpoint")):
+    write_data(job.folder, context.parts["test"].store)
+    page = report_run(job.folder, job.folder / "report.html")
+    for label, where in (("results", path), ("checkpoint", job.folder / "checkpoint"), ("report", page)):
         console.print(f"[bold]{label:<10}[/bold]  {where}", soft_wrap=True, highlight=False)
 
 
