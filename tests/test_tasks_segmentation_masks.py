@@ -282,6 +282,25 @@ def test_heads_keep_places_where_they_are(name):
     assert (logits[..., 10:] < 0).float().mean() > 0.95
 
 
+@pytest.mark.parametrize("name", head_names())
+def test_a_class_that_nothing_is_known_of_is_seen_nowhere(name):
+    module = open_head(name)
+    torch.manual_seed(0)
+    layers = len(module.layers(4))
+    head = module.build(8, layers, 2, 16)
+    tokens, images = torch.randn(4, 16, 8 * layers), torch.randn(4, 3, 32, 32)
+    labelled = torch.tensor([[True, False]]).expand(4, 2)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        logits = head(tokens, (4, 4), images if module.IMAGES else None)
+        MaskLoss()(logits, torch.ones(4, 2, 16, 16), labelled).backward()
+        optimizer.step()
+    logits = head(tokens, (4, 4), images if module.IMAGES else None)
+    assert (logits[:, 0] > 0).float().mean() > 0.9
+    assert (logits[:, 1] < 0).float().mean() > 0.99
+
+
 def test_an_unknown_head_names_the_nearest():
     with pytest.raises(SurgdinoError, match="linear"):
         open_head("lineer")

@@ -12,10 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from surgdino.datasets.card import Card
+from surgdino.datasets.listing import is_image
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.panels import TaskScores
@@ -165,12 +167,17 @@ def predict(context: TaskContext, head: nn.Module, frames: LabelledFrames) -> Ma
 
 def evaluate(context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path) -> TaskScores:
     """Dice, IoU and HD95 at the pictures' own size; the masks go to `predictions/` in `folder`, as PNG."""
-    head.eval()
+    alone = _pictures(frames)
 
-    def write(video: str, number: int, masks: object) -> None:
-        write_masks(folder / "predictions", video, number, masks, context.classes)  # type: ignore[arg-type]
+    def write(video: str, number: int, masks: np.ndarray) -> None:
+        write_masks(folder / "predictions", video, None if video in alone else number, masks, context.classes)
 
     return _segmenter(context, head).tally(frames, _tokens(context, frames), look=write).scores()
+
+
+def _pictures(frames: LabelledFrames) -> set[str]:
+    """The videos that are one picture, so that their files need no frame number."""
+    return {video.id for video in frames.store.videos if is_image(Path(video.shard.header["source"]["path"]))}
 
 
 def _layers(context: TaskContext) -> tuple[int, ...]:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from surgdino.tasks.dense import believe_little
+
 IMAGES = True
 DEFAULTS = {"epochs": 15, "lr": 2e-3}
 
@@ -41,7 +43,7 @@ class MultiScaleDecoder(nn.Module):
         self.stem = nn.Sequential(_Refine(3, _STEM_MAPS // 2, stride=2), _Refine(_STEM_MAPS // 2, _STEM_MAPS, stride=2))
         self.join = _Refine(maps + _STEM_MAPS, maps)
         self.classify = nn.Conv2d(maps, classes, 1)
-        nn.init.normal_(self.classify.weight, std=0.01)
+        believe_little(self.classify)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], images: Tensor | None = None) -> Tensor:
         """Logits [B, C, 4h, 4w]."""

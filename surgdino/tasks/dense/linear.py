@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from surgdino.tasks.dense import believe_little
+
 IMAGES = False
 DEFAULTS = {"epochs": 20, "lr": 1e-2}
 
@@ -28,8 +30,7 @@ class LinearProbe(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm1d(features)
         self.classify = nn.Linear(features, classes)
-        nn.init.normal_(self.classify.weight, std=0.01)
-        nn.init.zeros_(self.classify.bias)
+        believe_little(self.classify)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], images: Tensor | None = None) -> Tensor:
         """Logits [B, C, h, w], one a patch."""

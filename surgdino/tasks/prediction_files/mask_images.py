@@ -43,10 +43,11 @@ class MaskImage:
     files: dict[str | None, Path] = field(default_factory=dict)
 
 
-def write_masks(folder: Path, video: str, frame: int, masks: np.ndarray, classes: Sequence[str]) -> list[Path]:
+def write_masks(folder: Path, video: str, frame: int | None, masks: np.ndarray, classes: Sequence[str]) -> list[Path]:
     """Write one picture's masks, 0 and 255: `<video>/<frame>.png`, or with several classes one file each.
 
     Args:
+        frame: None for a picture by itself, whose files are `<video>.png`, as in `masks/` of a folder of pictures.
         masks: bool [C, H, W].
 
     Raises:
@@ -56,8 +57,9 @@ def write_masks(folder: Path, video: str, frame: int, masks: np.ndarray, classes
     if masks.ndim != 3 or len(masks) != len(classes):
         raise SurgdinoError("not one mask a class", expected=f"[{len(classes)}, H, W]", found=list(masks.shape))
     written = []
+    stem = video if frame is None else f"{video}/{frame:06d}"
     for name, mask in zip(classes, masks, strict=True):
-        path = folder / video / (f"{frame:06d}.png" if len(classes) == 1 else f"{frame:06d}_{name}.png")
+        path = folder / (f"{stem}.png" if len(classes) == 1 else f"{stem}_{name}.png")
         data = cv2.imencode(".png", mask.astype(np.uint8) * 255)[1]
         with atomic_write(path) as temporary:
             temporary.write_bytes(data.tobytes())
