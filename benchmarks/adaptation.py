@@ -8,7 +8,8 @@ DATA holds `cholec80/` (videos alone suffice), `cholect50/` (at least three oper
 `kvasir-seg/` with `images/` and `masks/`. Each CholecT50 operation is left out in turn: the backbone is pretrained on
 the Cholec80 videos and the other operations' frames, linear probes are fitted on the other operations' labels, and
 scored on the one left out. Settings are those of `surgdino pretrain recipe=cpu_lab` unless others are given as
-key=value. Everything is appended to OUT/probes.jsonl; what stands there is not computed again.
+key=value. Everything is appended to OUT/probes.jsonl; what stands there is not computed again, so other probes
+(--kvasir, --probe-size) want another OUT, and other settings another --name.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,6 @@ from surgdino.paths import share
 MEASURES = (
     "instrument_ap",
     "phase_accuracy",
-    "instrument_ap_fixed",
-    "phase_accuracy_fixed",
     "instrument_ap_with_patches",
     "phase_accuracy_with_patches",
     "kvasir_dice",
@@ -66,50 +65,47 @@ def main(words: Sequence[str] | None = None) -> None:
     labelled_store = stored(labelled, cfg, a.out)
     frames = probe_frames(labelled, labelled_store, preprocess)
     polyps = masked_images(a.data / "kvasir-seg", a.kvasir, preprocess)
+    bench = Bench(a, cfg, frames, polyps, Journal(a.out / "probes.jsonl"))
     videos = (*stored(opened("cholec80", a.data), cfg, a.out).videos, *labelled_store.videos)
-    journal = Journal(a.out / "probes.jsonl")
     for held in a.operations or sorted(set(frames.operation.tolist())):
         # By operation, not by video: Cholec80 may hold the same one under another name.
         store = FrameStore([video for video in videos if video.operation != labelled[held].operation])
         for seed in a.seeds:
-            campaign(cfg, store, frames, polyps, held, seed, a, journal)
-    for line in table(journal.rows, a.name):
+            adapt(bench, store, held, seed)
+    for line in table(bench.journal.rows, a.name):
         print(line)
 
 
-def campaign(
-    cfg: dict[str, Any],
-    store: FrameStore,
-    frames: ProbeFrames,
-    polyps: MaskedImages | None,
-    held: str,
-    seed: int,
-    a: argparse.Namespace,
-    journal: Journal,
-) -> None:
-    """One run: pretrain without operation `held`, and probe student and teacher at the steps asked for."""
-    base = {"run": a.name, "held": held, "seed": seed}
+@dataclass(frozen=True)
+class Bench:
+    """What all runs of a call share."""
+
+    arguments: argparse.Namespace
+    cfg: dict[str, Any]
+    frames: ProbeFrames
+    polyps: MaskedImages | None
+    journal: Journal
+
+
+def adapt(bench: Bench, store: FrameStore, held: str, seed: int) -> None:
+    """One run: pretrain on `store`, which lacks operation `held`, and probe both networks at the steps asked for."""
+    a, journal, frames = bench.arguments, bench.journal, bench.frames
     initial = {"run": "step 0", "held": held, "seed": 0, "step": 0, "weights": "initial"}
     if not journal.has(initial):
-        backbone = started(cfg, a.weights, 0)
-        journal.add({**initial, **probe(backbone, frames, polyps, held)})
-    if journal.has({**base, "finished": True}):
+        journal.add({**initial, **probe(started(bench.cfg, a.weights, 0), frames, bench.polyps, held)})
+    run = {"run": a.name, "held": held, "seed": seed}
+    if journal.has({**run, "finished": True}):
         return
-    started_at = time.perf_counter()
-    folder = a.out / f"{a.name}-{held}-{seed}"
-    for step, final, networks in pretrained(cfg, a.weights, store, seed, folder, a.at):
-        seconds = round(time.perf_counter() - started_at)
+    begun, folder = time.perf_counter(), a.out / f"{a.name}-{held}-{seed}"
+    for step, final, networks in pretrained(bench.cfg, a.weights, store, seed, folder, a.at):
+        row = {**run, "step": step, "final": final, "seconds": round(time.perf_counter() - begun)}
+        facts = {"steps": step, "seed": seed, "operations": sorted({video.operation for video in store.videos})}
         for name, backbone in networks.items():
-            row = {**base, "step": step, "final": final, "weights": name, "seconds": seconds}
-            facts = {
-                "weights_of": name,
-                "steps": step,
-                "seed": seed,
-                "operations": sorted({v.operation for v in store.videos}),
-            }
-            save_backbone(folder / f"{name}-{step}", backbone, facts)
-            journal.add({**row, **probe(backbone, frames, polyps if final else None, held)})
-    journal.add({**base, "finished": True, "settings": a.overrides, "frames": len(store)})
+            save_backbone(folder / f"{name}-{step}", backbone, {**facts, "weights_of": name})
+            # Polyps cost as much as all else together, so they are asked of the weights that the recipe ships.
+            polyps = bench.polyps if final and name == bench.cfg["train"]["ship"] else None
+            journal.add({**row, "weights": name, **probe(backbone, frames, polyps, held)})
+    journal.add({**run, "finished": True, "settings": a.overrides, "frames": len(store)})
 
 
 def pretrained(
@@ -182,11 +178,13 @@ class Journal:
 def table(rows: Sequence[Mapping[str, Any]], run: str) -> Iterator[str]:
     """A Markdown table of what the last step gained over step 0, by operation, with its interval over operations."""
     start = {row["held"]: row for row in rows if row["run"] == "step 0"}
-    ends = [row for row in rows if row["run"] == run and row.get("final")]
+    # A run that was interrupted and begun again has rows of both; the later ones count.
+    last = {(r["held"], r["seed"], r["weights"]): r for r in rows if r["run"] == run and r.get("final")}
+    ends = list(last.values())
     yield "| weights | measure | operation | step 0 | after (mean of seeds) | seeds | difference |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for weights in ("student", "teacher"):
-        for measure in (m for m in MEASURES if all(m in row for row in ends)):
+        for measure in (m for m in MEASURES if any(m in row for row in ends if row["weights"] == weights)):
             before, after = {}, {}
             for held in sorted({row["held"] for row in ends}):
                 values = [row[measure] for row in ends if row["held"] == held and row["weights"] == weights]
@@ -194,9 +192,9 @@ def table(rows: Sequence[Mapping[str, Any]], run: str) -> Iterator[str]:
                 each = ", ".join(f"{100 * value:.1f}" for value in values)
                 yield _row(weights, measure, held, before[held], after[held], each)
             gain = paired_difference(after, before).difference
-            mean = (float(np.mean(list(side.values()))) for side in (before, after))
             interval = f"interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}, n = {gain.n}"
-            yield _row(weights, measure, "all", *mean, interval)
+            means = [float(np.mean(list(side.values()))) for side in (before, after)]
+            yield _row(weights, measure, "all", means[0], means[1], interval)
 
 
 def _row(weights: str, measure: str, held: str, before: float, after: float, each: str) -> str:
