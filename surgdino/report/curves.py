@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from surgdino.paths import atomic_write
-from surgdino.report.probe_curves import SCORE, draw_level, draw_probe_panel, probe_panels
+from surgdino.report.probe_curves import LEVEL, SCORE, draw_level, draw_probe_panel, probe_panels
 
 INK, SOFT, GRID = "#22303c", "#7b8794", "#e4e7eb"
-LINE = "#0b7285"
+LINE, COLLAPSE = "#0b7285", LEVEL
 # What a run logs, by key, as tables and figures call it. The order is theirs too.
 TERMS = {
     "loss": "loss (sum)",
