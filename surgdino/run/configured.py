@@ -17,7 +17,10 @@ from surgdino.paths import share
 # Positional words a verb takes before its settings, such as `augment` in `surgdino show augment`.
 SUBJECTS = {"show": ("augment", "crops", "content"), "bench": ("step", "data", "store")}
 # Verbs that take paths before their settings: what they are, and an example.
-PATHS = {"predict": ("video files or folders of images", "surgdino predict VIDEO checkpoint=RUN")}
+PATHS = {
+    "predict": ("video files or folders of images", "surgdino predict VIDEO checkpoint=RUN"),
+    "merge": ("initial weights and adapted checkpoints", "surgdino merge INITIAL ADAPTED out=FOLDER"),
+}
 
 
 def run_configured(verb: str, words: list[str]) -> int:
@@ -54,7 +57,7 @@ def run_configured(verb: str, words: list[str]) -> int:
     try:
         hydra.main(version_base="1.3", config_path=str(share("configs")), config_name=verb)(job)()
     except (HydraException, OmegaConfBaseException) as error:
-        raise _in_words(verb, error) from error
+        raise _in_words(verb, words, error) from error
     finally:
         sys.argv = previous
     if faults:
@@ -104,7 +107,7 @@ def _parsable(word: str, multirun: bool) -> str:
     return f"{key}='{escaped}'"
 
 
-def _in_words(verb: str, error: Exception) -> SurgdinoError:
+def _in_words(verb: str, words: list[str], error: Exception) -> SurgdinoError:
     """Hydra's error as one line with the nearest valid key or choice."""
     from hydra.errors import MissingConfigException, OverrideParseException
 
@@ -118,17 +121,20 @@ def _in_words(verb: str, error: Exception) -> SurgdinoError:
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if unknown:
         key = (unknown.group(1) or unknown.group(2)).lstrip("+~")
-        return SurgdinoError(f"unknown setting {key!r}", fix=nearest(key, _valid_keys(verb)))
+        return SurgdinoError(f"unknown setting {key!r}", fix=nearest(key, _valid_keys(verb, words)))
     return SurgdinoError("the settings do not fit together", found=text.splitlines()[0])
 
 
-def _valid_keys(verb: str) -> list[str]:
+def _valid_keys(verb: str, words: list[str]) -> list[str]:
+    """The verb's keys with the choices made: each task and method has settings of its own."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
+    groups = ["recipe", "dataset", "model", "method", "task", "augment", "hardware"]
+    choices = [word for word in words if word.partition("=")[0] in groups]
+
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(share("configs")), version_base="1.3"):
-        cfg = compose(config_name=verb)
-    groups = ["recipe", "dataset", "model", "method", "task", "augment", "hardware"]
+        cfg = compose(config_name=verb, overrides=choices)
     return [*flat_keys(OmegaConf.to_container(cfg, resolve=False)), *groups]  # type: ignore[arg-type]
