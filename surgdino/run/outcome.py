@@ -7,15 +7,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from surgdino.engine.measuring import BEST, Probing
 from surgdino.engine.plan import TrainResult
+from surgdino.engine.probing import Change
 from surgdino.frames.store import FrameStore
 from surgdino.report.curves import TERMS
 
-PROBES = (
-    ("effective_rank", "effective rank of the features", "{:.1f}"),
-    ("operation_knn", "neighbours from the same operation", "{:.1%}"),
-    ("operation_chance", "  by chance", "{:.1%}"),
-)
+_SHOWN = 5
 
 
 def print_store(console: Console, store: FrameStore) -> None:
@@ -29,6 +27,21 @@ def print_store(console: Console, store: FrameStore) -> None:
         console.print(f"[yellow]set aside[/yellow] {video}: {reason}", soft_wrap=True, highlight=False)
 
 
+def print_probe(console: Console, probe: Probing | None, *, held_out: bool) -> None:
+    """One line on what the backbone is measured on."""
+    if probe is None:
+        return
+    operations, tasks = probe.frames.operations, ", ".join(probe.frames.tasks) or "none"
+    named = ", ".join(operations[:_SHOWN]) + (", ..." if len(operations) > _SHOWN else "")
+    where = "held out of training" if held_out else "trained on as well; probe.hold_out=1 keeps one out"
+    count = f"{len(operations)} operation{'s' if len(operations) != 1 else ''}"
+    console.print(
+        f"[bold]probe[/bold]    {len(probe.frames):,} frames; tested on {count} ({named}), {where}; labels: {tasks}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
 def print_outcome(console: Console, result: TrainResult, picture: Path | None, page: Path | None = None) -> None:
     """Tables of the loss terms and of the backbone before and after, then the warnings, then the paths."""
     if result.status == "already finished":
@@ -37,8 +50,9 @@ def print_outcome(console: Console, result: TrainResult, picture: Path | None, p
         console.print(f"[yellow]Stopped at step {result.step} of {result.steps}; the same command continues.[/yellow]")
     if result.first and result.last:
         console.print(_losses(result))
-    if result.probe_start and result.probe_end:
+    if result.probes.changes:
         console.print(_probes(result))
+        console.print(_chosen(result), soft_wrap=True, highlight=False)
     for warning in result.warnings:
         console.print(f"[yellow]![/yellow] {warning}")
     if result.skipped:
@@ -59,19 +73,51 @@ def _losses(result: TrainResult) -> Table:
 
 
 def _probes(result: TrainResult) -> Table:
-    table = Table(title="Backbone, on frames of the store", title_justify="left", title_style="bold")
+    changes = result.probes.changes
+    after = f"step {result.probes.last_step}"
+    table = Table(title="Backbone before and after", title_justify="left", title_style="bold")
     table.add_column("measure")
-    for name in ("before", "after"):
+    for name in ("step 0", after, "change"):
         table.add_column(name, justify="right")
-    for key, label, form in PROBES:
-        if key in result.probe_start and key in result.probe_end:
-            table.add_row(label, form.format(result.probe_start[key]), form.format(result.probe_end[key]))
+    intervals = any(change.difference for change in changes)
+    if intervals:
+        table.add_column("95 % over operations", justify="right", style="dim")
+    for change in changes:
+        row = [change.measure.words, change.form(change.before), change.form(change.after), _signed(change)]
+        table.add_row(*row, *([_interval(change)] if intervals else []))
     return table
+
+
+def _signed(change: Change) -> str:
+    difference = change.after - change.before
+    words = f"{100 * difference:+.1f}" if change.measure.percent else f"{difference:+.3g}"
+    return f"[red]{words} worse than it came[/red]" if change.fell else words
+
+
+def _interval(change: Change) -> str:
+    if change.difference is None:
+        return ""
+    factor = 100 if change.measure.percent else 1
+    return f"{factor * change.difference.low:+.1f} to {factor * change.difference.high:+.1f}"
+
+
+def _chosen(result: TrainResult) -> str:
+    """One line on the best state by the probe."""
+    probes = result.probes
+    if probes.start is None or probes.last is None or probes.best_step < 0:
+        return "nothing was measured that could choose a best checkpoint"
+    words = f"score {probes.start.score:.3f} at step 0, {probes.last.score:.3f} at step {probes.last_step}"
+    best = f"best {probes.best:.3f} at step {probes.best_step}"
+    if probes.best_step == 0:
+        best = "[yellow]never better than at step 0: `best` holds the weights that it started from[/yellow]"
+    took = f"; measuring took {probes.seconds:.0f} s" if probes.seconds else ""
+    return f"{words}, {best}{took}"
 
 
 def _print_where(console: Console, result: TrainResult, picture: Path | None, page: Path | None) -> None:
     rows = {
         "backbone": result.checkpoint / "backbone.safetensors",
+        "best": result.checkpoint.with_name(BEST) / "backbone.safetensors",
         "model card": result.checkpoint / "model.json",
         "metrics": result.metrics,
         "curves": picture,
