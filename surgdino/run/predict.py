@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rich.console import Console
 from torch import nn
 
 from surgdino.config import typed
+from surgdino.datasets.labels import FrameLabels
 from surgdino.engine.plan import HardwareSettings
 from surgdino.errors import SurgdinoError, from_os_error
-from surgdino.frames.store import build_store
+from surgdino.frames.store import FrameStore, build_store
 from surgdino.run.evaluate import described
 from surgdino.run.settings import DataSettings
 from surgdino.run.task_setup import build_context
@@ -50,77 +52,93 @@ class Request:
     """What the file of a task, `predict_<task>.py`, is asked to write of one video.
 
     Attributes:
-        saved: the trained task.
-        context: with its backbone on the device.
+        context: of the trained task, with its backbone on the device.
         head: trained, in evaluation mode.
         frames: all frames of the video, unlabelled.
         source: the video, and its truth where that is known.
         decoder: the backend that reads video files.
-        truth: a file that the user gave, or None.
+        truth: labels that the user gave, or None.
         folder: where to write.
         told: which model it is, in a line for pictures.
     """
 
-    saved: SavedTask
     context: TaskContext
     head: nn.Module
     frames: LabelledFrames
     source: VideoSource
     decoder: str
-    truth: Path | None
+    truth: FrameLabels | None
     folder: Path
     told: str
+
+
+@dataclass(frozen=True)
+class Session:
+    """What is the same for all videos of one command; `writer` is the module `predict_<task>`."""
+
+    saved: SavedTask
+    hardware: HardwareSettings
+    data: DataSettings
+    writer: ModuleType
+    truth: FrameLabels | None
+    console: Console
 
 
 def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
     """Predict each video and print what lies where; 0."""
     console = Console()
     asked = typed(PredictSettings, {key: cfg[key] for key in ("checkpoint", "out", "truth", "image_fps")}, "")
-    hardware = typed(HardwareSettings, cfg["hardware"], "hardware")
     paths = [Path(video).expanduser() for video in videos]
     if asked.truth is not None and len(paths) > 1:
         raise SurgdinoError("one truth for several videos", file=asked.truth, fix="predict them one by one")
+    hardware = typed(HardwareSettings, cfg["hardware"], "hardware")
     saved = load_task(asked.checkpoint)
-    data = data_settings(saved, cfg["data"]["root"])
     writer = import_module(f"surgdino.run.predict_{saved.task}")
+    truth = writer.read_truth(asked.truth, saved.classes) if asked.truth is not None else None
+    session = Session(saved, hardware, data_settings(saved, cfg["data"]["root"]), writer, truth, console)
     # All are looked for before the first is predicted, which may take long.
-    sources = [find_video(path, saved, data, asked.image_fps, writer.PICTURES, console) for path in paths]
+    sources = [find_video(path, saved, session.data, asked.image_fps, writer.PICTURES, console) for path in paths]
     for source, folder in zip(sources, output_folders(sources, asked.out), strict=True):
-        for name, written in predict(saved, hardware, data, source, asked.truth, folder).items():
+        for name, written in predict(session, source, folder).items():
             console.print(f"[bold]{name:<12}[/bold] {written}", soft_wrap=True, highlight=False)
     return 0
 
 
-def predict(
-    saved: SavedTask,
-    hardware: HardwareSettings,
-    data: DataSettings,
-    source: VideoSource,
-    truth: Path | None,
-    folder: Path,
-) -> dict[str, Path]:
+def predict(session: Session, source: VideoSource, folder: Path) -> dict[str, Path]:
     """Write everything of one video; what it is -> where it lies."""
-    work = folder / _WORK
-    store = build_store(source.manifest(), work, data.store_settings, workers=1, max_bad_share=0.0)
-    frames = every_frame(store)
-    context = build_context(described(saved, saved.card), saved.model.backbone, hardware, work / "features")
+    saved, work = session.saved, folder / _WORK
+    frames = every_frame(stored(source, work, session.data, session.console))
+    context = build_context(described(saved, saved.card), saved.model.backbone, session.hardware, work / "features")
     request = Request(
-        saved=saved,
         context=context,
         head=saved.load_head(context),
         frames=frames,
         source=source,
-        decoder=data.decoder,
-        truth=truth,
+        decoder=session.data.decoder,
+        truth=session.truth,
         folder=folder,
         told=model_words(saved, source),
     )
-    written = import_module(f"surgdino.run.predict_{saved.task}").write(request)
+    written = session.writer.write(request)
     try:
         shutil.rmtree(work)
     except OSError as error:
         raise from_os_error(error, work) from error
     return written
+
+
+def stored(source: VideoSource, work: Path, data: DataSettings, console: Console) -> FrameStore:
+    """The frames, stored as in training; pictures that cannot be read are named and left out.
+
+    Raises:
+        SurgdinoError: nothing of it can be read.
+    """
+    store = build_store(source.manifest(), work, data.store_settings, workers=1, max_bad_share=1.0)
+    for reason in store.set_aside.values():
+        if not store.videos:
+            raise SurgdinoError(reason)
+        console.print(f"[yellow]![/yellow] left out: {reason}", soft_wrap=True, highlight=False)
+    return store
 
 
 def data_settings(saved: SavedTask, root: str | None) -> DataSettings:

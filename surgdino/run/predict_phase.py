@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from surgdino.run.predict import Request
 
 PICTURES = False  # frames follow each other
+
+
+def read_truth(path: Path, classes: Sequence[str]) -> FrameLabels:
+    """The phases that a text file gives, by frame number.
+
+    Raises:
+        SurgdinoError: it is malformed, or names phases that the model does not know.
+    """
+    return FrameLabels(*read_phase(path, classes))
 
 
 def write(request: Request) -> dict[str, Path]:
@@ -44,17 +54,12 @@ def write(request: Request) -> dict[str, Path]:
 
 
 def truth_of(request: Request) -> np.ndarray | None:
-    """Class ids int64 [n] of the frames, -1 where one has none; None where nothing is known of the video.
-
-    Raises:
-        SurgdinoError: the file of truths is malformed, or names phases that the model does not know.
-    """
+    """Class ids int64 [n] of the frames, -1 where one has none; None where nothing is known of the video."""
     frames, source = request.frames, request.source
-    if request.truth is not None:
-        values = FrameLabels(*read_phase(request.truth, request.context.classes))
-    elif source.labels is not None:
+    values = request.truth
+    if values is None and source.labels is not None:
         values = source.labels.values[source.name]  # type: ignore[assignment]
-    else:
+    if values is None:
         return None
     present, ids = values.at(frames.numbers, frames.times)
     return np.where(present, ids.astype(np.int64), -1)

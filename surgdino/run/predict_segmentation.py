@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import cv2
 import numpy as np
@@ -24,15 +24,18 @@ PICTURES = True  # each picture is looked at by itself
 _QUALITY = 92  # of the overlays, JPEG: a video has thousands
 
 
+def read_truth(path: Path, classes: object) -> NoReturn:
+    """Raises SurgdinoError: such a file is of use for phases alone."""
+    fix = "leave it out; surgdino score compares masks with a truth"
+    raise SurgdinoError("truth= is of use for phases alone", file=path, fix=fix)
+
+
 def write(request: Request) -> dict[str, Path]:
     """Predict picture by picture and write each down; what it is -> where it lies.
 
     Raises:
-        SurgdinoError: a truth was given, or the file system refused.
+        SurgdinoError: the file system refused.
     """
-    if request.truth is not None:
-        fix = "leave it out; surgdino score compares masks with a truth"
-        raise SurgdinoError("truth= is of use for phases alone", file=request.truth, fix=fix)
     classes, folder = request.context.classes, request.folder
     table = folder / f"{request.source.name}.csv"
     predicted = segmentation.predict(request.context, request.head, request.frames)
@@ -49,7 +52,8 @@ def write(request: Request) -> dict[str, Path]:
 def source_frames(request: Request) -> Iterator[Frame]:
     """The frames at their own size, in the order of `request.frames`: the store has smaller ones."""
     decoder, numbers = request.decoder, request.frames.numbers_of()
-    for video in request.source.videos:
+    videos = {video.id: video for video in request.source.videos}
+    for video in (videos[name] for name in request.frames.videos):
         info = probe(video.path, decoder, fps=video.fps)
         yield from read_frames(video.path, numbers[video.id], decoder, info=info)
 

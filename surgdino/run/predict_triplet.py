@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -21,15 +21,18 @@ PICTURES = False  # frames of a video
 _LISTED = 5  # triplets a frame in the list
 
 
+def read_truth(path: Path, classes: object) -> NoReturn:
+    """Raises SurgdinoError: such a file is of use for phases alone."""
+    fix = "leave it out; surgdino score compares scores with a truth"
+    raise SurgdinoError("truth= is of use for phases alone", file=path, fix=fix)
+
+
 def write(request: Request) -> dict[str, Path]:
     """Predict the video and write it down; what it is -> where it lies.
 
     Raises:
-        SurgdinoError: a truth was given, or the file system refused.
+        SurgdinoError: the file system refused.
     """
-    if request.truth is not None:
-        fix = "leave it out; surgdino score compares scores with a truth"
-        raise SurgdinoError("truth= is of use for phases alone", file=request.truth, fix=fix)
     frames, name = request.frames, request.source.name
     [(_, found)] = triplet.predict(request.context, request.head, frames)  # type: ignore[arg-type]
     scores = found["IVT"]

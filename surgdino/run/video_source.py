@@ -62,9 +62,17 @@ def find_video(
         return VideoSource(path.stem, (Video(id=path.stem, operation=f"unknown/{path.stem}", path=path),))
     name = path.resolve().name
     if not _is_numbered(path, pictures):
-        found = [(plain_name(image.stem), image) for image in entries(path) if is_image(image)]
-        return VideoSource(name, tuple(Video(stem, f"unknown/{name}", image) for stem, image in found))
+        return VideoSource(name, tuple(Video(each, f"unknown/{name}", file) for each, file in _pictures(path)))
     return VideoSource(name, (Video(name, f"unknown/{name}", path, image_fps or saved.card.fps),))
+
+
+def _pictures(folder: Path) -> list[tuple[str, Path]]:
+    """(name, file) of each image; the suffix is part of the name where two files differ in it alone."""
+    files = [path for path in entries(folder) if is_image(path)]
+    names = [plain_name(path.stem) for path in files]
+    if len(set(names)) < len(names):
+        names = [plain_name(path.name) for path in files]
+    return list(zip(names, files, strict=True))
 
 
 def _is_numbered(folder: Path, pictures: bool) -> bool:
