@@ -36,6 +36,7 @@ from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
+from surgdino.engine.parallel import whole_backbone
 from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainSettings
 from surgdino.engine.session import batches, open_session
 from surgdino.engine.train import train_step
@@ -112,7 +113,7 @@ def pretrained(
     cfg: dict[str, Any], weights: Path | None, store: FrameStore, seed: int, folder: Path, at: Iterable[int]
 ) -> Iterator[tuple[int, bool, dict[str, Backbone]]]:
     """(step, whether it is the last, name -> backbone) at the steps asked for and at the end."""
-    train = replace(typed(TrainSettings, cfg["train"], "train"), seed=seed, probe_frames=0)
+    train = replace(typed(TrainSettings, cfg["train"], "train"), seed=seed)
     plan = TrainPlan(
         backbone=started(cfg, weights, seed, train.drop_path),
         model=cfg["model"],
@@ -131,7 +132,8 @@ def pretrained(
         for batch in batches(session):
             train_step(session, batch)
             if session.step in (*at, session.steps):
-                networks = {"student": session.student.backbone, "teacher": session.teacher.backbone}
+                both = {"student": session.student, "teacher": session.teacher}
+                networks = {name: whole_backbone(network) for name, network in both.items()}
                 yield session.step, session.step == session.steps, networks
                 session.student.train()
 
@@ -192,9 +194,9 @@ def table(rows: Sequence[Mapping[str, Any]], run: str) -> Iterator[str]:
                 each = ", ".join(f"{100 * value:.1f}" for value in values)
                 yield _row(weights, measure, held, before[held], after[held], each)
             gain = paired_difference(after, before).difference
-            interval = f"interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}, n = {gain.n}"
+            ends_of = f"interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f}, " if gain.n > 1 else ""
             means = [float(np.mean(list(side.values()))) for side in (before, after)]
-            yield _row(weights, measure, "all", means[0], means[1], interval)
+            yield _row(weights, measure, "all", means[0], means[1], f"{ends_of}n = {gain.n}")
 
 
 def _row(weights: str, measure: str, held: str, before: float, after: float, each: str) -> str:
