@@ -12,6 +12,7 @@ def model_json(session: Session) -> dict[str, Any]:
     """The facts of the session's present step: data, method, steps, and what the probe measured."""
     plan = session.plan
     probe = session.probes.summary(session.step)
+    retention = {key: getattr(plan.train, key) for key in ("frozen_blocks", "pull", "low_rank")}
     return {
         **plan.model_json,
         "method": dict(plan.method),
@@ -21,5 +22,6 @@ def model_json(session: Session) -> dict[str, Any]:
         "batch_size": plan.train.batch_size,
         "weights_of": plan.train.ship,
         "image_size": plan.crops.global_size,
+        **({"retention": retention} if any(retention.values()) else {}),
         **({"probe": probe} if probe else {}),
     }

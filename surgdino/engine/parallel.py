@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from surgdino import distributed
+from surgdino.backbone.low_rank import has_low_rank, merged
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.engine.sharded import whole
 from surgdino.engine.teacher import Network
@@ -57,10 +58,13 @@ def without_exchange(student: nn.Module) -> AbstractContextManager:
 
 
 def whole_backbone(network: Network) -> Backbone:
-    """The backbone in one piece: itself, or a copy where it is sharded; for all processes to call."""
+    """The backbone in one piece, as it is shipped: itself, or a copy where it is sharded or has adapters.
+
+    For all processes to call.
+    """
     backbone = network.backbone
-    if not isinstance(backbone.mask_token, DTensor):
+    if not isinstance(backbone.mask_token, DTensor) and not has_low_rank(backbone):
         return backbone
     copy = build_backbone(backbone.settings, drop_path=0.0)
-    copy.load_state_dict(whole(backbone.state_dict()))
+    copy.load_state_dict(merged(whole(backbone.state_dict())))
     return copy.to(backbone.mask_token.device)

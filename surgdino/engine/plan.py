@@ -37,6 +37,9 @@ class TrainSettings:
         ship: whose weights become `checkpoint/backbone.safetensors`.
         accumulate: micro-batches into which each process cuts its share of a batch: less memory, the same objective.
         drop_path: stochastic depth of the student; the run room hands it to `build_backbone`.
+        frozen_blocks: the embeddings and so many of the first blocks never change; 0 freezes nothing.
+        pull: strength of the pull towards the initial weights, see `surgdino.engine.retention`.
+        low_rank: rank of the adapters that learn in the place of the blocks' linear layers; 0: no adapters.
     """
 
     steps: int | None = None
@@ -59,6 +62,9 @@ class TrainSettings:
     ship: Literal["teacher", "student"] = "teacher"
     accumulate: int = 1
     drop_path: float = 0.1
+    frozen_blocks: int = 0
+    pull: float = 0.0
+    low_rank: int = 0
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "accumulate", "checkpoint_every", "log_every"):
@@ -66,6 +72,9 @@ class TrainSettings:
         _require(self.steps is None or self.steps >= 1, "train.steps", "at least 1, or null", self.steps)
         _require(self.steps is not None or self.epochs > 0, "train.epochs", "more than 0", self.epochs)
         _require(self.ship in ("teacher", "student"), "train.ship", "teacher or student", self.ship)
+        for key in ("frozen_blocks", "pull", "low_rank"):
+            _require(getattr(self, key) >= 0, f"train.{key}", "0 or more", getattr(self, key))
+        _require(self.lr * self.pull < 1, "train.pull", "below 1 / train.lr", self.pull)
         _require(0 < self.layer_decay <= 1, "train.layer_decay", "in (0, 1]", self.layer_decay)
 
     def total_steps(self, images: int) -> int:

@@ -36,6 +36,7 @@ def save(session: Session) -> None:
         "student": whole(session.student.state_dict()),
         "teacher": whole(session.teacher.state_dict()),
         "optimizer": whole(session.optimizer.state_dict()),
+        "initial": session.retention.state_dict(),
         "monitor": session.monitor.state_dict(),
         "probes": session.probes.state_dict(),
         "probe_reference": None if plan.probe is None else plan.probe.frames.reference,

@@ -23,6 +23,7 @@ from surgdino.engine.monitor import Monitor
 from surgdino.engine.optim import make_optimizer
 from surgdino.engine.parallel import share_out
 from surgdino.engine.plan import TrainPlan, TrainResult
+from surgdino.engine.retention import Retention, prepare
 from surgdino.engine.saving import resume, saved_state
 from surgdino.engine.teacher import Network, make_teacher
 from surgdino.errors import SurgdinoError
@@ -42,6 +43,7 @@ class Session:
     parallel: nn.Module
     across: Across
     optimizer: torch.optim.Optimizer
+    retention: Retention
     monitor: Monitor
     steps: int
     step: int = 0
@@ -74,6 +76,7 @@ def open_session(plan: TrainPlan, say: Callable[[str], None]) -> Session:
     method.check_batch(settings, plan.train.batch_size)
     torch.manual_seed(plan.train.seed)
     student = Network(plan.backbone, method.build_head(settings, plan.backbone.embed_dim)).to(device).train()
+    prepare(student.backbone, plan.train)
     student.backbone.set_grad_checkpointing(plan.hardware.activation_checkpointing)
     teacher = make_teacher(student)
     saved = saved_state(plan, across, say)
@@ -93,6 +96,7 @@ def open_session(plan: TrainPlan, say: Callable[[str], None]) -> Session:
         parallel=parallel,
         across=across,
         optimizer=make_optimizer(student, plan.train),
+        retention=Retention.of(student.backbone, plan.train, None if saved is None else saved["initial"]),
         monitor=Monitor(
             plan.folder,
             every=plan.train.log_every,

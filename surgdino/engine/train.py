@@ -45,10 +45,11 @@ def train_step(session: Session, batch: Batch) -> None:
     rates = rates_at(session.step, session.steps, train, session.momentum)
     views = micro_batches(session, batch)
     targets, features = teach(session, views)
-    session.student.backbone.requires_grad_(rates.backbone_learns)
+    session.retention.let_learn(rates.backbone_learns)
     terms = learn(session, views, targets, pools(session, views, targets))
     set_rates(session.optimizer, rates)
     update = apply_gradients(session.optimizer, train.clip)
+    session.retention.pull_back(session.optimizer, update.skipped)
     update_teacher(session.teacher, session.student, rates.momentum)
     session.step += 1
     session.monitor.record(session.step, terms, update, rates, features)

@@ -1,0 +1,102 @@
+"""Low-rank adapters: a block's linear layers learn a correction of rank r beside weights that stay as they came.
+
+Hu et al. 2021, arXiv 2106.09685: y = W x + b + B A x, with W fixed. Continued self-supervised pretraining of vision
+transformers this way: Khanna et al. 2024, arXiv 2406.10973. Nothing of it leaves a run: what is shipped is W + B A.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from surgdino.errors import SurgdinoError
+
+if TYPE_CHECKING:
+    from surgdino.backbone.vit import Backbone
+
+LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+_DOWN, _UP = "low_rank_down", "low_rank_up"
+
+
+class LowRankLinear(nn.Linear):
+    """A linear layer with an adapter: A `low_rank_down` [r, in], B `low_rank_up` [out, r], and nn.Linear's own.
+
+    B begins at 0, so that a network with fresh adapters computes what it did without. No factor stands before B A (in
+    the paper's words: alpha = r).
+    """
+
+    low_rank_down: nn.Parameter
+    low_rank_up: nn.Parameter
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in] -> [..., out]; two thin products, since the gradient of the whole weight is never needed."""
+        return super().forward(input) + F.linear(F.linear(input, self.low_rank_down), self.low_rank_up)
+
+
+def add_low_rank(backbone: Backbone, rank: int, first_block: int = 0) -> None:
+    """Give the four linear layers of every block from `first_block` on an adapter, in place.
+
+    A is drawn from torch's random numbers, uniform with variance 1 / (3 in), as nn.Linear draws its weights.
+
+    Raises:
+        SurgdinoError: the rank is not below the width, or the blocks have no such layers.
+    """
+    if not 0 < rank < backbone.embed_dim:
+        raise SurgdinoError(
+            "unusable setting", place="train.low_rank", expected=f"below the width {backbone.embed_dim}", found=rank
+        )
+    for block in backbone.vit.blocks[first_block:]:
+        for name in LAYERS:
+            _adapt(_layer(block, name), rank)
+
+
+def _layer(block: nn.Module, name: str) -> nn.Linear:
+    try:
+        layer: Any = block.get_submodule(name)
+    except AttributeError:
+        layer = None
+    if type(layer) is not nn.Linear:
+        raise SurgdinoError(
+            "the blocks of this model take no low-rank adapters",
+            place="train.low_rank",
+            expected=f"linear layers {', '.join(LAYERS)}",
+            found=f"{name} is {'missing' if layer is None else type(layer).__name__}",
+            fix="use train.low_rank=0, or another model",
+        )
+    return layer
+
+
+def _adapt(layer: nn.Linear, rank: int) -> None:
+    weight = layer.weight
+    down = nn.Parameter(weight.new_empty(rank, layer.in_features))
+    nn.init.kaiming_uniform_(down, a=math.sqrt(5))
+    layer.__class__ = LowRankLinear  # its other attributes are nn.Linear's, so the instance fits
+    layer.register_parameter(_DOWN, down)
+    layer.register_parameter(_UP, nn.Parameter(weight.new_zeros(layer.out_features, rank)))
+
+
+def is_low_rank(name: str) -> bool:
+    """Whether a parameter of that name belongs to an adapter."""
+    return name.endswith((_DOWN, _UP))
+
+
+def has_low_rank(backbone: nn.Module) -> bool:
+    """Whether any layer has an adapter."""
+    return any(isinstance(module, LowRankLinear) for module in backbone.modules())
+
+
+def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of the same network without adapters: W + B A in the place of W."""
+    plain = {name: tensor for name, tensor in state.items() if not is_low_rank(name)}
+    for name, up in state.items():
+        if name.endswith(_UP):
+            layer = name.removesuffix(_UP)
+            down = state[layer + _DOWN]
+            weight = plain[layer + "weight"]
+            plain[layer + "weight"] = torch.addmm(weight.float(), up.float(), down.float()).to(weight.dtype)
+    return plain

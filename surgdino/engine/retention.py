@@ -1,0 +1,112 @@
+"""Against forgetting: parts of the backbone that stay as they came, and a pull towards where the others began."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from surgdino.backbone.low_rank import add_low_rank, is_low_rank
+from surgdino.backbone.vit import Backbone
+from surgdino.engine.plan import TrainSettings
+from surgdino.engine.sharded import local, part_like, whole
+from surgdino.errors import SurgdinoError
+
+_MASK_TOKEN = "mask_token"  # no part of what came, nor of what is shipped
+
+
+def prepare(backbone: Backbone, settings: TrainSettings) -> None:
+    """Add adapters and freeze what never learns; before the networks are copied and shared out.
+
+    Raises:
+        SurgdinoError: more frozen blocks than there are, or adapters that this model cannot have.
+    """
+    if settings.frozen_blocks > backbone.depth:
+        raise SurgdinoError(
+            "unusable setting",
+            place="train.frozen_blocks",
+            expected=f"at most the {backbone.depth} blocks of the model",
+            found=settings.frozen_blocks,
+        )
+    if settings.low_rank:
+        add_low_rank(backbone, settings.low_rank, settings.frozen_blocks)
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(learns(backbone, name, settings))
+
+
+def learns(backbone: Backbone, name: str, settings: TrainSettings) -> bool:
+    """Whether a parameter of the backbone ever learns.
+
+    Frozen blocks take the embeddings below them along. Beside adapters the norms learn, which are few and carry the
+    statistics of the new images, and the mask token, which no natural-image checkpoint brings trained.
+    """
+    if name == _MASK_TOKEN:
+        return True
+    if settings.frozen_blocks and backbone.layer_id(name) <= settings.frozen_blocks:
+        return False
+    return not settings.low_rank or is_low_rank(name) or "norm" in name
+
+
+@dataclass
+class Retention:
+    """What of a student's backbone learns, and where it began.
+
+    Attributes:
+        learners: its parameters that ever learn.
+        pull: strength; 0 keeps nothing.
+        initial: name -> initial value of every learner that is pulled.
+    """
+
+    learners: dict[str, nn.Parameter]
+    pull: float = 0.0
+    initial: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, backbone: Backbone, settings: TrainSettings, saved: Mapping[str, Tensor] | None = None) -> Retention:
+        """Of a backbone that was shared out already.
+
+        Args:
+            saved: `state_dict()` of the run that is resumed; None where the backbone stands at its beginning.
+        """
+        learners = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+        initial = {}
+        if settings.pull:
+            pulled = {name: p for name, p in learners.items() if name != _MASK_TOKEN}
+            initial = {
+                name: p.detach().clone() if saved is None else part_like(saved[name], p).to(p.device)
+                for name, p in pulled.items()
+            }
+        return cls(learners, settings.pull, initial)
+
+    def let_learn(self, now: bool) -> None:
+        """Whether the learners learn in this step: not during the head's warm-up."""
+        for parameter in self.learners.values():
+            parameter.requires_grad_(now)
+
+    @torch.no_grad()
+    def pull_back(self, optimizer: torch.optim.Optimizer, skipped: Tensor) -> None:
+        """theta <- theta - lr * pull * (theta - theta_0), lr being each parameter's own in this step.
+
+        L2-SP (Li et al. 2018, arXiv 1802.01483), decoupled from Adam's moments as AdamW's decay is (Loshchilov & Hutter
+        2019): as a loss term, it would be divided by them, and weights with large gradients would hardly feel it.
+
+        Args:
+            skipped: 1.0 where the optimiser changed nothing in this step, on the device; then nothing is pulled either.
+        """
+        if not self.pull:
+            return
+        start_of = {id(self.learners[name]): start for name, start in self.initial.items()}
+        for group in optimizer.param_groups:
+            pulled = [p for p in group["params"] if id(p) in start_of]
+            if pulled and group["lr"]:
+                weights = local(pulled)
+                way = torch._foreach_sub(local(start_of[id(p)] for p in pulled), weights)
+                torch._foreach_mul_(way, (1 - skipped) * (group["lr"] * self.pull))
+                torch._foreach_add_(weights, way)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The initial values in one piece; for all processes to call."""
+        return whole(self.initial)
