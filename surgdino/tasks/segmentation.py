@@ -81,8 +81,14 @@ def build_head(context: TaskContext) -> nn.Module:
     """
     window, patch = context.settings.window, context.backbone.patch_size
     if window is not None and window % patch:
-        fix = f"task.window={max(round(window / patch), 1) * patch}"
-        raise SurgdinoError("task.window doesn't divide into patches", expected=f"a multiple of {patch}", fix=fix)
+        fix = f"use task.window={max(round(window / patch), 1) * patch}"
+        raise SurgdinoError(
+            "windows do not divide into patches",
+            place="task.window",
+            expected=f"a multiple of {patch}",
+            found=window,
+            fix=fix,
+        )
     module, settings = open_head(context.settings.head), context.settings
     return module.build(context.width, len(_layers(context)), len(context.classes), settings.maps)
 
