@@ -8,7 +8,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -101,5 +101,5 @@ def differences(saved: dict[str, Any], now: dict[str, Any], prefix: str = "") ->
             yield f"{prefix}{key}", before, after
 
 
-def _mappings(value: Any) -> bool:
+def _mappings(value: Any) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)

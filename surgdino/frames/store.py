@@ -142,7 +142,7 @@ class FrameStore:
         return None
 
     def of_video(self, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All frames of `videos[place]` at once: positions int64 [n], numbers int64 [n], times float64 [n] in seconds."""
+        """All frames of `videos[place]`: positions int64 [n], numbers int64 [n], times float64 [n] in seconds."""
         positions = np.arange(self._starts[place], self._starts[place + 1])
         rows, columns = self._rows[positions], self.videos[place].shard.columns
         return positions, columns["number"][rows], columns["time"][rows]

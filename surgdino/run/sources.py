@@ -53,8 +53,8 @@ def sources_of(cfg: Mapping[str, Any], data: DataSettings) -> list[Source]:
     whole = [open_whole(card, entry) for card, entry in zip(cards, asked, strict=True)]
     parts = [part_of(manifest, entry) for manifest, entry in zip(whole, asked, strict=True)]
     excluded = excluded_operations(parts, data.exclude)
-    for part, entry in zip(parts[1:], data.also, strict=True):
-        excluded |= excluded_operations([part], entry.exclude)
+    for part, also in zip(parts[1:], data.also, strict=True):
+        excluded |= excluded_operations([part], also.exclude)
     sources = []
     for place, (card, entry, part) in enumerate(zip(cards, asked, parts, strict=True)):
         earlier = sum(other.name == card.name for other in cards[:place])

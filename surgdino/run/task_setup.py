@@ -129,25 +129,8 @@ def build_context(
     device = precision.choose_device(hardware)
     if device.type == "cpu":
         keep_freed_memory()
-    dtype = precision.choose_dtype(hardware, device)
-    autocast = partial(precision.autocast, device, dtype)
-    cores = len(os.sched_getaffinity(0)) // distributed.local_world_size()
-    workers = precision.loader_workers(hardware, cores)
-    batch = _ON_GPU if device.type == "cuda" else _ON_CPU
     backbone = backbone.to(device).eval()
-    cache = FeatureCache(
-        folder=features,
-        backbone=backbone,
-        preprocess=what.preprocess,
-        autocast=autocast,
-        precision=str(dtype).removeprefix("torch."),
-        workers=workers,
-        batch_size=batch,
-        rank=distributed.rank(),
-        world=distributed.world_size(),
-        say=say,
-        tick=ExtractionBar(silent=not distributed.is_main()),
-    )
+    cache = _feature_cache(features, backbone, what.preprocess, hardware, device, say)
     return TaskContext(
         task=what.task,
         card=what.card,
@@ -158,14 +141,40 @@ def build_context(
         backbone=backbone,
         preprocess=what.preprocess,
         device=torch.device(device),
-        autocast=autocast,
+        autocast=cache.autocast,
         features=cache,
         cutter=cutter or Cutter(what.preprocess.image_size),
-        workers=workers,
-        batch_images=batch,
+        workers=cache.workers,
+        batch_images=cache.batch_size,
         parts=parts or {},
         manifest=manifest,
         say=say,
+    )
+
+
+def _feature_cache(
+    folder: Path,
+    backbone: Backbone,
+    preprocess: Preprocess,
+    hardware: HardwareSettings,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> FeatureCache:
+    """What the frozen features are kept in, and how this machine computes them."""
+    dtype = precision.choose_dtype(hardware, device)
+    cores = len(os.sched_getaffinity(0)) // distributed.local_world_size()
+    return FeatureCache(
+        folder=folder,
+        backbone=backbone,
+        preprocess=preprocess,
+        autocast=partial(precision.autocast, device, dtype),
+        precision=str(dtype).removeprefix("torch."),
+        workers=precision.loader_workers(hardware, cores),
+        batch_size=_ON_GPU if device.type == "cuda" else _ON_CPU,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
+        say=say,
+        tick=ExtractionBar(silent=not distributed.is_main()),
     )
 
 
