@@ -14,6 +14,7 @@ VERBS = {
     "finetune": "learn a task on a backbone, and test it: surgdino finetune task=phase|triplet|segmentation ...",
     "evaluate": "the numbers of a fine-tuned checkpoint once more, or on other data: surgdino evaluate checkpoint=RUN",
     "predict": "a video's phases, triplets or masks as tables and pictures: surgdino predict VIDEO checkpoint=RUN",
+    "merge": "average adapted backbones with what they began from: surgdino merge INITIAL ADAPTED out=FOLDER",
     "verify": "check a dataset folder against its card",
     "show": "pictures of what training sees: surgdino show augment|crops|content",
     "bench": "what binds on this machine, disk, CPU or GPU: surgdino bench step|data|store",
@@ -25,7 +26,7 @@ VERBS = {
     "demo": "the whole way on a small generated set, in minutes on a CPU",
 }
 # Verbs that take key=value settings through Hydra.
-CONFIGURED = ("pretrain", "finetune", "evaluate", "predict", "verify", "show", "bench", "score")
+CONFIGURED = ("pretrain", "finetune", "evaluate", "predict", "merge", "verify", "show", "bench", "score")
 
 EXAMPLES = """\
 Examples

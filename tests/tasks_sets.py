@@ -43,6 +43,7 @@ QUICK = ("train.batch_size=8", "train.steps=30", "train.log_every=5", "train.val
 
 
 def words_of(task: str, root: Path, run: Path, *more: str) -> list[str]:
-    """The command without `surgdino`."""
+    """The command without `surgdino`; of two words that set the same, the later one is kept."""
     place = (f"data.root={root}", f"data.store={root.parent / 'store'}", f"run.dir={run}")
-    return ["finetune", f"task={task}", *SETS[task].words, *SMALL, *QUICK, *place, *more]
+    words = (f"task={task}", *SETS[task].words, *SMALL, *QUICK, *place, *more)
+    return ["finetune", *{word.partition("=")[0]: word for word in words}.values()]

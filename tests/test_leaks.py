@@ -78,6 +78,19 @@ def test_operations_whose_training_is_not_told_count_too():
     assert seen_of({}) == []
 
 
+def test_what_pretraining_wrote_down_is_told_by_dataset_and_what_its_weights_had_seen_before_it():
+    info = {
+        "operations": ["camma/1", "camma/2", "camma/6", "m2/1", "x/1"],
+        "datasets": [{"name": "m2cai16", "operations": ["m2/1"]}, {"name": "folder", "operations": []}],
+        "initial_weights": {"operations": list(CHOLEC80.operations), "seen": [CHOLEC80.as_dict()]},
+    }
+    assert [(seen.words, seen.operations) for seen in seen_of(info)] == [
+        ("pretrain, trained on cholec80 40-40 train", CHOLEC80.operations),
+        ("pretrain, trained on m2cai16", ("m2/1",)),
+        ("an earlier training, trained on data that it does not name", ("x/1",)),
+    ]
+
+
 def test_a_long_table_is_cut():
     many = manifest_of(*((f"VID{n}", f"camma/{n}", "test") for n in range(60)))
     seen = [Seen("pretrain", "trained on", "x", None, None, many.operations)]
@@ -111,7 +124,8 @@ def finetune(root: Path, run: Path, *more: str) -> int:
     return main(["finetune", *words, *place, "data.split={train: [1], test: [2, 4]}", *more])
 
 
-def test_finetune_refuses_and_allows_and_stamps(cholect50, tmp_path, capsys):
+def test_finetune_refuses_and_allows_and_stamps(cholect50, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     checkpoint = pretrained(
         tmp_path / "pretrained", dataset="cholec80", operations=["camma/2", "camma/7"], seen=[CHOLEC80.as_dict()]
     )
@@ -132,7 +146,7 @@ def test_finetune_refuses_and_allows_and_stamps(cholect50, tmp_path, capsys):
     assert main(["evaluate", f"checkpoint={run}"]) == 0
     assert "LEAK" in capsys.readouterr().out
     assert main(["evaluate", f"checkpoint={run}", "part=train", "leakage=refuse"]) == 2
-    assert "finetune, trained on cholect50 inline split train" in capsys.readouterr().err
+    assert "finetune, trained on cholect50 inline split train" in capsys.readouterr().out
 
 
 def test_what_chose_the_checkpoint_is_no_test_either(cholect50, tmp_path, capsys):

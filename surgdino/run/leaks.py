@@ -106,12 +106,25 @@ def seen_of(info: Mapping[str, Any]) -> list[Seen]:
         info: of model.json, or of what is known of initial weights.
     """
     told = [Seen(**{**row, "operations": tuple(row["operations"])}) for row in info.get("seen", ())]
+    if info and "seen" not in info:
+        earlier = info.get("initial_weights")
+        told = [*(seen_of(earlier) if earlier else ()), *_pretraining(info)]
     for key, how in (("operations", "trained on"), ("chosen_on", "chosen on")):
         known = {operation for seen in told if seen.how == how for operation in seen.operations}
         rest = tuple(sorted(set(info.get(key, ())) - known))
         if rest:
             told.append(Seen("an earlier training", how, info.get("dataset"), None, None, rest))
     return told
+
+
+def _pretraining(info: Mapping[str, Any]) -> list[Seen]:
+    """What `surgdino pretrain` wrote down of its datasets."""
+    datasets = info.get("datasets", ())
+    return [
+        Seen("pretrain", "trained on", row["name"], None, None, tuple(row["operations"]))
+        for row in datasets
+        if row.get("operations")
+    ]
 
 
 def look(by: str, how: str, dataset: str, split: Any, part: str | None, videos: Iterable[Video]) -> Seen:

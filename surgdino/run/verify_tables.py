@@ -130,10 +130,15 @@ def _parts(manifest: Manifest) -> dict[str, set[str]]:
 def _formats(infos: Mapping[str, VideoInfo]) -> list[str]:
     """`h264 854x480 25 fps`, the commonest first; several of them in one dataset are worth a look."""
     kinds = Counter(
-        f"{i.codec} {i.width}x{i.height}" + ("" if _is_still(i) else f" {i.fps:.4g} fps") for i in infos.values()
+        f"{_coding(i)} {i.width}x{i.height}" + ("" if _is_still(i) else f" {i.fps:.4g} fps") for i in infos.values()
     )
     shown = [f"{count} x {kind}" for kind, count in kinds.most_common(4)]
     return shown + ([f"and {len(kinds) - 4} other formats"] if len(kinds) > 4 else [])
+
+
+def _coding(info: VideoInfo) -> str:
+    """A single picture by its own format, which `images` does not tell."""
+    return info.path.suffix[1:].lower() if is_image(info.path) else info.codec
 
 
 def _is_still(info: VideoInfo) -> bool:
