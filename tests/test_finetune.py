@@ -177,7 +177,7 @@ def run_words(words: list[str]) -> int:
 def test_two_processes_learn_what_one_learns(runs, sets, tmp_path):
     one, two = (words_of("phase", sets["phase"], tmp_path / name, "task.temporal=none") for name in ("one", "two"))
     assert main(one) == 0
-    assert in_processes(2, run_words, two) == [0, 0]
+    assert in_processes(2, run_words, two, joined=False) == [0, 0]
     one, two = (load_file(tmp_path / name / "checkpoint" / "head.safetensors") for name in ("one", "two"))
     assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one)
     assert results_of(tmp_path / "two")["headline"]["name"] == results_of(tmp_path / "one")["headline"]["name"]

@@ -226,8 +226,9 @@ def _targets(frames: LabelledFrames) -> np.ndarray:
 def _class_weights(context: TaskContext) -> Tensor | None:
     if context.settings.balance == "none":
         return None
-    weights = median_frequency_weights(_targets(context.parts["train"]), len(context.classes))
-    return torch.from_numpy(weights).to(context.device)
+    targets = _targets(context.parts["train"])
+    weights = median_frequency_weights(targets, len(context.classes))
+    return torch.from_numpy(weights / weights[targets].mean()).to(context.device)
 
 
 def _has_validation(context: TaskContext) -> bool:

@@ -31,14 +31,16 @@ def median_frequency_weights(targets: np.ndarray, classes: int) -> np.ndarray:
 
 
 def frame_loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-    """Cross-entropy, the mean over frames weighted by their classes.
+    """Cross-entropy times the weight of each frame's class, mean over frames.
+
+    Divided by the frames and not by their weights, so that it is the same however a batch is shared out.
 
     Args:
         logits: [T, C].
         targets: class ids, int64 [T].
-        weights: [C], or None.
+        weights: [C], of mean 1 over the training frames, or None.
     """
-    return F.cross_entropy(logits.float(), targets, weight=weights)
+    return F.cross_entropy(logits.float(), targets, weight=weights, reduction="sum") / len(targets)
 
 
 def stages_loss(
