@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -32,6 +34,17 @@ def number_in(image: np.ndarray) -> int:
     return int((bits << np.arange(bits.size)).sum())
 
 
+@contextmanager
+def _scheduled_as_before() -> Iterator[None]:
+    """SVT-AV1 gives a process of root's real-time priority; what that starts would starve all else on its core."""
+    policy, parameters, cores = os.sched_getscheduler(0), os.sched_getparam(0), os.sched_getaffinity(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+        os.sched_setaffinity(0, cores)
+
+
 def write_video(
     path: Path,
     frames: int = 100,
@@ -48,7 +61,7 @@ def write_video(
     """Encode `frames` numbered pictures; `times` in seconds make the rate variable."""
     times = times if times is not None else np.arange(frames) / fps
     first = pictures[0] if pictures is not None else picture(0)
-    with av.open(str(path), "w", options=container_options or {}) as container:
+    with _scheduled_as_before(), av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"

@@ -94,3 +94,14 @@ def test_a_missing_folder_is_one_line(capsys, tmp_path):
     told = capsys.readouterr().err
     assert "nowhere" in told
     assert told.count("\n") == 1
+
+
+def test_the_last_of_two_words_counts_and_short_forms_are_known(capsys):
+    words = ["data.split={train: [1]}", "data.split={test: [2]}", "exclude=test-of:cholect50/rdv", "--cfg", "job"]
+    assert main(["pretrain", "data.root=/x", *words]) == 0
+    told = capsys.readouterr().out
+    assert "test:" in told
+    assert "train: [1]" not in told
+    assert "exclude: test-of:cholect50/rdv" in told
+    assert main(["finetune", "data.root=/x", "organ=liver", "--cfg", "job"]) == 0
+    assert "organ: liver" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -56,6 +57,13 @@ def test_every_frame_is_the_one_asked_for(tmp_path, name):
     for numbers in (info.numbers, info.numbers[3::25], [0], [99], [57, 11, 11, 58]):
         asked = sorted(set(map(int, numbers)))
         assert numbers_read(path, numbers, info=info) == [(n, n) for n in asked]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_encoder_leaves_no_priority_behind(tmp_path, name):
+    before = os.sched_getscheduler(0), os.sched_getaffinity(0)
+    write(tmp_path, name)
+    assert (os.sched_getscheduler(0), os.sched_getaffinity(0)) == before
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -149,7 +149,7 @@ def test_weights_of_another_architecture_name_the_keys_that_differ(synthetic_cho
 
 
 def test_an_excluded_video_takes_its_operation_with_it(synthetic_cholec80, tmp_path):
-    assert pretrain(synthetic_cholec80, tmp_path / "run", "train.steps=2", "data.exclude=[video02]") == 0
+    assert pretrain(synthetic_cholec80, tmp_path / "run", "train.steps=2", "exclude=video02") == 0
     info = json.loads((tmp_path / "run" / "checkpoint" / "model.json").read_text())
     assert info["operations"] == ["camma/1", "camma/3", "camma/4"]
 

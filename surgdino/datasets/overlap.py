@@ -21,7 +21,7 @@ row is a set that a backbone may have been trained on, a column a part of a spli
 many of the column's operations are in the row. Rows of zeros are left out: they share nothing with the columns.
 
 Figures on operations that a backbone has seen, even without their labels, are not figures on unseen patients.
-`data.exclude=[test-of:cholect50/rdv]` leaves a test set out of pretraining.
+`exclude=test-of:cholect50/rdv` (in full `data.exclude=[test-of:cholect50/rdv]`) leaves a test set out of pretraining.
 
 The training videos of m2cai16 are taken to bear the numbers of the other CAMMA sets. Which operations its test videos
 are is not published; they count as operations of their own, which they may not be.

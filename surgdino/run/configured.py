@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
@@ -16,6 +17,8 @@ from surgdino.paths import share
 
 # Positional words a verb takes before its settings, such as `augment` in `surgdino show augment`.
 SUBJECTS = {"show": ("augment", "crops", "content"), "bench": ("step", "data", "store")}
+# Settings of a section that are written without it, too.
+SHORT = {"exclude": "data.exclude", "organ": "data.organ"}
 # Verbs that take paths before their settings: what they are, and an example.
 PATHS = {
     "predict": ("video files or folders of images", "surgdino predict VIDEO checkpoint=RUN"),
@@ -33,7 +36,7 @@ def run_configured(verb: str, words: list[str]) -> int:
     """
     subject, words = _subject(verb, words)
     multirun = "-m" in words or "--multirun" in words
-    words = [_parsable(word, multirun) for word in words]
+    words = [_parsable(word, multirun) for word in _last_of_each(map(_in_full, words))]
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -87,6 +90,19 @@ def _paths(verb: str, words: list[str]) -> tuple[list[str], list[str]]:
         kind, example = PATHS[verb]
         raise SurgdinoError(f"surgdino {verb} of what?", expected=kind, fix=f"write {example}")
     return paths, words[len(paths) :]
+
+
+def _in_full(word: str) -> str:
+    key, equals, value = word.partition("=")
+    return f"{SHORT.get(key, key)}{equals}{value}"
+
+
+def _last_of_each(words: Iterable[str]) -> list[str]:
+    """Of two words that set the same, the later one: scripts append theirs, and Hydra cannot merge mappings."""
+    kept: dict[str, str] = {}
+    for word in words:
+        kept[word.partition("=")[0]] = word
+    return list(kept.values())
 
 
 def _parsable(word: str, multirun: bool) -> str:
