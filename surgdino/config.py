@@ -22,6 +22,9 @@ def register_groups() -> None:
     """Offer every card as `dataset=NAME` and every recipe as `recipe=NAME`: their folders have other names."""
     from hydra.core.config_store import ConfigStore
 
+    # Hydra copies the whole store for each of the 85 questions behind a `--help`, 8 s for our cards. What it loads
+    # from the store it copies once more, so the store itself can be shared.
+    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     for group, folder, package in (("dataset", "datasets", "dataset"), ("recipe", "recipes", "_global_")):
         for name in names_in(share(folder)):
             node = _read_yaml(share(folder) / f"{name}.yaml")

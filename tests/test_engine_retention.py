@@ -29,6 +29,8 @@ SETTINGS = {
     "all": {"frozen_blocks": 1, "pull": 50.0, "low_rank": 4},
 }
 retained = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+# Starting processes takes ten times as long as what they do: whole weights that are pulled, and all of it at once.
+spread = pytest.mark.parametrize("settings", [SETTINGS[name] for name in ("pulled", "all")], ids=("pulled", "all"))
 
 
 def initial() -> dict[str, torch.Tensor]:
@@ -176,16 +178,21 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypa
 
 
 @retained
-def test_two_processes_or_micro_batches_make_the_run_of_one(tmp_path, settings):
+def test_micro_batches_make_the_run_of_one(tmp_path, settings):
     run(tmp_path / "one", settings)
     run(tmp_path / "micro", {**settings, "accumulate": 2})
     assert_same_run(tmp_path / "micro", tmp_path / "one")
+
+
+@spread
+def test_two_processes_make_the_run_of_one(tmp_path, settings):
+    run(tmp_path / "one", settings)
     for name, layout in (("copies", {}), ("sharded", {"shard": True})):
         in_processes(2, run, tmp_path / name, {**settings, **layout})
         assert_same_run(tmp_path / name, tmp_path / "one")
 
 
-@retained
+@spread
 def test_a_sharded_run_goes_on_in_one_process(tmp_path, settings):
     run(tmp_path / "one", settings)
     in_processes(2, run, tmp_path / "parts", {**settings, "shard": True}, (1, 7))
