@@ -144,12 +144,22 @@ def test_pictures_of_any_name_and_size_get_masks_and_overlays(segmentation, tmp_
     rows = {row["video"]: row for row in rows_of(tmp_path / "out" / "pictures.csv")}
     assert set(rows) == set(sizes)
     for name, (width, height) in sizes.items():
-        mask = picture(tmp_path / "out" / "masks" / name / "000000.png")
+        mask = picture(tmp_path / "out" / "masks" / f"{name}.png")
         assert mask.shape[:2] == (height, width)
         assert float(rows[name]["foreground"]) == pytest.approx((mask[..., 0] > 127).mean(), abs=1e-4)
-        overlay = picture(tmp_path / "out" / "overlays" / name / "000000.jpg")
+        overlay = picture(tmp_path / "out" / "overlays" / f"{name}.jpg")
         assert overlay.shape[1] == width
         assert overlay.shape[0] > height  # the legend
+
+
+def test_digits_inside_names_are_no_frame_numbers(segmentation, tmp_path):
+    root, run = segmentation
+    names = {"cju0qkwl35piu0993l0dewei2", "cju0s2a9ekvms080138tjjpxr"}
+    for name, source in zip(sorted(names), sorted((root / "images").iterdir()), strict=False):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        (tmp_path / "pictures" / f"{name}.png").write_bytes(source.read_bytes())
+    assert predict(run, tmp_path / "pictures", f"out={tmp_path / 'out'}") == 0
+    assert {path.stem for path in (tmp_path / "out" / "masks").iterdir()} == names
 
 
 def test_numbered_pictures_of_one_size_are_frames(segmentation, tmp_path):

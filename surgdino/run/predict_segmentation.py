@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import cv2
 import numpy as np
 
+from surgdino.datasets.listing import is_image
 from surgdino.errors import SurgdinoError
 from surgdino.frames.decode import Frame, probe, read_frames
 from surgdino.paths import atomic_write
@@ -38,13 +39,15 @@ def write(request: Request) -> dict[str, Path]:
     """
     classes, folder = request.context.classes, request.folder
     table = folder / f"{request.source.name}.csv"
+    alone = len(request.source.videos) > 1 or is_image(request.source.videos[0].path)
     predicted = segmentation.predict(request.context, request.head, request.frames)
     with atomic_write(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["video", "frame", "seconds", *classes])
         for (video, number, masks), frame in zip(predicted, source_frames(request), strict=True):
-            write_masks(folder / "masks", video, number, masks, classes)
-            write_overlay(folder / "overlays" / video / f"{number:06d}.jpg", frame.image, masks, classes)
+            write_masks(folder / "masks", video, None if alone else number, masks, classes)
+            name = video if alone else f"{video}/{number:06d}"
+            write_overlay(folder / "overlays" / f"{name}.jpg", frame.image, masks, classes)
             rows.writerow([video, number, f"{frame.time:.3f}", *(f"{share:.5f}" for share in masks.mean((1, 2)))])
     return {"table": table, "masks": folder / "masks", "pictures": folder / "overlays"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def _is_numbered(folder: Path, pictures: bool) -> bool:
     if not images:
         expected = "files such as 000025.png, or a video"
         raise SurgdinoError("the folder holds no images", file=folder, expected=expected, fix="check the path")
-    return not pictures or len({image_size(image) for image in images.values()}) == 1
+    # Digits inside a name such as a hash are no frame number: a video's names differ in their number alone.
+    patterns = {re.sub(r"\d+(?=\D*$)", "", image.stem) for image in images.values()}
+    return not pictures or (len(patterns) == 1 and len({image_size(image) for image in images.values()}) == 1)
 
 
 def _in_dataset(path: Path, saved: SavedTask, data: DataSettings, console: Console) -> VideoSource | None:
