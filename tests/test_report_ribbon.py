@@ -64,9 +64,12 @@ def test_equal_input_gives_equal_bytes(tmp_path, suffix):
 
 
 def test_one_frame_and_sparse_frames_can_be_drawn(tmp_path):
-    draw_ribbon(ribbon(np.array([1]), np.array([1])), tmp_path / "one.png")
-    times = np.array([3.0, 4, 5, 400, 401, 4000])
-    draw_ribbon(ribbon(None, np.arange(6), times), tmp_path / "sparse.png")
+    colour = [rgb(value) for value in class_colours(PHASES).values()]
+    one = draw_ribbon(ribbon(np.array([1]), np.array([1])), tmp_path / "one.png")
+    assert bands(one) == [[colour[1]]]
+    times = np.array([3.0, 1000, 2000, 3000, 4000])
+    sparse = draw_ribbon(ribbon(None, np.arange(5), times), tmp_path / "sparse.png")
+    assert bands(sparse) == [colour[:5]]
 
 
 def test_times_are_written_as_on_a_clock():

@@ -7,7 +7,7 @@ on disk until all is written, so memory stays flat in the video's length, and a 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -94,7 +94,7 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
     hardware = typed(HardwareSettings, cfg["hardware"], "hardware")
     saved = load_task(asked.checkpoint)
     writer = import_module(f"surgdino.run.predict_{saved.task}")
-    truth = writer.read_truth(asked.truth, saved.classes) if asked.truth is not None else None
+    truth = _truth(writer, asked.truth, saved.classes)
     session = Session(saved, hardware, data_settings(saved, cfg["data"]["root"]), writer, truth, console)
     # All are looked for before the first is predicted, which may take long.
     sources = [find_video(path, saved, session.data, asked.image_fps, writer.PICTURES, console) for path in paths]
@@ -102,6 +102,16 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
         for name, written in predict(session, source, folder).items():
             console.print(f"[bold]{name:<12}[/bold] {written}", soft_wrap=True, highlight=False)
     return 0
+
+
+def _truth(writer: ModuleType, path: Path | None, classes: Sequence[str]) -> Any:
+    """What a file says of the video; where the task's writer reads none, no file can be given."""
+    if path is None:
+        return None
+    if not hasattr(writer, "read_truth"):
+        fix = "leave it out; surgdino score compares prediction files with a truth"
+        raise SurgdinoError("truth= is of use for phases alone", file=path, fix=fix)
+    return writer.read_truth(path, classes)
 
 
 def predict(session: Session, source: VideoSource, folder: Path) -> dict[str, Path]:

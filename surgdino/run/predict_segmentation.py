@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from surgdino.datasets.listing import is_image
-from surgdino.errors import SurgdinoError
 from surgdino.frames.decode import Frame, probe, read_frames
 from surgdino.paths import atomic_write
 from surgdino.report.overlay import overlay, with_legend
@@ -23,12 +22,6 @@ if TYPE_CHECKING:
 
 PICTURES = True  # each picture is looked at by itself
 _QUALITY = 92  # of the overlays, JPEG: a video has thousands
-
-
-def read_truth(path: Path, classes: object) -> NoReturn:
-    """Raises SurgdinoError: such a file is of use for phases alone."""
-    fix = "leave it out; surgdino score compares masks with a truth"
-    raise SurgdinoError("truth= is of use for phases alone", file=path, fix=fix)
 
 
 def write(request: Request) -> dict[str, Path]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write
 from surgdino.report.score_strips import ScoreStrips, draw_score_strips
 from surgdino.tasks import triplet
@@ -19,12 +18,6 @@ if TYPE_CHECKING:
 
 PICTURES = False  # frames of a video
 _LISTED = 5  # triplets a frame in the list
-
-
-def read_truth(path: Path, classes: object) -> NoReturn:
-    """Raises SurgdinoError: such a file is of use for phases alone."""
-    fix = "leave it out; surgdino score compares scores with a truth"
-    raise SurgdinoError("truth= is of use for phases alone", file=path, fix=fix)
 
 
 def write(request: Request) -> dict[str, Path]:
