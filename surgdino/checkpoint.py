@@ -63,8 +63,8 @@ def save_backbone(folder: str | Path, backbone: Backbone, facts: Mapping[str, An
     Args:
         folder: made where it does not exist.
         backbone: the weights to ship; its `settings` say which architecture it is.
-        facts: whatever else model.json shall say (method, dataset, operations, steps, ...); `image_size` is the side in
-            pixels at which it should be used, 224 (or the model's own, where that is smaller) if not said.
+        facts: whatever else model.json shall say (method, dataset, operations, steps, ...); `image_size` is
+            `usual_size` if not said.
 
     Raises:
         SurgdinoError: the file system refused, or a fact is not JSON.
@@ -181,9 +181,19 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, 
         raise OSError(int(number.group(1)) if number else errno.EIO, str(error)) from error
 
 
+def usual_size(backbone: Backbone, trained_at: int = 0) -> int:
+    """Side in pixels at which a backbone should be used: 224, or its weights' own where that is smaller.
+
+    Args:
+        trained_at: side of the global crops. Larger ones count; smaller ones save time in training, and what is learnt
+            from them is worth more at the usual size (docs/experiments.md).
+    """
+    side = max(trained_at, min(224, backbone.grid[0] * backbone.patch_size))
+    return side - side % backbone.patch_size
+
+
 def _architecture(backbone: Backbone) -> dict[str, Any]:
     settings = backbone.settings
-    side = min(224, backbone.grid[0] * backbone.patch_size)
     return {
         "format": FORMAT,
         "name": settings.get("name", settings["timm"]),
@@ -193,7 +203,7 @@ def _architecture(backbone: Backbone) -> dict[str, Any]:
         "embed_dim": backbone.embed_dim,
         "mean": settings["mean"],
         "std": settings["std"],
-        "image_size": side - side % backbone.patch_size,
+        "image_size": usual_size(backbone),
     }
 
 

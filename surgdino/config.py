@@ -69,7 +69,7 @@ def typed(kind: type[T], section: Mapping[str, Any], name: str) -> T:
 
 
 def _checked(hint: Any, value: Any, key: str) -> Any:
-    """`value` in the type that `hint` names: ints may stand for floats, lists for tuples, nothing else is bent."""
+    """`value` in the type that `hint` names: ints may stand for floats, lists for tuples, a text for a list of one."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
@@ -83,6 +83,8 @@ def _checked(hint: Any, value: Any, key: str) -> Any:
         if value in arguments:
             return value
     elif origin is tuple:
+        if arguments == (str, ...) and isinstance(value, str):
+            return (value,)
         inner = (
             arguments[:1] * len(value)
             if len(arguments) == 2 and arguments[1] is Ellipsis and _listed(value)

@@ -18,7 +18,8 @@ from surgdino import checkpoint
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import load_weights
-from surgdino.checkpoint import MODEL_JSON, WEIGHTS, read_model_json, save_backbone
+from surgdino.checkpoint import MODEL_JSON, WEIGHTS, read_model_json, save_backbone, usual_size
+from surgdino.config import shipped_settings
 from surgdino.errors import SurgdinoError
 from surgdino.paths import share
 
@@ -171,3 +172,11 @@ def test_a_description_that_does_not_fit_is_told(change: dict, words: str, saved
 def test_a_path_that_is_not_there_is_told() -> None:
     with pytest.raises(SurgdinoError, match=r"runs/none: does not exist\. Give a run folder"):
         surgdino.load("runs/none")
+
+
+def test_a_checkpoint_is_used_at_its_own_size_however_small_the_crops():
+    backbone = build_backbone(shipped_settings("model", "vit_tiny_patch16"), drop_path=0.0)
+    assert [usual_size(backbone, side) for side in (0, 96, 224, 250, 512)] == [224, 224, 224, 240, 512]
+    assert usual_size(build_backbone(shipped_settings("model", "vit_toy"), drop_path=0.0), 16) == 32
+    large = build_backbone(shipped_settings("model", "vit_small_patch14"), drop_path=0.0)
+    assert usual_size(large) == 224, "518 px are its grid, and five times the work"

@@ -214,6 +214,21 @@ def test_own_heads_in_the_file_are_scored_beside_the_maximum(tmp_path):
     assert main(words) == 2
 
 
+def test_a_test_part_is_scored_against_a_whole_release_if_asked(tmp_path, capsys):
+    truth = write_cholect50(tmp_path / "set", videos=(1, 2, 4), frames=24)
+    for video in (2, 4):
+        frames = np.array(sorted(truth[video]))
+        write_triplets(tmp_path / "p", f"VID{video:02d}", frames, np.ones((len(frames), 100)))
+    words = ["task=triplet", f"truth={tmp_path / 'set' / 'labels'}", f"predictions={tmp_path / 'p'}"]
+    assert "1 of 3 videos have no prediction" in refused(capsys, *words)
+    results = score("triplet", tmp_path / "set" / "labels", tmp_path / "p", tmp_path / "out", "missing=ignore")
+    assert list(results["scores"][0]["per_operation"]) == ["VID02", "VID04"]
+    (tmp_path / "none").mkdir()
+    write_triplets(tmp_path / "none", "VID09", np.arange(3), np.ones((3, 100)))
+    words = [*words[:2], f"predictions={tmp_path / 'none'}", "missing=ignore"]
+    assert "3 of 3 videos have no prediction" in refused(capsys, *words)
+
+
 def test_pictures_that_the_truth_does_not_annotate_are_ignored_if_asked(tmp_path, capsys):
     truth = write_cholect50(tmp_path / "set", videos=(1,), frames=24, sparse=True)
     pictures = [int(path.stem) for path in sorted((tmp_path / "set" / "videos" / "VID01").iterdir())]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from surgdino.checkpoint import usual_size
+
 if TYPE_CHECKING:
     from surgdino.engine.session import Session
 
@@ -21,7 +23,7 @@ def model_json(session: Session) -> dict[str, Any]:
         "seed": plan.train.seed,
         "batch_size": plan.train.batch_size,
         "weights_of": plan.train.ship,
-        "image_size": plan.crops.global_size,
+        "image_size": usual_size(plan.backbone, plan.crops.global_size),
         **({"retention": retention} if any(retention.values()) else {}),
         **({"probe": probe} if probe else {}),
     }

@@ -13,6 +13,7 @@ from surgdino import distributed
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import load_weights
+from surgdino.checkpoint import usual_size
 from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings
 from surgdino.engine.measuring import Probing
@@ -62,7 +63,8 @@ def pretrain(cfg: Mapping[str, Any], hardware: HardwareSettings) -> int:
     sources = probed.left_of(sources) if probed else sources
     torch.manual_seed(settings.seed)  # of a backbone without weights, and of the mask token
     backbone, weights = start_from(cfg["model"], settings.drop_path, console)
-    preprocess = Preprocess(crops.global_size, tuple(cfg["model"]["mean"]), tuple(cfg["model"]["std"]))
+    size = usual_size(backbone, crops.global_size)
+    preprocess = Preprocess(size, tuple(cfg["model"]["mean"]), tuple(cfg["model"]["std"]))
     with distributed.main_first():
         store = open_run_and_store(folder, cfg, sources, data)
         probe = open_probe(probed, data, preprocess)

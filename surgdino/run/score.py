@@ -31,6 +31,7 @@ class ScoreSettings:
     fps: float | None = None
     tolerance_seconds: float = 10.0
     every: int = 1
+    missing: Literal["refuse", "ignore"] = "refuse"
     extra: Literal["refuse", "ignore"] = "refuse"
     hd95: bool = True
     resamples: int = 1000
@@ -78,6 +79,7 @@ def folders_of(settings: ScoreSettings, card: Card | None) -> Folders:
         fps=settings.fps,
         tolerance_seconds=settings.tolerance_seconds,
         every=settings.every,
+        ignore_missing=settings.missing == "ignore",
         ignore_extra=settings.extra == "ignore",
         hd95=settings.hd95,
         resamples=settings.resamples,
@@ -93,6 +95,7 @@ def facts_of(settings: ScoreSettings, card: Card | None) -> dict[str, Any]:
         "truth": settings.truth,
         "predictions": settings.predictions,
         "every": settings.every,
+        "missing": settings.missing,
         "extra": settings.extra,
         "fps": settings.fps,
         "tolerance_seconds": settings.tolerance_seconds,

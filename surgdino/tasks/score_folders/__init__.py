@@ -32,6 +32,7 @@ class Folders:
         fps: what frame numbers count in, per second; None takes the card's. Only relaxed protocols need it.
         tolerance_seconds: of the relaxed protocols.
         every: only frames whose number is a multiple of it are scored (25 scores Cholec80 once a second).
+        ignore_missing: videos or pictures of the truth without a prediction are left out instead of refused.
         ignore_extra: predicted frames and videos that the truth lacks are left out instead of refused.
         hd95: compute it.
         resamples, seed: of the bootstrap.
@@ -45,6 +46,7 @@ class Folders:
     fps: float | None = None
     tolerance_seconds: float = 10.0
     every: int = 1
+    ignore_missing: bool = False
     ignore_extra: bool = False
     hd95: bool = True
     resamples: int = 1000
@@ -104,13 +106,13 @@ def paired_files(
     """
     missing = [video for video in truths if video not in predictions]
     extra = [video for video in predictions if video not in truths]
-    if missing:
+    if missing and (not folders.ignore_missing or len(missing) == len(truths)):
         raise SurgdinoError(
             f"{len(missing)} of {len(truths)} videos have no prediction",
             file=folders.predictions,
             expected=f"a file for {missing[0]}",
             found=", ".join(sorted(predictions)[:5]),
-            fix="predict it too, or take it out of the truth",
+            fix="predict it too, or score with missing=ignore",
         )
     if extra and not folders.ignore_extra:
         raise SurgdinoError(
@@ -120,4 +122,4 @@ def paired_files(
             found=extra[0],
             fix="take them out, or score with extra=ignore",
         )
-    return [(video, truths[video], predictions[video]) for video in sorted(truths)]
+    return [(video, truths[video], predictions[video]) for video in sorted(truths) if video in predictions]

@@ -38,14 +38,14 @@ def _paired(
     truths = {_spelled(key, own): picture for key, picture in truths.items()}
     missing = [key for key in truths if key not in own or not own[key].files]
     extra = [key for key in own if key not in truths]
-    if missing:
+    if missing and (not folders.ignore_missing or len(missing) == len(truths)):
         _refuse_shift(truths, own, folders)
         raise SurgdinoError(
             f"{len(missing)} of {len(truths)} pictures have no predicted mask",
             file=folders.predictions,
             expected=truths[missing[0]].name,
             found=", ".join(sorted(picture.name for picture in predictions.values())[:3]),
-            fix="write an empty mask where nothing was predicted",
+            fix="write an empty mask where nothing was predicted, or score with missing=ignore",
         )
     if extra and not folders.ignore_extra:
         raise SurgdinoError(
@@ -54,7 +54,8 @@ def _paired(
             expected=f"one of {len(truths)} pictures",
             fix="take them out, or score with extra=ignore",
         )
-    return [(key, truths[key], own[key]) for key in sorted(truths)]
+    left_out = set(missing)
+    return [(key, truths[key], own[key]) for key in sorted(truths) if key not in left_out]
 
 
 def _spelled(key: Key, others: dict[Key, MaskImage]) -> Key:
