@@ -53,7 +53,8 @@ def compared(first: RunRecord, second: RunRecord) -> tuple[str, str]:
         return "better", f"{second.name} is better. {told}."
     if interval.n > 1 and interval.high < 0:
         return "worse", f"{second.name} is worse. {told}."
-    return "open", f"No difference that these operations could show. {told}."
+    few = "One operation is too few to tell" if interval.n == 1 else "No difference that these operations could show"
+    return "open", f"{few}. {told}."
 
 
 def _difference_of_results(first: RunRecord, second: RunRecord) -> tuple[str, PairedDifference] | None:

@@ -12,6 +12,7 @@ from surgdino.metrics.intervals import PairedDifference, paired_difference
 
 PROBE = "probe_"
 SCORE = "score"
+_COST = "seconds"  # that measuring took
 _NETWORKS = ("student", "teacher")
 
 
@@ -47,7 +48,9 @@ def measures_in(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     names: dict[str, None] = {}
     for row in rows:
         names |= {
-            key.removeprefix(PROBE): None for key, value in row.items() if key.startswith(PROBE) and _number(value)
+            key.removeprefix(PROBE): None
+            for key, value in row.items()
+            if key.startswith(PROBE) and key != PROBE + _COST and _number(value)
         }
     return list(names)
 
@@ -98,6 +101,8 @@ def verdict(found: Sequence[Change]) -> tuple[str, str]:
         return "worse", f"The adapted backbone is worse than the one it started from: {told}."
     if rise and judged[0].difference and judged[0].difference.difference.n > 1:
         return "better", f"The adapted backbone is better than the one it started from: {told}."
+    if max(change.difference.difference.n for change in judged if change.difference) == 1:
+        return "open", f"One operation is too few to tell whether the backbone became better; on it: {told}."
     return "open", f"No difference that these operations could show: {told}."
 
 

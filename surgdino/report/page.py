@@ -98,6 +98,6 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         "steps": model.get("steps"),
         "batch": (record.config.get("train") or {}).get("batch_size"),
         "seed": (record.config.get("train") or {}).get("seed"),
-        "written": model.get("created"),
+        "written": (model.get("created") or "")[:16].replace("T", " ") or None,
     }
     return [(name, str(value)) for name, value in facts.items() if value is not None]
