@@ -183,6 +183,13 @@ def test_two_fine_tuned_runs_are_compared_operation_by_operation(tmp_path):
     tone, sentence = compared(read_run(first), read_run(second))
     assert tone == "worse"
     assert "0 better, 3 worse" in sentence
+    text = write_page([read_run(first), read_run(second)], tmp_path / "compare.html").read_text()
+    table = re.search(r'id="side-by-side".*?</section>', text, re.S).group()
+    assert re.findall(r"<th[^>]*>([^<]*)</th>", table)[:4] == ["measure", "one", "two", "difference"]
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", table)
+    assert cells[:4] == ["accuracy", "70.0", "61.7", "-8.3"]
+    assert cells[5] == "3"
+    assert 'class="number worse"' in table
     other = write_results(tmp_path / "three", {"x": 0.4})
     assert compared(read_run(first), read_run(other))[0] == "unknown"
 

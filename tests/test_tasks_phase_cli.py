@@ -67,6 +67,12 @@ def test_predictions_are_the_files_that_the_accuracy_comes_from(finished, synthe
     assert row["value"] == pytest.approx(accuracy)
 
 
+def test_the_report_shows_the_ribbon_of_every_tested_video(finished):
+    videos = {path.stem for path in (finished / "predictions").glob("*.txt")}
+    assert {path.stem for path in (finished / "predictions").glob("*.png")} == {f"{v}-ribbon" for v in videos}
+    assert (finished / "report.html").read_text().count('src="data:image/png') == len(videos)
+
+
 def test_evaluate_repeats_the_numbers_from_the_checkpoint_alone(finished):
     assert main(["evaluate", f"checkpoint={finished}", "hardware.loader_workers=0"]) == 0
     again = finished / "evaluation" / "cholec80-test"

@@ -63,7 +63,7 @@ def _difference_of_results(first: RunRecord, second: RunRecord) -> tuple[str, Pa
         return None
     if rows[0]["protocol"] != rows[1]["protocol"]:
         return None
-    found = _paired(rows[0]["per_operation"], rows[1]["per_operation"])
+    found = paired(rows[0]["per_operation"], rows[1]["per_operation"])
     return None if found is None else (f"{rows[0]['name']} ({rows[0]['protocol']})", found)
 
 
@@ -74,13 +74,14 @@ def _difference_of_probes(first: RunRecord, second: RunRecord) -> tuple[str, Pai
     names = [name for name in measures_in(ends[0]) if described(name)[2] and name != SCORE]
     values = [end[0].get(PROBE + "per_operation") or {} for end in ends]
     for name in names:
-        found = _paired(values[0].get(name) or {}, values[1].get(name) or {})
+        found = paired(values[0].get(name) or {}, values[1].get(name) or {})
         if found is not None:
             return described(name)[0], found
     return None
 
 
-def _paired(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> PairedDifference | None:
+def paired(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> PairedDifference | None:
+    """after - before over the operations that both have a value of; None where there are none."""
     numbers = [{op: float(value) for op, value in each.items() if value is not None} for each in (before, after)]
     common = sorted(numbers[0].keys() & numbers[1].keys())
     if not common:

@@ -17,6 +17,7 @@ from surgdino.engine.plan import HardwareSettings
 from surgdino.errors import SurgdinoError
 from surgdino.run.folder import environment
 from surgdino.run.leaks import Leakage, LeakReport, find_leaks, guard, seen_of
+from surgdino.run.pictures import draw_predictions
 from surgdino.run.results import RESULTS, print_scores, write_results
 from surgdino.run.settings import DataSettings
 from surgdino.run.task_data import (
@@ -70,7 +71,9 @@ def main(cfg: Mapping[str, Any]) -> int:
         described(saved, card), saved.model.backbone, hardware, features, parts=parts, manifest=manifest
     )
     out = Path(asked.out) if asked.out else saved.folder.parent / "evaluation" / f"{card.name}-{asked.part}"
-    scores = open_task(saved.task).evaluate(context, saved.load_head(context), parts[asked.part], out)
+    head = saved.load_head(context)
+    scores = open_task(saved.task).evaluate(context, head, parts[asked.part], out)
+    draw_predictions(saved.task, context, head, parts[asked.part], out)
     facts = {
         **facts_of(saved, data, asked, manifest, leaks),
         "precision": context.features.precision,

@@ -23,6 +23,7 @@ from surgdino.engine.precision import choose_device
 from surgdino.run.data_record import write_data
 from surgdino.run.folder import environment, open_run
 from surgdino.run.leaks import Leakage, LeakReport, Seen, find_leaks, guard, look, seen_of
+from surgdino.run.pictures import draw_predictions
 from surgdino.run.report import report_run
 from surgdino.run.results import print_scores, write_results
 from surgdino.run.settings import DataSettings
@@ -267,6 +268,7 @@ def conclude(
     for result in results:
         console.print(f"[bold]{result.stage:<8}[/bold] {_told(result)}", highlight=False)
     scores = job.module.evaluate(context, head, context.parts["test"], job.folder)
+    draw_predictions(job.what.task, context, head, context.parts["test"], job.folder)
     facts = {
         "dataset": job.cfg["dataset"]["name"],
         "split": job.data.split,

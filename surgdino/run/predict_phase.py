@@ -16,7 +16,11 @@ from surgdino.tasks import phase
 from surgdino.tasks.prediction_files import read_phase, write_phase
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from surgdino.run.predict import Request
+    from surgdino.tasks.common.context import TaskContext
+    from surgdino.tasks.common.frames import LabelledFrames
 
 PICTURES = False  # frames follow each other
 
@@ -51,6 +55,22 @@ def write(request: Request) -> dict[str, Path]:
         "phases": write_phase(request.folder, name, frames.numbers, ids, classes),
         "picture": draw_ribbon(ribbon, request.folder / f"{name}.png"),
     }
+
+
+def draw_predictions(context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path, told: str) -> None:
+    """The ribbon of every tested video, for a run's report: `<video>-ribbon.png`."""
+    truths = frames.truths()
+    for place, (video, probabilities) in enumerate(phase.predict(context, head, frames)):
+        ribbon = Ribbon(
+            video=video,
+            times=frames.times[frames.span(place)],
+            classes=context.classes,
+            prediction=probabilities.argmax(1),
+            confidence=probabilities.max(1),
+            truth=truths[video],
+            told=told,
+        )
+        draw_ribbon(ribbon, folder / f"{video}-ribbon.png")
 
 
 def truth_of(request: Request) -> np.ndarray | None:

@@ -14,23 +14,27 @@ _MOST_RIBBONS = 12
 
 
 def build(records: Sequence[RunRecord]) -> Section | None:
-    """None for pretraining runs."""
+    """None for pretraining runs. Numbers of two runs of one task stand side by side in a section of their own."""
     blocks: list[Block] = []
+    tasks = [record.results.get("task") for record in records if record.results is not None]
+    beside = len(tasks) == 2 and tasks[0] == tasks[1]
     for record in records:
         if record.results is not None:
-            blocks += [Heading(record.name)] if len(records) > 1 else []
-            blocks += _of_run(record, record.results)
+            found = [*([] if beside else _tables(record.results)), *_notes(record, record.results)]
+            blocks += [Heading(record.name), *found] if found and len(records) > 1 else found
     return Section("results", "Results", blocks) if blocks else None
 
 
-def _of_run(record: RunRecord, results: Any) -> list[Block]:
-    blocks: list[Block] = []
-    for protocol, group in groupby(results.get("scores", []), key=lambda row: row["protocol"]):
-        rows = [_row(row) for row in group]
-        heads = ("measure", "value", "± over operations", "95 % interval", "operations")
-        blocks.append(Table(heads, rows, f"protocol {protocol}", frozenset({1, 2, 3, 4})))
-    for note in results.get("notes", []):
-        blocks.append(Paragraph(note, note=True))
+def _tables(results: Any) -> list[Block]:
+    heads = ("measure", "value", "± over operations", "95 % interval", "operations")
+    return [
+        Table(heads, [_row(row) for row in group], f"protocol {protocol}", frozenset({1, 2, 3, 4}))
+        for protocol, group in groupby(results.get("scores", []), key=lambda row: row["protocol"])
+    ]
+
+
+def _notes(record: RunRecord, results: Any) -> list[Block]:
+    blocks: list[Block] = [Paragraph(note, note=True) for note in results.get("notes", [])]
     if ribbons := _ribbons(record):
         blocks += [Heading("Predictions"), Pictures(ribbons, 1)]
     return blocks
