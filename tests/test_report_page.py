@@ -147,6 +147,20 @@ def test_without_held_out_operations_nothing_is_claimed(tmp_path):
     assert "not known" in sentence
 
 
+def test_both_networks_share_a_chart_and_what_measuring_cost_has_none(tmp_path):
+    folder = write_run(tmp_path / "run")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        if "probe_score" in row:
+            row |= {"probe_teacher_phase_linear_balanced_accuracy": 0.4, "probe_seconds": 7.0}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = write_page([read_run(folder)], tmp_path / "report.html").read_text()
+    charts = [chart for chart in re.findall(r"<svg.*?</svg>", text, re.S) if "balanced accuracy" in chart]
+    assert len([chart for chart in charts if ">teacher<" in chart]) == 1
+    assert not any("balanced accuracy), teacher" in chart for chart in charts)
+    assert ">seconds<" not in text
+
+
 def test_the_leak_table_counts_what_published_tests_share_with_the_run(tmp_path):
     text = write_page([read_run(write_run(tmp_path / "run", seen=["camma/73"]))], tmp_path / "a.html").read_text()
     row = re.search(r">cholect50</td><td[^>]*>rdv</td><td class=\"number (\w*)\">(\d+)</td><td[^>]*>10<", text)

@@ -12,6 +12,7 @@ from surgdino.report.curves import COLLAPSE, GRID, INK, LINE, SOFT
 # Told apart by people with any colour vision, and in print by their dashes.
 PALETTE = (LINE, "#d9480f", "#5f3dc4", "#2b8a3e", "#a61e4d", "#1864ab")
 _DASHES = ((0, ()), (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+_TITLE_FITS = 36  # characters of a title in full size; longer ones are set smaller
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "surgdino", "font.family": "sans-serif"}
 
 
@@ -98,7 +99,8 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 def _dress(axis: Any, title: str, percent: bool, step: bool = True) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    axis.set_title(title, loc="left", fontsize=9.5, color=INK, fontweight="bold")
+    size = 9.5 * min(1, _TITLE_FITS / max(len(title), 1)) if step else 9.5
+    axis.set_title(title, loc="left", fontsize=size, color=INK, fontweight="bold")
     if step:
         axis.set_xlabel("step", fontsize=8, color=SOFT)
     if percent:

@@ -13,7 +13,7 @@ from surgdino.metrics.intervals import PairedDifference, paired_difference
 PROBE = "probe_"
 SCORE = "score"
 _COST = "seconds"  # that measuring took
-_NETWORKS = ("student", "teacher")
+NETWORKS = ("student", "teacher")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def described(name: str) -> tuple[str, bool, bool | None]:
     if name == SCORE:
         return "score that chooses the best checkpoint", True, True
     network, _, rest = name.partition("_")
-    if network in _NETWORKS:
+    if network in NETWORKS:
         title, percent, better = described(rest)
         return f"{title}, {network}", percent, better
     try:

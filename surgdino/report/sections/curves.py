@@ -8,7 +8,7 @@ from typing import Any
 from surgdino.report.blocks import Block, Bullets, Charts, Heading, Section
 from surgdino.report.charts import Level, Line, line_chart
 from surgdino.report.curves import PANELS, TERMS
-from surgdino.report.evidence import PROBE, described, measures_in, probe_rows
+from surgdino.report.evidence import NETWORKS, PROBE, described, measures_in, probe_rows
 from surgdino.report.record import RunRecord
 
 ORDER = 20
@@ -42,11 +42,26 @@ def _chart(records: Sequence[RunRecord], key: str, title: str, *, percent: bool 
 
 
 def _probe_chart(records: Sequence[RunRecord], name: str) -> str | None:
+    """What is shipped, and the other network beside it where both were measured."""
     title, percent, _ = described(name)
-    lines = [line for record in records if (line := _line(record.name, probe_rows(record.rows), PROBE + name))]
+    lines = [
+        line
+        for record in records
+        for network in ("", *NETWORKS)
+        if (line := _line(_label(record, network, len(records)), probe_rows(record.rows), _key(name, network)))
+    ]
     if not lines or all(len(line.values) < 2 for line in lines):
         return None
     return line_chart(title, lines, [Level("step 0", lines[0].values[0])], percent=percent)
+
+
+def _key(name: str, network: str) -> str:
+    return f"{PROBE}{network}_{name}" if network else PROBE + name
+
+
+def _label(record: RunRecord, network: str, runs: int) -> str:
+    shipped = record.config.get("train", {}).get("ship", "shipped")
+    return f"{record.name}, {network or shipped}" if runs > 1 else network or shipped
 
 
 def _line(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> Line | None:
@@ -56,7 +71,8 @@ def _line(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> Line | None
 
 def _measures(records: Sequence[RunRecord]) -> list[str]:
     names = [name for record in records for name in measures_in(probe_rows(record.rows))]
-    return [name for name in dict.fromkeys(names) if name != "operation_chance"]
+    of_other = tuple(f"{network}_" for network in NETWORKS)
+    return [name for name in dict.fromkeys(names) if name != "operation_chance" and not name.startswith(of_other)]
 
 
 def _others(records: Sequence[RunRecord]) -> dict[str, str]:
