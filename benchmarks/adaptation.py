@@ -36,9 +36,9 @@ from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
-from surgdino.engine.parallel import whole_backbone
 from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainSettings
 from surgdino.engine.session import batches, open_session
+from surgdino.engine.shipping import shipped
 from surgdino.engine.train import train_step
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.metrics.intervals import paired_difference
@@ -132,8 +132,7 @@ def pretrained(
         for batch in batches(session):
             train_step(session, batch)
             if session.step in (*at, session.steps):
-                both = {"student": session.student, "teacher": session.teacher}
-                networks = {name: whole_backbone(network) for name, network in both.items()}
+                networks = {name: shipped(session, name) for name in ("student", "teacher")}
                 yield session.step, session.step == session.steps, networks
                 session.student.train()
 

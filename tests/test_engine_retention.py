@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ SETTINGS = {
     "frozen": {"frozen_blocks": 1},
     "pulled": {"pull": 50.0},
     "low rank": {"low_rank": 4},
-    "all": {"frozen_blocks": 1, "pull": 50.0, "low_rank": 4},
+    "all": {"frozen_blocks": 1, "pull": 50.0, "low_rank": 4, "ship_alpha": 0.5},
 }
 retained = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 # Starting processes takes ten times as long as what they do: whole weights that are pulled, and all of it at once.
@@ -149,6 +150,31 @@ def test_what_is_shipped_is_plain_weights_of_a_correction_of_that_rank(tmp_path)
     assert load(tmp_path).info["retention"] == {"frozen_blocks": 0, "pull": 0.0, "low_rank": 4}
 
 
+@pytest.mark.parametrize("ship", ["student", "teacher"])
+@pytest.mark.parametrize("settings", [{}, {"low_rank": 4}], ids=["whole", "low rank"])
+def test_a_share_of_the_initial_weights_is_shipped_and_the_run_itself_is_the_same(tmp_path, settings, ship):
+    runs = {alpha: tmp_path / str(alpha) for alpha in (1.0, 0.25)}
+    for alpha, folder in runs.items():
+        train(plan_in(folder, ship_alpha=alpha, ship=ship, lr=1e-3, probe=None, **settings))
+    adapted, shipped = (load_file(folder / "checkpoint" / "backbone.safetensors") for folder in runs.values())
+    for name, tensor in shipped.items():
+        begun = initial()[f"backbone.vit.{name}"]
+        torch.testing.assert_close(tensor, 0.75 * begun + 0.25 * adapted[name])
+    moved = [n for n in shipped if not torch.equal(shipped[n], initial()[f"backbone.vit.{n}"])]
+    assert moved == [n for n in shipped if not torch.equal(adapted[n], initial()[f"backbone.vit.{n}"])] != []
+    expected, found = (final_tensors(folder) for folder in runs.values())
+    assert [k for k in expected if not torch.equal(expected[k], found[k])] == []
+    assert load(runs[0.25]).info["ship_alpha"] == 0.25
+    assert "ship_alpha" not in load(runs[1.0]).info
+
+
+def test_what_is_measured_is_what_is_shipped(tmp_path):
+    plan = plan_in(tmp_path, ship_alpha=0.25, lr=1e-3)
+    measured = train(plan).probes.last
+    again = plan.probe.frames.measure(load(tmp_path).backbone, nullcontext)
+    assert again.as_dict() | {"seconds": 0} == measured.as_dict() | {"seconds": 0}
+
+
 def test_the_teachers_adapters_follow_the_students(tmp_path):
     session = open_session(plan_in(tmp_path, low_rank=4, probe=None), print)
     names = [name for name, _ in session.student.named_parameters()]
@@ -174,6 +200,8 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypa
     assert train(elsewhere).resumed_from == step
     expected, found = final_tensors(tmp_path / "whole"), final_tensors(tmp_path / "parts")
     assert expected.keys() == found.keys()
+    assert [k for k in expected if not torch.equal(expected[k], found[k])] == []
+    expected, found = load(tmp_path / "whole").state_dict(), load(tmp_path / "parts").state_dict()
     assert [k for k in expected if not torch.equal(expected[k], found[k])] == []
 
 
@@ -208,6 +236,8 @@ def test_a_sharded_run_goes_on_in_one_process(tmp_path, settings):
         ({"pull": -1.0}, "train.pull"),
         ({"pull": 3000.0}, "below 1 / train.lr"),
         ({"low_rank": 64}, "below the width 64"),
+        ({"ship_alpha": 0.0}, "train.ship_alpha"),
+        ({"ship_alpha": 1.5}, "train.ship_alpha"),
     ],
 )
 def test_what_cannot_be_is_one_line(tmp_path, settings, said):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from surgdino import distributed
 from surgdino.checkpoint import save_backbone
 from surgdino.engine.model_card import model_json
-from surgdino.engine.parallel import whole_backbone
 from surgdino.engine.probing import Change, ProbeReport, ProbeSet, changes
+from surgdino.engine.shipping import shipped
 from surgdino.metrics.result import as_json
 
 if TYPE_CHECKING:
@@ -113,18 +113,17 @@ def measure(session: Session) -> None:
     if probing is None or session.measured == session.step or not probing.due(session.step, session.steps):
         return
     session.measured = session.step
-    shipped = session.plan.train.ship
-    networks = {"teacher": session.teacher, "student": session.student}
-    wanted = networks if probing.both else {shipped: networks[shipped]}
-    backbones = {name: whole_backbone(network) for name, network in wanted.items()}  # for all processes to call
+    ship = session.plan.train.ship
+    wanted = {ship, "teacher", "student"} if probing.both else {ship}
+    backbones = {name: shipped(session, name) for name in sorted(wanted)}  # for all processes to call
     if not distributed.is_main():
         return
     # The shipped one first: at step 0 it becomes the reference of both.
-    report = probing.frames.measure(backbones[shipped], session.autocast)
+    report = probing.frames.measure(backbones[ship], session.autocast)
     better = session.probes.add(session.step, report)
     row: dict[str, Any] = {**report.as_dict(), "per_operation": report.per_operation}
     seconds = report.seconds
-    for name in wanted.keys() - {shipped}:
+    for name in wanted - {ship}:
         other = probing.frames.measure(backbones[name], session.autocast)
         row |= {f"{name}_{key}": value for key, value in other.as_dict().items()}
         session.probes.seconds += other.seconds
@@ -135,4 +134,4 @@ def measure(session: Session) -> None:
         if change.fell:
             session.monitor.warn(session.step, change.sentence(session.step))
     if better:
-        save_backbone(session.plan.folder / BEST, backbones[shipped], model_json(session))
+        save_backbone(session.plan.folder / BEST, backbones[ship], model_json(session))

@@ -15,6 +15,7 @@ def model_json(session: Session) -> dict[str, Any]:
     plan = session.plan
     probe = session.probes.summary(session.step)
     retention = {key: getattr(plan.train, key) for key in ("frozen_blocks", "pull", "low_rank")}
+    alpha = plan.train.ship_alpha
     return {
         **plan.model_json,
         "method": dict(plan.method),
@@ -23,6 +24,7 @@ def model_json(session: Session) -> dict[str, Any]:
         "seed": plan.train.seed,
         "batch_size": plan.train.batch_size,
         "weights_of": plan.train.ship,
+        **({"ship_alpha": alpha} if alpha != 1 else {}),
         "image_size": usual_size(plan.backbone, plan.crops.global_size),
         **({"retention": retention} if any(retention.values()) else {}),
         **({"probe": probe} if probe else {}),

@@ -35,6 +35,7 @@ class TrainSettings:
         momentum, momentum_end: of the EMA teacher, cosine; None takes the method's own.
         checkpoint_every, log_every: in steps.
         ship: whose weights become `checkpoint/backbone.safetensors`.
+        ship_alpha: their share in it, in (0, 1]; the rest are the initial weights, see `surgdino.engine.shipping`.
         accumulate: micro-batches into which each process cuts its share of a batch: less memory, the same objective.
         drop_path: stochastic depth of the student; the run room hands it to `build_backbone`.
         frozen_blocks: the embeddings and so many of the first blocks never change; 0 freezes nothing.
@@ -60,6 +61,7 @@ class TrainSettings:
     checkpoint_every: int = 200
     log_every: int = 10
     ship: Literal["teacher", "student"] = "teacher"
+    ship_alpha: float = 1.0
     accumulate: int = 1
     drop_path: float = 0.1
     frozen_blocks: int = 0
@@ -72,6 +74,7 @@ class TrainSettings:
         _require(self.steps is None or self.steps >= 1, "train.steps", "at least 1, or null", self.steps)
         _require(self.steps is not None or self.epochs > 0, "train.epochs", "more than 0", self.epochs)
         _require(self.ship in ("teacher", "student"), "train.ship", "teacher or student", self.ship)
+        _require(0 < self.ship_alpha <= 1, "train.ship_alpha", "in (0, 1]", self.ship_alpha)
         for key in ("frozen_blocks", "pull", "low_rank"):
             _require(getattr(self, key) >= 0, f"train.{key}", "0 or more", getattr(self, key))
         _require(self.lr * self.pull < 1, "train.pull", "below 1 / train.lr", self.pull)

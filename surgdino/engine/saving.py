@@ -12,11 +12,10 @@ from surgdino import distributed
 from surgdino.checkpoint import save_backbone
 from surgdino.engine.across import Across
 from surgdino.engine.model_card import model_json
-from surgdino.engine.parallel import whole_backbone
 from surgdino.engine.plan import TrainPlan
 from surgdino.engine.sharded import part_like, whole
+from surgdino.engine.shipping import shipped
 from surgdino.engine.state import differences, load_state, save_state
-from surgdino.engine.teacher import Network
 from surgdino.errors import SurgdinoError
 
 if TYPE_CHECKING:
@@ -37,21 +36,18 @@ def save(session: Session) -> None:
         "teacher": whole(session.teacher.state_dict()),
         "optimizer": whole(session.optimizer.state_dict()),
         "initial": session.retention.state_dict(),
+        "initial_backbone": session.initial,
         "monitor": session.monitor.state_dict(),
         "probes": session.probes.state_dict(),
         "probe_reference": None if plan.probe is None else plan.probe.frames.reference,
     }
-    backbone = whole_backbone(_shipped(session))
+    backbone = shipped(session, plan.train.ship)
     if distributed.is_main():
         # In this order: after a kill between the two the older state goes on and writes both again; the other way round
         # a run whose last state is saved would count as finished with the checkpoint of the save before.
         save_backbone(plan.folder / "checkpoint", backbone, model_json(session))
         save_state(plan.folder / "state", session.step, state)
     session.saved = session.step
-
-
-def _shipped(session: Session) -> Network:
-    return session.teacher if session.plan.train.ship == "teacher" else session.student
 
 
 def saved_state(plan: TrainPlan, across: Across, say: Callable[[str], None]) -> dict[str, Any] | None:

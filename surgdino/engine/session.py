@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from surgdino import distributed
 from surgdino.backbone.heap import keep_freed_memory
@@ -25,13 +25,17 @@ from surgdino.engine.parallel import share_out
 from surgdino.engine.plan import TrainPlan, TrainResult
 from surgdino.engine.retention import Retention, prepare
 from surgdino.engine.saving import resume, saved_state
+from surgdino.engine.shipping import initial_weights
 from surgdino.engine.teacher import Network, make_teacher
 from surgdino.errors import SurgdinoError
 
 
 @dataclass
 class Session:
-    """A run in the making: `step` steps are done; it was last saved and measured at `saved` and `measured`."""
+    """A run in the making: `step` steps are done; it was last saved and measured at `saved` and `measured`.
+
+    `initial` are the backbone's weights at step 0, timm's names, where what is shipped holds a share of them.
+    """
 
     plan: TrainPlan
     method: ModuleType
@@ -44,6 +48,7 @@ class Session:
     across: Across
     optimizer: torch.optim.Optimizer
     retention: Retention
+    initial: dict[str, Tensor]
     monitor: Monitor
     steps: int
     step: int = 0
@@ -76,6 +81,7 @@ def open_session(plan: TrainPlan, say: Callable[[str], None]) -> Session:
     method.check_batch(settings, plan.train.batch_size)
     torch.manual_seed(plan.train.seed)
     student = Network(plan.backbone, method.build_head(settings, plan.backbone.embed_dim)).to(device).train()
+    initial = initial_weights(student.backbone, plan.train.ship_alpha)
     prepare(student.backbone, plan.train)
     student.backbone.set_grad_checkpointing(plan.hardware.activation_checkpointing)
     teacher = make_teacher(student)
@@ -97,6 +103,7 @@ def open_session(plan: TrainPlan, say: Callable[[str], None]) -> Session:
         across=across,
         optimizer=make_optimizer(student, plan.train),
         retention=Retention.of(student.backbone, plan.train, None if saved is None else saved["initial"]),
+        initial=initial if saved is None else saved["initial_backbone"],
         monitor=Monitor(
             plan.folder,
             every=plan.train.log_every,

@@ -155,8 +155,9 @@ def provenance(initial: Read, adapted: Sequence[Read], infos: Sequence[Mapping[s
 
 
 def _origin(adapted: Read, info: Mapping[str, Any]) -> dict[str, Any]:
-    told = {key: info[key] for key in ("steps", "seed", "weights_of", "data_hash", "merged") if key in info}
-    return {"path": adapted.report.path, "sha256": adapted.report.sha256, **told}
+    told = ("steps", "seed", "weights_of", "ship_alpha", "data_hash", "merged")
+    known = {key: info[key] for key in told if key in info}
+    return {"path": adapted.report.path, "sha256": adapted.report.sha256, **known}
 
 
 def measured_on(cfg: Mapping[str, Any], adapted: Path) -> dict[str, Any]:
