@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from surgdino.metrics.intervals import PairedDifference, paired_difference
-from surgdino.report.evidence import PROBE, SCORE, described, measures_in, probe_rows
+from surgdino.metrics.intervals import PairedDifference
+from surgdino.report.evidence import SCORE, described, measures_in, paired, probe_difference, probe_rows
 from surgdino.report.record import RunRecord
 
 
@@ -72,21 +72,11 @@ def _difference_of_probes(first: RunRecord, second: RunRecord) -> tuple[str, Pai
     if not all(ends):
         return None
     names = [name for name in measures_in(ends[0]) if described(name)[2] and name != SCORE]
-    values = [end[0].get(PROBE + "per_operation") or {} for end in ends]
     for name in names:
-        found = paired(values[0].get(name) or {}, values[1].get(name) or {})
+        found = probe_difference(ends[0][0], ends[1][0], name)
         if found is not None:
             return described(name)[0], found
     return None
-
-
-def paired(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> PairedDifference | None:
-    """after - before over the operations that both have a value of; None where there are none."""
-    numbers = [{op: float(value) for op, value in each.items() if value is not None} for each in (before, after)]
-    common = sorted(numbers[0].keys() & numbers[1].keys())
-    if not common:
-        return None
-    return paired_difference(*({op: each[op] for op in common} for each in reversed(numbers)))
 
 
 def _percent(value: object) -> str:

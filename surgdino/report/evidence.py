@@ -67,7 +67,7 @@ def changes(rows: Sequence[Mapping[str, Any]]) -> list[Change]:
         if all(map(_number, ends)):
             before, after = map(float, ends)  # type: ignore[arg-type]
             title, percent, better = described(name)
-            found.append(Change(name, title, percent, better, before, after, _difference(first, last, name)))
+            found.append(Change(name, title, percent, better, before, after, probe_difference(first, last, name)))
     return found
 
 
@@ -122,17 +122,26 @@ def _told(change: Change) -> str:
     )
 
 
-def _difference(first: Mapping[str, Any], last: Mapping[str, Any], name: str) -> PairedDifference | None:
-    before, after = (_per_operation(row, name) for row in (first, last))
-    common = before.keys() & after.keys()
+def probe_difference(first: Mapping[str, Any], second: Mapping[str, Any], name: str) -> PairedDifference | None:
+    """second - first of a measure in two lines of metrics.jsonl, as `paired`."""
+    return paired(*((row.get(PROBE + "per_operation") or {}).get(name) or {} for row in (first, second)))
+
+
+def paired(before: Mapping[str, Any], after: Mapping[str, Any]) -> PairedDifference | None:
+    """after - before over the operations that both have a number of; None where there are none."""
+    numbers = [{op: float(value) for op, value in each.items() if _number(value)} for each in (before, after)]
+    common = sorted(numbers[0].keys() & numbers[1].keys())
     if not common:
         return None
-    return paired_difference({op: after[op] for op in common}, {op: before[op] for op in common})
+    return paired_difference(*({op: each[op] for op in common} for each in reversed(numbers)))
 
 
-def _per_operation(row: Mapping[str, Any], name: str) -> dict[str, float]:
-    values = (row.get(PROBE + "per_operation") or {}).get(name) or {}
-    return {operation: float(value) for operation, value in values.items() if _number(value)}
+def tone_of(difference: PairedDifference | None, better: bool | None) -> str | None:
+    """`better` or `worse` where the interval excludes 0; `better` says whether more is, None that it is no merit."""
+    if difference is None or better is None:
+        return None
+    rose, fell = difference.difference.low > 0, difference.difference.high < 0
+    return ("better" if rose == better else "worse") if rose or fell else None
 
 
 def _number(value: Any) -> bool:

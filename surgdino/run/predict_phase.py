@@ -39,20 +39,11 @@ def write(request: Request) -> dict[str, Path]:
     frames, classes = request.frames, request.context.classes
     known = truth_of(request)
     [(_, probabilities)] = phase.predict(request.context, request.head, frames)
-    ids = probabilities.argmax(1)
     name = request.source.name
-    ribbon = Ribbon(
-        video=name,
-        times=frames.times,
-        classes=classes,
-        prediction=ids,
-        confidence=probabilities.max(1),
-        truth=known,
-        told=request.told,
-    )
+    ribbon = _ribbon(name, frames.times, classes, probabilities, known, request.told)
     return {
         "table": write_table(request.folder / f"{name}.csv", ribbon, frames.numbers, probabilities),
-        "phases": write_phase(request.folder, name, frames.numbers, ids, classes),
+        "phases": write_phase(request.folder, name, frames.numbers, ribbon.prediction, classes),
         "picture": draw_ribbon(ribbon, request.folder / f"{name}.png"),
     }
 
@@ -61,16 +52,28 @@ def draw_predictions(context: TaskContext, head: nn.Module, frames: LabelledFram
     """The ribbon of every tested video, for a run's report: `<video>-ribbon.png`."""
     truths = frames.truths()
     for place, (video, probabilities) in enumerate(phase.predict(context, head, frames)):
-        ribbon = Ribbon(
-            video=video,
-            times=frames.times[frames.span(place)],
-            classes=context.classes,
-            prediction=probabilities.argmax(1),
-            confidence=probabilities.max(1),
-            truth=truths[video],
-            told=told,
-        )
+        times = frames.times[frames.span(place)]
+        ribbon = _ribbon(video, times, context.classes, probabilities, truths[video], told)
         draw_ribbon(ribbon, folder / f"{video}-ribbon.png")
+
+
+def _ribbon(
+    video: str,
+    times: np.ndarray,
+    classes: Sequence[str],
+    probabilities: np.ndarray,
+    truth: np.ndarray | None,
+    told: str,
+) -> Ribbon:
+    return Ribbon(
+        video=video,
+        times=times,
+        classes=classes,
+        prediction=probabilities.argmax(1),
+        confidence=probabilities.max(1),
+        truth=truth,
+        told=told,
+    )
 
 
 def truth_of(request: Request) -> np.ndarray | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from surgdino.report.blocks import Block, Charts, Paragraph, Section, Table
 from surgdino.report.charts import interval_chart
-from surgdino.report.evidence import Change, changes
+from surgdino.report.evidence import Change, changes, tone_of
 from surgdino.report.record import RunRecord
 
 ORDER = 10
@@ -26,7 +26,7 @@ def build(records: Sequence[RunRecord]) -> Section | None:
 
 def _of_run(record: RunRecord, found: Sequence[Change], named: bool) -> list[Block]:
     heads = ("measure" if not named else record.name, "before", "after", "change", "95 % interval", "operations")
-    tones = {(i, 3): tone for i, change in enumerate(found) if (tone := _tone(change))}
+    tones = {(i, 3): tone for i, change in enumerate(found) if (tone := tone_of(change.difference, change.better))}
     judged = frozenset(i for i, change in enumerate(found) if change.difference is not None)
     caption = (
         "Bold: measured on operations that training never saw; the interval is a bootstrap over these operations "
@@ -63,10 +63,3 @@ def _number(change: Change, value: float) -> str:
 def _signed(change: Change) -> str:
     difference = change.after - change.before
     return f"{100 * difference:+.1f}" if change.percent else f"{difference:+.3g}"
-
-
-def _tone(change: Change) -> str | None:
-    if not change.better or change.difference is None:
-        return None
-    interval = change.difference.difference
-    return "better" if interval.low > 0 else "worse" if interval.high < 0 else None

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from surgdino.metrics.intervals import PairedDifference
 from surgdino.report.blocks import Block, Section, Table
-from surgdino.report.comparison import paired
-from surgdino.report.evidence import PROBE, described, measures_in, probe_rows
+from surgdino.report.evidence import PROBE, described, measures_in, paired, probe_difference, probe_rows, tone_of
 from surgdino.report.record import RunRecord
 
 ORDER = 3
@@ -53,7 +51,7 @@ def build(records: Sequence[RunRecord]) -> Section | None:
 
 def _table(group: str, pairs: Sequence[Pair], first: str, second: str) -> Table:
     heads = ("measure", first, second, "difference", "95 % interval", "operations in common")
-    tones = {(i, 3): tone for i, pair in enumerate(pairs) if (tone := _tone(pair))}
+    tones = {(i, 3): tone for i, pair in enumerate(pairs) if (tone := tone_of(pair.difference, pair.better))}
     return Table(heads, [_row(pair) for pair in pairs], group, _NUMERIC, frozenset(), tones)
 
 
@@ -65,15 +63,6 @@ def _row(pair: Pair) -> list[str]:
     interval = pair.difference.difference
     ends = f"{factor * interval.low:+{form}} to {factor * interval.high:+{form}}" if interval.n > 1 else ""
     return [pair.title, *values, f"{factor * interval.value:+{form}}", ends, str(interval.n)]
-
-
-def _tone(pair: Pair) -> str | None:
-    if pair.better is None or pair.difference is None or pair.difference.difference.n < 2:
-        return None
-    interval = pair.difference.difference
-    if interval.low <= 0 <= interval.high:
-        return None
-    return "better" if (interval.low > 0) == pair.better else "worse"
 
 
 def _results(first: RunRecord, second: RunRecord) -> Iterator[Pair]:
@@ -99,9 +88,5 @@ def _probes(first: RunRecord, second: RunRecord) -> Iterator[Pair]:
     names = set(measures_in([other]))
     for name in (name for name in measures_in([one]) if name in names):
         title, percent, better = described(name)
-        difference = paired(_operations(one, name), _operations(other, name))
-        yield Pair(_PROBES, title, percent, better, (one[PROBE + name], other[PROBE + name]), difference)
-
-
-def _operations(row: Mapping[str, Any], name: str) -> Mapping[str, float | None]:
-    return (row.get(f"{PROBE}per_operation") or {}).get(name) or {}
+        values = (one[PROBE + name], other[PROBE + name])
+        yield Pair(_PROBES, title, percent, better, values, probe_difference(one, other, name))

@@ -52,6 +52,10 @@ class Folders:
     resamples: int = 1000
     seed: int = 0
 
+    def refuses(self, missing: int, truths: int) -> bool:
+        """Whether so many of the truths may not go without a prediction; all of them never may."""
+        return missing > 0 and (not self.ignore_missing or missing == truths)
+
     def operation_of(self, video: str) -> str:
         """The operation of a video: the card's where it knows the video's name or number, else the video itself."""
         name = video.rpartition("/")[2]
@@ -106,7 +110,7 @@ def paired_files(
     """
     missing = [video for video in truths if video not in predictions]
     extra = [video for video in predictions if video not in truths]
-    if missing and (not folders.ignore_missing or len(missing) == len(truths)):
+    if folders.refuses(len(missing), len(truths)):
         raise SurgdinoError(
             f"{len(missing)} of {len(truths)} videos have no prediction",
             file=folders.predictions,

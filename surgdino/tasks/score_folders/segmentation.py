@@ -38,7 +38,7 @@ def _paired(
     truths = {_spelled(key, own): picture for key, picture in truths.items()}
     missing = [key for key in truths if key not in own or not own[key].files]
     extra = [key for key in own if key not in truths]
-    if missing and (not folders.ignore_missing or len(missing) == len(truths)):
+    if folders.refuses(len(missing), len(truths)):
         _refuse_shift(truths, own, folders)
         raise SurgdinoError(
             f"{len(missing)} of {len(truths)} pictures have no predicted mask",
