@@ -49,6 +49,10 @@ MEASURES = (
     "phase_accuracy",
     "instrument_ap_with_patches",
     "phase_accuracy_with_patches",
+    "instrument_ap_aligned",
+    "phase_accuracy_aligned",
+    "instrument_ap_aligned_with_patches",
+    "phase_accuracy_aligned_with_patches",
     "kvasir_dice",
 )
 

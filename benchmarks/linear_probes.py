@@ -59,7 +59,10 @@ def probe(backbone: Backbone, frames: ProbeFrames, polyps: MaskedImages | None, 
     """Every measure of a backbone, fractions in [0, 1]: fitted on the other operations, scored on `held`."""
     cls, mean = features(backbone, frames.images)
     result: dict[str, Any] = {}
-    for suffix, tokens in (("", cls), ("_with_patches", np.hstack([cls, mean]))):
+    both = np.hstack([cls, mean])
+    kinds = {"": cls, "_with_patches": both}
+    kinds |= {f"_aligned{suffix}": aligned(tokens, frames.operation) for suffix, tokens in kinds.items()}
+    for suffix, tokens in kinds.items():
         for name, score, labels in (
             ("instrument_ap", instrument_ap, frames.instruments),
             ("phase_accuracy", phase_accuracy, frames.phase),
@@ -76,6 +79,14 @@ def left_out(score: Any, tokens: np.ndarray, labels: np.ndarray, operation: np.n
     scaler = StandardScaler().fit(tokens[fitted])
     x, x_held = scaler.transform(tokens[fitted]), scaler.transform(tokens[~fitted])
     return float(np.mean([score(x, labels[fitted], x_held, labels[~fitted], penalty) for penalty in PENALTIES]))
+
+
+def aligned(tokens: np.ndarray, operation: np.ndarray) -> np.ndarray:
+    """Every operation's tokens brought to mean 0 and deviation 1 by its own frames, for which no label is needed."""
+    result = np.empty_like(tokens)
+    for name in np.unique(operation):
+        result[operation == name] = StandardScaler().fit_transform(tokens[operation == name])
+    return result
 
 
 def instrument_ap(x: np.ndarray, y: np.ndarray, x_held: np.ndarray, y_held: np.ndarray, penalty: float) -> float:

@@ -209,6 +209,27 @@ def test_a_linear_probe_finds_what_is_linear_in_unseen_operations():
     assert found("one_class", view_of(store, features, None, (shuffled,)))["phase_knn_accuracy"].value < 0.5
 
 
+def test_what_operations_differ_by_as_a_whole_does_not_hurt_an_aligned_probe():
+    rng = np.random.default_rng(0)
+    store = Frames((60, 60, 60))
+    ids = rng.integers(0, 3, 180)
+    # Phases in three dimensions; an offset and a scale of each operation's own, in the same three.
+    features = 0.3 * np.eye(3)[ids] + rng.normal(size=(180, 3)) * 0.05
+    features = features * np.array([1.0, 2.0, 0.5])[store.place][:, None] + rng.normal(size=(3, 3))[store.place]
+    labels = (
+        TaskLabels("phase", ("a", "b", "c"), np.ones(180, bool), ids),
+        TaskLabels("tools", ("a", "b", "c"), np.ones(180, bool), np.eye(3)[ids]),
+    )
+    view = view_of(store, torch.from_numpy(features).float(), None, labels)
+    phase, tools = found("one_class", view), found("many_classes", view)
+    assert phase["phase_linear_balanced_accuracy"].value < 0.6
+    assert phase["phase_aligned_balanced_accuracy"].value > 0.95
+    assert tools["tools_aligned_ap"].value > 0.95
+    for rows in view.frames.of(np.arange(180)).values():
+        assert view.aligned_cls[rows].mean(0).abs().max() < 1e-5
+    assert torch.equal(view.features.cls, torch.from_numpy(features).float())  # and nothing else was moved
+
+
 def test_classes_that_an_operation_lacks_do_not_enter_its_mean():
     rng = np.random.default_rng(1)
     store = Frames((40, 40))

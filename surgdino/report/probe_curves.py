@@ -12,6 +12,8 @@ PREFIX = "probe_"
 SCORE = PREFIX + "score"
 PROBE, OTHER, LEVEL = "#5f3dc4", "#b197fc", "#c92a2a"
 _NETWORKS = ("student", "teacher")
+# Probes of the same labels as the linear one, and their label in its panel.
+_BESIDE_LINEAR = {"_aligned_": "linear, operations aligned", "_knn_": "k-NN"}
 # A figure that hardly moves shall look like it: shares are shown over five points at least.
 _SPAN = 5.0
 
@@ -32,12 +34,12 @@ class Panel:
 
 
 def probe_panels(probes: Sequence[dict[str, Any]]) -> list[Panel]:
-    """The score, then what is judged: a task's k-NN in the panel of its linear probe, the other network beside ours."""
+    """The score, then what is judged: a task's probes in one panel, led by the linear one, the other network beside."""
     keys = dict.fromkeys(key for row in probes for key, value in row.items() if isinstance(value, int | float))
     panels = [_panel(keys, SCORE, "score of the probe (chooses the best)", percent=True)] if SCORE in keys else []
     for key in keys:
         measure = _measure(key.removeprefix(PREFIX))
-        if measure is not None and measure.margin is not None and "_knn_" not in key:
+        if measure is not None and measure.margin is not None and not any(kind in key for kind in _BESIDE_LINEAR):
             panels.append(_panel(keys, key, measure.words, measure.percent))
     drift = tuple((key, key.removeprefix(PREFIX + "cka_")) for key in keys if key.startswith(PREFIX + "cka_"))
     return [*panels, Panel("likeness to step 0 (CKA)", drift, percent=False)] if drift else panels
@@ -45,7 +47,8 @@ def probe_panels(probes: Sequence[dict[str, Any]]) -> list[Panel]:
 
 def _panel(keys: Any, key: str, title: str, percent: bool) -> Panel:
     name = key.removeprefix(PREFIX)
-    beside = [(key.replace("_linear_", "_knn_"), "k-NN"), *((f"{PREFIX}{n}_{name}", n) for n in _NETWORKS)]
+    beside = [(key.replace("_linear_", kind), label) for kind, label in _BESIDE_LINEAR.items()]
+    beside += [(f"{PREFIX}{n}_{name}", n) for n in _NETWORKS]
     others = [(other, label) for other, label in beside if other != key and other in keys]
     main = (
         "linear" if "_linear_" in key else next((n for n in _NETWORKS if (f"{PREFIX}{n}_{name}", n) not in others), "")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from torch import Tensor
 
-from surgdino.engine.probing.folds import CLASSIFIERS, folds
+from surgdino.engine.probing.folds import Classifier, folds, whole_frame_probes
 from surgdino.engine.probing.labels import TaskLabels
 from surgdino.engine.probing.measures import LABELS, Finding, Measure
 from surgdino.engine.probing.view import View
@@ -16,6 +17,7 @@ from surgdino.metrics.result import nanmean
 ORDER = 11
 MEASURES = {
     "_linear_ap": Measure("{task}, linear probe (mean AP)", chooses=LABELS),
+    "_aligned_ap": Measure("{task}, linear probe, operations aligned (mean AP)"),
     "_knn_ap": Measure("{task}, k-NN (mean AP)"),
 }
 
@@ -24,20 +26,20 @@ def find(view: View) -> Iterator[Finding]:
     """Per operation: the mean of the average precisions of the classes that the operation has."""
     for labels in view.labels:
         if not labels.exclusive:
-            for name in CLASSIFIERS:
-                yield from _probe(view, labels, name)
+            for name, classifier, features in whole_frame_probes(view):
+                yield from _probe(view, labels, name, classifier, features)
 
 
-def _probe(view: View, labels: TaskLabels, classifier: str) -> Iterator[Finding]:
+def _probe(view: View, labels: TaskLabels, name: str, classifier: Classifier, features: Tensor) -> Iterator[Finding]:
     scores = np.full((len(view.frames), len(labels.classes)), np.nan)
     for teach, test in folds(view.frames, np.flatnonzero(labels.present)):
         test = test[view.frames.tested[test]]
         targets = labels.values[teach].astype(np.float64)
-        scores[test] = CLASSIFIERS[classifier](view.features.cls[teach], targets, view.features.cls[test])
+        scores[test] = classifier(features[teach], targets, features[test])
     rows = np.flatnonzero(~np.isnan(scores[:, 0]))
     values = {
         operation: float(nanmean(average_precision(labels.values[at] > 0, scores[at])))
         for operation, at in view.frames.of(rows).items()
     }
     if values:
-        yield Finding.over(f"{labels.task}_{classifier}_ap", values, len(rows))
+        yield Finding.over(f"{labels.task}_{name}_ap", values, len(rows))

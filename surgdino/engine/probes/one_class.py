@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from torch import Tensor
 
-from surgdino.engine.probing.folds import CLASSIFIERS, balanced, folds
+from surgdino.engine.probing.folds import Classifier, balanced, folds, whole_frame_probes
 from surgdino.engine.probing.labels import TaskLabels
 from surgdino.engine.probing.measures import LABELS, Finding, Measure
 from surgdino.engine.probing.view import View
@@ -17,6 +18,8 @@ ORDER = 10
 MEASURES = {
     "_linear_balanced_accuracy": Measure("{task}, linear probe (balanced accuracy)", chooses=LABELS),
     "_linear_accuracy": Measure("{task}, linear probe (accuracy)", margin=None),
+    "_aligned_balanced_accuracy": Measure("{task}, linear probe, operations aligned (balanced accuracy)"),
+    "_aligned_accuracy": Measure("{task}, linear probe, operations aligned (accuracy)", margin=None),
     "_knn_balanced_accuracy": Measure("{task}, k-NN (balanced accuracy)"),
     "_knn_accuracy": Measure("{task}, k-NN (accuracy)", margin=None),
 }
@@ -26,18 +29,18 @@ def find(view: View) -> Iterator[Finding]:
     """Per operation: accuracy, and the mean of the recalls of the classes that the operation has."""
     for labels in view.labels:
         if labels.exclusive:
-            for name in CLASSIFIERS:
-                yield from _probe(view, labels, name)
+            for name, classifier, features in whole_frame_probes(view):
+                yield from _probe(view, labels, name, classifier, features)
 
 
-def _probe(view: View, labels: TaskLabels, classifier: str) -> Iterator[Finding]:
+def _probe(view: View, labels: TaskLabels, name: str, classifier: Classifier, features: Tensor) -> Iterator[Finding]:
     predicted = np.full(len(view.frames), -1)
     classes = len(labels.classes)
     for teach, test in folds(view.frames, np.flatnonzero(labels.present)):
         test = test[view.frames.tested[test]]
-        features, ids = view.features.cls, labels.values
+        ids = labels.values
         targets = np.eye(classes)[ids[teach]]
-        scores = CLASSIFIERS[classifier](features[teach], targets, features[test], balanced(ids[teach]))
+        scores = classifier(features[teach], targets, features[test], balanced(ids[teach]))
         predicted[test] = scores.argmax(1)
     rows = np.flatnonzero(predicted >= 0)
     confusion = {
@@ -47,5 +50,5 @@ def _probe(view: View, labels: TaskLabels, classifier: str) -> Iterator[Finding]
     if confusion:
         recall = {op: float(nanmean(ratio(np.diag(table), table.sum(1)))) for op, table in confusion.items()}
         accuracy = {op: float(np.trace(table) / table.sum()) for op, table in confusion.items()}
-        yield Finding.over(f"{labels.task}_{classifier}_balanced_accuracy", recall, len(rows))
-        yield Finding.over(f"{labels.task}_{classifier}_accuracy", accuracy, len(rows))
+        yield Finding.over(f"{labels.task}_{name}_balanced_accuracy", recall, len(rows))
+        yield Finding.over(f"{labels.task}_{name}_accuracy", accuracy, len(rows))

@@ -1,4 +1,4 @@
-"""Probes that need labels: who teaches and who is tested, and the two classifiers, neither of which draws at random.
+"""Probes that need labels: who teaches and who is tested, and the classifiers, none of which draws at random.
 
 The rule: a tested frame is classified by what was learnt from frames of other operations only. Every labelled operation
 teaches, those that training has seen as well as the other held-out ones; at most five folds share the tested ones out.
@@ -6,7 +6,7 @@ teaches, those that training has seen as well as the other held-out ones; at mos
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from surgdino.engine.probing.frames import ProbeFrames
+from surgdino.engine.probing.view import View
 
 FOLDS = 5
 # Weighted k-NN as DINO evaluates it (Caron et al. 2021, section 4.1): 20 neighbours, weights exp(cosine / 0.07).
@@ -70,4 +71,15 @@ def balanced(ids: np.ndarray) -> np.ndarray:
     return len(ids) / (len(counts) * counts[inverse])
 
 
-CLASSIFIERS = {"linear": linear_scores, "knn": knn_scores}
+Classifier = Callable[..., np.ndarray]
+CLASSIFIERS: dict[str, Classifier] = {"linear": linear_scores, "knn": knn_scores}
+
+
+def whole_frame_probes(view: View) -> Iterator[tuple[str, Classifier, Tensor]]:
+    """(name, classifier, features [n, D] of all frames) of the probes that labels of whole frames are put to.
+
+    `aligned` is the linear probe once more, on features whose level and spread are each operation's own.
+    """
+    for name, classifier in CLASSIFIERS.items():
+        yield name, classifier, view.features.cls
+    yield "aligned", linear_scores, view.aligned_cls

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from surgdino.engine.probing.features import ProbeFeatures
@@ -45,6 +47,18 @@ class View:
     def cls(self) -> Tensor:
         """Class tokens [t, D] of the tested frames."""
         return self.features.cls[np.flatnonzero(self.frames.tested)]
+
+    @cached_property
+    def aligned_cls(self) -> Tensor:
+        """Class tokens [n, D] of all frames, every operation's brought to mean 0 and deviation 1 by its own frames.
+
+        No label is needed for it, but the operation's other frames are: what a finished recording has. It takes away by
+        what operations differ as a whole (light, camera, patient), which a classifier learnt on others trips over.
+        """
+        aligned = self.features.cls.numpy().copy()
+        for rows in self.frames.of(np.arange(len(self.frames))).values():
+            aligned[rows] = StandardScaler().fit_transform(aligned[rows])
+        return torch.from_numpy(aligned)
 
     @cached_property
     def mean_patches(self) -> Tensor:
