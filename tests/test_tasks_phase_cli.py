@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from surgdino.cli import main
 from surgdino.datasets.card import load_card
+from surgdino.tasks.common.aligned import aligned
 from surgdino.tasks.prediction_files import read_phase
 from surgdino.tasks.temporal import NONE, temporal_names
 
@@ -99,6 +101,28 @@ def test_the_temporal_model_reads_the_features_of_the_backbone_that_was_tuned(sy
     assert results_of(tmp_path / "evaluation" / "cholec80-test")["scores"] == results_of(tmp_path)["scores"]
 
 
+def test_aligned_videos_are_judged_on_their_own_level(finished, synthetic_cholec80, tmp_path, capsys):
+    words = ("task.align=true", "task.temporal=none", "train.steps=60", "train.patience=0", "train.lr=0.005")
+    assert finetune(synthetic_cholec80, tmp_path, *words) == 0
+    assert "numbers are of finished recordings" in capsys.readouterr().out
+    assert losses_of(tmp_path)["frame"] != losses_of(finished)["frame"]
+    assert main(["evaluate", f"checkpoint={tmp_path}", "hardware.loader_workers=0"]) == 0
+    assert results_of(tmp_path / "evaluation" / "cholec80-test")["scores"] == results_of(tmp_path)["scores"]
+
+
+def test_the_level_of_a_video_is_its_own_and_its_length_does_not_matter(monkeypatch):
+    rng = np.random.default_rng(0)
+    steady = rng.normal(size=(50, 4))
+    pooled = np.concatenate([steady, 100 + 7 * steady, np.ones((3, 4))]).astype(np.float32)
+    frames = SimpleNamespace(videos=("a", "b", "c"), span=[slice(0, 50), slice(50, 100), slice(100, 103)].__getitem__)
+    found = aligned(pooled, frames)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[:50], found[50:100], atol=1e-4)
+    assert (found[100:] == 0).all()  # a video that does not move
+    monkeypatch.setattr("surgdino.tasks.common.aligned._BLOCK", 7)
+    np.testing.assert_allclose(aligned(pooled, frames), found, atol=1e-5)
+
+
 def test_validation_chooses_the_state_and_ends_the_stage(synthetic_cholec80, tmp_path):
     words = ("task.temporal=none", "train.epochs=60", "train.patience=2", "train.lr=0.02")
     assert finetune(synthetic_cholec80, tmp_path, *words) == 0
@@ -113,13 +137,15 @@ def test_validation_chooses_the_state_and_ends_the_stage(synthetic_cholec80, tmp
     [
         ("task.temporal=tnc", "Did you mean 'tcn'?"),
         ("task.width=30", "task.width cannot be used"),
+        ("task.align=true", "task.align needs the whole video"),
+        ("task.align=true task.temporal=none backbone=last4", "task.align needs features that stay as they are"),
         ("task.hidden=-1", "task.hidden cannot be used"),
         ("task.tokens=mean", "expected cls or cls+mean"),
         ("task.balance=median", "expected median-frequency or none"),
     ],
 )
 def test_settings_that_cannot_be_are_told_in_one_line(synthetic_cholec80, tmp_path, capsys, word, told):
-    words = ("task.temporal=transformer", word) if word.startswith("task.width") else (word,)
+    words = ("task.temporal=transformer", word) if word.startswith("task.width") else word.split()
     assert finetune(synthetic_cholec80, tmp_path / "run", *words) == 2
     told_us = capsys.readouterr().err
     assert told in told_us

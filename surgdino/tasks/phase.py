@@ -21,6 +21,7 @@ from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.panels import TaskScores, score_task
 from surgdino.metrics.phase import script_scores, strict_counts
+from surgdino.tasks.common.aligned import aligned, level_of
 from surgdino.tasks.common.context import TaskContext
 from surgdino.tasks.common.frames import LabelledFrames, labels_of
 from surgdino.tasks.common.settings import resolve
@@ -49,6 +50,7 @@ class Settings:
     name: str = "phase"
     temporal: str = "tcn"
     tokens: Literal["cls", "cls+mean"] = "cls+mean"
+    align: bool = False
     hidden: int = 0
     balance: Literal["median-frequency", "none"] = "median-frequency"
     smoothing: float = 0.0
@@ -85,6 +87,13 @@ class PhaseHead(nn.Module):
         with_patches = settings.tokens == "cls+mean"
         self.frame = FrameClassifier(width, classes, with_patches=with_patches, hidden=settings.hidden)
         self.temporal = build_temporal(settings.temporal, self.frame.features, classes, settings.sizes)
+        if settings.align and self.temporal is not None and self.temporal.online:
+            raise SurgdinoError(
+                "task.align needs the whole video, which an online model must not see",
+                place="task.temporal",
+                expected="none, tcn_offline, transformer_offline",
+                found=settings.temporal,
+            )
 
     def probabilities(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
         """Class probabilities [n, C] of one video, block by block, from pooled features [n, 2D]; in evaluation mode."""
@@ -118,9 +127,19 @@ def build_head(context: TaskContext) -> nn.Module:
 def stages(context: TaskContext, head: nn.Module) -> Iterator[Stage]:
     """`frame`, then `temporal` on the features of the backbone that the first one leaves."""
     assert isinstance(head, PhaseHead)
+    if context.settings.align:
+        _check_alignable(context)
     yield _frame_stage_tuned(context, head) if context.learns else _frame_stage(context, head)
     if head.temporal is not None:
         yield _temporal_stage(context, head)
+
+
+def _check_alignable(context: TaskContext) -> None:
+    if context.learns:
+        raise SurgdinoError(
+            "task.align needs features that stay as they are", place="backbone", expected="frozen", found=context.tuning
+        )
+    context.say("task.align: features are on the level of their own video, so these numbers are of finished recordings")
 
 
 def _frame_stage(context: TaskContext, head: PhaseHead) -> Stage:
@@ -134,7 +153,7 @@ def _frame_stage(context: TaskContext, head: PhaseHead) -> Stage:
         assert validation is not None
         return _scores(context, {video: model(pooled) for video, pooled in validation.items()})
 
-    source = FeatureSource(context.features.pooled(train), _targets(train))
+    source = FeatureSource(_pooled(context, train), _targets(train))
     groups = head_groups(head.frame)
     return Stage("frame", head.frame, groups, source, loss, validate if validation else None, _FROZEN)
 
@@ -171,7 +190,7 @@ def _temporal_stage(context: TaskContext, head: PhaseHead) -> Stage:
         return _scores(context, {video: model(pooled)[-1] for video, pooled in validation.items()})
 
     model = _OverVideo(head)
-    source = VideoSource(context.features.pooled(train), train, _targets(train))
+    source = VideoSource(_pooled(context, train), train, _targets(train))
     chosen = {"epochs": settings.temporal_epochs, "lr": settings.temporal_lr}
     overrides = {key: value for key, value in chosen.items() if value is not None}
     # A whole video is a batch, as in TeCNO.
@@ -187,7 +206,8 @@ def predict(context: TaskContext, head: nn.Module, frames: LabelledFrames) -> It
     for place, video in enumerate(frames.videos):
         span = frames.span(place)
         starts = range(span.start, span.stop, _BLOCK)
-        blocks = (_on(context, rows[start : min(start + _BLOCK, span.stop)]) for start in starts)
+        level = level_of(rows, span).transform if context.settings.align else np.asarray
+        blocks = (_on(context, level(rows[start : min(start + _BLOCK, span.stop)])) for start in starts)
         with torch.inference_mode():
             yield video, torch.cat([block.cpu() for block in head.probabilities(blocks)]).numpy()
 
@@ -240,8 +260,14 @@ def _validation_features(context: TaskContext) -> dict[str, Tensor] | None:
     if not _has_validation(context):
         return None
     frames = context.parts["val"]
-    pooled = context.features.pooled(frames)
+    pooled = _pooled(context, frames)
     return {video: _on(context, pooled[frames.span(place)]) for place, video in enumerate(frames.videos)}
+
+
+def _pooled(context: TaskContext, frames: LabelledFrames) -> np.ndarray:
+    """float32 [n, 2D], what the task learns from."""
+    pooled = context.features.pooled(frames)
+    return aligned(pooled, frames) if context.settings.align else pooled
 
 
 def _on(context: TaskContext, features: np.ndarray) -> Tensor:
