@@ -13,7 +13,7 @@ SCORE = PREFIX + "score"
 PROBE, OTHER, LEVEL = "#5f3dc4", "#b197fc", "#c92a2a"
 _NETWORKS = ("student", "teacher")
 # Probes of the same labels as the linear one, and their label in its panel.
-_BESIDE_LINEAR = {"_aligned_": "linear, operations aligned", "_knn_": "k-NN"}
+_BESIDE_LINEAR = {"_aligned_": "linear, aligned", "_knn_": "k-NN"}
 # A figure that hardly moves shall look like it: shares are shown over five points at least.
 _SPAN = 5.0
 

@@ -17,7 +17,7 @@ from surgdino.metrics.result import nanmean
 ORDER = 11
 MEASURES = {
     "_linear_ap": Measure("{task}, linear probe (mean AP)", chooses=LABELS),
-    "_aligned_ap": Measure("{task}, linear probe, operations aligned (mean AP)"),
+    "_aligned_ap": Measure("{task}, aligned linear probe (mean AP)"),
     "_knn_ap": Measure("{task}, k-NN (mean AP)"),
 }
 

@@ -18,8 +18,8 @@ ORDER = 10
 MEASURES = {
     "_linear_balanced_accuracy": Measure("{task}, linear probe (balanced accuracy)", chooses=LABELS),
     "_linear_accuracy": Measure("{task}, linear probe (accuracy)", margin=None),
-    "_aligned_balanced_accuracy": Measure("{task}, linear probe, operations aligned (balanced accuracy)"),
-    "_aligned_accuracy": Measure("{task}, linear probe, operations aligned (accuracy)", margin=None),
+    "_aligned_balanced_accuracy": Measure("{task}, aligned linear probe (balanced accuracy)"),
+    "_aligned_accuracy": Measure("{task}, aligned linear probe (accuracy)", margin=None),
     "_knn_balanced_accuracy": Measure("{task}, k-NN (balanced accuracy)"),
     "_knn_accuracy": Measure("{task}, k-NN (accuracy)", margin=None),
 }
