@@ -108,6 +108,11 @@ def test_aligned_videos_are_judged_on_their_own_level(finished, synthetic_cholec
     assert losses_of(tmp_path)["frame"] != losses_of(finished)["frame"]
     assert main(["evaluate", f"checkpoint={tmp_path}", "hardware.loader_workers=0"]) == 0
     assert results_of(tmp_path / "evaluation" / "cholec80-test")["scores"] == results_of(tmp_path)["scores"]
+    capsys.readouterr()
+    video = next((synthetic_cholec80 / "videos").iterdir())
+    words = [f"checkpoint={tmp_path}", f"out={tmp_path / 'out'}", "hardware.loader_workers=0"]
+    assert main(["predict", str(video), *words]) == 0
+    assert "of a piece the level is part of what it shows" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_level_of_a_video_is_its_own_and_its_length_does_not_matter(monkeypatch):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from surgdino.tasks.common.frames import LabelledFrames
 
 PICTURES = False  # frames follow each other
+_PIECE_SECONDS = 300.0  # what is shorter is hardly a whole operation
 
 
 def read_truth(path: Path, classes: Sequence[str]) -> FrameLabels:
@@ -38,6 +39,12 @@ def write(request: Request) -> dict[str, Path]:
     """Predict the video and write it down; what it is -> where it lies."""
     frames, classes = request.frames, request.context.classes
     known = truth_of(request)
+    seconds = float(np.ptp(frames.times)) if len(frames) else 0.0
+    if request.context.settings.align and seconds < _PIECE_SECONDS:
+        request.context.say(
+            f"! {request.source.name} lasts {seconds:.0f} s, but the model was taught with task.align=true: it takes "
+            "the level of a whole operation away, and of a piece the level is part of what it shows"
+        )
     [(_, probabilities)] = phase.predict(request.context, request.head, frames)
     name = request.source.name
     ribbon = _ribbon(name, frames.times, classes, probabilities, known, request.told)
