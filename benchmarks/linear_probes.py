@@ -18,6 +18,7 @@ from torch import Tensor
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone
 from surgdino.datasets.manifest import Manifest
+from surgdino.engine.probing.view import aligned
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 from surgdino.metrics.average_precision import average_precision
@@ -79,14 +80,6 @@ def left_out(score: Any, tokens: np.ndarray, labels: np.ndarray, operation: np.n
     scaler = StandardScaler().fit(tokens[fitted])
     x, x_held = scaler.transform(tokens[fitted]), scaler.transform(tokens[~fitted])
     return float(np.mean([score(x, labels[fitted], x_held, labels[~fitted], penalty) for penalty in PENALTIES]))
-
-
-def aligned(tokens: np.ndarray, operation: np.ndarray) -> np.ndarray:
-    """Every operation's tokens brought to mean 0 and deviation 1 by its own frames, for which no label is needed."""
-    result = np.empty_like(tokens)
-    for name in np.unique(operation):
-        result[operation == name] = StandardScaler().fit_transform(tokens[operation == name])
-    return result
 
 
 def instrument_ap(x: np.ndarray, y: np.ndarray, x_held: np.ndarray, y_held: np.ndarray, penalty: float) -> float:

@@ -50,17 +50,27 @@ class View:
 
     @cached_property
     def aligned_cls(self) -> Tensor:
-        """Class tokens [n, D] of all frames, every operation's brought to mean 0 and deviation 1 by its own frames.
-
-        No label is needed for it, but the operation's other frames are: what a finished recording has. It takes away by
-        what operations differ as a whole (light, camera, patient), which a classifier learnt on others trips over.
-        """
-        aligned = self.features.cls.numpy().copy()
-        for rows in self.frames.of(np.arange(len(self.frames))).values():
-            aligned[rows] = StandardScaler().fit_transform(aligned[rows])
-        return torch.from_numpy(aligned)
+        """Class tokens [n, D] of all frames, see `aligned`."""
+        return torch.from_numpy(aligned(self.features.cls.numpy(), self.frames.operations))
 
     @cached_property
     def mean_patches(self) -> Tensor:
         """Means of the patch tokens [t, D] of the tested frames."""
         return self.features.mean_patches[np.flatnonzero(self.frames.tested)]
+
+
+def aligned(features: np.ndarray, operations: np.ndarray) -> np.ndarray:
+    """Features [n, D], every operation's brought to mean 0 and deviation 1 by its own frames.
+
+    No label is needed for it, but the operation's other frames are: what a finished recording has. It takes away by
+    what operations differ as a whole (light, camera, patient), which a classifier learnt on others trips over.
+
+    Args:
+        features: [n, D], not changed.
+        operations: [n], each frame's.
+    """
+    result = np.empty_like(features)
+    for operation in np.unique(operations):
+        of_it = operations == operation
+        result[of_it] = StandardScaler().fit_transform(features[of_it])
+    return result
