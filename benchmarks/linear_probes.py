@@ -60,8 +60,7 @@ def probe(backbone: Backbone, frames: ProbeFrames, polyps: MaskedImages | None, 
     """Every measure of a backbone, fractions in [0, 1]: fitted on the other operations, scored on `held`."""
     cls, mean = features(backbone, frames.images)
     result: dict[str, Any] = {}
-    both = np.hstack([cls, mean])
-    kinds = {"": cls, "_with_patches": both}
+    kinds = {"": cls, "_with_patches": np.hstack([cls, mean])}
     kinds |= {f"_aligned{suffix}": aligned(tokens, frames.operation) for suffix, tokens in kinds.items()}
     for suffix, tokens in kinds.items():
         for name, score, labels in (

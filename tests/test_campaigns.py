@@ -10,7 +10,7 @@ CAMPAIGNS = Path(__file__).resolve().parent / "campaigns"
 
 
 def test_killed_runs_resume_to_the_same_weights():
-    command = [sys.executable, str(CAMPAIGNS / "kill_training.py"), "--kills", "3"]
+    command = [sys.executable, str(CAMPAIGNS / "kill_training.py"), "--kills", "4"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 of 3 killed runs resumed" in done.stdout
+    assert "4 of 4 killed runs resumed" in done.stdout

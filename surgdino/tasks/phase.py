@@ -87,13 +87,6 @@ class PhaseHead(nn.Module):
         with_patches = settings.tokens == "cls+mean"
         self.frame = FrameClassifier(width, classes, with_patches=with_patches, hidden=settings.hidden)
         self.temporal = build_temporal(settings.temporal, self.frame.features, classes, settings.sizes)
-        if settings.align and self.temporal is not None and self.temporal.online:
-            raise SurgdinoError(
-                "task.align needs the whole video, which an online model must not see",
-                place="task.temporal",
-                expected="none, tcn_offline, transformer_offline",
-                found=settings.temporal,
-            )
 
     def probabilities(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
         """Class probabilities [n, C] of one video, block by block, from pooled features [n, 2D]; in evaluation mode."""
@@ -121,25 +114,34 @@ def classes(card: Card, manifest: Manifest, settings: Settings) -> tuple[str, ..
 
 def build_head(context: TaskContext) -> nn.Module:
     """A fresh head for the context's backbone and classes."""
-    return PhaseHead(context.width, len(context.classes), context.settings)
+    head = PhaseHead(context.width, len(context.classes), context.settings)
+    if context.settings.align:
+        _check_alignable(context, head)
+    return head
 
 
 def stages(context: TaskContext, head: nn.Module) -> Iterator[Stage]:
     """`frame`, then `temporal` on the features of the backbone that the first one leaves."""
     assert isinstance(head, PhaseHead)
     if context.settings.align:
-        _check_alignable(context)
+        context.say("task.align: every video is on its own level, so these numbers are of finished recordings")
     yield _frame_stage_tuned(context, head) if context.learns else _frame_stage(context, head)
     if head.temporal is not None:
         yield _temporal_stage(context, head)
 
 
-def _check_alignable(context: TaskContext) -> None:
+def _check_alignable(context: TaskContext, head: PhaseHead) -> None:
+    if head.temporal is not None and head.temporal.online:
+        raise SurgdinoError(
+            "task.align needs the whole video, which an online model must not see",
+            place="task.temporal",
+            expected="none, tcn_offline, transformer_offline",
+            found=context.settings.temporal,
+        )
     if context.learns:
         raise SurgdinoError(
             "task.align needs features that stay as they are", place="backbone", expected="frozen", found=context.tuning
         )
-    context.say("task.align: features are on the level of their own video, so these numbers are of finished recordings")
 
 
 def _frame_stage(context: TaskContext, head: PhaseHead) -> Stage:
