@@ -37,8 +37,8 @@ from surgdino.datasets.card import load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
 from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainSettings
+from surgdino.engine.saving.shipping import shipped
 from surgdino.engine.session import batches, open_session
-from surgdino.engine.shipping import shipped
 from surgdino.engine.train import train_step
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.metrics.intervals import paired_difference
@@ -217,8 +217,8 @@ def settings(a: argparse.Namespace) -> dict[str, Any]:
 
 def smoke_data(a: argparse.Namespace) -> None:
     """Generated sets in the place of DATA, and a toy model without weights in that of the recipe's."""
-    from surgdino.datasets.synthetic import write_cholec80
-    from surgdino.datasets.synthetic_cholect50 import write_cholect50
+    from surgdino.datasets.synthetic.cholec80 import write_cholec80
+    from surgdino.datasets.synthetic.cholect50 import write_cholect50
 
     a.data, a.weights, a.probe_size = a.out / "data", None, 32
     write_cholec80(a.data / "cholec80", videos=2, seconds=8, size=(160, 96), seed=0)

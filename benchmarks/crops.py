@@ -28,7 +28,7 @@ from surgdino.config import shipped_settings
 from surgdino.crops.multicrop import CropSettings, MultiCrop
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
-from surgdino.datasets.synthetic import write_cholec80
+from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 
 make_torchvision_importable()

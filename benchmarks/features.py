@@ -31,13 +31,13 @@ from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped_settings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
-from surgdino.datasets.synthetic import write_cholec80
+from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.engine import precision
 from surgdino.engine.monitor import memory_mb
 from surgdino.engine.plan import HardwareSettings
 from surgdino.frames.store import StoreSettings, build_store
-from surgdino.tasks.common.features import FeatureCache
-from surgdino.tasks.common.frames import LabelledFrames, every_frame
+from surgdino.tasks.features.cache import FeatureCache
+from surgdino.tasks.labelled_frames import LabelledFrames, every_frame
 
 GOAL = 0.9
 Seconds = tuple[float, float]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped_settings
-from surgdino.engine.head import ProjectionHead
+from surgdino.engine.methods.parts.head import ProjectionHead
 from surgdino.engine.teacher import Network
 
 GIB = 2**30

@@ -18,15 +18,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from surgdino.bench.frames import repeated
+from surgdino.bench.loop import Rounds, alternate, bench_session, loading, whole_steps
+from surgdino.bench.step import describe
 from surgdino.config import shipped_settings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
-from surgdino.datasets.synthetic import write_cholec80
+from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.engine.session import Session
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
-from surgdino.run.bench_frames import repeated
-from surgdino.run.bench_loop import Rounds, alternate, bench_session, loading, whole_steps
-from surgdino.run.bench_step import describe
 
 GOAL = 1.10
 

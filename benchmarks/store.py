@@ -18,10 +18,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from surgdino.frames.decode import probe
-from surgdino.frames.sampling import sample_numbers
+from surgdino.bench.store import EXCERPT_SECONDS, bare, best_times, generated_video, reader, store
 from surgdino.frames.store import StoreSettings
-from surgdino.run.bench_store import EXCERPT_SECONDS, bare, best_times, generated_video, reader, store
+from surgdino.frames.video.decode import probe
+from surgdino.frames.video.sampling import sample_numbers
 
 GOAL = 0.9
 

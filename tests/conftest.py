@@ -25,7 +25,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def synthetic_cholec80(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Cholec80-layout set: four H.264 videos with their phase and tool annotations. Read-only for tests."""
-    from surgdino.datasets.synthetic import write_cholec80
+    from surgdino.datasets.synthetic.cholec80 import write_cholec80
 
     root = tmp_path_factory.mktemp("cholec80")
     write_cholec80(root, videos=4, seconds=12, size=(240, 160), seed=0)

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from surgdino.crops.augment import VIEWS, Augment, View, build_augment
+from surgdino.crops.augment.build import VIEWS, Augment, View, build_augment
 from surgdino.crops.region import Box, sample_box
 from surgdino.errors import SurgdinoError
 from surgdino.frames.content import Content

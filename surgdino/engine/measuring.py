@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from surgdino import distributed
 from surgdino.checkpoint import save_backbone
-from surgdino.engine.model_card import model_json
 from surgdino.engine.probing import Change, ProbeReport, ProbeSet, changes
-from surgdino.engine.shipping import shipped
+from surgdino.engine.saving.model_card import model_json
+from surgdino.engine.saving.shipping import shipped
 from surgdino.metrics.result import as_json
 
 if TYPE_CHECKING:

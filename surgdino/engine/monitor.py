@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surgdino.engine.across import Across
 from surgdino.engine.metrics_file import NAME, append_line, keep_lines
 from surgdino.engine.optim import Update
+from surgdino.engine.parallel.across import Across
 from surgdino.engine.probes.effective_rank import effective_rank
 from surgdino.engine.schedules import Rates
 from surgdino.errors import SurgdinoError

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from surgdino.crops.loader import Batch
-from surgdino.engine.parallel import without_exchange
-from surgdino.engine.pool import Pool, reaches_beyond
-from surgdino.engine.views import Views, seed_step, to_views
+from surgdino.engine.methods.parts.pool import Pool, reaches_beyond
+from surgdino.engine.methods.parts.views import Views, seed_step, to_views
+from surgdino.engine.parallel.networks import without_exchange
 
 if TYPE_CHECKING:
     from surgdino.engine.session import Session

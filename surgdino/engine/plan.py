@@ -35,7 +35,7 @@ class TrainSettings:
         momentum, momentum_end: of the EMA teacher, cosine; None takes the method's own.
         checkpoint_every, log_every: in steps.
         ship: whose weights become `checkpoint/backbone.safetensors`.
-        ship_alpha: their share in it, in (0, 1]; the rest are the initial weights, see `surgdino.engine.shipping`.
+        ship_alpha: their share in it, in (0, 1]; the rest are the initial weights, see `engine.saving.shipping`.
         accumulate: micro-batches into which each process cuts its share of a batch: less memory, the same objective.
         drop_path: stochastic depth of the student; the run room hands it to `build_backbone`.
         frozen_blocks: the embeddings and so many of the first blocks never change; 0 freezes nothing.

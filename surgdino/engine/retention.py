@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from surgdino.backbone.low_rank import add_low_rank, is_low_rank
 from surgdino.backbone.vit import Backbone
+from surgdino.engine.parallel.sharded import local, part_like, whole
 from surgdino.engine.plan import TrainSettings
-from surgdino.engine.sharded import local, part_like, whole
 from surgdino.errors import SurgdinoError
 
 _MASK_TOKEN = "mask_token"  # no part of what came, nor of what is shipped

@@ -16,16 +16,16 @@ from surgdino import distributed
 from surgdino.backbone.heap import keep_freed_memory
 from surgdino.crops.loader import Batch, make_loader
 from surgdino.engine import precision
-from surgdino.engine.across import Across
 from surgdino.engine.measuring import ProbeHistory
 from surgdino.engine.methods import open_method
 from surgdino.engine.monitor import Monitor
 from surgdino.engine.optim import make_optimizer
-from surgdino.engine.parallel import share_out
+from surgdino.engine.parallel.across import Across
+from surgdino.engine.parallel.networks import share_out
 from surgdino.engine.plan import TrainPlan, TrainResult
 from surgdino.engine.retention import Retention, prepare
-from surgdino.engine.saving import resume, saved_state
-from surgdino.engine.shipping import initial_weights
+from surgdino.engine.saving.save import resume, saved_state
+from surgdino.engine.saving.shipping import initial_weights
 from surgdino.engine.teacher import Network, make_teacher
 from surgdino.errors import SurgdinoError
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from surgdino.backbone.vit import Backbone
-from surgdino.engine.sharded import local
+from surgdino.engine.parallel.sharded import local
 
 T = TypeVar("T")
 

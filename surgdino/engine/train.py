@@ -9,7 +9,7 @@ from surgdino.engine.optim import apply_gradients, set_rates
 from surgdino.engine.passes import learn, micro_batches, pools, teach
 from surgdino.engine.plan import TrainPlan, TrainResult
 from surgdino.engine.progress import Progress
-from surgdino.engine.saving import save
+from surgdino.engine.saving.save import save
 from surgdino.engine.schedules import rates_at
 from surgdino.engine.session import Session, batches, open_session, result_of
 from surgdino.engine.stop import stop_signals

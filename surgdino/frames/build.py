@@ -15,10 +15,10 @@ import numpy as np
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.content import Content, detect_content
-from surgdino.frames.decode import Frame, VideoInfo, probe, read_frames
 from surgdino.frames.prepare import FramePreparer
-from surgdino.frames.sampling import sample_numbers
 from surgdino.frames.shard import FORMAT, write_shard
+from surgdino.frames.video.decode import Frame, VideoInfo, probe, read_frames
+from surgdino.frames.video.sampling import sample_numbers
 
 _MIB = 1 << 20
 # The content is found from this many frames; of a short video, from all of its samples, which are then decoded once.

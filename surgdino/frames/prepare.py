@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from surgdino.frames.content import Content, fit_near, frame_flags
-from surgdino.frames.decode import Frame, VideoInfo, resize, scaled_size
+from surgdino.frames.video.decode import Frame, VideoInfo, resize, scaled_size
 
 # A disc that wanders does so slowly: it is looked for again after this many seconds.
 _DISC_SECONDS = 0.999

@@ -1,7 +1,6 @@
-"""Tasks: one file a task, which says what a head learns, from which labels, and by which numbers it is judged.
+"""Tasks: one folder a task, which holds all of it: what a head learns, from which labels, and how it is judged.
 
-What the tasks share lies in the folders beside their files (`common/`, `heads/`, `prediction_files/`), so that a file
-here is a task and nothing else.
+What the tasks share lies in `training/`, `features/` and `scoring/`.
 """
 
 from __future__ import annotations
@@ -11,12 +10,11 @@ from pathlib import Path
 from types import ModuleType
 
 from surgdino.errors import SurgdinoError, nearest
-from surgdino.paths import names_in
 
 
 def task_names() -> list[str]:
-    """What `task=` takes: one file each in this folder."""
-    return names_in(Path(__file__).parent, ".py")
+    """What `task=` takes: one folder each in this one."""
+    return sorted(p.parent.name for p in Path(__file__).parent.glob("*/task.py"))
 
 
 def open_task(name: str) -> ModuleType:
@@ -31,4 +29,4 @@ def open_task(name: str) -> ModuleType:
     """
     if name not in task_names():
         raise SurgdinoError(f"there is no task={name}", fix=nearest(name, task_names()))
-    return import_module(f"surgdino.tasks.{name}")
+    return import_module(f"surgdino.tasks.{name}.task")

@@ -21,13 +21,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from test_engine_training import final_tensors, plan_in
 
 from surgdino.checkpoint import load
 from surgdino.engine.train import train
+from tests.engine.test_training import final_tensors, plan_in
 
 STEPS = 12
 WRITES = (("os", os, "fsync"), ("os", os, "replace"), ("torch", torch, "save"))

@@ -20,7 +20,7 @@ A method is a module with
     student_loss        (student, views, targets, settings, pool) -> (loss, terms) of one micro-batch. Means over images
                         are means over its b images. A group term is computed over `pool.complete(name, own)`, which has
                         all B images in global order, and enters the loss times `pool.share`, the terms without (the
-                        loop takes means over micro-batches and processes; see surgdino.engine.pool)
+                        loop takes means over micro-batches and processes; see surgdino.engine.methods.parts.pool)
     collapse_values     (settings, images) -> the terms of a collapsed run; images = B
     signs_of_collapse   (terms, settings, images) -> a sentence, or None
 """

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from surgdino.engine.across import Across
-from surgdino.engine.encode import student_tokens, teacher_tokens
-from surgdino.engine.pool import Pool
-from surgdino.engine.prototypes import (
+from surgdino.engine.methods.parts.encode import student_tokens, teacher_tokens
+from surgdino.engine.methods.parts.pool import Pool
+from surgdino.engine.methods.parts.prototypes import (
     PrototypeHead,
     certainty,
     check_temperatures,
@@ -22,8 +21,9 @@ from surgdino.engine.prototypes import (
     teacher_temperature,
     words_of_collapse,
 )
+from surgdino.engine.methods.parts.views import Views, by_view
+from surgdino.engine.parallel.across import Across
 from surgdino.engine.teacher import Network
-from surgdino.engine.views import Views, by_view
 
 
 @dataclass(frozen=True)

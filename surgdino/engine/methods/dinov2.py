@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from surgdino.engine.across import Across
-from surgdino.engine.encode import global_class_tokens, student_tokens, teacher_tokens
-from surgdino.engine.koleo import WORST, koleo
-from surgdino.engine.pool import Pool
-from surgdino.engine.prototypes import (
+from surgdino.engine.methods.parts.encode import global_class_tokens, student_tokens, teacher_tokens
+from surgdino.engine.methods.parts.koleo import WORST, koleo
+from surgdino.engine.methods.parts.pool import Pool
+from surgdino.engine.methods.parts.prototypes import (
     PrototypeHead,
     certainty,
     check_temperatures,
@@ -25,9 +24,10 @@ from surgdino.engine.prototypes import (
     teacher_temperature,
     words_of_collapse,
 )
-from surgdino.engine.sinkhorn import sinkhorn
+from surgdino.engine.methods.parts.sinkhorn import sinkhorn
+from surgdino.engine.methods.parts.views import Views, by_view
+from surgdino.engine.parallel.across import Across
 from surgdino.engine.teacher import Network
-from surgdino.engine.views import Views, by_view
 from surgdino.errors import SurgdinoError
 
 

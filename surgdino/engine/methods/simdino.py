@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from surgdino.engine.methods import simdinov2
-from surgdino.engine.pool import Pool
+from surgdino.engine.methods.parts.pool import Pool
+from surgdino.engine.methods.parts.views import Views
 from surgdino.engine.teacher import Network
-from surgdino.engine.views import Views
 
 
 @dataclass(frozen=True)

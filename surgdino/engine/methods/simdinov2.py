@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from surgdino.backbone.vit import Features
-from surgdino.engine.across import Across
-from surgdino.engine.coding_rate import Gamma, coding_rate, gamma, highest_rate, lowest_rate
-from surgdino.engine.encode import global_class_tokens, student_tokens, teacher_tokens
-from surgdino.engine.head import ProjectionHead
-from surgdino.engine.pool import Pool
+from surgdino.engine.methods.parts.coding_rate import Gamma, coding_rate, gamma, highest_rate, lowest_rate
+from surgdino.engine.methods.parts.encode import global_class_tokens, student_tokens, teacher_tokens
+from surgdino.engine.methods.parts.head import ProjectionHead
+from surgdino.engine.methods.parts.pool import Pool
+from surgdino.engine.methods.parts.views import Views, by_view
+from surgdino.engine.parallel.across import Across
 from surgdino.engine.teacher import Network
-from surgdino.engine.views import Views, by_view
 from surgdino.errors import SurgdinoError
 
 

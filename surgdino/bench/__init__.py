@@ -1,0 +1,1 @@
+"""surgdino bench: what limits the speed on this machine."""

@@ -1,0 +1,238 @@
+"""`surgdino bench store`: building a video's shard beside bare decoding of the same frames."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from surgdino.bench.frames import generated
+from surgdino.bench.machine import write_rate
+from surgdino.bench.report import Line, Report, number, unit
+from surgdino.datasets.manifest import Manifest, Video
+from surgdino.frames.build import ShardTask, build_shard, shard_path
+from surgdino.frames.store import StoreSettings
+from surgdino.frames.video.decode import probe, read_frames
+from surgdino.frames.video.sampling import sample_numbers
+from surgdino.inputs.settings import DataSettings, manifest_of
+
+# Of a long video so much is measured: contestants that take a second or two each.
+EXCERPT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class StoreFigures:
+    """Seconds for the same `frames` of `length` seconds of video; `size` in bytes, `disk` in bytes/s.
+
+    `bare` decodes every frame, `reader` is the store's own way, which leaves out what no sampled frame needs.
+    """
+
+    bare: float
+    reader: float
+    store: float
+    frames: int
+    length: float
+    size: int
+    disk: float
+
+    @property
+    def writing(self) -> float:
+        """Bytes/s that building writes."""
+        return self.size / self.store
+
+
+def measure(cfg: Mapping[str, Any], seconds: float) -> Report:
+    """Build shards of one video, on the disk where data.store is, for about four times `seconds`."""
+    own = cfg["data"]["root"] is not None
+    data = DataSettings.of({"data": {**cfg["data"], "root": cfg["data"]["root"] or "."}})
+    disk = existing(data.store)
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory(dir=disk, prefix=".bench-") as there:
+        videos = manifest_of(cfg, data).videos if own else ()
+        files = [video.path for video in videos if not video.is_image_folder and video.path.is_file()]
+        path = excerpt(smallest(files), Path(scratch)) if files else generated_video(Path(scratch), 15 * seconds)
+        figures = store_figures(path, data.store_settings, Path(there), 4 * seconds)
+        what = f"{figures.length:.0f} s of {smallest(files).name}" if files else f"{figures.length:.0f} s generated"
+        notes = ["data.root holds images, no video: a generated video instead"] if videos and not files else []
+        return report(figures, f"{what}, {data.fps:g} frames/s, one core", data.decoder, notes)
+
+
+def smallest(files: list[Path]) -> Path:
+    """The file of the fewest bytes."""
+    return min(files, key=lambda file: file.stat().st_size)
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that there is: the same disk."""
+    folder = folder.absolute()
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
+
+
+def store_figures(path: Path, settings: StoreSettings, folder: Path, seconds: float) -> StoreFigures:
+    """The contestants by turns, with one decoder thread each, and the best of each."""
+    info = probe(path, settings.decoder)
+    numbers = sample_numbers(info.times, settings.fps)
+    shard: list[Path] = []
+    best = best_times(
+        {
+            "bare": lambda: bare(path, settings.fps, 1),
+            "reader": lambda: reader(path, settings, 1),
+            "store": lambda: shard.append(store(path, settings, 1, folder)),
+        },
+        time.perf_counter,
+        seconds=seconds,
+    )
+    size = shard[-1].stat().st_size
+    return StoreFigures(
+        best["bare"], best["reader"], best["store"], len(numbers), info.duration, size, write_rate(folder)
+    )
+
+
+def best_times(
+    contestants: Mapping[str, Callable[[], object]],
+    clock: Callable[[], float],
+    *,
+    rounds: int | None = None,
+    seconds: float = 0.0,
+) -> dict[str, float]:
+    """The least time of each, in `rounds` rounds or as many as fit in `seconds`; they take turns."""
+    best = dict.fromkeys(contestants, float("inf"))
+    until = time.perf_counter() + seconds
+    for turn in itertools.count(1):
+        for name, contestant in contestants.items():
+            started = clock()
+            contestant()
+            best[name] = min(best[name], clock() - started)
+        if turn == rounds or (rounds is None and time.perf_counter() > until):
+            break
+    return best
+
+
+def bare(path: Path, fps: float, threads: int) -> None:
+    """Decode all of the video; the sampled frames become RGB arrays. What anyone would write first."""
+    wanted = set(sample_numbers(probe(path).times, fps).tolist())
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = threads
+        stream.thread_type = "AUTO" if threads > 1 else "NONE"
+        for number, frame in enumerate(container.decode(stream)):
+            if number in wanted:
+                np.asarray(frame.to_ndarray(format="rgb24"))
+
+
+def reader(path: Path, settings: StoreSettings, threads: int) -> None:
+    """Read the sampled frames as the store does, at full size, and keep nothing."""
+    info = probe(path, settings.decoder)
+    numbers = sample_numbers(info.times, settings.fps)
+    for _ in read_frames(path, numbers, settings.decoder, info=info, threads=threads):
+        pass
+
+
+def store(path: Path, settings: StoreSettings, threads: int, folder: Path) -> Path:
+    """Build the video's shard from nothing; its path."""
+    shutil.rmtree(folder / "store", ignore_errors=True)
+    video = Video("video", "operation", path, None)
+    shard = shard_path(folder / "store", Manifest("benchmark", path.parent, (video,)), video, settings)
+    build_shard(ShardTask(video, path.parent, shard, settings, threads), lambda frames: None, lambda: None)
+    return shard
+
+
+def generated_video(folder: Path, seconds: float) -> Path:
+    """Synthetic Cholec80 at its own size, a minute at most."""
+    return generated(folder, videos=1, seconds=min(seconds, EXCERPT_SECONDS), fps=25).videos[0].path
+
+
+def excerpt(path: Path, folder: Path) -> Path:
+    """A minute from the middle of a long video, its packets copied as they are; the video itself where it is short."""
+    with suppress(av.error.FFmpegError), av.open(str(path)) as source:
+        stream = source.streams.video[0]
+        length = float(source.duration or 0) / av.time_base
+        if length <= 2 * EXCERPT_SECONDS:
+            return path
+        target = folder / "excerpt.mkv"
+        with av.open(str(target), "w") as output:
+            copied = output.add_stream_from_template(stream)
+            source.seek(int(length / 2 * av.time_base))
+            first = None
+            for packet in source.demux(stream):
+                if packet.dts is None:
+                    continue
+                first = packet.dts if first is None else first
+                if float((packet.dts - first) * packet.time_base) > EXCERPT_SECONDS:
+                    break
+                packet.stream = copied
+                output.mux(packet)
+        return target
+    return path
+
+
+def report(f: StoreFigures, setting: str, decoder: str, notes: list[str]) -> Report:
+    """The table and its figures."""
+    lines = (
+        Line("bare decoding", f"{number(f.frames / f.bare)} frames/s", f"{number(f.length / f.bare)} x real time"),
+        Line(f"the store's reader ({decoder})", f"{number(f.frames / f.reader)} frames/s", "full size, nothing kept"),
+        Line(
+            "building the shard",
+            f"{number(f.frames / f.store)} frames/s",
+            _against("bare decoding", f.bare, f),
+            f.bare / f.store,
+        ),
+        Line("  against its own reader", "", _against("the store's reader", f.reader, f), f.reader / f.store),
+        Line("writing it", unit(f.writing, "B/s"), f"the disk takes {unit(f.disk, 'B/s')}", f.writing / f.disk),
+        Line(
+            "an hour of video",
+            f"{number(3600 * f.store / f.length)} s",
+            f"{unit(3600 * f.size / f.length, 'B')} of store",
+        ),
+    )
+    notes = [
+        *notes,
+        "by turns, one decoder thread, the best time of each; with enough videos every core builds one by itself",
+        "the source is read from memory after its first turn: a slow file server is not in these figures",
+    ]
+    return Report("Frame store", setting, lines, "of the limit", verdict(f), notes, _machine_readable(f))
+
+
+def _against(what: str, seconds: float, f: StoreFigures) -> str:
+    return f"{what} {number(f.frames / seconds)}"
+
+
+def verdict(f: StoreFigures) -> str:
+    """What binds, and what to do about it."""
+    disk = f.writing / f.disk
+    hour = f"an hour of video takes a core {number(3600 * f.store / f.length)} s"
+    if disk > 0.5:
+        return (
+            f"The disk binds: building writes {unit(f.writing, 'B/s')}, it takes {unit(f.disk, 'B/s')}. "
+            "Put data.store on a faster disk."
+        )
+    share = f.reader / f.store
+    if share >= 0.5:
+        return (
+            f"The CPU binds, in the video decoder: {min(share, 1):.0%} of building is reading, {hour}. More cores "
+            f"(data.workers) help; the disk takes {number(1 / disk)} times what one of them writes."
+        )
+    return (
+        f"The CPU binds, in shrinking and encoding: reading is only {share:.0%} of building, {hour}. More cores "
+        "(data.workers) help; so does a smaller data.short_side."
+    )
+
+
+def _machine_readable(f: StoreFigures) -> dict[str, Any]:
+    return {
+        "bare_frames_per_second": f.frames / f.bare,
+        "reader_frames_per_second": f.frames / f.reader,
+        "store_frames_per_second": f.frames / f.store,
+        "store_to_bare": f.bare / f.store,
+        "written_bytes_per_second": f.writing,
+        "disk_write_bytes_per_second": f.disk,
+        "seconds_per_hour_of_video": 3600 * f.store / f.length,
+    }

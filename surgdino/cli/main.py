@@ -1,0 +1,103 @@
+"""The front door: `surgdino VERB key=value ...`. Imports nothing heavy until a verb is known."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+from surgdino import __version__
+from surgdino.errors import SurgdinoError, from_os_error, nearest
+
+VERBS = {
+    "pretrain": "continue self-supervised pretraining on surgical video",
+    "finetune": "learn a task on a backbone, and test it: surgdino finetune task=phase|triplet|segmentation ...",
+    "evaluate": "the numbers of a fine-tuned checkpoint once more, or on other data: surgdino evaluate checkpoint=RUN",
+    "predict": "a video's phases, triplets or masks as tables and pictures: surgdino predict VIDEO checkpoint=RUN",
+    "merge": "average adapted backbones with what they began from: surgdino merge INITIAL ADAPTED out=FOLDER",
+    "verify": "check a dataset folder against its card",
+    "show": "pictures of what training sees: surgdino show augment|crops|content",
+    "bench": "what binds on this machine, disk, CPU or GPU: surgdino bench step|data|store",
+    "score": "anyone's predictions under every protocol: surgdino score task=phase truth=... predictions=...",
+    "report": "what a run did, as one HTML file: surgdino report RUN",
+    "compare": "two runs side by side: surgdino compare RUN_A RUN_B",
+    "list": "the datasets, recipes, models, methods and augmentations there are",
+    "weights": "natural-image checkpoints: surgdino weights list | get NAME",
+    "demo": "the whole way on a small generated set, in minutes on a CPU",
+}
+# Verbs that take key=value settings through Hydra.
+CONFIGURED = ("pretrain", "finetune", "evaluate", "predict", "merge", "verify", "show", "bench", "score")
+
+EXAMPLES = """\
+Examples
+  surgdino verify dataset=cholec80 data.root=/data/cholec80
+  surgdino pretrain recipe=cholec80 data.root=/data/cholec80 model.weights=/weights/vit.safetensors
+  surgdino pretrain dataset=folder data.root=/data/our-videos model=vit_base_patch16 model.weights=...
+  surgdino show augment data.root=/data/cholec80 dataset=cholec80
+
+Settings are key=value words; `surgdino VERB --help` lists a verb's settings with their defaults,
+`surgdino VERB --cfg job ...` prints what a command would run with. --debug shows tracebacks.
+The data folder is only read, and nothing but `surgdino weights get` ever uses the network."""
+
+
+def usage() -> str:
+    """The text of `surgdino --help`."""
+    rows = "\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())
+    head = f"surgdino {__version__}: adapt a vision backbone to your own surgical video"
+    return f"{head}\n\nUsage: surgdino VERB [key=value ...]\n\nVerbs\n{rows}\n\n{EXAMPLES}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; the exit code is 0 when done, 1 where it found something wrong, 2 where the command is wrong."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [w for w in words if w != "--debug"]
+    # Known to send a request when imported; must be set before any room imports it.
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    try:
+        return dispatch(words)
+    except SurgdinoError as error:
+        if debug:
+            raise
+        print(f"surgdino: {error.line()}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if debug:
+            raise
+        told = (
+            from_os_error(error, error.filename).line()
+            if isinstance(error, OSError) and error.filename
+            else _unforeseen(error)
+        )
+        print(f"surgdino: {told}", file=sys.stderr)
+        return 70
+    except KeyboardInterrupt:
+        print("\nsurgdino: interrupted; the same command continues from what was saved", file=sys.stderr)
+        return 130
+
+
+def _unforeseen(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0]
+    return f"something we did not foresee: {type(error).__name__}: {first} (the same command with --debug shows where)"
+
+
+def dispatch(words: list[str]) -> int:
+    """Hand the words after the verb to its module in `surgdino/verbs/`."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] in ("-V", "--version", "version"):
+        print(f"surgdino {__version__}")
+        return 0
+    verb, rest = words[0], words[1:]
+    if verb not in VERBS:
+        raise SurgdinoError(f"unknown verb {verb!r}", fix=nearest(verb, VERBS))
+    if verb in CONFIGURED:
+        from surgdino.cli.configured import run_configured
+
+        return run_configured(verb, rest)
+    return import_module("surgdino.cli.demo" if verb == "demo" else f"surgdino.verbs.{verb}").main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

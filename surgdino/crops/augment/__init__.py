@@ -1,0 +1,1 @@
+"""Augmentations: one file a family of effects."""

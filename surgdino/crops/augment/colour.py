@@ -1,0 +1,150 @@
+"""Colour: what differs from tower to tower, and the natural-image colour augmentations of DINOv2.
+
+Everything here except gamma and solarisation is affine in RGB, so one 3 x 4 matrix and one pass over the pixels does
+what torchvision does in four.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+
+from surgdino.crops.augment.transform import FrameTransform, number_in, signed
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+_GREY = np.tile(_LUMA, (3, 1))
+_CHROMA = np.eye(3, dtype=np.float32) - _GREY
+# Rotation of the chroma plane of YIQ by angle a, in RGB: _GREY + cos(a) _CHROMA + sin(a) _TWIST.
+_TWIST = np.array([[0.168, 0.330, -0.497], [-0.328, 0.035, 0.292], [1.250, -1.050, -0.203]], np.float32)
+
+
+class TowerDrift(FrameTransform):
+    """The colour of another camera, light source or white balance: gains, tint, saturation, exposure, contrast, gamma.
+
+    Hue turns by at most four degrees: bile, fat, liver and blood are told apart by it.
+    """
+
+    name = "tower_drift"
+    shows = "Tower colour, white balance"
+
+    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
+        """At full strength: temperature 16 % (red to blue), tint 7 %, saturation 35 %, contrast 22 %, gamma 25 %."""
+        temperature = 0.16 * strength * (0.6 + 0.4 * rng.random()) * (1 if rng.random() < 0.5 else -1)
+        tint = 0.07 * strength * signed(rng)
+        exposure = 1 + 0.18 * strength * signed(rng)
+        gains = (exposure * (1 + temperature), exposure * (1 + tint), exposure * (1 - temperature))
+        matrix = hue_and_saturation(0.07 * strength * signed(rng), 1 + 0.35 * strength * signed(rng))
+        contrast = 1 + 0.22 * strength * signed(rng)
+        return {
+            "matrix": affine(contrast * matrix * np.array(gains, np.float32), 96 * (1 - contrast)),
+            # Towers differ in gamma, but the look-up costs as much as all the rest: every other draw has one.
+            "gamma": round(64 * 1.25 ** (strength * signed(rng))) if rng.random() < 0.5 else 64,
+        }
+
+    def apply(self, img: np.ndarray, matrix: np.ndarray, gamma: int, **_: Any) -> np.ndarray:
+        """One matrix, and a look-up where gamma differs."""
+        drifted = cv2.transform(img, matrix)
+        return drifted if gamma == 64 else cv2.LUT(drifted, _gamma(gamma))
+
+
+class ColourJitter(FrameTransform):
+    """DINOv2's colour jitter: brightness, contrast, saturation and hue, composed into one matrix.
+
+    Hue turns in the chroma plane of YIQ instead of HSV, and nothing is clipped in between; ranges are torchvision's.
+    """
+
+    name = "colour_jitter"
+    shows = "Colour jitter (natural images)"
+
+    def __init__(
+        self,
+        brightness: float = 0.4,
+        contrast: float = 0.4,
+        saturation: float = 0.2,
+        hue: float = 0.1,
+        strength: Sequence[float] = (1.0, 1.0),
+        p: float = 0.8,
+    ) -> None:
+        """Half-widths of the ranges about 1 (hue: about 0, in turns)."""
+        super().__init__(strength, p)
+        key = f"augment.transforms.{self.name}"
+        self.brightness = number_in(brightness, f"{key}.brightness", 0, 1)
+        self.contrast = number_in(contrast, f"{key}.contrast", 0, 1)
+        self.saturation = number_in(saturation, f"{key}.saturation", 0, 1)
+        self.hue = number_in(hue, f"{key}.hue", 0, 0.5)
+
+    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
+        """Each factor uniform in its range, scaled by strength."""
+        brightness, contrast, saturation = (
+            1 + strength * width * signed(rng) for width in (self.brightness, self.contrast, self.saturation)
+        )
+        angle = 2 * math.pi * strength * self.hue * signed(rng)
+        return {
+            "matrix": brightness * hue_and_saturation(angle, saturation),
+            "contrast": contrast,
+        }
+
+    def apply(self, img: np.ndarray, matrix: np.ndarray, contrast: float, **_: Any) -> np.ndarray:
+        """Contrast turns about the mean grey of the image, as torchvision's does."""
+        pivot = float((_LUMA @ matrix) @ np.array(cv2.mean(img)[:3], np.float32))
+        return cv2.transform(img, affine(contrast * matrix, pivot * (1 - contrast)))
+
+
+class Greyscale(FrameTransform):
+    """Luma only, or a mix with it. Rare in theatre, where colour carries meaning."""
+
+    name = "greyscale"
+    shows = "Greyscale"
+
+    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
+        """Strength 1 is entirely grey."""
+        return {"matrix": affine(hue_and_saturation(0.0, 1 - strength), 0.0)}
+
+    def apply(self, img: np.ndarray, matrix: np.ndarray, **_: Any) -> np.ndarray:
+        """One matrix."""
+        return cv2.transform(img, matrix)
+
+
+class Solarise(FrameTransform):
+    """Invert what is brighter than a threshold (DINO's second global view)."""
+
+    name = "solarise"
+    shows = "Solarise (DINO's second view)"
+
+    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
+        """Strength 1 is DINO's threshold, 128."""
+        return {"threshold": round(255 - 127 * strength)}
+
+    def apply(self, img: np.ndarray, threshold: int, **_: Any) -> np.ndarray:
+        """One look-up."""
+        return cv2.LUT(img, _solarise(threshold))
+
+
+def hue_and_saturation(angle: float, saturation: float) -> np.ndarray:
+    """float32 [3, 3]: turn chroma by `angle` radians and scale it, luma kept (the linear form of an HSV adjustment)."""
+    return _GREY + (saturation * math.cos(angle)) * _CHROMA + (saturation * math.sin(angle)) * _TWIST
+
+
+def affine(matrix: np.ndarray, offset: float) -> np.ndarray:
+    """float32 [3, 4] for cv2.transform: `matrix` and one offset for the three channels."""
+    out = np.empty((3, 4), np.float32)
+    out[:, :3] = matrix
+    out[:, 3] = offset
+    return out
+
+
+@lru_cache(maxsize=256)
+def _gamma(sixty_fourths: int) -> np.ndarray:
+    return np.rint(255 * (np.arange(256) / 255.0) ** (sixty_fourths / 64)).astype(np.uint8)
+
+
+@lru_cache(maxsize=256)
+def _solarise(threshold: int) -> np.ndarray:
+    levels = np.arange(256)
+    return np.where(levels >= threshold, 255 - levels, levels).astype(np.uint8)

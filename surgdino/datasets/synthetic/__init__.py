@@ -1,0 +1,1 @@
+"""Small synthetic datasets in the public datasets' exact formats."""

@@ -1,0 +1,1 @@
+"""What methods share: views, heads, prototypes, coding rate."""

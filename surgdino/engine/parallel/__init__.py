@@ -1,0 +1,1 @@
+"""Several processes: gradients averaged (DDP), parameters sharded (FSDP2), values exchanged."""

@@ -1,0 +1,1 @@
+"""The trainer's state, and the checkpoint that users take away."""

@@ -1,0 +1,1 @@
+"""Video decoding: packets, decoders, sampling in time."""

@@ -1,0 +1,1 @@
+"""Decoders, one file each, discovered by file name: `data.decoder=NAME`."""

@@ -1,0 +1,173 @@
+"""The packets of a video stream: which frames can be presented, when, and where decoding may start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+
+from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.frames.video.container import check_whole
+
+# FFmpeg's own lines name no file; ours do. Any level but None would let decoder threads call into Python, and hang when
+# one of them has something to say of a damaged file while the interpreter waits for it to end.
+av.logging.set_level(None)
+
+# Of the seconds or frames that a header promises, so much may be missing before the file counts as truncated.
+_MISSING, _MISSING_SHARE = 2.0, 0.02
+
+
+@dataclass(frozen=True)
+class PacketIndex:
+    """What demuxing the whole stream told; times in ticks of `time_base` seconds.
+
+    Attributes:
+        ticks: int64 [n], presentation times of the presentable frames, ascending: entry i belongs to frame number i.
+        key_pts: int64 [k], presentation times of the key frames, ascending; a cut may hide such a frame itself.
+        key_dts: int64 [k], their decoding times, by which demuxers seek.
+        exact: False where the container has no presentation times, or repeats them; frames are then counted.
+    """
+
+    ticks: np.ndarray
+    key_pts: np.ndarray
+    key_dts: np.ndarray
+    time_base: float
+    exact: bool
+
+    def number_of(self, tick: int | None) -> int | None:
+        """The number of the frame presented at `tick`, if there is one."""
+        if tick is None:
+            return None
+        number = int(np.searchsorted(self.ticks, tick))
+        return number if number < len(self.ticks) and self.ticks[number] == tick else None
+
+    def next_key(self, tick: int | None) -> int:
+        """The number of the first frame that damage at `tick` cannot have touched, or one past the last."""
+        if tick is None or not self.exact:
+            return len(self.ticks)
+        later = self.key_pts[self.key_pts > tick]
+        return int(np.searchsorted(self.ticks, later[0])) if len(later) else len(self.ticks)
+
+
+class PacketQueue:
+    """The packets in decoding order, from any key frame on, with a way to put back what was read too far."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        self._container, self._stream = container, stream
+        self._packets: Iterator[av.Packet] = container.demux(stream)
+        self._since_key: list[av.Packet] = []
+
+    def seek(self, key_dts: int) -> None:
+        """Go to the key frame with this decoding time."""
+        self._container.seek(key_dts, stream=self._stream, backward=True)
+        self._packets = self._container.demux(self._stream)
+
+    def from_key(self, key_pts: int) -> Iterator[av.Packet]:
+        """The packets from that key frame on, without the leading pictures that refer to what came before it."""
+        started, self._since_key = False, []
+        for packet in self._packets:
+            if not packet.size:  # the end of the file
+                return
+            if started and packet.is_keyframe:
+                self._since_key = []
+            if started or (packet.is_keyframe and packet.pts == key_pts):
+                self._since_key.append(packet)
+                if packet.pts is not None and packet.pts >= key_pts:
+                    yield packet
+                started = True
+
+    def put_back(self, packet: av.Packet) -> None:
+        """Hand `packet`, the last one given, out again, and before it all that the next group needs."""
+        again = self._since_key if self._since_key and self._since_key[0].is_keyframe else [packet]
+        self._packets = chain(again, self._packets)
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open the file's first video stream.
+
+    Raises:
+        SurgdinoError: truncated, not a video, or without a video stream.
+    """
+    check_whole(path)
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise SurgdinoError("has no video stream", file=path, expected="a video", fix="leave the file out")
+            stream = container.streams.video[0]
+            # Without the first the decoder paints over damage and says nothing; with the second it need not guess how
+            # far pictures are out of order, and so loses none at the start of a stream that does not tell.
+            stream.codec_context.options = {"err_detect": "explode", "strict": "strict"}
+            yield container, stream
+    except av.error.FFmpegError as error:
+        raise SurgdinoError(
+            "is not a readable video",
+            file=path,
+            found=error.strerror,
+            fix="play it to see; copy it again or leave it out",
+        ) from error
+    except OSError as error:
+        raise from_os_error(error, path) from error
+
+
+def index_packets(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> PacketIndex:
+    """Demux the whole stream, decoding nothing.
+
+    Raises:
+        SurgdinoError: no presentable frame; or far fewer than the container's declared duration.
+    """
+    rows: list[tuple[int | None, int | None, bool, bool]] = []
+    empty = 0
+    for packet in container.demux(stream):
+        if packet.size:
+            rows.append((packet.pts, packet.dts, packet.is_keyframe, packet.is_discard))
+        else:
+            empty += 1
+    if container.format.name == "avi":
+        _check_promise(path, stream.frames, len(rows) + empty, "frames")
+    first_key = next((i for i, row in enumerate(rows) if row[2]), None)
+    if first_key is None:
+        raise SurgdinoError("has no key frame", file=path, expected="a video", fix="copy or re-encode it")
+    rows = rows[first_key:]  # what comes before cannot be decoded
+    # AVI stores no presentation times; what FFmpeg makes up for it is wrong where there are B-frames.
+    exact = container.format.name != "avi" and all(pts is not None for pts, *_ in rows)
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    time_base = float(stream.time_base or 1 / 90_000)  # a stream without one has MPEG's
+    if exact:
+        # Matroska leaves out decoding times at the start; it seeks by presentation times anyway.
+        keys = sorted((pts, pts if dts is None else dts) for pts, dts, is_key, _ in rows if is_key)
+        key_pts, key_dts = np.array(keys, dtype=np.int64).T
+        times = np.array([pts for pts, *_ in rows], dtype=np.int64)
+        kept = ~np.array([discard for *_, discard in rows])
+        shown = np.sort(times[kept & (times >= times[0])])
+        ticks = np.unique(shown)
+        exact = len(ticks) == len(shown)
+    if not exact:
+        steady = np.round(np.arange(len(rows)) / rate / time_base)
+        ticks = np.array([at if dts is None else dts for at, (_, dts, *_) in zip(steady, rows, strict=True)], np.int64)
+        ticks = np.sort(ticks)
+        key_pts = key_dts = ticks[:1]
+    if not len(ticks):
+        raise SurgdinoError("has no presentable frame", file=path, expected="a video", fix="leave the file out")
+    # Only where the video is alone: a sound track may well go on after the picture.
+    if container.duration is not None and len(container.streams) == 1:
+        declared = (container.duration + max(container.start_time or 0, 0)) / av.time_base
+        _check_promise(path, round(declared, 1), round(float(ticks[-1]) * time_base + 1 / rate, 1), "s")
+    return PacketIndex(ticks, key_pts, key_dts, time_base, exact)
+
+
+def _check_promise(path: Path, promised: float, found: float, unit: str) -> None:
+    """Hold what the container's header promises against what is there, with some room for what headers round."""
+    if promised - found > max(_MISSING, _MISSING_SHARE * promised):
+        raise SurgdinoError(
+            "the video is truncated",
+            file=path,
+            expected=f"{promised} {unit}",
+            found=f"{found} {unit}",
+            fix="copy it again",
+        )

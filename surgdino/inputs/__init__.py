@@ -1,0 +1,1 @@
+"""What a configuration names, opened: datasets, a probe, labelled parts, a video."""

@@ -1,0 +1,94 @@
+"""The video that is predicted: a file or folder of images, and what a dataset that it belongs to knows of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from surgdino.datasets.image_files import image_size, numbered_images
+from surgdino.datasets.listing import entries, is_image, plain_name
+from surgdino.datasets.manifest import Video
+from surgdino.datasets.open import open_dataset
+from surgdino.errors import SurgdinoError
+from surgdino.inputs.settings import DataSettings
+from surgdino.tasks import open_task
+from surgdino.tasks.request import VideoSource
+from surgdino.tasks.saved import SavedTask
+
+
+def find_video(
+    path: Path, saved: SavedTask, data: DataSettings, image_fps: float | None, pictures: bool, console: Console
+) -> VideoSource:
+    """The video at `path`, with its labels where it lies in the dataset that the task was trained on.
+
+    Args:
+        path: a video file or a folder of images.
+        data: `root` says where the dataset is.
+        image_fps: frames a second that image numbers count in; None takes the dataset's.
+        pictures: whether images may come without numbers, and in several sizes, each for itself.
+
+    Raises:
+        SurgdinoError: nothing there, or images that are no video where one is needed.
+    """
+    if not path.exists():
+        fix = "check the path"
+        raise SurgdinoError("does not exist", file=path, expected="a video or a folder of images", fix=fix)
+    known = _in_dataset(path.resolve(), saved, data, console)
+    if known is not None:
+        return replace(known, videos=tuple(replace(v, fps=image_fps or v.fps) for v in known.videos))
+    if not path.is_dir():
+        return VideoSource(path.stem, (Video(id=path.stem, operation=f"unknown/{path.stem}", path=path),))
+    name = path.resolve().name
+    if not _is_numbered(path, pictures):
+        return VideoSource(name, tuple(Video(each, f"unknown/{name}", file) for each, file in _pictures(path)))
+    return VideoSource(name, (Video(name, f"unknown/{name}", path, image_fps or saved.card.fps),))
+
+
+def _pictures(folder: Path) -> list[tuple[str, Path]]:
+    """(name, file) of each image; the suffix is part of the name where two files differ in it alone."""
+    files = [path for path in entries(folder) if is_image(path)]
+    names = [plain_name(path.stem) for path in files]
+    if len(set(names)) < len(names):
+        names = [plain_name(path.name) for path in files]
+    return list(zip(names, files, strict=True))
+
+
+def _is_numbered(folder: Path, pictures: bool) -> bool:
+    """Whether the images of a folder are the frames of a video.
+
+    Raises:
+        SurgdinoError: no images, or others than numbered ones where these are needed.
+    """
+    try:
+        images = numbered_images(folder)
+    except SurgdinoError:
+        if pictures:
+            return False
+        raise
+    if not images:
+        expected = "files such as 000025.png, or a video"
+        raise SurgdinoError("the folder holds no images", file=folder, expected=expected, fix="check the path")
+    # Digits inside a name such as a hash are no frame number: a video's names differ in their number alone.
+    patterns = {re.sub(r"\d+(?=\D*$)", "", image.stem) for image in images.values()}
+    return not pictures or (len(patterns) == 1 and len({image_size(image) for image in images.values()}) == 1)
+
+
+def _in_dataset(path: Path, saved: SavedTask, data: DataSettings, console: Console) -> VideoSource | None:
+    """The dataset's own video of that path; None where it lies elsewhere, or the dataset is not to be had any more."""
+    root = data.root.expanduser().resolve()
+    if not path.is_relative_to(root):
+        return None
+    try:
+        manifest = open_dataset(saved.card, root, options=data.options)
+    except SurgdinoError as error:
+        console.print(f"[yellow]![/yellow] no truth: {error.line()}", soft_wrap=True, highlight=False)
+        return None
+    for video in manifest.videos:
+        if video.path.resolve() == path:
+            labels = manifest.labels.get(open_task(saved.task).LABELS)
+            known = labels if labels is not None and video.id in labels.values else None
+            return VideoSource(video.id, (video,), video.operation, known)
+    return None

@@ -1,1 +1,0 @@
-"""Run: one thin file a verb; each composes the rooms."""

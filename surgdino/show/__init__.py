@@ -1,0 +1,1 @@
+"""surgdino show: pictures of what training sees."""

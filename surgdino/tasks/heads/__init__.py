@@ -1,1 +1,0 @@
-"""Heads over a backbone's tokens that more than one task can use."""

@@ -1,0 +1,1 @@
+"""Phase recognition: head, temporal models, loss, files, scores and prediction."""

@@ -1,0 +1,59 @@
+"""What `surgdino predict` asks of a task: one video, the trained head, and where to write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from surgdino.datasets.labels import FrameLabels
+from surgdino.datasets.manifest import Labels, Manifest, Video
+from surgdino.tasks.context import TaskContext
+from surgdino.tasks.labelled_frames import LabelledFrames
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """What is predicted in one go.
+
+    Attributes:
+        name: the dataset's id of the video, or the name of the file or folder.
+        videos: one; of a folder of pictures that are no video, each picture as one.
+        operation: as the dataset calls it; None where the video belongs to none.
+        labels: of the task's kind, for this video among others; None where nothing is known.
+    """
+
+    name: str
+    videos: tuple[Video, ...]
+    operation: str | None = None
+    labels: Labels | None = None
+
+    def manifest(self) -> Manifest:
+        """A manifest of this and nothing else."""
+        return Manifest("predicted", self.videos[0].path.parent, self.videos)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a task is asked to write of one video.
+
+    Attributes:
+        context: of the trained task, with its backbone on the device.
+        head: trained, in evaluation mode.
+        frames: all frames of the video, unlabelled.
+        source: the video, and its truth where that is known.
+        decoder: the backend that reads video files.
+        truth: labels that the user gave, or None.
+        folder: where to write.
+        told: which model it is, in a line for pictures.
+    """
+
+    context: TaskContext
+    head: nn.Module
+    frames: LabelledFrames
+    source: VideoSource
+    decoder: str
+    truth: FrameLabels | None
+    folder: Path
+    told: str

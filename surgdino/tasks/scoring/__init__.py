@@ -1,0 +1,1 @@
+"""Scoring that all tasks share: protocols, prediction files matched with a truth."""

@@ -1,0 +1,128 @@
+"""Anyone's predictions against a truth, both folders of files: one file a task, found by its name.
+
+No model, and no torch: HD95 alone imports MONAI, and torch with it, when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from surgdino.datasets.card import Card
+from surgdino.datasets.numbers import Entry, number_in
+from surgdino.errors import SurgdinoError, nearest
+from surgdino.metrics.scores import TaskScores, chosen
+from surgdino.tasks.scoring.panels import protocols_of
+
+
+@dataclass(frozen=True)
+class Folders:
+    """What to score, and how.
+
+    Attributes:
+        truth, predictions: folders.
+        card: of the dataset, whose class names and operations are used; None where the files are all there is.
+        classes: names in the order of their ids, in place of the card's; None takes the card's.
+        protocol: one by name, or `all`.
+        fps: what frame numbers count in, per second; None takes the card's. Only relaxed protocols need it.
+        tolerance_seconds: of the relaxed protocols.
+        every: only frames whose number is a multiple of it are scored (25 scores Cholec80 once a second).
+        ignore_missing: videos or pictures of the truth without a prediction are left out instead of refused.
+        ignore_extra: predicted frames and videos that the truth lacks are left out instead of refused.
+        hd95: compute it.
+        resamples, seed: of the bootstrap.
+    """
+
+    truth: Path
+    predictions: Path
+    card: Card | None = None
+    classes: tuple[str, ...] | None = None
+    protocol: str | None = "all"
+    fps: float | None = None
+    tolerance_seconds: float = 10.0
+    every: int = 1
+    ignore_missing: bool = False
+    ignore_extra: bool = False
+    hd95: bool = True
+    resamples: int = 1000
+    seed: int = 0
+
+    def refuses(self, missing: int, truths: int) -> bool:
+        """Whether so many of the truths may not go without a prediction; all of them never may."""
+        return missing > 0 and (not self.ignore_missing or missing == truths)
+
+    def operation_of(self, video: str) -> str:
+        """The operation of a video: the card's where it knows the video's name or number, else the video itself."""
+        name = video.rpartition("/")[2]
+        if self.card is None:
+            return video
+        entries: list[Entry | None] = [name, number_in(name)]
+        known = next((entry for entry in entries if entry is not None and entry in self.card.videos), None)
+        return video if known is None else self.card.operation_of(known)
+
+    def inside(self, names: Sequence[str]) -> Path:
+        """The folder of the truth, or the one in it where a dataset's whole folder was given (`labels/`)."""
+        return next((self.truth / name for name in names if (self.truth / name).is_dir()), self.truth)
+
+    def sampled(self, frames: np.ndarray, file: Path) -> np.ndarray:
+        """Bool [n]: the truth's frames that are scored.
+
+        Raises:
+            SurgdinoError: none is.
+        """
+        kept = frames % self.every == 0
+        if not kept.any():
+            expected = f"frames that {self.every} divides"
+            raise SurgdinoError("no frame to score", file=file, expected=expected, found="none", fix="check every=")
+        return kept
+
+
+def task_names() -> list[str]:
+    """The tasks whose files can be scored: one file each in this folder."""
+    return sorted(p.parent.name for p in Path(__file__).parent.parent.glob("*/score.py"))
+
+
+def score_folders(task: str, folders: Folders) -> TaskScores:
+    """Score `folders.predictions` against `folders.truth`.
+
+    Raises:
+        SurgdinoError: no such task or protocol, files that cannot be read, or sides that do not fit.
+    """
+    if task not in task_names():
+        raise SurgdinoError(f"unknown task {task!r}", fix=nearest(task, task_names()))
+    known = protocols_of(task)
+    chosen(folders.protocol, known, known)  # a mistyped name is told before any file is read
+    return import_module(f"surgdino.tasks.{task}.score").score(folders)
+
+
+def paired_files(
+    truths: dict[str, Path], predictions: dict[str, Path], folders: Folders
+) -> list[tuple[str, Path, Path]]:
+    """(video, truth's file, prediction's file), by video.
+
+    Raises:
+        SurgdinoError: videos that one side lacks.
+    """
+    missing = [video for video in truths if video not in predictions]
+    extra = [video for video in predictions if video not in truths]
+    if folders.refuses(len(missing), len(truths)):
+        raise SurgdinoError(
+            f"{len(missing)} of {len(truths)} videos have no prediction",
+            file=folders.predictions,
+            expected=f"a file for {missing[0]}",
+            found=", ".join(sorted(predictions)[:5]),
+            fix="predict it too, or score with missing=ignore",
+        )
+    if extra and not folders.ignore_extra:
+        raise SurgdinoError(
+            f"{len(extra)} predicted videos are not in the truth",
+            file=predictions[extra[0]],
+            expected=", ".join(sorted(truths)[:5]),
+            found=extra[0],
+            fix="take them out, or score with extra=ignore",
+        )
+    return [(video, truths[video], predictions[video]) for video in sorted(truths) if video in predictions]

@@ -1,0 +1,1 @@
+"""Segmentation: heads, loss, masks, files, scores and prediction."""

@@ -1,0 +1,1 @@
+"""Supervised training that all tasks share: settings, batches, stages, the loop."""

@@ -1,0 +1,1 @@
+"""Action triplets: head, loss, training, files, scores and prediction."""

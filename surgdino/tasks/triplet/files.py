@@ -1,0 +1,146 @@
+"""Triplet scores as CSV: `frame`, a column a triplet named by its id, and a model's own component heads if it has any.
+
+frame,0,1,...,99[,I0,...,I5,V0,...,V9,T0,...,T14]
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from surgdino.errors import SurgdinoError
+from surgdino.paths import atomic_write
+from surgdino.tasks.scoring.video_files import frame_number, text_of
+
+TRIPLETS = 100
+_FIRST_ROW = 2  # as an editor counts lines; 1 is the header
+_HEAD = re.compile(r"(I|V|T|IV|IT)(\d+)")
+
+
+@dataclass(frozen=True)
+class TripletRows:
+    """One video's scores.
+
+    Attributes:
+        frames: int64 [n], ascending.
+        scores: float64 [n, triplets], finite.
+        heads: component (I, V, T, IV, IT) -> float64 [n, classes of the component].
+    """
+
+    frames: np.ndarray
+    scores: np.ndarray
+    heads: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def write_triplets(
+    folder: Path, video: str, frames: np.ndarray, scores: np.ndarray, heads: Mapping[str, np.ndarray] | None = None
+) -> Path:
+    """Write `folder/<video>.csv`; reading it back gives the same float32 (or float64) numbers.
+
+    Args:
+        frames: int [n], ascending frame numbers of the dataset.
+        scores: float [n, triplets].
+        heads: component -> float [n, classes of the component].
+
+    Raises:
+        SurgdinoError: the file system refused.
+    """
+    scores = np.asarray(scores)
+    names = [str(triplet) for triplet in range(scores.shape[1])]
+    columns = [scores]
+    for component, values in (heads or {}).items():
+        names += [f"{component}{number}" for number in range(values.shape[1])]
+        columns.append(np.asarray(values))
+    table = np.concatenate(columns, axis=1)
+    form = "%.9g" if table.dtype in (np.float32, np.float16) else "%.17g"  # the digits that lose nothing
+    line = ",".join([form] * table.shape[1])
+    rows = zip(np.asarray(frames).tolist(), table.tolist(), strict=True)
+    text = "".join(f"{frame},{line % tuple(values)}\n" for frame, values in rows)
+    path = folder / f"{video}.csv"
+    with atomic_write(path) as temporary:
+        temporary.write_text(f"frame,{','.join(names)}\n{text}", encoding="utf-8")
+    return path
+
+
+def read_triplets(path: Path, triplets: int = TRIPLETS) -> TripletRows:
+    """The scores in one file.
+
+    Raises:
+        SurgdinoError: another header, a row of another width, a score that is no finite number, frames that are none,
+            come twice or do not ascend.
+    """
+    lines = text_of(path)
+    header = [cell.strip() for cell in lines[0].split(",")]
+    names = _head_columns(path, header, triplets)
+    if len(lines) == 1:
+        raise SurgdinoError("no rows under the header", file=path, expected="one row a frame")
+    frames: list[int] = []
+    table = np.empty((len(lines) - 1, len(header) - 1))
+    for place, line in enumerate(lines[1:]):
+        row, cells = place + _FIRST_ROW, line.split(",")
+        if len(cells) != len(header):
+            raise SurgdinoError(
+                "wrong number of columns", file=path, place=f"row {row}", expected=len(header), found=len(cells)
+            )
+        frames.append(frame_number(cells[0], frames[-1] if frames else None, path, row))
+        table[place] = _numbers(cells[1:], header, path, row)
+    heads = {component: table[:, columns] for component, columns in names.items()}
+    return TripletRows(np.array(frames, dtype=np.int64), table[:, :triplets], heads)
+
+
+def _head_columns(path: Path, header: list[str], triplets: int) -> dict[str, list[int]]:
+    """Component -> the columns of its head, after a check of the header."""
+    expected = ["frame", *(str(triplet) for triplet in range(triplets))]
+    fix = f"the first row is frame,0,1,...,{triplets - 1}"
+    for place, (name, found) in enumerate(zip(expected, header, strict=False)):
+        if name != found:
+            raise SurgdinoError(
+                "wrong header", file=path, place=f"row 1, column {place + 1}", expected=name, found=repr(found), fix=fix
+            )
+    if len(header) < len(expected):
+        raise SurgdinoError(
+            "wrong number of columns", file=path, place="row 1", expected=len(expected), found=len(header), fix=fix
+        )
+    columns: dict[str, list[int]] = {}
+    for place, name in enumerate(header[len(expected) :]):
+        found_head = _HEAD.fullmatch(name)
+        component = found_head[1] if found_head else ""
+        if not found_head or int(found_head[2]) != len(columns.get(component, ())):
+            raise SurgdinoError(
+                "wrong header",
+                file=path,
+                place=f"row 1, column {len(expected) + place + 1}",
+                expected="nothing after the triplets, or own heads as I0, I1, ..., V0, ..., T0, ...",
+                found=repr(name),
+            )
+        columns.setdefault(component, []).append(triplets + place)
+    return columns
+
+
+def _numbers(cells: list[str], header: list[str], path: Path, row: int) -> np.ndarray:
+    try:
+        values = np.array(cells, dtype=np.float64)
+    except ValueError:
+        values = np.array([_number(cell) for cell in cells])
+    odd = np.flatnonzero(~np.isfinite(values))
+    if odd.size:
+        column = int(odd[0])
+        raise SurgdinoError(
+            "not a score",
+            file=path,
+            place=f"row {row}, column {header[column + 1]}",
+            expected="a finite number",
+            found=repr(cells[column].strip()),
+        )
+    return values
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return float("nan")

@@ -1,0 +1,235 @@
+"""`surgdino merge INITIAL ADAPTED ...`: average what a backbone became with what it was, as a probe chooses.
+
+Several adapted backbones are averaged first. What the merged one was made of, every operation that any of them has
+seen, and the operations that chose, stand in its model.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from surgdino.backbone.preprocess import Preprocess
+from surgdino.backbone.vit import Backbone, build_backbone
+from surgdino.backbone.weights import WeightsReport, load_weights
+from surgdino.checkpoint import WEIGHTS, find_weights, read_model_json, save_backbone
+from surgdino.config import typed
+from surgdino.engine import precision
+from surgdino.engine.averaging import Measure, Trial, best, between, mean_of, sweep
+from surgdino.engine.measuring import Probing
+from surgdino.engine.plan import HardwareSettings
+from surgdino.errors import SurgdinoError
+from surgdino.inputs.datasets import sources_of
+from surgdino.inputs.probe import open_probe, probe_source
+from surgdino.inputs.settings import DataSettings
+from surgdino.metrics.result import as_json
+from surgdino.runs.leaks import Seen, seen_of
+
+_USAGE = "surgdino merge INITIAL ADAPTED out=FOLDER"
+
+
+@dataclass(frozen=True)
+class MergeSettings:
+    """The keys at the top of configs/merge.yaml."""
+
+    out: Path
+    alpha: float = 0.5
+    sweep: tuple[float, ...] | float | str | None = None
+
+    def __post_init__(self) -> None:
+        for alpha in (self.alpha, *self.alphas):
+            if not 0 <= alpha <= 1:
+                raise SurgdinoError("alpha and sweep are shares", expected="0 to 1", found=alpha)
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """The shares to measure, each once, ascending; empty where nothing is swept.
+
+        0 is always among them: what is kept shall not be worse than what there was.
+        """
+        if self.sweep is None:
+            return ()
+        given = self.sweep.split(",") if isinstance(self.sweep, str) else self.sweep
+        try:
+            return tuple(sorted({0.0, *(float(v) for v in (given if isinstance(given, list | tuple) else [given]))}))
+        except ValueError as error:
+            raise SurgdinoError("sweep is not a list of shares", expected="0,0.5,1", found=self.sweep) from error
+
+
+@dataclass(frozen=True)
+class Read:
+    """Weights that were read: the state dict of a timm model, and what is known of it."""
+
+    state: Mapping[str, Tensor]
+    report: WeightsReport
+
+
+def main(cfg: Mapping[str, Any], paths: Sequence[str]) -> int:
+    """Read, average, measure where asked to, and write the new checkpoint; 0."""
+    console = Console()
+    settings = typed(MergeSettings, {key: cfg[key] for key in ("out", "alpha", "sweep")}, "merge")
+    if len(paths) < 2:
+        raise SurgdinoError("merging takes the initial weights and an adapted checkpoint", fix=f"write {_USAGE}")
+    _refuse_overwriting(settings.out)
+    initial_path, *adapted_paths = (Path(path).expanduser() for path in paths)
+    infos = [read_model_json(path) for path in adapted_paths]
+    backbone = build_backbone(infos[0], drop_path=0.0)
+    initial = read(backbone, initial_path)
+    adapted = [read(backbone, path) for path in adapted_paths]
+    for line in strangers(initial, infos, adapted_paths):
+        console.print(f"[yellow]![/yellow] {line}", soft_wrap=True, highlight=False)
+    facts = provenance(initial, adapted, infos)
+    mean, alpha = mean_of([each.state for each in adapted]), settings.alpha
+    if settings.alphas:
+        where = measured_on(cfg, adapted_paths[0])
+        probe = open_measurement(where, infos[0])
+        for line in remarks(probe, facts):
+            console.print(f"[yellow]![/yellow] {line}", soft_wrap=True, highlight=False)
+        measure = measure_with(probe, typed(HardwareSettings, cfg["hardware"], "hardware"))
+        trials = list(sweep(backbone, initial.state, mean, settings.alphas, measure))
+        alpha = best(trials).alpha
+        print_trials(console, trials, alpha)
+        facts |= chosen_facts(facts, trials, probe.frames.operations, where["dataset"]["name"])
+    backbone.vit.load_state_dict(between(initial.state, mean, alpha))
+    facts["merged"] = {**facts["merged"], "alpha": alpha}
+    folder = save_backbone(settings.out, backbone, facts)
+    console.print(f"[bold]backbone[/bold]  {folder}  ({alpha:.4g} adapted)", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _refuse_overwriting(out: Path) -> None:
+    if (out / WEIGHTS).exists():
+        raise SurgdinoError("there is a checkpoint already", file=out, fix="give another out=FOLDER, or remove it")
+
+
+def read(backbone: Backbone, path: Path) -> Read:
+    """The weights at `path` as they fit into `backbone`, which is overwritten.
+
+    Raises:
+        SurgdinoError: no weights there, or of another architecture.
+    """
+    report = load_weights(backbone, path)
+    return Read({name: tensor.clone() for name, tensor in backbone.vit.state_dict().items()}, report)
+
+
+def strangers(initial: Read, infos: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> Iterator[str]:
+    """A line for each adapted checkpoint that did not begin from the initial weights."""
+    for info, path in zip(infos, paths, strict=True):
+        begun = info.get("initial_weights") or {}
+        if begun.get("sha256") != initial.report.sha256:
+            whence = begun.get("path", "random weights, or it does not say from what")
+            yield f"{path} did not begin from {initial.report.path} (but from {whence}); such averages are noise"
+
+
+def provenance(initial: Read, adapted: Sequence[Read], infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What model.json says of the merged weights; everything that any of them has seen is seen."""
+    reports = [initial.report, *(each.report for each in adapted)]
+    seen = [row for past in (initial.report.as_dict(), *infos) for row in seen_of(past)]
+    datasets = [row for info in infos for row in info.get("datasets", ())]
+    licences = dict.fromkeys(info["dataset_licence"] for info in infos if info.get("dataset_licence"))
+    methods = [info.get("method") for info in infos]
+    return {
+        "dataset": infos[0].get("dataset"),
+        "dataset_licence": "; ".join(licences) or None,
+        "datasets": [row for place, row in enumerate(datasets) if row not in datasets[:place]],
+        "operations": sorted({operation for report in reports for operation in report.operations}),
+        "chosen_on": sorted({operation for report in reports for operation in report.chosen_on}),
+        "seen": [row.as_dict() for row in dict.fromkeys(seen)],
+        "initial_weights": initial.report.as_dict(),
+        "image_size": infos[0]["image_size"],
+        **({"method": methods[0]} if methods.count(methods[0]) == len(methods) else {}),
+        "merged": {
+            "initial": {"path": initial.report.path, "sha256": initial.report.sha256},
+            "adapted": [_origin(each, info) for each, info in zip(adapted, infos, strict=True)],
+        },
+    }
+
+
+def _origin(adapted: Read, info: Mapping[str, Any]) -> dict[str, Any]:
+    told = ("steps", "seed", "weights_of", "ship_alpha", "data_hash", "merged")
+    known = {key: info[key] for key in told if key in info}
+    return {"path": adapted.report.path, "sha256": adapted.report.sha256, **known}
+
+
+def measured_on(cfg: Mapping[str, Any], adapted: Path) -> dict[str, Any]:
+    """The `dataset`, `data` and `probe` settings to measure with: the command's, or those of the adapted run.
+
+    Raises:
+        SurgdinoError: neither says where frames are.
+    """
+    sections = {key: cfg[key] for key in ("dataset", "data", "probe")}
+    if cfg["data"]["root"] is None:
+        file = find_weights(adapted).parent.parent / "config.yaml"
+        if not file.is_file():
+            raise SurgdinoError(
+                "a sweep needs frames to measure on", place="data.root", fix="add dataset=... and data.root=..."
+            )
+        saved = yaml.safe_load(file.read_text(encoding="utf-8"))
+        sections |= {key: saved[key] for key in sections if key in saved}
+    return {**sections, "probe": {**sections["probe"], "every": 1}}  # a run without probes has its frames all the same
+
+
+def open_measurement(cfg: Mapping[str, Any], info: Mapping[str, Any]) -> Probing:
+    """The probe that chooses, on pictures as the backbone was trained with."""
+    data = DataSettings.of(cfg)
+    preprocess = Preprocess(int(info["image_size"]), tuple(info["mean"]), tuple(info["std"]))
+    probe = open_probe(probe_source(cfg, data, sources_of(cfg, data)), data, preprocess)
+    assert probe is not None
+    return probe
+
+
+def remarks(probe: Probing, facts: Mapping[str, Any]) -> Iterator[str]:
+    """What should be known of the operations that choose."""
+    trained_on = sorted(set(probe.frames.operations) & set(facts["operations"]))
+    if trained_on:
+        yield (
+            f"{len(trained_on)} of the {len(probe.frames.operations)} operations that choose were trained on "
+            f"({', '.join(trained_on[:4])}{', ...' if len(trained_on) > 4 else ''}): they favour the adapted weights"
+        )
+
+
+def measure_with(probe: Probing, hardware: HardwareSettings) -> Measure:
+    """The probe as a function of a backbone; the first one that it is given is what drift is counted from."""
+    precision.set_threads(hardware)
+    device = precision.choose_device(hardware)
+    autocast = partial(precision.autocast, device, precision.choose_dtype(hardware, device))
+    return lambda backbone: probe.frames.measure(backbone.to(device), autocast).as_dict()
+
+
+def print_trials(console: Console, trials: Sequence[Trial], chosen: float) -> None:
+    """What was measured at each share, and which was kept in one sentence."""
+    table = Table(title="Share of the adapted weights", title_justify="left", title_style="bold", box=box.SIMPLE)
+    table.add_column("measure")
+    for trial in trials:
+        table.add_column(f"{trial.alpha:.4g}", justify="right", style="bold" if trial.alpha == chosen else None)
+    for name in trials[0].measured:
+        table.add_row(name, *(f"{trial.measured[name]:.4f}" for trial in trials))
+    console.print(table)
+    words = {
+        0.0: "the initial weights are the best here: adapting did not pay",
+        1.0: "the adapted weights are kept whole",
+    }
+    told = words.get(chosen, f"{chosen:.4g} of the adapted weights is the best of these shares")
+    console.print(told, soft_wrap=True, highlight=False)
+
+
+def chosen_facts(
+    facts: Mapping[str, Any], trials: Sequence[Trial], operations: Sequence[str], dataset: str
+) -> dict[str, Any]:
+    """What a sweep adds to model.json: what was measured, and the operations that chose; report on none of them."""
+    rows = [{"alpha": trial.alpha, **as_json(trial.measured)} for trial in trials]
+    look = Seen("merge", "chosen on", dataset, None, None, tuple(operations))
+    return {
+        "merged": {**facts["merged"], "sweep": rows},
+        "chosen_on": sorted({*facts["chosen_on"], *operations}),
+        "seen": [*facts["seen"], look.as_dict()],
+    }

@@ -1,0 +1,1 @@
+"""surgdino verify: a dataset folder checked against its card."""

@@ -1,0 +1,170 @@
+"""What `surgdino verify` prints: the problems, then what is there, by part of the split and by class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from surgdino.datasets.card import PARTS, Card
+from surgdino.datasets.listing import is_image
+from surgdino.datasets.manifest import Labels, Manifest, Problem
+from surgdino.frames.video.decode import VideoInfo
+
+_BAR = 16  # characters
+_MARKS = {"error": ("✗ error", "bold red"), "warning": ("! warning", "yellow")}
+
+
+def print_findings(console: Console, card: Card, manifest: Manifest, infos: Mapping[str, VideoInfo]) -> None:
+    """All tables and the verdict."""
+    console.print(f"[bold]{escape(card.name)}[/bold]  {escape(card.title)}", highlight=False)
+    console.print(f"{escape(str(manifest.root))}", style="dim", highlight=False, soft_wrap=True)
+    if manifest.problems:
+        console.print(problem_table(manifest))
+    parts = _parts(manifest)
+    console.print(overview_table(manifest, infos, parts))
+    for labels in manifest.labels.values():
+        console.print(class_table(labels, manifest, parts))
+    console.print(_verdict(manifest))
+
+
+def problem_table(manifest: Manifest) -> Table:
+    """One row a problem, errors first: where, what, what to do."""
+    table = Table(title="Problems", title_justify="left", title_style="bold", box=box.ROUNDED, show_lines=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("where", overflow="fold", ratio=3)
+    table.add_column("what", overflow="fold", ratio=4)
+    table.add_column("what to do", overflow="fold", ratio=3)
+    table.expand = True
+    for problem in sorted(manifest.problems, key=lambda p: p.severity):  # stable: errors, then warnings
+        mark, style = _MARKS[problem.severity]
+        table.add_row(Text(mark, style), _where(problem, manifest.root), _what(problem), Text(problem.fix or ""))
+    return table
+
+
+def _where(problem: Problem, root: Path) -> Text:
+    text = Text()
+    if problem.file is not None:
+        path = Path(problem.file)
+        inside = path.relative_to(root) if path.is_relative_to(root) else path
+        text.append(str(inside) if str(inside) != "." else str(root.name), "cyan")
+    if problem.place is not None:
+        text.append(f"\n{problem.place}", "bold")
+    return text
+
+
+def _what(problem: Problem) -> Text:
+    text = Text(problem.message)
+    for label, value in (("expected", problem.expected), ("found", problem.found)):
+        if value is not None:
+            text.append(f"\n{label:<9}", "dim").append(str(value))
+    return text
+
+
+def overview_table(manifest: Manifest, infos: Mapping[str, VideoInfo], parts: Mapping[str, set[str]]) -> Table:
+    """Videos, operations, length and labels, by part of the split."""
+    table = _table("What is here")
+    table.add_column("part" if set(parts) != {"all"} else "")
+    for name in ("videos", "readable", "operations", "length", "frames", *(f"with {task}" for task in manifest.labels)):
+        table.add_column(name, justify="right")
+    for part, ids in parts.items():
+        videos = [video for video in manifest.videos if video.id in ids]
+        readable = [infos[video.id] for video in videos if video.id in infos]
+        labelled = [str(sum(video.id in labels.values for video in videos)) for labels in manifest.labels.values()]
+        operations = len({video.operation for video in videos})
+        seconds = sum(info.duration for info in readable if not _is_still(info))
+        frames = f"{sum(info.frame_count for info in readable):,}"
+        length = _clock(seconds) if seconds else "-"
+        table.add_row(part, str(len(videos)), str(len(readable)), str(operations), length, frames, *labelled)
+    table.caption = "  ".join(_formats(infos))
+    table.caption_justify = "left"
+    return table
+
+
+def class_table(labels: Labels, manifest: Manifest, parts: Mapping[str, set[str]]) -> Table:
+    """Labelled frames of each class, by part, with their share of the part's labelled frames as a bar."""
+    table = _table(f"Frames by {labels.task}")
+    table.add_column("class", no_wrap=True)
+    counts = {part: count_frames(labels, ids) for part, ids in parts.items()}
+    counts = {part: count for part, count in counts.items() if count[1]}
+    for part in counts:
+        table.add_column(part, justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True)
+    for position, name in enumerate(labels.classes):
+        cells: list[Text] = []
+        for frames, total in counts.values():
+            share = frames[position] / total if total else 0.0
+            cells += [Text(f"{frames[position]:,}", "" if frames[position] else "red"), _bar(share)]
+        table.add_row(name, *cells)
+    table.add_section()
+    totals = [cell for _, total in counts.values() for cell in (Text(f"{total:,}", "bold"), Text(""))]
+    table.add_row(Text("labelled frames", "bold"), *totals)
+    return table
+
+
+def count_frames(labels: Labels, ids: set[str]) -> tuple[list[int], int]:
+    """Frames of each class in the given videos, and all their labelled frames (of which one may show several)."""
+    frames, total = np.zeros(len(labels.classes), np.int64), 0
+    for video_id in ids & set(labels.values):
+        array = labels.values[video_id].array
+        total += len(array)
+        frames += array.sum(0, dtype=np.int64) if array.ndim == 2 else np.bincount(array, minlength=len(frames))
+    return [int(count) for count in frames], total
+
+
+def _parts(manifest: Manifest) -> dict[str, set[str]]:
+    """Part of the split -> video ids; `all` where no split was asked for, `no part` for those that it leaves out."""
+    if all(video.split is None for video in manifest.videos):
+        return {"all": {video.id for video in manifest.videos}}
+    parts = {part: {v.id for v in manifest.videos if v.split == part} for part in (*PARTS, None)}
+    return {part or "no part": ids for part, ids in parts.items() if ids}
+
+
+def _formats(infos: Mapping[str, VideoInfo]) -> list[str]:
+    """`h264 854x480 25 fps`, the commonest first; several of them in one dataset are worth a look."""
+    kinds = Counter(
+        f"{_coding(i)} {i.width}x{i.height}" + ("" if _is_still(i) else f" {i.fps:.4g} fps") for i in infos.values()
+    )
+    shown = [f"{count} x {kind}" for kind, count in kinds.most_common(4)]
+    return shown + ([f"and {len(kinds) - 4} other formats"] if len(kinds) > 4 else [])
+
+
+def _coding(info: VideoInfo) -> str:
+    """A single picture by its own format, which `images` does not tell."""
+    return info.path.suffix[1:].lower() if is_image(info.path) else info.codec
+
+
+def _is_still(info: VideoInfo) -> bool:
+    """Images have no rate of their own, hence no length."""
+    return info.codec == "images" or is_image(info.path)
+
+
+def _verdict(manifest: Manifest) -> Text:
+    errors, warnings = len(manifest.errors), len(manifest.problems) - len(manifest.errors)
+    told = f"{_plural(errors, 'error')}, {_plural(warnings, 'warning')}"
+    return Text(f"✗ {told}", "bold red") if errors else Text(f"✓ {told}", "bold green")
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count or 'no'} {word}{'' if count == 1 else 's'}"
+
+
+def _bar(share: float) -> Text:
+    filled = round(share * _BAR)
+    return Text("█" * filled, "cyan").append("·" * (_BAR - filled), "dim").append(f" {share:5.1%}")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)

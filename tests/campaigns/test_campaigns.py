@@ -1,0 +1,16 @@
+"""The heavy campaigns, small: docs/engine.md has the figures of the full ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+CAMPAIGNS = Path(__file__).resolve().parent
+
+
+def test_killed_runs_resume_to_the_same_weights():
+    command = [sys.executable, str(CAMPAIGNS / "kill_training.py"), "--kills", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 of 4 killed runs resumed" in done.stdout

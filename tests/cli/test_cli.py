@@ -1,0 +1,109 @@
+"""The front door: quick help, no heavy imports, and a mistyped word answered with the nearest valid one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from surgdino.cli.main import CONFIGURED, VERBS, main
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "surgdino.cli", *words], capture_output=True, text=True, timeout=100)
+
+
+def test_help_answers_in_half_a_second_without_torch():
+    started = time.perf_counter()
+    done = run("--help")
+    seconds = time.perf_counter() - started
+    assert done.returncode == 0
+    assert seconds < 0.5, f"surgdino --help took {seconds:.2f} s"
+    for verb in VERBS:
+        assert verb in done.stdout
+    probe = (
+        "import sys; from surgdino.cli.main import main; main(['--help']); print({'torch', 'hydra'} & set(sys.modules))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True).stdout
+    assert loaded.endswith("set()\n")
+
+
+@pytest.mark.parametrize("verb", CONFIGURED)
+def test_every_verb_lists_its_settings_without_torch(verb):
+    done = run(verb, "--help")
+    assert done.returncode == 0, done.stderr
+    assert ("truth:" if verb == "score" else "data:") in done.stdout
+    assert "Groups" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pretrian"], "'pretrain'"),
+        (["pretrain", "data.root=x", "train.stesp=3"], "'train.steps'"),
+        (["pretrain", "data.root=x", "trian.steps=3"], "'train.steps'"),
+        (["pretrain", "data.root=x", "modle=vit_toy"], "'model'"),
+        (["pretrain", "data.root=x", "model=vit_tyny_patch16"], "'vit_tiny_patch16'"),
+        (["pretrain", "data.root=x", "recipe=colec80"], "'cholec80'"),
+        (["pretrain", "data.root=x", "dataset=cholec81"], "'cholec80'"),
+        (["pretrain", "data.root"], "key=value"),
+        (["pretrain"], "data.root is not set"),
+        (["show", "agument"], "'augment'"),
+        (["show"], "augment"),
+    ],
+)
+def test_a_mistyped_word_gets_one_line_with_the_nearest_valid_one(words, said, capsys):
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("train.steps=many", "train.steps"),
+        ("train.batch_size=0", "train.batch_size"),
+        ("train.lr=fast", "train.lr"),
+        ("data.fps=-1", "data.fps"),
+        ("crops.global_scale=0.5", "crops.global_scale"),
+        ("data.decoder=ffmpeg", "pyav or decord"),
+        ("hardware.device=tpu", "auto or cpu or cuda"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_names_its_key(setting, said, capsys, synthetic_cholec80, tmp_path):
+    words = ["pretrain", "recipe=demo", f"data.root={synthetic_cholec80}", f"run.dir={tmp_path / 'run'}", setting]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["OR 3 (left), März=x", "it's [here]", "a,b", "Übung", "back\\slash"])
+def test_folders_with_any_name_are_found(name, capsys, tmp_path):
+    (tmp_path / name).mkdir()
+    code = main(["verify", "dataset=folder", f"data.root={tmp_path / name}"])
+    said = capsys.readouterr()
+    assert "is not a setting" not in said.err
+    assert code in (1, 2)  # found, and empty
+    assert "does not exist" not in said.err + said.out
+
+
+def test_a_missing_folder_is_one_line(capsys, tmp_path):
+    assert main(["verify", "dataset=cholec80", f"data.root={tmp_path / 'nowhere'}"]) == 2
+    told = capsys.readouterr().err
+    assert "nowhere" in told
+    assert told.count("\n") == 1
+
+
+def test_the_last_of_two_words_counts_and_short_forms_are_known(capsys):
+    words = ["data.split={train: [1]}", "data.split={test: [2]}", "exclude=test-of:cholect50/rdv", "--cfg", "job"]
+    assert main(["pretrain", "data.root=/x", *words]) == 0
+    told = capsys.readouterr().out
+    assert "test:" in told
+    assert "train: [1]" not in told
+    assert "exclude: test-of:cholect50/rdv" in told
+    assert main(["finetune", "data.root=/x", "organ=liver", "--cfg", "job"]) == 0
+    assert "organ: liver" in capsys.readouterr().out

@@ -1,0 +1,92 @@
+"""What a backbone has seen of what it is tested on, from the cards alone; the page in docs/ is what the code makes."""
+
+from __future__ import annotations
+
+import pytest
+
+from surgdino.datasets.card import Card, card_names, load_card
+from surgdino.datasets.overlap import cells, markdown, operations_named, overlap_tables, part_operations
+from surgdino.errors import SurgdinoError
+from tests import ROOT
+
+CARDS = [load_card(name) for name in card_names()]
+PAGE = ROOT / "docs" / "overlaps.md"
+
+
+def shared(seen: tuple[str, str | None], tested: tuple[str, str], part: str = "test") -> int:
+    dataset, split = seen
+    trained = part_operations(load_card(dataset), split, "train" if split else None)
+    return len(trained & part_operations(load_card(tested[0]), tested[1], part))
+
+
+def test_the_page_is_what_the_code_makes():
+    made = "python -m surgdino.datasets.overlap > docs/overlaps.md"
+    assert PAGE.read_text(encoding="utf-8") == markdown(CARDS), f"make it anew: {made}"
+
+
+def test_cholec80s_training_half_holds_4_or_5_of_every_folds_test_videos():
+    assert [shared(("cholec80", "40-40"), ("cholect50", f"fold{k}")) for k in range(1, 6)] == [5, 5, 5, 4, 4]
+    assert shared(("cholec80", "40-40"), ("cholect50", "rdv")) == 4
+
+
+def test_the_challenges_test_is_the_only_triplet_test_that_cholec80_does_not_touch():
+    tests = [split for split in load_card("cholect50").splits if shared(("cholec80", None), ("cholect50", split)) == 0]
+    assert tests == ["challenge"]
+
+
+def test_rdv_training_holds_15_of_cholec80s_test_videos():
+    assert shared(("cholect50", "rdv"), ("cholec80", "40-40")) == 15
+
+
+def test_what_some_call_validation_lies_in_the_test_half():
+    assert shared(("cholec80", None), ("cholec80", "40-8-32"), "val") == 8
+    card = load_card("cholec80")
+    assert part_operations(card, "40-8-32", "val") < part_operations(card, "40-40", "test")
+
+
+def test_every_pair_of_sets_is_in_the_tables():
+    tables = overlap_tables(CARDS)
+    parts = {(t.dataset, t.part, name) for t in tables for column in t.tested for name in column.names}
+    for card in CARDS:
+        for split, listed in card.splits.items() if card.videos else ():
+            assert {(card.name, part, split) for part in listed if part != "train"} <= parts
+    for table in tables:
+        for row in table.seen:
+            assert any(table.shared(row, column) for column in table.tested)
+
+
+def test_sets_of_the_same_operations_share_a_row():
+    (table,) = [t for t in overlap_tables(CARDS) if (t.dataset, t.part) == ("cholect50", "test")]
+    heads, rows = cells(table)
+    assert heads == ["rdv", "fold1", "fold2", "fold3", "fold4", "fold5", "challenge"]
+    half = next(row for row in rows if row[0] == "cholec80: 40-40 train, 40-8-32 train")
+    assert half[1:] == ["4 of 10", "5 of 10", "5 of 10", "5 of 10", "4 of 10", "4 of 10", "0"]
+
+
+def test_a_set_without_a_card_counts_by_what_another_card_says_of_it():
+    (table,) = [t for t in overlap_tables(CARDS) if t.dataset == "cholecseg8k"]
+    assert table.part == "all"
+    assert len(table.tested[0].operations) == 17
+
+
+def test_a_new_card_stands_in_the_tables_unasked():
+    new = Card("ours", "folder", videos=(1, 2, 900), operation="camma/{number}")
+    tables = overlap_tables([load_card("cholec80"), new])
+    (table,) = [t for t in tables if t.dataset == "ours"]
+    assert cells(table)[1][0] == ["cholec80: all", "2 of 3"]
+
+
+def test_operations_by_reference():
+    assert operations_named("cholect50/challenge") == {f"camma/{n}" for n in (92, 96, 103, 110, 111)}
+    assert operations_named("cholect50/rdv", "val") == {f"camma/{n}" for n in (8, 12, 29, 50, 78)}
+    assert len(operations_named("cholec80")) == 80
+    for reference, said in (
+        ("cholec08/40-40", "Did you mean 'cholec80'"),
+        ("cholect50/fold6", "Did you mean 'fold"),
+        ("folder", "not known"),
+        ("folder/fifth", "not known"),
+    ):
+        with pytest.raises(SurgdinoError, match=said):
+            operations_named(reference)
+    with pytest.raises(SurgdinoError, match="no part 'val'"):
+        operations_named("cholec80/40-40", "val")

@@ -1,0 +1,155 @@
+"""A group's own pictures with masks: `images/` and `masks/` by the same names."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from surgdino.datasets.card import load_card
+from surgdino.datasets.image_files import image_size, numbered_images
+from surgdino.datasets.manifest import Manifest
+from surgdino.datasets.masks import FrameMasks, read_mask, read_masks
+from surgdino.datasets.open import open_dataset
+from surgdino.datasets.synthetic.masks import write_pairs
+from surgdino.errors import SurgdinoError
+from surgdino.frames.store import build_store
+
+CARD = load_card("folder")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_pairs(tmp_path / "polyps", images=10, size=(48, 32))
+    return tmp_path / "polyps"
+
+
+def opened(root: Path, split=None, **options) -> Manifest:
+    return open_dataset(CARD, root, split=split, options=options)
+
+
+def test_each_picture_is_an_operation_by_itself(root):
+    manifest = opened(root)
+    assert manifest.problems == ()
+    assert [v.id for v in manifest.videos] == [f"case{n:03d}" for n in range(10)]
+    assert manifest.videos[0].operation == "polyps/case000"
+    masks = manifest.labels["masks"]
+    assert masks.classes == ("foreground",)
+    assert masks.values["case003"][0] == FrameMasks(
+        root / "images/case003.jpg", {"foreground": root / "masks/case003.jpg"}
+    )
+
+
+def test_every_fifth_by_name(root):
+    parts = {v.id: v.split for v in opened(root, split="fifth").videos}
+    assert [name for name, part in parts.items() if part == "test"] == ["case000", "case005"]
+    assert list(parts.values()).count("train") == 8
+
+
+def test_rules_for_parts_of_ones_own(root):
+    manifest = opened(root, split={"train": "rest", "val": "every 4th", "test": [3, "case007"]})
+    parts = {part: [v.id[-1] for v in manifest.part(part).videos] for part in ("train", "val", "test")}
+    assert parts == {"train": ["1", "2", "4", "6", "8", "9"], "val": ["0", "5"], "test": ["3", "7"]}
+
+
+def test_masks_in_jpeg_are_cut_at_127(tmp_path):
+    grey = np.array([[0, 5, 127], [128, 250, 255]], np.uint8)
+    cv2.imwrite(str(tmp_path / "m.png"), grey)
+    assert read_mask(tmp_path / "m.png").tolist() == [[False, False, False], [True, True, True]]
+    cv2.imwrite(str(tmp_path / "c.png"), cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR))
+    assert read_mask(tmp_path / "c.png").sum() == 3
+    cv2.imwrite(str(tmp_path / "ones.png"), np.eye(3, dtype=np.uint8))
+    assert read_mask(tmp_path / "ones.png").sum() == 3, "written as 0 and 1"
+    cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((3, 3), np.uint8))
+    assert not read_mask(tmp_path / "empty.png").any()
+
+
+def test_suffixes_sizes_and_letters_may_differ(root):
+    name = "Übung 1 (links)"
+    cv2.imwrite(str(root / "x.png"), np.zeros((70, 30, 3), np.uint8))
+    shutil.move(root / "x.png", root / "images" / f"{name}.png")
+    cv2.imwrite(str(root / "x.bmp"), np.full((70, 30), 255, np.uint8))
+    shutil.move(root / "x.bmp", root / "masks" / f"{name}.bmp")
+    manifest = opened(root)
+    assert manifest.problems == ()
+    masks, labelled = read_masks(manifest.labels["masks"].values[name][0], ["foreground", "background"])
+    assert masks.shape == (2, 70, 30)
+    assert (masks[0].all(), labelled.tolist()) == (True, [True, False])
+
+
+def test_pictures_of_one_patient_belong_together(root):
+    (root / "images/p1").mkdir()
+    (root / "masks/p1").mkdir()
+    for kind in ("images", "masks"):
+        for name in ("case000.jpg", "case001.jpg"):
+            shutil.move(root / kind / name, root / kind / "p1" / name)
+    found = {v.id: v.operation for v in opened(root).videos}
+    assert {found["p1/case000"], found["p1/case001"]} == {"polyps/p1"}
+    by_pattern = {v.operation for v in opened(root, operation_pattern=r"case\d\d(\d)").videos}
+    assert len(by_pattern) == 10
+    assert len({v.operation for v in opened(root, operation_pattern=r"case(\d\d)").videos}) == 1
+
+
+def test_what_has_no_partner_is_named(root):
+    for name in ("case001", "case002", "case003", "case004"):
+        (root / f"masks/{name}.jpg").unlink()
+    (root / "images/case009.jpg").unlink()
+    first, second = opened(root).problems
+    assert (first.severity, first.message) == ("warning", "4 images without a mask")
+    assert (first.file, first.found) == (root / "images/case001.jpg", "case001.jpg, case002.jpg, case003.jpg, ...")
+    assert (second.severity, second.message, second.found) == ("error", "1 masks without an image", "case009.jpg")
+    assert len(opened(root).videos) == 9
+    assert len(opened(root).labels["masks"].values) == 5
+
+
+def test_empty_files_and_two_of_one_name(root):
+    (root / "images/case001.jpg").write_bytes(b"")
+    (root / "masks/case002.png").write_bytes(b"x")
+    messages = [p.message for p in opened(root).problems]
+    assert sorted(messages) == ["1 masks without an image", "the file is empty", "two files of one name"]
+
+
+def test_a_mask_of_another_size_is_refused_when_read(root):
+    cv2.imwrite(str(root / "masks/case001.jpg"), np.zeros((16, 16), np.uint8))
+    masks = opened(root).labels["masks"].values["case001"]
+    with pytest.raises(SurgdinoError, match="expected 48x32, found 16x16"):
+        read_masks(masks[0], ["foreground"])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
+def test_sizes_are_told_without_decoding(tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (37, 61, 3), np.uint8))
+    assert image_size(path) == (61, 37)
+    if suffix in (".png", ".jpg"):
+        path.write_bytes(path.read_bytes()[:-40])
+        with pytest.raises(SurgdinoError, match="cut short"):
+            image_size(path)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" if suffix == ".png" else b"no image")
+    with pytest.raises(SurgdinoError, match=r"cut short|not a readable image"):
+        image_size(path)
+
+
+def test_frame_numbers_are_the_last_digits_of_a_name(tmp_path):
+    for name in ("VID01_000016.png", "mask07.png", "image07.png", "notes.txt", ".1.png"):
+        (tmp_path / name).write_bytes(b"x")
+    assert {n: p.name for n, p in numbered_images(tmp_path).items()} == {7: "image07.png", 16: "VID01_000016.png"}
+
+
+def test_the_frame_store_takes_them_as_they_are(root, tmp_path):
+    store = build_store(opened(root), tmp_path / "store", workers=1, progress=False).select(flagged=True)
+    assert len(store) == 10
+    assert {store.number(i) for i in range(10)} == {0}
+
+
+@pytest.mark.real
+def test_real_polyps(real_data):
+    manifest = opened(real_data / "kvasir-seg", split="fifth")
+    assert manifest.problems == ()
+    assert [len(manifest.part(part).videos) for part in ("train", "test")] == [798, 200]
+    masks = manifest.labels["masks"]
+    shares = [read_masks(masks.values[v.id][0], masks.classes)[0].mean() for v in manifest.videos[:20]]
+    assert all(0 < share < 0.9 for share in shares)

@@ -1,0 +1,41 @@
+"""A function in several processes at once, as a launcher would start them, over gloo on the CPU."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from typing import Any
+
+# Forked from a server that has imported torch but computed nothing: quick, and autograd bears no fork after first use.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["surgdino.engine.train", "tests.engine.test_training"])
+
+
+def in_processes(count: int, work: Callable, *arguments: Any, joined: bool = True) -> list[Any]:
+    """What `work(*arguments)` returns in each of `count` processes, by rank; the first error is raised.
+
+    Not `joined`, they have torchrun's environment and nothing more: the work itself makes them a group.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with ProcessPoolExecutor(count, mp_context=CONTEXT) as pool:
+        futures = [pool.submit(_as_rank, rank, count, port, joined, work, arguments) for rank in range(count)]
+        return [future.result(timeout=100) for future in futures]
+
+
+def _as_rank(rank: int, count: int, port: int, joined: bool, work: Callable, arguments: tuple) -> Any:
+    import torch
+
+    from surgdino import distributed
+
+    torch.set_num_threads(1)
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    os.environ |= {key: str(value) for key, value in places.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with distributed.together(cuda=False) if joined else nullcontext():
+        return work(*arguments)

@@ -1,0 +1,170 @@
+"""A run measures its backbone while it trains: the training does not notice, and the best state is kept."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from surgdino.checkpoint import load
+from surgdino.engine.measuring import ProbeHistory
+from surgdino.engine.probing import ProbeReport, ProbeSet
+from surgdino.engine.probing.measures import Finding
+from surgdino.engine.saving.state import load_state
+from surgdino.errors import SurgdinoError
+from tests.engine.test_training import PROBE, final_tensors, lines, plan_in, stop_after, train, without_timings
+
+LEARNING = {"head_warmup_steps": 1, "lr": 5e-3}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    return train(plan_in(tmp_path_factory.mktemp("measured"), probe={"every": 4, "both": True}, **LEARNING))
+
+
+def test_losses_and_weights_are_the_same_bits_with_and_without_probes(tmp_path, measured):
+    plain = train(plan_in(tmp_path, probe=None, **LEARNING))
+    of_steps = [[row for row in without_timings(lines(result)) if "loss" in row] for result in (plain, measured)]
+    assert of_steps[0] == of_steps[1]
+    assert len(of_steps[0]) == 4
+    expected, found = final_tensors(tmp_path), final_tensors(measured.metrics.parent)
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    assert plain.probe_start == plain.probe_end == {}
+    assert not (tmp_path / "best").exists()
+
+
+def test_it_measures_at_step_0_then_every_so_often_and_at_the_end(tmp_path):
+    result = train(plan_in(tmp_path, probe={"every": 5}, **LEARNING))
+    rows = [row for row in lines(result) if "probe_score" in row]
+    assert [row["step"] for row in rows] == [0, 5, 10, 12]
+    assert rows[0]["probe_cka_cls"] == pytest.approx(1, abs=1e-9)
+    assert all(row["probe_seconds"] > 0 for row in rows)
+    assert rows[0]["probe_per_operation"]["moment_alignment"].keys() == {"toy/0", "toy/1", "toy/2"}
+    assert result.probe_end["score"] == rows[-1]["probe_score"]
+
+
+def test_student_and_teacher_are_named_apart(measured):
+    rows = [row for row in lines(measured) if "probe_score" in row]
+    assert all("probe_student_score" in row and "probe_teacher_score" not in row for row in rows)
+    assert rows[0]["probe_student_moment_alignment"] == rows[0]["probe_moment_alignment"]
+    assert rows[-1]["probe_student_cka_cls"] < rows[-1]["probe_cka_cls"], "the teacher follows slowly"
+
+
+@pytest.mark.parametrize("step", [2, 7])
+def test_a_resumed_run_has_measured_what_an_uninterrupted_one_has(tmp_path, monkeypatch, measured, step):
+    settings = {"probe": {"every": 4, "both": True}, **LEARNING}
+    with monkeypatch.context() as patched:
+        stop_after(patched, step)
+        train(plan_in(tmp_path, **settings))
+    resumed = train(plan_in(tmp_path, **settings))
+    probes = [[r for r in without_timings(lines(x)) if "probe_score" in r] for x in (resumed, measured)]
+    assert probes[0] == probes[1]
+    ours, theirs = resumed.probes, measured.probes
+    assert (ours.start.as_dict(), ours.best, ours.best_step) == (theirs.start.as_dict(), theirs.best, theirs.best_step)
+    expected, found = (load(x.metrics.parent / "best") for x in (measured, resumed))
+    assert expected.info["steps"] == found.info["steps"]
+    weights = found.backbone.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in expected.backbone.state_dict().items())
+
+
+def scores_in_turn(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
+    """Let the probe find these scores, one after another, and the same share as `phase`."""
+    turn = iter(scores)
+
+    def measure(self: ProbeSet, backbone, autocast) -> ProbeReport:
+        score = next(turn)
+        return ProbeReport(
+            score,
+            (),
+            {"phase_linear_balanced_accuracy": Finding.over("phase_linear_balanced_accuracy", {"a": score}, 400)},
+            0.5,
+        )
+
+    monkeypatch.setattr(ProbeSet, "measure", measure)
+
+
+def test_the_best_state_is_kept_beside_the_last(tmp_path, monkeypatch):
+    scores_in_turn(monkeypatch, [0.5, 0.7, 0.6, 0.7])
+    plan = plan_in(tmp_path, probe={"every": 4}, **LEARNING)
+    result = train(replace(plan, model_json={**plan.model_json, "chosen_on": ["toy/2"]}))
+    best, last = load(tmp_path / "best"), load(tmp_path)
+    assert (best.info["steps"], last.info["steps"]) == (4, 12), "a tie changes nothing"
+    assert (result.probes.best_step, result.probes.best) == (4, 0.7)
+    assert best.info["probe"]["score"] == 0.7
+    assert best.info["probe"]["score_at_step_0"] == 0.5
+    assert last.info["probe"]["best_step"] == 4
+    assert best.info["chosen_on"] == ["toy/2"]
+    tensors = last.backbone.state_dict()
+    assert any(not torch.equal(tensor, tensors[name]) for name, tensor in best.backbone.state_dict().items())
+    assert result.probes.seconds == 2.0
+
+
+def test_where_training_never_paid_the_best_is_what_came(tmp_path, monkeypatch):
+    scores_in_turn(monkeypatch, [0.5, 0.4, 0.3, math.nan])
+    plan = plan_in(tmp_path, probe={"every": 4}, **LEARNING)
+    before = {name: tensor.clone() for name, tensor in plan.backbone.vit.state_dict().items()}
+    train(plan)
+    kept = load(tmp_path / "best")
+    assert kept.info["steps"] == 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in kept.backbone.vit.state_dict().items())
+
+
+def test_a_fall_below_step_0_is_said_in_words_once(tmp_path, monkeypatch, capsys):
+    scores_in_turn(monkeypatch, [0.50, 0.49, 0.40, 0.39])
+    result = train(plan_in(tmp_path, probe={"every": 4}, **LEARNING))
+    said = [row for row in lines(result) if "worse than it came" in row.get("warning", "")]
+    assert [row["step"] for row in said] == [8]
+    assert "phase, linear probe (balanced accuracy)" in said[0]["warning"]
+    assert "50.0 % at step 0, 40.0 % at step 8 (margin 2.5 %)" in said[0]["warning"]
+    assert said[0]["warning"] in result.warnings
+    assert "worse than it came" in " ".join(capsys.readouterr().err.split())
+    assert [change.fell for change in result.probes.changes] == [True]
+
+
+def test_time_spent_measuring_is_neither_the_steps_nor_waiting(tmp_path, monkeypatch):
+    real = ProbeSet.measure
+
+    def slow(self, backbone, autocast):
+        time.sleep(1.0)
+        return replace(real(self, backbone, autocast), seconds=1.0)
+
+    monkeypatch.setattr(ProbeSet, "measure", slow)
+    began = time.perf_counter()
+    result = train(plan_in(tmp_path, probe={"every": 1}, log_every=1, steps=5))
+    wall = time.perf_counter() - began
+    assert result.probes.seconds == 6.0
+    steps = 5 * 8 / result.images_per_second
+    assert steps < wall - 5.5, "the steps' own time has no probe in it"
+    assert all(row["data_wait"] < 0.9 for row in lines(result) if "loss" in row)
+
+
+def test_a_run_does_not_go_on_with_other_frames_to_measure_on(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2)
+        train(plan_in(tmp_path))
+    plan = plan_in(tmp_path)
+    other = ProbeSet(plan.store, 12, plan.probe.frames._preprocess)
+    with pytest.raises(SurgdinoError, match="another probe"):
+        train(replace(plan, probe=replace(plan.probe, frames=other)))
+
+
+def test_how_often_is_free_to_change(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2)
+        train(plan_in(tmp_path, probe=PROBE))
+    result = train(plan_in(tmp_path, probe={"every": 3}))
+    assert [row["step"] for row in lines(result) if "probe_score" in row] == [0, 3, 6, 9, 12]
+
+
+def test_the_state_file_holds_the_reference_of_drift(measured):
+    saved = load_state(measured.metrics.parent / "state", say=print)
+    assert [tuple(tensor.shape) for tensor in saved["probe_reference"]] == [(24, 64), (24, 64)]
+    history = ProbeHistory()
+    history.load_state_dict(json.loads(json.dumps(saved["probes"])))
+    assert history.best_step == measured.probes.best_step
+    assert Path(measured.checkpoint).exists()

@@ -1,0 +1,115 @@
+"""Every default, card and recipe composes; checked values are what their dataclass says they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from surgdino.cli.main import CONFIGURED
+from surgdino.config import plain, register_groups, typed
+from surgdino.errors import SurgdinoError
+from surgdino.paths import names_in, share
+
+GROUPS = {
+    "model": "configs/model",
+    "method": "configs/method",
+    "augment": "configs/augment",
+    "hardware": "configs/hardware",
+}
+CHOICES = [(g, n) for g, f in GROUPS.items() for n in names_in(share(f))]
+CHOICES += [("dataset", n) for n in names_in(share("datasets"))] + [("recipe", n) for n in names_in(share("recipes"))]
+
+
+def composed(verb: str, *overrides: str) -> dict:
+    register_groups()
+    with initialize_config_dir(config_dir=str(share("configs")), version_base="1.3"):
+        cfg = compose(config_name=verb, overrides=list(overrides))
+    for key in OmegaConf.missing_keys(cfg):
+        OmegaConf.update(cfg, key, f"/{key}")
+    return plain(cfg)
+
+
+@pytest.mark.parametrize("verb", CONFIGURED)
+def test_every_verb_composes(verb):
+    assert "hydra" not in composed(verb), "settings of ours alone"
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_composes_under_its_own_name(group, name):
+    cfg = composed("pretrain", f"{group}={name}")
+    if group in ("model", "method", "dataset"):
+        assert cfg[group]["name"] == name
+
+
+def test_a_recipe_yields_to_the_command_line():
+    cfg = composed("pretrain", "recipe=cholec80", "model=vit_toy", "train.batch_size=7")
+    assert cfg["dataset"]["name"] == "cholec80"
+    assert cfg["model"]["name"] == "vit_toy"
+    assert cfg["train"]["batch_size"] == 7
+
+
+@pytest.mark.parametrize("path", sorted(share("recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_opens_with_its_command(path):
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any("surgdino " in line for line in head), "a recipe's head gives the command that runs it"
+
+
+@dataclass(frozen=True)
+class Inner:
+    name: str
+    limits: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    count: int
+    rate: float = 0.5
+    size: tuple[float, float] = (0.0, 1.0)
+    names: tuple[str, ...] = ()
+    mode: Literal["a", "b"] = "a"
+    limit: int | None = None
+    workers: int | Literal["auto"] = "auto"
+    folder: Path = field(default_factory=Path)
+    inner: tuple[Inner, ...] = ()
+
+
+def test_values_arrive_in_the_types_of_their_fields():
+    got = typed(
+        Sample, {"count": 3, "rate": 1, "size": [0, 2], "names": ["x", "y", "z"], "folder": "a/b", "workers": 2}, "s"
+    )
+    assert got == Sample(3, 1.0, (0.0, 2.0), ("x", "y", "z"), "a", None, 2, Path("a/b"))
+    assert isinstance(got.rate, float)
+
+
+def test_entries_of_a_list_are_checked_like_sections():
+    got = typed(Sample, {"count": 1, "inner": [{"name": "x"}, {"name": "y", "limits": [1, 2]}]}, "s")
+    assert got.inner == (Inner("x"), Inner("y", (1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({}, "s.count is not set"),
+        ({"count": "3"}, "a whole number"),
+        ({"count": True}, "a whole number"),
+        ({"count": 1.5}, "a whole number"),
+        ({"count": 1, "rate": "fast"}, "a number"),
+        ({"count": 1, "size": [1]}, "2 values"),
+        ({"count": 1, "mode": "c"}, "a or b"),
+        ({"count": 1, "limit": "x"}, "a whole number or null"),
+        ({"count": 1, "cuont": 2}, "s.count"),
+        ({"count": 1, "inner": {"name": "x"}}, "each entry {name: ..., limits: ...}"),
+        ({"count": 1, "inner": [3]}, r"s.inner\[0\] .* {name: ..., limits: ...}"),
+        ({"count": 1, "inner": [{"name": "x"}, {"nam": "y"}]}, r"s.inner\[1\].nam\..*s.inner\[1\].name"),
+        ({"count": 1, "inner": [{"name": "x", "limits": [1, "y"]}]}, r"s.inner\[0\].limits\[1\]"),
+    ],
+)
+def test_a_value_that_does_not_fit_names_its_key_and_what_was_expected(section, said):
+    with pytest.raises(SurgdinoError, match=said) as caught:
+        typed(Sample, section, "s")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,122 @@
+"""Results as files and tables: whole, plain JSON, the same bytes each time, a leak that nobody overlooks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from surgdino.errors import SurgdinoError
+from surgdino.metrics.scores import ClassTable, Score, TaskScores
+from surgdino.runs.results import print_scores, write_results
+
+FACTS = {"split": "rdv", "seed": 3, "checkpoint": Path("runs/a"), "versions": {"torch": "2"}, "share": np.float32(0.5)}
+
+
+def scores(classes: int = 3) -> TaskScores:
+    per_operation = {"camma/1": 0.75, "camma/2": math.nan, "camma/3": 1 / 3}
+    accuracy = Score("accuracy", "phase/script", 0.5417, 0.1, 0.3, 0.8, 2, per_operation)
+    recall = replace(
+        accuracy, name="recall", value=math.nan, low=math.nan, high=math.nan, own_std=0.2, own_std_over="phases"
+    )
+    distance = replace(accuracy, name="hd95", protocol="x/other", value=123.456, unit="pixels")
+    rows = {f"class [{n}]": {"recall": n / classes, "frames": 10 * n} for n in range(classes)}
+    rows["class [0]"]["recall"] = math.nan
+    return TaskScores(
+        "phase",
+        [accuracy, recall, distance],
+        [ClassTable("phase", "phase/script", rows), ClassTable("phase", "x/other", {"elsewhere": {"recall": 1.0}})],
+        3,
+        ["x/relaxed was not computed: no fps"],
+        accuracy,
+    )
+
+
+def printed(width: int = 80, *arguments, **keywords) -> str:
+    console = Console(file=io.StringIO(), width=width, record=True)
+    print_scores(console, *arguments, **keywords)
+    return console.export_text(styles=keywords.get("leak") is not None)
+
+
+def test_results_are_plain_json_with_null_for_undefined(tmp_path):
+    path = write_results(tmp_path / "run", "phase", scores(), facts=FACTS)
+    assert path == tmp_path / "run" / "results.json"
+    read = json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert read["headline"] == {"name": "accuracy", "protocol": "phase/script", "value": 0.5417}
+    assert (read["split"], read["seed"], read["checkpoint"], read["share"]) == ("rdv", 3, "runs/a", 0.5)
+    accuracy, recall, distance = read["scores"]
+    assert accuracy["per_operation"] == {"camma/1": 0.75, "camma/2": None, "camma/3": 1 / 3}
+    assert accuracy["interval_95"] == [0.3, 0.8]
+    assert accuracy["operations"] == 2
+    assert recall["value"] is None
+    assert recall["interval_95"] == [None, None]
+    assert recall["std_over_phases"] == 0.2
+    assert distance["unit"] == "pixels"
+    assert read["classes"][0]["rows"]["class [0]"]["recall"] is None
+    assert read["notes"] == scores().notes
+
+
+def test_per_operation_has_a_row_an_operation_and_metric_in_full_precision(tmp_path):
+    write_results(tmp_path, "phase", scores(), facts={})
+    rows = list(csv.DictReader((tmp_path / "per_operation.csv").open()))
+    assert len(rows) == 9
+    assert rows[0] == {"operation": "camma/1", "protocol": "phase/script", "metric": "accuracy", "value": "0.75"}
+    assert rows[1]["value"] == ""
+    assert float(rows[2]["value"]) == 1 / 3
+
+
+def test_the_same_scores_give_the_same_bytes(tmp_path):
+    for folder in ("a", "b"):
+        write_results(tmp_path / folder, "phase", scores(), facts=FACTS)
+    for name in ("results.json", "per_operation.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["per_operation.csv", "results.json"]
+
+
+def test_a_fact_may_not_take_the_place_of_the_numbers(tmp_path):
+    with pytest.raises(ValueError, match="scores"):
+        write_results(tmp_path, "phase", scores(), facts={"scores": 1})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SurgdinoError, match=r"results\.json"):
+        write_results(tmp_path / "file" / "run", "phase", scores(), facts={})
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_every_number_is_printed_with_its_protocol_and_interval(width):
+    text = printed(width, scores())
+    for words in ("0.5417", "0.3000 to 0.8000", "protocol phase/script", "protocol x/other", "123.5", "± phases"):
+        assert words in text
+    assert "class [2]" in text, "brackets are no markup"
+    assert "elsewhere" not in text, "classes are those of the headline's protocol"
+    assert "x/relaxed was not computed" in text
+    assert "…" not in text
+    assert all(len(line) <= width for line in text.splitlines())
+    assert ("█" in text) == (width > 100)
+
+
+def test_a_leak_is_shown_in_red_above_the_numbers():
+    text = printed(80, scores(), leak="3 test operations were seen in pretraining")
+    assert "\x1b[1;31m" in text
+    assert text.index("3 test operations were seen") < text.index("0.5417")
+    assert "LEAK" not in printed(80, scores())
+
+
+def test_classes_are_chosen_by_name_and_of_very_many_the_commonest():
+    some = printed(80, scores(), ["class [2]", "class [1]", "unknown"])
+    assert "class [0]" not in some
+    assert some.index("class [2]") < some.index("class [1]")
+    many = " ".join(printed(80, scores(100)).split())
+    assert "70 rarer ones are in results.json" in many
+    assert "class [99]" in many
+    assert "class [69]" not in many

@@ -1,0 +1,328 @@
+"""`surgdino finetune` and `evaluate` as their user runs them, for every task there is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import surgdino
+from surgdino.backbone.vit import build_backbone
+from surgdino.checkpoint import save_backbone
+from surgdino.cli.main import main
+from surgdino.config import shipped_settings
+from surgdino.paths import names_in, share
+from surgdino.tasks import open_task, task_names
+from surgdino.tasks.training import fit as loop
+from tests.engine.gloo import in_processes
+from tests.tasks.sets import SETS, words_of
+
+TASKS = pytest.mark.parametrize("task", task_names())
+
+
+def test_every_task_has_settings_and_a_set_to_be_tested_on():
+    assert task_names() == names_in(share("configs") / "task") == sorted(SETS)
+    for task in task_names():
+        module = open_task(task)
+        assert all(
+            hasattr(module, name)
+            for name in ("LABELS", "Settings", "DEFAULTS", "classes", "build_head", "stages", "predict", "evaluate")
+        )
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> dict[str, Path]:
+    """Task -> its set, written when it is first asked for."""
+    folder = tmp_path_factory.mktemp("sets")
+
+    class Written(dict):
+        def __missing__(self, task: str) -> Path:
+            root = folder / task / "set"
+            SETS[task].write(root)
+            self[task] = root
+            return root
+
+    return Written()
+
+
+@pytest.fixture(scope="module")
+def runs(sets, tmp_path_factory) -> dict[str, Path]:
+    """Task -> a finished run, trained when it is first asked for."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    class Finished(dict):
+        def __missing__(self, task: str) -> Path:
+            assert main(words_of(task, sets[task], folder / task)) == 0
+            self[task] = folder / task
+            return self[task]
+
+    return Finished()
+
+
+def results_of(run: Path) -> dict:
+    return json.loads((run / "results.json").read_text())
+
+
+def losses_of(run: Path) -> dict[str, list[float]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {
+        stage: [r["loss"] for r in rows if r["stage"] == stage and "loss" in r] for stage in {r["stage"] for r in rows}
+    }
+
+
+def assert_same_checkpoint(ours: Path, theirs: Path) -> None:
+    for name in ("backbone.safetensors", "head.safetensors"):
+        found, expected = load_file(ours / name), load_file(theirs / name)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in expected), name
+
+
+@TASKS
+def test_a_run_folder_holds_what_the_docs_promise(runs, task):
+    run = runs[task]
+    files = ("config.yaml", "environment.json", "metrics.jsonl", "results.json", "per_operation.csv", "predictions")
+    for name in (*files, "checkpoint/head.safetensors", "checkpoint/task.json", "last/head.safetensors", "state"):
+        assert (run / name).exists(), name
+    assert any((run / "predictions").iterdir())
+    results = results_of(run)
+    assert (results["task"], results["part"], results["seed"]) == (task, "test", 0)
+    assert results["leakage"]["stamp"] is None
+    assert results["scores"]
+    assert all(row["protocol"] for row in results["scores"])
+    with (run / "per_operation.csv").open() as stream:
+        assert {row["operation"] for row in csv.DictReader(stream)} == set(results["scores"][0]["per_operation"])
+    info = json.loads((run / "checkpoint" / "model.json").read_text())
+    assert info["operations"]
+    assert info["chosen_on"]
+    assert not set(info["operations"]) & set(info["chosen_on"])
+    assert not set(results["scores"][0]["per_operation"]) & {*info["operations"], *info["chosen_on"]}
+    assert surgdino.load(run).backbone.embed_dim == 64
+
+
+@TASKS
+def test_the_loss_falls(runs, task):
+    for stage, losses in losses_of(runs[task]).items():
+        assert losses[-1] < losses[0], stage
+
+
+@TASKS
+def test_evaluate_repeats_the_numbers_from_the_checkpoint_folder_alone(runs, task, tmp_path):
+    alone = tmp_path / "run" / "checkpoint"
+    shutil.copytree(runs[task] / "checkpoint", alone)
+    assert main(["evaluate", f"checkpoint={alone}", "hardware.loader_workers=0", f"out={tmp_path / 'out'}"]) == 0
+    before, again = results_of(runs[task]), results_of(tmp_path / "out")
+    for key in ("scores", "classes", "headline", "notes", "split", "settings", "leakage"):
+        assert again[key] == before[key], key
+    assert _files(tmp_path / "out" / "predictions") == _files(runs[task] / "predictions")
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@TASKS
+def test_a_stopped_run_goes_on_bit_for_bit_and_a_finished_one_is_only_told(
+    runs, sets, task, tmp_path, capsys, monkeypatch
+):
+    step, count = loop._train_step, iter(range(10_000))
+
+    def and_signal(*arguments) -> None:
+        step(*arguments)
+        if next(count) == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    words = words_of(task, sets[task], tmp_path / "run")
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_train_step", and_signal)
+        assert main(words) == 0
+    assert "Stopped at step 13 of 30" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert main(words) == 0
+    assert results_of(tmp_path / "run")["scores"] == results_of(runs[task])["scores"]
+    for name in ("checkpoint", "last"):
+        assert_same_checkpoint(tmp_path / "run" / name, runs[task] / name)
+    assert losses_of(tmp_path / "run") == losses_of(runs[task])
+    assert main(words) == 0
+    assert "done before" in capsys.readouterr().out
+
+
+@TASKS
+@pytest.mark.parametrize("backbone", ["last4", "full"])
+def test_the_backbone_learns_too_and_is_evaluated_as_it_became(runs, sets, task, backbone, tmp_path):
+    run = tmp_path / "run"
+    assert main(words_of(task, sets[task], run, f"backbone={backbone}", "train.steps=4", "train.validate_every=4")) == 0
+    before = load_file(runs[task] / "checkpoint" / "backbone.safetensors")
+    after = load_file(run / "checkpoint" / "backbone.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "blocks.1.mlp.fc2.weight" in changed
+    assert ("patch_embed.proj.weight" in changed) == (backbone == "full")
+    assert main(["evaluate", f"checkpoint={run}", "hardware.loader_workers=0"]) == 0
+    [again] = (run / "evaluation").iterdir()
+    assert results_of(again)["scores"] == results_of(run)["scores"]
+
+
+def run_words(words: list[str]) -> int:
+    return main(words)
+
+
+def test_two_processes_learn_what_one_learns(runs, sets, tmp_path):
+    one, two = (words_of("phase", sets["phase"], tmp_path / name, "task.temporal=none") for name in ("one", "two"))
+    assert main(one) == 0
+    assert in_processes(2, run_words, two, joined=False) == [0, 0]
+    one, two = (load_file(tmp_path / name / "checkpoint" / "head.safetensors") for name in ("one", "two"))
+    assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one)
+    assert results_of(tmp_path / "two")["headline"]["name"] == results_of(tmp_path / "one")["headline"]["name"]
+
+
+def test_a_fine_tuned_backbone_is_a_start_for_another_and_remembers(runs, sets, tmp_path):
+    more = (f"checkpoint={runs['phase']}", "train.steps=2", "task.temporal=none")
+    words = words_of("phase", sets["phase"], tmp_path / "run", *more)
+    assert main(words) == 0, "the same split again: nothing that it tests was seen"
+    info = json.loads((tmp_path / "run" / "checkpoint" / "model.json").read_text())
+    assert [seen["by"] for seen in info["seen"]] == ["finetune"] * 4
+    swapped = "data.split={train: [3], test: [1, 2, 4]}"
+    assert main(words_of("phase", sets["phase"], tmp_path / "other", *more, swapped)) == 2
+
+
+def test_without_a_validation_part_it_says_that_the_last_step_counts(sets, tmp_path, capsys):
+    more = ("data.split={train: [1, 2], test: [3]}", "train.steps=2", "task.temporal=none")
+    assert main(words_of("phase", sets["phase"], tmp_path / "run", *more)) == 0
+    assert "no early stopping, the last step counts" in capsys.readouterr().out
+    assert results_of(tmp_path / "run")["chosen_on"] == "nothing: the last step counts"
+    assert_same_checkpoint(tmp_path / "run" / "checkpoint", tmp_path / "run" / "last")
+
+
+def test_random_weights_are_said_plainly(runs, sets, capsys):
+    main(words_of("phase", sets["phase"], runs["phase"]))
+    assert "this starts from random weights" in capsys.readouterr().out.replace("\n", " ")
+
+
+# What cannot be
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
+    return save_backbone(tmp_path_factory.mktemp("ckpt"), build_backbone(shipped_settings("model", "vit_toy")), {})
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["checkpoint=no/such/run"], r"no/such/run: does not exist"),
+        (["checkpoint={set}"], r"no checkpoint here; expected backbone\.safetensors"),
+        (["checkpoint={pretrained}", "model.weights={pretrained}"], "two backbones to start from"),
+        (["data.split=null"], r"data\.split is not set; expected one of 40-40"),
+        (["data.split=40-41"], r"no split '40-41'.*Did you mean '40-40'"),
+        (["data.split={test: [4]}"], "no train part here; expected videos to train on, found videos in test"),
+        (["data.split={train: [1]}"], "no test part here"),
+        (["data.part=train"], r"data\.part has no use here"),
+        (["task=triplet"], r"no labels of kind 'triplet' here.*found phase, tools"),
+        (["task=phases"], r"there is no task=phases. Did you mean 'phase'"),
+        (["task.temporal=tcm"], "Did you mean 'tcn'"),
+        (["task.temporl=tcn"], r"unknown setting 'task\.temporl'.*Did you mean 'task\.temporal'"),
+        (["train.lrr=1"], r"unknown setting 'train\.lrr'.*Did you mean 'train\.lr'"),
+        (["train.lr=fast"], r"train\.lr has a value of the wrong kind; expected a number"),
+        (["train.patience=-1"], r"train\.patience: unusable setting"),
+        (["backbone=last5"], r"backbone has a value of the wrong kind; expected frozen or last4 or full"),
+        (["leakage=ignore"], "leakage has a value of the wrong kind; expected refuse or allow"),
+        (["image_size=30"], r"do not divide into patches; expected a multiple of 8, found 30. Use image_size=32"),
+        (["augment.transforms.smok={p: 1}"], "augment.transforms.smok"),
+        (["hardware=cuda"], "no CUDA device"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_gets_one_line(sets, pretrained, tmp_path, capsys, words, told):
+    if words == ["hardware=cuda"] and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    here = [
+        word.format(set=sets["phase"], pretrained=pretrained) if "{set" in word or "{pre" in word else word
+        for word in words
+    ]
+    assert main(words_of("phase", sets["phase"], tmp_path / "run", *here)) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert re.search(told, lines[0]), lines[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_label_file_is_told_by_file_and_row(sets, tmp_path, capsys):
+    root = tmp_path / "set"
+    shutil.copytree(sets["phase"], root)
+    file = root / "phase_annotations" / "video02-phase.txt"
+    file.write_text(file.read_text().replace("Preparation", "Preparatoin", 1))
+    assert main(words_of("phase", root, tmp_path / "run")) == 2
+    assert "video02-phase.txt, " in capsys.readouterr().err
+
+
+def test_a_part_without_labels_is_told(sets, tmp_path, capsys):
+    root = tmp_path / "set"
+    shutil.copytree(sets["phase"], root)
+    (root / "phase_annotations" / "video04-phase.txt").unlink()
+    assert main(words_of("phase", root, tmp_path / "run")) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "video04" in line
+
+
+def test_a_run_does_not_go_on_with_other_settings(runs, sets, capsys):
+    assert main(words_of("phase", sets["phase"], runs["phase"], "train.lr=0.5")) == 2
+    assert "train.lr was 0.01, is 0.5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda folder: (folder / "head.safetensors").unlink(), "a backbone without a task's head"),
+        (lambda folder: (folder / "head.safetensors").write_bytes(b"x" * 40), "head.safetensors: damaged"),
+        (lambda folder: (folder / "backbone.safetensors").unlink(), "no checkpoint here"),
+        (
+            lambda folder: save_backbone(folder, build_backbone(shipped_settings("model", "vit_toy")), {}),
+            "trained on another backbone than the one beside it",
+        ),
+    ],
+    ids=["no head", "damaged head", "no backbone", "another backbone"],
+)
+def test_a_checkpoint_that_is_not_whole_is_not_evaluated(runs, tmp_path, capsys, change, told):
+    shutil.copytree(runs["phase"] / "checkpoint", tmp_path / "checkpoint")
+    change(tmp_path / "checkpoint")
+    assert main(["evaluate", f"checkpoint={tmp_path / 'checkpoint'}"]) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["data.root=/no/such"], "the folder does not exist"),
+        (["part=train"], "has seen operations"),
+        (["part=val"], "chosen on"),
+        (["part=tests"], "part has a value of the wrong kind"),
+        (["dataset=cholect50"], "data.root is not set; found another dataset (cholect50)"),
+        (["dta.root=x"], "Did you mean 'data.root'"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_an_evaluation_that_cannot_be_gets_one_line(runs, capsys, words, told):
+    assert main(["evaluate", f"checkpoint={runs['phase']}", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_head_is_tested_on_another_dataset_with_the_same_classes(runs, sets, tmp_path, capsys):
+    """Phases of Cholec80, tested on CholecT50: by their ids, and saying so."""
+    words = [f"data.root={sets['triplet']}", "data.split={test: [5]}", f"out={tmp_path / 'out'}"]
+    assert main(["evaluate", f"checkpoint={runs['phase']}", "dataset=cholect50", *words]) == 0
+    assert "classes are taken to be the same by their ids" in capsys.readouterr().out.replace("\n", " ")
+    assert results_of(tmp_path / "out")["dataset"] == "cholect50"
+
+
+def test_the_recorded_settings_are_those_of_the_run(runs):
+    cfg = yaml.safe_load((runs["phase"] / "config.yaml").read_text())
+    assert cfg["task"]["name"] == "phase"
+    assert cfg["model"]["timm_kwargs"]["embed_dim"] == 64
