@@ -99,7 +99,7 @@ class Monitor:
         """Take over at `step`: lines written after it belong to steps that will be done again, and go."""
         for key in ("warnings", "skipped", "first", "last"):
             setattr(self, key, state[key])
-        self._window = {name: value.to(device) for name, value in state["window"].items()}
+        self._window = {name: value.to(device, torch.float64) for name, value in state["window"].items()}
         self._streak = state["streak"]
         self._resumed_from = step
         if self._across.rank == 0:
@@ -151,7 +151,9 @@ class Monitor:
             self._log(step, rates, features)
 
     def _add(self, name: str, value: Tensor) -> None:
-        self._window[name] = self._window[name] + value if name in self._window else value
+        """In float64, where a window's sum of float32 numbers is exact: its mean depends on no order, so a window that
+        a stop cut in two, or that several processes share, is the one that would have been."""
+        self._window[name] = self._window.get(name, 0.0) + value.double()
 
     def _of_all_processes(self, window: dict[str, Tensor]) -> dict[str, Tensor]:
         """Means over processes, in one exchange."""

@@ -46,7 +46,7 @@ class StageLog:
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]], step: int, device: torch.device) -> None:
         """Take over at `step`; lines of this stage's later steps go, since they will be done again."""
-        self._window = {name: value.to(device) for name, value in state["window"].items()}
+        self._window = {name: value.to(device, torch.float64) for name, value in state["window"].items()}
         if self._across.rank == 0:
             keep_lines(self.file, lambda row: row.get("stage") != self._stage or row["step"] <= step)
 
@@ -81,12 +81,13 @@ class StageLog:
         return self._overall.steps * self._batch / max(self._overall.seconds, 1e-9)
 
     def _add(self, name: str, value: Tensor) -> None:
-        self._window[name] = self._window[name] + value if name in self._window else value
+        """In float64, as in `surgdino.engine.monitor`: exact, so that the order of the sum does not matter."""
+        self._window[name] = self._window.get(name, 0.0) + value.double()
 
     def _of_all(self) -> dict[str, Tensor]:
         if not self._window:
             return {}
-        means = self._across.mean(torch.stack([self._window[name].float() for name in sorted(self._window)])).cpu()
+        means = self._across.mean(torch.stack([self._window[name] for name in sorted(self._window)])).cpu()
         return dict(zip(sorted(self._window), means, strict=True))
 
     def _end_window(self, step: int, lr: float) -> None:
