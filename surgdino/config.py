@@ -1,21 +1,189 @@
-"""From Hydra's configuration to checked values: what a key may be is said by a dataclass, once."""
+"""From YAML to typed settings: a dataclass says what a key may be, the YAML file holds its default and explains it."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from yaml import YAMLError
 
+from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.paths import names_in, share
 
 T = TypeVar("T")
+_BOUNDS = {
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+}
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]  # 0 to 1
+Range = tuple[Share, Share]  # of shares
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]  # a list of texts; a single text is a list of one
+
+
+def typed(kind: type[T], section: Mapping[str, Any], name: str) -> T:
+    """Build dataclass `kind` from a config section, each value checked against its field's type and constraints.
+
+    Args:
+        kind: a dataclass; its field names are the keys. Its `__post_init__` may check what concerns several of them.
+        section: the values; only a field with a default may be missing.
+        name: the section's name in the config, for messages (`train`); empty where the keys stand at the top.
+
+    Raises:
+        SurgdinoError: an unknown key, a missing one, or a value that its type does not take.
+    """
+    # In JSON's strict mode lists become tuples and texts become paths, but "3" and true do not become numbers.
+    text = json.dumps([section], default=_as_json)
+    try:
+        return _adapter(kind).validate_json(text, strict=True)[0]  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise _in_words(kind, json.loads(text)[0], name, error) from None
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter:
+    # The rules of an adapter reach its dataclasses only from a type around them.
+    return TypeAdapter(tuple[kind], config=ConfigDict(extra="forbid"))  # type: ignore[valid-type]
+
+
+def _as_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def _in_words(kind: type, section: Any, name: str, error: ValidationError) -> SurgdinoError:
+    """pydantic's errors as one line: the most telling of them, with what the type takes."""
+    order = {"unexpected_keyword_argument": 0, "missing": 2}
+    first = min(error.errors(include_url=False), key=lambda each: order.get(each["type"], 1))
+    key, hint, value = name, typing.cast(Any, kind), section
+    for step in first["loc"][1:]:
+        fields = _fields(hint)
+        if fields is not None and isinstance(value, dict):
+            dotted = f"{key}." if key else ""
+            if step not in fields:
+                fix = nearest(f"{dotted}{step}", [f"{dotted}{field}" for field in fields])
+                return SurgdinoError(f"unknown setting {dotted}{step}", fix=fix)
+            if step not in value:
+                return SurgdinoError(f"{dotted}{step} is not set", fix=f"add {dotted}{step}=...")
+            key, hint, value = f"{dotted}{step}", fields[str(step)], value[step]
+        elif isinstance(step, int) and isinstance(value, list) and step < len(value) and (entry := _entry(hint, step)):
+            key, hint, value = f"{key}[{step}]", entry, value[step]
+        else:  # the names of a union's members, or an entry that is missing: what stands here is refused as a whole
+            break
+    bound = _BOUNDS.get(first["type"])
+    expected = bound.format(**first["ctx"]) if bound else _spelled(hint)
+    return SurgdinoError(f"{key} cannot be used", expected=expected, found=repr(value))
+
+
+def _fields(hint: Any) -> dict[str, Any] | None:
+    """Key -> type of a dataclass; None for any other type."""
+    for choice in _choices(hint):
+        if dataclasses.is_dataclass(choice):
+            hints = typing.get_type_hints(choice, include_extras=True)
+            return {field.name: hints[field.name] for field in dataclasses.fields(choice) if field.init}
+    return None
+
+
+def _entry(hint: Any, place: int) -> Any:
+    """The type of one entry of a list; None where it has no such entry, or where its type depends on the value."""
+    listed = [choice for choice in _choices(hint) if typing.get_origin(choice) is tuple]
+    arguments = typing.get_args(listed[0]) if len(listed) == 1 else ()
+    if Ellipsis in arguments:
+        return arguments[0]
+    return arguments[place] if place < len(arguments) else None
+
+
+def _choices(hint: Any) -> list[Any]:
+    """The members of a union, or the type alone; without what is annotated to them."""
+    if typing.get_origin(hint) is Annotated:
+        return _choices(typing.get_args(hint)[0])
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [choice for member in typing.get_args(hint) for choice in _choices(member)]
+    return [hint]
+
+
+def _spelled(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _spelled(arguments[0])
+    if origin is typing.Literal:
+        return " or ".join(str(a) for a in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("null" if a is type(None) else _spelled(a) for a in arguments)
+    if dataclasses.is_dataclass(hint):
+        return "{" + ", ".join(f"{field.name}: ..." for field in dataclasses.fields(hint)) + "}"
+    if origin is tuple and Ellipsis in arguments:
+        return f"a list, each entry {_spelled(arguments[0])}"
+    if origin is tuple:
+        return f"a list of {len(arguments)} values, each {' and '.join(dict.fromkeys(map(_spelled, arguments)))}"
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
+    return words.get(hint, str(getattr(hint, "__name__", hint)))
+
+
+def shipped(kind: type[T], file: str, section: str | None = None, **changes: Any) -> T:
+    """Settings as the YAML file gives them: `shipped(TrainSettings, "pretrain", "train", steps=5)`.
+
+    Args:
+        kind: as in `typed`.
+        file: under configs/, without its ending: `pretrain`, `method/simdinov2`.
+        section: one of its sections; None takes the whole file.
+        changes: other values than the file's.
+
+    Raises:
+        SurgdinoError: as `typed`, or there is no such file.
+    """
+    group, _, name = file.rpartition("/")
+    values = shipped_settings(group, name)
+    values = {k: v for k, v in (values[section] if section else values).items() if k != "defaults" and v != "???"}
+    return typed(kind, {**values, **changes}, section or group or name)
+
+
+def shipped_settings(group: str, name: str) -> dict[str, Any]:
+    """The settings of `group=name`, as configs/<group>/<name>.yaml gives them.
+
+    Raises:
+        SurgdinoError: there is no such choice; the nearest one is named.
+    """
+    known = files(f"configs/{group}" if group else "configs")
+    if name not in known:
+        raise SurgdinoError(f"there is no {group}={name}", fix=nearest(name, known))
+    return read_yaml(known[name])
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """What a YAML file says; numbers are read as Hydra reads them (1e-4 is one).
+
+    Raises:
+        SurgdinoError: not valid YAML.
+    """
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[return-value]
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}" if mark else None
+        raise SurgdinoError("not valid YAML", file=path, place=place, found=getattr(error, "problem", error)) from error
 
 
 def register_groups() -> None:
@@ -27,103 +195,8 @@ def register_groups() -> None:
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     for group, folder, package in (("dataset", "datasets", "dataset"), ("recipe", "recipes", "_global_")):
         for name in names_in(share(folder)):
-            node = _read_yaml(share(folder) / f"{name}.yaml")
+            node = read_yaml(share(folder) / f"{name}.yaml")
             ConfigStore.instance().store(group=group, name=name, node=node, package=package, provider="surgdino")
-
-
-def _read_yaml(path: Path) -> dict:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}" if mark else None
-        raise SurgdinoError("not valid YAML", file=path, place=place, found=getattr(error, "problem", error)) from error
-
-
-def typed(kind: type[T], section: Mapping[str, Any], name: str) -> T:
-    """Build dataclass `kind` from a config section, each value checked against its field's type.
-
-    Args:
-        kind: a dataclass; its field names are the keys, its annotations the types.
-        section: the values; a field with a default may be missing.
-        name: the section's name in the config, for messages (`train`); empty where the keys stand at the top.
-
-    Raises:
-        SurgdinoError: a key that `kind` does not have, a missing one, or a value of another type.
-    """
-    hints = typing.get_type_hints(kind)
-    dot = f"{name}." if name else ""
-    fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
-    for key in section:
-        if key not in fields:
-            raise SurgdinoError(
-                f"unknown setting {dot}{key}", fix=nearest(f"{dot}{key}", [f"{dot}{f}" for f in fields])
-            )
-    values = {}
-    for key, field in fields.items():
-        if key in section:
-            values[key] = _checked(hints[key], section[key], f"{dot}{key}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise SurgdinoError(f"{dot}{key} is not set", fix=f"add {dot}{key}=...")
-    return kind(**values)
-
-
-def _checked(hint: Any, value: Any, key: str) -> Any:
-    """`value` in the type that `hint` names: ints may stand for floats, lists for tuples, a text for a list of one."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        for choice in arguments:
-            try:
-                return _checked(choice, value, key)
-            except SurgdinoError:
-                continue
-    elif origin is typing.Literal:
-        if value in arguments:
-            return value
-    elif origin is tuple:
-        if arguments == (str, ...) and isinstance(value, str):
-            return (value,)
-        inner = (
-            arguments[:1] * len(value)
-            if len(arguments) == 2 and arguments[1] is Ellipsis and _listed(value)
-            else arguments
-        )
-        if _listed(value) and len(value) == len(inner):
-            return tuple(_checked(h, v, f"{key}[{i}]") for i, (h, v) in enumerate(zip(inner, value, strict=True)))
-    elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if isinstance(value, Mapping):
-            return typed(hint, value, key)
-    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    elif hint is Path and isinstance(value, str | Path):
-        return Path(value)
-    elif hint is typing.Any or (isinstance(hint, type) and hint not in (int, float) and isinstance(value, hint)):
-        return value
-    raise SurgdinoError(f"{key} has a value of the wrong kind", expected=_spelled(hint), found=repr(value))
-
-
-def _listed(value: Any) -> bool:
-    return isinstance(value, list | tuple)
-
-
-def _spelled(hint: Any) -> str:
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(str(a) for a in arguments)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join("null" if a is type(None) else _spelled(a) for a in arguments)
-    if dataclasses.is_dataclass(hint):
-        return "{" + ", ".join(f"{field.name}: ..." for field in dataclasses.fields(hint)) + "}"
-    if typing.get_origin(hint) is tuple and Ellipsis in arguments:
-        return f"a list, each entry {_spelled(arguments[0])}"
-    if typing.get_origin(hint) is tuple:
-        return f"a list of {len(arguments)} values"
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
-    return words.get(hint, str(getattr(hint, "__name__", hint)))
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -143,15 +216,3 @@ def flat_keys(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from flat_keys(value, f"{prefix}{key}.")
-
-
-def shipped_settings(group: str, name: str) -> dict[str, Any]:
-    """The settings of `group=name`, as configs/<group>/<name>.yaml gives them.
-
-    Raises:
-        SurgdinoError: there is no such choice; the nearest one is named.
-    """
-    folder = share("configs") / group
-    if name not in names_in(folder):
-        raise SurgdinoError(f"there is no {group}={name}", fix=nearest(name, names_in(folder)))
-    return _read_yaml(folder / f"{name}.yaml")

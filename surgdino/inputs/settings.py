@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from surgdino.config import typed
+from surgdino.config import Names, typed
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
@@ -35,7 +35,7 @@ class AlsoSettings:
     root: Path
     split: str | dict | None = None
     part: Literal["train", "val", "test"] | None = None
-    exclude: tuple[str, ...] = ()
+    exclude: Names = ()
     fps: float | None = None
     operation_pattern: str | None = None
     labels: str | None = None
@@ -56,7 +56,7 @@ class DataSettings:
     root: Path
     split: str | dict | None = None
     part: Literal["train", "val", "test"] | None = None
-    exclude: tuple[str, ...] = ()
+    exclude: Names = ()
     operation_pattern: str | None = None
     labels: str | None = None
     organ: str | None = None

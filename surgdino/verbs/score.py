@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from surgdino import __version__
-from surgdino.config import typed
+from surgdino.config import Names, typed
 from surgdino.datasets.card import Card
 from surgdino.errors import SurgdinoError
 from surgdino.runs.results import print_scores, write_results
@@ -27,7 +27,7 @@ class ScoreSettings:
     truth: Path
     predictions: Path
     protocol: str = "all"
-    classes: tuple[str, ...] | None = None
+    classes: Names | None = None
     fps: float | None = None
     tolerance_seconds: float = 10.0
     every: int = 1

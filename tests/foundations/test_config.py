@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from surgdino.cli.main import CONFIGURED
-from surgdino.config import plain, register_groups, typed
+from surgdino.config import Names, PositiveInt, plain, register_groups, shipped, typed
 from surgdino.errors import SurgdinoError
 from surgdino.paths import names_in, share
 
@@ -70,12 +70,13 @@ class Sample:
     count: int
     rate: float = 0.5
     size: tuple[float, float] = (0.0, 1.0)
-    names: tuple[str, ...] = ()
+    names: Names = ()
     mode: Literal["a", "b"] = "a"
     limit: int | None = None
     workers: int | Literal["auto"] = "auto"
     folder: Path = field(default_factory=Path)
     inner: tuple[Inner, ...] = ()
+    held: PositiveInt | tuple[int | str, ...] | None = None
 
 
 def test_values_arrive_in_the_types_of_their_fields():
@@ -107,9 +108,34 @@ def test_entries_of_a_list_are_checked_like_sections():
         ({"count": 1, "inner": [3]}, r"s.inner\[0\] .* {name: ..., limits: ...}"),
         ({"count": 1, "inner": [{"name": "x"}, {"nam": "y"}]}, r"s.inner\[1\].nam\..*s.inner\[1\].name"),
         ({"count": 1, "inner": [{"name": "x", "limits": [1, "y"]}]}, r"s.inner\[0\].limits\[1\]"),
+        ({"count": 1, "rate": True}, "a number, found True"),
+        ({"count": 1, "held": 0}, "s.held .* at least 1 or a list.* or null, found 0"),
+        ({"count": 1, "names": 3}, "a list, each entry a text"),
     ],
 )
 def test_a_value_that_does_not_fit_names_its_key_and_what_was_expected(section, said):
     with pytest.raises(SurgdinoError, match=said) as caught:
         typed(Sample, section, "s")
     assert "\n" not in str(caught.value)
+
+
+def test_a_single_text_is_a_list_of_one():
+    assert typed(Sample, {"count": 1, "names": "x"}, "s").names == ("x",)
+
+
+@dataclass(frozen=True)
+class Hardware:
+    device: str
+    precision: str
+    threads: int | Literal["auto"]
+    loader_workers: int | Literal["auto"]
+    activation_checkpointing: bool
+    shard: bool
+
+
+def test_shipped_settings_are_those_of_the_yaml_file_with_changes():
+    assert shipped(Hardware, "hardware/cpu", threads=2) == Hardware("cpu", "auto", 2, "auto", False, False)
+    with pytest.raises(SurgdinoError, match=r"hardware\.threads .* a whole number or auto"):
+        shipped(Hardware, "hardware/cpu", threads="many")
+    with pytest.raises(SurgdinoError, match="'cpu'"):
+        shipped(Hardware, "hardware/cpus")

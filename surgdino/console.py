@@ -1,0 +1,111 @@
+"""What a user sees: lines on stdout, progress on stderr. Only the main process prints.
+
+Texts are printed as they are: nothing in them is read as rich markup, so they may hold names of files and operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
+
+from surgdino.distributed import is_main
+
+_bars: list[Progress] = []  # those now shown; a line printed meanwhile goes above the innermost
+
+
+def say(text: str = "", style: str = "") -> None:
+    """Print a line; never wrapped, so that paths can be copied."""
+    _print(Text(text, style=style))
+
+
+def warn(text: str) -> None:
+    """Print a line that the user should not miss."""
+    _print(Text.assemble(("! ", "yellow"), text))
+
+
+def field(label: str, value: object) -> None:
+    """Print one labelled value, such as a path that was written."""
+    _print(Text.assemble((f"{label:<10}", "bold"), " ", str(value)))
+
+
+def title(text: str) -> None:
+    """Print a heading."""
+    _print(Text(text, style="bold"))
+
+
+def table(content: RenderableType) -> None:
+    """Print a table, or anything else that rich can draw; as wide as it needs to be where there is no terminal."""
+    if is_main():
+        console = Console()
+        console.print(content, width=None if console.is_terminal else 160)
+
+
+def _print(text: Text) -> None:
+    if is_main():
+        console = _bars[-1].console if _bars else Console()
+        console.print(text, soft_wrap=True, highlight=False)
+
+
+class Bar:
+    """A progress bar that is being shown."""
+
+    def __init__(self, progress: Progress, total: float | None) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=total)
+
+    def update(self, done: float | None = None, total: float | None = None, text: str | None = None) -> None:
+        """Set what is done, of how much, and the words beside it; what is None stays."""
+        self._progress.update(self._task, completed=done, total=total, description=text)
+
+    def advance(self, amount: float = 1) -> None:
+        """So much more is done."""
+        self._progress.advance(self._task, amount)
+
+
+@contextmanager
+def bar(
+    title: str, total: float | None = None, *, shown: bool = True, in_bytes: bool = False, stays: bool = True
+) -> Iterator[Bar]:
+    """Show progress on stderr; lines printed meanwhile appear above it.
+
+    Args:
+        title: what is being done.
+        total: steps, or bytes with `in_bytes`; None where it is not known yet.
+        shown: False draws nothing; neither does any process but the main one.
+        stays: whether the bar is left on the screen at the end.
+    """
+    amounts: tuple[ProgressColumn, ...] = (MofNCompleteColumn(),)
+    if in_bytes:
+        amounts = (DownloadColumn(), TransferSpeedColumn())
+    progress = Progress(
+        TextColumn(title.replace("{", "{{").replace("}", "}}"), style="bold", markup=False),
+        BarColumn(),
+        *amounts,
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("to go"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not (shown and is_main()),
+        transient=not stays,
+    )
+    _bars.append(progress)
+    try:
+        with progress:
+            yield Bar(progress, total)
+    finally:
+        _bars.remove(progress)

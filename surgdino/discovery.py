@@ -1,0 +1,98 @@
+"""What is chosen by name: modules in a room's folder, YAML files, and both in folders of the user's own.
+
+A choice is a file `NAME.py`, or a folder `NAME/` with a given file in it (`task.py`). SURGDINO_EXTENSIONS names further
+folders, separated as in PATH. Each may hold `tasks/`, `methods/`, `temporal/`, `heads/`, `probes/` (python),
+`configs/<group>/`, `datasets/` and `recipes/` (YAML), laid out as ours.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from surgdino.errors import SurgdinoError, nearest
+from surgdino.paths import share
+
+
+def extensions() -> list[Path]:
+    """The user's own folders.
+
+    Raises:
+        SurgdinoError: one does not exist.
+    """
+    folders = [Path(text).expanduser() for text in os.environ.get("SURGDINO_EXTENSIONS", "").split(os.pathsep) if text]
+    for folder in folders:
+        if not folder.is_dir():
+            raise SurgdinoError("no such folder", file=folder, place="SURGDINO_EXTENSIONS", fix="check the path")
+    return [folder.resolve() for folder in folders]
+
+
+def names(package: str, main: str | None = None) -> list[str]:
+    """The choices in a package of ours, and those of the same kind in the user's folders.
+
+    Args:
+        package: dotted name (`surgdino.tasks`); its last part is the folder's name in an extension.
+        main: the file that makes a folder a choice (`task.py`). In our own folder only such folders count then; in an
+            extension a single file NAME.py counts too.
+
+    Raises:
+        SurgdinoError: an extension gives a name that is already taken.
+    """
+    own, *others = _folders(package)
+    found = set(_folders_with(own, main) if main else _files(own))
+    for folder in others:
+        for name in {*_files(folder), *_folders_with(folder, main)}:
+            if name in found or (own / name).exists() or (own / f"{name}.py").exists():
+                raise SurgdinoError("this name is taken", file=folder / name, fix="choose another name")
+            found.add(name)
+    return sorted(found)
+
+
+def load(package: str, name: str, word: str, main: str | None = None) -> ModuleType:
+    """The module of a choice.
+
+    Args:
+        package, main: as in `names`.
+        word: what the user writes before the name (`task`), for messages.
+
+    Raises:
+        SurgdinoError: there is no such choice; the nearest one is named.
+    """
+    known = names(package, main)
+    if name not in known:
+        raise SurgdinoError(f"there is no {word}={name}", fix=nearest(name, known))
+    folder = main is not None and any((place / name / main).is_file() for place in _folders(package))
+    return import_module(f"{package}.{name}.{Path(main).stem}" if folder and main else f"{package}.{name}")
+
+
+def files(folder: str) -> dict[str, Path]:
+    """Name -> YAML file, sorted by name, of `configs/<group>`, `datasets` or `recipes`.
+
+    Ours come first: a file of the same name in an extension does not replace one.
+    """
+    found: dict[str, Path] = {}
+    for place in (share(folder), *(root / folder for root in extensions())):
+        for path in place.glob("*.yaml"):
+            if not path.name.startswith(("_", ".")):
+                found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
+def _folders(package: str) -> list[Path]:
+    """The package's own folder and the extensions' folders of its name, which become part of the package."""
+    path = import_module(package).__path__
+    for root in extensions():
+        folder = str(root / package.rpartition(".")[2])
+        if folder not in path and Path(folder).is_dir():
+            path.append(folder)
+    return [Path(folder) for folder in path]
+
+
+def _files(folder: Path) -> list[str]:
+    return [p.stem for p in folder.glob("*.py") if not p.name.startswith(("_", "."))]
+
+
+def _folders_with(folder: Path, main: str | None) -> list[str]:
+    return [p.parent.name for p in folder.glob(f"*/{main}")] if main else []
