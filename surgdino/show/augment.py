@@ -45,7 +45,7 @@ class Tile:
     def augmented(self, transform: FrameTransform, strength: float, seed: int) -> np.ndarray:
         """The tile after one application at `strength`, its surround black again."""
         rng = random.Random(seed)
-        return self.framed(transform.apply(self.continued, **transform.draw(rng, strength)))
+        return self.framed(transform.effect(self.continued, strength, rng))
 
     def framed(self, image: np.ndarray) -> np.ndarray:
         """`image` with this tile's black surround."""

@@ -10,7 +10,6 @@ import math
 import random
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
@@ -33,7 +32,7 @@ class TowerDrift(FrameTransform):
     name = "tower_drift"
     shows = "Tower colour, white balance"
 
-    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
+    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
         """At full strength: temperature 16 % (red to blue), tint 7 %, saturation 35 %, contrast 22 %, gamma 25 %."""
         temperature = 0.16 * strength * (0.6 + 0.4 * rng.random()) * (1 if rng.random() < 0.5 else -1)
         tint = 0.07 * strength * signed(rng)
@@ -41,15 +40,10 @@ class TowerDrift(FrameTransform):
         gains = (exposure * (1 + temperature), exposure * (1 + tint), exposure * (1 - temperature))
         matrix = hue_and_saturation(0.07 * strength * signed(rng), 1 + 0.35 * strength * signed(rng))
         contrast = 1 + 0.22 * strength * signed(rng)
-        return {
-            "matrix": affine(contrast * matrix * np.array(gains, np.float32), 96 * (1 - contrast)),
-            # Towers differ in gamma, but the look-up costs as much as all the rest: every other draw has one.
-            "gamma": round(64 * 1.25 ** (strength * signed(rng))) if rng.random() < 0.5 else 64,
-        }
-
-    def apply(self, img: np.ndarray, matrix: np.ndarray, gamma: int, **_: Any) -> np.ndarray:
-        """One matrix, and a look-up where gamma differs."""
-        drifted = cv2.transform(img, matrix)
+        # Towers differ in gamma, but the look-up costs as much as all the rest: every other application has one.
+        gamma = round(64 * 1.25 ** (strength * signed(rng))) if rng.random() < 0.5 else 64
+        matrix = affine(contrast * matrix * np.array(gains, np.float32), 96 * (1 - contrast))
+        drifted = cv2.transform(image, matrix)
         return drifted if gamma == 64 else cv2.LUT(drifted, _gamma(gamma))
 
 
@@ -79,51 +73,37 @@ class ColourJitter(FrameTransform):
         self.saturation = number_in(saturation, f"{key}.saturation", 0, 1)
         self.hue = number_in(hue, f"{key}.hue", 0, 0.5)
 
-    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
-        """Each factor uniform in its range, scaled by strength."""
+    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
+        """Each factor uniform in its range, scaled by strength; contrast turns about the mean grey of the image."""
         brightness, contrast, saturation = (
             1 + strength * width * signed(rng) for width in (self.brightness, self.contrast, self.saturation)
         )
         angle = 2 * math.pi * strength * self.hue * signed(rng)
-        return {
-            "matrix": brightness * hue_and_saturation(angle, saturation),
-            "contrast": contrast,
-        }
-
-    def apply(self, img: np.ndarray, matrix: np.ndarray, contrast: float, **_: Any) -> np.ndarray:
-        """Contrast turns about the mean grey of the image, as torchvision's does."""
-        pivot = float((_LUMA @ matrix) @ np.array(cv2.mean(img)[:3], np.float32))
-        return cv2.transform(img, affine(contrast * matrix, pivot * (1 - contrast)))
+        matrix = brightness * hue_and_saturation(angle, saturation)
+        pivot = float((_LUMA @ matrix) @ np.array(cv2.mean(image)[:3], np.float32))
+        return cv2.transform(image, affine(contrast * matrix, pivot * (1 - contrast)))
 
 
 class Greyscale(FrameTransform):
-    """Luma only, or a mix with it. Rare in theatre, where colour carries meaning."""
+    """Luma only (strength 1), or a mix with it. Rare in theatre, where colour carries meaning."""
 
     name = "greyscale"
     shows = "Greyscale"
 
-    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
-        """Strength 1 is entirely grey."""
-        return {"matrix": affine(hue_and_saturation(0.0, 1 - strength), 0.0)}
-
-    def apply(self, img: np.ndarray, matrix: np.ndarray, **_: Any) -> np.ndarray:
+    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
         """One matrix."""
-        return cv2.transform(img, matrix)
+        return cv2.transform(image, affine(hue_and_saturation(0.0, 1 - strength), 0.0))
 
 
 class Solarise(FrameTransform):
-    """Invert what is brighter than a threshold (DINO's second global view)."""
+    """Invert what is brighter than a threshold; strength 1 is that of DINO's second global view, 128."""
 
     name = "solarise"
     shows = "Solarise (DINO's second view)"
 
-    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
-        """Strength 1 is DINO's threshold, 128."""
-        return {"threshold": round(255 - 127 * strength)}
-
-    def apply(self, img: np.ndarray, threshold: int, **_: Any) -> np.ndarray:
+    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
         """One look-up."""
-        return cv2.LUT(img, _solarise(threshold))
+        return cv2.LUT(image, _solarise(round(255 - 127 * strength)))
 
 
 def hue_and_saturation(angle: float, saturation: float) -> np.ndarray:

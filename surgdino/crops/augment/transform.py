@@ -1,4 +1,4 @@
-"""The shape of every augmentation: one dial called strength, a draw, and pixels in and out as uint8."""
+"""The base of every augmentation: severity is one number, randomness comes from one generator, pixels stay uint8."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from surgdino.errors import SurgdinoError
 
 
 class FrameTransform(ImageOnlyTransform):
-    """An albumentations transform whose randomness is one draw and whose severity is one number.
+    """An albumentations transform that works inside any `albumentations.Compose`.
 
-    It works inside any `albumentations.Compose`. The crop pipeline calls `draw` and `apply` itself, because the
-    library's own dispatch costs more than many of these operations on a 96-pixel crop.
+    The crop pipeline calls `sample` itself: the library's dispatch costs more than many of these effects on a 96-pixel
+    crop.
 
     Class attributes:
-        name: the key in configs/augment/*.yaml and the title on the contact sheet.
-        shows: what a surgeon would call it, for the contact sheet.
+        name: the key in configs/augment/*.yaml.
+        shows: the effect in a surgeon's words, for the contact sheet.
 
     Args:
         strength: range in [0, 1] from which each application draws; 1 is the strongest that theatre footage shows.
@@ -41,29 +41,25 @@ class FrameTransform(ImageOnlyTransform):
         self.strength = _range(strength, f"augment.transforms.{self.name}.strength")
 
     @abstractmethod
-    def draw(self, rng: random.Random, strength: float) -> dict[str, Any]:
-        """The parameters of one application at `strength`."""
-
-    @abstractmethod
-    def apply(self, img: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
-        """uint8 [H, W, 3] RGB in, a new array of the same shape out."""
+    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
+        """uint8 [H, W, 3] RGB in, a new array of the same shape out; everything random is drawn from `rng`."""
 
     def sample(self, image: np.ndarray, rng: random.Random) -> np.ndarray:
-        """Draw and apply, whatever `p` says."""
+        """The effect at a strength drawn from the range, whatever `p` is."""
         low, high = self.strength
-        return self.apply(image, **self.draw(rng, low + (high - low) * rng.random()))
+        return self.effect(image, low + (high - low) * rng.random(), rng)
 
     def get_params(self) -> dict[str, Any]:
-        """albumentations' own hook, so that the transform also works in a `Compose`."""
-        return self.draw(self.py_random, self.py_random.uniform(*self.strength))
+        """albumentations draws here what `apply` gets."""
+        return {"strength": self.py_random.uniform(*self.strength), "rng": self.py_random}
+
+    def apply(self, img: np.ndarray, strength: float, rng: random.Random, **_: Any) -> np.ndarray:
+        """albumentations' name for the effect."""
+        return self.effect(img, strength, rng)
 
 
 def number_in(value: Any, key: str, low: float, high: float) -> float:
-    """`value` where it is a number from `low` to `high`.
-
-    Raises:
-        SurgdinoError: it is not; `key` says which setting.
-    """
+    """`value` where it is a number from `low` to `high`; an error that names the setting `key` otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise SurgdinoError("unusable setting", place=key, expected=f"a number from {low} to {high}", found=repr(value))
     return float(value)
@@ -78,5 +74,5 @@ def _range(value: Any, key: str) -> tuple[float, float]:
 
 
 def signed(rng: random.Random) -> float:
-    """Uniform on [-1, 1)."""
-    return 2.0 * rng.random() - 1.0
+    """Uniform in [-1, 1)."""
+    return 2 * rng.random() - 1
