@@ -19,7 +19,7 @@ from surgdino.bench.machine import StoreReading, read_store
 from surgdino.bench.report import Line, Report, number, unit
 from surgdino.bench.step import describe, more_cutting
 from surgdino.crops.multicrop import MultiCrop
-from surgdino.crops.pairs import partner
+from surgdino.crops.sampler import partner
 from surgdino.engine.precision import loader_workers
 from surgdino.engine.session import Session
 from surgdino.frames.store import FrameStore

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -14,13 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from surgdino.crops.masks import block_mask, mask_ratios
 from surgdino.crops.multicrop import GLOBAL_VIEWS, CropSettings, MultiCrop
-from surgdino.crops.pairs import partner
-from surgdino.crops.sampler import FrameSampler, StepPlan
+from surgdino.crops.sampler import FrameSampler, StepPlan, partner
 from surgdino.errors import SurgdinoError
+from surgdino.frames.store import FrameStore
 
-if TYPE_CHECKING:
-    from surgdino.frames.store import FrameStore
-
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 # Apart from each other, so that crops at position p and masks of step p do not share their random numbers.
 _CROPS, _MASK_SHARES, _MASK_BLOCKS, _PAIRS = range(4)
 
@@ -50,22 +49,13 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Called by the DataLoader's pinning thread."""
-        return Batch(
-            global_crops=self.global_crops.pin_memory(),
-            local_crops=self.local_crops.pin_memory(),
-            masks=self.masks.pin_memory(),
-            index=self.index.pin_memory(),
-            second=self.second.pin_memory(),
-            step=self.step,
-        )
+        values = (getattr(self, each.name) for each in fields(self))
+        return Batch(*(value.pin_memory() if isinstance(value, torch.Tensor) else value for value in values))
 
 
 @dataclass
-class CropDataset(Dataset):
-    """Step plans in, batches out; runs in the workers.
-
-    A fault of the input comes back as a value: an exception would reach the main process wrapped in a traceback's text.
-    """
+class CropBatches:
+    """Reads, cuts and masks the frames of a step's plan; runs in the workers."""
 
     store: FrameStore
     multicrop: MultiCrop
@@ -74,46 +64,32 @@ class CropDataset(Dataset):
     mask_probability: float
     mask_ratio: tuple[float, float]
 
-    def __getitem__(self, plan: StepPlan) -> Batch | SurgdinoError:
-        try:
-            return self.batch(plan)
-        except SurgdinoError as fault:
-            return fault
-
-    def batch(self, plan: StepPlan) -> Batch:
-        """Read, cut and mask the frames of one plan."""
+    def __call__(self, plan: StepPlan) -> Batch:
         s, images = self.multicrop.settings, len(plan.indices)
         global_crops = torch.empty((GLOBAL_VIEWS, images, 3, s.global_size, s.global_size), dtype=torch.uint8)
         local_crops = torch.empty((s.local_count, images, 3, s.local_size, s.local_size), dtype=torch.uint8)
         into_global, into_local = global_crops.numpy(), local_crops.numpy()
-        partners = self.partners(plan)
+        partners = []
         for i, (position, index) in enumerate(zip(plan.positions, plan.indices, strict=True)):
-            seed = seed_of(self.seed, _CROPS, position)
+            other = partner(self.store, index, s.pair_seconds, seed_of(self.seed, _PAIRS, position))
+            second = None if other == index else (self.store.read(other), self.store.content(other))
             image, content = self.store.read(index), self.store.content(index)
-            second = None if partners[i] == index else (self.store.read(partners[i]), self.store.content(partners[i]))
+            seed = seed_of(self.seed, _CROPS, position)
             self.multicrop.fill(image, content, seed, into_global[:, i], into_local[:, i], second)
+            partners.append(other)
         return Batch(
             global_crops=global_crops.flatten(0, 1),
             local_crops=local_crops.flatten(0, 1),
-            masks=torch.from_numpy(self.masks(plan)),
+            masks=torch.from_numpy(self._masks(plan)),
             index=torch.tensor(plan.indices, dtype=torch.int64),
             second=torch.tensor(partners, dtype=torch.int64),
             step=plan.step,
         )
 
-    def partners(self, plan: StepPlan) -> list[int]:
-        """For each image the frame that the second half of its views comes from."""
-        seconds = self.multicrop.settings.pair_seconds
-        return [
-            partner(self.store, index, seconds, seed_of(self.seed, _PAIRS, position))
-            for position, index in zip(plan.positions, plan.indices, strict=True)
-        ]
-
-    def masks(self, plan: StepPlan) -> np.ndarray:
+    def _masks(self, plan: StepPlan) -> np.ndarray:
         """bool [2B, N]: shares are drawn for the whole step, blocks for this process's views alone."""
         drawn = random.Random(seed_of(self.seed, _MASK_SHARES, plan.step))
-        views = GLOBAL_VIEWS * plan.global_batch
-        shares = mask_ratios(views, drawn, probability=self.mask_probability, ratio=self.mask_ratio)
+        shares = mask_ratios(GLOBAL_VIEWS * plan.global_batch, drawn, self.mask_probability, self.mask_ratio)
         first = plan.positions[0] % plan.global_batch
         rows = []
         for view in range(GLOBAL_VIEWS):
@@ -139,10 +115,10 @@ def make_loader(
     start_step: int,
     steps: int,
     patch_size: int,
+    mask_probability: float,
+    mask_ratio: tuple[float, float],
     rank: int = 0,
     world: int = 1,
-    mask_probability: float = 0.5,
-    mask_ratio: tuple[float, float] = (0.1, 0.5),
     pin_memory: bool = False,
 ) -> Iterator[Batch]:
     """Batches of steps `start_step` ... `steps - 1`, in order.
@@ -166,30 +142,50 @@ def make_loader(
                 expected=f"a multiple of the patch size {patch_size}",
                 found=getattr(settings, key),
             )
-    side = settings.global_size // patch_size
-    multicrop = MultiCrop(settings, augment_cfg)
-    dataset = CropDataset(store, multicrop, seed, (side, side), mask_probability, mask_ratio)
-    sampler = FrameSampler(len(store), batch_size, seed, start_step, steps, rank, world)
-    return _batches(dataset, sampler, workers, pin_memory)
+    grid = (settings.global_size // patch_size,) * 2
+    batches = CropBatches(store, MultiCrop(settings, augment_cfg), seed, grid, mask_probability, mask_ratio)
+    return load(
+        batches, FrameSampler(len(store), batch_size, seed, start_step, steps, rank, world), workers, pin_memory
+    )
 
 
-def _batches(dataset: CropDataset, sampler: FrameSampler, workers: int, pin_memory: bool) -> Iterator[Batch]:
+def load(
+    work: Callable[[Job], Result], jobs: Iterable[Job], workers: int, pin_memory: bool = False, ahead: int = 2
+) -> Iterator[Result]:
+    """`work(job)` of every job, in order, computed ahead by worker processes (each up to `ahead` jobs), or here for 0.
+
+    Raises:
+        SurgdinoError: `work` raised it.
+    """
     _one_thread(0)
     loader = DataLoader(
-        dataset,
-        batch_size=None,  # a plan is a batch already: workers write crops where they belong, nothing is collated
-        sampler=sampler,
+        _Work(work),
+        batch_size=None,  # a job makes a whole batch already: nothing is collated
+        sampler=jobs,
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=_one_thread,
-        prefetch_factor=2 if workers else None,
+        prefetch_factor=ahead if workers else None,
     )
-    for batch in loader:
-        if isinstance(batch, SurgdinoError):
-            raise batch
-        yield batch
+    for result in loader:
+        if isinstance(result, SurgdinoError):
+            raise result
+        yield result
+
+
+@dataclass
+class _Work(Dataset):
+    """Jobs in, results out. A fault of the input is returned: an exception would reach the main process as text."""
+
+    work: Callable[[Any], Any]
+
+    def __getitem__(self, job: Any) -> Any:
+        try:
+            return self.work(job)
+        except SurgdinoError as fault:
+            return fault
 
 
 def _one_thread(_worker: int) -> None:
-    # Parallelism is over images; OpenCV's own threads would fight with it for the same cores.
+    # Parallelism is over images; OpenCV's own threads would compete with it for the same cores.
     cv2.setNumThreads(0)

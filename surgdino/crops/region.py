@@ -1,17 +1,16 @@
 """Where a crop may lie: boxes whose four corners stay inside the endoscope's picture.
 
-`scale` counts in shares of the largest box of the same aspect that fits, so every scale can be had and nothing is drawn
-in vain: an ordinary random crop of a Cholec80 frame is a tenth black border where the disc is small.
+`scale` counts in shares of the largest box of the same aspect that fits, so every scale is possible and no draw is
+wasted: where the disc is small, a tenth of an ordinary random crop of a Cholec80 frame is black border.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from surgdino.frames.content import Content
+from surgdino.frames.content import Content
 
 Box = tuple[int, int, int, int]
 _TRIES = 8

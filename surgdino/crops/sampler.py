@@ -1,7 +1,8 @@
-"""Which frame stands at which place of the training sequence: a pure function of the seed and the place."""
+"""Which frames make up each step of training: a pure function of the seed and the step."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from surgdino.errors import SurgdinoError
+from surgdino.frames.store import FrameStore
 
 
 @lru_cache(maxsize=2)
@@ -24,11 +26,8 @@ def order(length: int, position: int, batch_size: int, seed: int) -> list[int]:
     Each run of `length` positions is one epoch, a permutation of all frames; a batch may span two epochs, so no frame
     is ever left out.
     """
-    indices = []
-    for place in range(position, position + batch_size):
-        epoch, offset = divmod(place, length)
-        indices.append(int(_permutation(length, seed, epoch)[offset]))
-    return indices
+    places = (divmod(place, length) for place in range(position, position + batch_size))
+    return [int(_permutation(length, seed, epoch)[offset]) for epoch, offset in places]
 
 
 @dataclass(frozen=True)
@@ -50,15 +49,10 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class FrameSampler:
-    """Iterates over the plans of steps `start_step` ... `steps - 1` of one process.
+    """The plans of steps `start_step` ... `steps - 1` of one process.
 
-    The batch is that of all processes together; rank r takes its contiguous share, so one process with a batch of 512
-    and eight with 64 each see the same images in the same step.
-
-    Args:
-        length: frames in the store.
-        batch_size: images a step over all processes.
-        steps: the step to stop before (not how many).
+    Of `batch_size` images a step over all processes, rank r takes its contiguous share. So one process with a batch of
+    512 and eight with 64 each see the same images in the same step. `length` counts the frames of the store.
     """
 
     length: int
@@ -74,7 +68,7 @@ class FrameSampler:
             raise SurgdinoError("the store holds no usable frame", fix="run surgdino verify on the dataset")
         if self.batch_size < 1 or self.batch_size % self.world:
             raise SurgdinoError(
-                "the batch cannot be shared out evenly",
+                "the batch does not divide evenly among the processes",
                 place="train.batch_size",
                 expected=f"a multiple of the {self.world} processes",
                 found=self.batch_size,
@@ -89,3 +83,16 @@ class FrameSampler:
             first = step * self.batch_size + self.rank * share
             indices = order(self.length, first, share, self.seed)
             yield StepPlan(step, tuple(range(first, first + share)), tuple(indices), self.batch_size)
+
+
+def partner(store: FrameStore, index: int, seconds: float | None, seed: int) -> int:
+    """The frame for an image's second global view and the second half of its local ones.
+
+    Drawn evenly from the other stored frames of the same video at most `seconds` before or after; frame `index` itself
+    where there is none, or where `seconds` is None.
+    """
+    near = range(0) if seconds is None else store.near(index, seconds)
+    if len(near) < 2:
+        return index
+    drawn = near[random.Random(seed).randrange(len(near) - 1)]
+    return drawn + (drawn >= index)  # skips the frame itself

@@ -12,7 +12,7 @@ import numpy as np
 from surgdino.config import typed
 from surgdino.crops.masks import block_mask
 from surgdino.crops.multicrop import CropSettings, MultiCrop
-from surgdino.crops.pairs import partner
+from surgdino.crops.sampler import partner
 from surgdino.frames.store import FrameStore
 from surgdino.report.sheet import ACCENT, MARGIN, SOFT, WARM, Sheet, fitted, rgb
 from surgdino.show.verb import Shown, choose, outline, show

@@ -53,7 +53,15 @@ PAIRS = replace(SMALL, pair_seconds=2.0)
 
 
 def batches(workers: int = 0, rank: int = 0, world: int = 1, start_step: int = 0, **changes: object) -> list[Batch]:
-    words = {"batch_size": 4, "seed": 11, "steps": 5, "patch_size": 8, **changes}
+    words = {
+        "batch_size": 4,
+        "seed": 11,
+        "steps": 5,
+        "patch_size": 8,
+        "mask_probability": 0.5,
+        "mask_ratio": (0.1, 0.5),
+        **changes,
+    }
     store, crops = words.pop("store", FakeStore()), words.pop("crops", SMALL)
     return list(
         make_loader(
@@ -64,6 +72,8 @@ def batches(workers: int = 0, rank: int = 0, world: int = 1, start_step: int = 0
             rank=rank,
             world=world,
             start_step=start_step,
+            mask_probability=0.5,
+            mask_ratio=(0.1, 0.5),
             **words,
         )
     )
