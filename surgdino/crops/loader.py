@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import cv2
@@ -49,8 +49,8 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Called by the DataLoader's pinning thread."""
-        values = (getattr(self, each.name) for each in fields(self))
-        return Batch(*(value.pin_memory() if isinstance(value, torch.Tensor) else value for value in values))
+        tensors = {name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return Batch(**tensors, step=self.step)
 
 
 @dataclass
