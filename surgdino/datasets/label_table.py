@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from surgdino.datasets.labels import FrameLabels, SecondLabels
-from surgdino.datasets.listing import plain_name
-from surgdino.datasets.manifest import Labels, Problem, Video
-from surgdino.errors import SurgdinoError, from_os_error, nearest
+from surgdino.datasets.files import plain_name, read_text
+from surgdino.datasets.manifest import FrameLabels, Labels, Problem, SecondLabels, Video
+from surgdino.errors import SurgdinoError, nearest
 
 _DECIMAL = re.compile(r"^(\d+),(\d+)$")  # as spreadsheets write it in half of Europe
 _WHEN = ("frame", "second")
@@ -105,12 +104,7 @@ def _values(kind: type, moments: Mapping[float, int]) -> FrameLabels | SecondLab
 
 def _cells(path: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """The header, and (place, cells) of every row that is not empty."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise from_os_error(error, path) from error
-    except UnicodeDecodeError as error:
-        raise SurgdinoError("not a text file", file=path, expected="a CSV in UTF-8", fix="save it as UTF-8") from error
+    text = read_text(path)
     first = text.lstrip().partition("\n")[0]
     separator = max(";\t,", key=first.count)
     try:

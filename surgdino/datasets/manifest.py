@@ -1,18 +1,20 @@
 """The Manifest: what a dataset folder holds, videos and labels, with nothing decoded.
 
-It is the first narrow waist: adapters build it, the frame store and the heads read it, nobody else looks into folders.
+Adapters build it; the frame store and the tasks read it; no other room looks into dataset folders. Labels are arrays:
+80 videos have 4.6 million labelled frames, too many for dictionaries.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from surgdino.datasets.labels import FrameLabels, SecondLabels
+import numpy as np
+
 from surgdino.datasets.masks import VideoMasks
 from surgdino.errors import SurgdinoError
 
@@ -26,7 +28,7 @@ class Video:
         operation: the operation it shows, shared between datasets that film the same one (`camma/1`).
         path: the video file, or a folder of images.
         fps: nominal frames per second where the dataset defines one (frame numbers in label files count in it).
-        frame_count: frames that the label files promise; None where nothing promises any.
+        frame_count: number of frames according to the label files; None where they do not say.
         split: the part of the chosen split that it belongs to (`train`, `val`, `test`), or None.
     """
 
@@ -45,7 +47,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with the folder, in the same words as an error: file, row, expected, found, what to do."""
+    """Something wrong with the folder; the fields are those of SurgdinoError."""
 
     severity: Literal["error", "warning"]
     message: str
@@ -55,11 +57,105 @@ class Problem:
     found: object = None
     fix: str | None = None
 
+    @classmethod
+    def of(cls, error: SurgdinoError, fix: str | None = None) -> Problem:
+        """A caught error as a problem; `fix` is used where the error has none."""
+        return cls("error", error.what, error.file, error.place, error.expected, error.found, error.fix or fix)
+
     def error(self) -> SurgdinoError:
-        """The problem as the exception to raise where it cannot be lived with."""
+        """The problem as an exception, for callers that cannot continue with it."""
         return SurgdinoError(
             self.message, file=self.file, place=self.place, expected=self.expected, found=self.found, fix=self.fix
         )
+
+
+class FrameLabels(Mapping[int, Any]):
+    """Frame number -> label, read like a dictionary.
+
+    Attributes:
+        numbers: int64 [n], ascending frame numbers.
+        array: [n] class ids, or [n, classes] of 0/1, in the order of `numbers`.
+    """
+
+    def __init__(self, numbers: np.ndarray, array: np.ndarray) -> None:
+        if len(numbers) != len(array) or (np.diff(numbers) <= 0).any():
+            raise ValueError("frame numbers must ascend and have one label each")
+        self.numbers = np.asarray(numbers, dtype=np.int64)
+        self.array = np.asarray(array)
+
+    def __getitem__(self, number: int) -> Any:
+        position = int(np.searchsorted(self.numbers, number))
+        if position == len(self.numbers) or self.numbers[position] != number:
+            raise KeyError(number)
+        label = self.array[position]
+        return int(label) if label.ndim == 0 else tuple(int(x) for x in label)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.numbers.tolist())
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def at(self, numbers: np.ndarray, times: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of many frames at once.
+
+        Args:
+            numbers: int64 [m] frame numbers in any order.
+            times: ignored; `SecondLabels.at` has the same arguments.
+
+        Returns:
+            present bool [m], and the labels [m, ...] of these frames (meaningless where not present).
+        """
+        numbers = np.asarray(numbers, dtype=np.int64)
+        if len(self) == 0:
+            return np.zeros(len(numbers), bool), np.zeros((len(numbers), *self.array.shape[1:]), self.array.dtype)
+        position = np.minimum(np.searchsorted(self.numbers, numbers), len(self) - 1)
+        return self.numbers[position] == numbers, self.array[position]
+
+
+class SecondLabels:
+    """Labels by second; the frames' times say which frames they belong to.
+
+    A frame has the label of the row nearest to it in time, if that is at most half a step away. The step is the median
+    distance of the rows, so a row missing from the file leaves its frames without a label.
+
+    Attributes:
+        seconds: float64 [n], ascending, from the first frame.
+        array: [n] class ids in the order of `seconds`.
+        reach: half a step, in seconds.
+    """
+
+    def __init__(self, seconds: np.ndarray, array: np.ndarray) -> None:
+        if len(seconds) != len(array) or (np.diff(seconds) <= 0).any():
+            raise ValueError("seconds must ascend and have one label each")
+        self.seconds = np.asarray(seconds, dtype=np.float64)
+        self.array = np.asarray(array)
+        self.reach = float(np.median(np.diff(self.seconds))) / 2 if len(seconds) > 1 else 0.5
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def at(self, numbers: np.ndarray, times: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of many frames at once, as `FrameLabels.at`.
+
+        Args:
+            numbers: int64 [m] frame numbers; ignored.
+            times: float64 [m] seconds of those frames from the first.
+
+        Raises:
+            ValueError: no times.
+        """
+        if times is None:
+            raise ValueError("labels by second need the frames' times")
+        times = np.asarray(times, dtype=np.float64)
+        if not len(self):
+            return np.zeros(len(times), bool), np.zeros(len(times), self.array.dtype)
+        after = np.minimum(np.maximum(np.searchsorted(self.seconds, times), 1), len(self) - 1)
+        before = np.maximum(after - 1, 0)
+        earlier = np.abs(times - self.seconds[before]) <= np.abs(times - self.seconds[after])
+        nearest = np.where(earlier, before, after)
+        # Times are rounded to the video's time base, often milliseconds.
+        return np.abs(times - self.seconds[nearest]) <= self.reach + 1e-3, self.array[nearest]
 
 
 @dataclass(frozen=True)
@@ -87,8 +183,8 @@ class Manifest:
         root: its folder.
         videos: in the order of their names or numbers.
         labels: task -> labels.
-        problems: what is amiss, errors and warnings.
-        elsewhere: operations that lie in the folder too, but that the options leave out.
+        problems: errors and warnings found while reading the folder.
+        elsewhere: operations that the folder holds but the options leave out.
     """
 
     dataset: str

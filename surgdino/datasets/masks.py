@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from surgdino.datasets.image_files import image_size
+from surgdino.datasets.files import image_size
 from surgdino.errors import SurgdinoError, from_os_error
 
 # Masks kept as JPEG are blurred at their edges: 0..5 and 250..255 where 0 and 255 were meant.

@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from surgdino.datasets.card import PARTS, Card, read_parts
+from surgdino.datasets.adapter import Adapter
+from surgdino.datasets.card import PARTS, Card, Entry, compact, number_in, read_parts, stride
 from surgdino.datasets.manifest import Manifest, Problem, Video
-from surgdino.datasets.numbers import Entry, compact, number_in, stride
 from surgdino.errors import SurgdinoError, from_os_error, nearest
 from surgdino.paths import names_in
 
@@ -18,6 +18,18 @@ from surgdino.paths import names_in
 def adapter_names() -> list[str]:
     """The folder layouts that can be read: one file each in `adapters/`."""
     return names_in(Path(__file__).parent / "adapters", ".py")
+
+
+def load_adapter(card: Card) -> type[Adapter]:
+    """The class in `adapters/` that reads the card's layout."""
+    if card.adapter not in adapter_names():
+        raise SurgdinoError(f"no adapter {card.adapter!r}", place=card.name, fix=nearest(card.adapter, adapter_names()))
+    module = import_module(f"surgdino.datasets.adapters.{card.adapter}")
+    return next(
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Adapter) and kind.__module__ == module.__name__
+    )
 
 
 def open_dataset(
@@ -34,7 +46,7 @@ def open_dataset(
         root: the dataset's folder; only read.
         split: a split of the card by name, or `{train: [1, 2], test: [3]}` with video numbers, ids or operations, or
             by rule: `{train: rest, test: every 5th}`.
-        options: those of `data` that an adapter names in its `OPTIONS`, such as `operation_pattern`; None is not set.
+        options: those of `data` that an adapter names in `takes`, such as `operation_pattern`; None is not set.
 
     Raises:
         SurgdinoError: no such folder, no video in it, another layout, no such split, an option that the adapter has no
@@ -44,15 +56,13 @@ def open_dataset(
     if not root.is_dir():
         what = "not a folder" if root.exists() else "the folder does not exist"
         raise SurgdinoError(what, file=root, expected=f"the folder of dataset={card.name}", fix="check data.root")
-    if card.adapter not in adapter_names():
-        raise SurgdinoError(f"no adapter {card.adapter!r}", place=card.name, fix=nearest(card.adapter, adapter_names()))
-    adapter = import_module(f"surgdino.datasets.adapters.{card.adapter}")
+    adapter = load_adapter(card)
     given = {key: value for key, value in (options or {}).items() if value is not None}
     for key in given:
-        if key not in getattr(adapter, "OPTIONS", ()):
+        if key not in adapter.takes:
             raise SurgdinoError(f"dataset={card.name} has no use for data.{key}", fix="leave it out")
     try:
-        manifest: Manifest = adapter.build(card, root, given)
+        manifest = adapter(card, root, given).read()
     except OSError as error:
         raise from_os_error(error, error.filename or root) from error
     if not manifest.videos:

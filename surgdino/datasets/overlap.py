@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from surgdino.datasets.card import PARTS, Card, card_names, load_card
-from surgdino.datasets.numbers import compact
+from surgdino.datasets.card import PARTS, Card, card_names, compact, load_card
 from surgdino.errors import SurgdinoError, nearest
 
 TITLES = {"test": "Test", "val": "Validation", "all": "Everything"}

@@ -1,7 +1,7 @@
 """CholecT50's vocabulary: what a triplet is made of, and whether a release numbers things as the card does.
 
 An id says nothing by itself: the tables in a release (`label_mapping.txt`, `dict/*.txt`, the categories of every JSON)
-are compared with the card name for name, because one that numbers differently would train without a murmur.
+are compared with the card name for name, because training with other ids would fail silently.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from surgdino.datasets.card import Card
-from surgdino.datasets.listing import entries
+from surgdino.datasets.files import entries, read_text
 from surgdino.datasets.manifest import Problem
 from surgdino.errors import SurgdinoError, nearest
 
@@ -35,7 +34,7 @@ def triplet_table(card: Card) -> np.ndarray:
     IV = verbs * I + V and IT = targets * I + T.
 
     Raises:
-        SurgdinoError: the card has no triplets, or one of them names an instrument, verb or target that it has not got.
+        SurgdinoError: the card has no triplets, or a triplet of an instrument, verb or target that it does not list.
     """
     if not card.triplets:
         raise SurgdinoError(f"dataset={card.name} has no triplets", expected="a card that lists them")
@@ -53,23 +52,30 @@ def triplet_table(card: Card) -> np.ndarray:
 
 
 def check_tables(root: Path, card: Card) -> list[Problem]:
-    """What a release's own tables say otherwise than the card; none of them needs to be there."""
-    problems = []
-    for path in (root / "label_mapping.txt", root / "dict" / "maps.txt"):
-        if path.is_file():
-            problems += check_mapping(path, card)
+    """Differences between a release's own tables, where it has any, and the card."""
+    problems: list[Problem] = []
     names = vocabulary(card)
-    for path in entries(root / "dict"):
-        if path.stem in names and path.suffix == ".txt":
-            problems += check_names(read_names(path), names[path.stem], path, "line of id {}")
+    for path in (root / "label_mapping.txt", *entries(root / "dict")):
+        if not path.is_file() or path.name not in ("label_mapping.txt", "maps.txt", *(f"{name}.txt" for name in names)):
+            continue
+        try:
+            lines = [line.strip() for line in read_text(path).split("\n")]
+        except SurgdinoError as error:
+            problems.append(Problem.of(error))
+            continue
+        if path.stem in names:
+            rows = (re.fullmatch(r"(\d+)\s*[:\s]\s*(\S.*)", line) for line in lines)  # 3:scissors
+            problems += check_names({int(r[1]): r[2] for r in rows if r}, names[path.stem], path, "line of id {}")
+        else:
+            problems += _check_mapping(path, lines, card)
     return problems
 
 
-def check_mapping(path: Path, card: Card) -> list[Problem]:
+def _check_mapping(path: Path, lines: list[str], card: Card) -> list[Problem]:
     """`label_mapping.txt` (rows of IVT, I, V, T, IV, IT) against the card, to the first difference."""
     expected = {int(row[0]): ",".join(map(str, row)) for row in triplet_table(card)}
     seen = set()
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(lines, start=1):
         cells = [cell.strip() for cell in line.split(",")]
         if not line or line.startswith("#"):
             continue
@@ -79,8 +85,8 @@ def check_mapping(path: Path, card: Card) -> list[Problem]:
             return [Problem("error", what, path, place, ", ".join(COLUMNS), repr(line), _FIX)]
         triplet, found = int(cells[0]), ",".join(str(int(cell)) for cell in cells)
         if found != expected.get(triplet) or triplet in seen:
-            told = expected.get(triplet, f"triplets 0 to {len(expected) - 1}") if triplet not in seen else "it once"
-            return [Problem("error", "another triplet mapping than the card's", path, place, told, found, _FIX)]
+            right = expected.get(triplet, f"triplets 0 to {len(expected) - 1}") if triplet not in seen else "it once"
+            return [Problem("error", "another triplet mapping than the card's", path, place, right, found, _FIX)]
         seen.add(triplet)
     if len(seen) < len(expected):
         what = "the triplet mapping is cut short"
@@ -88,11 +94,11 @@ def check_mapping(path: Path, card: Card) -> list[Problem]:
     return []
 
 
-def check_names(found: Mapping[int, Any], names: tuple[str, ...], path: Path, place: str) -> list[Problem]:
-    """Ids and names that a file gives against the card's, to the first difference.
+def check_names(found: Mapping[int, object], names: tuple[str, ...], path: Path, place: str) -> list[Problem]:
+    """Ids and names in a file against the card's, to the first difference.
 
     Args:
-        found: id -> name; empty where the file gives none, which is no fault.
+        found: id -> name; an empty one is no fault.
         names: the card's, in the order of their ids; empty where it has none.
         path: the file.
         place: where in it, with `{}` for the id.
@@ -101,18 +107,8 @@ def check_names(found: Mapping[int, Any], names: tuple[str, ...], path: Path, pl
         return []
     for number in sorted({*found, *range(len(names))}):
         expected = names[number] if 0 <= number < len(names) else "no such id"
-        told = found.get(number, "nothing")
-        if str(told).strip() != expected:
+        name = found.get(number, "nothing")
+        if str(name).strip() != expected:
             what = "ids are numbered otherwise than on the card"
-            return [Problem("error", what, path, place.format(number), expected, told, _FIX)]
+            return [Problem("error", what, path, place.format(number), expected, name, _FIX)]
     return []
-
-
-def read_names(path: Path) -> dict[int, str]:
-    """The lines `3:scissors` of a dictionary file; lines of another form are passed over."""
-    rows = (re.fullmatch(r"(\d+)\s*[:\s]\s*(\S.*)", line) for line in _lines(path))
-    return {int(row[1]): row[2] for row in rows if row}
-
-
-def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_bytes().decode("utf-8-sig", errors="replace").splitlines()]

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from surgdino.datasets.image_files import image_size, numbered_images
-from surgdino.datasets.listing import entries, is_image, plain_name
+from surgdino.datasets.files import entries, image_size, is_image, numbered_images, plain_name
 from surgdino.datasets.manifest import Video
 from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError

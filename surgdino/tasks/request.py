@@ -7,8 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from surgdino.datasets.labels import FrameLabels
-from surgdino.datasets.manifest import Labels, Manifest, Video
+from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Video
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from surgdino.config import typed
-from surgdino.datasets.labels import FrameLabels
+from surgdino.datasets.manifest import FrameLabels
 from surgdino.engine.plan import HardwareSettings
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.store import FrameStore, build_store

@@ -9,8 +9,7 @@ from dataclasses import replace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from surgdino.datasets.complaints import as_problem
-from surgdino.datasets.image_files import image_size
+from surgdino.datasets.files import image_size
 from surgdino.datasets.manifest import Manifest, Problem
 from surgdino.datasets.masks import FrameMasks, VideoMasks
 from surgdino.errors import SurgdinoError
@@ -51,13 +50,13 @@ def _check(frame: FrameMasks) -> list[Problem]:
     try:
         size = image_size(frame.image)
     except SurgdinoError as error:
-        return [as_problem(error, fix)]
+        return [Problem.of(error, fix)]
     problems = []
     for path in filter(None, frame.files.values()):
         try:
             found = image_size(path)
         except SurgdinoError as error:
-            problems.append(as_problem(error, fix))
+            problems.append(Problem.of(error, fix))
             continue
         if found != size:
             what = "a mask of another size than its image"

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgdino.datasets.card import PARTS, Card
-from surgdino.datasets.listing import is_image
+from surgdino.datasets.files import is_image
 from surgdino.datasets.manifest import Labels, Manifest, Problem
 from surgdino.frames.video.decode import VideoInfo
 

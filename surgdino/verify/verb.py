@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from surgdino.datasets.card import Card
-from surgdino.datasets.labels import FrameLabels, SecondLabels
-from surgdino.datasets.manifest import Labels, Manifest, Problem, Video
+from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Problem, SecondLabels, Video
 from surgdino.errors import SurgdinoError
 from surgdino.frames.video.decode import VideoInfo, probe
 from surgdino.inputs.settings import DataSettings, core_count, manifest_of

@@ -7,8 +7,7 @@ from itertools import chain
 import pytest
 import yaml
 
-from surgdino.datasets.card import Card, card_names, load_card
-from surgdino.datasets.numbers import compact, expand, number_in
+from surgdino.datasets.card import Card, card_names, compact, expand, load_card, number_in
 from surgdino.datasets.open import adapter_names
 from surgdino.datasets.synthetic.cholec80 import PHASES
 from surgdino.datasets.synthetic.tools import TOOLS

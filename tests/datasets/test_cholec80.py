@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from surgdino.datasets.card import load_card
-from surgdino.datasets.labels import FrameLabels
-from surgdino.datasets.manifest import Manifest, Problem
+from surgdino.datasets.manifest import FrameLabels, Manifest, Problem
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import PHASES
 from surgdino.datasets.synthetic.tools import TOOLS

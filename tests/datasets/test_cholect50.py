@@ -233,7 +233,7 @@ def test_a_file_that_is_not_json(root, text, place, expected, found):
 
 def test_a_file_that_is_not_text(root):
     label_file(root).write_bytes(b"\xff\xfe\x00")
-    assert opened(root).errors[0].message == "not JSON"
+    assert opened(root).errors[0].message == "not a text file"
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_images_whose_names_do_not_number_them(root, name, message):
 def test_labels_without_images_and_images_without_labels(root):
     shutil.move(root / "labels/VID04.json", root / "labels/VID05.json")
     messages = {p.message: p for p in opened(root).errors}
-    assert set(messages) == {"VID04 has no labels", "labels without a video"}
+    assert set(messages) == {"VID04 has no triplet labels", "labels without a video"}
     assert messages["labels without a video"].expected == "videos/VID05/"
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from surgdino.datasets.card import load_card
-from surgdino.datasets.labels import FrameLabels, SecondLabels
-from surgdino.datasets.manifest import Labels, Manifest, Problem
+from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Problem, SecondLabels
 from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError
 
@@ -166,7 +165,7 @@ def test_videos_without_labels_are_a_warning(root):
 
 def test_a_hundred_thousand_rows_in_about_a_second(root):
     rows = "".join(f"OP {1 + n % 2},{n // 2},phase {n // 9000}\n" for n in range(100_000))
-    start = time.perf_counter()
+    start = time.process_time()
     manifest = opened(root, "video,frame,label\n" + rows)
-    assert time.perf_counter() - start < 5, "0.7 s on an idle core"
+    assert time.process_time() - start < 5, "0.7 s on an idle core"
     assert len(phases(manifest).values["OP 2"]) == 50_000

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from surgdino.datasets.card import load_card
-from surgdino.datasets.image_files import image_size, numbered_images
+from surgdino.datasets.files import image_size, numbered_images
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.masks import FrameMasks, read_mask, read_masks
 from surgdino.datasets.open import open_dataset

@@ -15,7 +15,7 @@ from surgdino.cli.main import main
 from surgdino.datasets.card import load_card
 from surgdino.datasets.synthetic.cholect50 import write_cholect50
 from surgdino.datasets.synthetic.masks import write_dsad, write_pairs
-from surgdino.datasets.triplet_json import read_triplet_json
+from surgdino.datasets.triplet_files import read_triplet_json
 from surgdino.metrics.triplet import triplet_map
 from surgdino.paths import names_in, share
 from surgdino.tasks.phase.files import read_phase, write_phase

@@ -1,1 +1,1 @@
-"""One file a folder layout, each with `build(card, root, options) -> Manifest`; found by their file names."""
+"""One file a folder layout, each with one subclass of `surgdino.datasets.adapter.Adapter`; found by file name."""

@@ -8,135 +8,163 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from surgdino.datasets.card import Card
-from surgdino.datasets.complaints import empty_video
-from surgdino.datasets.image_pairs import find_pairs, has_pairs
+from surgdino.datasets.adapter import Adapter
+from surgdino.datasets.files import VIDEO_SUFFIXES, is_image, is_video, plain_name, walk
 from surgdino.datasets.label_table import read_label_table
-from surgdino.datasets.listing import VIDEO_SUFFIXES, is_image, is_video, plain_name, walk
-from surgdino.datasets.manifest import Labels, Manifest, Problem, Video
+from surgdino.datasets.manifest import Labels, Manifest, Video
+from surgdino.datasets.masks import FrameMasks, VideoMasks
 from surgdino.errors import SurgdinoError
 
-OPTIONS = ("operation_pattern", "labels")
 _LABELS = "labels.csv"
 
 
-def build(card: Card, root: Path, options: Mapping[str, Any]) -> Manifest:
+class Folder(Adapter):
     """Videos are named by their path inside the folder, operations by the subfolder they lie in or by their own name.
 
     A folder with `images/` and `masks/` holds pictures instead: each is a video of one frame, and an operation by
-    itself unless it lies in a subfolder or a pattern says otherwise.
+    itself unless it lies in a subfolder or a pattern says otherwise. The card's `operation` names the operation from
+    `{root}`, the folder's name, and `{place}`; its `phases` are the labels in the order of their ids where it lists
+    them; its first `mask_classes` is what the masks show.
 
-    Args:
-        card: its `operation` names the operation from `{root}`, the folder's name, and `{place}`; its `phases` are the
-            labels in the order of their ids where it lists them, its first `mask_classes` what the masks show.
-        root: the folder.
-        options: `operation_pattern`, a regular expression on the path inside the folder (with `/` between its parts)
-            whose one group is the operation, for names that say more than folders do; `labels`, a CSV of phases by its
-            path or its name in the folder, without which `labels.csv` is read if it is there.
-
-    Raises:
-        SurgdinoError: a pattern that is none, or has not exactly one group; a CSV that is none.
+    Option `operation_pattern` is a regular expression on the path inside the folder (with `/` between its parts) whose
+    one group is the operation; `labels` is a CSV of phases by its path or its name in the folder, without which
+    `labels.csv` is read if it exists.
     """
-    pattern = _compiled(options.get("operation_pattern"))
-    problems: list[Problem] = []
-    labels: dict[str, Labels] = {}
-    if has_pairs(root):
-        sources, masks, problems = find_pairs(root, card.mask_classes)
-        labels = {"masks": masks} if masks else {}
-    else:
-        sources = _named_sources(root)
-    top = root / "images" if has_pairs(root) else root
-    videos = []
-    for name, path in sources:
-        place = _place(path, top, pattern)
-        if place is None:
-            problems.append(_unmatched(path, pattern, name))
-        operation = card.operation.format(
-            root=plain_name(root.resolve().name), place=place or name, number=place or name
-        )
-        videos.append(Video(name, operation, path, card.fps))
-        problems += empty_video(path)
-    if pattern is None and len(videos) > 1 and len({video.operation for video in videos}) == 1:
-        problems.append(_all_one(videos, root))
-    table = _label_file(root, options.get("labels"))
-    if table is not None and videos:
-        phases, faults = read_label_table(table, videos, card.phases)
-        problems += faults
-        labels |= {"phase": phases} if phases else {}
-    return Manifest(card.name, root, tuple(videos), labels, tuple(problems))
 
+    takes = ("operation_pattern", "labels")
 
-def _label_file(root: Path, name: str | None) -> Path | None:
-    if name is None:
-        return root / _LABELS if (root / _LABELS).is_file() else None
-    place = Path(name).expanduser()
-    path = next((p for p in (place, root / place) if p.is_file()), None)
-    if path is None:
-        raise SurgdinoError("data.labels is not a file", file=place, fix=f"give its path, or its name in {root}")
-    return path
+    def read(self) -> Manifest:
+        has_pairs = (self.root / "images").is_dir() and (self.root / "masks").is_dir()
+        images, labels = self._pairs() if has_pairs else ({}, [])
+        sources = list(images.items()) if has_pairs else self._named_sources()
+        top = self.root / "images" if has_pairs else self.root
+        videos = [Video(name, self._operation(name, path, top), path, self.card.fps) for name, path in sources]
+        for _, path in sources:
+            self.check_not_empty(path)
+        if self.pattern is None and len(videos) > 1 and len({video.operation for video in videos}) == 1:
+            what = f"all {len(videos)} videos lie in one subfolder and count as one operation"
+            here = videos[0].path.parent
+            fix = f"point data.root at {here} if each is an operation, or set data.operation_pattern"
+            self.problem("warning", what, self.root, found=videos[0].operation, fix=fix)
+        table = self._label_file()
+        if table is not None and videos:
+            phases, problems = read_label_table(table, videos, self.card.phases)
+            self.problems += problems
+            labels += [phases] if phases else []
+        return self.manifest(videos, labels)
 
+    @cached_property
+    def pattern(self) -> re.Pattern[str] | None:
+        """The operation pattern, checked."""
+        pattern = self.options.get("operation_pattern")
+        if pattern is None:
+            return None
+        what = "data.operation_pattern cannot be used"
+        fix = "write a regular expression with one group in parentheses, such as '(OP[0-9]+)_'"
+        try:
+            compiled = re.compile(plain_name(pattern))
+        except re.error as error:
+            found = f"{pattern!r}: {error}"
+            raise SurgdinoError(what, expected="a regular expression", found=found, fix=fix) from error
+        if compiled.groups != 1:
+            found = f"{compiled.groups} in {pattern!r}"
+            raise SurgdinoError(what, expected="exactly one group", found=found, fix=fix)
+        return compiled
 
-def _named_sources(root: Path) -> list[tuple[str, Path]]:
-    sources = _sources(root)
-    # Two files may differ in their suffix alone; then it stays in the id.
-    stems = Counter(_name(path, root, suffix=False) for path in sources)
-    return [(_name(path, root, suffix=stems[_name(path, root, suffix=False)] > 1), path) for path in sources]
+    def _operation(self, name: str, path: Path, top: Path) -> str:
+        """Named by the pattern's group, else by the subfolder, else by the file itself."""
+        place: str | None = _name(path, top, suffix=False)
+        if self.pattern is not None:
+            found = self.pattern.search(plain_name(path.relative_to(top).as_posix()))
+            place = found[1] if found else None
+        elif path.is_file() and path.parent != top:
+            place = plain_name(path.parent.relative_to(top).as_posix())
+        if not place and self.pattern is not None:
+            what, expected = "the name does not say the operation", f"a path that matches {self.pattern.pattern!r}"
+            fix = "widen data.operation_pattern: files of one operation must belong together"
+            self.problem("error", what, path, expected=expected, found=name, fix=fix)
+        place = place or name
+        return self.card.operation.format(root=plain_name(self.root.resolve().name), place=place, number=place)
 
+    def _label_file(self) -> Path | None:
+        if "labels" not in self.options:
+            return self.root / _LABELS if (self.root / _LABELS).is_file() else None
+        place = Path(self.options["labels"]).expanduser()
+        path = next((p for p in (place, self.root / place) if p.is_file()), None)
+        if path is None:
+            fix = f"give its path, or its name in {self.root}"
+            raise SurgdinoError("data.labels is not a file", file=place, fix=fix)
+        return path
 
-def _sources(root: Path) -> list[Path]:
-    """Video files, and folders that hold images but no video, by their names."""
-    found: list[Path] = []
-    for folder, files in walk(root):
-        videos = [path for path in files if is_video(path)]
-        found += videos
-        # A picture or two beside videos is a logo; in a folder of its own, a numbered image is a frame.
-        if not videos and any(is_image(path) and re.search(r"\d", path.stem) for path in files):
-            found.append(folder)
-    return sorted(found)
+    def _named_sources(self) -> list[tuple[str, Path]]:
+        """Video files, and folders that hold images but no video, with their names."""
+        sources: list[Path] = []
+        for folder, files in walk(self.root):
+            videos = [path for path in files if is_video(path)]
+            sources += videos
+            # A picture or two beside videos is a logo; in a folder of its own, a numbered image is a frame.
+            if not videos and any(is_image(path) and re.search(r"\d", path.stem) for path in files):
+                sources.append(folder)
+        sources.sort()
+        # Two files may differ in their suffix alone; then it stays in the id.
+        stems = Counter(_name(path, self.root, suffix=False) for path in sources)
+        return [
+            (_name(path, self.root, suffix=stems[_name(path, self.root, suffix=False)] > 1), path) for path in sources
+        ]
+
+    def _pairs(self) -> tuple[dict[str, Path], list[Labels]]:
+        """Pictures and their masks, by name inside `images/` and `masks/` without suffix."""
+        images, masks = self._by_name(self.root / "images"), self._by_name(self.root / "masks")
+        classes = self.card.mask_classes[:1]
+        # Sizes may differ from picture to picture, so each is a video of its own, whose frame 0 it is.
+        values = {
+            name: VideoMasks({0: FrameMasks(path, dict.fromkeys(classes, masks[name]))}, classes)
+            for name, path in images.items()
+            if name in masks
+        }
+        fix = "they are used in pretraining only; if nothing is to be seen, add an empty mask"
+        self._report_alone(images, masks, "warning", "images without a mask", fix)
+        self._report_alone(masks, images, "error", "masks without an image", "copy the images, or remove the masks")
+        return images, [Labels("masks", classes, values)]
+
+    def _by_name(self, folder: Path) -> dict[str, Path]:
+        files: dict[str, Path] = {}
+        for _, paths in walk(folder):
+            for path in filter(is_image, paths):
+                name = _name(path, folder, suffix=False)
+                if name in files:
+                    found = files[name].name
+                    self.problem("error", "two files of one name", path, found=found, fix="keep one of them")
+                elif path.stat().st_size == 0:
+                    what, found = "the file is empty", "0 bytes"
+                    self.problem("error", what, path, expected="an image", found=found, fix="copy it again")
+                else:
+                    files[name] = path
+        return files
+
+    def _report_alone(
+        self,
+        these: Mapping[str, Path],
+        those: Mapping[str, Path],
+        severity: Literal["error", "warning"],
+        what: str,
+        fix: str,
+    ) -> None:
+        alone = sorted(these.keys() - those.keys())
+        if alone:
+            shown = ", ".join(these[name].name for name in alone[:3]) + (", ..." if len(alone) > 3 else "")
+            message, expected = f"{len(alone)} {what}", "the same name in images/ and masks/"
+            self.problem(severity, message, these[alone[0]], expected=expected, found=shown, fix=fix)
 
 
 def _name(path: Path, root: Path, *, suffix: bool) -> str:
+    """The path inside `root`, with or without its suffix; the root's own name for the root itself."""
     inside = path.relative_to(root)
     if inside == Path("."):
         return plain_name(root.resolve().name)
     cut = (is_image(path) or path.suffix.lower() in VIDEO_SUFFIXES) and not suffix and path.is_file()
     return plain_name((inside.with_suffix("") if cut else inside).as_posix())
-
-
-def _place(path: Path, root: Path, pattern: re.Pattern[str] | None) -> str | None:
-    """What names the operation: the pattern's group, else the subfolder, else the file itself. None: no match."""
-    if pattern is not None:
-        found = pattern.search(plain_name(path.relative_to(root).as_posix()))
-        return found[1] if found and found[1] else None
-    if path.is_file() and path.parent != root:
-        return plain_name(path.parent.relative_to(root).as_posix())
-    return _name(path, root, suffix=False)
-
-
-def _all_one(videos: list[Video], root: Path) -> Problem:
-    message = f"all {len(videos)} videos lie in one subfolder and count as one operation"
-    fix = f"point data.root at {videos[0].path.parent} if each is an operation, or set data.operation_pattern"
-    return Problem("warning", message, root, found=videos[0].operation, fix=fix)
-
-
-def _compiled(pattern: str | None) -> re.Pattern[str] | None:
-    if pattern is None:
-        return None
-    what = "data.operation_pattern cannot be used"
-    fix = "write a regular expression with one group in parentheses, such as '(OP[0-9]+)_'"
-    try:
-        compiled = re.compile(plain_name(pattern))
-    except re.error as error:
-        raise SurgdinoError(what, expected="a regular expression", found=f"{pattern!r}: {error}", fix=fix) from error
-    if compiled.groups != 1:
-        raise SurgdinoError(what, expected="exactly one group", found=f"{compiled.groups} in {pattern!r}", fix=fix)
-    return compiled
-
-
-def _unmatched(path: Path, pattern: re.Pattern[str] | None, name: str) -> Problem:
-    expected = f"a path that matches {pattern.pattern!r}" if pattern else None
-    fix = "widen data.operation_pattern: files of one operation must not be told apart"
-    return Problem("error", "the operation cannot be told from its name", path, expected=expected, found=name, fix=fix)

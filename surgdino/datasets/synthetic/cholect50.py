@@ -17,7 +17,7 @@ import numpy as np
 from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.synthetic.cholec80 import Operation
 from surgdino.datasets.synthetic.tools import TOOLS
-from surgdino.datasets.triplet_json import ROW
+from surgdino.datasets.triplet_files import ROW
 from surgdino.datasets.triplets import COLUMNS, TASKS, triplet_table, vocabulary
 from surgdino.paths import atomic_write
 

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from surgdino.datasets.listing import is_image
+from surgdino.datasets.files import is_image
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.paths import names_in
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from surgdino.datasets.labels import FrameLabels
+from surgdino.datasets.manifest import FrameLabels
 from surgdino.paths import atomic_write
 from surgdino.tasks.phase import task as phase
 from surgdino.tasks.phase.files import read_phase, write_phase

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from surgdino.datasets.triplet_json import read_triplet_json
+from surgdino.datasets.triplet_files import read_triplet_json
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.phase.files import ENDINGS, phase_cells, read_phase
 from surgdino.tasks.scoring.folders import Folders, paired_files

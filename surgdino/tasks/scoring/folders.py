@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from surgdino.datasets.card import Card
-from surgdino.datasets.numbers import Entry, number_in
+from surgdino.datasets.card import Card, Entry, number_in
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.metrics.scores import TaskScores, chosen
 from surgdino.tasks.scoring.panels import protocols_of

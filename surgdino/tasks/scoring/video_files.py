@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from surgdino.datasets.listing import plain_name, walk
-from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.datasets.files import plain_name, read_text, walk
+from surgdino.errors import SurgdinoError
 
 
 def video_files(folder: Path, suffix: str, *, endings: Sequence[str] = ("",), ignored: Sequence[str] = ()) -> dict:
@@ -57,13 +57,7 @@ def text_of(path: Path) -> list[str]:
     Raises:
         SurgdinoError: it cannot be read, is no UTF-8, or is empty.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise from_os_error(error, path) from error
-    except UnicodeDecodeError as error:
-        raise SurgdinoError("not a text file", file=path, expected="text in UTF-8", fix="save it as UTF-8") from error
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")
+    lines = read_text(path).rstrip().split("\n")
     if lines == [""]:
         raise SurgdinoError("the file is empty", file=path, expected="a header and a row a frame")
     return lines

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from surgdino.datasets.listing import is_image, plain_name, walk
+from surgdino.datasets.files import is_image, plain_name, walk
 from surgdino.datasets.masks import THRESHOLD
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.paths import atomic_write

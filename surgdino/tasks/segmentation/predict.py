@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from surgdino.datasets.listing import is_image
+from surgdino.datasets.files import is_image
 from surgdino.frames.video.decode import Frame, probe, read_frames
 from surgdino.paths import atomic_write
 from surgdino.tasks.segmentation import task as segmentation

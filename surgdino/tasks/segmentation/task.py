@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from surgdino.datasets.card import Card
-from surgdino.datasets.listing import is_image
+from surgdino.datasets.files import is_image
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.segmentation import score_segmentation

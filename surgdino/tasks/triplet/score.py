@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from surgdino.datasets.card import Card, load_card
-from surgdino.datasets.triplet_json import read_triplet_json
-from surgdino.datasets.triplet_text import read_flags
+from surgdino.datasets.triplet_files import read_flags, read_triplet_json
 from surgdino.datasets.triplets import triplet_table
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.triplet import triplet_map

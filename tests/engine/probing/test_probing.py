@@ -11,8 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
-from surgdino.datasets.labels import FrameLabels
-from surgdino.datasets.manifest import Labels
+from surgdino.datasets.manifest import FrameLabels, Labels
 from surgdino.engine.probes.drift import linear_cka
 from surgdino.engine.probes.effective_rank import effective_rank
 from surgdino.engine.probes.masks import best_threshold

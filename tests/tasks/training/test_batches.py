@@ -14,8 +14,7 @@ from torch import nn
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped_settings
 from surgdino.datasets.card import load_card
-from surgdino.datasets.labels import SecondLabels
-from surgdino.datasets.manifest import Labels
+from surgdino.datasets.manifest import Labels, SecondLabels
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.masks import write_pairs
 from surgdino.errors import SurgdinoError

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from surgdino.datasets.image_files import numbered_images
+from surgdino.datasets.files import numbered_images
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.video.decode import Frame, VideoInfo, resize
 

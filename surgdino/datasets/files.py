@@ -1,0 +1,125 @@
+"""Files and folders without decoding: what lies in a folder, the text of a file, which frame an image is, its size."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from surgdino.errors import SurgdinoError, from_os_error
+
+# fmt: off
+VIDEO_SUFFIXES = frozenset((
+    ".mp4", ".m4v", ".mov", ".mkv", ".avi", ".mpg", ".mpeg", ".mp2", ".m2v", ".ts", ".mts", ".m2ts", ".wmv",
+    ".asf", ".webm", ".flv", ".vob", ".mxf", ".h264", ".264", ".hevc", ".265", ".ivf",
+))
+# fmt: on
+IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
+_DEBRIS = frozenset(("thumbs.db", "desktop.ini", "__macosx", "lost+found"))
+_END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
+_END = 1 << 16  # bytes at the end in which the end mark is looked for
+
+
+def is_debris(name: str) -> bool:
+    """Hidden files and what desktops leave behind (`.DS_Store`, `._video01.mp4`, `Thumbs.db`)."""
+    return name.startswith(".") or name.lower() in _DEBRIS
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file's name says that it is a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file's name says that it is an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_mask(path: Path) -> bool:
+    """Whether a file's name says that it is the mask of an image beside it, as in DSAD (`mask07.png`)."""
+    return path.stem.lower().startswith("mask")
+
+
+def plain_name(text: str) -> str:
+    """One spelling for letters with accents: some file systems keep `ü` as one character, others as two."""
+    return unicodedata.normalize("NFC", text)
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Every folder below `root` (itself first, by name) with its files; links are followed, but none twice."""
+    seen: set[tuple[int, int]] = set()
+    for folder, names, files in os.walk(root, followlinks=True):
+        here = os.stat(folder)
+        if (here.st_dev, here.st_ino) in seen:
+            names.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        names[:] = sorted(name for name in names if not is_debris(name))
+        yield Path(folder), [Path(folder) / name for name in sorted(files) if not is_debris(name)]
+
+
+def entries(folder: Path) -> list[Path]:
+    """The content of one folder, sorted by name, without debris; empty if the folder does not exist."""
+    return sorted(p for p in folder.iterdir() if not is_debris(p.name)) if folder.is_dir() else []
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8 (with or without a byte order mark), every line end as one newline.
+
+    Raises:
+        SurgdinoError: the file cannot be read, or is not text in UTF-8.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    except UnicodeDecodeError as error:
+        raise SurgdinoError("not a text file", file=path, expected="text in UTF-8", fix="save it as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def numbered_images(folder: Path) -> dict[int, Path]:
+    """The images of a folder by frame number (the last digits of the name), ascending, without masks.
+
+    Raises:
+        SurgdinoError: a name without digits, or two names with the same number.
+    """
+    files: dict[int, Path] = {}
+    for path in entries(folder):
+        if not is_image(path) or is_mask(path):
+            continue
+        digits = re.findall(r"\d+", path.stem)
+        if not digits:
+            raise SurgdinoError("the name has no frame number", file=path, expected="a name such as 000025.png")
+        first = files.setdefault(int(digits[-1]), path)
+        if first != path:
+            fix = "keep one of them"
+            raise SurgdinoError("two images have the same frame number", file=path, found=first.name, fix=fix)
+    return dict(sorted(files.items()))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels, from the file's head; PNG and JPEG must also have their end mark.
+
+    Raises:
+        SurgdinoError: empty, cut short, or no image.
+    """
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+            with Image.open(file) as image:
+                size, end_mark = image.size, _END_MARKS.get(image.format or "", b"")
+            file.seek(0, os.SEEK_END)
+            file.seek(max(file.tell() - _END, 0))
+            if end_mark not in file.read():
+                raise SurgdinoError("the image is cut short", file=path, fix="copy it again")
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        what = "the file is empty" if empty else "is not a readable image"
+        raise SurgdinoError(what, file=path, expected="an image", fix="copy it again") from error
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    return size
