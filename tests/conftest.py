@@ -1,14 +1,26 @@
-"""What many tests share: one thread, the folder of real data where there is one, and a small synthetic Cholec80."""
+"""What many tests share: one thread, fp32, the folder of real data where there is one, and a small synthetic Cholec80."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fp32_unless_asked() -> Iterator[None]:
+    """`hardware.precision=auto` means fp32 on every CPU here, also where it would find bf16: tests compare numbers.
+    A test that means bf16 sets `hardware.precision=bf16`."""
+    from tests.engine.gloo import no_bf16_on_cpu
+
+    with pytest.MonkeyPatch.context() as patched:
+        no_bf16_on_cpu(patched)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,19 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
+import pytest
+
 # Forked from a server that has imported torch but computed nothing: quick, and autograd bears no fork after first use.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["surgdino.engine.train", "tests.engine.test_training"])
+
+
+def no_bf16_on_cpu(patched: pytest.MonkeyPatch) -> None:
+    """`auto` takes fp32 on any CPU, in this process."""
+    from surgdino.engine import precision
+
+    native = precision.has_native_bf16
+    patched.setattr(precision, "has_native_bf16", lambda device: device.type == "cuda" and native(device))
 
 
 def in_processes(count: int, work: Callable, *arguments: Any, joined: bool = True) -> list[Any]:
@@ -37,5 +47,6 @@ def _as_rank(rank: int, count: int, port: int, joined: bool, work: Callable, arg
     places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     os.environ |= {key: str(value) for key, value in places.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    no_bf16_on_cpu(pytest.MonkeyPatch())
     with distributed.together(cuda=False) if joined else nullcontext():
         return work(*arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,12 +59,24 @@ def assert_same_run(found: Path, expected: Path) -> None:
 
 
 def assert_close(ours: dict, theirs: dict) -> None:
-    """But for rounding, which is all the gradient that keys' biases have."""
+    """The same run but for rounding, which AdamW turns into more than rounding.
+
+    Another layout sums the same gradients in another order: they differ by 1e-5 of their scale (test_layout.py). AdamW
+    divides a gradient by its own size, so a weight whose gradient is smaller than that moves by +lr on one machine and
+    by -lr on another. A vector of 64 that began at 0 and has moved by lr in each of 12 steps then differs by
+    2 / (12 sqrt(64)) = 2 % for one such weight and step (keys' biases have no other gradient); a network, of which one
+    weight in 100,000 is such and which moved by a tenth of its norm, by 0.1 sqrt(4e-5) / 12 = 5e-5.
+    """
     assert ours.keys() == theirs.keys()
+    squares: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for name, tensor in theirs.items():
         assert type(ours[name]) is torch.Tensor, name
-        apart = ((ours[name] - tensor).norm() / tensor.norm().clamp(min=1e-12)).item()
-        assert apart < (3e-3 if "qkv.bias" in name else 3e-4), name
+        apart, size = (ours[name] - tensor).double().square().sum().item(), tensor.double().square().sum().item()
+        assert apart <= 0.02**2 * max(size, 1e-24), name
+        part, kind = name.partition(".")[0], name.rpartition(".")[2]
+        squares[kind if part == "optimizer" else part][0] += apart
+        squares[kind if part == "optimizer" else part][1] += size
+    assert {part: apart for part, (apart, size) in squares.items() if apart > 1e-4**2 * size} == {}
 
 
 def losses(folder: Path) -> dict[int, dict]:
@@ -107,6 +120,7 @@ def test_two_processes_stopped_and_resumed_equal_two_uninterrupted_bit_for_bit(t
     in_processes(2, run, tmp_path / "parts", {"shard": shard})
     expected, found = final_tensors(tmp_path / "whole"), final_tensors(tmp_path / "parts")
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    # Also the loss of a window that began before the stop: float64 sums of float32 numbers know no order.
     assert losses(tmp_path / "whole")[8]["loss"] == losses(tmp_path / "parts")[8]["loss"]
 
 

@@ -39,11 +39,12 @@ SETS = {
     "segmentation": TaskSet(_pairs, ("dataset=folder", "data.split={val: every 5th, test: every 4th, train: rest}")),
 }
 SMALL = ("model=vit_toy", "image_size=32", "data.short_side=96", "data.workers=1", "hardware.loader_workers=0")
+FP32 = ("hardware.precision=fp32",)  # numbers are compared; the tests of bf16 say so
 QUICK = ("train.batch_size=8", "train.steps=30", "train.log_every=5", "train.validate_every=10", "train.lr=0.01")
 
 
 def words_of(task: str, root: Path, run: Path, *more: str) -> list[str]:
     """The command without `surgdino`; of two words that set the same, the later one is kept."""
     place = (f"data.root={root}", f"data.store={root.parent / 'store'}", f"run.dir={run}")
-    words = (f"task={task}", *SETS[task].words, *SMALL, *QUICK, *place, *more)
+    words = (f"task={task}", *SETS[task].words, *SMALL, *FP32, *QUICK, *place, *more)
     return ["finetune", *{word.partition("=")[0]: word for word in words}.values()]
