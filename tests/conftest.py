@@ -1,4 +1,4 @@
-"""What many tests share: one thread, fp32, the folder of real data where there is one, and a small synthetic Cholec80."""
+"""What many tests share: one thread, fp32, the folder of real data where there is one, a small synthetic Cholec80."""
 
 from __future__ import annotations
 

@@ -183,9 +183,9 @@ def run_words(words: list[str]) -> int:
 def test_two_processes_learn_what_one_learns(sets, tmp_path):
     """The same batches, cut in two: sums in another order, so gradients to fp32 rounding, a few 1e-6 of their scale.
 
-    Weights are not compared one by one: AdamW moves a weight whose gradient is smaller than its rounding by +lr here and
-    -lr there. Such weights move the loss by nothing, and the other gradients by next to nothing, so the loss of every
-    step and the mean gradient (AdamW's first moment, which is linear in gradients) are held to ten times that, a step.
+    Weights are not compared one by one: AdamW moves a weight whose gradient is smaller than its rounding by +lr here
+    and by -lr there. Such weights hardly change the loss or the other gradients. So the loss of every step and the mean
+    gradient (AdamW's first moment, which is linear in the gradients) are compared, with room for ten such steps.
     """
     more = ("task.temporal=none", "train.steps=10", "train.log_every=1")
     words = {name: words_of("phase", sets["phase"], tmp_path / name, *more) for name in ("one", "two")}
