@@ -1,11 +1,10 @@
-"""What a section of the page is made of: plain data, which the template turns into HTML and escapes."""
+"""What a section of the page is made of: plain data, which a macro of blocks.html turns into HTML and escapes."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -17,7 +16,6 @@ _JPEG_QUALITY = 85
 class Paragraph:
     """A few sentences; a `note` is set smaller."""
 
-    kind: ClassVar[str] = "paragraph"
     text: str
     note: bool = False
 
@@ -26,7 +24,6 @@ class Paragraph:
 class Heading:
     """A heading inside a section."""
 
-    kind: ClassVar[str] = "heading"
     text: str
 
 
@@ -34,20 +31,13 @@ class Heading:
 class Bullets:
     """A list."""
 
-    kind: ClassVar[str] = "bullets"
-    entries: Sequence[str]
-
-    @property
-    def items(self) -> Sequence[str]:
-        """What the template loops over."""
-        return self.entries
+    lines: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Code:
     """Text as it is; folded away behind `summary` where that is given."""
 
-    kind: ClassVar[str] = "code"
     text: str
     summary: str | None = None
 
@@ -62,7 +52,6 @@ class Table:
         tones: (row, column) -> `better` or `worse`.
     """
 
-    kind: ClassVar[str] = "table"
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
@@ -75,13 +64,12 @@ class Table:
 class Charts:
     """SVG elements side by side."""
 
-    kind: ClassVar[str] = "charts"
     svgs: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture inside the page: a data URI and what stands below it."""
+    """A picture inside the page: a data URI and its caption."""
 
     uri: str
     caption: str = ""
@@ -91,21 +79,11 @@ class Picture:
 class Pictures:
     """A grid of pictures."""
 
-    kind: ClassVar[str] = "pictures"
     pictures: Sequence[Picture]
     columns: int
 
 
 Block = Paragraph | Heading | Bullets | Code | Table | Charts | Pictures
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page that can be linked to by its `id`."""
-
-    id: str
-    title: str
-    blocks: Sequence[Block]
 
 
 def picture(image: np.ndarray, caption: str = "") -> Picture:

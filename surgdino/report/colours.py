@@ -1,8 +1,8 @@
-"""One colour a class, the same in every picture of every run, and told apart by colour-blind readers too.
+"""One colour a class, the same in every picture of every run, told apart by colour-blind readers; colours of charts.
 
-Classes that datasets share have a colour of their own here, whatever the dataset's spelling. Any other name takes the
-colour that its letters lead to, or the next free one where two names of a set meet. So a class of one's own data keeps
-its colour from run to run too, as long as its fellow classes stay.
+Classes that datasets share have a fixed colour here, whatever the dataset's spelling. Any other class gets a colour by
+the hash of its name, or the next free one where two classes of a set collide. So a class of the user's own data keeps
+its colour from run to run, as long as the other classes stay the same.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-# Out of Paul Tol's schemes (SRON/EPS/TN/09-002): those that lie furthest apart for trichromats and for all three kinds
-# of dichromats at once (tests/test_report_colours.py measures it).
+# Charts: text, secondary text, grid, main line, what alarms.
+INK, SOFT, GRID, LINE, ALARM = "#22303c", "#7b8794", "#e4e7eb", "#0b7285", "#c92a2a"
+
+# From Paul Tol's schemes (SRON/EPS/TN/09-002): those that are furthest apart for trichromats and for all three kinds of
+# dichromats at once (tests/report/test_colours.py measures it).
 _TROCAR, _PHASES = "#555555", ("#88ccee", "#332288", "#ee99aa", "#117733", "#ddcc77", "#999933", "#aa4499")
 _OTHERS = (
     *("#ffaabb", "#44bb99", "#663333", "#cc3311", "#222255", "#999933", "#eedd88", "#bbcc33"),
     *("#882255", "#ee8866", "#0077bb", "#228833", "#ee6677", "#77aadd", "#004488"),
 )
-UNKNOWN = "#e4e7eb"  # no label: nearly the ground
 
 _KNOWN = {
     # Phases of a cholecystectomy, as Cholec80 and m2cai16 spell them
@@ -62,11 +64,7 @@ _SPELLINGS = {
 
 
 def class_colours(classes: Sequence[str]) -> dict[str, str]:
-    """A colour `#rrggbb` for every class name.
-
-    Known classes first, then the others in alphabetical order, so that the order in which a dataset lists its classes
-    does not matter. More classes than the palette has colours share some.
-    """
+    """A colour `#rrggbb` for every class name, whatever their order; more classes than colours share some."""
     keys = {name: _key(name) for name in classes}
     colours = {name: _KNOWN[key] for name, key in keys.items() if key in _KNOWN}
     taken = set(colours.values())
@@ -81,8 +79,7 @@ def class_colours(classes: Sequence[str]) -> dict[str, str]:
 def readable_name(name: str) -> str:
     """A class name as people write it: `CalotTriangleDissection` -> `Calot triangle dissection`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-]+", " ", name).split()
-    plain = [word if word.isupper() else word.lower() for word in words]
-    text = " ".join(plain)
+    text = " ".join(word if word.isupper() else word.lower() for word in words)
     return text[:1].upper() + text[1:]
 
 

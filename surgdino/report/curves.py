@@ -1,18 +1,19 @@
-"""The curves of a run as one picture, read from its metrics.jsonl."""
+"""curves.png: the loss terms, rates and probes of a run over its steps, read from its metrics.jsonl."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from surgdino.paths import atomic_write
-from surgdino.report.probe_curves import LEVEL, SCORE, draw_level, draw_probe_panel, probe_panels
+from surgdino.report.charts import draw_level, style_axis
+from surgdino.report.colours import ALARM, LINE, SOFT
+from surgdino.report.evidence import NETWORKS, PROBE, SCORE, measure_of
+from surgdino.report.record import read_metrics
 
-INK, SOFT, GRID = "#22303c", "#7b8794", "#e4e7eb"
-LINE, COLLAPSE = "#0b7285", LEVEL
-# What a run logs, by key, as tables and figures call it. The order is theirs too.
+# What a run logs, by key, and its name in tables and figures, in their order.
 TERMS = {
     "loss": "loss (sum)",
     "comp": "comp: agreement with the teacher",
@@ -30,67 +31,95 @@ PANELS = {
     "lr": "learning rate",
     "images_per_second": "images a second",
 }
+_COLUMNS = 4
+_PROBE_LINE, _OTHER_LINE = "#5f3dc4", "#b197fc"
+# Probes of the same labels as the linear one, and their label in its panel.
+_BESIDE_LINEAR = {"_aligned_": "linear, aligned", "_knn_": "k-NN"}
+_SPAN = 5.0  # a panel of percentages spans five points at least, so that a small change looks small
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl in order; a last line that a kill cut short is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+@dataclass(frozen=True)
+class ProbePanel:
+    """A panel of probes: its title, its lines as (key of metrics.jsonl, label), the main one first, and its unit."""
+
+    title: str
+    lines: Sequence[tuple[str, str]]
+    percent: bool
 
 
 def draw_curves(metrics: Path, target: Path, collapse: Mapping[str, float] | None = None) -> Path | None:
     """Draw loss terms, rates, throughput and probes over the steps into a PNG; None where nothing was logged.
 
     Args:
-        collapse: term -> its value in a collapsed run; dashed lines, so that a healthy run can be told by looking.
+        collapse: term -> its value in a collapsed run; drawn as a dashed line, to compare with.
     """
-    if not metrics.exists():
-        return None
     every = read_metrics(metrics)
-    rows, probes = [row for row in every if "loss" in row], [row for row in every if SCORE in row]
+    rows, probes = [row for row in every if "loss" in row], [row for row in every if PROBE + SCORE in row]
     if not rows:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = [(key, title) for key, title in PANELS.items() if any(key in row for row in rows)]
-    measured = probe_panels(probes)
-    columns = 4
-    training_rows, lines = -(-len(drawn) // columns), -(-len(drawn) // columns) - (-len(measured) // columns)
+    drawn = [key for key in PANELS if any(key in row for row in rows)]
+    panels = probe_panels(probes)
+    training_lines = -(-len(drawn) // _COLUMNS)
+    lines = training_lines - (-len(panels) // _COLUMNS)
     figure = Figure(figsize=(12.5, 2.15 * lines), dpi=110, layout="constrained", facecolor="white")
-    grid = figure.subplots(lines, columns, squeeze=False)
+    grid = figure.subplots(lines, _COLUMNS, squeeze=False)
     for axis in grid.ravel():
         axis.set_axis_off()
-    for axis, (key, title) in zip(grid.ravel(), drawn, strict=False):
-        _panel(axis, rows, title, key, (collapse or {}).get(key))
-    for axis, panel in zip(grid[training_rows:].ravel(), measured, strict=False):
-        draw_probe_panel(axis, probes, panel)
-        _dress(axis, panel.title)
+    for axis, key in zip(grid.ravel(), drawn, strict=False):
+        points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+        axis.plot(*zip(*points, strict=True), color=LINE, linewidth=1.8, marker="o" if len(points) == 1 else None)
+        if collapse and key in collapse:
+            draw_level(axis, collapse[key], "collapse", ALARM)
+        style_axis(axis, PANELS[key], size=10)
+    for axis, panel in zip(grid[training_lines:].ravel(), panels, strict=False):
+        _draw_probes(axis, probes, panel)
     with atomic_write(target) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))
     return target
 
 
-def _panel(axis: Any, rows: Sequence[dict[str, Any]], title: str, key: str, collapse: float | None) -> None:
-    points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
-    axis.plot(*zip(*points, strict=True), color=LINE, linewidth=1.8, marker="o" if len(points) == 1 else None)
-    if collapse is not None:
-        draw_level(axis, collapse, "collapse")
-    _dress(axis, title)
+def probe_panels(probes: Sequence[Mapping[str, Any]]) -> list[ProbePanel]:
+    """The score, then each measure that is judged, the linear probe of a task with its other probes, then the drift."""
+    keys = dict.fromkeys(key for row in probes for key, value in row.items() if isinstance(value, int | float))
+    panels = []
+    for key in sorted(keys, key=lambda key: key != PROBE + SCORE):  # stable: the score first
+        name = key.removeprefix(PROBE)
+        judged = name == SCORE or measure_of(name).margin is not None
+        if judged and not name.startswith(NETWORKS) and not any(kind in key for kind in _BESIDE_LINEAR):
+            panels.append(_probe_panel(keys, key))
+    drift = [(key, key.removeprefix(f"{PROBE}cka_")) for key in keys if key.startswith(f"{PROBE}cka_")]
+    return [*panels, ProbePanel("likeness to step 0 (CKA)", drift, percent=False)] if drift else panels
 
 
-def _dress(axis: Any, title: str) -> None:
-    axis.set_axis_on()
-    axis.set_title(title, loc="left", fontsize=10, color=INK)
-    axis.set_xlabel("step", fontsize=8, color=SOFT)
-    axis.tick_params(labelsize=8, colors=SOFT, length=0)
-    axis.grid(color=GRID, linewidth=0.8)
-    axis.set_axisbelow(True)
-    for side in ("top", "right", "left", "bottom"):
-        axis.spines[side].set_visible(side == "bottom")
-        axis.spines[side].set_color(GRID)
+def _probe_panel(keys: Collection[str], key: str) -> ProbePanel:
+    name = key.removeprefix(PROBE)
+    networks = {network: f"{PROBE}{network}_{name}" for network in NETWORKS}
+    beside = [(key.replace("_linear_", kind), label) for kind, label in _BESIDE_LINEAR.items()]
+    beside += [(other, network) for network, other in networks.items()]
+    others = [(other, label) for other, label in beside if other != key and other in keys]
+    shipped = next((network for network, other in networks.items() if other not in keys), "")
+    measure = measure_of(name)
+    return ProbePanel(measure.words, [(key, "linear" if "_linear_" in key else shipped), *others], measure.percent)
+
+
+def _draw_probes(axis: Any, probes: Sequence[Mapping[str, Any]], panel: ProbePanel) -> None:
+    factor = 100 if panel.percent else 1
+    shown = []
+    for place, (key, label) in enumerate(panel.lines):
+        points = [(row["step"], factor * row[key]) for row in probes if row.get(key) is not None]
+        style = {"color": _PROBE_LINE, "linewidth": 1.8} if place == 0 else {"color": _OTHER_LINE, "linewidth": 1.2}
+        dashes = "-" if place < 2 else ":"
+        axis.plot(*zip(*points, strict=True), linestyle=dashes, marker="o", markersize=3, label=label, **style)
+        shown += [value for _, value in points]
+    start = probes[0].get(panel.lines[0][0])
+    if start is not None:
+        draw_level(axis, factor * start, "step 0", ALARM)
+    if panel.percent and max(shown) - min(shown) < _SPAN:
+        middle = (max(shown) + min(shown)) / 2
+        axis.set_ylim(middle - 0.6 * _SPAN, middle + 0.6 * _SPAN)
+    if len(panel.lines) > 1:
+        axis.legend(fontsize=7, frameon=False, loc="best", labelcolor=SOFT)
+    style_axis(axis, panel.title, size=10)

@@ -1,148 +1,183 @@
-"""Before and after: what the probes of a run measured at step 0 and at its end, and what may be concluded from it."""
+"""What a run measured at step 0 and at its end, or two runs on the same operations, and what follows from it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-from surgdino.engine.probing.measures import LABELS, measure_named
-from surgdino.metrics.intervals import PairedDifference, paired_difference
+from surgdino.engine.probing.measures import LABELS, Measure, measure_named
+from surgdino.engine.probing.report import Change
+from surgdino.metrics.intervals import Interval, PairedDifference, paired_difference
+from surgdino.report.record import RunRecord
 
-PROBE = "probe_"
+PROBE = "probe_"  # what the keys of probes begin with in metrics.jsonl
 SCORE = "score"
-_COST = "seconds"  # that measuring took
 NETWORKS = ("student", "teacher")
+Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Change:
-    """One measure before and after.
-
-    Attributes:
-        name: as in metrics.jsonl, without its prefix.
-        title: what people call it.
-        percent: whether it is a share.
-        better: whether more is better; None where it is a description, not a merit.
-        before, after: the means.
-        difference: after - before over operations, with its interval; None where the measure has no operations.
-    """
-
-    name: str
-    title: str
-    percent: bool
-    better: bool | None
-    before: float
-    after: float
-    difference: PairedDifference | None
-
-
-def probe_rows(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def probe_rows(rows: Sequence[Row]) -> list[Row]:
     """The lines of metrics.jsonl that are probes, in the order of their steps."""
     return sorted((row for row in rows if any(key.startswith(PROBE) for key in row)), key=lambda row: row["step"])
 
 
-def measures_in(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of all numbers that the probes hold, in their first order."""
-    names: dict[str, None] = {}
-    for row in rows:
-        names |= {
-            key.removeprefix(PROBE): None
-            for key, value in row.items()
-            if key.startswith(PROBE) and key != PROBE + _COST and _number(value)
-        }
-    return list(names)
+def measures_in(rows: Sequence[Row]) -> list[str]:
+    """The names of all numbers that the probes hold, in their first order; without the time they took."""
+    keys = dict.fromkeys(key for row in rows for key, value in row.items() if key.startswith(PROBE) and _finite(value))
+    return [key.removeprefix(PROBE) for key in keys if key != f"{PROBE}seconds"]
 
 
-def changes(rows: Sequence[Mapping[str, Any]]) -> list[Change]:
+def measure_of(name: str) -> Measure:
+    """The measure of a name in metrics.jsonl without its prefix; one of another version is a plain number."""
+    if name == SCORE:
+        return Measure("score that chooses the best checkpoint", margin=None)
+    network, _, rest = name.partition("_")
+    if network in NETWORKS:
+        measure = measure_of(rest)
+        return replace(measure, words=f"{measure.words}, {network}")
+    try:
+        return measure_named(name)
+    except KeyError:
+        return Measure(name.replace("_", " "), percent=False, margin=None)
+
+
+def changes(rows: Sequence[Row]) -> list[Change]:
     """Every measure that was taken first and last."""
     probes = probe_rows(rows)
     if len(probes) < 2 or probes[0]["step"] == probes[-1]["step"]:
         return []
-    first, last = probes[0], probes[-1]
+    return probe_changes(probes[0], probes[-1])
+
+
+def probe_changes(first: Row, second: Row) -> list[Change]:
+    """second - first of every measure that two probes have in common."""
     found = []
-    for name in measures_in(probes):
-        ends = [row.get(PROBE + name) for row in (first, last)]
-        if all(map(_number, ends)):
-            before, after = map(float, ends)  # type: ignore[arg-type]
-            title, percent, better = described(name)
-            found.append(Change(name, title, percent, better, before, after, probe_difference(first, last, name)))
+    common = set(measures_in([second]))
+    for name in (name for name in measures_in([first]) if name in common):
+        difference = paired(*((row.get(f"{PROBE}per_operation") or {}).get(name) or {} for row in (first, second)))
+        ends = float(first[PROBE + name]), float(second[PROBE + name])
+        interval = difference.difference if difference else None
+        found.append(Change(name, measure_of(name), *ends, interval))
     return found
-
-
-def described(name: str) -> tuple[str, bool, bool | None]:
-    """(title, is a share, is more better) of a measure; what only describes the features is neither."""
-    if name == SCORE:
-        return "score that chooses the best checkpoint", True, True
-    network, _, rest = name.partition("_")
-    if network in NETWORKS:
-        title, percent, better = described(rest)
-        return f"{title}, {network}", percent, better
-    try:
-        measure = measure_named(name)
-    except KeyError:  # a run of another version
-        return name.replace("_", " "), False, None
-    return measure.words, measure.percent, True if measure.chooses == LABELS else None
-
-
-def verdict(found: Sequence[Change]) -> tuple[str, str]:
-    """(`better`, `worse`, `open` or `unknown`; one sentence) on the measures that operations were held out for."""
-    judged = [change for change in found if change.better and change.difference is not None and change.name != SCORE]
-    if not judged:
-        return "unknown", (
-            "Whether the backbone became better is not known: no operation with labels was held out to measure it on. "
-            "Set probe settings, or compare the two by surgdino finetune."
-        )
-    rise = [change for change in judged if change.difference and change.difference.difference.low > 0]
-    fall = [change for change in judged if change.difference and change.difference.difference.high < 0]
-    told = "; ".join(_told(change) for change in (fall or rise or judged)[:3])
-    if fall:
-        return "worse", f"The adapted backbone is worse than the one it started from: {told}."
-    if rise and judged[0].difference and judged[0].difference.difference.n > 1:
-        return "better", f"The adapted backbone is better than the one it started from: {told}."
-    if max(change.difference.difference.n for change in judged if change.difference) == 1:
-        return "open", f"One operation is too few to tell whether the backbone became better; on it: {told}."
-    return "open", f"No difference that these operations could show: {told}."
-
-
-def _told(change: Change) -> str:
-    assert change.difference is not None
-    interval = change.difference.difference
-    factor = 100 if change.percent else 1
-    ends = (
-        ""
-        if math.isnan(interval.low)
-        else f", 95 % interval {factor * interval.low:+.1f} to {factor * interval.high:+.1f}"
-    )
-    count = f"{interval.n} operation{'s' if interval.n != 1 else ''}"
-    return (
-        f"{change.title} {factor * change.before:.1f} to {factor * change.after:.1f} "
-        f"({factor * interval.value:+.1f}{ends}, {count})"
-    )
-
-
-def probe_difference(first: Mapping[str, Any], second: Mapping[str, Any], name: str) -> PairedDifference | None:
-    """second - first of a measure in two lines of metrics.jsonl, as `paired`."""
-    return paired(*((row.get(PROBE + "per_operation") or {}).get(name) or {} for row in (first, second)))
 
 
 def paired(before: Mapping[str, Any], after: Mapping[str, Any]) -> PairedDifference | None:
     """after - before over the operations that both have a number of; None where there are none."""
-    numbers = [{op: float(value) for op, value in each.items() if _number(value)} for each in (before, after)]
-    common = sorted(numbers[0].keys() & numbers[1].keys())
+    common = [op for op in sorted(before.keys() & after.keys()) if _finite(before[op]) and _finite(after[op])]
     if not common:
         return None
-    return paired_difference(*({op: each[op] for op in common} for each in reversed(numbers)))
+    return paired_difference(*({op: float(each[op]) for op in common} for each in (after, before)))
 
 
-def tone_of(difference: PairedDifference | None, better: bool | None) -> str | None:
-    """`better` or `worse` where the interval excludes 0; `better` says whether more is, None that it is no merit."""
-    if difference is None or better is None:
+def tone_of(difference: Interval | None, more_is_better: bool | None) -> str | None:
+    """`better` or `worse` where the interval excludes 0; None where it does not, or where the measure is no merit."""
+    if difference is None or more_is_better is None:
         return None
-    rose, fell = difference.difference.low > 0, difference.difference.high < 0
-    return ("better" if rose == better else "worse") if rose or fell else None
+    rose, fell = difference.low > 0, difference.high < 0
+    return ("better" if rose == more_is_better else "worse") if rose or fell else None
 
 
-def _number(value: Any) -> bool:
+def is_merit(measure: Measure) -> bool | None:
+    """True where more is better; None where the measure only describes the features."""
+    return True if measure.chooses == LABELS else None
+
+
+def verdict(found: Sequence[Change]) -> tuple[str, str]:
+    """(`better`, `worse`, `open` or `unknown`; one sentence) on the measures that operations were held out for."""
+    judged = [(change, change.difference) for change in found if is_merit(change.measure) and change.difference]
+    if not judged:
+        return "unknown", (
+            "It is not known whether the backbone became better: no operation with labels was held out to measure it. "
+            "Set probe settings, or compare the two backbones with surgdino finetune."
+        )
+    rise = [pair for pair in judged if pair[1].low > 0]
+    fall = [pair for pair in judged if pair[1].high < 0]
+    measured = "; ".join(_in_words(*pair) for pair in (fall or rise or judged)[:3])
+    if fall:
+        return "worse", f"The adapted backbone is worse than the one it started from: {measured}."
+    if rise and judged[0][1].n > 1:
+        return "better", f"The adapted backbone is better than the one it started from: {measured}."
+    if max(difference.n for _, difference in judged) == 1:
+        return "open", f"One operation is too few to tell whether the backbone became better: {measured}."
+    return "open", f"No difference that these operations could show: {measured}."
+
+
+def _in_words(change: Change, difference: Interval) -> str:
+    factor = 100 if change.measure.percent else 1
+    interval = f", 95 % interval {change.interval}" if change.interval else ""
+    return (
+        f"{change.measure.words} {factor * change.before:.1f} to {factor * change.after:.1f} "
+        f"({change.signed(difference.value)}{interval}, {_operations(difference.n)})"
+    )
+
+
+def headline(record: RunRecord) -> tuple[str, str]:
+    """(tone, sentence): the number that stands for a fine-tuned run, its protocol and its interval."""
+    row = headline_row(record)
+    if row is None:
+        return "unknown", "This run has no results yet."
+    value, low, high = (f"{100 * v:.1f}" if _finite(v) else "" for v in (row["value"], *row["interval_95"]))
+    interval = f", 95 % interval {low} to {high}" if low and high else ""
+    count = row["operations"]
+    where = f"under {row['protocol']} on {_operations(count)} not trained on"
+    few = "" if count > 1 else " One operation says little about the next."
+    return "open", f"{row['name']} {value} % {where}{interval}.{few}"
+
+
+def headline_row(record: RunRecord) -> Row | None:
+    """The row of results.json that model selection looks at, or None."""
+    results = record.results or {}
+    wanted = results.get("headline") or {}
+    for row in results.get("scores", []):
+        if (row["name"], row["protocol"]) == (wanted.get("name"), wanted.get("protocol")):
+            return row
+    return None
+
+
+def compared(first: RunRecord, second: RunRecord) -> tuple[str, str]:
+    """(tone, sentence) on the second run against the first, over the operations that both were measured on."""
+    found = _difference_of_results(first, second) or _difference_of_probes(first, second)
+    if found is None:
+        return "unknown", (
+            f"{first.name} and {second.name} were not measured on the same operations by the same measure, so nothing "
+            "can be said about which is better."
+        )
+    title, difference = found
+    interval = difference.difference
+    points = f"{100 * interval.value:+.1f} points"
+    if not math.isnan(interval.low):
+        points += f", 95 % interval {100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
+    wins = f"{difference.wins} better, {difference.losses} worse"
+    measured = f"{title}: {second.name} against {first.name} {points} over {_operations(interval.n)} ({wins})"
+    if interval.n > 1 and (tone := tone_of(interval, True)):
+        return tone, f"{second.name} is {tone}. {measured}."
+    few = "One operation is too few to tell" if interval.n == 1 else "No difference that these operations could show"
+    return "open", f"{few}. {measured}."
+
+
+def _difference_of_results(first: RunRecord, second: RunRecord) -> tuple[str, PairedDifference] | None:
+    one, other = headline_row(first), headline_row(second)
+    if one is None or other is None or (one["name"], one["protocol"]) != (other["name"], other["protocol"]):
+        return None
+    found = paired(one["per_operation"], other["per_operation"])
+    return (f"{one['name']} ({one['protocol']})", found) if found else None
+
+
+def _difference_of_probes(first: RunRecord, second: RunRecord) -> tuple[str, PairedDifference] | None:
+    """Of the first measure with labels in the last probe of either run."""
+    ends = [probe_rows(record.rows)[-1:] for record in (first, second)]
+    values = [(row.get(f"{PROBE}per_operation") or {}) for rows in ends for row in rows]
+    for name in measures_in(ends[0]) if len(values) == 2 else ():
+        if is_merit(measure_of(name)) and (found := paired(*(each.get(name) or {} for each in values))):
+            return measure_of(name).words, found
+    return None
+
+
+def _operations(count: int) -> str:
+    return f"{count} operation{'' if count == 1 else 's'}"
+
+
+def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

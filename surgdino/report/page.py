@@ -8,10 +8,9 @@ from typing import Any
 
 from surgdino import __version__
 from surgdino.paths import atomic_write
-from surgdino.report.blocks import Section
-from surgdino.report.evidence import changes, verdict
+from surgdino.report.evidence import changes, compared, headline, verdict
 from surgdino.report.record import RunRecord
-from surgdino.report.sections import build_sections
+from surgdino.report.sections import Section, all_sections
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -21,22 +20,20 @@ def write_page(records: Sequence[RunRecord], target: Path, *, learned: Section |
 
     Args:
         records: one or two runs.
-        learned: the section with pictures, where frames may be shown; it goes after the curves.
+        learned: the section with pictures of frames, where frames may be shown.
 
     Raises:
         SurgdinoError: the file system refused.
     """
-    sections = build_sections(records)
-    if learned is not None:
-        place = next((i + 1 for i, section in enumerate(sections) if section.id == "curves"), 0)
-        sections.insert(place, learned)
+    sections = sorted([*all_sections(), *([learned] if learned else [])], key=lambda section: section.order)
+    tone, sentence = _verdict(records)
     text = _render(
         title=" and ".join(record.name for record in records),
         kind=_kind(records),
-        verdict=_verdict(records),
-        stamps=[stamp for record in records for stamp in _stamps(record)],
+        verdict={"tone": tone, "sentence": sentence},
+        stamps=[f"{record.name}: {stamp}" for record in records if (stamp := _leak_stamp(record))],
         facts=_facts(records[0]) if len(records) == 1 else [],
-        sections=sections,
+        sections=[(section, blocks) for section in sections if (blocks := section.blocks(records))],
         frames=learned is not None,
     )
     with atomic_write(target) as temporary:
@@ -54,50 +51,45 @@ def _render(**values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    blocks = environment.get_template("blocks.html").module
-    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    macros = vars(environment.get_template("blocks.html").module)  # one a kind of block: `table`, `charts`, ...
     return environment.get_template("report.html").render(
-        **values, style=style, version=__version__, render=lambda block: getattr(blocks, block.kind)(block)
+        **values,
+        style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        version=__version__,
+        render=lambda block: macros[type(block).__name__.lower()](block),
     )
 
 
 def _kind(records: Sequence[RunRecord]) -> str:
     if len(records) > 1:
         return "two runs side by side"
-    task = (records[0].config.get("task") or {}).get("name")
+    task = records[0].section("task").get("name")
     return f"fine-tuning, task {task}" if task else "pretraining on surgical video"
 
 
-def _verdict(records: Sequence[RunRecord]) -> dict[str, str]:
-    from surgdino.report.comparison import compared, headline
-
+def _verdict(records: Sequence[RunRecord]) -> tuple[str, str]:
     if len(records) > 1:
-        tone, sentence = compared(records[0], records[1])
-    elif records[0].results is not None:
-        tone, sentence = headline(records[0])
-    else:
-        tone, sentence = verdict(changes(records[0].rows))
-    return {"tone": tone, "sentence": sentence}
+        return compared(records[0], records[1])
+    return verdict(changes(records[0].rows)) if records[0].results is None else headline(records[0])
 
 
-def _stamps(record: RunRecord) -> list[str]:
-    """What a result on operations that were seen before must never go without."""
-    stamp = ((record.results or {}).get("leakage") or {}).get("stamp")
-    return [f"{record.name}: {stamp}"] if stamp else []
+def _leak_stamp(record: RunRecord) -> str | None:
+    """What a result on operations that training has seen must be shown with."""
+    return ((record.results or {}).get("leakage") or {}).get("stamp")
 
 
 def _facts(record: RunRecord) -> list[tuple[str, str]]:
-    model = record.model
+    model, train = record.model, record.section("train")
     videos = record.data.get("videos", [])
     facts = {
         "backbone": model.get("name"),
         "method": (model.get("method") or {}).get("name"),
-        "data": (record.config.get("dataset") or {}).get("name"),
+        "data": record.section("dataset").get("name"),
         "operations": len({video["operation"] for video in videos}) or None,
         "frames": f"{sum(video['frames'] for video in videos):,}" if videos else None,
         "steps": model.get("steps"),
-        "batch": (record.config.get("train") or {}).get("batch_size"),
-        "seed": (record.config.get("train") or {}).get("seed"),
+        "batch": train.get("batch_size"),
+        "seed": train.get("seed"),
         "written": (model.get("created") or "")[:16].replace("T", " ") or None,
     }
     return [(name, str(value)) for name, value in facts.items() if value is not None]

@@ -1,8 +1,7 @@
-"""A finished (or stopped) run as the report sees it: everything its folder says, read once and never computed anew."""
+"""A run as the report sees it: what its folder says, read once; nothing is computed again."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,16 +11,6 @@ from typing import Any
 import yaml
 
 from surgdino.errors import SurgdinoError
-from surgdino.report.curves import read_metrics
-
-CONFIG, ENVIRONMENT, METRICS, RESULTS, DATA = (
-    "config.yaml",
-    "environment.json",
-    "metrics.jsonl",
-    "results.json",
-    "data.json",
-)
-PER_OPERATION = "per_operation.csv"
 
 
 @dataclass(frozen=True)
@@ -32,11 +21,10 @@ class RunRecord:
         folder: the run folder.
         config: every setting, resolved.
         environment: versions, command, data hash.
-        model: what checkpoint/model.json says; empty where no checkpoint was written yet.
+        model: checkpoint/model.json; empty where no checkpoint was written yet.
         rows: the lines of metrics.jsonl.
-        data: what data.json says of the frames; empty for runs that write none.
-        results: what results.json says; None for a pretraining run.
-        per_operation: the rows of per_operation.csv.
+        data: data.json; empty for runs that write none.
+        results: results.json; None for a pretraining run.
     """
 
     folder: Path
@@ -46,22 +34,25 @@ class RunRecord:
     rows: Sequence[Mapping[str, Any]]
     data: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] | None = None
-    per_operation: Sequence[Mapping[str, str]] = ()
 
     @property
     def name(self) -> str:
-        """What people call the run: its folder's name."""
+        """The folder's name."""
         return self.folder.resolve().name
 
     @property
-    def windows(self) -> list[Mapping[str, Any]]:
-        """The lines of training."""
+    def training_rows(self) -> list[Mapping[str, Any]]:
+        """The lines of metrics.jsonl that training wrote, without probes and warnings."""
         return [row for row in self.rows if "loss" in row]
 
     @property
     def warnings(self) -> list[tuple[int, str]]:
-        """(step, sentence) of everything the run said in words."""
+        """(step, sentence) of every warning of the run."""
         return [(row["step"], row["warning"]) for row in self.rows if "warning" in row]
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A section of the configuration, such as `train`; empty where the run has none."""
+        return self.config.get(name) or {}
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -70,29 +61,36 @@ def read_run(folder: Path) -> RunRecord:
     Raises:
         SurgdinoError: not a run folder, or one of its files is damaged.
     """
-    if not (folder / CONFIG).is_file():
-        found = "no such folder" if not folder.is_dir() else f"no {CONFIG}"
+    config = folder / "config.yaml"
+    if not config.is_file():
+        found = "no such folder" if not folder.is_dir() else "no config.yaml"
         raise SurgdinoError(
-            "not a run folder", file=folder, expected=f"{CONFIG} and {METRICS}", found=found, fix="give a run.dir"
+            "not a run folder", file=folder, expected="config.yaml and metrics.jsonl", found=found, fix="give a run.dir"
         )
-    metrics = folder / METRICS
+    try:
+        settings = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise SurgdinoError("damaged", file=config, found=str(error).splitlines()[0]) from error
     return RunRecord(
         folder=folder,
-        config=_yaml(folder / CONFIG),
-        environment=_json(folder / ENVIRONMENT) or {},
+        config=settings,
+        environment=_json(folder / "environment.json") or {},
         model=_json(folder / "checkpoint" / "model.json") or {},
-        rows=read_metrics(metrics) if metrics.is_file() else [],
-        data=_json(folder / DATA) or {},
-        results=_json(folder / RESULTS),
-        per_operation=_csv(folder / PER_OPERATION),
+        rows=read_metrics(folder / "metrics.jsonl"),
+        data=_json(folder / "data.json") or {},
+        results=_json(folder / "results.json"),
     )
 
 
-def _yaml(path: Path) -> Mapping[str, Any]:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise SurgdinoError("damaged", file=path, found=str(error).splitlines()[0]) from error
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl in order, without a last line that a kill cut short; none where there is no file."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
 
 
 def _json(path: Path) -> Any:
@@ -104,10 +102,3 @@ def _json(path: Path) -> Any:
         raise SurgdinoError(
             "not valid JSON", file=path, found=error, fix="run the command again to write it"
         ) from error
-
-
-def _csv(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))

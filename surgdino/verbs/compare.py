@@ -21,7 +21,7 @@ def main(words: Sequence[str]) -> int:
         raise SurgdinoError("compare what?", expected="two run folders", found=len(folders), fix=f"use {USAGE}")
     from rich.console import Console
 
-    from surgdino.report.comparison import compared
+    from surgdino.report.evidence import compared
     from surgdino.report.page import write_page
     from surgdino.report.record import read_run
 

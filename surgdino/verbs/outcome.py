@@ -84,21 +84,13 @@ def _probes(result: TrainResult) -> Table:
         table.add_column("95 % over operations", justify="right", style="dim")
     for change in changes:
         row = [change.measure.words, change.form(change.before), change.form(change.after), _signed(change)]
-        table.add_row(*row, *([_interval(change)] if intervals else []))
+        table.add_row(*row, *([change.interval] if intervals else []))
     return table
 
 
 def _signed(change: Change) -> str:
-    difference = change.after - change.before
-    words = f"{100 * difference:+.1f}" if change.measure.percent else f"{difference:+.3g}"
+    words = change.signed(change.after - change.before)
     return f"[red]{words} worse than it came[/red]" if change.fell else words
-
-
-def _interval(change: Change) -> str:
-    if change.difference is None:
-        return ""
-    factor = 100 if change.measure.percent else 1
-    return f"{factor * change.difference.low:+.1f} to {factor * change.difference.high:+.1f}"
 
 
 def _chosen(result: TrainResult) -> str:

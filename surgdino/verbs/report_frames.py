@@ -12,15 +12,14 @@ from surgdino.backbone.weights import load_weights
 from surgdino.checkpoint import LoadedBackbone, load
 from surgdino.frames.store import FrameStore, open_store
 from surgdino.inputs.settings import DataSettings, manifest_of
-from surgdino.report.blocks import Section
-from surgdino.report.learned_section import Sample, build_learned
+from surgdino.report.learned import Learned, Sample
 from surgdino.report.record import RunRecord
 
 # Nearest neighbours are looked for among these many frames.
 _FRAMES = 192
 
 
-def learned_of(record: RunRecord) -> Section:
+def learned_of(record: RunRecord) -> Learned:
     """The section with pictures of a run.
 
     Raises:
@@ -30,7 +29,7 @@ def learned_of(record: RunRecord) -> Section:
     data = DataSettings.of(config)
     store = open_store(data.store, manifest_of(config, data), data.store_settings)
     after = load(record.folder)
-    return build_learned(sample_of(store), initial_backbone(record, after), after)
+    return Learned(sample_of(store), initial_backbone(record, after), after)
 
 
 def sample_of(store: FrameStore) -> Sample:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,17 @@ import torch
 from surgdino.backbone.vit import build_backbone
 from surgdino.checkpoint import LoadedBackbone
 from surgdino.config import shipped_settings
-from surgdino.report.learned import as_picture, class_attention, component_colours, encode, neighbours_elsewhere
-from surgdino.report.learned_section import Sample, build_learned
+from surgdino.report.blocks import Pictures
+from surgdino.report.learned import (
+    Learned,
+    Sample,
+    as_picture,
+    class_attention,
+    component_colours,
+    encode,
+    neighbours_elsewhere,
+)
+from surgdino.report.record import RunRecord
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +96,7 @@ def test_a_grid_becomes_a_picture_with_sharp_edges():
 @pytest.mark.parametrize("with_before", [True, False])
 def test_the_section_has_pictures_of_both_backbones(toy, frames, with_before):
     sample = Sample(frames, ["a", "a", "b", "b", "c", "c"], [f"frame {i}" for i in range(6)])
-    section = build_learned(sample, toy if with_before else None, toy)
-    pictures = [picture for block in section.blocks if block.kind == "pictures" for picture in block.pictures]
+    blocks = Learned(sample, toy if with_before else None, toy).blocks([RunRecord(Path("run"), {}, {}, {}, [])])
+    pictures = [picture for block in blocks if isinstance(block, Pictures) for picture in block.pictures]
     assert any("before" in picture.caption for picture in pictures) == with_before
     assert all(picture.uri.startswith("data:image/") for picture in pictures)

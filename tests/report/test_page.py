@@ -13,8 +13,7 @@ import pytest
 import yaml
 
 from surgdino.errors import SurgdinoError
-from surgdino.report.comparison import compared
-from surgdino.report.evidence import changes, verdict
+from surgdino.report.evidence import changes, compared, verdict
 from surgdino.report.page import write_page
 from surgdino.report.record import read_run
 

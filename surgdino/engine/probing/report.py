@@ -75,6 +75,8 @@ class Change:
         difference: after - before over operations, where there are enough of them.
         margin: a smaller fall is taken for noise.
         fell: whether it fell by more.
+
+    The report makes its own from metrics.jsonl, without `margin` and `fell`.
     """
 
     name: str
@@ -82,14 +84,25 @@ class Change:
     before: float
     after: float
     difference: Interval | None
-    margin: float
-    fell: bool
+    margin: float = math.nan
+    fell: bool = False
 
     def form(self, value: float) -> str:
         """A value as tables and sentences show it."""
         if math.isnan(value):
             return "-"
         return f"{100 * value:.1f} %" if self.measure.percent else f"{value:.3g}"
+
+    def signed(self, value: float) -> str:
+        """A difference of two values: in points where they are shares."""
+        return f"{100 * value:+.1f}" if self.measure.percent else f"{value:+.3g}"
+
+    @property
+    def interval(self) -> str:
+        """The ends of the difference's 95 % interval; empty where there is none."""
+        if self.difference is None or math.isnan(self.difference.low):
+            return ""
+        return f"{self.signed(self.difference.low)} to {self.signed(self.difference.high)}"
 
     def sentence(self, step: int) -> str:
         """The fall in words."""
@@ -116,7 +129,7 @@ def _change(before: Finding, after: Finding) -> Change:
     """
     measure, difference = measure_named(after.name), _over_operations(before, after)
     if measure.margin is None:
-        return Change(after.name, measure, before.value, after.value, difference, math.nan, fell=False)
+        return Change(after.name, measure, before.value, after.value, difference)
     margin = measure.margin * (abs(before.value) if measure.relative else 1)
     if difference is None and measure.percent and not measure.relative and after.frames:
         margin = max(margin, 0.5 / math.sqrt(after.frames))

@@ -1,21 +1,49 @@
-"""The sections of the report, one file each: `build(records) -> Section | None`, for one run or for two side by side.
-
-Found by file name; `ORDER` in each file says where on the page it stands.
-"""
+"""The sections of the report, one file each, found by file name: each file defines one subclass of `Section`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
 from surgdino.paths import names_in
-from surgdino.report.blocks import Section
+from surgdino.report.blocks import Block, Heading
 from surgdino.report.record import RunRecord
 
 
-def build_sections(records: Sequence[RunRecord]) -> list[Section]:
-    """Every section that these runs have something to say in, in the page's order."""
-    modules = [import_module(f"{__name__}.{name}") for name in names_in(Path(__file__).parent, ".py")]
-    built = [module.build(records) for module in sorted(modules, key=lambda module: module.ORDER)]
-    return [section for section in built if section is not None]
+class Section:
+    """A part of the page about one run, or about two side by side. A section without blocks is left out.
+
+    Attributes:
+        id: the anchor to link to.
+        title: its heading.
+        order: its place on the page, ascending.
+    """
+
+    id: str
+    title: str
+    order: int
+
+    def blocks(self, records: Sequence[RunRecord]) -> list[Block]:
+        """The section's content; by default what it says of each run."""
+        return run_by_run(records, self.of_run)
+
+    def of_run(self, record: RunRecord) -> list[Block]:
+        """What the section says of one run."""
+        return []
+
+
+def run_by_run(records: Sequence[RunRecord], of_run: Callable[[RunRecord], list[Block]]) -> list[Block]:
+    """What there is to say of each run, under its name where there are two."""
+    blocks: list[Block] = []
+    for record in records:
+        own = of_run(record)
+        blocks += [Heading(record.name), *own] if own and len(records) > 1 else own
+    return blocks
+
+
+def all_sections() -> list[Section]:
+    """One of every section in this folder."""
+    for name in names_in(Path(__file__).parent, ".py"):
+        import_module(f"{__name__}.{name}")
+    return [kind() for kind in Section.__subclasses__() if kind.__module__.startswith(f"{__name__}.")]

@@ -1,4 +1,4 @@
-"""Settings, versions and cost: what a reader needs to repeat the run and to judge whether he can afford it."""
+"""Settings, versions and cost: what a reader needs to repeat the run and to judge what it costs."""
 
 from __future__ import annotations
 
@@ -7,59 +7,56 @@ from typing import Any
 
 import yaml
 
-from surgdino.report.blocks import Block, Code, Heading, Section, Table
+from surgdino.report.blocks import Block, Code, Table
 from surgdino.report.record import RunRecord
+from surgdino.report.sections import Section
 
-ORDER = 60
 
-
-def build(records: Sequence[RunRecord]) -> Section:
+class Settings(Section):
     """Every setting of each run; of two runs first those in which they differ."""
-    blocks: list[Block] = []
-    if len(records) > 1:
-        blocks += _differences(records)
-    for record in records:
-        if len(records) > 1:
-            blocks.append(Heading(record.name))
-        rows = [[name, value] for name, value in {**_cost(record), **_versions(record)}.items()]
-        blocks.append(Table(("", ""), rows))
+
+    id, title, order = "settings", "Settings, versions, cost", 60
+
+    def blocks(self, records: Sequence[RunRecord]) -> list[Block]:
+        """The differences of two runs, then each run."""
+        own = super().blocks(records)
+        if len(records) == 1:
+            return own
+        flat = [_flat(record.config) for record in records]
+        keys = [key for key in {**flat[0], **flat[1]} if str(flat[0].get(key)) != str(flat[1].get(key))]
+        rows = [[key, *(str(each.get(key, "not set")) for each in flat)] for key in keys]
+        return [Table(("setting", *(record.name for record in records)), rows, "Only settings that differ."), *own]
+
+    def of_run(self, record: RunRecord) -> list[Block]:
+        """Cost and versions, the command, every setting."""
+        blocks: list[Block] = [Table(("", ""), [[*pair] for pair in {**_cost(record), **_versions(record)}.items()])]
         if command := record.environment.get("command"):
             blocks.append(Code(str(command)))
         text = yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True)
-        blocks.append(Code(text, summary="every setting, resolved"))
-    return Section("settings", "Settings, versions, cost", blocks)
+        return [*blocks, Code(text, summary="every setting, resolved")]
 
 
-def _differences(records: Sequence[RunRecord]) -> list[Block]:
-    flat = [dict(_flat(record.config)) for record in records]
-    keys = [
-        key for key in dict.fromkeys(key for each in flat for key in each) if len({str(f.get(key)) for f in flat}) > 1
-    ]
-    rows = [[key, *(str(each.get(key, "not set")) for each in flat)] for key in keys]
-    return [Table(("setting", *(record.name for record in records)), rows, "Only settings that differ.")]
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, inner in value.items():
-        pairs += _flat(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else [(f"{prefix}{key}", inner)]
-    return pairs
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _cost(record: RunRecord) -> dict[str, str]:
-    windows = [row for row in record.windows if row.get("images_per_second")]
-    if not windows:
+    rows = [row for row in record.training_rows if row.get("images_per_second")]
+    if not rows:
         return {}
-    batch = (record.config.get("train") or {}).get("batch_size") or 0
-    before = [0, *(row["step"] for row in windows[:-1])]
-    steps = [row["step"] - start for row, start in zip(windows, before, strict=True)]
-    seconds = sum(max(step, 0) * batch / row["images_per_second"] for row, step in zip(windows, steps, strict=True))
-    peak = max(row.get("memory_mb", 0) for row in windows)
-    cost = {
+    batch = record.section("train").get("batch_size") or 0
+    before = [0, *(row["step"] for row in rows[:-1])]
+    images = [batch * (row["step"] - start) for row, start in zip(rows, before, strict=True)]
+    seconds = sum(max(count, 0) / row["images_per_second"] for row, count in zip(rows, images, strict=True))
+    peak = max(row.get("memory_mb", 0) for row in rows)
+    return {
         "training time": duration(seconds),
-        "images a second": f"{sum(steps) * batch / seconds:.1f}" if seconds else "",
+        "images a second": f"{sum(images) / seconds:.1f}" if seconds else "",
+        "peak memory": f"{peak / 1024:.1f} GiB",
     }
-    return {**cost, "peak memory": f"{peak / 1024:.1f} GiB"}
 
 
 def duration(seconds: float) -> str:

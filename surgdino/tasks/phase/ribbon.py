@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from surgdino.paths import atomic_write
-from surgdino.report.colours import class_colours, readable_name
-from surgdino.report.curves import GRID, INK, SOFT
+from surgdino.report.colours import GRID, INK, SOFT, class_colours, readable_name
 
 WRONG = "#c92a2a"
 _WIDTH, _LEFT, _RIGHT = 12.0, 1.25, 0.6  # inches; the margins hold the names of the bands and the scale

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from surgdino.paths import atomic_write
-from surgdino.report.curves import INK, SOFT
+from surgdino.report.colours import INK, SOFT
 from surgdino.tasks.phase.ribbon import clock, shown_spans, time_ticks
 
 _WIDTH, _LEFT, _RIGHT, _STRIP = 12.0, 3.6, 0.7, 0.24  # inches
