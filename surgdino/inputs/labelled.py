@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
 
 from surgdino import distributed
-from surgdino.datasets.card import PARTS
+from surgdino.console import field, warn
+from surgdino.datasets.card import PARTS, Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, build_store
-from surgdino.inputs.settings import DataSettings, manifest_of
+from surgdino.inputs.settings import DataSettings, excluded_operations, not_empty, open_whole
 from surgdino.runs.leaks import refuse_shared_parts
 from surgdino.tasks.labelled_frames import LabelledFrames, labelled_frames, labels_of
+from surgdino.tasks.training.tuning import Tuning
 
 _SHOWN = 3
 
 
-def split_manifest(cfg: Mapping[str, Any], data: DataSettings, labels: str, console: Console) -> Manifest:
+def split_manifest(card: Card, data: DataSettings, labels: str) -> Manifest:
     """The videos of the split's parts, with labels that can be learned.
 
     Args:
@@ -32,43 +30,35 @@ def split_manifest(cfg: Mapping[str, Any], data: DataSettings, labels: str, cons
         SurgdinoError: no split, no such labels, damaged label files, or a split that trains on what it tests.
     """
     if data.part is not None:
-        raise SurgdinoError(
-            "data.part has no use here: a task needs all parts of a split",
-            found=f"data.part={data.part}",
-            fix="leave it out",
-        )
+        what = "data.part has no use here: a task needs all parts of a split"
+        raise SurgdinoError(what, found=f"data.part={data.part}", fix="leave it out")
     if data.split is None:
-        names = list(cfg["dataset"].get("splits") or {})
+        names = list(card.splits)
         raise SurgdinoError(
             "data.split is not set",
             expected=f"one of {', '.join(names)}, or inline" if names else "a split such as {train: [1, 2], test: [3]}",
             fix=f"add data.split={names[0]}" if names else "add data.split='{train: [...], test: [...]}'",
         )
-    manifest = manifest_of(cfg, data)
+    manifest = open_whole(card, data)
+    manifest = not_empty(manifest.without(excluded_operations([manifest], data.exclude)))
     labels_of(manifest, labels)
-    refuse_errors(manifest)
+    _refuse_errors(manifest)
     for problem in manifest.problems[:_SHOWN]:
-        console.print(f"[yellow]![/yellow] {problem.error().line()}", soft_wrap=True, highlight=False)
+        warn(problem.error().line())
     manifest = replace(manifest, videos=tuple(video for video in manifest.videos if video.split in PARTS))
     refuse_shared_parts(manifest)
     return manifest
 
 
-def refuse_errors(manifest: Manifest) -> None:
-    """Stop at the first fault of the dataset that would make figures wrong; `surgdino verify` shows all.
-
-    Raises:
-        SurgdinoError: there is one.
-    """
+def _refuse_errors(manifest: Manifest) -> None:
+    """Stop at the first fault of the dataset that would make figures wrong; `surgdino verify` shows all."""
     if manifest.errors:
-        first = manifest.errors[0]
-        more = len(manifest.errors) - 1
-        told = f"{first.fix}; " if first.fix else ""
-        fix = f"{told}surgdino verify lists {more} more" if more else first.fix
-        raise replace(first, fix=fix).error()
+        first, more = manifest.errors[0], len(manifest.errors) - 1
+        fix = "; ".join(filter(None, (first.fix, f"surgdino verify lists {more} more" if more else "")))
+        raise replace(first, fix=fix or None).error()
 
 
-def require_parts(manifest: Manifest, split: str, parts: tuple[str, ...]) -> None:
+def require_parts(manifest: Manifest, data: DataSettings, parts: tuple[str, ...]) -> None:
     """Refuse a split without these parts.
 
     Raises:
@@ -78,36 +68,12 @@ def require_parts(manifest: Manifest, split: str, parts: tuple[str, ...]) -> Non
         if not manifest.part(part).videos:
             there = [name for name in PARTS if manifest.part(name).videos]
             raise SurgdinoError(
-                f"the split {split} has no {part} part here",
+                f"the split {split_name(data)} has no {part} part here",
                 file=manifest.root,
                 expected=f"videos to {'train' if part == 'train' else 'test'} on",
                 found=f"videos in {', '.join(there)}" if there else "no videos of this split",
                 fix="check data.root and data.split",
             )
-
-
-def parts_of(manifest: Manifest, store: FrameStore, labels: str, parts: tuple[str, ...]) -> dict[str, LabelledFrames]:
-    """Part -> its labelled frames; parts without videos are left out.
-
-    Raises:
-        SurgdinoError: a part has videos, and no labelled frame in any.
-    """
-    found = {}
-    for part in parts:
-        videos = manifest.part(part)
-        if not videos.videos:
-            continue
-        frames = labelled_frames(videos, store, labels)
-        if not len(frames):
-            raise SurgdinoError(
-                f"no frame of the {part} part has a label",
-                file=manifest.root,
-                expected=f"labels of kind {labels!r} for {', '.join(v.id for v in videos.videos[:_SHOWN])}, ...",
-                found="none that meets a frame of the store",
-                fix="run surgdino verify, and check data.fps",
-            )
-        found[part] = frames
-    return found
 
 
 def open_store_of(manifest: Manifest, data: DataSettings) -> FrameStore:
@@ -122,28 +88,43 @@ def open_store_of(manifest: Manifest, data: DataSettings) -> FrameStore:
     )
 
 
-def split_name(split: Any) -> str:
-    """A split as people call it: its name, or the inline one in one line."""
-    return split if isinstance(split, str) else json.dumps(split)
+def labelled_parts(
+    manifest: Manifest, store: FrameStore, labels: str, parts: tuple[str, ...]
+) -> dict[str, LabelledFrames]:
+    """Part -> its labelled frames, with a line printed on each; parts without videos are left out.
 
-
-def print_parts(console: Console, parts: Mapping[str, LabelledFrames]) -> None:
-    """One line a part: frames, videos, operations."""
-    for part, frames in parts.items():
-        operations = len(set(frames.operations.values()))
-        console.print(
-            f"[bold]{part:<8}[/bold] {len(frames):,} labelled frames, {len(frames.videos)} videos, "
-            f"{operations} operations",
-            highlight=False,
-        )
-
-
-def print_set_aside(console: Console, store: FrameStore) -> None:
-    """One line on each video that could not be read: figures without it are others."""
+    Raises:
+        SurgdinoError: a part has videos, and no labelled frame in any.
+    """
     for video, reason in store.set_aside.items():
-        console.print(f"[yellow]set aside[/yellow] {video}: {reason}", soft_wrap=True, highlight=False)
+        warn(f"set aside {video}: {reason}")  # figures without it are others
+    found = {}
+    for part in parts:
+        videos = manifest.part(part)
+        if not videos.videos:
+            continue
+        frames = labelled_frames(videos, store, labels)
+        if not len(frames):
+            raise SurgdinoError(
+                f"no frame of the {part} part has a label",
+                file=manifest.root,
+                expected=f"labels of kind {labels!r} for {', '.join(v.id for v in videos.videos[:_SHOWN])}, ...",
+                found="none that meets a frame of the store",
+                fix="run surgdino verify, and check data.fps",
+            )
+        operations = len(set(frames.operations.values()))
+        field(part, f"{len(frames):,} labelled frames, {len(frames.videos)} videos, {operations} operations")
+        found[part] = frames
+    return found
 
 
-def store_features(data: DataSettings, dataset: str) -> Path:
-    """Where features of a frozen backbone are kept: beside the frames, since every run shares them."""
-    return data.store / "features" / dataset / data.store_settings.folder
+def split_name(data: DataSettings) -> str:
+    """A split as people call it: its name, or the inline one in one line."""
+    return data.split if isinstance(data.split, str) else json.dumps(data.split)
+
+
+def features_folder(data: DataSettings, dataset: str, run: Path, tuning: Tuning) -> Path:
+    """Where features are kept: of a frozen backbone beside the frames, since every run shares them."""
+    if tuning == "frozen":
+        return data.store / "features" / dataset / data.store_settings.folder
+    return run / "features"

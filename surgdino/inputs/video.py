@@ -6,28 +6,23 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
+from surgdino.console import warn
 from surgdino.datasets.files import entries, image_size, is_image, numbered_images, plain_name
 from surgdino.datasets.manifest import Video
 from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError
 from surgdino.inputs.settings import DataSettings
-from surgdino.tasks import open_task
-from surgdino.tasks.request import VideoSource
+from surgdino.tasks.request import InputVideo
 from surgdino.tasks.saved import SavedTask
 
 
-def find_video(
-    path: Path, saved: SavedTask, data: DataSettings, image_fps: float | None, pictures: bool, console: Console
-) -> VideoSource:
+def find_video(path: Path, saved: SavedTask, data: DataSettings, image_fps: float | None) -> InputVideo:
     """The video at `path`, with its labels where it lies in the dataset that the task was trained on.
 
     Args:
         path: a video file or a folder of images.
         data: `root` says where the dataset is.
         image_fps: frames a second that image numbers count in; None takes the dataset's.
-        pictures: whether images may come without numbers, and in several sizes, each for itself.
 
     Raises:
         SurgdinoError: nothing there, or images that are no video where one is needed.
@@ -35,15 +30,15 @@ def find_video(
     if not path.exists():
         fix = "check the path"
         raise SurgdinoError("does not exist", file=path, expected="a video or a folder of images", fix=fix)
-    known = _in_dataset(path.resolve(), saved, data, console)
+    known = _in_dataset(path.resolve(), saved, data)
     if known is not None:
         return replace(known, videos=tuple(replace(v, fps=image_fps or v.fps) for v in known.videos))
     if not path.is_dir():
-        return VideoSource(path.stem, (Video(id=path.stem, operation=f"unknown/{path.stem}", path=path),))
+        return InputVideo(path.stem, (Video(id=path.stem, operation=f"unknown/{path.stem}", path=path),))
     name = path.resolve().name
-    if not _is_numbered(path, pictures):
-        return VideoSource(name, tuple(Video(each, f"unknown/{name}", file) for each, file in _pictures(path)))
-    return VideoSource(name, (Video(name, f"unknown/{name}", path, image_fps or saved.card.fps),))
+    if not _is_numbered(path, saved.task.SINGLE_IMAGES):
+        return InputVideo(name, tuple(Video(each, f"unknown/{name}", file) for each, file in _pictures(path)))
+    return InputVideo(name, (Video(name, f"unknown/{name}", path, image_fps or saved.card.fps),))
 
 
 def _pictures(folder: Path) -> list[tuple[str, Path]]:
@@ -55,7 +50,7 @@ def _pictures(folder: Path) -> list[tuple[str, Path]]:
     return list(zip(names, files, strict=True))
 
 
-def _is_numbered(folder: Path, pictures: bool) -> bool:
+def _is_numbered(folder: Path, single_images: bool) -> bool:
     """Whether the images of a folder are the frames of a video.
 
     Raises:
@@ -64,7 +59,7 @@ def _is_numbered(folder: Path, pictures: bool) -> bool:
     try:
         images = numbered_images(folder)
     except SurgdinoError:
-        if pictures:
+        if single_images:
             return False
         raise
     if not images:
@@ -72,22 +67,22 @@ def _is_numbered(folder: Path, pictures: bool) -> bool:
         raise SurgdinoError("the folder holds no images", file=folder, expected=expected, fix="check the path")
     # Digits inside a name such as a hash are no frame number: a video's names differ in their number alone.
     patterns = {re.sub(r"\d+(?=\D*$)", "", image.stem) for image in images.values()}
-    return not pictures or (len(patterns) == 1 and len({image_size(image) for image in images.values()}) == 1)
+    return not single_images or (len(patterns) == 1 and len({image_size(image) for image in images.values()}) == 1)
 
 
-def _in_dataset(path: Path, saved: SavedTask, data: DataSettings, console: Console) -> VideoSource | None:
-    """The dataset's own video of that path; None where it lies elsewhere, or the dataset is not to be had any more."""
+def _in_dataset(path: Path, saved: SavedTask, data: DataSettings) -> InputVideo | None:
+    """The dataset's own video of that path; None where it lies elsewhere, or the dataset is gone."""
     root = data.root.expanduser().resolve()
     if not path.is_relative_to(root):
         return None
     try:
         manifest = open_dataset(saved.card, root, options=data.options)
     except SurgdinoError as error:
-        console.print(f"[yellow]![/yellow] no truth: {error.line()}", soft_wrap=True, highlight=False)
+        warn(f"no truth: {error.line()}")
         return None
     for video in manifest.videos:
         if video.path.resolve() == path:
-            labels = manifest.labels.get(open_task(saved.task).LABELS)
+            labels = manifest.labels.get(saved.task.LABELS)
             known = labels if labels is not None and video.id in labels.values else None
-            return VideoSource(video.id, (video,), video.operation, known)
+            return InputVideo(video.id, (video,), video.operation, known)
     return None

@@ -97,7 +97,28 @@ class TaskScores:
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """What a panel is asked for; the fields are explained in `panels.score_task`."""
+    """What a task's panel is asked for.
+
+    Attributes:
+        truths: video id -> int [n] phase ids; 0/1 [n, triplets]; or frame number -> bool [C, H, W] masks.
+        predictions: the same videos and frames: int [n] phase ids; float [n, triplets] of any monotone scale; or frame
+            number -> bool [C, H, W]. Masks too many to hold go through `SegmentationTally`.
+        classes: names in the order of the ids.
+        operations: video id -> operation id; intervals and spreads are over these.
+        protocol: one by name (`phase/script` or `script`), `all`, or None for the task's default ones.
+        fps: phase labels per second; the relaxed protocols need it.
+        mapping: which components each triplet holds; triplets need it.
+        heads: component (I, V, T, ...) -> video id -> float [n, classes of the component]: a triplet model's own
+            component heads, scored beside the maximum over triplets.
+        frames: video id -> int [n] frame numbers of phase labels; where they leave gaps, no relaxed protocol is
+            computed.
+        unlabelled: what the truth says nothing of. Phases and triplets: the value that marks such frames in the
+            truths (-1), which are left out on both sides. Masks: video id -> frame -> bool [C], True for the classes
+            that are not labelled in that picture.
+        tolerance_seconds: of the relaxed protocols.
+        resamples, seed: of the bootstrap.
+        notes: what a reader has to know beside the numbers.
+    """
 
     truths: Mapping[str, Any]
     predictions: Mapping[str, Any]

@@ -1,32 +1,37 @@
 """Tasks: one folder a task, which holds all of it: what a head learns, from which labels, and how it is judged.
 
-What the tasks share lies in `training/`, `features/` and `scoring/`.
+A task of the user's own is a folder or a single file in an extension (see `surgdino.discovery`). What the tasks share
+is in `training/`, `features/` and `scoring/`.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
-from surgdino.errors import SurgdinoError, nearest
+from surgdino import discovery
+
+MAIN, SCORE = "task.py", "score.py"
+T = TypeVar("T")
 
 
 def task_names() -> list[str]:
-    """What `task=` takes: one folder each in this one."""
-    return sorted(p.parent.name for p in Path(__file__).parent.glob("*/task.py"))
+    """What `task=` takes."""
+    return discovery.names(__name__, MAIN)
 
 
-def open_task(name: str) -> ModuleType:
-    """The module of a task.
-
-    It has `LABELS` (which labels of the manifest it learns), `Settings` (the `task` section), `DEFAULTS` (of the
-    `train` section), and the functions `classes`, `build_head`, `stages`, `predict` and `evaluate`; docs/tasks.md
-    explains them.
+def task_module(name: str, file: str = MAIN) -> ModuleType | None:
+    """File `file` of a task's folder; the whole task where that is one file; None where the folder has no such file.
 
     Raises:
         SurgdinoError: no such task; the nearest is named.
     """
-    if name not in task_names():
-        raise SurgdinoError(f"there is no task={name}", fix=nearest(name, task_names()))
-    return import_module(f"surgdino.tasks.{name}.task")
+    if name in task_names() and name not in discovery.names(__name__, file):
+        return None
+    return discovery.load(__name__, name, "task", file)
+
+
+def subclass_in(module: ModuleType, base: type[T]) -> type[T] | None:
+    """The subclass of `base` that a module defines."""
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, base)]
+    return next((kind for kind in kinds if kind.__module__ == module.__name__), None)

@@ -1,37 +1,44 @@
-"""What a task's functions are given: the data, the backbone, the settings, and where to compute."""
+"""What a task's functions are given: the data, the backbone, and where to compute."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from surgdino import distributed
+from surgdino.backbone.heap import keep_freed_memory
 from surgdino.backbone.preprocess import Preprocess, normalize
 from surgdino.backbone.vit import Backbone
 from surgdino.datasets.card import Card
-from surgdino.datasets.manifest import Manifest
+from surgdino.engine import precision
+from surgdino.engine.plan import HardwareSettings
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.training.cut import Cutter
 from surgdino.tasks.training.settings import TrainSettings
 from surgdino.tasks.training.tuning import Tuning
 
+_ON_GPU, _ON_CPU = 128, 32  # pictures in a batch where nothing is learned
+
 
 @dataclass(frozen=True)
 class TaskContext:
-    """Everything around a task.
+    """Everything around a task; `build_context` makes one.
 
     Attributes:
-        task: its name.
         card: of the dataset.
-        classes: what the task module's `classes` gave; of a saved task, as it was trained.
-        settings: the task module's `Settings`.
+        classes: what `Task.classes` gave; of a saved task, as it was trained.
         train: the user's `train` section; what is None there comes from the task and its stages.
         tuning: how much of the backbone learns.
-        backbone: on `device`, in evaluation mode, its parameters told whether they learn.
+        backbone: on `device`, in evaluation mode; its parameters know whether they learn.
         preprocess: size and normalisation of the backbone's input.
         device, autocast: where it computes; `with context.autocast():`.
         features: of frames, cached.
@@ -40,27 +47,21 @@ class TaskContext:
         batch_images: pictures in a batch where nothing is learned.
         parts: `train`, `val`, `test` -> labelled frames; what the split lacks is missing, all are where nothing is
             trained.
-        manifest: of the whole split; None where a video without a dataset is predicted.
-        say: prints a sentence.
     """
 
-    task: str
     card: Card
     classes: tuple[str, ...]
-    settings: Any
     train: TrainSettings
     tuning: Tuning
     backbone: Backbone
     preprocess: Preprocess
     device: torch.device
-    autocast: Callable[[], Any]
+    autocast: Callable[[], AbstractContextManager[Any]]
     features: FeatureCache
     cutter: Cutter
     workers: int = 0
     batch_images: int = 32
     parts: Mapping[str, LabelledFrames] = field(default_factory=dict)
-    manifest: Manifest | None = None
-    say: Callable[[str], None] = print
 
     @property
     def image_size(self) -> int:
@@ -89,3 +90,51 @@ class TaskContext:
     def alone(self) -> TaskContext:
         """The same for one process, while the others wait elsewhere."""
         return replace(self, features=self.features.alone())
+
+
+def build_context(
+    backbone: Backbone,
+    hardware: HardwareSettings,
+    features: Path,
+    *,
+    preprocess: Preprocess,
+    cutter: Cutter | None = None,
+    **task: Any,
+) -> TaskContext:
+    """The context of a task on this machine.
+
+    Args:
+        backbone: moved to the device.
+        features: folder of the feature cache.
+        cutter: for training; None takes pictures whole, as they are.
+        task: the other fields: `card`, `classes`, `train`, `tuning`, `parts`.
+    """
+    precision.set_threads(hardware)
+    device = precision.choose_device(hardware)
+    if device.type == "cpu":
+        keep_freed_memory()
+    backbone = backbone.to(device).eval()
+    dtype = precision.choose_dtype(hardware, device)
+    cores = len(os.sched_getaffinity(0)) // distributed.local_world_size()
+    cache = FeatureCache(
+        folder=features,
+        backbone=backbone,
+        preprocess=preprocess,
+        autocast=partial(precision.autocast, device, dtype),
+        precision=str(dtype).removeprefix("torch."),
+        workers=precision.loader_workers(hardware, cores),
+        batch_size=_ON_GPU if device.type == "cuda" else _ON_CPU,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
+    )
+    return TaskContext(
+        backbone=backbone,
+        preprocess=preprocess,
+        device=torch.device(device),
+        autocast=cache.autocast,
+        features=cache,
+        cutter=cutter or Cutter(preprocess.image_size),
+        workers=cache.workers,
+        batch_images=cache.batch_size,
+        **task,
+    )

@@ -60,6 +60,12 @@ class LabelledFrames:
             raise ValueError("these frames have no targets as arrays")
         return {video: self.targets[self.span(place)] for place, video in enumerate(self.videos)}
 
+    def class_ids(self) -> np.ndarray:
+        """int64 [n], of frames that have one class each."""
+        if self.targets is None:
+            raise ValueError("these frames have no targets as arrays")
+        return self.targets.astype(np.int64)
+
     def numbers_of(self) -> dict[str, np.ndarray]:
         """Video id -> its frames' numbers, int64."""
         return {video: self.numbers[self.span(place)] for place, video in enumerate(self.videos)}

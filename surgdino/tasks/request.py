@@ -5,20 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Video
+from surgdino.datasets.masks import VideoMasks
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 
 
 @dataclass(frozen=True)
-class VideoSource:
+class InputVideo:
     """What is predicted in one go.
 
     Attributes:
         name: the dataset's id of the video, or the name of the file or folder.
-        videos: one; of a folder of pictures that are no video, each picture as one.
+        videos: one; of a folder of single images, each image as one.
         operation: as the dataset calls it; None where the video belongs to none.
         labels: of the task's kind, for this video among others; None where nothing is known.
     """
@@ -34,7 +36,7 @@ class VideoSource:
 
 
 @dataclass(frozen=True)
-class Request:
+class PredictRequest:
     """What a task is asked to write of one video.
 
     Attributes:
@@ -45,14 +47,22 @@ class Request:
         decoder: the backend that reads video files.
         truth: labels that the user gave, or None.
         folder: where to write.
-        told: which model it is, in a line for pictures.
+        caption: which model it is, in a line for pictures.
     """
 
     context: TaskContext
     head: nn.Module
     frames: LabelledFrames
-    source: VideoSource
+    source: InputVideo
     decoder: str
     truth: FrameLabels | None
     folder: Path
-    told: str
+    caption: str
+
+    def labels(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Which frames have a label, bool [n], and the labels [n, ...]: the user's or the dataset's; None without any."""
+        values = self.truth
+        if values is None and self.source.labels is not None:
+            found = self.source.labels.values[self.source.name]
+            values = None if isinstance(found, VideoMasks) else found
+        return None if values is None else values.at(self.frames.numbers, self.frames.times)

@@ -18,13 +18,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 from surgdino.checkpoint import LoadedBackbone, find_weights, load, save_backbone, save_tensors
-from surgdino.config import typed
+from surgdino.config import shipped_settings, typed
 from surgdino.datasets.card import Card
+from surgdino.engine.plan import HardwareSettings
 from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write
-from surgdino.tasks import open_task
-from surgdino.tasks.context import TaskContext
+from surgdino.tasks.context import TaskContext, build_context
 from surgdino.tasks.features.cache import weights_hash
+from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.tasks.task import Task, open_task
+from surgdino.tasks.training.settings import TrainSettings
 from surgdino.tasks.training.tuning import Tuning
 
 FORMAT = 1
@@ -39,8 +42,7 @@ class SavedTask:
 
     Attributes:
         folder: the checkpoint folder.
-        task: its name.
-        settings: the task module's `Settings` that it was trained with.
+        task: with the settings that it was trained with.
         classes: names in the order of their ids.
         card: of the dataset that it was trained on.
         config: the whole configuration of the run.
@@ -50,8 +52,7 @@ class SavedTask:
     """
 
     folder: Path
-    task: str
-    settings: Any
+    task: Task[Any, Any]
     classes: tuple[str, ...]
     card: Card
     config: Mapping[str, Any]
@@ -59,13 +60,33 @@ class SavedTask:
     model: LoadedBackbone
     facts: Mapping[str, Any]
 
+    def context(
+        self,
+        hardware: HardwareSettings,
+        features: Path,
+        card: Card | None = None,
+        parts: Mapping[str, LabelledFrames] | None = None,
+    ) -> TaskContext:
+        """What the task is asked with; on another dataset's `card` where one is given."""
+        return build_context(
+            self.model.backbone,
+            hardware,
+            features,
+            preprocess=self.model.preprocess,
+            card=card or self.card,
+            classes=self.classes,
+            train=typed(TrainSettings, self.config["train"], "train"),
+            tuning=self.tuning,
+            parts=parts or {},
+        )
+
     def load_head(self, context: TaskContext) -> nn.Module:
         """The trained head, in evaluation mode on the context's device.
 
         Raises:
             SurgdinoError: the file is damaged, or holds another head than these settings make.
         """
-        head = open_task(self.task).build_head(context)
+        head = self.task.build_head(context)
         file = self.folder / HEAD
         try:
             head.load_state_dict(load_file(file), strict=True)
@@ -74,13 +95,19 @@ class SavedTask:
         except RuntimeError as error:
             found = str(error).splitlines()[1].strip() if "\n" in str(error) else error
             raise SurgdinoError(
-                "the head is not the one that task.json describes", file=file, expected=self.task, found=found
+                "the head is not the one that task.json describes", file=file, expected=self.task.name, found=found
             ) from error
         return head.to(context.device).eval()
 
 
 def save_task(
-    folder: Path, context: TaskContext, head: nn.Module, *, model_json: Mapping[str, Any], config: Mapping[str, Any]
+    folder: Path,
+    task: Task[Any, Any],
+    context: TaskContext,
+    head: nn.Module,
+    *,
+    model_json: Mapping[str, Any],
+    config: Mapping[str, Any],
 ) -> Path:
     """Write backbone, head and what they are, each file whole or not at all.
 
@@ -95,8 +122,8 @@ def save_task(
     save_backbone(folder, context.backbone, {**model_json, "image_size": context.image_size})
     facts = {
         "format": FORMAT,
-        "task": context.task,
-        "settings": asdict(context.settings),
+        "task": task.name,
+        "settings": asdict(task.settings),
         "classes": list(context.classes),
         "tuning": context.tuning,
         "backbone_sha256": weights_hash(context.backbone),
@@ -122,7 +149,6 @@ def load_task(path: str | Path) -> SavedTask:
     """
     folder = find_weights(path).parent
     facts = read_task_json(folder)
-    module = open_task(facts["task"])
     model = load(folder)
     if weights_hash(model.backbone) != facts["backbone_sha256"]:
         raise SurgdinoError(
@@ -132,8 +158,7 @@ def load_task(path: str | Path) -> SavedTask:
         )
     return SavedTask(
         folder=folder,
-        task=facts["task"],
-        settings=typed(module.Settings, facts["settings"], "task"),
+        task=open_task({**shipped_settings("task", facts["task"]), **facts["settings"]}),
         classes=tuple(facts["classes"]),
         card=Card.from_dict(facts["card"], folder / TASK_JSON),
         config=facts["config"],

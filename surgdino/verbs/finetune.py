@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import torch
@@ -13,41 +12,39 @@ from rich.console import Console
 from torch import nn
 
 from surgdino import distributed
-from surgdino.backbone.preprocess import Preprocess
 from surgdino.config import typed
+from surgdino.console import field, say, warn
 from surgdino.crops.augment.build import build_augment
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.engine.plan import HardwareSettings
 from surgdino.engine.precision import choose_device
+from surgdino.inputs.backbone import StartingBackbone, starting_backbone
 from surgdino.inputs.labelled import (
+    features_folder,
+    labelled_parts,
     open_store_of,
-    parts_of,
-    print_parts,
-    print_set_aside,
     require_parts,
     split_manifest,
     split_name,
-    store_features,
 )
 from surgdino.inputs.settings import DataSettings
 from surgdino.runs.data_record import write_data
 from surgdino.runs.folder import environment, open_run
 from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, guard, look, seen_of
 from surgdino.runs.results import print_scores, write_results
-from surgdino.tasks import open_task
-from surgdino.tasks.context import TaskContext
+from surgdino.tasks.context import TaskContext, build_context
 from surgdino.tasks.features.cache import weights_hash
+from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.saved import save_task
+from surgdino.tasks.task import Task, open_task
 from surgdino.tasks.training.cut import Cutter
 from surgdino.tasks.training.fit import StageResult, Surroundings, fit
 from surgdino.tasks.training.settings import TrainSettings, resolve
 from surgdino.tasks.training.tuning import LAST_BLOCKS, Tuning, select
-from surgdino.verbs.pictures import draw_predictions
 from surgdino.verbs.report import report_run
-from surgdino.verbs.task_setup import Described, Start, build_context, check_image_size, start
 
-# What a run may be continued with otherwise: where things are and how fast they go.
+# A continued run may change these: where things are and how fast they go.
 FREE = (
     *("hardware.", "run.", "report.", "data.root", "data.store", "data.workers", "data.max_bad_share"),
     *("model.weights", "checkpoint", "train.checkpoint_every", "train.log_every"),
@@ -55,39 +52,49 @@ FREE = (
 
 
 @dataclass(frozen=True)
-class FinetuneSettings:
-    """The keys at the top of configs/finetune.yaml."""
+class RunSettings:
+    """The `run` section."""
 
-    checkpoint: str | None = None
-    backbone: Tuning = "frozen"
-    leakage: Leakage = "refuse"
-    image_size: int | None = None
-
-    @classmethod
-    def of(cls, cfg: Mapping[str, Any]) -> FinetuneSettings:
-        """Checked."""
-        return typed(cls, {key: cfg[key] for key in ("checkpoint", "backbone", "leakage", "image_size")}, "")
+    dir: Path | None
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything that was asked for and looked at before anything long begins."""
+class FinetuneConfig:
+    """configs/finetune.yaml. `dataset`, `model`, `task` and `augment` are checked by those who read them."""
 
-    cfg: Mapping[str, Any]
-    module: ModuleType
-    asked: FinetuneSettings
-    train: TrainSettings
+    checkpoint: str | None
+    backbone: Tuning
+    leakage: Leakage
+    image_size: int | None
+    dataset: dict[str, Any]
+    model: dict[str, Any]
+    task: dict[str, Any]
+    augment: dict[str, Any]
     data: DataSettings
-    manifest: Manifest
-    start: Start
-    what: Described
-    leaks: LeakReport
-    folder: Path
+    train: TrainSettings
+    hardware: HardwareSettings
+    run: RunSettings
 
-    @property
-    def split(self) -> str:
-        """As people call it."""
-        return split_name(self.data.split)
+
+@dataclass(frozen=True)
+class Run:
+    """A fine-tuning under way.
+
+    Attributes:
+        recorded: the configuration as config.yaml keeps it: with the model that the checkpoint turned out to be.
+        start: the backbone as it was.
+        leaks: what the leak guard found.
+        context: with the backbone that learns.
+    """
+
+    config: FinetuneConfig
+    recorded: dict[str, Any]
+    folder: Path
+    task: Task[Any, Any]
+    manifest: Manifest
+    start: StartingBackbone
+    leaks: LeakReport
+    context: TaskContext
 
 
 def main(cfg: Mapping[str, Any]) -> int:
@@ -95,113 +102,92 @@ def main(cfg: Mapping[str, Any]) -> int:
 
     Under torchrun or another launcher its processes train together, and the first one writes and prints.
     """
-    hardware = typed(HardwareSettings, cfg["hardware"], "hardware")
-    with distributed.together(cuda=choose_device(hardware).type == "cuda"):
-        return finetune(cfg, hardware)
+    config = typed(FinetuneConfig, cfg, "")
+    with distributed.together(cuda=choose_device(config.hardware).type == "cuda"):
+        return finetune(config, cfg)
 
 
-def finetune(cfg: Mapping[str, Any], hardware: HardwareSettings) -> int:
+def finetune(config: FinetuneConfig, cfg: Mapping[str, Any]) -> int:
     """What `main` does in each process."""
-    console = Console(quiet=not distributed.is_main())
-    job = look_at(cfg, console)
+    # Everything that can be wrong is checked before the store is built, which may take hours.
+    task, card, data = open_task(config.task), Card.from_dict(config.dataset), config.data
+    build_augment(config.augment, "global_1")
+    manifest = split_manifest(card, data, task.LABELS)
+    require_parts(manifest, data, ("train", "test"))
+    classes = task.classes(card, manifest)
+    torch.manual_seed(config.train.seed)  # of a backbone without weights
+    start = starting_backbone(config.model, config.checkpoint)
+    leaks = find_leaks(seen_of(start.info), manifest.part("test"), f"{card.name} {split_name(data)} test")
+    guard(leaks, config.leakage, Console(quiet=not distributed.is_main()))
+    preprocess = start.preprocess(config.image_size)
+    names = ("finetune", task.name, card.name, str(start.model["name"]), config.backbone)
+    folder = config.run.dir or Path("runs") / "-".join(names)  # the same command continues in the same folder
+    recorded = {**cfg, "model": dict(start.model), "run": {"dir": str(folder)}}
+
     with distributed.main_first():
         if distributed.is_main():
-            open_run(job.folder, recorded(job), data_hash=job.manifest.fingerprint(), free=FREE)
-        store = open_store_of(job.manifest, job.data)
-    print_set_aside(console, store)
-    parts = parts_of(job.manifest, store, job.module.LABELS, ("train", "val", "test"))
-    print_parts(console, parts)
+            open_run(folder, recorded, data_hash=manifest.fingerprint(), free=FREE)
+        store = open_store_of(manifest, data)
+    parts = labelled_parts(manifest, store, task.LABELS, ("train", "val", "test"))
     if "val" not in parts:
-        console.print("no validation part in this split: no early stopping, the last step counts", highlight=False)
+        say("no validation part in this split: no early stopping, the last step counts")
     context = build_context(
-        job.what,
-        select(job.start.backbone, job.asked.backbone),
-        hardware,
-        job.folder / "features" if job.asked.backbone != "frozen" else store_features(job.data, cfg["dataset"]["name"]),
+        select(start.backbone, config.backbone),
+        config.hardware,
+        features_folder(data, card.name, folder, config.backbone),
+        preprocess=preprocess,
+        cutter=Cutter(
+            preprocess.image_size, config.augment, resolve(config.train, task.DEFAULTS, overrides={}).crop_scale
+        ),
+        card=card,
+        classes=classes,
+        train=config.train,
+        tuning=config.backbone,
         parts=parts,
-        manifest=job.manifest,
-        cutter=cutter_of(job),
-        say=lambda sentence: console.print(f"[yellow]![/yellow] {sentence}", soft_wrap=True, highlight=False),
     )
-    head, results = train_stages(job, context)
-    if results[-1].status == "stopped":
-        where = f"step {results[-1].step} of {results[-1].steps} ({results[-1].stage})"
-        console.print(f"[yellow]Stopped at {where}; the same command continues.[/yellow]", highlight=False)
+    run = Run(config, recorded, folder, task, manifest, start, leaks, context)
+    head, results = train_stages(run)
+    if (last := results[-1]).status == "stopped":
+        say(f"Stopped at step {last.step} of {last.steps} ({last.stage}); the same command continues.", style="yellow")
         return 0
     with distributed.main_first():
         if distributed.is_main():
-            conclude(job, context.alone(), head, results, store.set_aside, console)
+            conclude(run, head, results)
     return 0
 
 
-def look_at(cfg: Mapping[str, Any], console: Console) -> Job:
-    """Check all settings, the dataset, the backbone and the leak guard, which takes seconds."""
-    asked = FinetuneSettings.of(cfg)
-    module = open_task(cfg["task"]["name"])
-    settings = typed(module.Settings, cfg["task"], "task")
-    train = typed(TrainSettings, cfg["train"], "train")
-    build_augment(cfg["augment"], "global_1")
-    data = DataSettings.of(cfg)
-    manifest = split_manifest(cfg, data, module.LABELS, console)
-    require_parts(manifest, split_name(data.split), ("train", "test"))
-    card = Card.from_dict(cfg["dataset"])
-    classes = module.classes(card, manifest, settings)
-    torch.manual_seed(train.seed)  # of a backbone without weights
-    begin = start(cfg["model"], asked.checkpoint, console)
-    tested_on = f"{card.name} {split_name(data.split)} test"
-    leaks = guard(find_leaks(seen_of(begin.info), manifest.part("test"), tested_on), asked.leakage, console)
-    size = check_image_size(asked.image_size or begin.image_size, begin.backbone)
-    preprocess = Preprocess(size, tuple(begin.model["mean"]), tuple(begin.model["std"]))
-    what = Described(cfg["task"]["name"], card, tuple(classes), settings, asked.backbone, preprocess, train)
-    folder = Path(cfg["run"]["dir"] or default_folder(cfg, begin))
-    return Job(cfg, module, asked, train, data, manifest, begin, what, leaks, folder)
-
-
-def default_folder(cfg: Mapping[str, Any], begin: Start) -> str:
-    """The run folder where none is given: the same command finds the same folder, and continues there."""
-    names = ("finetune", cfg["task"]["name"], cfg["dataset"]["name"], str(begin.model["name"]), cfg["backbone"])
-    return str(Path("runs") / "-".join(names))
-
-
-def recorded(job: Job) -> dict[str, Any]:
-    """The configuration as config.yaml keeps it: with the model that the checkpoint turned out to be."""
-    return {**job.cfg, "model": dict(job.start.model), "run": {"dir": str(job.folder)}}
-
-
-def cutter_of(job: Job) -> Cutter:
-    """How training pictures are cut and augmented."""
-    scale = resolve(job.train, job.module.DEFAULTS, overrides={}).crop_scale
-    return Cutter(job.what.preprocess.image_size, job.cfg["augment"], scale)
-
-
-def train_stages(job: Job, context: TaskContext) -> tuple[nn.Module, list[StageResult]]:
+def train_stages(run: Run) -> tuple[nn.Module, list[StageResult]]:
     """Train the task's stages one after another, to the end or to the first that a signal stops.
 
     After each, `last/` holds the weights of its last step.
     """
+    task, context, train = run.task, run.context, run.config.train
     begun_with = {
         "weights": weights_hash(context.backbone),
-        "data": job.manifest.fingerprint(),
+        "data": run.manifest.fingerprint(),
         "frames": {part: len(frames) for part, frames in context.parts.items()},
     }
-    around = Surroundings(job.folder, context.device, context.autocast, begun_with)
-    torch.manual_seed(job.train.seed)
-    head = job.module.build_head(context).to(context.device)
-    stages = iter(job.module.stages(context, head))
+    around = Surroundings(run.folder, context.device, context.autocast, begun_with)
+    torch.manual_seed(train.seed)
+    head = task.build_head(context).to(context.device)
+    stages = iter(task.stages(context, head))
     results: list[StageResult] = []
     while True:
-        torch.manual_seed(job.train.seed)  # of what a stage makes when it begins, in a resumed run too
+        torch.manual_seed(train.seed)  # of what a stage makes when it begins, in a resumed run too
         stage = next(stages, None)
         if stage is None:
             return head, results
-        training = resolve(job.train, job.module.DEFAULTS, stage.defaults, overrides=stage.overrides)
+        training = resolve(train, task.DEFAULTS, stage.defaults, overrides=stage.overrides)
         _drop_paths(context, training.drop_path)
         results.append(fit(stage, training, around))
         _drop_paths(context, 0.0)
         if results[-1].status == "stopped":
             return head, results
         if distributed.is_main():
-            save_last(job, context, head, stage.model, results)
+            best = {name: tensor.detach().clone() for name, tensor in stage.model.state_dict().items()}
+            stage.model.load_state_dict(results[-1].last)
+            save(run, head, results, "last")
+            stage.model.load_state_dict(best)
 
 
 def _drop_paths(context: TaskContext, rate: float) -> None:
@@ -210,92 +196,83 @@ def _drop_paths(context: TaskContext, rate: float) -> None:
         context.backbone.set_drop_path(rate, first)
 
 
-def save_last(job: Job, context: TaskContext, head: nn.Module, model: nn.Module, results: list[StageResult]) -> None:
-    """Write the checkpoint of the last step beside that of the best."""
-    best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    model.load_state_dict(results[-1].last)
-    save(job, context, head, results, "last")
-    model.load_state_dict(best)
-
-
-def save(job: Job, context: TaskContext, head: nn.Module, results: list[StageResult], name: str) -> None:
-    """Write a checkpoint folder of the run."""
-    facts = {**provenance(job), "stages": [result.as_dict() for result in results], "state": name}
-    save_task(job.folder / name, context, head, model_json=facts, config=recorded(job))
-
-
-def provenance(job: Job) -> dict[str, Any]:
-    """What the checkpoint remembers: what it has seen itself, and what had been seen by what it began with."""
-    name, split = job.cfg["dataset"]["name"], job.data.split
-    seen = seen_of(job.start.info)
-    for part, how in (("train", "trained on"), ("val", "chosen on")):
-        videos = job.manifest.part(part).videos
-        if videos:
-            seen.append(look("finetune", how, name, split, part, videos))
-    return {
-        "dataset": name,
-        "dataset_licence": job.cfg["dataset"].get("licence"),
-        "data_hash": job.manifest.fingerprint(),
-        "task": job.what.task,
-        "tuning": job.asked.backbone,
-        "seed": job.train.seed,
-        "operations": operations_seen(seen, "trained on"),
-        "chosen_on": operations_seen(seen, "chosen on"),
-        "seen": [each.as_dict() for each in seen],
-        "started_from": {
-            "checkpoint": job.asked.checkpoint,
-            "weights": job.start.info.get("path"),
-            "sha256": job.start.info.get("sha256"),
-        },
+def conclude(run: Run, head: nn.Module, results: list[StageResult]) -> None:
+    """Save the best state, test it, write the numbers and print them; what is drawn comes last."""
+    save(run, head, results, "checkpoint")
+    for result in results:
+        field(result.stage, _stage_line(result))
+    context, tested = run.context.alone(), run.context.parts["test"]
+    scores = run.task.evaluate(context, head, tested, run.folder)
+    facts = {
+        "dataset": context.card.name,
+        "split": run.config.data.split,
+        "part": "test",
+        "backbone": context.tuning,
+        "checkpoint": run.folder / "checkpoint",
+        "started_from": started_from(run),
+        "seed": run.config.train.seed,
+        "image_size": context.image_size,
+        "precision": context.features.precision,
+        "settings": asdict(run.task.settings),
+        "stages": [result.as_dict() for result in results],
+        "chosen_on": "the validation part" if "val" in context.parts else "nothing: the last step counts",
+        "set_aside": dict(tested.store.set_aside),
+        "leakage": run.leaks.as_dict(),
+        "environment": environment(run.manifest.fingerprint()),
     }
+    path = write_results(run.folder, run.task.name, scores, facts=facts)
+    print_scores(Console(), scores, leak=run.leaks.stamp)
+    write_data(run.folder, tested.store)
+    draw(run.task, context, head, tested, run.folder)
+    field("results", path)
+    field("checkpoint", run.folder / "checkpoint")
+    field("report", report_run(run.folder, run.folder / "report.html"))
 
 
-def operations_seen(seen: list[Seen], how: Literal["trained on", "chosen on"]) -> list[str]:
-    """The operations of one kind of looks, sorted."""
+def draw(task: Task[Any, Any], context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path) -> None:
+    """Draw what was predicted beside the files in `predictions/`; a failure costs the pictures, not the numbers."""
+    caption = str(context.backbone.settings.get("name", ""))
+    try:
+        task.draw(context, head, frames, folder / "predictions", caption)
+    except Exception as error:
+        warn(f"the pictures of the predictions could not be drawn: {type(error).__name__}: {error}")
+
+
+def save(run: Run, head: nn.Module, results: list[StageResult], name: Literal["checkpoint", "last"]) -> None:
+    """Write a checkpoint folder of the run, with what it has seen and what had been seen by what it began with."""
+    card, split, manifest = run.context.card, run.config.data.split, run.manifest
+    seen = seen_of(run.start.info)
+    for part, how in (("train", "trained on"), ("val", "chosen on")):
+        if videos := manifest.part(part).videos:
+            seen.append(look("finetune", how, card.name, split, part, videos))
+    facts = {
+        "dataset": card.name,
+        "dataset_licence": run.config.dataset.get("licence"),
+        "data_hash": manifest.fingerprint(),
+        "task": run.task.name,
+        "tuning": run.config.backbone,
+        "seed": run.config.train.seed,
+        "operations": _operations(seen, "trained on"),
+        "chosen_on": _operations(seen, "chosen on"),
+        "seen": [each.as_dict() for each in seen],
+        "started_from": started_from(run),
+        "stages": [result.as_dict() for result in results],
+        "state": name,
+    }
+    save_task(run.folder / name, run.task, run.context, head, model_json=facts, config=run.recorded)
+
+
+def started_from(run: Run) -> dict[str, Any]:
+    """Which checkpoint or weights the backbone came from."""
+    info = run.start.info
+    return {"checkpoint": run.config.checkpoint, "weights": info.get("path"), "sha256": info.get("sha256")}
+
+
+def _operations(seen: list[Seen], how: Literal["trained on", "chosen on"]) -> list[str]:
     return sorted({operation for each in seen if each.how == how for operation in each.operations})
 
 
-def conclude(
-    job: Job,
-    context: TaskContext,
-    head: nn.Module,
-    results: list[StageResult],
-    set_aside: Mapping[str, str],
-    console: Console,
-) -> None:
-    """Save the best state, test it, write the numbers and print them."""
-    save(job, context, head, results, "checkpoint")
-    for result in results:
-        console.print(f"[bold]{result.stage:<8}[/bold] {_told(result)}", highlight=False)
-    scores = job.module.evaluate(context, head, context.parts["test"], job.folder)
-    draw_predictions(job.what.task, context, head, context.parts["test"], job.folder)
-    facts = {
-        "dataset": job.cfg["dataset"]["name"],
-        "split": job.data.split,
-        "part": "test",
-        "backbone": job.asked.backbone,
-        "checkpoint": job.folder / "checkpoint",
-        "started_from": provenance(job)["started_from"],
-        "seed": job.train.seed,
-        "image_size": context.image_size,
-        "precision": context.features.precision,
-        "settings": asdict(job.what.settings),
-        "stages": [result.as_dict() for result in results],
-        "chosen_on": "the validation part" if "val" in context.parts else "nothing: the last step counts",
-        "set_aside": dict(set_aside),
-        "leakage": job.leaks.as_dict(),
-        "environment": environment(job.manifest.fingerprint()),
-    }
-    path = write_results(job.folder, job.what.task, scores, facts=facts)
-    print_scores(console, scores, leak=job.leaks.stamp)
-    write_data(job.folder, context.parts["test"].store)
-    page = report_run(job.folder, job.folder / "report.html")
-    for label, where in (("results", path), ("checkpoint", job.folder / "checkpoint"), ("report", page)):
-        console.print(f"[bold]{label:<10}[/bold]  {where}", soft_wrap=True, highlight=False)
-
-
-def _told(result: StageResult) -> str:
-    """One line on a stage."""
+def _stage_line(result: StageResult) -> str:
     done = f"{result.step} of {result.steps} steps"
     if result.status == "already finished":
         done += ", done before"

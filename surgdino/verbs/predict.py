@@ -1,22 +1,19 @@
 """`surgdino predict VIDEO ...`: what a fine-tuned checkpoint says of a video, as tables, masks and pictures.
 
-A video goes the way that the training frames went: decoded, cut to its content, shrunk, stored as JPEG. The frames lie
-on disk until all is written, so memory stays flat in the video's length, and a command that was interrupted goes on.
+A video is treated as the training frames were: decoded, cut to its content, shrunk, stored as JPEG. The frames stay on
+disk until all is written, so memory stays flat in the video's length, and an interrupted command continues.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from rich.console import Console
-
-from surgdino.config import typed
+from surgdino.config import Positive, typed
+from surgdino.console import field, warn
 from surgdino.datasets.manifest import FrameLabels
 from surgdino.engine.plan import HardwareSettings
 from surgdino.errors import SurgdinoError, from_os_error
@@ -24,86 +21,63 @@ from surgdino.frames.store import FrameStore, build_store
 from surgdino.inputs.settings import DataSettings
 from surgdino.inputs.video import find_video
 from surgdino.tasks.labelled_frames import every_frame
-from surgdino.tasks.request import Request, VideoSource
+from surgdino.tasks.request import InputVideo, PredictRequest
 from surgdino.tasks.saved import SavedTask, load_task
-from surgdino.verbs.evaluate import described
-from surgdino.verbs.task_setup import build_context
 
 _WORK = ".frames"  # in the output folder, until all is written
 
 
 @dataclass(frozen=True)
-class PredictSettings:
-    """The keys at the top of configs/predict.yaml."""
+class DatasetRoot:
+    """The `data` section of configs/predict.yaml."""
 
-    checkpoint: str
-    out: Path | None = None
-    truth: Path | None = None
-    image_fps: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.image_fps is not None and not self.image_fps > 0:
-            raise SurgdinoError("image_fps cannot be used", expected="more than 0", found=self.image_fps)
+    root: Path | None
 
 
 @dataclass(frozen=True)
-class Session:
-    """What is the same for all videos of one command; `writer` is the module `predict_<task>`."""
+class PredictConfig:
+    """configs/predict.yaml."""
 
-    saved: SavedTask
+    checkpoint: str
+    out: Path | None
+    truth: Path | None
+    image_fps: Positive | None
     hardware: HardwareSettings
-    data: DataSettings
-    writer: ModuleType
-    truth: FrameLabels | None
-    console: Console
+    data: DatasetRoot
 
 
 def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
-    """Predict each video and print what lies where; 0."""
-    console = Console()
-    asked = typed(PredictSettings, {key: cfg[key] for key in ("checkpoint", "out", "truth", "image_fps")}, "")
+    """Predict each video and print what was written where; 0."""
+    config = typed(PredictConfig, cfg, "")
     paths = [Path(video).expanduser() for video in videos]
-    if asked.truth is not None and len(paths) > 1:
-        raise SurgdinoError("one truth for several videos", file=asked.truth, fix="predict them one by one")
-    hardware = typed(HardwareSettings, cfg["hardware"], "hardware")
-    saved = load_task(asked.checkpoint)
-    writer = import_module(f"surgdino.tasks.{saved.task}.predict")
-    truth = _truth(writer, asked.truth, saved.classes)
-    session = Session(saved, hardware, data_settings(saved, cfg["data"]["root"]), writer, truth, console)
+    if config.truth is not None and len(paths) > 1:
+        raise SurgdinoError("one truth for several videos", file=config.truth, fix="predict them one by one")
+    saved = load_task(config.checkpoint)
+    data = typed(DataSettings, saved.config["data"], "data")
+    data = replace(data, root=config.data.root or data.root)
+    truth = None if config.truth is None else saved.task.read_truth(config.truth, saved.classes)
     # All are looked for before the first is predicted, which may take long.
-    sources = [find_video(path, saved, session.data, asked.image_fps, writer.PICTURES, console) for path in paths]
-    for source, folder in zip(sources, output_folders(sources, asked.out), strict=True):
-        for name, written in predict(session, source, folder).items():
-            console.print(f"[bold]{name:<12}[/bold] {written}", soft_wrap=True, highlight=False)
+    sources = [find_video(path, saved, data, config.image_fps) for path in paths]
+    for source, folder in zip(sources, output_folders(sources, config.out), strict=True):
+        for name, written in predict(saved, source, folder, data, config.hardware, truth).items():
+            field(name, written)
     return 0
 
 
-def _truth(writer: ModuleType, path: Path | None, classes: Sequence[str]) -> Any:
-    """What a file says of the video; where the task's writer reads none, no file can be given."""
-    if path is None:
-        return None
-    if not hasattr(writer, "read_truth"):
-        fix = "leave it out; surgdino score compares prediction files with a truth"
-        raise SurgdinoError("truth= is of use for phases alone", file=path, fix=fix)
-    return writer.read_truth(path, classes)
-
-
-def predict(session: Session, source: VideoSource, folder: Path) -> dict[str, Path]:
-    """Write everything of one video; what it is -> where it lies."""
-    saved, work = session.saved, folder / _WORK
-    frames = every_frame(stored(source, work, session.data, session.console))
-    context = build_context(described(saved, saved.card), saved.model.backbone, session.hardware, work / "features")
-    request = Request(
-        context=context,
-        head=saved.load_head(context),
-        frames=frames,
-        source=source,
-        decoder=session.data.decoder,
-        truth=session.truth,
-        folder=folder,
-        told=model_words(saved, source),
-    )
-    written = session.writer.write(request)
+def predict(
+    saved: SavedTask,
+    source: InputVideo,
+    folder: Path,
+    data: DataSettings,
+    hardware: HardwareSettings,
+    truth: FrameLabels | None,
+) -> dict[str, Path]:
+    """Write everything of one video; what it is -> where it is."""
+    work = folder / _WORK
+    frames = every_frame(stored(source, work, data))
+    context = saved.context(hardware, work / "features")
+    head, caption = saved.load_head(context), model_line(saved, source)
+    written = saved.task.write(PredictRequest(context, head, frames, source, data.decoder, truth, folder, caption))
     try:
         shutil.rmtree(work)
     except OSError as error:
@@ -111,7 +85,7 @@ def predict(session: Session, source: VideoSource, folder: Path) -> dict[str, Pa
     return written
 
 
-def stored(source: VideoSource, work: Path, data: DataSettings, console: Console) -> FrameStore:
+def stored(source: InputVideo, work: Path, data: DataSettings) -> FrameStore:
     """The frames, stored as in training; pictures that cannot be read are named and left out.
 
     Raises:
@@ -121,17 +95,11 @@ def stored(source: VideoSource, work: Path, data: DataSettings, console: Console
     for reason in store.set_aside.values():
         if not store.videos:
             raise SurgdinoError(reason)
-        console.print(f"[yellow]![/yellow] left out: {reason}", soft_wrap=True, highlight=False)
+        warn(f"left out: {reason}")
     return store
 
 
-def data_settings(saved: SavedTask, root: str | None) -> DataSettings:
-    """How frames were stored in the run, and where the dataset is now."""
-    data = DataSettings.of(saved.config)
-    return data if root is None else replace(data, root=Path(root))
-
-
-def output_folders(sources: list[VideoSource], out: Path | None) -> list[Path]:
+def output_folders(sources: list[InputVideo], out: Path | None) -> list[Path]:
     """A folder for each video.
 
     Raises:
@@ -140,23 +108,17 @@ def output_folders(sources: list[VideoSource], out: Path | None) -> list[Path]:
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:
-            raise SurgdinoError(
-                f"two videos are called {name!r}", fix="predict them one by one, each with its own out="
-            )
+            fix = "predict them one by one, each with its own out="
+            raise SurgdinoError(f"two videos are called {name!r}", fix=fix)
     if out is not None and len(sources) == 1:
         return [out]
     return [(out or Path("predictions")) / name for name in names]
 
 
-def model_words(saved: SavedTask, source: VideoSource) -> str:
-    """Backbone, task's model and training data in a line, and a word of warning for a video that was trained on."""
+def model_line(saved: SavedTask, source: InputVideo) -> str:
+    """Backbone, task's model and training data in a line, and a warning for a video that was trained on."""
     name = saved.model.info.get("name") or saved.model.info["timm"]
-    parts = [str(name), *_setting_words(saved), f"trained on {saved.card.name}"]
+    parts = [str(name), saved.task.variant(), f"trained on {saved.card.name}"]
     if source.operation in saved.model.info.get("operations", ()):
         parts.append("this operation among them")
-    return " · ".join(parts)
-
-
-def _setting_words(saved: SavedTask) -> list[str]:
-    chosen = getattr(saved.settings, "temporal", None) or getattr(saved.settings, "head", None)
-    return [chosen] if chosen and chosen != "none" else []
+    return " · ".join(filter(None, parts))

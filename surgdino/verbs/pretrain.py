@@ -11,8 +11,6 @@ from rich.console import Console
 
 from surgdino import distributed
 from surgdino.backbone.preprocess import Preprocess
-from surgdino.backbone.vit import Backbone, build_backbone
-from surgdino.backbone.weights import load_weights
 from surgdino.checkpoint import usual_size
 from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings
@@ -22,6 +20,7 @@ from surgdino.engine.precision import choose_device
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
+from surgdino.inputs.backbone import natural_backbone
 from surgdino.inputs.datasets import (
     Source,
     data_hash,
@@ -62,7 +61,7 @@ def pretrain(cfg: Mapping[str, Any], hardware: HardwareSettings) -> int:
     probed = probe_source(cfg, data, sources)
     sources = probed.left_of(sources) if probed else sources
     torch.manual_seed(settings.seed)  # of a backbone without weights, and of the mask token
-    backbone, weights = start_from(cfg["model"], settings.drop_path, console)
+    backbone, weights = natural_backbone(cfg["model"], settings.drop_path)
     size = usual_size(backbone, crops.global_size)
     preprocess = Preprocess(size, tuple(cfg["model"]["mean"]), tuple(cfg["model"]["std"]))
     with distributed.main_first():
@@ -111,22 +110,6 @@ def default_folder(cfg: Mapping[str, Any]) -> str:
     datasets = "+".join([cfg["dataset"]["name"], *(entry["dataset"] for entry in cfg["data"]["also"])])
     names = (datasets, cfg["model"]["name"], cfg["method"]["name"])
     return str(Path("runs") / "-".join(("pretrain", *names)))
-
-
-def start_from(model: Mapping[str, Any], drop_path: float, console: Console) -> tuple[Backbone, dict[str, Any] | None]:
-    """The backbone with its natural-image weights, and what model.json says of them; None where it starts at random."""
-    backbone = build_backbone(model, drop_path=drop_path)
-    if model.get("weights") is None:
-        console.print(
-            "[yellow]model.weights is not set: this starts from random weights, not from a natural-image checkpoint. "
-            "[/yellow]See [bold]surgdino weights list[/bold]."
-        )
-        return backbone, None
-    report = load_weights(backbone, Path(model["weights"]))
-    console.print(f"[bold]weights[/bold]  {report.line()}", soft_wrap=True, highlight=False)
-    if warning := report.normalisation_warning(model["mean"], model["std"]):
-        console.print(f"[yellow]![/yellow] {warning}", soft_wrap=True, highlight=False)
-    return backbone, report.as_dict()
 
 
 def provenance(sources: Sequence[Source], store: FrameStore, weights: dict[str, Any] | None) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from surgdino.config import Names, typed
 from surgdino.datasets.card import Card
 from surgdino.errors import SurgdinoError
 from surgdino.runs.results import print_scores, write_results
-from surgdino.tasks.scoring.folders import Folders, score_folders, task_names
+from surgdino.tasks import task_names
+from surgdino.tasks.scoring.folders import Folders
+from surgdino.tasks.scoring.scoring import open_scoring
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     keys = ScoreSettings.__dataclass_fields__
     settings = typed(ScoreSettings, {key: cfg[key] for key in keys if key in cfg}, "")
     card = Card.from_dict(cfg["dataset"]) if cfg.get("dataset") else None
-    scores = score_folders(name, folders_of(settings, card))
+    scores = open_scoring(name).score_folders(folders_of(settings, card))
     console = Console()
     print_scores(console, scores)
     if settings.out is not None:

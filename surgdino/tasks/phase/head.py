@@ -1,9 +1,13 @@
-"""One class a frame, from the backbone's tokens alone."""
+"""The head: one class a frame from the backbone's tokens, then a temporal model over the frames of a video."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
+
+from surgdino.tasks.phase.temporal import TemporalModel, run_through
 
 
 class FrameClassifier(nn.Module):
@@ -21,8 +25,7 @@ class FrameClassifier(nn.Module):
         super().__init__()
         self.width = width
         self.features = width * (2 if with_patches else 1)
-        # Without a scale of its own: a frozen backbone's tokens keep the scale of its weights, and the learning rate
-        # that suits them would hang on it.
+        # A frozen backbone's tokens have the scale of its weights; normalised, one learning rate suits every backbone.
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.dropout = nn.Dropout(dropout)
         layers = [nn.Linear(self.features, hidden), nn.GELU()] if hidden else []
@@ -51,3 +54,29 @@ class TunedClassifier(nn.Module):
         """Logits [B, C] of normalised images [B, 3, H, W]."""
         features = self.backbone(images)
         return self.classifier(torch.cat([features.cls, features.patches.mean(1)], 1))
+
+
+class PhaseHead(nn.Module):
+    """Everything of the task's own: the classifier of single frames, and the temporal model where there is one."""
+
+    def __init__(self, frame: FrameClassifier, temporal: TemporalModel | None) -> None:
+        super().__init__()
+        self.frame, self.temporal = frame, temporal
+
+    def probabilities(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Class probabilities [n, C] of one video, block by block, from pooled features [n, 2D]; in evaluation mode."""
+        if self.temporal is None:
+            return (self.frame(block).float().softmax(1) for block in blocks)
+        return run_through(self.temporal, (self.frame.normed(block) for block in blocks))
+
+
+class OverVideo(nn.Module):
+    """The temporal model on the features of one video as they come from the backbone; the norm before it is fixed."""
+
+    def __init__(self, head: PhaseHead) -> None:
+        super().__init__()
+        assert head.temporal is not None
+        self.norm, self.temporal = head.frame.normed, head.temporal
+
+    def forward(self, pooled: Tensor) -> list[Tensor]:
+        return self.temporal(self.norm(pooled))

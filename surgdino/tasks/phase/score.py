@@ -1,58 +1,170 @@
-"""Phases: M2CAI text files on both sides; the truth may also be CholecT50's JSON, whose rows name a phase."""
+"""How phases are scored: five ways to average frames, and the segmental metrics.
+
+From files: M2CAI text on both sides; the truth may also be CholecT50's JSON, whose rows name a phase.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from surgdino.datasets.card import load_card
 from surgdino.datasets.triplet_files import read_triplet_json
 from surgdino.errors import SurgdinoError
+from surgdino.metrics.intervals import operations_of
+from surgdino.metrics.pairing import label_sequences
+from surgdino.metrics.phase import AVERAGES, PhaseCounts, average_phases
+from surgdino.metrics.phase_protocols import DEFAULT, phase_counts
+from surgdino.metrics.phase_protocols import PROTOCOLS as FRAME_PROTOCOLS
+from surgdino.metrics.relaxed import TOLERANCES, Tolerance
+from surgdino.metrics.scores import ALL, ClassTable, Score, ScoreRequest, TaskScores, chosen, find_row, score_rows
+from surgdino.metrics.segmental import edit_score, f1_of, matched_segments
 from surgdino.tasks.phase.files import ENDINGS, phase_cells, read_phase
 from surgdino.tasks.scoring.folders import Folders, paired_files
 from surgdino.tasks.scoring.matching import match_frames
-from surgdino.tasks.scoring.panels import TaskScores, score_task
+from surgdino.tasks.scoring.scoring import Scoring
 from surgdino.tasks.scoring.video_files import video_files
 
+SEGMENTAL = "phase/segmental"
+HEADLINE = ("accuracy", DEFAULT)
+THRESHOLDS = (0.10, 0.25, 0.50)
 _TRUTH = ("phase_annotations", "labels")
 # Other files that the releases keep beside the phases.
 _OTHERS = ("-tool", "-timestamp", "_timestamp")
 
 
-def score(folders: Folders) -> TaskScores:
-    """See `score_folders`; the classes are those given, the card's, or the names in the truth in alphabetical order."""
-    truth_folder = folders.inside(_TRUTH)
-    as_json = truth_folder.is_dir() and any(truth_folder.glob("*.json"))
-    if as_json:
-        truths = video_files(truth_folder, ".json")
-    else:
-        truths = video_files(truth_folder, ".txt", endings=ENDINGS[:2], ignored=(*_OTHERS, "_pred"))
-    predictions = video_files(folders.predictions, ".txt", endings=ENDINGS, ignored=_OTHERS)
-    pairs = paired_files(truths, predictions, folders)
-    classes = folders.classes or (folders.card.phases if folders.card else ()) or _names(truths)
-    true: dict[str, np.ndarray] = {}
-    predicted: dict[str, np.ndarray] = {}
-    frames: dict[str, np.ndarray] = {}
-    for video, truth_file, file in pairs:
-        numbers, ids = _json_phases(truth_file, folders) if as_json else read_phase(truth_file, classes)
-        kept = folders.sampled(numbers, truth_file)
-        frames[video], true[video] = numbers[kept], ids[kept]
-        found, guesses = read_phase(file, classes)
-        rows = match_frames(frames[video], found, file, ignore_extra=folders.ignore_extra)
-        predicted[video] = guesses[rows]
-    return score_task(
-        "phase",
-        true,
-        predicted,
-        classes=classes,
-        operations={video: folders.operation_of(video) for video in true},
-        protocol=folders.protocol,
-        fps=_label_rate(folders, frames),
-        frames=frames,
-        tolerance_seconds=folders.tolerance_seconds,
-        resamples=folders.resamples,
-        seed=folders.seed,
+class PhaseScoring(Scoring):
+    """Frame-wise and segmental numbers of phases; M2CAI text files."""
+
+    PROTOCOLS = (*FRAME_PROTOCOLS, SEGMENTAL)
+
+    def panel(self, request: ScoreRequest) -> TaskScores:
+        """The strict script's numbers and the segmental ones by default."""
+        table: list[Score] = []
+        classes: list[ClassTable] = []
+        notes = list(request.notes)
+        for protocol in chosen(request.protocol, self.PROTOCOLS, (DEFAULT, SEGMENTAL)):
+            if protocol == SEGMENTAL:
+                table += _segmental(request)
+                continue
+            relaxed = FRAME_PROTOCOLS[protocol][0] is not None
+            lacking = _lacking(request) if relaxed else None
+            if lacking and request.protocol == ALL:
+                notes.append(f"{protocol} was not computed: {lacking}")
+                continue
+            if lacking:
+                raise SurgdinoError(f"{protocol} cannot be computed", found=lacking, fix="choose a strict protocol")
+            rows, by_phase = _framewise(request, protocol, relaxed)
+            table, classes = table + rows, [*classes, by_phase]
+        if request.frames and _gaps(request.frames):
+            notes.append(f"{_gaps(request.frames)}: a segment goes on across a gap in {SEGMENTAL}")
+        owners = operations_of(request.truths, request.operations)
+        return TaskScores("phase", table, classes, len(set(owners)), notes, find_row(table, *HEADLINE))
+
+    def read_and_score(self, folders: Folders) -> TaskScores:
+        """The classes are those given, the card's, or the names in the truth in alphabetical order."""
+        truth_folder = folders.inside(_TRUTH)
+        as_json = truth_folder.is_dir() and any(truth_folder.glob("*.json"))
+        if as_json:
+            truths = video_files(truth_folder, ".json")
+        else:
+            truths = video_files(truth_folder, ".txt", endings=ENDINGS[:2], ignored=(*_OTHERS, "_pred"))
+        predictions = video_files(folders.predictions, ".txt", endings=ENDINGS, ignored=_OTHERS)
+        pairs = paired_files(truths, predictions, folders)
+        classes = folders.classes or (folders.card.phases if folders.card else ()) or _names(truths)
+        true: dict[str, np.ndarray] = {}
+        predicted: dict[str, np.ndarray] = {}
+        frames: dict[str, np.ndarray] = {}
+        for video, truth_file, file in pairs:
+            numbers, ids = _json_phases(truth_file, folders) if as_json else read_phase(truth_file, classes)
+            kept = folders.sampled(numbers, truth_file)
+            frames[video], true[video] = numbers[kept], ids[kept]
+            found, guesses = read_phase(file, classes)
+            rows = match_frames(frames[video], found, file, ignore_extra=folders.ignore_extra)
+            predicted[video] = guesses[rows]
+        request = folders.request(true, predicted, classes)
+        return self.scores(replace(request, fps=_label_rate(folders, frames), frames=frames))
+
+
+def tolerance_of(phases: Sequence[str]) -> Tolerance | None:
+    """The relaxed script's table for these phases: it has one for each dataset that it was written for."""
+    return next((TOLERANCES[name] for name in TOLERANCES if load_card(name).phases == tuple(phases)), None)
+
+
+def _lacking(request: ScoreRequest) -> str | None:
+    """Why the relaxed protocols cannot be computed, or None where they can."""
+    if request.fps is None:
+        return "no fps (labels per second) was given"
+    if tolerance_of(request.classes) is None:
+        return f"the relaxed script knows the phases of {', '.join(TOLERANCES)} only"
+    return _gaps(request.frames or {})
+
+
+def _gaps(frames: Mapping[str, np.ndarray]) -> str | None:
+    """The first video whose frames are not evenly spaced, in words; steps of 12 and 13 are (two a second of 25 fps)."""
+    for video, numbers in frames.items():
+        steps = np.diff(numbers)
+        if len(steps) and steps.max() >= 1.5 * steps.min():
+            return f"the frames of {video} leave gaps"
+    return None
+
+
+def _framewise(request: ScoreRequest, protocol: str, relaxed: bool) -> tuple[list[Score], ClassTable]:
+    counts = phase_counts(
+        request.truths,
+        request.predictions,
+        len(request.classes),
+        protocol,
+        fps=request.fps,
+        tolerance=tolerance_of(request.classes) if relaxed else None,
+        seconds=request.tolerance_seconds,
     )
+    owners = operations_of(counts.videos, request.operations)
+    average = FRAME_PROTOCOLS[protocol][1]
+    rows = score_rows(
+        lambda videos: AVERAGES[average](counts.select(videos)),
+        owners,
+        protocol,
+        resamples=request.resamples,
+        seed=request.seed,
+    )
+    told = average_phases(counts, request.classes, average, protocol)
+    rows = [
+        replace(row, own_std=told.spread[row.name], own_std_over=told.spread_over[row.name])
+        if told.spread_over.get(row.name) == "phases"
+        else row
+        for row in rows
+    ]
+    return rows, ClassTable("phase", protocol, _by_phase(told.per_phase, counts))
+
+
+def _by_phase(per_phase: Mapping[str, Mapping[str, float]], counts: PhaseCounts) -> dict[str, dict[str, float]]:
+    frames, predicted = counts.present.sum(0), counts.predicted.sum(0)
+    return {
+        phase: {**values, "frames": int(frames[place]), "predicted": int(predicted[place])}
+        for place, (phase, values) in enumerate(per_phase.items())
+    }
+
+
+def _segmental(request: ScoreRequest) -> list[Score]:
+    """Edit score averaged over videos, F1@k with segments pooled over videos, as `segmental.score_segments`."""
+    pairs = label_sequences(request.truths, request.predictions, len(request.classes))
+    edit = np.array([edit_score(truth, prediction) for _, truth, prediction in pairs])
+    matches = np.stack([[matched_segments(truth, prediction, t) for t in THRESHOLDS] for _, truth, prediction in pairs])
+    names = [f"f1@{round(100 * t)}" for t in THRESHOLDS]
+
+    def statistic(videos: np.ndarray) -> dict[str, float]:
+        pooled = matches[videos].sum(0)
+        return {
+            "edit": float(edit[videos].mean()),
+            **{name: f1_of(row) for name, row in zip(names, pooled, strict=True)},
+        }
+
+    owners = operations_of([video for video, _, _ in pairs], request.operations)
+    return score_rows(statistic, owners, SEGMENTAL, resamples=request.resamples, seed=request.seed)
 
 
 def _names(truths: dict[str, Path]) -> tuple[str, ...]:

@@ -1,21 +1,17 @@
-"""Anyone's predictions against a truth, both folders of files: one file a task, found by its name.
-
-No model, and no torch: HD95 alone imports MONAI, and torch with it, when it is asked for.
-"""
+"""Anyone's predictions against a truth, both folders of files: what is scored, and which files belong together."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from surgdino.datasets.card import Card, Entry, number_in
-from surgdino.errors import SurgdinoError, nearest
-from surgdino.metrics.scores import TaskScores, chosen
-from surgdino.tasks.scoring.panels import protocols_of
+from surgdino.errors import SurgdinoError
+from surgdino.metrics.scores import ScoreRequest
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,21 @@ class Folders:
         known = next((entry for entry in entries if entry is not None and entry in self.card.videos), None)
         return video if known is None else self.card.operation_of(known)
 
+    def request(
+        self, truths: Mapping[str, Any], predictions: Mapping[str, Any], classes: Sequence[str]
+    ) -> ScoreRequest:
+        """What to ask the panel of what was read."""
+        return ScoreRequest(
+            truths,
+            predictions,
+            classes,
+            operations={video: self.operation_of(video) for video in truths},
+            protocol=self.protocol,
+            tolerance_seconds=self.tolerance_seconds,
+            resamples=self.resamples,
+            seed=self.seed,
+        )
+
     def inside(self, names: Sequence[str]) -> Path:
         """The folder of the truth, or the one in it where a dataset's whole folder was given (`labels/`)."""
         return next((self.truth / name for name in names if (self.truth / name).is_dir()), self.truth)
@@ -78,24 +89,6 @@ class Folders:
             expected = f"frames that {self.every} divides"
             raise SurgdinoError("no frame to score", file=file, expected=expected, found="none", fix="check every=")
         return kept
-
-
-def task_names() -> list[str]:
-    """The tasks whose files can be scored: one file each in this folder."""
-    return sorted(p.parent.name for p in Path(__file__).parent.parent.glob("*/score.py"))
-
-
-def score_folders(task: str, folders: Folders) -> TaskScores:
-    """Score `folders.predictions` against `folders.truth`.
-
-    Raises:
-        SurgdinoError: no such task or protocol, files that cannot be read, or sides that do not fit.
-    """
-    if task not in task_names():
-        raise SurgdinoError(f"unknown task {task!r}", fix=nearest(task, task_names()))
-    known = protocols_of(task)
-    chosen(folders.protocol, known, known)  # a mistyped name is told before any file is read
-    return import_module(f"surgdino.tasks.{task}.score").score(folders)
 
 
 def paired_files(

@@ -13,9 +13,9 @@ from surgdino.datasets.masks import read_masks
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
-from surgdino.tasks.scoring.panels import SegmentationTally
 from surgdino.tasks.segmentation.network import DenseNetwork
 from surgdino.tasks.segmentation.pictures import ReadPictures
+from surgdino.tasks.segmentation.tally import SegmentationTally
 from surgdino.tasks.segmentation.targets import placements
 from surgdino.tasks.segmentation.windows import window_logits
 from surgdino.tasks.training.batches import load

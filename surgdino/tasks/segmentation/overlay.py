@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from surgdino.paths import atomic_write
 from surgdino.report.colours import class_colours, readable_name
 from surgdino.report.sheet import GROUND, INK, rgb
 
 _VEIL = 0.35  # share of the class's colour inside of a mask
 _EDGE = 200  # pixels of the picture's shorter side to one of the edge's width
+_QUALITY = 92  # of the JPEG: a video has thousands of them
 _STRIP = 36  # pixels of the legend's height for a picture of 480 lines; grows with it
 
 
@@ -60,3 +63,17 @@ def with_legend(picture: np.ndarray, classes: Sequence[str]) -> np.ndarray:
         at = (x + 3 * unit // 4, top + unit // 2 - 1)
         cv2.putText(strip, readable_name(name), at, cv2.FONT_HERSHEY_SIMPLEX, scale, rgb(INK), 1, cv2.LINE_AA)
     return np.concatenate([picture, strip])
+
+
+def write_overlay(path: Path, image: np.ndarray, masks: np.ndarray, classes: Sequence[str]) -> Path:
+    """The picture with its masks and their names, as JPEG.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        masks: bool [C, H, W].
+    """
+    drawn = with_legend(overlay(image, masks, classes), classes)
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(jpeg.tobytes())
+    return path

@@ -1,4 +1,4 @@
-"""Masks: PNG folders on both sides, joined on folder and frame (or name), a picture at a time."""
+"""How masks are scored: picture by picture, PNG folders on both sides joined on folder and frame (or name)."""
 
 from __future__ import annotations
 
@@ -6,28 +6,61 @@ import numpy as np
 
 from surgdino.datasets.adapters.dsad import RATERS
 from surgdino.errors import SurgdinoError
+from surgdino.metrics.pairing import pair_videos
+from surgdino.metrics.scores import ScoreRequest, TaskScores, chosen
+from surgdino.metrics.segmentation import PROTOCOL
 from surgdino.tasks.scoring.folders import Folders
-from surgdino.tasks.scoring.panels import SegmentationTally, TaskScores
+from surgdino.tasks.scoring.scoring import Scoring
 from surgdino.tasks.segmentation.files import MaskImage, index_masks, read_mask_image, size_error
+from surgdino.tasks.segmentation.tally import SegmentationTally
 
 Key = tuple[str, ...]
 
 
-def score(folders: Folders) -> TaskScores:
-    """See `score_folders`; the classes are those given, those that the card labels together, or one, `foreground`."""
-    card = folders.card
-    classes = folders.classes or ((card.multilabel or card.mask_classes) if card else ()) or ("foreground",)
-    truths = index_masks(folders.inside(("masks",)), classes)
-    # DSAD keeps its raters' masks in folders beside the released ones, under the same names.
-    truths = {key: picture for key, picture in truths.items() if key[-2:-1] not in [(rater,) for rater in RATERS]}
-    predictions = index_masks(folders.predictions, classes)
-    pairs = _paired(truths, predictions, folders)
-    operations = {_video(key): _operation(key, folders) for key, _, _ in pairs}
-    tally = SegmentationTally(classes, operations, hd95=folders.hd95, resamples=folders.resamples, seed=folders.seed)
-    for number, (key, truth, prediction) in enumerate(pairs):
-        masks, guesses, valid = _masks(truth, prediction, classes, folders)
-        tally.add(_video(key), int(key[-1]) if _is_frame(key) else number, masks, guesses, valid=valid)
-    return tally.scores()
+class SegmentationScoring(Scoring):
+    """Dice, IoU and HD95 of masks; PNG folders."""
+
+    PROTOCOLS = (PROTOCOL,)
+
+    def scores(self, request: ScoreRequest) -> TaskScores:
+        """The panel: what is unlabelled differs from picture to picture, and the panel itself leaves it out."""
+        return self.panel(request)
+
+    def panel(self, request: ScoreRequest) -> TaskScores:
+        """Masks that fit into memory."""
+        chosen(request.protocol, self.PROTOCOLS, self.PROTOCOLS)
+        tally = SegmentationTally(request.classes, request.operations, resamples=request.resamples, seed=request.seed)
+        for video in pair_videos(request.truths, request.predictions):
+            truth, prediction = request.truths[video], request.predictions[video]
+            odd = sorted(set(truth) ^ set(prediction))
+            if odd:
+                side = "prediction" if odd[0] in truth else "ground truth"
+                raise SurgdinoError(
+                    f"a picture without {side}", place=f"{video}, frame {odd[0]}", found=f"{len(odd)} such"
+                )
+            unlabelled = (request.unlabelled or {}).get(video, {})
+            for frame in sorted(truth):
+                labelled = ~np.asarray(unlabelled[frame], dtype=bool) if frame in unlabelled else None
+                tally.add(video, frame, truth[frame], prediction[frame], labelled)
+        return tally.scores()
+
+    def read_and_score(self, folders: Folders) -> TaskScores:
+        """The classes are those given, those that the card labels together, or one, `foreground`."""
+        card = folders.card
+        classes = folders.classes or ((card.multilabel or card.mask_classes) if card else ()) or ("foreground",)
+        truths = index_masks(folders.inside(("masks",)), classes)
+        # DSAD keeps its raters' masks in folders beside the released ones, under the same names.
+        truths = {key: picture for key, picture in truths.items() if key[-2:-1] not in [(rater,) for rater in RATERS]}
+        predictions = index_masks(folders.predictions, classes)
+        pairs = _paired(truths, predictions, folders)
+        operations = {_video(key): _operation(key, folders) for key, _, _ in pairs}
+        tally = SegmentationTally(
+            classes, operations, hd95=folders.hd95, resamples=folders.resamples, seed=folders.seed
+        )
+        for number, (key, truth, prediction) in enumerate(pairs):
+            masks, guesses, valid = _masks(truth, prediction, classes, folders)
+            tally.add(_video(key), int(key[-1]) if _is_frame(key) else number, masks, guesses, valid=valid)
+        return tally.scores()
 
 
 def _paired(

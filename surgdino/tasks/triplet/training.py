@@ -20,6 +20,7 @@ from surgdino.tasks.training.tuning import backbone_groups, head_groups
 from surgdino.tasks.triplet.balance import positive_weights, prior_logits, repeat_factors
 from surgdino.tasks.triplet.head import PooledLinear
 from surgdino.tasks.triplet.loss import LossName, multilabel_loss
+from surgdino.tasks.triplet.settings import TripletSettings
 
 Probabilities = dict[str, np.ndarray]
 # Judges what was found (component -> [n, classes]) on the validation frames; the first number counts.
@@ -44,6 +45,7 @@ class TunedHead(nn.Module):
 
 def multilabel_stage(
     context: TaskContext,
+    settings: TripletSettings,
     head: PooledLinear,
     targets: Mapping[str, np.ndarray],
     *,
@@ -63,7 +65,7 @@ def multilabel_stage(
         defaults: of the `train` section, for this stage.
         loss_weights: component -> factor on its loss; 1 where none is given.
     """
-    settings, frames = context.settings, context.parts["train"]
+    frames = context.parts["train"]
     head.start_at({name: torch.from_numpy(prior_logits(values)) for name, values in targets.items()})
     often = repeat_factors(targets[rare], settings.repeat_threshold)
     model, source = _learner(context, head, frames, targets, often)

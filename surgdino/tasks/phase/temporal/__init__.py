@@ -1,35 +1,30 @@
 """Temporal models over the features of a whole video, one file each, discovered by file name: `task.temporal=NAME`.
 
-T frames of one video, D feature width, C classes. A temporal model is a module with
-    DEFAULTS   {"layers": ..., "width": ..., "dropout": ...}, the values it takes where the task's settings are null
-    build      (features, classes, sizes: Sizes) -> nn.Module with
-        online     whether what it says of a frame depends on that frame and earlier ones alone
-        forward    (features [T, D]) -> logits [T, C] of each of its stages, the last being the answer
-        advance    (features [n, D], state or None) -> (logits of each stage, state): the next n frames of a video whose
-                   past is in `state`; None at its beginning. Online models alone. The state's size is bounded, and
-                   frames may come in pieces of any length: the answer is the same, up to the rounding of sums.
+Every model comes in two: NAME is online, NAME_offline also looks ahead, for videos that have ended.
+T frames of one video, D feature width, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
-from importlib import import_module
-from pathlib import Path
-from types import ModuleType
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from surgdino import discovery
 from surgdino.errors import SurgdinoError, nearest
-from surgdino.paths import names_in
+from surgdino.tasks import subclass_in
 
 NONE = "none"  # every frame by itself
+_OFFLINE = "_offline"
 
 
 @dataclass(frozen=True)
-class TemporalSettings:
-    """How large a temporal model is; null takes its own default.
+class Sizes:
+    """How large a temporal model is.
 
     Attributes:
         layers: of a stage.
@@ -39,69 +34,102 @@ class TemporalSettings:
         dropout: share of activations left out in training.
     """
 
-    layers: int | None = None
-    width: int | None = None
-    window: int = 256
-    dropout: float | None = None
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """`TemporalSettings` with nothing left open."""
-
     layers: int
     width: int
     window: int
     dropout: float
 
+    def __post_init__(self) -> None:
+        for key, holds, expected in (
+            ("layers", 1 <= self.layers <= 16, "1 to 16"),
+            ("width", self.width >= 1, "at least 1"),
+            ("window", self.window >= 2, "at least 2 frames"),
+            ("dropout", 0 <= self.dropout < 1, "0 or more, less than 1"),
+        ):
+            if not holds:
+                raise SurgdinoError(f"task.{key} cannot be used", expected=expected, found=getattr(self, key))
+
+
+class TemporalModel(nn.Module, ABC):
+    """Logits of every frame of a video from the features of all frames.
+
+    Attributes:
+        DEFAULTS: of layers, width and dropout.
+        online: whether what it says of a frame depends on that frame and earlier ones alone.
+    """
+
+    DEFAULTS: ClassVar[Mapping[str, Any]]
+
+    def __init__(self, features: int, classes: int, sizes: Sizes, *, online: bool) -> None:
+        super().__init__()
+        self.online = online
+
+    @abstractmethod
+    def run(self, features: Tensor, state: Any) -> tuple[list[Tensor], Any]:
+        """Logits [n, C] of each stage, the last being the answer, for the next n frames, features [n, D], of a video.
+
+        Args:
+            state: what the frames before left, of bounded size; None at the beginning. Online, frames may come in
+                pieces of any length: the answer is the same, up to the rounding of sums.
+        """
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """Logits [T, C] of each stage for the features [T, D] of a whole video."""
+        return self.run(features, None)[0]
+
+    def advance(self, features: Tensor, state: Any) -> tuple[list[Tensor], Any]:
+        """`run` on a piece of a video, of online models alone."""
+        if not self.online:
+            raise ValueError("an offline model has to see the whole video")
+        return self.run(features, state)
+
 
 def temporal_names() -> list[str]:
     """What `task.temporal` takes."""
-    return [NONE, *names_in(Path(__file__).parent, ".py")]
+    return [NONE, *sorted(name + ending for name in discovery.names(__name__) for ending in ("", _OFFLINE))]
 
 
-def open_temporal(name: str) -> ModuleType | None:
-    """The module of that name; None for `none`.
-
-    Raises:
-        SurgdinoError: no such temporal model.
-    """
+def check_temporal(name: str) -> None:
+    """Refuse a name that is none of `temporal_names()`."""
     if name not in temporal_names():
         raise SurgdinoError(f"there is no task.temporal={name}", fix=nearest(name, temporal_names()))
-    return None if name == NONE else import_module(f"{__name__}.{name}")
 
 
-def build_temporal(name: str, features: int, classes: int, settings: TemporalSettings) -> nn.Module | None:
-    """A fresh temporal model, None for `none`.
+def build_temporal(
+    name: str,
+    features: int,
+    classes: int,
+    *,
+    layers: int | None = None,
+    width: int | None = None,
+    window: int = 256,
+    dropout: float | None = None,
+) -> TemporalModel | None:
+    """A fresh temporal model, None for `none`. What is None of its sizes is its own default.
 
     Raises:
         SurgdinoError: no such model, or sizes that it cannot have.
     """
-    module = open_temporal(name)
-    if module is None:
+    check_temporal(name)
+    if name == NONE:
         return None
-    given = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    sizes = Sizes(**{**module.DEFAULTS, **{key: value for key, value in given.items() if value is not None}})
-    for key, holds, expected in (
-        ("layers", 1 <= sizes.layers <= 16, "1 to 16"),
-        ("width", sizes.width >= 1, "at least 1"),
-        ("window", sizes.window >= 2, "at least 2 frames"),
-        ("dropout", 0 <= sizes.dropout < 1, "0 or more, less than 1"),
-    ):
-        if not holds:
-            raise SurgdinoError(f"task.{key} cannot be used", expected=expected, found=getattr(sizes, key))
-    return module.build(features, classes, sizes)
+    module = discovery.load(__name__, name.removesuffix(_OFFLINE), "task.temporal")
+    kind = subclass_in(module, TemporalModel)  # type: ignore[type-abstract]
+    assert kind is not None, f"{module.__file__} has no subclass of TemporalModel"
+    given = {"layers": layers, "width": width, "window": window, "dropout": dropout}
+    sizes = Sizes(**{**kind.DEFAULTS, **{key: value for key, value in given.items() if value is not None}})
+    return kind(features, classes, sizes, online=not name.endswith(_OFFLINE))
 
 
 @torch.inference_mode()
-def run_through(model: nn.Module, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+def run_through(model: TemporalModel, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
     """Class probabilities of one video whose features come in blocks.
 
     An online model answers block by block, so that memory stays flat in the video's length; an offline one must see the
     end first, and all features (not the frames) are held for it.
 
     Args:
-        model: a temporal model in evaluation mode.
+        model: in evaluation mode.
         blocks: float [n, D] each, in the order of the frames.
 
     Yields:
@@ -110,7 +138,7 @@ def run_through(model: nn.Module, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
     if model.online:
         state = None
         for block in blocks:
-            logits, state = model.advance(block, state)  # type: ignore[operator]
+            logits, state = model.advance(block, state)
             yield logits[-1].float().softmax(1)
     elif held := list(blocks):
         yield model(torch.cat(held))[-1].float().softmax(1)

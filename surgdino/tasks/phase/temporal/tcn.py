@@ -6,13 +6,14 @@ convolution to the classes. The second stage reads the first one's probabilities
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from surgdino.tasks.phase.temporal import Sizes
+from surgdino.tasks.phase.temporal import Sizes, TemporalModel
 
-DEFAULTS = {"layers": 8, "width": 32, "dropout": 0.5}
 STAGES = 2
 _KERNEL = 3
 
@@ -20,31 +21,21 @@ _KERNEL = 3
 State = list[list[Tensor]]
 
 
-def build(features: int, classes: int, sizes: Sizes) -> nn.Module:
-    """The online model; with 8 layers its two stages look back over 2 x 510 frames."""
-    return TemporalConvolutions(features, classes, sizes, online=True)
+class TemporalConvolutions(TemporalModel):
+    """Stages of dilated convolutions over time; causal where `online`, centred on the frame otherwise.
 
+    With 8 layers the two stages look 2 x 510 frames back, or 510 back and ahead.
+    """
 
-class TemporalConvolutions(nn.Module):
-    """Stages of dilated convolutions over time; causal where `online`, centred on the frame otherwise."""
+    DEFAULTS: ClassVar = {"layers": 8, "width": 32, "dropout": 0.5}
 
     def __init__(self, features: int, classes: int, sizes: Sizes, *, online: bool) -> None:
-        super().__init__()
-        self.online = online
+        super().__init__(features, classes, sizes, online=online)
         inputs = [features] + [classes] * (STAGES - 1)
         self.stages = nn.ModuleList(_Stage(each, classes, sizes, online) for each in inputs)
 
-    def forward(self, features: Tensor) -> list[Tensor]:
-        """Logits [T, C] of each stage for the features [T, D] of a whole video."""
-        return self._run(features, None)[0]
-
-    def advance(self, features: Tensor, state: State | None) -> tuple[list[Tensor], State]:
-        """See `surgdino.tasks.phase.temporal`."""
-        if not self.online:
-            raise ValueError("an offline model has to see the whole video")
-        return self._run(features, state)
-
-    def _run(self, features: Tensor, state: State | None) -> tuple[list[Tensor], State]:
+    def run(self, features: Tensor, state: State | None) -> tuple[list[Tensor], State]:
+        """See `TemporalModel`."""
         answers, kept = [], []
         signal = features.T[None]  # [1, D, T], as convolutions want it
         for place, stage in enumerate(self.stages):

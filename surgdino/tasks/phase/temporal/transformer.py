@@ -8,52 +8,42 @@ treated alike wherever in the video it stands.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from surgdino.errors import SurgdinoError
-from surgdino.tasks.phase.temporal import Sizes
+from surgdino.tasks.phase.temporal import Sizes, TemporalModel
 
-DEFAULTS = {"layers": 2, "width": 128, "dropout": 0.1}
 HEADS = 4
 
 # Keys and values [2, heads, m, width / heads] of the last m < window frames, one entry a layer.
 State = list[Tensor]
 
 
-def build(features: int, classes: int, sizes: Sizes) -> nn.Module:
-    """The online model; L layers look back over L (window - 1) frames."""
-    return WindowedTransformer(features, classes, sizes, online=True)
+class WindowedTransformer(TemporalModel):
+    """Pre-norm transformer blocks whose attention sees the frames within `window`, earlier ones only if `online`.
 
+    L layers look back over L (window - 1) frames, and offline as far ahead.
+    """
 
-class WindowedTransformer(nn.Module):
-    """Pre-norm transformer blocks whose attention sees the frames within `window`, earlier ones only if `online`."""
+    DEFAULTS: ClassVar = {"layers": 2, "width": 128, "dropout": 0.1}
 
     def __init__(self, features: int, classes: int, sizes: Sizes, *, online: bool) -> None:
-        super().__init__()
+        super().__init__(features, classes, sizes, online=online)
         if sizes.width % HEADS:
             expected = f"a multiple of {HEADS}, the number of heads"
             raise SurgdinoError("task.width cannot be used", expected=expected, found=sizes.width)
-        self.online = online
         self.enter = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, sizes.width))
         self.blocks = nn.ModuleList(
             _Block(sizes.width, sizes.window, sizes.dropout, online) for _ in range(sizes.layers)
         )
         self.leave = nn.Sequential(nn.LayerNorm(sizes.width), nn.Linear(sizes.width, classes))
 
-    def forward(self, features: Tensor) -> list[Tensor]:
-        """Logits [T, C], of one stage, for the features [T, D] of a whole video."""
-        return self._run(features, None)[0]
-
-    def advance(self, features: Tensor, state: State | None) -> tuple[list[Tensor], State]:
-        """See `surgdino.tasks.phase.temporal`."""
-        if not self.online:
-            raise ValueError("an offline model has to see the whole video")
-        return self._run(features, state)
-
-    def _run(self, features: Tensor, state: State | None) -> tuple[list[Tensor], State]:
+    def run(self, features: Tensor, state: State | None) -> tuple[list[Tensor], State]:
+        """See `TemporalModel`; the one stage."""
         tokens, kept = self.enter(features), []
         for place, block in enumerate(self.blocks):
             tokens, past = block(tokens, state[place] if state else None)

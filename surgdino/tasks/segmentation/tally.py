@@ -8,8 +8,7 @@ import numpy as np
 
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.intervals import operations_of
-from surgdino.metrics.pairing import pair_videos
-from surgdino.metrics.scores import ClassTable, ScoreRequest, TaskScores, chosen, find_row, score_rows
+from surgdino.metrics.scores import ClassTable, TaskScores, find_row, score_rows
 from surgdino.metrics.segmentation import (
     PROTOCOL,
     ImageScores,
@@ -19,7 +18,6 @@ from surgdino.metrics.segmentation import (
     stacked,
 )
 
-PROTOCOLS = (PROTOCOL,)
 HEADLINE = ("dice", PROTOCOL)
 
 
@@ -107,20 +105,3 @@ class SegmentationTally:
             notes=[],
             headline_row=find_row(table, *HEADLINE),
         )
-
-
-def panel(request: ScoreRequest) -> TaskScores:
-    """Masks that fit into memory; see `panels.score_task`."""
-    chosen(request.protocol, PROTOCOLS, PROTOCOLS)
-    tally = SegmentationTally(request.classes, request.operations, resamples=request.resamples, seed=request.seed)
-    for video in pair_videos(request.truths, request.predictions):
-        truth, prediction = request.truths[video], request.predictions[video]
-        odd = sorted(set(truth) ^ set(prediction))
-        if odd:
-            side = "prediction" if odd[0] in truth else "ground truth"
-            raise SurgdinoError(f"a picture without {side}", place=f"{video}, frame {odd[0]}", found=f"{len(odd)} such")
-        unlabelled = (request.unlabelled or {}).get(video, {})
-        for frame in sorted(truth):
-            labelled = ~np.asarray(unlabelled[frame], dtype=bool) if frame in unlabelled else None
-            tally.add(video, frame, truth[frame], prediction[frame], labelled)
-    return tally.scores()

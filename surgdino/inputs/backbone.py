@@ -1,0 +1,88 @@
+"""The backbone that a run starts from: a checkpoint, or a model with its natural-image weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from surgdino import checkpoint
+from surgdino.backbone.preprocess import Preprocess
+from surgdino.backbone.vit import Backbone, build_backbone
+from surgdino.backbone.weights import load_weights
+from surgdino.console import field, say, warn
+from surgdino.errors import SurgdinoError
+
+
+@dataclass(frozen=True)
+class StartingBackbone:
+    """A backbone to fine-tune.
+
+    Attributes:
+        backbone: on the CPU, in evaluation mode.
+        model: what stands for it in the `model` section.
+        info: what is known of its past: `operations`, `chosen_on`, `seen`, and where it came from.
+        image_size: at which it should be used.
+    """
+
+    backbone: Backbone
+    model: Mapping[str, Any]
+    info: Mapping[str, Any]
+    image_size: int
+
+    def preprocess(self, image_size: int | None) -> Preprocess:
+        """Size and normalisation of its input; None takes its own size.
+
+        Raises:
+            SurgdinoError: a side that does not divide into its patches.
+        """
+        size, patch = image_size or self.image_size, self.backbone.patch_size
+        if size < patch or size % patch:
+            raise SurgdinoError(
+                "the images do not divide into patches",
+                place="image_size",
+                expected=f"a multiple of {patch}",
+                found=size,
+                fix=f"use image_size={max(round(size / patch), 1) * patch}",
+            )
+        return Preprocess(size, tuple(self.model["mean"]), tuple(self.model["std"]))
+
+
+def starting_backbone(model: Mapping[str, Any], path: str | None) -> StartingBackbone:
+    """The backbone of a checkpoint, or of `model=` with its natural-image weights.
+
+    Raises:
+        SurgdinoError: both a checkpoint and weights, no checkpoint there, or one that cannot be read.
+    """
+    if path is None:
+        backbone, weights = natural_backbone(model, 0.0)
+        side = min(224, backbone.grid[0] * backbone.patch_size)
+        return StartingBackbone(backbone.eval(), model, weights or {}, side - side % backbone.patch_size)
+    if model.get("weights") is not None:
+        raise SurgdinoError(
+            "two backbones to start from",
+            found=f"checkpoint={path} and model.weights={model['weights']}",
+            fix="give one of them",
+        )
+    loaded = checkpoint.load(path)
+    steps = f", {loaded.info['steps']} steps" if loaded.info.get("steps") else ""
+    past = ", ".join(filter(None, (str(loaded.info.get("dataset") or ""), str(loaded.info.get("name")))))
+    field("backbone", f"{path} ({past}{steps})")
+    keys = ("name", "timm", "timm_kwargs", "patch_size", "mean", "std")
+    known = {**{key: loaded.info.get(key) for key in keys}, "weights": None}
+    return StartingBackbone(loaded.backbone, known, loaded.info, loaded.preprocess.image_size)
+
+
+def natural_backbone(model: Mapping[str, Any], drop_path: float) -> tuple[Backbone, dict[str, Any] | None]:
+    """The backbone with its natural-image weights, and what model.json says of them; None where it starts at random."""
+    backbone = build_backbone(model, drop_path=drop_path)
+    if model.get("weights") is None:
+        random = "this starts from random weights, not from a natural-image checkpoint. See surgdino weights list."
+        say(f"model.weights is not set: {random}", style="yellow")
+        return backbone, None
+    report = load_weights(backbone, Path(model["weights"]))
+    field("weights", report.line())
+    if warning := report.normalisation_warning(model["mean"], model["std"]):
+        warn(warning)
+    return backbone, report.as_dict()

@@ -1,0 +1,138 @@
+"""The stages of phase recognition: a classifier of single frames, then a temporal model over whole videos."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from surgdino import distributed
+from surgdino.metrics.phase import script_scores, strict_counts
+from surgdino.tasks.context import TaskContext
+from surgdino.tasks.features.files import FeatureRows
+from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.tasks.phase.head import OverVideo, PhaseHead, TunedClassifier
+from surgdino.tasks.phase.loss import frame_loss, median_frequency_weights, stages_loss
+from surgdino.tasks.phase.settings import PhaseSettings
+from surgdino.tasks.training.batches import Batch, FeatureSource, ImageSource, VideoSource
+from surgdino.tasks.training.settings import resolve
+from surgdino.tasks.training.stage import Stage
+from surgdino.tasks.training.tuning import backbone_groups, head_groups
+
+DEFAULTS = {"epochs": 10, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.01, "patience": 10}
+_FROZEN = {"epochs": 20, "batch_size": 256, "lr": 2e-3}
+_TUNED = {"lr": 1e-4, "epochs": 5, "patience": 3, "drop_path": 0.1}
+_TEMPORAL = {"epochs": 100, "lr": 5e-4, "warmup": 0.02, "patience": 20}
+# A fresh classifier learns faster than a backbone that was trained before.
+_HEAD_FACTOR = 10.0
+_BLOCK = 4096  # frames whose features are read at a time
+
+
+def frame_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHead) -> Stage:
+    """The frame classifier on features that were computed once."""
+    train, weights = context.parts["train"], _class_weights(context, settings)
+    validation = _validation_features(context, settings)
+
+    def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": frame_loss(model(batch["features"]), batch["targets"], weights)}
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        return _scores(context, {video: model(pooled) for video, pooled in validation.items()})
+
+    source = FeatureSource(_pooled(context, settings, train), train.class_ids())
+    return Stage("frame", head.frame, head_groups(head.frame), source, loss, validate if validation else None, _FROZEN)
+
+
+def tuned_frame_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHead) -> Stage:
+    """The frame classifier together with what learns of the backbone, on pictures."""
+    train, weights = context.parts["train"], _class_weights(context, settings)
+    alone = context.alone()
+
+    def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": frame_loss(model(context.normalize(batch["images"])), batch["targets"], weights)}
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        frames = alone.parts["val"]
+        logits = torch.cat([head.frame(torch.cat([f.cls, f.mean], 1)) for f in alone.features.stream(frames)])
+        return _scores(context, {video: logits[frames.span(k)] for k, video in enumerate(frames.videos)})
+
+    source = ImageSource(train, context.cutter, train.class_ids(), workers=context.workers)
+    groups = [{**group, "lr_scale": _HEAD_FACTOR * group["lr_scale"]} for group in head_groups(head.frame)]
+    groups += backbone_groups(context.backbone, resolve(context.train, DEFAULTS, _TUNED, overrides={}).layer_decay)
+    model = TunedClassifier(context.backbone, head.frame)
+    return Stage("frame", model, groups, source, loss, validate if "val" in context.parts else None, _TUNED)
+
+
+def temporal_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHead) -> Stage:
+    """The temporal model, one whole video a step and process, as in TeCNO."""
+    train, weights = context.parts["train"], _class_weights(context, settings)
+    validation = _validation_features(context, settings)
+
+    def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        return stages_loss(model(batch["features"][0]), batch["targets"][0], weights, settings.smoothing)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        return _scores(context, {video: model(pooled)[-1] for video, pooled in validation.items()})
+
+    model = OverVideo(head)
+    source = VideoSource(_pooled(context, settings, train), train, train.class_ids())
+    chosen = {"epochs": settings.temporal_epochs, "lr": settings.temporal_lr}
+    overrides = {key: value for key, value in chosen.items() if value is not None}
+    overrides["batch_size"] = distributed.world_size()
+    groups = head_groups(model)
+    return Stage("temporal", model, groups, source, loss, validate if validation else None, _TEMPORAL, overrides)
+
+
+def level_of(rows: np.ndarray | FeatureRows, span: slice) -> StandardScaler:
+    """The mean and deviation of the features [n, D] of the video at `span`; its `transform` brings them to 0 and 1.
+
+    What videos differ by as a whole (light, camera, patient) is in every frame's features, and a classifier that learnt
+    from a few videos fails on the next because of it. No label is needed to remove it, but the whole recording is. A
+    feature that is the same in all frames keeps its scale. Read block by block: the video need not fit into memory.
+    """
+    level = StandardScaler()
+    for start in range(span.start, span.stop, _BLOCK):
+        level.partial_fit(np.asarray(rows[start : min(start + _BLOCK, span.stop)], np.float64))
+    return level
+
+
+def aligned(pooled: np.ndarray, frames: LabelledFrames) -> np.ndarray:
+    """float32 [n, D], the features of all frames, each video's by its own `level_of`."""
+    result = np.empty_like(pooled)
+    for place in range(len(frames.videos)):
+        span = frames.span(place)
+        if span.stop > span.start:
+            result[span] = level_of(pooled, span).transform(pooled[span])
+    return result
+
+
+def _class_weights(context: TaskContext, settings: PhaseSettings) -> Tensor | None:
+    if settings.balance == "none":
+        return None
+    targets = context.parts["train"].class_ids()
+    weights = median_frequency_weights(targets, len(context.classes))
+    return torch.from_numpy(weights / weights[targets].mean()).to(context.device)
+
+
+def _validation_features(context: TaskContext, settings: PhaseSettings) -> dict[str, Tensor]:
+    """Pooled features [n, 2D] of each validation video, held: every validation reads them."""
+    frames = context.parts.get("val")
+    if frames is None:
+        return {}
+    pooled = torch.from_numpy(_pooled(context, settings, frames)).to(context.device)
+    return {video: pooled[frames.span(place)] for place, video in enumerate(frames.videos)}
+
+
+def _pooled(context: TaskContext, settings: PhaseSettings, frames: LabelledFrames) -> np.ndarray:
+    """float32 [n, 2D], what the task learns from."""
+    pooled = context.features.pooled(frames)
+    return aligned(pooled, frames) if settings.align else pooled
+
+
+def _scores(context: TaskContext, logits: dict[str, Tensor]) -> dict[str, float]:
+    """Of the validation videos: accuracy, by which the best state is chosen, and F1, as the strict script has them."""
+    truths = {video: truth.astype(np.int64) for video, truth in context.parts["val"].truths().items()}
+    predictions = {video: values.argmax(1).cpu().numpy() for video, values in logits.items()}
+    scores = script_scores(strict_counts(truths, predictions, len(context.classes)))
+    return {"accuracy": scores["accuracy"], "f1": scores["f1"]}
