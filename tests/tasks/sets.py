@@ -38,6 +38,13 @@ SETS = {
     "triplet": TaskSet(_cholect50, ("dataset=cholect50", "data.split={train: [1, 2], val: [4], test: [5]}")),
     "segmentation": TaskSet(_pairs, ("dataset=folder", "data.split={val: every 5th, test: every 4th, train: rest}")),
 }
+
+
+def set_of(task: str) -> TaskSet:
+    """A task's own set, or the one that has most kinds of labels."""
+    return SETS.get(task, SETS["phase"])
+
+
 SMALL = ("model=vit_toy", "image_size=32", "data.short_side=96", "data.workers=1", "hardware.loader_workers=0")
 FP32 = ("hardware.precision=fp32",)  # numbers are compared; the tests of bf16 say so
 QUICK = ("train.batch_size=8", "train.steps=30", "train.log_every=5", "train.validate_every=10", "train.lr=0.01")
@@ -46,5 +53,5 @@ QUICK = ("train.batch_size=8", "train.steps=30", "train.log_every=5", "train.val
 def words_of(task: str, root: Path, run: Path, *more: str) -> list[str]:
     """The command without `surgdino`; of two words that set the same, the later one is kept."""
     place = (f"data.root={root}", f"data.store={root.parent / 'store'}", f"run.dir={run}")
-    words = (f"task={task}", *SETS[task].words, *SMALL, *FP32, *QUICK, *place, *more)
+    words = (f"task={task}", *set_of(task).words, *SMALL, *FP32, *QUICK, *place, *more)
     return ["finetune", *{word.partition("=")[0]: word for word in words}.values()]

@@ -187,13 +187,13 @@ def test_a_picture_that_cannot_be_read_is_named_and_left_out(segmentation, tmp_p
 def test_an_interrupted_prediction_goes_on_and_cleans_up(phase, tmp_path, monkeypatch):
     root, run = phase
     video = root / "videos" / "video04.mp4"
-    from surgdino.tasks.phase import predict as predict_phase
+    from surgdino.tasks.phase import task as phase_task
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict_phase, "draw_ribbon", interrupted)
+        patch.setattr(phase_task, "draw_ribbon", interrupted)
         assert predict(run, video, f"out={tmp_path}") == 130
     shards = list((tmp_path / ".frames").rglob("*.zip"))
     assert len(shards) == 1

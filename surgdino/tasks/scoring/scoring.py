@@ -75,8 +75,8 @@ def _labelled(request: ScoreRequest) -> ScoreRequest:
     def kept_of(values: Mapping[str, Any], side: str) -> dict[str, np.ndarray]:
         for video, kept in known.items():
             if video in values and len(values[video]) != len(kept):
-                lengths = {"place": video, "expected": len(kept), "found": len(values[video])}
-                raise SurgdinoError(f"ground truth and {side} differ in length", **lengths)
+                what = f"ground truth and {side} differ in length"
+                raise SurgdinoError(what, place=video, expected=len(kept), found=len(values[video]))
         return {v: np.asarray(a)[known[v]] if v in known else a for v, a in values.items() if v not in empty}
 
     heads = {component: kept_of(values, f"head {component}") for component, values in (request.heads or {}).items()}

@@ -11,8 +11,8 @@ import pytest
 
 from surgdino.cli.main import main
 from surgdino.datasets.card import load_card
-from surgdino.tasks.phase.align import aligned
 from surgdino.tasks.phase.files import read_phase
+from surgdino.tasks.phase.stages import aligned
 from surgdino.tasks.phase.temporal import NONE, temporal_names
 
 PHASES = load_card("cholec80").phases
@@ -112,7 +112,7 @@ def test_aligned_videos_are_judged_on_their_own_level(finished, synthetic_cholec
     video = next((synthetic_cholec80 / "videos").iterdir())
     words = [f"checkpoint={tmp_path}", f"out={tmp_path / 'out'}", "hardware.loader_workers=0"]
     assert main(["predict", str(video), *words]) == 0
-    assert "of a piece the level is part of what it shows" in " ".join(capsys.readouterr().out.split())
+    assert "of a piece the mean is part of what it shows" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_level_of_a_video_is_its_own_and_its_length_does_not_matter(monkeypatch):
@@ -124,7 +124,7 @@ def test_the_level_of_a_video_is_its_own_and_its_length_does_not_matter(monkeypa
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[:50], found[50:100], atol=1e-4)
     assert (found[100:] == 0).all()  # a video that does not move
-    monkeypatch.setattr("surgdino.tasks.phase.align._BLOCK", 7)
+    monkeypatch.setattr("surgdino.tasks.phase.stages._BLOCK", 7)
     np.testing.assert_allclose(aligned(pooled, frames), found, atol=1e-5)
 
 

@@ -10,19 +10,19 @@ import torch
 import torch.nn.functional as F
 
 from surgdino.errors import SurgdinoError
-from surgdino.tasks.phase.temporal import NONE, TemporalSettings, build_temporal, run_through, temporal_names
+from surgdino.tasks.phase.temporal import NONE, build_temporal, run_through, temporal_names
 from surgdino.tasks.phase.temporal.transformer import HEADS, windowed_attention
 
 WIDTH, CLASSES, FRAMES = 12, 5, 90
 MODELS = [name for name in temporal_names() if name != NONE]
-SMALL = TemporalSettings(layers=3, width=16, window=8)
+SMALL = {"layers": 3, "width": 16, "window": 8}
 ONLINE = [name for name in MODELS if not name.endswith("_offline")]
 OFFLINE = [name for name in MODELS if name.endswith("_offline")]
 
 
-def fresh(name: str, settings: TemporalSettings = SMALL) -> torch.nn.Module:
+def fresh(name: str, settings: dict = SMALL) -> torch.nn.Module:
     torch.manual_seed(1)
-    return build_temporal(name, WIDTH, CLASSES, settings).eval()
+    return build_temporal(name, WIDTH, CLASSES, **settings).eval()
 
 
 def video(frames: int = FRAMES, seed: int = 0) -> torch.Tensor:
@@ -43,7 +43,7 @@ def test_every_stage_answers_for_every_frame(name):
 
 
 @pytest.mark.parametrize("name", ONLINE)
-@pytest.mark.parametrize("settings", [SMALL, TemporalSettings()], ids=["small", "default"])
+@pytest.mark.parametrize("settings", [SMALL, {}], ids=["small", "default"])
 @torch.inference_mode()
 def test_an_online_model_does_not_look_ahead_by_a_single_bit(name, settings):
     model, before = fresh(name, settings), video()
@@ -107,7 +107,7 @@ def test_an_offline_model_refuses_pieces(name):
 
 def test_the_convolutions_reach_back_as_far_as_the_paper_says():
     """A stage of 8 layers with three taps sees 1 + 2 (1 + 2 + ... + 128) = 511 frames, two stages 1021."""
-    model = fresh("tcn", TemporalSettings(layers=8, width=8)).double()
+    model = fresh("tcn", {"layers": 8, "width": 8}).double()
     features = video(1100).double().requires_grad_()
     model(features)[0][-1].sum().backward()
     assert torch.nonzero(features.grad.abs().sum(1)).min() == 1100 - 511
@@ -134,13 +134,13 @@ def test_windowed_attention_is_attention_with_a_band_of_penalties():
 
 def test_sizes_that_cannot_be_are_told_in_one_line():
     with pytest.raises(SurgdinoError, match=r"task\.temporal=tnc.*Did you mean 'tcn'"):
-        build_temporal("tnc", WIDTH, CLASSES, SMALL)
+        build_temporal("tnc", WIDTH, CLASSES, **SMALL)
     for settings, told in (
-        (TemporalSettings(width=30), "multiple of 4"),
-        (TemporalSettings(window=1), r"task\.window"),
-        (TemporalSettings(layers=0), r"task\.layers"),
-        (TemporalSettings(dropout=1.0), r"task\.dropout"),
+        ({"width": 30}, "multiple of 4"),
+        ({"window": 1}, r"task\.window"),
+        ({"layers": 0}, r"task\.layers"),
+        ({"dropout": 1.0}, r"task\.dropout"),
     ):
         with pytest.raises(SurgdinoError, match=told):
-            build_temporal("transformer", WIDTH, CLASSES, settings)
-    assert build_temporal(NONE, WIDTH, CLASSES, SMALL) is None
+            build_temporal("transformer", WIDTH, CLASSES, **settings)
+    assert build_temporal(NONE, WIDTH, CLASSES, **SMALL) is None
