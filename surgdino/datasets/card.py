@@ -1,17 +1,16 @@
-"""A dataset's card: what a person would have to know of it, as a YAML file in `datasets/`."""
+"""A dataset's card: what a person would have to know of it, as a YAML file in `datasets/`; and lists of videos."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from surgdino.config import Positive, PositiveInt, read_yaml, typed
+from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest
-from surgdino.paths import names_in, share
 
 PARTS = ("train", "val", "test")
 Entry = int | str  # a video's number, or its id or operation where it has no number
@@ -46,7 +45,7 @@ class Card:
     how_to_get: str = ""
     notes: str = ""
     layout: tuple[str, ...] = ()
-    fps: float | None = None
+    fps: Positive | None = None
     videos: tuple[Entry, ...] = ()
     operation: str = "{root}/{place}"
     phases: tuple[str, ...] = ()
@@ -57,32 +56,45 @@ class Card:
     triplets: tuple[str, ...] = ()
     mask_classes: tuple[str, ...] = ()
     multilabel: tuple[str, ...] = ()
-    tool_step: int = 25
+    tool_step: PositiveInt = 25
     splits: dict[str, dict[str, tuple[Entry, ...]]] = field(default_factory=dict)
     overlaps: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            names = getattr(self, f.name)
+            if isinstance(names, tuple) and len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise SurgdinoError(f"dataset.{f.name} names {twice!r} twice", expected="names that differ")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], source: str | Path | None = None) -> Card:
         """A card from a YAML file or a config section, each value checked.
 
         Args:
-            values: the keys of a card; numbers may be written as ranges (`1-40`).
+            values: the keys of a card; numbers may be written as ranges (`1-40`), triplets as a tree.
             source: the file they stand in, for messages.
 
         Raises:
             SurgdinoError: a key that no card has, a missing one, or a value of another kind.
         """
-        known = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in known:
-                raise SurgdinoError(f"a card has no key {key!r}", file=source, fix=nearest(str(key), known))
-        for key in ("name", "adapter"):
-            if not values.get(key):
-                raise SurgdinoError(f"a card needs {key!r}", file=source, fix=f"add {key}: ...")
-        read: dict[str, Any] = {
-            key: _READERS.get(key, _text)(value, key, source) for key, value in values.items() if value is not None
-        }
-        return cls(**read)
+        try:
+            given = {key: value for key, value in values.items() if value is not None}
+            for key, reader in (
+                ("videos", _entries),
+                ("splits", _splits),
+                ("overlaps", _overlaps),
+                ("triplets", _tree),
+            ):
+                if key in given:
+                    given[key] = reader(given[key], f"dataset.{key}")
+            return typed(cls, given, "dataset")
+        except SurgdinoError as error:
+            if source is None:
+                raise
+            raise SurgdinoError(
+                error.what, file=source, place=error.place, expected=error.expected, found=error.found, fix=error.fix
+            ) from error
 
     def operation_of(self, video: Entry) -> str:
         """The operation that a video of `videos` shows: by its number, or the set's own where it has a name only."""
@@ -93,85 +105,22 @@ class Card:
 
 def card_names() -> list[str]:
     """The datasets that have a card: what `dataset=` takes."""
-    return names_in(share("datasets"))
+    return list(files("datasets"))
 
 
 def load_card(name: str) -> Card:
     """The card `datasets/<name>.yaml`.
 
     Raises:
-        SurgdinoError: no such card (the nearest is named), or one that can't be read.
+        SurgdinoError: no such card (the nearest is named), or one that cannot be read.
     """
-    if name not in card_names():
-        raise SurgdinoError(f"there is no dataset={name}", fix=nearest(name, card_names()))
-    path = share("datasets") / f"{name}.yaml"
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SurgdinoError("not a card", file=path, expected="YAML in UTF-8", found=str(error)) from error
-    return Card.from_dict(_mapping(values, "card", path), source=path)
+    known = files("datasets")
+    if name not in known:
+        raise SurgdinoError(f"there is no dataset={name}", fix=nearest(name, known))
+    return Card.from_dict(read_yaml(known[name]), source=known[name])
 
 
-def _text(value: Any, key: str, source: str | Path | None) -> str:
-    if not isinstance(value, str):
-        raise _wrong(key, source, "a text", value)
-    return value
-
-
-def _texts(value: Any, key: str, source: str | Path | None) -> tuple[str, ...]:
-    if not _is_list(value) or not all(isinstance(item, str) for item in value):
-        raise _wrong(key, source, "a list of names", value)
-    if len(set(value)) != len(value):
-        raise _wrong(key, source, "names that differ", value)
-    return tuple(value)
-
-
-def _numbers(value: Any, key: str, source: str | Path | None) -> tuple[Entry, ...]:
-    if not _is_list(value) or not all(isinstance(item, int | str) for item in value):
-        raise _wrong(key, source, "a list such as [1, 2, 5-8]", value)
-    return expand(value)
-
-
-def _triplets(value: Any, key: str, source: str | Path | None) -> tuple[str, ...]:
-    """`[{hook: {cut: [peritoneum, gut]}}]` -> `("hook,cut,peritoneum", "hook,cut,gut")`, in the order written."""
-    expected = "a list of {instrument: {verb: [target, ...]}}"
-    if not _is_list(value):
-        raise _wrong(key, source, expected, value)
-    names = []
-    for block in value:
-        for instrument, verbs in _mapping(block, key, source).items():
-            for verb, targets in _mapping(verbs, f"{key}.{instrument}", source).items():
-                names += [f"{instrument},{verb},{t}" for t in _texts(targets, f"{key}.{instrument}.{verb}", source)]
-    return _texts(names, key, source)
-
-
-def _fps(value: Any, key: str, source: str | Path | None) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-        raise _wrong(key, source, "frames per second, more than 0", value)
-    return float(value)
-
-
-def _step(value: Any, key: str, source: str | Path | None) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _wrong(key, source, "a whole number of frames, 1 or more", value)
-    return value
-
-
-def _mapping(value: Any, key: str, source: str | Path | None) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise _wrong(key, source, "keys with values", value)
-    return value
-
-
-def _overlaps(value: Any, key: str, source: str | Path | None) -> dict[str, tuple[Entry, ...]]:
-    return {str(k): _numbers(v, f"{key}.{k}", source) for k, v in _mapping(value, key, source).items()}
-
-
-def _splits(value: Any, key: str, source: str | Path | None) -> dict[str, dict[str, tuple[Entry, ...]]]:
-    return {str(k): read_parts(v, f"{key}.{k}", source) for k, v in _mapping(value, key, source).items()}
-
-
-def read_parts(value: Any, key: str, source: str | Path | None = None) -> dict[str, tuple[Entry, ...]]:
+def read_parts(value: Any, key: str) -> dict[str, tuple[Entry, ...]]:
     """One split, `{train: [1-40], test: [41-80]}`, checked for its form; whether the videos exist is not asked here.
 
     A part may be a rule in words instead, `{train: rest, test: every 5th}`; see `open.apply_split`.
@@ -180,43 +129,57 @@ def read_parts(value: Any, key: str, source: str | Path | None = None) -> dict[s
         SurgdinoError: another part than train, val, test, something else than lists, or a video in two parts.
     """
     parts = {}
-    for part, entries in _mapping(value, key, source).items():
+    for part, entries in _mapping(value, key).items():
         if part not in PARTS:
-            raise SurgdinoError(f"a split has no part {part!r}", file=source, place=key, fix=nearest(str(part), PARTS))
-        parts[str(part)] = _numbers([entries] if isinstance(entries, str) else entries, f"{key}.{part}", source)
+            raise SurgdinoError(f"a split has no part {part!r}", place=key, fix=nearest(str(part), PARTS))
+        parts[str(part)] = _entries([entries] if isinstance(entries, str) else entries, f"{key}.{part}")
     listed = [entry for entries in parts.values() for entry in entries]
     for entry in listed:
         if listed.count(entry) > 1:
-            raise SurgdinoError(f"the split names {entry} twice", file=source, place=key, fix="keep its parts apart")
+            raise SurgdinoError(f"the split names {entry} twice", place=key, fix="keep its parts apart")
     return parts
+
+
+def _splits(value: Any, key: str) -> dict[str, dict[str, tuple[Entry, ...]]]:
+    return {str(name): read_parts(parts, f"{key}.{name}") for name, parts in _mapping(value, key).items()}
+
+
+def _overlaps(value: Any, key: str) -> dict[str, tuple[Entry, ...]]:
+    return {str(name): _entries(videos, f"{key}.{name}") for name, videos in _mapping(value, key).items()}
+
+
+def _entries(value: Any, key: str) -> tuple[Entry, ...]:
+    if not _is_list(value) or not all(isinstance(item, int | str) for item in value):
+        raise _wrong(key, "a list such as [1, 2, 5-8]", value)
+    return expand(value)
+
+
+def _tree(value: Any, key: str) -> tuple[str, ...]:
+    """`[{hook: {cut: [peritoneum, gut]}}]` -> `("hook,cut,peritoneum", "hook,cut,gut")`, in the order written."""
+    if not _is_list(value):
+        raise _wrong(key, "a list of {instrument: {verb: [target, ...]}}", value)
+    names = []
+    for block in value:
+        for instrument, verbs in _mapping(block, key).items():
+            for verb, targets in _mapping(verbs, f"{key}.{instrument}").items():
+                if not _is_list(targets):
+                    raise _wrong(f"{key}.{instrument}.{verb}", "a list of targets", targets)
+                names += [f"{instrument},{verb},{target}" for target in targets]
+    return tuple(names)
+
+
+def _mapping(value: Any, key: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _wrong(key, "keys with values", value)
+    return value
 
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def _wrong(key: str, source: str | Path | None, expected: str, found: Any) -> SurgdinoError:
-    return SurgdinoError(
-        "the card has a value of the wrong kind", file=source, place=key, expected=expected, found=repr(found)
-    )
-
-
-_READERS: dict[str, Callable[..., Any]] = {
-    "layout": _texts,
-    "fps": _fps,
-    "videos": _numbers,
-    "phases": _texts,
-    "tools": _texts,
-    "instruments": _texts,
-    "verbs": _texts,
-    "targets": _texts,
-    "triplets": _triplets,
-    "mask_classes": _texts,
-    "multilabel": _texts,
-    "tool_step": _step,
-    "splits": _splits,
-    "overlaps": _overlaps,
-}
+def _wrong(key: str, expected: str, found: Any) -> SurgdinoError:
+    return SurgdinoError(f"{key} cannot be used", expected=expected, found=repr(found))
 
 
 def expand(entries: Sequence[Entry]) -> tuple[Entry, ...]:

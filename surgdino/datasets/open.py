@@ -4,32 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.card import PARTS, Card, Entry, compact, number_in, read_parts, stride
 from surgdino.datasets.manifest import Manifest, Problem, Video
+from surgdino.discovery import load, names
 from surgdino.errors import SurgdinoError, from_os_error, nearest
-from surgdino.paths import names_in
+
+_ADAPTERS = "surgdino.datasets.adapters"
 
 
 def adapter_names() -> list[str]:
-    """The folder layouts that can be read: one file each in `adapters/`."""
-    return names_in(Path(__file__).parent / "adapters", ".py")
+    """The folder layouts that can be read: one file each in `adapters/`, ours and the user's own."""
+    return names(_ADAPTERS)
 
 
-def load_adapter(card: Card) -> type[Adapter]:
-    """The class in `adapters/` that reads the card's layout."""
-    if card.adapter not in adapter_names():
-        raise SurgdinoError(f"no adapter {card.adapter!r}", place=card.name, fix=nearest(card.adapter, adapter_names()))
-    module = import_module(f"surgdino.datasets.adapters.{card.adapter}")
-    return next(
-        kind
-        for kind in vars(module).values()
-        if isinstance(kind, type) and issubclass(kind, Adapter) and kind.__module__ == module.__name__
-    )
+def load_adapter(name: str) -> type[Adapter]:
+    """The one subclass of Adapter in the file `adapters/<name>.py`.
+
+    Raises:
+        SurgdinoError: there is no such file, or no such class in it.
+    """
+    module = load(_ADAPTERS, name, "dataset.adapter")
+    for kind in vars(module).values():
+        if isinstance(kind, type) and issubclass(kind, Adapter) and kind.__module__ == module.__name__:
+            return kind
+    raise SurgdinoError("no adapter in this file", file=module.__file__, expected="a subclass of Adapter")
 
 
 def open_dataset(
@@ -56,7 +58,7 @@ def open_dataset(
     if not root.is_dir():
         what = "not a folder" if root.exists() else "the folder does not exist"
         raise SurgdinoError(what, file=root, expected=f"the folder of dataset={card.name}", fix="check data.root")
-    adapter = load_adapter(card)
+    adapter = load_adapter(card.adapter)
     given = {key: value for key, value in (options or {}).items() if value is not None}
     for key in given:
         if key not in adapter.takes:
@@ -72,7 +74,7 @@ def open_dataset(
 
 
 def apply_split(manifest: Manifest, card: Card, split: str | Mapping[str, Any]) -> Manifest:
-    """The same videos, each told which part it belongs to; those that the split does not name belong to none.
+    """The same videos, each with the part it belongs to; videos that the split does not name belong to none.
 
     In the place of a list, `every 5th` takes the first, sixth, ... operation that no list names, in the manifest's
     order (test before validation before training), and `rest` those that are left then.
@@ -81,16 +83,21 @@ def apply_split(manifest: Manifest, card: Card, split: str | Mapping[str, Any]) 
         SurgdinoError: see `open_dataset`.
     """
     name = split if isinstance(split, str) else "data.split"
-    named = _named(card, split) if isinstance(split, str) else read_parts(split, "data.split")
-    parts = _spelled_out(named, manifest, card)
-    meant_by = _names(manifest, card)
+    if not isinstance(split, str):
+        parts: Mapping[str, tuple[Entry, ...]] = read_parts(split, name)
+    elif split in card.splits:
+        parts = card.splits[split]
+    else:
+        fix = nearest(split, card.splits) if card.videos else "give it inline: data.split={train: [...], test: [...]}"
+        raise SurgdinoError(f"dataset={card.name} has no split {split!r}", fix=fix)
+    known = _known_names(manifest, card)
     part_of: dict[str, str] = {}
     problems: list[Problem] = []
-    for part, entries in parts.items():
+    for part, entries in _without_rules(parts, manifest, known).items():
         absent = []
         for entry in entries:
-            part_of |= {video.id: part for video in meant_by.get(entry, ())}
-            if entry not in meant_by and not _lies_elsewhere(entry, manifest, card):
+            part_of |= {video.id: part for video in known.get(entry, ())}
+            if entry not in known and not (entry in card.videos and card.operation_of(entry) in manifest.elsewhere):
                 absent.append(entry)
         problems += _absent(name, part, entries, absent, manifest, card)
     _refuse_torn_operations(manifest, part_of, name)
@@ -98,37 +105,7 @@ def apply_split(manifest: Manifest, card: Card, split: str | Mapping[str, Any]) 
     return replace(manifest, videos=videos, problems=(*manifest.problems, *problems))
 
 
-def _named(card: Card, split: str) -> Mapping[str, tuple[Entry, ...]]:
-    if split not in card.splits:
-        fix = nearest(split, card.splits) if card.videos else "give it inline: data.split={train: [...], test: [...]}"
-        raise SurgdinoError(f"dataset={card.name} has no split {split!r}", fix=fix)
-    return card.splits[split]
-
-
-def _spelled_out(
-    parts: Mapping[str, tuple[Entry, ...]], manifest: Manifest, card: Card
-) -> dict[str, tuple[Entry, ...]]:
-    """The parts with operations in the place of `every 5th` and `rest`."""
-    lists = {part: entries for part, entries in parts.items() if not _is_rule(entries)}
-    meant_by = _names(manifest, card)
-    taken = {v.operation for entries in lists.values() for entry in entries for v in meant_by.get(entry, ())}
-    left = [op for op in dict.fromkeys(v.operation for v in manifest.videos) if op not in taken]
-    spelled: dict[str, tuple[Entry, ...]] = {}
-    # `rest` goes last, whatever part it stands for.
-    for part in sorted(parts, key=lambda p: (parts[p] == ("rest",), -PARTS.index(p))):
-        if part in lists:
-            spelled[part] = lists[part]
-            continue
-        spelled[part] = tuple(left[:: stride(str(parts[part][0])) or 1])
-        left = [operation for operation in left if operation not in spelled[part]]
-    return {part: spelled[part] for part in parts}
-
-
-def _is_rule(entries: tuple[Entry, ...]) -> bool:
-    return len(entries) == 1 and (entries[0] == "rest" or stride(str(entries[0])) is not None)
-
-
-def _names(manifest: Manifest, card: Card) -> dict[Entry, list[Video]]:
+def _known_names(manifest: Manifest, card: Card) -> dict[Entry, list[Video]]:
     """All that a split may call a video: its id, its operation with or without the dataset's name, their numbers."""
     names: dict[Entry, list[Video]] = {}
     for video in manifest.videos:
@@ -141,8 +118,25 @@ def _names(manifest: Manifest, card: Card) -> dict[Entry, list[Video]]:
     return names
 
 
-def _lies_elsewhere(entry: Entry, manifest: Manifest, card: Card) -> bool:
-    return entry in card.videos and card.operation_of(entry) in manifest.elsewhere
+def _without_rules(
+    parts: Mapping[str, tuple[Entry, ...]], manifest: Manifest, known: Mapping[Entry, list[Video]]
+) -> dict[str, tuple[Entry, ...]]:
+    """The parts with operations in the place of `every 5th` and `rest`."""
+    rules = {
+        part: 1 if entries == ("rest",) else stride(str(entries[0]))
+        for part, entries in parts.items()
+        if len(entries) == 1
+    }
+    listed = (entry for part, entries in parts.items() if not rules.get(part) for entry in entries)
+    taken = {video.operation for entry in listed for video in known.get(entry, ())}
+    left = [operation for operation in dict.fromkeys(v.operation for v in manifest.videos) if operation not in taken]
+    spelled = dict(parts)
+    # `rest` goes last, whatever part it stands for.
+    for part in sorted(parts, key=lambda p: (parts[p] == ("rest",), -PARTS.index(p))):
+        if step := rules.get(part):
+            spelled[part] = tuple(left[::step])
+            left = [operation for operation in left if operation not in spelled[part]]
+    return spelled
 
 
 def _absent(

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from surgdino.datasets.card import Card, card_names, compact, expand, load_card, number_in
-from surgdino.datasets.open import adapter_names
+from surgdino.datasets.open import adapter_names, open_dataset
 from surgdino.datasets.synthetic.cholec80 import PHASES
 from surgdino.datasets.synthetic.tools import TOOLS
 from surgdino.datasets.triplets import triplet_table
@@ -133,18 +133,18 @@ def test_dsad_and_m2cai16_have_their_published_splits():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"phasse": []}, "Did you mean 'phases'"),
-        ({"adapter": None}, "needs 'adapter'"),
-        ({"fps": "fast"}, "more than 0"),
+        ({"phasse": []}, "Did you mean 'dataset.phases'"),
+        ({"adapter": None}, "dataset.adapter is not set"),
+        ({"fps": "fast"}, "dataset.fps cannot be used; expected a number"),
         ({"fps": 0}, "more than 0"),
-        ({"phases": "Preparation"}, "a list of names"),
-        ({"phases": ["A", "A"]}, "names that differ"),
+        ({"phases": "Preparation"}, "a list, each entry a text"),
+        ({"phases": ["A", "A"]}, "dataset.phases names 'A' twice; expected names that differ"),
         ({"splits": {"a": {"trian": [1]}}}, "Did you mean 'train'"),
         ({"splits": {"a": {"train": [1, 2], "test": ["2-3"]}}}, "names 2 twice"),
         ({"splits": {"a": {"train": 3}}}, "a list such as"),
         ({"overlaps": [1]}, "keys with values"),
-        ({"title": 3}, "a text"),
-        ({"tool_step": 0}, "1 or more"),
+        ({"title": 3}, "dataset.title cannot be used; expected a text, found 3"),
+        ({"tool_step": 0}, "at least 1"),
         ({"triplets": {"hook": {}}}, "a list of"),
         ({"triplets": [{"hook": ["cut"]}]}, "keys with values"),
         ({"triplets": [{"hook": {"cut": ["gut", "gut"]}}]}, "names that differ"),
@@ -154,6 +154,26 @@ def test_a_wrong_card_is_told_in_one_line(change, said):
     with pytest.raises(SurgdinoError, match=said) as caught:
         Card.from_dict({"name": "x", "adapter": "folder", **change}, source="datasets/x.yaml")
     assert "datasets/x.yaml" in caught.value.line()
+
+
+def test_a_layout_of_the_users_own_is_a_file_in_an_extension(tmp_path, monkeypatch):
+    """One file `adapters/NAME.py` and one card `datasets/NAME.yaml`; nothing else says that they exist."""
+    for folder in ("adapters", "datasets", "films"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "films" / "1.mp4").write_bytes(b"x")
+    (tmp_path / "datasets" / "our_theatre.yaml").write_text("name: our_theatre\nadapter: our_theatre\n")
+    (tmp_path / "adapters" / "our_theatre.py").write_text(
+        "from surgdino.datasets.adapter import Adapter\n"
+        "from surgdino.datasets.manifest import Video\n"
+        "class OurTheatre(Adapter):\n"
+        "    takes = ('organ',)\n"
+        "    def read(self):\n"
+        "        path = self.root / '1.mp4'\n"
+        "        return self.manifest([Video('1', self.options['organ'], path)], [])\n"
+    )
+    monkeypatch.setenv("SURGDINO_EXTENSIONS", str(tmp_path))
+    manifest = open_dataset(load_card("our_theatre"), tmp_path / "films", options={"organ": "colon"})
+    assert [(video.id, video.operation) for video in manifest.videos] == [("1", "colon")]
 
 
 def test_an_unknown_dataset_names_the_nearest():
