@@ -42,3 +42,12 @@ def synthetic_cholec80(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("cholec80")
     write_cholec80(root, videos=4, seconds=12, size=(240, 160), seed=0)
     return root
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `quick("a", "b")`, the cases whose id has neither word are `slow`."""
+    for item in items:
+        quick = item.get_closest_marker("quick")
+        if quick and not any(word in item.name.partition("[")[2] for word in quick.args):
+            item.add_marker(pytest.mark.slow)

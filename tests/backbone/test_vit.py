@@ -196,6 +196,7 @@ def test_timm_is_imported_through_its_guard_only() -> None:
     assert importers == {"timm_import.py"}
 
 
+@pytest.mark.slow
 def test_the_guard_lets_torchvision_be_imported_beside_this_torch() -> None:
     code = "from surgdino.backbone.timm_import import timm; import torchvision; print(timm.__version__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)

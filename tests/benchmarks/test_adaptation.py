@@ -25,6 +25,7 @@ def benchmarks(monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_before_and_after_and_not_twice(benchmarks, tmp_path, capsys):
     adaptation, _ = benchmarks
     words = ["--smoke", "--out", str(tmp_path), "--operations", "VID02", "--seeds", "1", "--at", "2"]

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CAMPAIGNS = Path(__file__).resolve().parent
 
 
+@pytest.mark.slow
 def test_killed_runs_resume_to_the_same_weights():
     command = [sys.executable, str(CAMPAIGNS / "kill_training.py"), "--kills", "4"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=110)

@@ -35,7 +35,7 @@ def in_processes(count: int, work: Callable, *arguments: Any, joined: bool = Tru
         port = probe.getsockname()[1]
     with ProcessPoolExecutor(count, mp_context=CONTEXT) as pool:
         futures = [pool.submit(_as_rank, rank, count, port, joined, work, arguments) for rank in range(count)]
-        return [future.result(timeout=100) for future in futures]
+        return [future.result(timeout=250) for future in futures]
 
 
 def _as_rank(rank: int, count: int, port: int, joined: bool, work: Callable, arguments: tuple) -> Any:

@@ -126,6 +126,7 @@ def test_a_fall_below_step_0_is_said_in_words_once(tmp_path, monkeypatch, capsys
     assert [change.fell for change in result.probes.changes] == [True]
 
 
+@pytest.mark.slow
 def test_time_spent_measuring_is_neither_the_steps_nor_waiting(tmp_path, monkeypatch):
     real = ProbeSet.measure
 

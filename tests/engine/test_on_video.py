@@ -51,6 +51,7 @@ def plan_over(store: FrameStore, folder: Path, model: dict, crops: CropSettings,
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", method_names())
 def test_every_method_learns_on_generated_video(name, synthetic_cholec80, tmp_path):
     store = stored(synthetic_cholec80, tmp_path / "store", fps=2.0, short_side=64)

@@ -84,6 +84,7 @@ def losses(folder: Path) -> dict[int, dict]:
     return {row["step"]: row for row in rows if "loss" in row}
 
 
+@pytest.mark.quick("sharded")
 @SHARDED
 def test_two_processes_make_the_run_that_one_makes(tmp_path, one_process, shard):
     results = in_processes(2, run, tmp_path, {"shard": shard})
@@ -98,6 +99,7 @@ def test_two_processes_make_the_run_that_one_makes(tmp_path, one_process, shard)
     assert results[0].probe_end["cka_cls"] == pytest.approx(one_process.probe_end["cka_cls"], abs=1e-4)
 
 
+@pytest.mark.quick("2-1-sharded")
 @SHARDED
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, one_process, before, after, shard):
@@ -113,6 +115,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, one_process, b
     assert losses(tmp_path)[8]["loss"] == pytest.approx(losses(one_process.metrics.parent)[8]["loss"], rel=1e-4)
 
 
+@pytest.mark.quick("sharded")
 @SHARDED
 def test_two_processes_stopped_and_resumed_equal_two_uninterrupted_bit_for_bit(tmp_path, shard):
     in_processes(2, run, tmp_path / "whole", {"shard": shard})

@@ -185,6 +185,7 @@ def test_the_teachers_adapters_follow_the_students(tmp_path):
 # Runs
 
 
+@pytest.mark.quick("7-all")
 @retained
 @pytest.mark.parametrize("step", [2, 7])
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, settings, step):
@@ -212,6 +213,7 @@ def test_micro_batches_make_the_run_of_one(tmp_path, settings):
     assert_same_run(tmp_path / "micro", tmp_path / "one")
 
 
+@pytest.mark.quick("all")
 @spread
 def test_two_processes_make_the_run_of_one(tmp_path, settings):
     run(tmp_path / "one", settings)
@@ -220,6 +222,7 @@ def test_two_processes_make_the_run_of_one(tmp_path, settings):
         assert_same_run(tmp_path / name, tmp_path / "one")
 
 
+@pytest.mark.slow
 @spread
 def test_a_sharded_run_goes_on_in_one_process(tmp_path, settings):
     run(tmp_path / "one", settings)

@@ -231,6 +231,7 @@ def test_ctrl_c_saves_as_well(tmp_path, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_whole_process_group_saves_and_exits_cleanly(tmp_path):
     """A scheduler signals the loader's workers too; their death must not keep the run from saving."""
     script = (

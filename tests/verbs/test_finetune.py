@@ -158,6 +158,7 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_a_finished_one_is_only_told(
     assert "done before" in capsys.readouterr().out
 
 
+@pytest.mark.quick("full")
 @TASKS
 @pytest.mark.parametrize("backbone", ["last4", "full"])
 def test_the_backbone_learns_too_and_is_evaluated_as_it_became(runs, sets, task, backbone, tmp_path):
@@ -177,6 +178,7 @@ def run_words(words: list[str]) -> int:
     return main(words)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(sets, tmp_path):
     """The same batches, cut in two: sums in another order, so gradients to fp32 rounding, a few 1e-6 of their scale.
 

@@ -88,6 +88,7 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(finished, synthet
     assert told.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_micro_batches_may_change_when_a_run_goes_on(finished, synthetic_cholec80, weights, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -108,6 +109,7 @@ def test_one_bad_video_among_many_is_set_aside_by_name(synthetic_cholec80, tmp_p
     assert "camma/5" not in info["operations"]
 
 
+@pytest.mark.slow
 def test_more_bad_videos_than_allowed_stop_before_training(synthetic_cholec80, tmp_path, capsys):
     root = tmp_path / "set"
     shutil.copytree(synthetic_cholec80, root)
@@ -139,6 +141,7 @@ def test_a_wrong_weights_file_is_one_line_before_any_work(synthetic_cholec80, tm
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 def test_weights_of_another_architecture_name_the_keys_that_differ(synthetic_cholec80, weights, tmp_path, capsys):
     words = ("train.steps=2", "model=vit_tiny_patch16", f"model.weights={weights}")
     assert pretrain(synthetic_cholec80, tmp_path / "run", *words) == 2
@@ -148,12 +151,14 @@ def test_weights_of_another_architecture_name_the_keys_that_differ(synthetic_cho
     assert told.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_excluded_video_takes_its_operation_with_it(synthetic_cholec80, tmp_path):
     assert pretrain(synthetic_cholec80, tmp_path / "run", "train.steps=2", "exclude=video02") == 0
     info = json.loads((tmp_path / "run" / "checkpoint" / "model.json").read_text())
     assert info["operations"] == ["camma/1", "camma/3", "camma/4"]
 
 
+@pytest.mark.slow
 def test_what_the_initial_weights_had_seen_is_remembered(finished, synthetic_cholec80, tmp_path):
     words = ("train.steps=2", "data.exclude=[video01,video02]", f"model.weights={finished / 'checkpoint'}")
     assert pretrain(synthetic_cholec80, tmp_path / "run", *words) == 0
@@ -161,6 +166,7 @@ def test_what_the_initial_weights_had_seen_is_remembered(finished, synthetic_cho
     assert info["operations"] == ["camma/1", "camma/2", "camma/3", "camma/4"]
 
 
+@pytest.mark.slow
 def test_the_demo_goes_all_the_way(tmp_path, capsys):
     assert main(["demo", f"dir={tmp_path / 'demo'}", "videos=2", "seconds=12", "steps=8"]) == 0
     said = capsys.readouterr().out
@@ -169,6 +175,7 @@ def test_the_demo_goes_all_the_way(tmp_path, capsys):
         assert (tmp_path / "demo" / f"{picture}.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_natural_image_weights_continue_on_real_cholec80(real_data, tmp_path):
     words = ["pretrain", "recipe=cholec80", "model=vit_tiny_patch16", f"data.root={real_data / 'cholec80'}"]

@@ -142,6 +142,7 @@ def test_what_cannot_be_held_out_is_one_line_before_any_work(synthetic_cholec80,
 # What it leaves
 
 
+@pytest.mark.slow
 def test_the_validation_part_of_a_split_chooses_and_is_not_trained_on(synthetic_cholec80, store, tmp_path, capsys):
     split = "data.split={train: [1, 2], val: [3], test: [4]}"
     assert pretrain(synthetic_cholec80, tmp_path / "run", *SHORT, store, split, "data.part=train") == 0
@@ -159,6 +160,7 @@ def test_the_validation_part_of_a_split_chooses_and_is_not_trained_on(synthetic_
     assert (tmp_path / "run" / "curves.png").stat().st_size > 30_000
 
 
+@pytest.mark.slow
 def test_another_dataset_is_measured_on_its_own_labels(synthetic_cholec80, triplets, store, tmp_path):
     words = ("probe.dataset=cholect50", f"probe.root={triplets}", "probe.hold_out=[VID02]")
     assert pretrain(synthetic_cholec80, tmp_path / "run", *SHORT, store, *words) == 0
@@ -171,6 +173,7 @@ def test_another_dataset_is_measured_on_its_own_labels(synthetic_cholec80, tripl
     assert found["probe_per_operation"]["instrument_knn_ap"].keys() == {"camma/2"}
 
 
+@pytest.mark.slow
 def test_what_chose_the_initial_weights_is_remembered(synthetic_cholec80, held_out, store, tmp_path):
     words = (*SHORT[:-1], store, "probe.every=0", "data.exclude=[video01]", f"model.weights={held_out / 'best'}")
     assert pretrain(synthetic_cholec80, tmp_path / "run", *words) == 0
@@ -179,6 +182,7 @@ def test_what_chose_the_initial_weights_is_remembered(synthetic_cholec80, held_o
     assert probes(tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_how_often_may_change_and_what_is_held_out_may_not(synthetic_cholec80, held_out, store, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(held_out, run)

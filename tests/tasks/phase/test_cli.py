@@ -83,6 +83,7 @@ def test_evaluate_repeats_the_numbers_from_the_checkpoint_alone(finished):
     assert (again / name).read_bytes() == (finished / name).read_bytes()
 
 
+@pytest.mark.quick("tcn")
 @pytest.mark.parametrize("temporal", temporal_names())
 def test_every_temporal_model_goes_the_whole_way(synthetic_cholec80, tmp_path, temporal):
     words = (f"task.temporal={temporal}", "train.steps=2", "task.tokens=cls", "task.smoothing=0.15")
@@ -92,6 +93,7 @@ def test_every_temporal_model_goes_the_whole_way(synthetic_cholec80, tmp_path, t
     assert {row["protocol"] for row in results_of(tmp_path)["scores"]} >= STRICT
 
 
+@pytest.mark.slow
 def test_the_temporal_model_reads_the_features_of_the_backbone_that_was_tuned(synthetic_cholec80, tmp_path):
     words = ("backbone=last4", "train.steps=2", "train.batch_size=8", "task.temporal_epochs=3")
     assert finetune(synthetic_cholec80, tmp_path, *words) == 0
@@ -101,6 +103,7 @@ def test_the_temporal_model_reads_the_features_of_the_backbone_that_was_tuned(sy
     assert results_of(tmp_path / "evaluation" / "cholec80-test")["scores"] == results_of(tmp_path)["scores"]
 
 
+@pytest.mark.slow
 def test_aligned_videos_are_judged_on_their_own_level(finished, synthetic_cholec80, tmp_path, capsys):
     words = ("task.align=true", "task.temporal=none", "train.steps=60", "train.patience=0", "train.lr=0.005")
     assert finetune(synthetic_cholec80, tmp_path, *words) == 0

@@ -93,6 +93,7 @@ def test_evaluate_repeats_the_numbers_from_the_checkpoint_alone(finished):
     assert (again / "per_operation.csv").read_bytes() == (finished / "per_operation.csv").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tuning", "head"), [("last4", "decoder"), ("full", "linear")])
 def test_a_backbone_that_learns_sees_pictures_and_masks_cut_together(pairs, tmp_path, tuning, head):
     words = (f"task.head={head}", f"backbone={tuning}", "train.steps=12", "train.lr=1e-3", "train.log_every=1")
@@ -101,6 +102,7 @@ def test_a_backbone_that_learns_sees_pictures_and_masks_cut_together(pairs, tmp_
     assert np.mean(found[-3:]) < np.mean(found[:3])
 
 
+@pytest.mark.slow
 def test_windows_over_pictures_larger_than_the_backbones_input(pairs, tmp_path):
     words = ("task.head=decoder", "task.window=32", "train.steps=30", "train.log_every=1")
     assert finetune(pairs, tmp_path / "run", *words) == 0
@@ -169,6 +171,7 @@ def _pngs(run: Path) -> list[Path]:
     return sorted((run / "predictions").rglob("*.png"))
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_probe_on_real_pictures(real_data, tmp_path):
     """Few steps on few pictures, at a low resolution; docs/tasks.md has the full figures."""
