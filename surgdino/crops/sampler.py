@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
+
+_WEIGHTED = 10  # keeps these random numbers apart from those of crops, masks and augmentation
 
 
 @lru_cache(maxsize=2)
@@ -51,8 +53,10 @@ class StepPlan:
 class FrameSampler:
     """The plans of steps `start_step` ... `steps - 1` of one process.
 
-    Of `batch_size` images a step over all processes, rank r takes its contiguous share. So one process with a batch of
-    512 and eight with 64 each see the same images in the same step. `length` counts the frames of the store.
+    Of `batch_size` samples a step over all processes, rank r takes its contiguous share. So one process with a batch of
+    512 and eight with 64 each see the same images in the same step. `length` counts the frames of the store, or what
+    else is drawn from. With `weights` [length] samples are drawn independently, in proportion to them; without, each
+    comes once an epoch.
     """
 
     length: int
@@ -62,6 +66,7 @@ class FrameSampler:
     steps: int
     rank: int = 0
     world: int = 1
+    weights: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.length < 1:
@@ -82,6 +87,11 @@ class FrameSampler:
         for step in range(self.start_step, self.steps):
             first = step * self.batch_size + self.rank * share
             indices = order(self.length, first, share, self.seed)
+            if self.weights is not None:
+                weights = np.asarray(self.weights, np.float64)
+                generator = np.random.default_rng([self.seed, _WEIGHTED, step])
+                drawn = generator.choice(self.length, self.batch_size, p=weights / weights.sum())
+                indices = drawn[self.rank * share : (self.rank + 1) * share].tolist()
             yield StepPlan(step, tuple(range(first, first + share)), tuple(indices), self.batch_size)
 
 

@@ -23,7 +23,7 @@ from surgdino.engine.plan import HardwareSettings
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.training.cut import Cutter
-from surgdino.tasks.training.settings import TrainSettings
+from surgdino.tasks.training.stage import HeadTraining
 from surgdino.tasks.training.tuning import Tuning
 
 _ON_GPU, _ON_CPU = 128, 32  # pictures in a batch where nothing is learned
@@ -42,7 +42,7 @@ class TaskContext:
         preprocess: size and normalisation of the backbone's input.
         device, autocast: where it computes; `with context.autocast():`.
         features: of frames, cached.
-        cutter: cuts and augments training pictures; for `ImageSource`.
+        cutter: cuts and augments training pictures; for `FrameImages`.
         workers: processes that read pictures.
         batch_images: pictures in a batch where nothing is learned.
         parts: `train`, `val`, `test` -> labelled frames; what the split lacks is missing, all are where nothing is
@@ -51,7 +51,7 @@ class TaskContext:
 
     card: Card
     classes: tuple[str, ...]
-    train: TrainSettings
+    train: HeadTraining
     tuning: Tuning
     backbone: Backbone
     preprocess: Preprocess

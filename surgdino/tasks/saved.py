@@ -27,7 +27,7 @@ from surgdino.tasks.context import TaskContext, build_context
 from surgdino.tasks.features.cache import weights_hash
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.task import Task, open_task
-from surgdino.tasks.training.settings import TrainSettings
+from surgdino.tasks.training.stage import HeadTraining
 from surgdino.tasks.training.tuning import Tuning
 
 FORMAT = 1
@@ -75,7 +75,7 @@ class SavedTask:
             preprocess=self.model.preprocess,
             card=card or self.card,
             classes=self.classes,
-            train=typed(TrainSettings, self.config["train"], "train"),
+            train=typed(HeadTraining, self.config["train"], "train"),
             tuning=self.tuning,
             parts=parts or {},
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,8 +40,8 @@ from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.saved import save_task
 from surgdino.tasks.task import Task, open_task
 from surgdino.tasks.training.cut import Cutter
-from surgdino.tasks.training.fit import StageResult, Surroundings, fit
-from surgdino.tasks.training.settings import TrainSettings, resolve
+from surgdino.tasks.training.fit import StageResult, fit
+from surgdino.tasks.training.stage import HeadTraining, resolve
 from surgdino.tasks.training.tuning import LAST_BLOCKS, Tuning, select
 from surgdino.verbs.report import report_run
 
@@ -71,7 +72,7 @@ class FinetuneConfig:
     task: dict[str, Any]
     augment: dict[str, Any]
     data: DataSettings
-    train: TrainSettings
+    train: HeadTraining
     hardware: HardwareSettings
     run: RunSettings
 
@@ -167,7 +168,7 @@ def train_stages(run: Run) -> tuple[nn.Module, list[StageResult]]:
         "data": run.manifest.fingerprint(),
         "frames": {part: len(frames) for part, frames in context.parts.items()},
     }
-    around = Surroundings(run.folder, context.device, context.autocast, begun_with)
+    train_stage = partial(fit, device=context.device, autocast=context.autocast, begun_with=begun_with)
     torch.manual_seed(train.seed)
     head = task.build_head(context).to(context.device)
     stages = iter(task.stages(context, head))
@@ -179,7 +180,7 @@ def train_stages(run: Run) -> tuple[nn.Module, list[StageResult]]:
             return head, results
         training = resolve(train, task.DEFAULTS, stage.defaults, overrides=stage.overrides)
         _drop_paths(context, training.drop_path)
-        results.append(fit(stage, training, around))
+        results.append(train_stage(stage, training, run.folder))
         _drop_paths(context, 0.0)
         if results[-1].status == "stopped":
             return head, results

@@ -1,14 +1,15 @@
 """Features of the frames of whole videos, computed once by a backbone and kept on disk.
 
-One file a video, `.npy` that any numpy opens, for all frames of its shard: what is labelled, and for which task, plays
-no part in it, so that every task and split shares them. A file's path names everything it depends on (weights, input
-size, precision, the shard), so a change of any of it computes anew; it is written aside and renamed, so it is whole or
-not there, and an extraction that was interrupted goes on with the video it was at.
+One `.npy` file a video, for all frames of its shard whatever is labelled, so that every task and split shares them. A
+file's path names everything that it depends on (weights, input size, precision, the shard): where one changes, features
+are computed anew. A file is whole or not there, and an interrupted extraction continues with the video it was at.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,14 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from surgdino import distributed
+from surgdino import console, distributed
 from surgdino.backbone.preprocess import Preprocess, normalize
 from surgdino.backbone.vit import Backbone
+from surgdino.crops.loader import load
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
-from surgdino.tasks.features.files import FeatureFile, FeatureRows, FileWriter, free_bytes, size_on_disk
+from surgdino.paths import atomic_write
+from surgdino.tasks.features.files import FeatureFile, FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
-from surgdino.tasks.training.batches import load
 
 FORMAT = 1
 _WORTH_SAYING = 1e9  # bytes
@@ -44,7 +46,7 @@ class Extracted(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Kind:
-    """One kind of features: its folder's name, the shape and type of a frame's row, and where to find it."""
+    """One kind of features: its folder's name, shape and type of a frame's row, and its part of what is extracted."""
 
     name: str
     shape: tuple[int, ...]
@@ -54,21 +56,18 @@ class _Kind:
 
 @dataclass
 class FeatureCache:
-    """What a backbone says of frames, from disk where it was computed before.
+    """A backbone's features of frames, from disk where they were computed before.
 
-    `pooled`, `cls` and `patches` are for all processes to call, each of which extracts its share of the videos.
+    All processes call `pooled`, `cls` and `patches`, and each extracts its share of the videos.
 
     Attributes:
         folder: of the files.
-        backbone: on its device. Its weights are hashed at every call, so a backbone that was trained meanwhile is
-            another one.
+        backbone: on its device. Its weights are hashed at every call: a backbone that learned meanwhile is another one.
         preprocess: size and normalisation of its input.
         autocast: the context in which it runs; `precision` is its name.
         workers: processes that read and decode ahead of it.
-        batch_size: pictures at a time; always as many, since the last digits of a product depend on its size.
+        batch_size: images at a time; always as many, since the last digits of a product depend on its size.
         rank, world: this process among those that share the work.
-        say: prints a sentence.
-        tick: called with (pictures done, pictures in all).
     """
 
     folder: Path
@@ -80,8 +79,6 @@ class FeatureCache:
     batch_size: int = 32
     rank: int = 0
     world: int = 1
-    say: Callable[[str], None] = print
-    tick: Callable[[int, int], None] = lambda done, total: None
 
     def alone(self) -> FeatureCache:
         """The same cache for one process to ask, while the others wait elsewhere."""
@@ -115,17 +112,6 @@ class FeatureCache:
         """The same without keeping anything: for a backbone that is being tuned, and for one look at a long video."""
         yield from self._extract(frames.store, frames.index, layers)
 
-    def identity(self) -> dict[str, Any]:
-        """What all features depend on, shards aside."""
-        return {
-            "format": FORMAT,
-            "weights": weights_hash(self.backbone),
-            "image_size": self.preprocess.image_size,
-            "mean": list(self.preprocess.mean),
-            "std": list(self.preprocess.std),
-            "precision": self.precision,
-        }
-
     def _pooled(self) -> _Kind:
         return _Kind("pooled", (2 * self.backbone.embed_dim,), np.float32, pool)
 
@@ -134,23 +120,41 @@ class FeatureCache:
 
     def _cached(self, frames: LabelledFrames, kinds: Sequence[_Kind], layers: Sequence[int] | None) -> FeatureRows:
         """The first of the kinds; where it has to be computed, the others are written with it."""
-        identity = self.identity()
+        folder = self._folder()
         store = frames.store.select(frames.videos, flagged=True)
         files = [
-            [FeatureFile.of(self.folder, identity, kind.name, video, kind.shape, kind.dtype) for video in store.videos]
+            [FeatureFile.of(folder / kind.name, video.shard, kind.shape, kind.dtype) for video in store.videos]
             for kind in kinds
         ]
         mine = [place for place in range(self.rank, len(store.videos), self.world) if not files[0][place].is_whole()]
         if mine:
-            self._announce([of_kind[place] for of_kind in files for place in mine])
+            self._check_space([of_kind[place] for of_kind in files for place in mine])
             self._write(store, mine, dict(zip(kinds, files, strict=True)), layers)
         if self.world > 1:
             distributed.meet()
         return FeatureRows.of(frames, store, files[0])
 
-    def _announce(self, files: Sequence[FeatureFile]) -> None:
-        """Say what large files will take, and refuse where the disk has no room for them."""
-        needed, free = size_on_disk(files), free_bytes(self.folder)
+    def _folder(self) -> Path:
+        """The folder that is named by all that features depend on, shards aside; identity.json in it says what."""
+        identity = {
+            "format": FORMAT,
+            "weights": weights_hash(self.backbone),
+            "image_size": self.preprocess.image_size,
+            "mean": list(self.preprocess.mean),
+            "std": list(self.preprocess.std),
+            "precision": self.precision,
+        }
+        name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        description = self.folder / name / "identity.json"
+        if not description.is_file():
+            with atomic_write(description) as temporary:
+                temporary.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+        return description.parent
+
+    def _check_space(self, files: Sequence[FeatureFile]) -> None:
+        """Say how much large files will take, and refuse where the disk has no room for them."""
+        needed = sum(int(np.prod(file.shape)) * file.dtype.itemsize for file in files)
+        free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise SurgdinoError(
                 "the features do not fit on the disk",
@@ -160,7 +164,7 @@ class FeatureCache:
                 fix="point data.store at a larger disk",
             )
         if needed > _WORTH_SAYING:
-            self.say(f"the features of {len(files)} videos will take {needed / 1e9:.1f} GB in {self.folder}")
+            console.warn(f"the features of {len(files)} videos will take {needed / 1e9:.1f} GB in {self.folder}")
 
     def _write(
         self,
@@ -169,18 +173,24 @@ class FeatureCache:
         files: Mapping[_Kind, Sequence[FeatureFile]],
         layers: Sequence[int] | None,
     ) -> None:
-        """Extract the videos at `places` in one stream, so that a set of single pictures fills its batches too."""
-        spans = [store.of_video(place)[0] for place in places]
-        ends = np.cumsum([len(span) for span in spans])
-        with ExitStack() as stack:
-            writers = {
-                kind: stack.enter_context(FileWriter([of_kind[place] for place in places], ends))
-                for kind, of_kind in files.items()
-            }
-            for extracted in self._extract(store, np.concatenate(spans), layers):
-                for kind, writer in writers.items():
-                    writer.add(kind.part(extracted).cpu().numpy())
-                self.tick(extracted.rows.stop, int(ends[-1]))
+        """Extract the videos at `places` in one stream, so that a set of single images fills its batches too."""
+        index = [store.of_video(place)[0] for place in places]
+        blocks = self._extract(store, np.concatenate(index), layers)
+        done, block, parts = 0, slice(0), {}
+        with console.bar("features", sum(map(len, index)), stays=False) as bar:
+            for place, of_video in zip(places, index, strict=True):
+                end = done + len(of_video)
+                with ExitStack() as stack:
+                    append = {kind: stack.enter_context(of_kind[place].writer()) for kind, of_kind in files.items()}
+                    while done < end:
+                        if done == block.stop:
+                            extracted = next(blocks)
+                            block = extracted.rows
+                            parts = {kind: kind.part(extracted).cpu().numpy() for kind in files}
+                        until = min(end, block.stop)
+                        for kind, write in append.items():
+                            write(parts[kind][done - block.start : until - block.start])
+                        bar.update(done := until)
 
     @torch.no_grad()
     def _extract(self, store: FrameStore, index: np.ndarray, layers: Sequence[int] | None) -> Iterator[Extracted]:
@@ -191,10 +201,12 @@ class FeatureCache:
         self.backbone.eval()
         start = 0
         try:
-            for images in load(_Read(store, self.preprocess), jobs, self.workers, ahead=4):
+            for images in load(ReadFrames(store, self.preprocess), jobs, min(self.workers, len(jobs)), ahead=4):
                 count = len(images)
+                if count < size:  # the last batch, filled up with copies of its last image
+                    images = torch.cat([images, images[-1:].expand(size - count, -1, -1, -1)])
                 with self.autocast():
-                    found = self._features(_padded(images, size).to(device, non_blocking=True), layers)
+                    found = self._features(images.to(device, non_blocking=True), layers)
                 yield Extracted(slice(start, start + count), *(tensor[:count] for tensor in found))
                 start += count
         finally:
@@ -213,29 +225,20 @@ class FeatureCache:
 
 
 @dataclass
-class _Read:
-    """Positions in the store in, uint8 [b, 3, S, S] out; runs in the workers."""
+class ReadFrames:
+    """Positions in the store in, uint8 [b, 3, S, S] of the whole frames out; runs in the workers."""
 
     store: FrameStore
     preprocess: Preprocess
 
     def __call__(self, index: np.ndarray) -> Tensor:
-        side = self.preprocess.image_size
-        images = np.empty((len(index), side, side, 3), np.uint8)
-        for i, position in enumerate(index):
-            images[i] = self.preprocess.resize(self.store.read(int(position)))
+        images = np.stack([self.preprocess.resize(self.store.read(int(position))) for position in index])
         return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def pool(extracted: Extracted) -> Tensor:
     """float32 [b, 2D]: the class token, then the mean of the patch tokens."""
     return torch.cat([extracted.cls, extracted.mean], dim=1)
-
-
-def _padded(images: Tensor, size: int) -> Tensor:
-    """The last batch filled up with copies of its last picture."""
-    missing = size - len(images)
-    return images if not missing else torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])
 
 
 def weights_hash(backbone: Backbone) -> str:

@@ -15,9 +15,8 @@ from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.phase.head import OverVideo, PhaseHead, TunedClassifier
 from surgdino.tasks.phase.loss import frame_loss, median_frequency_weights, stages_loss
 from surgdino.tasks.phase.settings import PhaseSettings
-from surgdino.tasks.training.batches import Batch, FeatureSource, ImageSource, VideoSource
-from surgdino.tasks.training.settings import resolve
-from surgdino.tasks.training.stage import Stage
+from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages, WholeVideos
+from surgdino.tasks.training.stage import Stage, resolve
 from surgdino.tasks.training.tuning import backbone_groups, head_groups
 
 DEFAULTS = {"epochs": 10, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.01, "patience": 10}
@@ -40,7 +39,7 @@ def frame_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHead) 
     def validate(model: nn.Module) -> dict[str, float]:
         return _scores(context, {video: model(pooled) for video, pooled in validation.items()})
 
-    source = FeatureSource(_pooled(context, settings, train), train.class_ids())
+    source = FrameFeatures(_pooled(context, settings, train), train.class_ids())
     return Stage("frame", head.frame, head_groups(head.frame), source, loss, validate if validation else None, _FROZEN)
 
 
@@ -57,7 +56,7 @@ def tuned_frame_stage(context: TaskContext, settings: PhaseSettings, head: Phase
         logits = torch.cat([head.frame(torch.cat([f.cls, f.mean], 1)) for f in alone.features.stream(frames)])
         return _scores(context, {video: logits[frames.span(k)] for k, video in enumerate(frames.videos)})
 
-    source = ImageSource(train, context.cutter, train.class_ids(), workers=context.workers)
+    source = FrameImages(train, context.cutter, train.class_ids(), workers=context.workers)
     groups = [{**group, "lr_scale": _HEAD_FACTOR * group["lr_scale"]} for group in head_groups(head.frame)]
     groups += backbone_groups(context.backbone, resolve(context.train, DEFAULTS, _TUNED, overrides={}).layer_decay)
     model = TunedClassifier(context.backbone, head.frame)
@@ -76,7 +75,7 @@ def temporal_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHea
         return _scores(context, {video: model(pooled)[-1] for video, pooled in validation.items()})
 
     model = OverVideo(head)
-    source = VideoSource(_pooled(context, settings, train), train, train.class_ids())
+    source = WholeVideos(_pooled(context, settings, train), train, train.class_ids())
     chosen = {"epochs": settings.temporal_epochs, "lr": settings.temporal_lr}
     overrides = {key: value for key, value in chosen.items() if value is not None}
     overrides["batch_size"] = distributed.world_size()

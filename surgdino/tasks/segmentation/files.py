@@ -1,12 +1,12 @@
-"""Masks as PNG: one file a picture and class, or one file a picture.
+"""Masks as PNG: one file an image and class, or one file an image.
 
 - one class: `<video>/<frame>.png`, 0 and 255 (or 0 and 1).
 - several classes, which may overlap: `<video>/<frame>_<class>.png`, each 0 and 255; a class without a file is absent
-  from that picture, as in DSAD's `multilabel/`. This is what we write.
+  from that image, as in DSAD's `multilabel/`. This is what we write.
 - several classes, without overlap: `<video>/<frame>.png` of ids, 0 for none of them, k for the k-th class (from 1), 255
   for pixels that are unlabelled.
 
-Names may lie flat too (`<name>.png`), and DSAD's prefixes are borne (`mask07_liver.png` is frame 7).
+All files may be in one folder too (`<name>.png`), and may have DSAD's prefixes (`mask07_liver.png` is frame 7).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _PREFIX = re.compile(r"(?:mask|image)[_-]?(?=\d)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class MaskImage:
-    """The mask files of one picture.
+    """The mask files of one image.
 
     Attributes:
-        name: what stands in messages: the path in the folder, without class and suffix.
-        files: class -> file; the file under None is the whole picture's. Empty where the picture is there, and no mask.
+        name: for messages: the path in the folder, without class and suffix.
+        files: class -> file; the file under None holds all classes. Empty where the image has no mask.
     """
 
     name: str
@@ -44,10 +44,10 @@ class MaskImage:
 
 
 def write_masks(folder: Path, video: str, frame: int | None, masks: np.ndarray, classes: Sequence[str]) -> list[Path]:
-    """Write one picture's masks, 0 and 255: `<video>/<frame>.png`, or with several classes one file each.
+    """Write one image's masks, 0 and 255: `<video>/<frame>.png`, or with several classes one file each.
 
     Args:
-        frame: None for a picture by itself, whose files are `<video>.png`, as in `masks/` of a folder of pictures.
+        frame: None for an image that is no frame, whose files are `<video>.png`.
         masks: bool [C, H, W].
 
     Raises:
@@ -68,7 +68,7 @@ def write_masks(folder: Path, video: str, frame: int | None, masks: np.ndarray, 
 
 
 def index_masks(folder: Path, classes: Sequence[str]) -> dict[tuple[str, ...], MaskImage]:
-    """What lies in a folder: (folders, name or frame number) -> the files of that picture.
+    """What a folder holds: (folders, name or frame number) -> the files of that image.
 
     Raises:
         SurgdinoError: no such folder, no mask in it, or two files for one picture and class.
@@ -96,7 +96,7 @@ def index_masks(folder: Path, classes: Sequence[str]) -> dict[tuple[str, ...], M
 
 
 def read_mask_image(image: MaskImage, classes: Sequence[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """One picture's masks bool [C, H, W] (None where it has no file), and bool [H, W] of the labelled pixels or None.
+    """One image's masks bool [C, H, W] (None where it has no file), and bool [H, W] of the labelled pixels or None.
 
     Raises:
         SurgdinoError: both kinds of files, files of several sizes, and as `read_mask_file`.
@@ -122,7 +122,7 @@ def read_mask_image(image: MaskImage, classes: Sequence[str]) -> tuple[np.ndarra
 
 
 def read_mask_file(path: Path, classes: Sequence[str]) -> np.ndarray:
-    """One picture's whole mask as bool [C, H, W]: binary where there is one class, ids where there are several.
+    """The mask of all classes as bool [C, H, W]: binary where there is one class, ids where there are several.
 
     Raises:
         SurgdinoError: not a readable grey (or palette) image, values that are neither binary nor ids of classes.
@@ -139,7 +139,7 @@ def read_mask_file(path: Path, classes: Sequence[str]) -> np.ndarray:
 
 
 def size_error(path: Path, expected: Sequence[int], found: Sequence[int]) -> SurgdinoError:
-    """Two masks of one picture that differ in size, both given as (height, width)."""
+    """Two masks of one image that differ in size, both given as (height, width)."""
     return SurgdinoError(
         "the mask has another size",
         file=path,

@@ -1,50 +1,97 @@
-"""From frames to masks of the pictures' own size, one picture at a time."""
+"""From frames to masks of the images' own size: the network, sliding windows, and what a trained head predicts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from surgdino.backbone.vit import Backbone
+from surgdino.crops.loader import load
 from surgdino.datasets.masks import read_masks
 from surgdino.tasks.context import TaskContext
+from surgdino.tasks.features.cache import ReadFrames
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
-from surgdino.tasks.segmentation.network import DenseNetwork
-from surgdino.tasks.segmentation.pictures import ReadPictures
+from surgdino.tasks.segmentation.heads import DenseHead
 from surgdino.tasks.segmentation.tally import SegmentationTally
 from surgdino.tasks.segmentation.targets import placements
-from surgdino.tasks.segmentation.windows import window_logits
-from surgdino.tasks.training.batches import load
 
 Masks = Iterator[tuple[str, int, np.ndarray]]
 
 
+class DenseNetwork(nn.Module):
+    """A backbone and a head over its tokens; the backbone learns where its parameters require a gradient."""
+
+    def __init__(self, backbone: Backbone, head: DenseHead) -> None:
+        super().__init__()
+        self.backbone, self.head, self.layers = backbone, head, head.layers(backbone.depth)
+        self._learns = any(parameter.requires_grad for parameter in backbone.parameters())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, C, h, w] of normalised images [B, 3, H, W]."""
+        with torch.set_grad_enabled(self._learns and torch.is_grad_enabled()):
+            found = self.backbone.intermediate(images, self.layers)
+        tokens = torch.cat([each.patches for each in found], dim=2)
+        patch = self.backbone.patch_size
+        return self.head(tokens, (images.shape[2] // patch, images.shape[3] // patch), images)
+
+    def train(self, mode: bool = True) -> DenseNetwork:
+        """A frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if not self._learns:
+            self.backbone.eval()
+        return self
+
+
+def window_logits(
+    network: Callable[[Tensor], Tensor], image: Tensor, window: int, overlap: float, batch: int
+) -> Tensor:
+    """Logits of a whole image from overlapping windows, those in the middle of a window counting more (MONAI).
+
+    Args:
+        network: normalised images [B, 3, window, window] -> logits [B, C, h, w].
+        image: normalised [1, 3, H, W]; a smaller one is padded.
+        window: side in pixels.
+        overlap: share of a window that the next one covers again.
+        batch: windows at a time.
+
+    Returns:
+        float32 [C, H, W].
+    """
+    from monai.inferers import sliding_window_inference  # takes seconds: only who has windows waits
+
+    def answer(windows: Tensor) -> Tensor:
+        return F.interpolate(network(windows).float(), size=(window, window), mode="bilinear", align_corners=False)
+
+    with torch.no_grad():
+        found = sliding_window_inference(image, (window, window), batch, answer, overlap=overlap, mode="gaussian")
+    assert isinstance(found, Tensor)  # one output in, one out
+    return found[0]
+
+
 @dataclass(frozen=True)
 class Segmenter:
-    """How a trained head is asked.
+    """A trained head with the backbone that it was trained for.
 
     Attributes:
-        context: with the backbone it was trained for.
-        head: of `surgdino.tasks.segmentation.heads`, on the context's device.
-        layers: whose tokens it reads.
-        images: whether it reads the images too.
+        context: of the task, with the backbone.
+        head: on the context's device.
         window, overlap: side of the sliding window in stored pixels (None: the whole frame at once), and by which share
             windows overlap.
     """
 
     context: TaskContext
-    head: nn.Module
-    layers: Sequence[int]
-    images: bool
+    head: DenseHead
     window: int | None = None
     overlap: float = 0.5
 
     def masks(self, frames: LabelledFrames, tokens: FeatureRows | None = None) -> Masks:
-        """(video id, frame number, bool [C, H, W] of the picture's own size) of each frame, in their order.
+        """(video id, frame number, bool [C, H, W] of the image's own size) of each frame, in their order.
 
         Args:
             frames: labelled or not.
@@ -69,7 +116,7 @@ class Segmenter:
             frames: labelled with masks.
             tokens: as for `masks`.
             hd95: whether to compute it.
-            look: called with every picture's video, frame number and masks.
+            look: called with every image's video, frame number and masks.
         """
         classes = self.context.classes
         tally = SegmentationTally(classes, frames.operations, hd95=hd95)
@@ -84,35 +131,30 @@ class Segmenter:
     def _logits(self, frames: LabelledFrames, tokens: FeatureRows | None) -> Iterator[np.ndarray]:
         """float32 [C, h, w] over each stored frame."""
         context = self.context
-        network = DenseNetwork(context.backbone, self.head, self.layers).eval()
+        network = DenseNetwork(context.backbone, self.head).eval()
+
+        def answer(images: Tensor) -> Tensor:
+            with context.autocast():
+                return network(images)
+
         if self.window is not None:
-            for row in range(len(frames)):
-                picture = frames.store.read(int(frames.index[row]))
-                yield self._by_windows(network, torch.from_numpy(picture).permute(2, 0, 1)[None]).cpu().numpy()
+            for index in frames.index.tolist():
+                image = torch.from_numpy(frames.store.read(index)).permute(2, 0, 1)[None]
+                image = context.normalize(image.to(context.device))
+                yield window_logits(answer, image, self.window, self.overlap, context.batch_images).cpu().numpy()
             return
-        size = context.batch_images
+        size, grid = context.batch_images, (context.grid, context.grid)
         jobs = [np.arange(start, min(start + size, len(frames))) for start in range(0, len(frames), size)]
-        reads = ReadPictures(frames, context.preprocess)
-        needed = self.images or tokens is None
-        pictures = load(reads, jobs, context.workers) if needed else None
+        needed = self.head.reads_images or tokens is None
+        places = [frames.index[rows] for rows in jobs] if needed else []
+        read = load(ReadFrames(frames.store, context.preprocess), places, context.workers)
         for rows in jobs:
-            images = None if pictures is None else context.normalize(next(pictures).to(context.device))
-            with context.autocast():
-                if tokens is None:
-                    assert images is not None
-                    logits = network(images)
-                else:
-                    read = torch.from_numpy(tokens[rows]).to(context.device).float()
-                    logits = self.head(read, (context.grid, context.grid), images)
+            images = context.normalize(next(read).to(context.device)) if needed else None
+            if tokens is None:
+                assert images is not None
+                logits = answer(images)
+            else:
+                of_patches = torch.from_numpy(tokens[rows]).to(context.device).float()
+                with context.autocast():
+                    logits = self.head(of_patches, grid, images)
             yield from logits.float().cpu().numpy()
-
-    def _by_windows(self, network: nn.Module, picture: Tensor) -> Tensor:
-        context = self.context
-        assert self.window is not None
-
-        def answer(windows: Tensor) -> Tensor:
-            with context.autocast():
-                return network(windows)
-
-        image = context.normalize(picture.to(context.device))
-        return window_logits(answer, image, self.window, self.overlap, context.batch_images)

@@ -1,24 +1,98 @@
-"""What the network shall say of a picture: its masks as they lie in the backbone's input, at a quarter of its side.
+"""What the network should say of an image: masks as they lie in the backbone's input, at a quarter of its side.
 
-Heads answer at that resolution or below. A target is the covered share of its pixel, so little of an edge's place is
-lost, and a set of some thousand pictures fits into memory.
+Heads answer at that resolution or below. A target is the covered share of its pixel, so that edges keep most of their
+position, and some thousand images fit into memory.
+
+The frame store cuts an image to its content and shrinks it; masks are of the whole image. Every resize on the way maps
+pixel centres as OpenCV's and torch's (`align_corners=False`) do, so images and masks stay aligned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
+import torch
 
+from surgdino.backbone.preprocess import Preprocess
+from surgdino.crops.loader import load
+from surgdino.crops.sampler import FrameSampler
 from surgdino.datasets.masks import read_masks
+from surgdino.frames.content import Content
+from surgdino.frames.shard import Shard
+from surgdino.tasks.features.cache import ReadFrames
+from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
-from surgdino.tasks.segmentation.placement import Placement
-from surgdino.tasks.training.batches import load
-from surgdino.tasks.training.cut import Cut
+from surgdino.tasks.training.batches import Batch
+from surgdino.tasks.training.cut import Cut, Cutter
 
 STRIDE = 4
+# A window's side varies by this factor in training, since an organ's size on the screen does.
+_ZOOM = 1.25
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a stored frame lies in its image.
+
+    Attributes:
+        source: (width, height) of the image.
+        box: (x0, y0, x1, y1) of the stored part in the image's pixels, half-open.
+        stored: (width, height) of the stored frame.
+    """
+
+    source: tuple[int, int]
+    box: tuple[int, int, int, int]
+    stored: tuple[int, int]
+
+    @classmethod
+    def of(cls, shard: Shard) -> Placement:
+        """That of all frames of a shard."""
+        header, content = shard.header, shard.header["content"]
+        x0, y0, x1, y1 = content["source_box"]
+        width, height = content["source_size"]
+        return cls((width, height), (x0, y0, x1, y1), (header["width"], header["height"]))
+
+    def to_frame(self, masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Masks of the image as they lie in the stored frame.
+
+        Args:
+            masks: bool [C, H, W], of the image's own size.
+            size: (width, height) of the result; the stored frame's, or that of the square which the backbone is given.
+
+        Returns:
+            uint8 [C, height, width]: how much of each pixel the class covers, 255 being all of it.
+        """
+        x0, y0, x1, y1 = self.box
+        planes = masks[:, y0:y1, x0:x1].view(np.uint8) * 255
+        height, width = planes.shape[1:]
+        # Area averaging is the covered share, but only where both sides shrink; elsewhere it repeats pixels.
+        how = cv2.INTER_AREA if width >= size[0] and height >= size[1] else cv2.INTER_LINEAR
+        return np.stack([cv2.resize(plane, size, interpolation=how) for plane in planes])  # a copy at its own size
+
+    def to_picture(self, logits: np.ndarray) -> np.ndarray:
+        """Masks of the image's own size, bool [C, H, W]; background where the stored frame does not reach.
+
+        Args:
+            logits: float32 [C, h, w] over the stored frame, at any resolution: above 0 is the class.
+        """
+        x0, y0, x1, y1 = self.box
+        masks = np.zeros((len(logits), self.source[1], self.source[0]), dtype=bool)
+        for mask, plane in zip(masks, logits, strict=True):
+            enlarged = cv2.resize(plane, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+            np.greater(enlarged, 0, out=mask[y0:y1, x0:x1])
+        return masks
+
+
+def placements(frames: LabelledFrames) -> list[Placement]:
+    """Where the frames of each video lie in their images, in the order of `frames.videos`."""
+    shards = {video.id: video.shard for video in frames.store.videos}
+    return [Placement.of(shards[video]) for video in frames.videos]
 
 
 def target_side(image_size: int) -> int:
@@ -26,48 +100,67 @@ def target_side(image_size: int) -> int:
     return max(image_size // STRIDE, 1)
 
 
-def placements(frames: LabelledFrames) -> list[Placement]:
-    """Where the frames of each video lie in their pictures, in the order of `frames.videos`."""
-    shards = {video.id: video.shard for video in frames.store.videos}
-    return [Placement.of(shards[video]) for video in frames.videos]
-
-
-def labelled_classes(frames: LabelledFrames, classes: Sequence[str]) -> np.ndarray:
-    """bool [n, C]: of which classes anything is known in a picture."""
-    told = [[name in frames.masks(i).files for name in classes] for i in range(len(frames))]
-    return np.array(told, dtype=bool).reshape(-1, len(classes))
-
-
 def shown_classes(frames: LabelledFrames, classes: Sequence[str]) -> np.ndarray:
-    """bool [n, C]: of which classes a picture has a mask. Nothing is read, so an empty mask counts too."""
+    """bool [n, C]: of which classes an image has a mask. No file is read, so an empty mask counts too."""
     shown = [[frames.masks(i).files.get(name) is not None for name in classes] for i in range(len(frames))]
     return np.array(shown, dtype=bool).reshape(-1, len(classes))
 
 
+@dataclass
+class CutTargets:
+    """Targets of one image, cut and flipped as the image was; for `FrameImages`, in its workers.
+
+    Attributes:
+        frames: labelled with masks.
+        classes: in the order of the channels.
+    """
+
+    frames: LabelledFrames
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        self._placements, self._video_of = placements(self.frames), self.frames.video_of
+
+    def __call__(self, i: int, cut: Cut) -> dict[str, np.ndarray]:
+        """`masks` uint8 [C, side, side] and `labelled` bool [C]."""
+        masks, labelled = read_masks(self.frames.masks(i), self.classes)
+        placement = self._placements[self._video_of[i]]
+        planes = placement.to_frame(masks, placement.stored)
+        small = replace(cut, size=target_side(cut.size))
+        width, height = cut.box[2] - cut.box[0], cut.box[3] - cut.box[1]
+        how = cv2.INTER_AREA if min(width, height) >= small.size else cv2.INTER_LINEAR
+        return {"masks": np.stack([small.apply(plane, how) for plane in planes]), "labelled": labelled}
+
+    def whole(self, i: int, side: int) -> np.ndarray:
+        """uint8 [C, side, side] of the whole stored frame."""
+        masks, _ = read_masks(self.frames.masks(i), self.classes)
+        return self._placements[self._video_of[i]].to_frame(masks, (side, side))
+
+
 class MaskTargets:
-    """The targets of n pictures in memory: of labelled classes alone, 3 kB each for an input of 224 pixels.
+    """The targets of n images in memory: of labelled classes alone, 3 kB each for an input of 224 pixels.
 
     Attributes:
         labelled: bool [n, C].
     """
 
     def __init__(self, frames: LabelledFrames, classes: Sequence[str], side: int, workers: int = 0) -> None:
-        """Read all masks once.
+        """Read all masks once, in worker processes.
 
         Args:
             frames: labelled with masks.
             classes: in the order of the channels.
             side: of the targets, in pixels.
-            workers: processes that read.
 
         Raises:
-            SurgdinoError: a mask can't be read, or has another size than its picture.
+            SurgdinoError: a mask cannot be read, or has another size than its image.
         """
-        self.labelled = labelled_classes(frames, classes)
+        known = [[name in frames.masks(i).files for name in classes] for i in range(len(frames))]
+        self.labelled = np.array(known, dtype=bool).reshape(-1, len(classes))
         self._pair = np.cumsum(self.labelled).reshape(self.labelled.shape) - 1
         self._planes = np.zeros((int(self.labelled.sum()), side, side), np.uint8)
-        read = _ReadTargets(frames, tuple(classes), side)
-        for i, planes in enumerate(load(read, range(len(frames)), workers)):
+        read = partial(CutTargets(frames, tuple(classes)).whole, side=side)
+        for i, planes in enumerate(load(read, range(len(frames)), min(workers, len(frames)))):
             self._planes[self._pair[i][self.labelled[i]]] = planes[self.labelled[i]]
 
     def __len__(self) -> int:
@@ -82,44 +175,57 @@ class MaskTargets:
 
 
 @dataclass
-class _ReadTargets:
-    """Place among the frames in, uint8 [C, side, side] of the whole stored frame out; runs in the workers."""
+class WindowCutter(Cutter):
+    """Cuts square windows of about `size` pixels anywhere in the stored frame; a smaller frame's shorter side at most.
 
-    frames: LabelledFrames
-    classes: tuple[str, ...]
-    side: int
+    A window has the size that the backbone is given: nothing is shrunk, and fine structures keep their pixels.
 
-    def __post_init__(self) -> None:
-        self._placements = placements(self.frames)
-        self._video_of = self.frames.video_of
+    Attributes: see `Cutter`; `scale` and `ratio` are not used.
+    """
 
-    def __call__(self, i: int) -> np.ndarray:
-        masks, _ = read_masks(self.frames.masks(i), self.classes)
-        return self._placements[self._video_of[i]].to_frame(masks, (self.side, self.side))
+    def draw(self, height: int, width: int, content: Content, rng: random.Random) -> Cut:
+        """Where the next window lies, uniformly over the frame."""
+        side = min(round(self.size * math.exp(rng.uniform(-1, 1) * math.log(_ZOOM))), height, width)
+        left, top = rng.randint(0, width - side), rng.randint(0, height - side)
+        horizontal, vertical = (rng.random() < chance for chance in self._flips)
+        return Cut((left, top, left + side, top + side), self.size, horizontal, vertical)
 
 
 @dataclass
-class CutTargets:
-    """Targets of one picture, cut and flipped as the picture was; for `ImageSource`, in its workers.
+class FrameTokens:
+    """Patch tokens from the feature cache and targets from memory: `TrainingData` that needs no backbone.
+
+    Batches hold `tokens` float32 [B, N, D * layers], `masks` uint8 [B, C, s, s], `labelled` bool [B, C], `index` [B]
+    and, for heads that read images, `images` uint8 [B, 3, S, S].
 
     Attributes:
-        frames: labelled with masks.
-        classes: in the order of the channels.
+        frames, tokens, targets: of the same n frames.
+        preprocess: for heads that read images; None where the head reads tokens alone.
+        workers: processes that read the images.
     """
 
     frames: LabelledFrames
-    classes: tuple[str, ...]
+    tokens: FeatureRows
+    targets: MaskTargets
+    preprocess: Preprocess | None = None
+    workers: int = 0
+    weights: np.ndarray | None = None
 
-    def __post_init__(self) -> None:
-        self._placements = placements(self.frames)
-        self._video_of = self.frames.video_of
+    def __len__(self) -> int:
+        return len(self.targets)
 
-    def __call__(self, i: int, cut: Cut) -> dict[str, np.ndarray]:
-        """`masks` uint8 [C, side, side] and `labelled` bool [C]."""
-        masks, labelled = read_masks(self.frames.masks(i), self.classes)
-        placement = self._placements[self._video_of[i]]
-        planes = placement.to_frame(masks, placement.stored)
-        small = replace(cut, size=target_side(cut.size))
-        width, height = cut.box[2] - cut.box[0], cut.box[3] - cut.box[1]
-        how = cv2.INTER_AREA if min(width, height) >= small.size else cv2.INTER_LINEAR
-        return {"masks": np.stack([small.apply(plane, how) for plane in planes]), "labelled": labelled}
+    def batches(self, sampler: FrameSampler) -> Iterator[Batch]:
+        """See `TrainingData`."""
+        drawn = [np.array(plan.indices) for plan in sampler]
+        images = None
+        if self.preprocess is not None:
+            read = ReadFrames(self.frames.store, self.preprocess)
+            images = load(read, [self.frames.index[rows] for rows in drawn], self.workers)
+        for rows in drawn:
+            batch = {
+                "tokens": torch.from_numpy(self.tokens[rows]).float(),
+                "masks": torch.from_numpy(self.targets[rows]),
+                "labelled": torch.from_numpy(self.targets.labelled[rows]),
+                "index": torch.from_numpy(rows),
+            }
+            yield batch if images is None else {**batch, "images": next(images)}

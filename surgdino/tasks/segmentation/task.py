@@ -28,19 +28,22 @@ from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.segmentation.files import write_masks
-from surgdino.tasks.segmentation.heads import open_head
-from surgdino.tasks.segmentation.inference import Segmenter
+from surgdino.tasks.segmentation.heads import DenseHead, open_head
+from surgdino.tasks.segmentation.inference import DenseNetwork, Segmenter
 from surgdino.tasks.segmentation.loss import LossName, MaskLoss, class_weights
-from surgdino.tasks.segmentation.network import DenseNetwork
 from surgdino.tasks.segmentation.overlay import write_overlay
-from surgdino.tasks.segmentation.pictures import ReadPictures, TokenSource
 from surgdino.tasks.segmentation.score import SegmentationScoring
-from surgdino.tasks.segmentation.targets import CutTargets, MaskTargets, shown_classes, target_side
-from surgdino.tasks.segmentation.windows import WindowCutter
+from surgdino.tasks.segmentation.targets import (
+    CutTargets,
+    FrameTokens,
+    MaskTargets,
+    WindowCutter,
+    shown_classes,
+    target_side,
+)
 from surgdino.tasks.task import Task, write_csv
-from surgdino.tasks.training.batches import Batch, ImageSource
-from surgdino.tasks.training.settings import resolve
-from surgdino.tasks.training.stage import Stage, Validate
+from surgdino.tasks.training.batches import Batch, FrameImages
+from surgdino.tasks.training.stage import Stage, Validate, resolve
 from surgdino.tasks.training.tuning import backbone_groups, head_groups
 
 _TUNED = {"epochs": 20, "batch_size": 16, "lr": 2e-4, "layer_decay": 0.75, "drop_path": 0.1, "patience": 5}
@@ -72,7 +75,7 @@ class SegmentationTask(Task[SegmentationSettings, Any]):
     SINGLE_IMAGES = True
     scoring = SegmentationScoring()
 
-    def build_head(self, context: TaskContext) -> nn.Module:
+    def build_head(self, context: TaskContext) -> DenseHead:
         """The head that the settings name; refuses a window that does not divide into patches."""
         settings, patch = self.settings, context.backbone.patch_size
         if settings.window is not None and settings.window % patch:
@@ -84,10 +87,11 @@ class SegmentationTask(Task[SegmentationSettings, Any]):
                 fix=f"use task.window={max(round(settings.window / patch), 1) * patch}",
             )
         layers = len(_layers(context, settings))
-        return open_head(settings.head).build(context.width, layers, len(context.classes), settings.maps)
+        return open_head(settings.head)(context.width, layers, len(context.classes), settings.maps)
 
     def stages(self, context: TaskContext, head: nn.Module) -> Iterator[Stage]:
         """One: the head, with as much of the backbone as shall learn."""
+        assert isinstance(head, DenseHead)
         stage = _cached_stage if _caches(context, self.settings) else _picture_stage
         yield stage(context, self.settings, head)
 
@@ -131,36 +135,35 @@ class SegmentationTask(Task[SegmentationSettings, Any]):
         return self.settings.head
 
 
-def _cached_stage(context: TaskContext, settings: SegmentationSettings, head: nn.Module) -> Stage:
+def _cached_stage(context: TaskContext, settings: SegmentationSettings, head: DenseHead) -> Stage:
     train, grid = context.parts["train"], (context.grid, context.grid)
-    module = open_head(settings.head)
     tokens = context.features.patches(train, _layers(context, settings))
     targets = MaskTargets(train, context.classes, target_side(context.image_size), context.workers)
     objective = _objective(context, settings)
 
     def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        images = context.normalize(batch["images"]) if module.IMAGES else None
+        images = context.normalize(batch["images"]) if head.reads_images else None
         return objective(model(batch["tokens"], grid, images), batch)
 
-    pictures = ReadPictures(train, context.preprocess) if module.IMAGES else None
-    source = TokenSource(tokens, targets, pictures, context.workers)
-    return Stage("head", head, head_groups(head), source, loss, _validation(context, settings, head), module.DEFAULTS)
+    preprocess = context.preprocess if head.reads_images else None
+    source = FrameTokens(train, tokens, targets, preprocess, context.workers)
+    return Stage("head", head, head_groups(head), source, loss, _validation(context, settings, head), head.defaults)
 
 
-def _picture_stage(context: TaskContext, settings: SegmentationSettings, head: nn.Module) -> Stage:
+def _picture_stage(context: TaskContext, settings: SegmentationSettings, head: DenseHead) -> Stage:
     train = context.parts["train"]
     cutter = context.cutter
     if settings.window is not None:
         cutter = WindowCutter(settings.window, cutter.augment)
-    network = DenseNetwork(context.backbone, head, _layers(context, settings))
+    network = DenseNetwork(context.backbone, head)
     objective = _objective(context, settings)
 
     def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         return objective(model(context.normalize(batch["images"])), batch)
 
     targets = CutTargets(train, context.classes)
-    source = ImageSource(train, cutter, read_targets=targets, workers=context.workers)
-    groups, defaults = head_groups(head), open_head(settings.head).DEFAULTS
+    source = FrameImages(train, cutter, read_targets=targets, workers=context.workers)
+    groups, defaults = head_groups(head), head.defaults
     if context.learns:
         defaults = _TUNED
         decay = resolve(context.train, SegmentationTask.DEFAULTS, defaults, overrides={}).layer_decay
@@ -225,5 +228,5 @@ def _tokens(context: TaskContext, settings: SegmentationSettings, frames: Labell
 
 
 def _segmenter(context: TaskContext, settings: SegmentationSettings, head: nn.Module) -> Segmenter:
-    images = open_head(settings.head).IMAGES
-    return Segmenter(context, head, _layers(context, settings), images, settings.window, settings.overlap)
+    assert isinstance(head, DenseHead)
+    return Segmenter(context, head, settings.window, settings.overlap)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from surgdino import distributed
+from surgdino.crops.sampler import FrameSampler
 from surgdino.engine.methods.parts.views import seed_step
 from surgdino.engine.optim import apply_gradients
 from surgdino.engine.parallel.across import Across
@@ -21,31 +22,14 @@ from surgdino.engine.saving.state import differences, load_state, save_state
 from surgdino.engine.schedules import warmup_cosine
 from surgdino.engine.stop import stop_signals
 from surgdino.errors import SurgdinoError
-from surgdino.tasks.training.batches import Batch, Sampling
+from surgdino.tasks.training.batches import Batch
 from surgdino.tasks.training.log import StageLog
-from surgdino.tasks.training.settings import StageTraining
-from surgdino.tasks.training.stage import Stage
+from surgdino.tasks.training.stage import Stage, StageTraining
 
-# A change of these does not make a run another one.
+Status = Literal["finished", "stopped", "already finished"]
+
+# A continued run may change these.
 FREE = ("checkpoint_every", "log_every")
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """Where a stage is trained.
-
-    Attributes:
-        folder: of the run.
-        device, autocast: where and how wide the networks compute.
-        begun_with: what else a run must not have begun with otherwise, such as the hash of its data.
-        drawn: whether to draw a progress bar.
-    """
-
-    folder: Path
-    device: torch.device
-    autocast: Callable[[], Any]
-    begun_with: Mapping[str, Any] = field(default_factory=dict)
-    drawn: bool = True
 
 
 @dataclass
@@ -54,8 +38,8 @@ class StageResult:
 
     Attributes:
         status: `finished` now, `stopped` by a signal with its state saved, or `already finished` before this call.
-        step: steps done; of `steps` that were asked for.
-        ended_early: no better validation came for as long as `train.patience` waits.
+        step: steps done, of `steps` that were asked for.
+        ended_early: no better validation came in `train.patience` of them.
         best_step: the step whose weights the model has now; the last where nothing was validated.
         score_name, score: of that step on the validation part; None where nothing was validated.
         last: the weights of the last step, by name.
@@ -63,7 +47,7 @@ class StageResult:
     """
 
     stage: str
-    status: Literal["finished", "stopped", "already finished"]
+    status: Status
     step: int
     steps: int
     ended_early: bool
@@ -79,6 +63,45 @@ class StageResult:
         return {key: getattr(self, key) for key in keys}
 
 
+def fit(
+    stage: Stage,
+    training: StageTraining,
+    folder: Path,
+    *,
+    device: torch.device,
+    autocast: Callable[[], Any],
+    begun_with: Mapping[str, Any] | None = None,
+    progress_bar: bool = True,
+) -> StageResult:
+    """Train a stage from where the run folder stands; afterwards its model has its best weights.
+
+    Args:
+        folder: of the run.
+        autocast: the context in which the networks compute.
+        begun_with: what a continued run must agree in beside its settings, such as the hash of its data.
+
+    Raises:
+        SurgdinoError: unusable settings, a run that began with others, a full disk, no finite gradient for many steps;
+            what was saved before stands.
+    """
+    progress = Progress(drawn=progress_bar, silent=not distributed.is_main(), title=stage.name)
+    run = _Run(stage, training, folder, device, autocast, begun_with or {}, progress.say)
+    if run.finished:
+        return run.result("already finished")
+    with stop_signals() as stop, progress.of(run.step, run.steps):
+        for batch, waited in stop.until(run.batches(), run.across.any):
+            _train_step(run, batch, waited)
+            progress.show(run.step, run.log)
+            if run.step % training.validation_steps(len(stage.data)) == 0 or run.step == run.steps:
+                run.validate()
+            if run.finished:
+                break
+            if run.step % training.checkpoint_every == 0:
+                run.save()
+    run.save()
+    return run.result("finished" if run.finished else "stopped")
+
+
 @dataclass
 class _Best:
     """The best validation so far, and how many came after it."""
@@ -90,21 +113,56 @@ class _Best:
     since: int = 0
 
 
-@dataclass
 class _Run:
-    """A stage in training: `step` steps are done."""
+    """A stage in training: `step` of `steps` are done."""
 
-    stage: Stage
-    training: StageTraining
-    around: Surroundings
-    across: Across
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    log: StageLog
-    steps: int
-    step: int = 0
-    saved: int = -1
-    best: _Best | None = None
+    def __init__(
+        self,
+        stage: Stage,
+        training: StageTraining,
+        folder: Path,
+        device: torch.device,
+        autocast: Callable[[], Any],
+        begun_with: Mapping[str, Any],
+        say: Callable[[str], None],
+    ) -> None:
+        """Begin, or continue from the newest state in the folder."""
+        samples = len(stage.data)
+        if not samples:
+            raise SurgdinoError(f"stage {stage.name} has nothing to learn from", fix="check data.split")
+        train = {key: value for key, value in asdict(training).items() if key not in FREE}
+        train["crop_scale"] = list(training.crop_scale)  # as the file gives it back
+        self.begun_with = {"train": train, "samples": samples, **begun_with}
+        self.stage, self.training, self.device, self.autocast = stage, training, device, autocast
+        self.folder, self.across, self.steps = folder / "state" / stage.name, Across(), training.total_steps(samples)
+        stage.model.to(device)
+        state = load_state(self.folder, say)
+        if state is not None:
+            _check_begun_with(state["begun_with"], self.begun_with, folder)
+            stage.model.load_state_dict(state["model"])
+        self.sampler = FrameSampler(
+            length=samples,
+            batch_size=training.batch_size,
+            seed=training.seed,
+            start_step=state["step"] if state else 0,
+            steps=self.steps,
+            rank=self.across.rank,
+            world=self.across.world,
+            weights=stage.data.weights,
+        )
+        self.model: nn.Module = stage.model
+        if self.across.world > 1:
+            self.model = DistributedDataParallel(stage.model, find_unused_parameters=True)
+        self.optimizer = torch.optim.AdamW(stage.groups, lr=training.lr, fused=True)
+        every, batch = training.log_every, training.batch_size
+        self.log = StageLog(folder, stage.name, every=every, last_step=self.steps, batch=batch, across=self.across)
+        self.step, self.saved = 0, -1
+        self.best: _Best | None = None
+        if state is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.log.load_state_dict(state["log"], state["step"], device)
+            self.step = self.saved = state["step"]
+            self.best = None if state["best"] is None else _Best(**state["best"])
 
     @property
     def ended_early(self) -> bool:
@@ -114,80 +172,74 @@ class _Run:
     def finished(self) -> bool:
         return self.step >= self.steps or self.ended_early
 
+    def batches(self) -> Iterator[tuple[Batch, float]]:
+        """Batches on the CPU, each with the seconds spent waiting for it."""
+        source = iter(self.stage.data.batches(self.sampler))
+        while True:
+            began = time.perf_counter()
+            batch = next(source, None)
+            if batch is None:
+                return
+            yield batch, time.perf_counter() - began
 
-def fit(stage: Stage, training: StageTraining, around: Surroundings) -> StageResult:
-    """Train a stage from where the run folder stands; afterwards its model has the best weights.
-
-    Raises:
-        SurgdinoError: settings that cannot be, a run that began with others, a full disk, no finite gradient for many
-            steps; what was saved before stands.
-    """
-    progress = Progress(drawn=around.drawn, silent=not distributed.is_main(), title=stage.name)
-    run = _begin(stage, training, around, progress.say)
-    if run.finished:
-        return _conclude(run, "already finished")
-    with stop_signals() as stop, progress.of(run.step, run.steps):
-        for batch, waited in stop.until(_batches(run), run.across.any):
-            _train_step(run, batch, waited)
-            progress.show(run.step, run.log)
-            if run.step % training.validation_steps(len(stage.source)) == 0 or run.step == run.steps:
-                _validate(run)
-            if run.finished:
-                break
-            if run.step % training.checkpoint_every == 0:
-                _save(run)
-    _save(run)
-    return _conclude(run, "finished" if run.finished else "stopped")
-
-
-def _begin(stage: Stage, training: StageTraining, around: Surroundings, say: Callable[[str], None]) -> _Run:
-    across = Across()
-    if not len(stage.source):
-        raise SurgdinoError(f"stage {stage.name} has nothing to learn from", fix="check data.split")
-    if training.batch_size % across.world:
-        raise SurgdinoError(
-            "the batch cannot be shared out evenly",
-            place="train.batch_size",
-            expected=f"a multiple of the {across.world} processes",
-            found=training.batch_size,
-        )
-    steps = training.total_steps(len(stage.source))
-    stage.model.to(around.device)
-    state = load_state(_folder(around, stage), say)
-    if state is not None:
-        _check_settings(state["begun_with"], _begun_with(stage, training, around), around.folder)
-        stage.model.load_state_dict(state["model"])
-    model: nn.Module = stage.model
-    if across.world > 1:
-        model = DistributedDataParallel(model, find_unused_parameters=True)
-    log = StageLog(
-        around.folder,
-        stage.name,
-        every=training.log_every,
-        last_step=steps,
-        batch=training.batch_size,
-        across=across,
-    )
-    optimizer = torch.optim.AdamW(stage.groups, lr=training.lr, fused=True)
-    run = _Run(stage, training, around, across, model, optimizer, log, steps)
-    if state is not None:
-        optimizer.load_state_dict(state["optimizer"])
-        log.load_state_dict(state["log"], state["step"], around.device)
-        run.step = run.saved = state["step"]
-        run.best = None if state["best"] is None else _Best(**state["best"])
-    return run
-
-
-def _batches(run: _Run) -> Iterator[tuple[Batch, float]]:
-    """Batches on the CPU, each with the seconds that were spent waiting for it."""
-    sampling = Sampling(run.training.batch_size, run.training.seed, run.across.rank, run.across.world)
-    source = iter(run.stage.source.batches(sampling, run.step, run.steps))
-    while True:
-        began = time.perf_counter()
-        batch = next(source, None)
-        if batch is None:
+    def validate(self) -> None:
+        """Judge the model in the main process, and let all know whether it is the best so far."""
+        validate = self.stage.validate
+        if validate is None:
             return
-        yield batch, time.perf_counter() - began
+        numbers: dict[str, float] = {}
+
+        def score() -> float:
+            self.stage.model.eval()
+            with torch.no_grad():
+                numbers.update(validate(self.stage.model))
+            return next(iter(numbers.values()))
+
+        value = distributed.from_main(score)
+        is_best = value == value and (self.best is None or value > self.best.score)
+        if is_best:
+            self.best = _Best(value, next(iter(numbers), "score"), self.step, _weights(self.stage.model))
+        elif self.best is not None:
+            self.best.since += 1
+        if numbers:
+            self.log.validated(self.step, numbers, is_best)
+
+    def save(self) -> None:
+        """Write the state that a continued run needs, unless this step's is there."""
+        if self.saved == self.step:
+            return
+        log = self.log.state_dict()
+        if distributed.is_main():
+            state = {
+                "begun_with": self.begun_with,
+                "model": self.stage.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "log": log,
+                "best": None if self.best is None else dict(vars(self.best)),
+            }
+            save_state(self.folder, self.step, state)
+        self.saved = self.step
+
+    def result(self, status: Status) -> StageResult:
+        """Give the model its best weights, where the stage is finished, and say how it went."""
+        model, best = self.stage.model, self.best
+        last = _weights(model)
+        if status != "stopped" and best is not None:
+            model.load_state_dict(best.weights)
+        model.eval()
+        self.optimizer.zero_grad(set_to_none=True)
+        return StageResult(
+            stage=self.stage.name,
+            status=status,
+            step=self.step,
+            steps=self.steps,
+            ended_early=self.ended_early and self.step < self.steps,
+            best_step=best.step if best else self.step,
+            score_name=best.name if best else None,
+            score=best.score if best else None,
+            last=last,
+            samples_per_second=self.log.images_per_second(),
+        )
 
 
 def _train_step(run: _Run, batch: Batch, waited: float) -> None:
@@ -195,8 +247,8 @@ def _train_step(run: _Run, batch: Batch, waited: float) -> None:
     lr = set_rates(run.optimizer, run.step, run.steps, run.training)
     seed_step(run.training.seed, run.step, run.across.rank)
     run.model.train()
-    batch = {name: tensor.to(run.around.device, non_blocking=True) for name, tensor in batch.items()}
-    with run.around.autocast():
+    batch = {name: tensor.to(run.device, non_blocking=True) for name, tensor in batch.items()}
+    with run.autocast():
         terms = run.stage.loss(run.model, batch)
     terms["loss"].backward()
     update = apply_gradients(run.optimizer, run.training.clip or None)
@@ -213,82 +265,12 @@ def set_rates(optimizer: torch.optim.Optimizer, step: int, steps: int, training:
     return lr
 
 
-def _validate(run: _Run) -> None:
-    """Judge the model in the main process, and let all know whether it is the best so far."""
-    validate = run.stage.validate
-    if validate is None:
-        return
-    numbers: dict[str, float] = {}
-
-    def score() -> float:
-        run.stage.model.eval()
-        with torch.no_grad():
-            numbers.update(validate(run.stage.model))
-        return next(iter(numbers.values()))
-
-    value = distributed.from_main(score)
-    is_best = value == value and (run.best is None or value > run.best.score)
-    if is_best:
-        name = next(iter(numbers), "score")
-        run.best = _Best(value, name, run.step, _weights(run.stage.model))
-    elif run.best is not None:
-        run.best.since += 1
-    if numbers:
-        run.log.validated(run.step, numbers, is_best)
-
-
-def _save(run: _Run) -> None:
-    if run.saved == run.step:
-        return
-    log = run.log.state_dict()
-    if distributed.is_main():
-        state = {
-            "begun_with": _begun_with(run.stage, run.training, run.around),
-            "model": run.stage.model.state_dict(),
-            "optimizer": run.optimizer.state_dict(),
-            "log": log,
-            "best": None if run.best is None else dict(vars(run.best)),
-        }
-        save_state(_folder(run.around, run.stage), run.step, state)
-    run.saved = run.step
-
-
-def _conclude(run: _Run, status: Literal["finished", "stopped", "already finished"]) -> StageResult:
-    last = _weights(run.stage.model)
-    if status != "stopped" and run.best is not None:
-        run.stage.model.load_state_dict(run.best.weights)
-    run.stage.model.eval()
-    run.optimizer.zero_grad(set_to_none=True)
-    return StageResult(
-        stage=run.stage.name,
-        status=status,
-        step=run.step,
-        steps=run.steps,
-        ended_early=run.ended_early and run.step < run.steps,
-        best_step=run.best.step if run.best else run.step,
-        score_name=run.best.name if run.best else None,
-        score=run.best.score if run.best else None,
-        last=last,
-        samples_per_second=run.log.images_per_second(),
-    )
-
-
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     """A copy on the CPU."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
-def _folder(around: Surroundings, stage: Stage) -> Path:
-    return around.folder / "state" / stage.name
-
-
-def _begun_with(stage: Stage, training: StageTraining, around: Surroundings) -> dict[str, Any]:
-    train = {key: value for key, value in asdict(training).items() if key not in FREE}
-    train["crop_scale"] = list(training.crop_scale)  # as it comes back from the file
-    return {"train": train, "samples": len(stage.source), **around.begun_with}
-
-
-def _check_settings(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+def _check_begun_with(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
     for key, before, after in differences(dict(saved), dict(now)):
         raise SurgdinoError(
             f"this run was begun with another {key}",

@@ -1,14 +1,19 @@
-"""A stage of a task: one thing that is trained, with what, by which loss, and how it is judged on the way."""
+"""A stage of a task: what is trained, on which data, by which loss, with which settings, and how it is judged."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.tasks.training.batches import Batch, Source
+from surgdino.config import NonNegative, NonNegativeInt, Positive, PositiveInt, Range, Share
+from surgdino.errors import SurgdinoError, nearest
+from surgdino.tasks.training.batches import Batch, TrainingData
 
 Loss = Callable[[nn.Module, Batch], dict[str, Tensor]]
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -20,10 +25,9 @@ class Stage:
 
     Attributes:
         name: such as `frame` or `temporal`; unique within the task.
-        model: everything that learns here, and is put back to its best state at the end.
-        groups: the optimiser's: dicts of `params`, `lr_scale` (factor on the learning rate) and `decays` (whether
-            weight decay applies); `tuning.head_groups` and `tuning.backbone_groups` make them.
-        source: the batches.
+        model: everything that learns here; at the end it has its best weights.
+        groups: the optimiser's, made by `tuning.head_groups` and `tuning.backbone_groups`.
+        data: the batches.
         loss: (model, batch on the device) -> scalars, `loss` among them, which is minimised; the others are logged. It
             calls `model(...)` exactly once, because gradients of several processes are averaged around that call, and
             runs under autocast: bring logits to float before a loss.
@@ -36,8 +40,84 @@ class Stage:
     name: str
     model: nn.Module
     groups: list[dict[str, Any]]
-    source: Source
+    data: TrainingData
     loss: Loss
     validate: Validate | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HeadTraining:
+    """The `train` section of configs/finetune.yaml, which explains every key; None takes the task's or stage's own."""
+
+    epochs: Positive | None
+    steps: PositiveInt | None
+    batch_size: PositiveInt | None
+    lr: Positive | None
+    min_lr: NonNegative | None
+    weight_decay: NonNegative | None
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None
+    warmup: Share | None
+    clip: NonNegative | None
+    drop_path: NonNegative | None
+    patience: NonNegativeInt | None
+    validate_every: PositiveInt | None
+    crop_scale: Range | None
+    seed: int
+    checkpoint_every: PositiveInt
+    log_every: PositiveInt
+
+    def __post_init__(self) -> None:
+        low, high = self.crop_scale or (1, 1)
+        if not 0 < low <= high:
+            expected = "[low, high], more than 0"
+            raise SurgdinoError("train.crop_scale cannot be used", expected=expected, found=list(self.crop_scale or ()))
+
+
+@dataclass(frozen=True)
+class StageTraining:
+    """How one stage is trained, with nothing left open; the values here are for what neither task nor user sets."""
+
+    epochs: float = 10
+    steps: int | None = None
+    batch_size: int = 64
+    lr: float = 1e-3
+    min_lr: float = 0.0
+    weight_decay: float = 0.01
+    layer_decay: float = 0.75
+    warmup: float = 0.05
+    clip: float = 1.0
+    drop_path: float = 0.0
+    patience: int = 10
+    validate_every: int | None = None
+    crop_scale: tuple[float, float] = (0.5, 1.0)
+    seed: int = 0
+    checkpoint_every: int = 200
+    log_every: int = 10
+
+    def total_steps(self, samples: int) -> int:
+        """Optimiser steps of the stage over that many samples."""
+        return self.steps if self.steps is not None else max(1, math.ceil(self.epochs * samples / self.batch_size))
+
+    def validation_steps(self, samples: int) -> int:
+        """Steps from one validation to the next."""
+        return self.validate_every or max(1, math.ceil(samples / self.batch_size))
+
+
+def resolve(user: HeadTraining, *layers: Mapping[str, Any], overrides: Mapping[str, Any]) -> StageTraining:
+    """What counts: `overrides`, else what the user set, else the last of `layers` (task, then stage) that says it.
+
+    A choice of `steps` replaces an earlier one of `epochs`, and the other way round.
+    """
+    known = [f.name for f in dataclasses.fields(StageTraining)]
+    given = {key: value for key, value in dataclasses.asdict(user).items() if value is not None}
+    chosen: dict[str, Any] = {}
+    for layer in (*layers, given, overrides):
+        for key in layer:
+            if key not in known:
+                raise KeyError(f"a task sets train.{key}, which does not exist: {nearest(key, known)}")
+        if "epochs" in layer and "steps" not in layer:
+            chosen["steps"] = None
+        chosen |= layer
+    return StageTraining(**chosen)

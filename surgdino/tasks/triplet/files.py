@@ -5,8 +5,10 @@ frame,0,1,...,99[,I0,...,I5,V0,...,V9,T0,...,T14]
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,13 +51,9 @@ def write_triplets(
     Raises:
         SurgdinoError: the file system refused.
     """
-    scores = np.asarray(scores)
-    names = [str(triplet) for triplet in range(scores.shape[1])]
-    columns = [scores]
-    for component, values in (heads or {}).items():
-        names += [f"{component}{number}" for number in range(values.shape[1])]
-        columns.append(np.asarray(values))
-    table = np.concatenate(columns, axis=1)
+    columns = {"": np.asarray(scores)} | {component: np.asarray(values) for component, values in (heads or {}).items()}
+    names = [f"{component}{number}" for component, values in columns.items() for number in range(values.shape[1])]
+    table = np.concatenate(list(columns.values()), axis=1)
     form = "%.9g" if table.dtype in (np.float32, np.float16) else "%.17g"  # the digits that lose nothing
     line = ",".join([form] * table.shape[1])
     rows = zip(np.asarray(frames).tolist(), table.tolist(), strict=True)
@@ -87,24 +85,22 @@ def read_triplets(path: Path, triplets: int = TRIPLETS) -> TripletRows:
                 "wrong number of columns", file=path, place=f"row {row}", expected=len(header), found=len(cells)
             )
         frames.append(frame_number(cells[0], frames[-1] if frames else None, path, row))
-        table[place] = _numbers(cells[1:], header, path, row)
+        table[place] = [_score(cell, column, path, row) for cell, column in zip(cells[1:], header[1:], strict=True)]
     heads = {component: table[:, columns] for component, columns in names.items()}
     return TripletRows(np.array(frames, dtype=np.int64), table[:, :triplets], heads)
 
 
 def _head_columns(path: Path, header: list[str], triplets: int) -> dict[str, list[int]]:
     """Component -> the columns of its head, after a check of the header."""
-    expected = ["frame", *(str(triplet) for triplet in range(triplets))]
+    expected = ["frame", *map(str, range(triplets))]
     fix = f"the first row is frame,0,1,...,{triplets - 1}"
-    for place, (name, found) in enumerate(zip(expected, header, strict=False)):
+    for place, (name, found) in enumerate(zip(expected, header, strict=False), start=1):
         if name != found:
-            raise SurgdinoError(
-                "wrong header", file=path, place=f"row 1, column {place + 1}", expected=name, found=repr(found), fix=fix
-            )
+            place_of = f"row 1, column {place}"
+            raise SurgdinoError("wrong header", file=path, place=place_of, expected=name, found=repr(found), fix=fix)
     if len(header) < len(expected):
-        raise SurgdinoError(
-            "wrong number of columns", file=path, place="row 1", expected=len(expected), found=len(header), fix=fix
-        )
+        counts = {"expected": len(expected), "found": len(header)}
+        raise SurgdinoError("wrong number of columns", file=path, place="row 1", **counts, fix=fix)
     columns: dict[str, list[int]] = {}
     for place, name in enumerate(header[len(expected) :]):
         found_head = _HEAD.fullmatch(name)
@@ -121,26 +117,14 @@ def _head_columns(path: Path, header: list[str], triplets: int) -> dict[str, lis
     return columns
 
 
-def _numbers(cells: list[str], header: list[str], path: Path, row: int) -> np.ndarray:
-    try:
-        values = np.array(cells, dtype=np.float64)
-    except ValueError:
-        values = np.array([_number(cell) for cell in cells])
-    odd = np.flatnonzero(~np.isfinite(values))
-    if odd.size:
-        column = int(odd[0])
-        raise SurgdinoError(
-            "not a score",
-            file=path,
-            place=f"row {row}, column {header[column + 1]}",
-            expected="a finite number",
-            found=repr(cells[column].strip()),
-        )
-    return values
-
-
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")
+def _score(cell: str, column: str, path: Path, row: int) -> float:
+    with suppress(ValueError):
+        if math.isfinite(value := float(cell)):
+            return value
+    raise SurgdinoError(
+        "not a score",
+        file=path,
+        place=f"row {row}, column {column}",
+        expected="a finite number",
+        found=repr(cell.strip()),
+    )

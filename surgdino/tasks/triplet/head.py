@@ -1,13 +1,46 @@
-"""Several multi-label classifiers beside each other: the class token and patches pooled by a query of their own."""
+"""Several multi-label classifiers side by side: each reads the class token, and patches pooled by a query of its own.
+
+Shapes: B images, N patches, D the width, Q queries, H heads.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from surgdino.tasks.triplet.attention_pool import AttentionPool
+
+class AttentionPool(nn.Module):
+    """Multi-head attention of Q learned queries, each of which chooses the patches that it pools into one vector.
+
+    The attention of a learned query q to a token x is (W_q q) . (W_k x) = (W_k' W_q q) . x: the product of the two
+    projections with the query is itself just a vector, and is learned as one. A value projection after the weighted sum
+    in place of before it is the same sum. Both together make pooling some D / (Q H) times cheaper than attention in the
+    textbook's order, and can express the same functions.
+
+    Args:
+        width: D.
+        queries: Q.
+        heads: H, which must divide D.
+    """
+
+    def __init__(self, width: int, queries: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"{heads} heads do not divide a width of {width}")
+        self.queries = nn.Parameter(torch.empty(queries, heads, width))
+        self.values = nn.Parameter(torch.empty(heads, width, width // heads))
+        nn.init.normal_(self.queries, std=0.02)
+        nn.init.normal_(self.values, std=width**-0.5)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """[B, N, D] -> [B, Q, D]."""
+        queries, heads, width = self.queries.shape
+        weights = (F.linear(patches, self.queries.flatten(0, 1)) * width**-0.5).softmax(1)  # [B, N, Q H]
+        seen = (weights.transpose(1, 2) @ patches).unflatten(1, (queries, heads))
+        return torch.einsum("bqhd,hde->bqhe", seen, self.values).flatten(2)
 
 
 class PooledLinear(nn.Module):
@@ -22,8 +55,7 @@ class PooledLinear(nn.Module):
 
     def __init__(self, width: int, classes: Mapping[str, int], pool_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        # Without a scale of its own: a frozen backbone's tokens keep the scale of its weights, and the learning rate
-        # that suits them would hang on it.
+        # Without a scale of its own, so that the learning rate does not depend on the scale of a backbone's tokens.
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.pool = AttentionPool(width, len(classes), pool_heads) if pool_heads else None
         features = width * (2 if pool_heads else 1)
@@ -59,8 +91,8 @@ class PooledLinear(nn.Module):
     def start_at(self, logits: Mapping[str, Tensor]) -> None:
         """Let every class start from these logits, [classes] a component, such as those of its share of the frames.
 
-        From 0, an even chance, the first steps would do nothing but push down a hundred classes that are hardly ever
-        seen (Lin et al. 2017, section 3.3).
+        From 0, an even chance, the first steps would only push down a hundred classes that are rarely seen (Lin et al.
+        2017, section 3.3).
         """
         with torch.no_grad():
             for name, values in logits.items():

@@ -1,10 +1,15 @@
-"""Losses for many classes of which few are there: cross-entropy, focal and asymmetric loss as one formula."""
+"""Losses for many classes of which few are present, and how rare classes are balanced.
+
+Cross-entropy, focal and asymmetric loss are one formula. Balance: weights of positives, biases to start from, and
+frames that are drawn more often.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +19,7 @@ LossName = Literal["bce", "focal", "asymmetric"]
 
 @dataclass(frozen=True)
 class Focus:
-    """How much less a decision counts the surer it is.
+    """How the weight of a decision falls with its confidence.
 
     Attributes:
         positive: exponent of (1 - p) on positives.
@@ -38,7 +43,7 @@ FOCUS: dict[LossName, Focus] = {
 def multilabel_loss(logits: Tensor, target: Tensor, name: LossName = "bce", positive: Tensor | None = None) -> Tensor:
     """The loss of every class, summed over classes and averaged over frames.
 
-    A sum, so that what one class's weights learn does not hang on how many others there are. With p the probability
+    A sum, so that what one class's weights learn does not depend on the number of classes. With p the probability
     and q = max(p - margin, 0) (Ridnik et al. 2021, eq. 7):
     - (1 - p)^positive log p of a class that is there, - q^negative log(1 - q) of one that is not.
 
@@ -63,3 +68,43 @@ def multilabel_loss(logits: Tensor, target: Tensor, name: LossName = "bce", posi
     if positive is not None:
         present = present * positive
     return torch.where(target > 0, present, absent).sum(1).mean()
+
+
+def positive_weights(targets: np.ndarray, cap: float) -> np.ndarray:
+    """The square root of negatives per positive of each class, between 1 and `cap`, float32 [C].
+
+    The full ratio would balance the two sides, and a class seen in three frames would cause false alarms everywhere;
+    the root goes half the way. A class without a positive has weight 1.
+
+    Args:
+        targets: 0/1 [n, C].
+        cap: 1 or more; 1 weights nothing.
+    """
+    positives = targets.sum(0, dtype=np.float64)
+    ratio = (len(targets) - positives) / np.maximum(positives, 1)
+    return np.where(positives > 0, np.sqrt(ratio).clip(1, cap), 1).astype(np.float32)
+
+
+def prior_logits(targets: np.ndarray) -> np.ndarray:
+    """The logit of each class's share of the frames, float32 [C], half a frame added to either side."""
+    share = (targets.sum(0, dtype=np.float64) + 0.5) / (len(targets) + 1)
+    return np.log(share / (1 - share)).astype(np.float32)
+
+
+def repeat_factors(targets: np.ndarray, threshold: float) -> np.ndarray | None:
+    """How often a frame is drawn: the most that one of its classes asks for, float64 [n].
+
+    A class in a share f of the frames asks for max(1, sqrt(threshold / f)), the repeat factor of LVIS (Gupta, Dollar &
+    Girshick 2019, section 4.2).
+
+    Args:
+        targets: 0/1 [n, C].
+        threshold: the share below which a class counts as rare; 0 draws all frames alike.
+
+    Returns:
+        None where all frames are drawn alike.
+    """
+    share = targets.mean(0, dtype=np.float64)
+    factors = np.where(share > 0, np.sqrt(threshold / np.maximum(share, 1e-12)), 1).clip(min=1)
+    weights = np.where(targets > 0, factors, 1).max(1, initial=1)
+    return weights if (weights != weights[0]).any() else None

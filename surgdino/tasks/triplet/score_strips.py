@@ -29,7 +29,7 @@ class ScoreStrips:
         classes: C names.
         scores: float [n, C] in [0, 1].
         truth: 0/1 [n, C]; None where nothing is known. A row with -1 is unlabelled.
-        told: a line under the title.
+        caption: a line under the title.
         rows: how many classes are shown: those with the highest mean over their best tenth of the frames.
     """
 
@@ -38,13 +38,12 @@ class ScoreStrips:
     classes: Sequence[str]
     scores: np.ndarray
     truth: np.ndarray | None = None
-    told: str = ""
+    caption: str = ""
     rows: int = 20
 
     def top(self) -> np.ndarray:
         """int64 [rows], the classes shown, the highest first."""
-        count = max(1, len(self.scores) // 10)
-        best = np.sort(self.scores, 0)[-count:].mean(0)
+        best = np.sort(self.scores, 0)[-max(1, len(self.scores) // 10) :].mean(0)
         return np.argsort(-best, kind="stable")[: self.rows]
 
 
@@ -59,9 +58,9 @@ def draw_score_strips(strips: ScoreStrips, target: Path) -> Path:
 
     top = strips.top()
     height = _ABOVE + _STRIP * len(top) + _BELOW
+    left, width = _LEFT / _WIDTH, (_WIDTH - _LEFT - _RIGHT) / _WIDTH
     figure = Figure(figsize=(_WIDTH, height), dpi=150, facecolor="white")
-    place = (_LEFT / _WIDTH, _BELOW / height, (_WIDTH - _LEFT - _RIGHT) / _WIDTH, _STRIP * len(top) / height)
-    axis = figure.add_axes(place)
+    axis = figure.add_axes((left, _BELOW / height, width, _STRIP * len(top) / height))
     start, end = shown_spans(strips.times)
     first, last = float(start[0]), float(end[-1])
     shown = sampled(strips.scores[:, top], start, end)
@@ -78,10 +77,9 @@ def draw_score_strips(strips: ScoreStrips, target: Path) -> Path:
     if strips.truth is not None:
         _underline(axis, sampled((strips.truth[:, top] > 0).astype(np.float32), start, end), first, last)
     _frame(axis, [strips.classes[k] for k in top], strips.scores[:, top].max(0))
-    left = _LEFT / _WIDTH
     style: dict[str, Any] = {"parse_math": False, "va": "baseline"}
     figure.text(left, 1 - 0.42 / height, strips.video, fontsize=16, weight="bold", color=INK, **style)
-    line = strips.told + ("; red: the truth" if strips.truth is not None else "")
+    line = strips.caption + ("; red: the truth" if strips.truth is not None else "")
     figure.text(left, 1 - 0.68 / height, line, fontsize=9.5, color=SOFT, **style)
     with atomic_write(target) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary), metadata={"Software": None})
@@ -125,11 +123,10 @@ def _frame(axis: Any, names: Sequence[str], highest: np.ndarray) -> None:
     axis.tick_params(axis="x", colors=SOFT, length=3)
     axis.xaxis.set_major_locator(FixedLocator(time_ticks(*axis.get_xlim())))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
-    axis.annotate("highest", (1.008, -0.15), xycoords=("axes fraction", "data"), fontsize=8, color=SOFT)
+    style: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "fontsize": 8, "color": SOFT}
+    axis.annotate("highest", (1.008, -0.15), **style)
     for row, value in enumerate(highest):
-        axis.annotate(
-            f"{value:.2f}", (1.008, row + 0.5), xycoords=("axes fraction", "data"), fontsize=8, color=SOFT, va="center"
-        )
+        axis.annotate(f"{value:.2f}", (1.008, row + 0.5), **style, va="center")
     axis.hlines(np.arange(1, len(names)), *axis.get_xlim(), color="white", linewidth=1)
     for side in axis.spines.values():
         side.set_visible(False)

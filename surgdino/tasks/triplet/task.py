@@ -23,15 +23,13 @@ from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.task import Task, write_csv
-from surgdino.tasks.training.settings import resolve
-from surgdino.tasks.training.stage import Stage
+from surgdino.tasks.training.stage import Stage, resolve
 from surgdino.tasks.triplet.components import PARTS, combined_scores, component_targets, triplet_map_of
 from surgdino.tasks.triplet.files import write_triplets
 from surgdino.tasks.triplet.head import PooledLinear
 from surgdino.tasks.triplet.score import TripletScoring
 from surgdino.tasks.triplet.score_strips import ScoreStrips, draw_score_strips
-from surgdino.tasks.triplet.settings import TripletSettings
-from surgdino.tasks.triplet.training import Probabilities, multilabel_stage, predict_probabilities
+from surgdino.tasks.triplet.training import Probabilities, TripletSettings, multilabel_stage, predict_probabilities
 
 _TUNED = {"epochs": 10, "lr": 5e-4, "drop_path": 0.1}
 _LISTED = 5  # triplets a frame in the list

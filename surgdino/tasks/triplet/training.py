@@ -1,33 +1,65 @@
-"""The stage and the predictions of a task with one or more multi-label heads (`PooledLinear`)."""
+"""Settings, training stage and predictions of a task with one or more multi-label heads (`PooledLinear`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone
+from surgdino.config import NonNegative, NonNegativeInt
+from surgdino.errors import SurgdinoError
 from surgdino.tasks.context import TaskContext
-from surgdino.tasks.features.cache import Extracted
-from surgdino.tasks.features.files import FeatureRows
+from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames
-from surgdino.tasks.training.batches import Batch, FeatureSource, ImageSource, Source
-from surgdino.tasks.training.stage import Stage, Validate
+from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages, TrainingData
+from surgdino.tasks.training.stage import Loss, Stage, Validate
 from surgdino.tasks.training.tuning import backbone_groups, head_groups
-from surgdino.tasks.triplet.balance import positive_weights, prior_logits, repeat_factors
 from surgdino.tasks.triplet.head import PooledLinear
-from surgdino.tasks.triplet.loss import LossName, multilabel_loss
-from surgdino.tasks.triplet.settings import TripletSettings
+from surgdino.tasks.triplet.loss import LossName, multilabel_loss, positive_weights, prior_logits, repeat_factors
 
 Probabilities = dict[str, np.ndarray]
-# Judges what was found (component -> [n, classes]) on the validation frames; the first number counts.
+# Judges the probabilities (component -> [n, classes]) of the validation frames; the first number counts.
 Judge = Callable[[LabelledFrames, Probabilities], dict[str, float]]
+# Class tokens [b, D] and patches [b, N, D], block by block.
+Tokens = Iterable[tuple[Tensor, Tensor | None]]
 
+_BelowOne = Annotated[float, Field(ge=0, lt=1)]
 _LAST = (-1,)
 _ROWS = 256
+
+
+@dataclass(frozen=True)
+class TripletSettings:
+    """The `task` section; configs/task/triplet.yaml explains every key."""
+
+    name: str
+    pool_heads: NonNegativeInt
+    dropout: _BelowOne
+    loss: LossName
+    positive_weight_cap: Annotated[float, Field(ge=1)]
+    repeat_threshold: _BelowOne
+    component_loss: NonNegative
+    component_weight: NonNegative
+
+    def check_width(self, width: int) -> None:
+        """Refuse a number of pooling heads that the backbone's width does not divide into.
+
+        Raises:
+            SurgdinoError: it does not.
+        """
+        if self.pool_heads and width % self.pool_heads:
+            raise SurgdinoError(
+                "the pooling heads do not divide the backbone's width",
+                place="task.pool_heads",
+                expected=f"a divisor of {width}, or 0",
+                found=self.pool_heads,
+            )
 
 
 class TunedHead(nn.Module):
@@ -67,19 +99,21 @@ def multilabel_stage(
     """
     frames = context.parts["train"]
     head.start_at({name: torch.from_numpy(prior_logits(values)) for name, values in targets.items()})
-    often = repeat_factors(targets[rare], settings.repeat_threshold)
-    model, source = _learner(context, head, frames, targets, often)
+    weights = repeat_factors(targets[rare], settings.repeat_threshold)
+    model: nn.Module = head
     groups = head_groups(head)
+    data: TrainingData
     if context.learns:
+        model = TunedHead(context.backbone, head)
         groups += backbone_groups(context.backbone, layer_decay)
-    cap = settings.positive_weight_cap
-    objective = _Objective(
-        context,
-        {name: torch.from_numpy(positive_weights(values, cap)).to(context.device) for name, values in targets.items()},
-        settings.loss,
-        {name: (loss_weights or {}).get(name, 1.0) for name in targets},
-    )
-    return Stage("heads", model, groups, source, objective, _validation(context, head, judge), defaults)
+        data = FrameImages(frames, context.cutter, targets, workers=context.workers, weights=weights)
+    elif head.reads_patches:
+        patches = context.features.patches(frames, _LAST)  # first: this call keeps the class tokens too
+        data = FrameFeatures(patches, {"cls": context.features.cls(frames), **targets}, weights)
+    else:
+        data = FrameFeatures(context.features.cls(frames), targets, weights)
+    loss = _loss(context, settings, head, targets, {name: (loss_weights or {}).get(name, 1.0) for name in targets})
+    return Stage("heads", model, groups, data, loss, _validation(context, head, judge), defaults)
 
 
 def predict_probabilities(
@@ -87,50 +121,34 @@ def predict_probabilities(
 ) -> Iterator[tuple[str, Probabilities]]:
     """(video, component -> float32 [n, classes]), one video at a time; nothing is kept on disk."""
     for video in frames.videos:
-        of_video = frames.of_videos([video])
-        yield video, _streamed(context, head, of_video)
+        yield video, _probabilities(context, head, _streamed(context.features, head, frames.of_videos([video])))
 
 
-def _learner(
+def _loss(
     context: TaskContext,
+    settings: TripletSettings,
     head: PooledLinear,
-    frames: LabelledFrames,
     targets: Mapping[str, np.ndarray],
-    often: np.ndarray | None,
-) -> tuple[nn.Module, Source]:
-    """What is trained, and where its batches come from: pictures, or features where the backbone stays as it is."""
-    if context.learns:
-        source = ImageSource(frames, context.cutter, targets, workers=context.workers, weights=often)
-        return TunedHead(context.backbone, head), source
-    if not head.reads_patches:
-        return head, FeatureSource(context.features.cls(frames), targets, often)
-    patches = context.features.patches(frames, _LAST)  # first: it leaves the class tokens behind
-    return head, FeatureSource(patches, {"cls": context.features.cls(frames), **targets}, often)
+    factors: Mapping[str, float],
+) -> Loss:
+    """The losses of the components, and their sum with these factors."""
+    name, cap = settings.loss, settings.positive_weight_cap
+    positive = {
+        part: torch.from_numpy(positive_weights(values, cap)).to(context.device) for part, values in targets.items()
+    }
 
+    def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        if context.learns:
+            logits = model(context.normalize(batch["images"]))
+        elif head.reads_patches:
+            logits = model(batch["cls"], batch["features"])
+        else:
+            logits = model(batch["features"])
+        terms = {part: multilabel_loss(logits[part].float(), batch[part], name, positive[part]) for part in factors}
+        total = torch.stack([factor * terms[part] for part, factor in factors.items()]).sum()
+        return {"loss": total, **{f"loss_{part}": term for part, term in terms.items()}}
 
-class _Objective:
-    """The loss of a batch, component by component."""
-
-    def __init__(
-        self, context: TaskContext, positive: Mapping[str, Tensor], name: LossName, weights: Mapping[str, float]
-    ) -> None:
-        self.context, self.positive, self.name, self.weights = context, positive, name, weights
-
-    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        logits = self._logits(model, batch)
-        terms = {
-            f"loss_{part}": multilabel_loss(logits[part].float(), batch[part], self.name, self.positive[part])
-            for part in self.weights
-        }
-        total = torch.stack([self.weights[part] * terms[f"loss_{part}"] for part in self.weights]).sum()
-        return {"loss": total, **terms}
-
-    def _logits(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        if "images" in batch:
-            return model(self.context.normalize(batch["images"]))
-        if "cls" in batch:
-            return model(batch["cls"], batch["features"])
-        return model(batch["features"])
+    return loss
 
 
 def _validation(context: TaskContext, head: PooledLinear, judge: Judge) -> Validate | None:
@@ -138,38 +156,33 @@ def _validation(context: TaskContext, head: PooledLinear, judge: Judge) -> Valid
     if frames is None or not len(frames):
         return None
     if context.learns:
-        alone = context.alone()
-        return lambda model: judge(frames, _streamed(alone, head, frames))
-    # Taken here, where all processes meet: extraction is shared among them, validation is not.
+        features = context.features.alone()
+        return lambda model: judge(frames, _probabilities(context, head, _streamed(features, head, frames)))
+    # Read here, where all processes meet: they share the extraction, but the main process validates alone.
     patches = context.features.patches(frames, _LAST) if head.reads_patches else None
     cls = context.features.cls(frames)
-    return lambda model: judge(frames, _cached(context, head, cls, patches))
+
+    def tokens() -> Tokens:
+        for start in range(0, len(cls), _ROWS):
+            rows = np.arange(start, min(start + _ROWS, len(cls)))
+            of_patches = None if patches is None else torch.from_numpy(patches[rows]).to(context.device).float()
+            yield torch.from_numpy(cls[rows]).to(context.device), of_patches
+
+    return lambda model: judge(frames, _probabilities(context, head, tokens()))
 
 
-def _cached(context: TaskContext, head: PooledLinear, cls: np.ndarray, patches: FeatureRows | None) -> Probabilities:
-    found = []
-    for start in range(0, len(cls), _ROWS):
-        rows = np.arange(start, min(start + _ROWS, len(cls)))
-        tokens = None if patches is None else torch.from_numpy(patches[rows]).to(context.device).float()
-        found.append(_probabilities(context, head, torch.from_numpy(cls[rows]).to(context.device), tokens))
-    return _joined(found)
-
-
-def _streamed(context: TaskContext, head: PooledLinear, frames: LabelledFrames) -> Probabilities:
-    layers = _LAST if head.reads_patches else None
-    stream: Iterator[Extracted] = context.features.stream(frames, layers)
-    return _joined([_probabilities(context, head, each.cls, each.patches) for each in stream])
+def _streamed(features: FeatureCache, head: PooledLinear, frames: LabelledFrames) -> Tokens:
+    return ((each.cls, each.patches) for each in features.stream(frames, _LAST if head.reads_patches else None))
 
 
 @torch.no_grad()
-def _probabilities(context: TaskContext, head: PooledLinear, cls: Tensor, patches: Tensor | None) -> Probabilities:
+def _probabilities(context: TaskContext, head: PooledLinear, tokens: Tokens) -> Probabilities:
     was_training = head.training
     head.eval()
-    with context.autocast():
-        logits = head(cls, patches)
+    found: list[Probabilities] = []
+    for cls, patches in tokens:
+        with context.autocast():
+            logits = head(cls, patches)
+        found.append({name: values.float().sigmoid().cpu().numpy() for name, values in logits.items()})
     head.train(was_training)
-    return {name: values.float().sigmoid().cpu().numpy() for name, values in logits.items()}
-
-
-def _joined(parts: list[Probabilities]) -> Probabilities:
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}

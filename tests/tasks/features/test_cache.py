@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,13 +100,18 @@ class KilledError(Exception):
     """What a kill looks like to a test."""
 
 
-def test_an_interrupted_extraction_keeps_the_finished_videos_and_goes_on(frames, extracted, tmp_path):
-    def killed(done: int, total: int) -> None:
-        if done >= 64:
-            raise KilledError
+def test_an_interrupted_extraction_keeps_the_finished_videos_and_goes_on(frames, extracted, tmp_path, monkeypatch):
+    read, count = FrameStore.read, iter(range(1000))
 
-    with pytest.raises(KilledError):
-        cache_in(tmp_path, tick=killed).pooled(frames)
+    def killed(self, index: int) -> np.ndarray:
+        if next(count) == 64:
+            raise KilledError
+        return read(self, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FrameStore, "read", killed)
+        with pytest.raises(KilledError):
+            cache_in(tmp_path).pooled(frames)
     finished = files_in(tmp_path)
     assert len(finished) == 2  # of 24 frames each
     assert not files_in(tmp_path, ".tmp")
@@ -190,7 +196,7 @@ def test_a_stream_gives_the_same_and_keeps_nothing(frames, extracted, tmp_path):
 
 
 def test_features_that_do_not_fit_on_the_disk_are_refused_before_any_is_computed(frames, tmp_path, monkeypatch):
-    monkeypatch.setattr(features_module, "free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(features_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(SurgdinoError, match="do not fit on the disk"):
         cache_in(tmp_path).patches(frames)
 

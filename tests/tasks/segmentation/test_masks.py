@@ -18,10 +18,16 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.tasks.labelled_frames import labelled_frames
 from surgdino.tasks.segmentation.heads import head_names, open_head
+from surgdino.tasks.segmentation.inference import window_logits
 from surgdino.tasks.segmentation.loss import MaskLoss, class_weights
-from surgdino.tasks.segmentation.placement import Placement
-from surgdino.tasks.segmentation.targets import CutTargets, MaskTargets, placements, shown_classes
-from surgdino.tasks.segmentation.windows import WindowCutter, window_logits
+from surgdino.tasks.segmentation.targets import (
+    CutTargets,
+    MaskTargets,
+    Placement,
+    WindowCutter,
+    placements,
+    shown_classes,
+)
 from surgdino.tasks.training.cut import Cut
 
 
@@ -243,14 +249,14 @@ def test_rare_classes_weigh_more_by_the_inverse_root():
 @pytest.mark.parametrize("name", head_names())
 @pytest.mark.parametrize(("depth", "grid", "patch"), [(12, (14, 14), 16), (2, (4, 6), 8), (12, (16, 16), 14)])
 def test_heads_answer_over_the_whole_field_of_view_and_learn(name, depth, grid, patch):
-    module = open_head(name)
-    layers = module.layers(depth)
+    kind = open_head(name)
+    layers = kind.layers(depth)
     assert all(-depth <= layer < 0 for layer in layers)
     assert layers[-1] == -1
     torch.manual_seed(0)
-    head = module.build(24, len(layers), 3, 16)
+    head = kind(24, len(layers), 3, 16)
     tokens = torch.randn(2, grid[0] * grid[1], 24 * len(layers))
-    images = torch.randn(2, 3, grid[0] * patch, grid[1] * patch) if module.IMAGES else None
+    images = torch.randn(2, 3, grid[0] * patch, grid[1] * patch) if kind.reads_images else None
     logits = head(tokens, grid, images)
     assert logits.shape[:2] == (2, 3)
     assert logits.shape[2] / grid[0] == logits.shape[3] / grid[1] >= 1
@@ -261,16 +267,16 @@ def test_heads_answer_over_the_whole_field_of_view_and_learn(name, depth, grid, 
 @pytest.mark.parametrize("name", head_names())
 def test_heads_keep_places_where_they_are(name):
     """Trained on a token that says left or right, a head must answer on that side, not mirrored or transposed."""
-    module = open_head(name)
+    kind = open_head(name)
     torch.manual_seed(0)
-    layers = len(module.layers(4))
-    head = module.build(8, layers, 1, 16)
+    layers = len(kind.layers(4))
+    head = kind(8, layers, 1, 16)
     tokens = torch.randn(4, 16, 8 * layers)
     side = torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(4)  # rows of a 4 x 4 grid, left half positive
     tokens += 3 * side[None, :, None]
     target = torch.zeros(4, 1, 16, 16)
     target[..., :8] = 1.0
-    images = torch.zeros(4, 3, 32, 32) if module.IMAGES else None
+    images = torch.zeros(4, 3, 32, 32) if kind.reads_images else None
     optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
     loss = MaskLoss()
     for _ in range(40):
@@ -284,19 +290,19 @@ def test_heads_keep_places_where_they_are(name):
 
 @pytest.mark.parametrize("name", head_names())
 def test_a_class_that_nothing_is_known_of_is_seen_nowhere(name):
-    module = open_head(name)
+    kind = open_head(name)
     torch.manual_seed(0)
-    layers = len(module.layers(4))
-    head = module.build(8, layers, 2, 16)
+    layers = len(kind.layers(4))
+    head = kind(8, layers, 2, 16)
     tokens, images = torch.randn(4, 16, 8 * layers), torch.randn(4, 3, 32, 32)
     labelled = torch.tensor([[True, False]]).expand(4, 2)
     optimizer = torch.optim.AdamW(head.parameters(), lr=0.02)
     for _ in range(60):
         optimizer.zero_grad()
-        logits = head(tokens, (4, 4), images if module.IMAGES else None)
+        logits = head(tokens, (4, 4), images if kind.reads_images else None)
         MaskLoss()(logits, torch.ones(4, 2, 16, 16), labelled).backward()
         optimizer.step()
-    logits = head(tokens, (4, 4), images if module.IMAGES else None)
+    logits = head(tokens, (4, 4), images if kind.reads_images else None)
     assert (logits[:, 0] > 0).float().mean() > 0.9
     assert (logits[:, 1] < 0).float().mean() > 0.99
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped_settings
+from surgdino.crops.sampler import FrameSampler
 from surgdino.datasets.card import load_card
 from surgdino.datasets.manifest import Labels, SecondLabels
 from surgdino.datasets.open import open_dataset
@@ -21,7 +22,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.content import Content
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.tasks.labelled_frames import every_frame, labelled_frames, labels_of, other_targets
-from surgdino.tasks.training.batches import FeatureSource, ImageSource, Sampling, VideoSource
+from surgdino.tasks.training.batches import FrameFeatures, FrameImages, TrainingData, WholeVideos
 from surgdino.tasks.training.cut import Cut, Cutter
 from surgdino.tasks.training.tuning import backbone_groups, select
 
@@ -34,8 +35,8 @@ def set_of(synthetic_cholec80, tmp_path_factory):
     return manifest, store, labelled_frames(manifest, store, "phase")
 
 
-def together(source, sampling: Sampling, start: int, steps: int) -> list[dict[str, torch.Tensor]]:
-    return list(source.batches(sampling, start, steps))
+def batches(data: TrainingData, start: int, steps: int, size: int = 8, seed: int = 1, process: tuple = (0, 1)) -> list:
+    return list(data.batches(FrameSampler(len(data), size, seed, start, steps, *process, data.weights)))
 
 
 def assert_same(ours: list, theirs: list) -> None:
@@ -105,41 +106,34 @@ def test_labels_that_are_not_there_are_named(set_of):
 
 def test_features_come_once_an_epoch_and_from_any_step_on_the_same():
     rng = np.random.default_rng(0)
-    source = FeatureSource(rng.normal(size=(20, 3)), {"a": np.arange(20), "b": rng.random((20, 2)) > 0.5})
-    sampling = Sampling(8, seed=1)
-    whole = together(source, sampling, 0, 10)
+    data = FrameFeatures(rng.normal(size=(20, 3)), {"a": np.arange(20), "b": rng.random((20, 2)) > 0.5})
+    whole = batches(data, 0, 10)
     drawn = torch.cat([batch["index"] for batch in whole])
     assert sorted(drawn[:20].tolist()) == sorted(drawn[20:40].tolist()) == list(range(20))
     assert all(torch.equal(batch["a"], batch["index"]) for batch in whole)
     assert whole[0]["features"].dtype == torch.float32
-    assert_same(together(source, sampling, 7, 10), whole[7:])
-    assert not torch.equal(together(source, Sampling(8, seed=2), 0, 1)[0]["index"], whole[0]["index"])
+    assert_same(batches(data, 7, 10), whole[7:])
+    assert not torch.equal(batches(data, 0, 1, seed=2)[0]["index"], whole[0]["index"])
 
 
 @pytest.mark.parametrize("weights", [None, np.arange(1.0, 21.0)], ids=["epochs", "weighted"])
 def test_processes_share_one_batch(weights):
-    source = FeatureSource(np.zeros((20, 1)), None, weights)
-    whole = together(source, Sampling(8, seed=1), 0, 5)
-    parts = [together(source, Sampling(8, 1, rank, 2), 0, 5) for rank in (0, 1)]
+    data = FrameFeatures(np.zeros((20, 1)), None, weights)
+    whole = batches(data, 0, 5)
+    parts = [batches(data, 0, 5, process=(rank, 2)) for rank in (0, 1)]
     for batch, first, second in zip(whole, *parts, strict=True):
         assert torch.equal(batch["index"], torch.cat([first["index"], second["index"]]))
 
 
-def test_a_video_comes_whole_or_as_a_window_in_order(set_of):
+def test_a_video_comes_whole_and_in_order(set_of):
     frames = set_of[2]
     features = np.arange(len(frames), dtype=np.float32)[:, None]
-    [batch] = together(VideoSource(features, frames, frames.targets), Sampling(1, seed=0), 0, 1)
+    [batch] = batches(WholeVideos(features, frames, frames.targets), 0, 1, size=1, seed=0)
     span = frames.span(int(batch["video"]))
     assert torch.equal(batch["features"][0, :, 0], torch.arange(span.start, span.stop).float())
     assert torch.equal(batch["targets"][0], torch.from_numpy(frames.targets[span].astype(np.int64)))
-    windows = together(VideoSource(features, frames, frames.targets, crop=5), Sampling(1, seed=0), 0, 40)
-    starts = {int(batch["index"][0, 0]) - frames.span(int(batch["video"])).start for batch in windows}
-    assert all(torch.equal(batch["features"][0, :, 0], batch["index"][0].float()) for batch in windows)
-    assert all(len(batch["index"][0]) == 5 for batch in windows)
-    assert min(starts) >= 0
-    assert 5 < len(starts) <= 20
     with pytest.raises(SurgdinoError, match="one at a time"):
-        together(VideoSource(features, frames, frames.targets), Sampling(4, seed=0), 0, 1)
+        batches(WholeVideos(features, frames, frames.targets), 0, 1, size=4)
 
 
 @dataclass
@@ -153,14 +147,13 @@ class Boxes:
 def test_pictures_are_the_same_for_any_number_of_workers_and_processes(set_of):
     frames = set_of[2]
     cutter = Cutter(32, shipped_settings("augment", "supervised"), (0.5, 1.0))
-    one, two = (ImageSource(frames, cutter, frames.targets, Boxes(), workers=workers) for workers in (0, 2))
-    sampling = Sampling(8, seed=3)
-    whole = together(one, sampling, 0, 4)
-    assert_same(together(two, sampling, 0, 4), whole)
-    assert_same(together(one, sampling, 3, 4), whole[3:])
+    one, two = (FrameImages(frames, cutter, frames.targets, Boxes(), workers=workers) for workers in (0, 2))
+    whole = batches(one, 0, 4, seed=3)
+    assert_same(batches(two, 0, 4, seed=3), whole)
+    assert_same(batches(one, 3, 4, seed=3), whole[3:])
     assert whole[0]["images"].shape == (8, 3, 32, 32)
     assert torch.equal(whole[0]["row"], whole[0]["index"])
-    [half] = together(one, Sampling(8, 3, rank=1, world=2), 0, 1)
+    [half] = batches(one, 0, 1, seed=3, process=(1, 2))
     assert torch.equal(half["images"], whole[0]["images"][4:])
 
 
@@ -172,9 +165,9 @@ def test_a_fault_of_a_frame_comes_out_of_a_worker_as_itself(set_of):
         def __call__(self, row: int, cut: Cut) -> dict:
             raise SurgdinoError("the mask has another size", file="mask.png")
 
-    source = ImageSource(frames, Cutter(32), None, Faulty(), workers=1)
+    data = FrameImages(frames, Cutter(32), None, Faulty(), workers=1)
     with pytest.raises(SurgdinoError, match=r"mask\.png: the mask has another size"):
-        together(source, Sampling(2, seed=0), 0, 1)
+        batches(data, 0, 1, size=2)
 
 
 def test_a_mask_follows_its_picture(tmp_path):

@@ -16,12 +16,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from surgdino import distributed
+from surgdino.config import shipped
+from surgdino.crops.sampler import FrameSampler
 from surgdino.engine import precision
 from surgdino.errors import SurgdinoError
-from surgdino.tasks.training.batches import FeatureSource
-from surgdino.tasks.training.fit import StageResult, Surroundings, fit, set_rates
-from surgdino.tasks.training.settings import StageTraining, TrainSettings, resolve
-from surgdino.tasks.training.stage import Stage
+from surgdino.tasks.training.batches import FrameFeatures
+from surgdino.tasks.training.fit import StageResult, fit, set_rates
+from surgdino.tasks.training.stage import HeadTraining, Stage, StageTraining, resolve
 from surgdino.tasks.training.tuning import head_groups
 from tests.engine.gloo import in_processes
 
@@ -29,8 +30,9 @@ CPU = torch.device("cpu")
 TRAINING = StageTraining(steps=24, batch_size=8, lr=0.02, log_every=3, validate_every=6, checkpoint_every=5, patience=0)
 
 
-def around(folder: Path, **begun_with) -> Surroundings:
-    return Surroundings(folder, CPU, partial(precision.autocast, CPU, torch.float32), begun_with, drawn=False)
+def train(stage: Stage, folder: Path, training: StageTraining = TRAINING, **begun_with) -> StageResult:
+    autocast = partial(precision.autocast, CPU, torch.float32)
+    return fit(stage, training, folder, device=CPU, autocast=autocast, begun_with=begun_with, progress_bar=False)
 
 
 def stage_on_numbers(*, validate=None, weights=None, dropout: float = 0.3, at_step=lambda: None) -> Stage:
@@ -45,8 +47,8 @@ def stage_on_numbers(*, validate=None, weights=None, dropout: float = 0.3, at_st
         at_step()
         return {"loss": F.cross_entropy(model(batch["features"]).float(), batch["targets"])}
 
-    source = FeatureSource(features, targets, weights)
-    return Stage("numbers", model, head_groups(model), source, loss, validate)
+    data = FrameFeatures(features, targets, weights)
+    return Stage("numbers", model, head_groups(model), data, loss, validate)
 
 
 def accuracy(model: nn.Module) -> dict[str, float]:
@@ -85,17 +87,17 @@ def assert_bit_equal(ours: dict, theirs: dict) -> None:
 def uninterrupted(tmp_path_factory) -> tuple[Path, Stage, StageResult]:
     folder = tmp_path_factory.mktemp("whole")
     stage = stage_on_numbers(validate=accuracy)
-    return folder, stage, fit(stage, TRAINING, around(folder))
+    return folder, stage, train(stage, folder)
 
 
 @pytest.mark.parametrize("step", [0, 4, 13, 23])
 def test_a_stopped_stage_goes_on_bit_for_bit(uninterrupted, tmp_path, step):
     folder, whole, expected = uninterrupted
-    first = fit(stage_on_numbers(validate=accuracy, at_step=killed_at(step)), TRAINING, around(tmp_path))
+    first = train(stage_on_numbers(validate=accuracy, at_step=killed_at(step)), tmp_path)
     assert first.status == ("finished" if step == 23 else "stopped")
     assert first.step == step + 1
     again = stage_on_numbers(validate=accuracy)
-    result = fit(again, TRAINING, around(tmp_path))
+    result = train(again, tmp_path)
     assert result.status == ("already finished" if step == 23 else "finished")
     assert_bit_equal(again.model.state_dict(), whole.model.state_dict())
     assert_bit_equal(result.last, expected.last)
@@ -120,7 +122,7 @@ def test_a_finished_stage_is_not_trained_again(uninterrupted):
     folder, whole, _ = uninterrupted
     before = (folder / "metrics.jsonl").read_bytes()
     again = stage_on_numbers(validate=accuracy, at_step=lambda: pytest.fail("a step was done"))
-    assert fit(again, TRAINING, around(folder)).status == "already finished"
+    assert train(again, folder).status == "already finished"
     assert_bit_equal(again.model.state_dict(), whole.model.state_dict())
     assert (folder / "metrics.jsonl").read_bytes() == before
 
@@ -132,21 +134,21 @@ def scripted(scores: list[float]):
 
 def test_a_stage_ends_when_no_better_validation_comes(tmp_path):
     stage = stage_on_numbers(validate=scripted([0.5, 0.7, 0.7, 0.6]))
-    result = fit(stage, replace(TRAINING, patience=2, validate_every=2), around(tmp_path))
+    result = train(stage, tmp_path, replace(TRAINING, patience=2, validate_every=2))
     assert (result.step, result.best_step, result.ended_early) == (8, 4, True)  # a tie is not better
     resumed = stage_on_numbers(validate=scripted([]))
-    assert fit(resumed, replace(TRAINING, patience=2, validate_every=2), around(tmp_path)).status == "already finished"
+    assert train(resumed, tmp_path, replace(TRAINING, patience=2, validate_every=2)).status == "already finished"
 
 
 def test_a_validation_that_is_no_number_is_never_the_best(tmp_path):
     stage = stage_on_numbers(validate=scripted([float("nan"), 0.1, float("nan"), float("nan")]))
-    result = fit(stage, TRAINING, around(tmp_path))
+    result = train(stage, tmp_path)
     assert (result.best_step, result.score) == (12, 0.1)
 
 
 def test_without_validation_the_last_step_counts(tmp_path):
     stage = stage_on_numbers()
-    result = fit(stage, TRAINING, around(tmp_path))
+    result = train(stage, tmp_path)
     assert (result.best_step, result.score, result.score_name, result.ended_early) == (24, None, None, False)
     assert_bit_equal(stage.model.state_dict(), result.last)
 
@@ -156,9 +158,9 @@ def test_without_validation_the_last_step_counts(tmp_path):
     [({"lr": 0.5}, {}, "train.lr"), ({"seed": 3}, {}, "train.seed"), ({}, {"weights": "other"}, "weights")],
 )
 def test_a_stage_does_not_go_on_with_other_settings(tmp_path, change, begun_with, named):
-    fit(stage_on_numbers(at_step=killed_at(3)), TRAINING, around(tmp_path, weights="one"))
+    train(stage_on_numbers(at_step=killed_at(3)), tmp_path, weights="one")
     with pytest.raises(SurgdinoError, match=f"begun with another {named}"):
-        fit(stage_on_numbers(), replace(TRAINING, **change), around(tmp_path, **{"weights": "one", **begun_with}))
+        train(stage_on_numbers(), tmp_path, replace(TRAINING, **change), **{"weights": "one", **begun_with})
 
 
 def test_a_step_without_a_finite_gradient_changes_nothing_and_many_stop_the_run(tmp_path):
@@ -166,16 +168,15 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_many_stop_the_run(
     before = {name: tensor.clone() for name, tensor in stage.model.state_dict().items()}
     stage.loss = lambda model, batch: {"loss": model(batch["features"]).sum() * float("nan")}
     with pytest.raises(SurgdinoError, match="without a finite gradient"):
-        fit(stage, TRAINING, around(tmp_path))
+        train(stage, tmp_path)
     assert_bit_equal(stage.model.state_dict(), before)
 
 
 def test_weights_draw_rare_samples_as_often_as_they_say(tmp_path):
     weights = np.where(np.arange(50) == 7, 49.0, 1.0)
-    source = stage_on_numbers(weights=weights).source
-    from surgdino.tasks.training.batches import Sampling
-
-    drawn = torch.cat([batch["index"] for batch in source.batches(Sampling(32, seed=0), 0, 100)])
+    data = stage_on_numbers(weights=weights).data
+    sampler = FrameSampler(len(data), 32, seed=0, start_step=0, steps=100, weights=data.weights)
+    drawn = torch.cat([batch["index"] for batch in data.batches(sampler)])
     assert 0.45 < (drawn == 7).double().mean() < 0.55
 
 
@@ -197,10 +198,11 @@ def test_rates_warm_up_fall_as_a_cosine_and_keep_their_groups_factor():
 
 
 def test_what_the_user_sets_counts_more_than_the_task_and_less_than_its_own_settings():
-    user = TrainSettings(lr=0.5, epochs=3)
+    user = shipped(HeadTraining, "finetune", "train", lr=0.5, epochs=3)
     chosen = resolve(user, {"lr": 0.1, "steps": 7, "clip": 2.0}, {"clip": 4.0}, overrides={"lr": 0.9})
     assert (chosen.lr, chosen.epochs, chosen.steps, chosen.clip) == (0.9, 3, None, 4.0)
-    assert resolve(TrainSettings(steps=5), {"epochs": 9}, overrides={}).total_steps(1000) == 5
+    only_steps = shipped(HeadTraining, "finetune", "train", steps=5)
+    assert resolve(only_steps, {"epochs": 9}, overrides={}).total_steps(1000) == 5
     with pytest.raises(KeyError, match="did you mean 'lr'"):
         resolve(user, {"lrr": 1}, overrides={})
 
@@ -217,14 +219,14 @@ def test_what_the_user_sets_counts_more_than_the_task_and_less_than_its_own_sett
     ],
 )
 def test_settings_that_cannot_be_are_refused(key, value):
-    with pytest.raises(SurgdinoError, match=f"train.{key}: unusable"):
-        TrainSettings(**{key: value})
+    with pytest.raises(SurgdinoError, match=f"train.{key} cannot be used"):
+        shipped(HeadTraining, "finetune", "train", **{key: value})
 
 
 def train_in(folder: str) -> None:
     """One of several processes, without dropout, whose draws are a process's own."""
     stage = stage_on_numbers(validate=accuracy, dropout=0.0)
-    result = fit(stage, TRAINING, around(Path(folder)))
+    result = train(stage, Path(folder))
     if distributed.is_main():
         torch.save({"model": stage.model.state_dict(), "score": result.score}, Path(folder) / "told.pt")
 
@@ -233,11 +235,11 @@ def test_two_processes_train_as_one_and_one_goes_on_from_two(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     single = stage_on_numbers(validate=accuracy, dropout=0.0)
-    alone = fit(single, TRAINING, around(tmp_path / "one"))
+    alone = train(single, tmp_path / "one")
     in_processes(2, train_in, str(tmp_path / "two"))
     told = torch.load(tmp_path / "two" / "told.pt", weights_only=True)
     for name, tensor in single.model.state_dict().items():
         assert torch.allclose(told["model"][name], tensor, atol=1e-5), name
     assert told["score"] == pytest.approx(alone.score, abs=0.01)
     again = stage_on_numbers(validate=accuracy, dropout=0.0)
-    assert fit(again, TRAINING, around(tmp_path / "two")).status == "already finished"
+    assert train(again, tmp_path / "two").status == "already finished"

@@ -12,11 +12,9 @@ import torch.nn.functional as F
 from surgdino.datasets.card import load_card
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.triplet import task as triplet
-from surgdino.tasks.triplet.attention_pool import AttentionPool
-from surgdino.tasks.triplet.balance import positive_weights, prior_logits, repeat_factors
 from surgdino.tasks.triplet.components import combined_scores, component_targets, triplet_map_of
-from surgdino.tasks.triplet.head import PooledLinear
-from surgdino.tasks.triplet.loss import FOCUS, multilabel_loss
+from surgdino.tasks.triplet.head import AttentionPool, PooledLinear
+from surgdino.tasks.triplet.loss import FOCUS, multilabel_loss, positive_weights, prior_logits, repeat_factors
 
 CARD = load_card("cholect50")
 MAPPING = triplet_map_of(CARD)

@@ -1,29 +1,63 @@
-"""Heads that tell the class of every pixel from patch tokens, one file each, discovered by file name: `task.head=NAME`.
-
-B images of H x W pixels, N = h * w patches in row-major order, D the backbone's width, C classes. A head's module has
-    layers     (depth of the backbone) -> the blocks whose tokens it reads, -1 being the last
-    IMAGES     whether it looks at the images too
-    DEFAULTS   of the `train` section, over a frozen backbone
-    build      (D, layers read, C, width) -> nn.Module with
-        forward    (tokens [B, N, D * layers], (h, w), normalised images [B, 3, H, W] or None) -> logits [B, C, h', w']
-                   over the same field of view, at a resolution of its own
-"""
+"""Heads that classify every pixel from patch tokens, one file each, discovered by file name: `task.head=NAME`."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.paths import names_in
 
-# What a fresh head believes of any pixel (Lin et al. 2017, section 4.1). A class that no training picture is labelled
-# for stays there, and is then seen nowhere instead of everywhere.
+# What a fresh head believes of any pixel (Lin et al. 2017, section 4.1). A class that no training image is labelled for
+# stays there, and is then seen nowhere instead of everywhere.
 _PRIOR = 0.1
+
+
+class DenseHead(nn.Module):
+    """B images of H x W pixels, N = h * w patches in row-major order, D the backbone's width, C classes.
+
+    Attributes:
+        reads_images: whether it reads the images beside the tokens.
+        defaults: of the `train` section, over a frozen backbone.
+    """
+
+    reads_images: ClassVar[bool] = False
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, width: int, layers: int, classes: int, maps: int) -> None:
+        """Args:
+        width: D.
+        layers: how many blocks' tokens it reads, as `layers` says.
+        classes: C.
+        maps: feature maps, of heads that have any.
+        """
+        super().__init__()
+
+    @staticmethod
+    def layers(depth: int) -> tuple[int, ...]:
+        """The blocks whose tokens it reads of a backbone of `depth`, -1 being the last."""
+        return (-1,)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int], images: Tensor | None = None) -> Tensor:
+        """Logits [B, C, h', w'] over the same field of view, at a resolution of the head's own.
+
+        Args:
+            tokens: [B, N, D * layers].
+            grid: (h, w).
+            images: normalised [B, 3, H, W]; None for heads that read none.
+        """
+        raise NotImplementedError
+
+    def _classifier(self, layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
+        """The last layer, initialised so that every class is unlikely everywhere."""
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.constant_(layer.bias, math.log(_PRIOR / (1 - _PRIOR)))  # type: ignore[arg-type]
+        return layer
 
 
 def head_names() -> list[str]:
@@ -31,18 +65,15 @@ def head_names() -> list[str]:
     return names_in(Path(__file__).parent, ".py")
 
 
-def open_head(name: str) -> Any:
-    """The module of that name.
+def open_head(name: str) -> type[DenseHead]:
+    """The class of that name.
 
     Raises:
         SurgdinoError: no such head.
     """
     if name not in head_names():
         raise SurgdinoError(f"there is no task.head={name}", fix=nearest(name, head_names()))
-    return import_module(f"{__name__}.{name}")
-
-
-def believe_little(layer: nn.Linear | nn.Conv2d) -> None:
-    """Initialise a head's last layer so that every class is unlikely everywhere."""
-    nn.init.normal_(layer.weight, std=0.01)
-    nn.init.constant_(layer.bias, math.log(_PRIOR / (1 - _PRIOR)))  # type: ignore[arg-type]
+    defined = vars(import_module(f"{__name__}.{name}")).values()
+    return next(
+        kind for kind in defined if isinstance(kind, type) and issubclass(kind, DenseHead) and kind is not DenseHead
+    )

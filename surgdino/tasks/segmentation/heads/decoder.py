@@ -1,19 +1,18 @@
 """A light multi-scale decoder: four layers' tokens become a pyramid, fused from coarse to fine; a stem sees the pixels.
 
 After the reassembly of DPT (Ranftl et al. 2021, section 3.1), where shallow layers serve the fine scales, with a few
-maps only. Patch tokens know what is there, to 16 pixels; where exactly it ends is in the pixels, which the stem reads.
+maps only. Patch tokens say what is there, to 16 pixels; the pixels, which the stem reads, say where exactly it ends.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from surgdino.tasks.segmentation.heads import believe_little
-
-IMAGES = True
-DEFAULTS = {"epochs": 15, "lr": 2e-3}
+from surgdino.tasks.segmentation.heads import DenseHead
 
 # Of the pyramid's levels, in units of the patch grid: the first layer serves the finest.
 _SCALES = (4.0, 2.0, 1.0, 0.5)
@@ -21,29 +20,26 @@ _STEM_MAPS = 32
 _GROUPS = 8
 
 
-def layers(depth: int) -> tuple[int, ...]:
-    """Four blocks, evenly spaced up to the last; of a very shallow backbone some of them twice."""
-    levels = len(_SCALES)
-    return tuple(max(round(depth * (level + 1) / levels), 1) - 1 - depth for level in range(levels))
+class MultiScaleDecoder(DenseHead):
+    """Logits at a quarter of a patch: 4 pixels for patches of 16; `maps` feature maps on every level."""
 
+    reads_images = True
+    defaults: ClassVar = {"epochs": 15, "lr": 2e-3}
 
-def build(width: int, read: int, classes: int, maps: int) -> nn.Module:
-    """A decoder with `maps` maps on every level."""
-    return MultiScaleDecoder(width, classes, maps)
-
-
-class MultiScaleDecoder(nn.Module):
-    """Logits at a quarter of a patch: 4 pixels for patches of 16."""
-
-    def __init__(self, width: int, classes: int, maps: int) -> None:
-        super().__init__()
+    def __init__(self, width: int, layers: int, classes: int, maps: int) -> None:
+        super().__init__(width, layers, classes, maps)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in _SCALES)
         self.reduce = nn.ModuleList(nn.Linear(width, maps) for _ in _SCALES)
         self.fuse = nn.ModuleList(_Refine(maps, maps) for _ in _SCALES)
         self.stem = nn.Sequential(_Refine(3, _STEM_MAPS // 2, stride=2), _Refine(_STEM_MAPS // 2, _STEM_MAPS, stride=2))
         self.join = _Refine(maps + _STEM_MAPS, maps)
-        self.classify = nn.Conv2d(maps, classes, 1)
-        believe_little(self.classify)
+        self.classify = self._classifier(nn.Conv2d(maps, classes, 1))
+
+    @staticmethod
+    def layers(depth: int) -> tuple[int, ...]:
+        """Four blocks, evenly spaced up to the last; of a very shallow backbone some of them twice."""
+        levels = len(_SCALES)
+        return tuple(max(round(depth * (level + 1) / levels), 1) - 1 - depth for level in range(levels))
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], images: Tensor | None = None) -> Tensor:
         """Logits [B, C, 4h, 4w]."""
