@@ -21,8 +21,8 @@ from surgdino.datasets.manifest import Manifest
 from surgdino.engine.probing.view import aligned
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
+from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.average_precision import average_precision
-from surgdino.metrics.result import nanmean
 
 # Inverse penalties of the probes on class tokens. A figure is the mean over them, so that no penalty is chosen: on one
 # operation alone, all that is left when a choice has to leave one of two out, the strongest penalty always wins.

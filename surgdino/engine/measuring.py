@@ -11,7 +11,7 @@ from surgdino.checkpoint import save_backbone
 from surgdino.engine.probing import Change, ProbeReport, ProbeSet, changes
 from surgdino.engine.saving.model_card import model_json
 from surgdino.engine.saving.shipping import shipped
-from surgdino.metrics.result import as_json
+from surgdino.metrics.arrays import as_json
 
 if TYPE_CHECKING:
     from surgdino.engine.session import Session

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.result import nanmean, nanstd
+from surgdino.metrics.arrays import nanmean, nanstd
 
 LEVEL, RESAMPLES = 0.95, 2000
 
@@ -74,18 +74,6 @@ def operations_of(videos: Iterable[str], operations: Mapping[str, str] | None) -
     if lost:
         raise SurgdinoError("a video belongs to no operation", place=lost[0], expected="an operation id", found="none")
     return [operations[video] for video in videos]
-
-
-def per_operation_values(values: Mapping[str, float], operations: Mapping[str, str]) -> dict[str, float]:
-    """Values per video as values per operation: the mean of an operation's defined ones.
-
-    Raises:
-        SurgdinoError: a video belongs to no operation.
-    """
-    grouped: dict[str, list[float]] = {}
-    for operation, value in zip(operations_of(values, operations), values.values(), strict=True):
-        grouped.setdefault(operation, []).append(value)
-    return {operation: float(nanmean(np.array(members))) for operation, members in grouped.items()}
 
 
 def mean_interval(

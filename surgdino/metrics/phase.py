@@ -1,4 +1,4 @@
-"""Strict phase metrics: three ways to average the same counts.
+"""Phase metrics per frame: three ways to average the same counts, strict or relaxed (see `relaxed.py`).
 
 `script` is the M2CAI evaluation script's averaging (per video and phase, mean over videos, mean over phases), without
 its relaxation; `pooled-macro` treats all frames as one video; `video-macro` averages within each video, then over
@@ -14,9 +14,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from surgdino.metrics.pairing import label_sequences
-from surgdino.metrics.result import nanmean, nanstd, ratio
+from surgdino.errors import SurgdinoError, nearest
+from surgdino.metrics.arrays import label_sequences, nanmean, nanstd, ratio
+from surgdino.metrics.relaxed import Reading, Tolerance, relax
 
+# protocol -> (reading of the relaxation or None, average)
+PROTOCOLS: dict[str, tuple[Reading | None, str]] = {
+    "phase/script": (None, "script"),
+    "phase/pooled-macro": (None, "pooled-macro"),
+    "phase/video-macro": (None, "video-macro"),
+    "phase/relaxed-script": ("script", "script"),
+    "phase/relaxed-corrected": ("corrected", "script"),
+}
+DEFAULT = "phase/script"
 MEASURES = ("precision", "recall", "jaccard", "f1")
 
 
@@ -39,11 +49,13 @@ class PhaseCounts:
     correct: np.ndarray
     frames: np.ndarray
 
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """All but the videos, in the order of the fields."""
+        return self.true_positive, self.predicted, self.present, self.union, self.correct, self.frames
+
     def select(self, rows: Sequence[int] | np.ndarray) -> PhaseCounts:
         """The counts of these videos, in this order; a video may come more than once (bootstrap)."""
-        names = tuple(self.videos[row] for row in rows)
-        arrays = (self.true_positive, self.predicted, self.present, self.union, self.correct, self.frames)
-        return PhaseCounts(names, *(array[rows] for array in arrays))
+        return PhaseCounts(tuple(self.videos[row] for row in rows), *(array[rows] for array in self.arrays()))
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,58 @@ class PhaseScores:
     phases_counted: int
     per_phase: dict[str, dict[str, float]]
     per_video: dict[str, dict[str, float]]
+
+
+def score_phases(
+    truths: Mapping[str, np.ndarray],
+    predictions: Mapping[str, np.ndarray],
+    phases: Sequence[str],
+    protocol: str = DEFAULT,
+    *,
+    fps: float | None = None,
+    tolerance: Tolerance | None = None,
+    seconds: float = 10.0,
+) -> PhaseScores:
+    """Accuracy, precision, recall, Jaccard and F1 under one named protocol; strict unless a relaxed one is named.
+
+    Args:
+        truths, predictions: video id -> int [n], ids into `phases`.
+        phases: their names, position = id.
+        protocol: a key of PROTOCOLS.
+        fps, tolerance: labels per second and what is forgiven; needed by the relaxed protocols alone.
+        seconds: how near to a segment's ends the relaxed protocols forgive.
+
+    Raises:
+        SurgdinoError: unknown protocol, missing fps or tolerance, videos, lengths or ids that do not fit.
+    """
+    counts = phase_counts(truths, predictions, len(phases), protocol, fps=fps, tolerance=tolerance, seconds=seconds)
+    return average_phases(counts, phases, PROTOCOLS[protocol][1], protocol)
+
+
+def phase_counts(
+    truths: Mapping[str, np.ndarray],
+    predictions: Mapping[str, np.ndarray],
+    phases: int,
+    protocol: str = DEFAULT,
+    *,
+    fps: float | None = None,
+    tolerance: Tolerance | None = None,
+    seconds: float = 10.0,
+) -> PhaseCounts:
+    """The counts that `protocol` averages; arguments and errors as in `score_phases`."""
+    if protocol not in PROTOCOLS:
+        raise SurgdinoError(f"unknown phase protocol {protocol!r}", fix=nearest(protocol, PROTOCOLS))
+    reading = PROTOCOLS[protocol][0]
+    if reading is None:
+        return strict_counts(truths, predictions, phases)
+    if fps is None or tolerance is None:
+        raise SurgdinoError(
+            f"{protocol} needs the labels' rate and a tolerance",
+            expected="fps and tolerance",
+            found=f"fps={fps}, tolerance={'none' if tolerance is None else 'given'}",
+            fix="give both, or choose a strict protocol",
+        )
+    return relaxed_counts(truths, predictions, phases, fps=fps, tolerance=tolerance, reading=reading, seconds=seconds)
 
 
 def strict_counts(truths: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], phases: int) -> PhaseCounts:
@@ -96,6 +160,53 @@ def counts_of_confusion(videos: Sequence[str], confusion: np.ndarray) -> PhaseCo
     return PhaseCounts(
         tuple(videos), hit, predicted, present, present + predicted - hit, hit.sum(1), confusion.sum((1, 2))
     )
+
+
+def relaxed_counts(
+    truths: Mapping[str, np.ndarray],
+    predictions: Mapping[str, np.ndarray],
+    phases: int,
+    *,
+    fps: float,
+    tolerance: Tolerance,
+    reading: Reading,
+    seconds: float = 10.0,
+) -> PhaseCounts:
+    """Counts under one of the two readings; average them with `script_scores`, which clips as the script does.
+
+    Args:
+        truths, predictions: video id -> int [n], phase ids in 0..phases-1, every frame at the rate `fps` (no gaps).
+        fps: labels per second.
+        tolerance: of as many phases.
+        seconds: the window at either end of a segment.
+
+    Raises:
+        SurgdinoError: videos, lengths or ids that do not fit, a tolerance of other phases, a window under one frame.
+    """
+    window = round(seconds * fps)
+    if window < 1:
+        raise SurgdinoError("the relaxed window is under one frame", expected="seconds x fps >= 1", found=seconds * fps)
+    if len(tolerance.late) != phases or len(tolerance.early) != phases:
+        raise SurgdinoError(
+            "the tolerance is for other phases",
+            expected=f"{phases} phases",
+            found=f"{len(tolerance.late)}",
+            fix="choose the tolerance of this phase list, or score strictly",
+        )
+    counts = []
+    for video, truth, prediction in label_sequences(truths, predictions, phases):
+        relaxed = relax(truth, prediction, tolerance, window, reading)
+        if reading == "corrected":
+            counts.append(counts_of_confusion([video], confusion_matrix(truth, relaxed, phases)[None]))
+            continue
+        # As the script: predictions are counted unrelaxed, and right frames over the union of prediction and truth.
+        right, ids = relaxed == truth, np.arange(phases)[:, None]
+        is_true, is_predicted = truth == ids, prediction == ids
+        either = is_true | is_predicted
+        by_phase = [count.sum(1)[None] for count in (either & right, is_predicted, is_true, either)]
+        counts.append(PhaseCounts((video,), *by_phase, np.array([right.sum()]), np.array([len(truth)])))
+    arrays = (np.concatenate(column) for column in zip(*(each.arrays() for each in counts), strict=True))
+    return PhaseCounts(tuple(video for each in counts for video in each.videos), *arrays)
 
 
 def script_measures(counts: PhaseCounts) -> dict[str, np.ndarray]:
@@ -134,8 +245,7 @@ def macro_measures(counts: PhaseCounts) -> dict[str, np.ndarray]:
 
 def pooled(counts: PhaseCounts) -> PhaseCounts:
     """All frames of all videos as one video named `all`."""
-    arrays = (counts.true_positive, counts.predicted, counts.present, counts.union, counts.correct, counts.frames)
-    return PhaseCounts(("all",), *(array.sum(0, keepdims=True) for array in arrays))
+    return PhaseCounts(("all",), *(array.sum(0, keepdims=True) for array in counts.arrays()))
 
 
 def script_scores(counts: PhaseCounts) -> dict[str, float]:

@@ -17,9 +17,6 @@ from typing import Literal
 
 import numpy as np
 
-from surgdino.errors import SurgdinoError
-from surgdino.metrics.pairing import label_sequences
-from surgdino.metrics.phase import PhaseCounts, confusion_matrix, counts_of_confusion
 from surgdino.metrics.segmental import segments
 
 Reading = Literal["script", "corrected"]
@@ -75,73 +72,3 @@ def relax(truth: np.ndarray, prediction: np.ndarray, tolerance: Tolerance, windo
         early = np.isin(last, list(tolerance.early[phase]))
         (first if reading == "script" else last)[early] = phase
     return relaxed
-
-
-def relaxed_counts(
-    truths: Mapping[str, np.ndarray],
-    predictions: Mapping[str, np.ndarray],
-    phases: int,
-    *,
-    fps: float,
-    tolerance: Tolerance,
-    reading: Reading,
-    seconds: float = 10.0,
-) -> PhaseCounts:
-    """Counts under one of the two readings; average them with `phase.script_scores`, which clips as the script does.
-
-    Args:
-        truths, predictions: video id -> int [n], phase ids in 0..phases-1, every frame at the rate `fps` (no gaps).
-        fps: labels per second.
-        tolerance: of as many phases.
-        seconds: the window at either end of a segment.
-
-    Raises:
-        SurgdinoError: videos, lengths or ids that do not fit, a tolerance of other phases, a window under one frame.
-    """
-    window = round(seconds * fps)
-    if window < 1:
-        raise SurgdinoError("the relaxed window is under one frame", expected="seconds x fps >= 1", found=seconds * fps)
-    if len(tolerance.late) != phases or len(tolerance.early) != phases:
-        raise SurgdinoError(
-            "the tolerance is for other phases",
-            expected=f"{phases} phases",
-            found=f"{len(tolerance.late)}",
-            fix="choose the tolerance of this phase list, or score strictly",
-        )
-    counted = []
-    for video, truth, prediction in label_sequences(truths, predictions, phases):
-        relaxed = relax(truth, prediction, tolerance, window, reading)
-        count = _counts_over_union if reading == "script" else _counts_of_one
-        counted.append(count(video, truth, prediction, relaxed, phases))
-    return _joined(counted)
-
-
-def _counts_of_one(
-    video: str, truth: np.ndarray, prediction: np.ndarray, relaxed: np.ndarray, phases: int
-) -> PhaseCounts:
-    return counts_of_confusion([video], confusion_matrix(truth, relaxed, phases)[None])
-
-
-def _counts_over_union(
-    video: str, truth: np.ndarray, prediction: np.ndarray, relaxed: np.ndarray, phases: int
-) -> PhaseCounts:
-    """As the script: predictions are counted unrelaxed, and right frames over the union of prediction and truth."""
-    right = relaxed == truth
-    ids = np.arange(phases)[:, None]
-    is_true, is_predicted = truth == ids, prediction == ids
-    either = is_true | is_predicted
-    return PhaseCounts(
-        videos=(video,),
-        true_positive=(either & right).sum(1)[None],
-        predicted=is_predicted.sum(1)[None],
-        present=is_true.sum(1)[None],
-        union=either.sum(1)[None],
-        correct=np.array([right.sum()]),
-        frames=np.array([len(truth)]),
-    )
-
-
-def _joined(counted: Sequence[PhaseCounts]) -> PhaseCounts:
-    names = ("true_positive", "predicted", "present", "union", "correct", "frames")
-    videos = tuple(video for counts in counted for video in counts.videos)
-    return PhaseCounts(videos, *(np.concatenate([getattr(counts, name) for counts in counted]) for name in names))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from surgdino.errors import SurgdinoError, nearest
+from surgdino.metrics.arrays import nanstd
 from surgdino.metrics.intervals import bootstrap
-from surgdino.metrics.result import nanstd
 
 ALL = "all"
 _FEW = 7  # operations

@@ -12,8 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.pairing import label_sequences
-from surgdino.metrics.result import nanmean, nanstd
+from surgdino.metrics.arrays import label_sequences, nanmean, nanstd
 
 # Ids in Cholec80's order. Packaging (4) and coagulation (5) may alternate, retraction (6) may go back to coagulation.
 CHOLECYSTECTOMY_TRANSITIONS: dict[int, frozenset[int]] = {

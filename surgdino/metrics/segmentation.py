@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.intervals import Interval, bootstrap
-from surgdino.metrics.result import nanmean, nanstd, ratio
+from surgdino.metrics.arrays import nanmean, nanstd, ratio
 
 MEASURES = ("dice", "iou", "hd95")
 PROTOCOL = "segmentation/image-wise"
@@ -58,30 +57,6 @@ class SegmentationScores:
     spread: dict[str, float]
     per_class: dict[str, dict[str, float]]
     per_operation: dict[str, dict[str, float]]
-
-
-def one_hot(labels: np.ndarray, classes: int, *, ignore: int | None = None) -> np.ndarray:
-    """Integer class ids [h, w] -> bool [classes, h, w]; pixels of the id `ignore` belong to no class.
-
-    Raises:
-        SurgdinoError: another shape or an id outside 0..classes-1.
-    """
-    labels = np.asarray(labels)
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        found = f"{labels.dtype} {list(labels.shape)}"
-        raise SurgdinoError("a label map has another shape", expected="integers [h, w]", found=found)
-    wrong = (labels < 0) | (labels >= classes)
-    if ignore is not None:
-        wrong &= labels != ignore
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise SurgdinoError(
-            "unknown class id in a label map",
-            place=f"row {row}, column {column}",
-            expected=f"0 to {classes - 1}",
-            found=int(labels[row, column]),
-        )
-    return labels[None] == np.arange(classes).reshape(-1, 1, 1)
 
 
 def image_scores(
@@ -179,19 +154,6 @@ def score_segmentation(
         per_class=_per_class(images, classes, values),
         per_operation=per_operation,
     )
-
-
-def segmentation_intervals(
-    images: Sequence[ImageScores],
-    classes: Sequence[str],
-    operations: Sequence[str],
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> dict[str, Interval]:
-    """A bootstrap interval over operations of each measure's class mean; arguments as in `score_segmentation`."""
-    values = stacked(images, classes, operations)
-    return bootstrap(lambda rows: class_means(values, rows), operations, resamples=resamples, seed=seed)
 
 
 def class_means(values: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, float]:

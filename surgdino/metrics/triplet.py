@@ -14,10 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from surgdino.errors import SurgdinoError, nearest
-from surgdino.metrics.average_precision import RankedScores, average_precision
-from surgdino.metrics.intervals import Interval, bootstrap, operations_of
-from surgdino.metrics.pairing import score_matrices
-from surgdino.metrics.result import nanmean, nanstd
+from surgdino.metrics.arrays import nanmean, nanstd, score_matrices
+from surgdino.metrics.average_precision import average_precision
 
 COMPONENTS = ("I", "V", "T", "IV", "IT", "IVT")
 # protocol -> (frames pooled?, null triplets dropped and IVT alone?)
@@ -198,46 +196,6 @@ def top_k(
     best = np.argsort(-score, axis=1, kind="stable")[:, :k]
     positives = int(truth.sum())
     return float(np.take_along_axis(truth, best, 1).sum() / positives) if positives else float("nan")
-
-
-def triplet_intervals(
-    truths: Mapping[str, np.ndarray],
-    scores: Mapping[str, np.ndarray],
-    mapping: TripletMap,
-    protocol: str = DEFAULT,
-    *,
-    component: str = "IVT",
-    operations: Mapping[str, str] | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """The bootstrap interval over operations of one component's mean AP.
-
-    Args:
-        operations: video id -> operation id; None: every video is an operation.
-
-    The rest and the errors as in `score_triplets`.
-    """
-    pooled, challenge = protocol_parts(protocol)
-    videos = component_videos(truths, scores, mapping, component)
-    kept = ~mapping.null if challenge and component == "IVT" else slice(None)
-    owners = operations_of([name for name, _, _ in videos], operations)
-    if pooled:
-        lengths = [len(truth) for _, truth, _ in videos]
-        ranked = RankedScores(*_pooled(videos), np.repeat(np.arange(len(videos)), lengths))
-
-        def class_ap(rows: np.ndarray) -> np.ndarray:
-            return ranked.average_precision(np.bincount(rows, minlength=len(videos)))
-    else:
-        by_video = np.stack([average_precision(truth, score) for _, truth, score in videos])
-
-        def class_ap(rows: np.ndarray) -> np.ndarray:
-            return nanmean(by_video[rows], 0)
-
-    def mean_ap(rows: np.ndarray) -> dict[str, float]:
-        return {component: float(nanmean(class_ap(rows)[kept]))}
-
-    return bootstrap(mean_ap, owners, resamples=resamples, seed=seed)[component]
 
 
 def _pooled(videos: Videos) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from surgdino.metrics.result import as_json
+from surgdino.metrics.arrays import as_json
 from surgdino.metrics.scores import ClassTable, Score, TaskScores
 from surgdino.paths import atomic_write
 

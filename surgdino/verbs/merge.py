@@ -31,7 +31,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.inputs.datasets import sources_of
 from surgdino.inputs.probe import open_probe, probe_source
 from surgdino.inputs.settings import DataSettings
-from surgdino.metrics.result import as_json
+from surgdino.metrics.arrays import as_json
 from surgdino.runs.leaks import Seen, seen_of
 
 _USAGE = "surgdino merge INITIAL ADAPTED out=FOLDER"

@@ -16,8 +16,8 @@ from scipy import stats
 
 import surgdino.metrics
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.intervals import bootstrap, mean_interval, paired_difference, per_operation_values
-from surgdino.metrics.result import as_json
+from surgdino.metrics.arrays import as_json
+from surgdino.metrics.intervals import bootstrap, mean_interval, operations_of, paired_difference
 
 
 def by_operation(values) -> dict[str, float]:
@@ -102,12 +102,11 @@ def test_resamples_without_the_statistic_are_counted():
     assert 0.5 <= interval.low <= interval.high <= 0.7
 
 
-def test_videos_of_one_operation_are_averaged():
-    values = {"v1": 0.2, "v2": 0.4, "v3": np.nan, "w": 0.9}
-    owners = {"v1": "a", "v2": "a", "v3": "a", "w": "b"}
-    assert per_operation_values(values, owners) == {"a": pytest.approx(0.3), "b": 0.9}
+def test_every_video_belongs_to_an_operation():
+    assert operations_of(["v1", "w"], {"v1": "a", "w": "b"}) == ["a", "b"]
+    assert operations_of(["v1", "w"], None) == ["v1", "w"]
     with pytest.raises(SurgdinoError, match="v1: a video belongs to no operation"):
-        per_operation_values(values, {})
+        operations_of(["v1"], {})
 
 
 def test_a_paired_difference_is_narrower_than_the_spread_of_operations():

@@ -12,10 +12,19 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.phase import average_phases, script_measures, strict_counts
-from surgdino.metrics.phase_protocols import PROTOCOLS, phase_counts, phase_intervals, score_phases
+from surgdino.metrics.arrays import as_json
+from surgdino.metrics.intervals import Interval, bootstrap, operations_of
+from surgdino.metrics.phase import (
+    AVERAGES,
+    PROTOCOLS,
+    PhaseCounts,
+    average_phases,
+    phase_counts,
+    score_phases,
+    script_measures,
+    strict_counts,
+)
 from surgdino.metrics.relaxed import TOLERANCES
-from surgdino.metrics.result import as_json
 
 PHASES = ["prep", "calot", "clip", "dissect", "pack", "clean", "retract"]
 RELAXED = {"fps": 1.0, "tolerance": TOLERANCES["cholec80"]}
@@ -160,6 +169,11 @@ def test_strict_is_the_default():
     assert score_phases(truths, predictions, PHASES).protocol == "phase/script"
     strict = average_phases(strict_counts(truths, predictions, 7), PHASES, "script", "phase/script")
     assert as_json(strict) == as_json(score_phases(truths, predictions, PHASES))
+
+
+def phase_intervals(counts: PhaseCounts, protocol: str, *, operations=None, **how) -> dict[str, Interval]:
+    average = AVERAGES[PROTOCOLS[protocol][1]]
+    return bootstrap(lambda rows: average(counts.select(rows)), operations_of(counts.videos, operations), **how)
 
 
 @pytest.mark.parametrize("protocol", sorted(PROTOCOLS))

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.phase import script_measures, strict_counts
-from surgdino.metrics.phase_protocols import score_phases
-from surgdino.metrics.relaxed import TOLERANCES, Tolerance, relax, relaxed_counts
+from surgdino.metrics.phase import relaxed_counts, score_phases, script_measures, strict_counts
+from surgdino.metrics.relaxed import TOLERANCES, Tolerance, relax
 from surgdino.metrics.segmental import CHOLECYSTECTOMY_TRANSITIONS
 
 CHOLEC80 = TOLERANCES["cholec80"]

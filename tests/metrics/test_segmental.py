@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.result import as_json
+from surgdino.metrics.arrays import as_json
 from surgdino.metrics.segmental import (
     CHOLECYSTECTOMY_TRANSITIONS,
     edit_distance,

@@ -14,8 +14,9 @@ from monai.metrics import DiceMetric, HausdorffDistanceMetric, MeanIoU
 from scipy import ndimage
 
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.result import as_json
-from surgdino.metrics.segmentation import image_scores, one_hot, score_segmentation, segmentation_intervals
+from surgdino.metrics.arrays import as_json
+from surgdino.metrics.intervals import bootstrap
+from surgdino.metrics.segmentation import class_means, image_scores, score_segmentation, stacked
 
 NAN = math.nan
 
@@ -161,23 +162,11 @@ def test_dice_and_iou_are_symmetric_fractions_bound_to_each_other(seed, share, o
 def test_intervals_resample_operations():
     images = [image_scores(*blobs(seed), hd95=False) for seed in range(6)]
     operations = ["a", "a", "b", "b", "c", "c"]
-    interval = segmentation_intervals(images, list("xyz"), operations, resamples=200)["dice"]
+    values = stacked(images, list("xyz"), operations)
+    interval = bootstrap(lambda rows: class_means(values, rows), operations, resamples=200)["dice"]
     assert interval.n == 3
     assert interval.value == score_segmentation(images, list("xyz"), operations).scores["dice"]
     assert interval.low <= interval.value <= interval.high
-
-
-def test_label_maps_become_masks():
-    assert one_hot(np.array([[0, 2], [1, 2]]), 3).tolist() == [
-        [[True, False], [False, False]],
-        [[False, False], [True, False]],
-        [[False, True], [False, True]],
-    ]
-    assert one_hot(np.array([[255, 0]]), 2, ignore=255).sum() == 1
-    with pytest.raises(
-        SurgdinoError, match=r"row 0, column 1: unknown class id in a label map; expected 0 to 1, found 7"
-    ):
-        one_hot(np.array([[0, 7]]), 2)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from surgdino.metrics.intervals import Interval, bootstrap, operations_of
+from surgdino.metrics.triplet import TripletMap, score_triplets
+
 NULL_VERB = 9
 # The triplets of each instrument as verb: targets, in the order of label_mapping.txt; the null triplets come last.
 _TRIPLETS: list[dict[int, list[int]]] = [
@@ -42,3 +45,16 @@ def recipe(videos: int = 4) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray
         scores[f"VID{video:02d}"] = 0.4 * truth + rng.random((frames, 100)) * rng.uniform(0.5, 1.0, size=100)
         truths[f"VID{video:02d}"] = truth
     return truths, scores
+
+
+def triplet_interval(
+    truths: dict, scores: dict, mapping: TripletMap, protocol: str, *, operations: dict | None = None, **how
+) -> Interval:
+    """The interval of AP_IVT over operations with every resample scored anew, a video drawn twice as two videos."""
+    names = list(truths)
+
+    def mean_ap(rows: np.ndarray) -> dict[str, float]:
+        drawn = [{f"{place}": side[names[row]] for place, row in enumerate(rows)} for side in (truths, scores)]
+        return {"IVT": score_triplets(*drawn, mapping, protocol).mean_ap["IVT"]}
+
+    return bootstrap(mean_ap, operations_of(names, operations), **how)["IVT"]

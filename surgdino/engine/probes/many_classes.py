@@ -11,8 +11,8 @@ from surgdino.engine.probing.folds import Classifier, folds, whole_frame_probes
 from surgdino.engine.probing.labels import TaskLabels
 from surgdino.engine.probing.measures import LABELS, Finding, Measure
 from surgdino.engine.probing.view import View
+from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.average_precision import average_precision
-from surgdino.metrics.result import nanmean
 
 ORDER = 11
 MEASURES = {

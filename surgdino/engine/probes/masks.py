@@ -12,7 +12,7 @@ from surgdino.engine.probing.frames import ProbeFrames, even
 from surgdino.engine.probing.labels import MaskLabels
 from surgdino.engine.probing.measures import LABELS, Finding, Measure
 from surgdino.engine.probing.view import View
-from surgdino.metrics.result import nanmean
+from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.segmentation import image_scores
 
 ORDER = 12

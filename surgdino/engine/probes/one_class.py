@@ -11,8 +11,8 @@ from surgdino.engine.probing.folds import Classifier, balanced, folds, whole_fra
 from surgdino.engine.probing.labels import TaskLabels
 from surgdino.engine.probing.measures import LABELS, Finding, Measure
 from surgdino.engine.probing.view import View
+from surgdino.metrics.arrays import nanmean, ratio
 from surgdino.metrics.phase import confusion_matrix
-from surgdino.metrics.result import nanmean, ratio
 
 ORDER = 10
 MEASURES = {

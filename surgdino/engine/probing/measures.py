@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from surgdino.metrics.result import nanmean
+from surgdino.metrics.arrays import nanmean
 from surgdino.paths import names_in
 
 LABELS, NO_LABELS = 2, 1

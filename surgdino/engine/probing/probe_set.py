@@ -21,7 +21,7 @@ from surgdino.engine.probing.labels import frame_labels, labelled_frames, mask_l
 from surgdino.engine.probing.measures import LABELS, NO_LABELS, Finding, probe_modules
 from surgdino.engine.probing.report import ProbeReport
 from surgdino.engine.probing.view import View
-from surgdino.metrics.result import nanmean
+from surgdino.metrics.arrays import nanmean
 
 if TYPE_CHECKING:
     from surgdino.frames.store import FrameStore

@@ -14,11 +14,10 @@ import numpy as np
 from surgdino.datasets.card import load_card
 from surgdino.datasets.triplet_files import read_triplet_json
 from surgdino.errors import SurgdinoError
+from surgdino.metrics.arrays import label_sequences
 from surgdino.metrics.intervals import operations_of
-from surgdino.metrics.pairing import label_sequences
-from surgdino.metrics.phase import AVERAGES, PhaseCounts, average_phases
-from surgdino.metrics.phase_protocols import DEFAULT, phase_counts
-from surgdino.metrics.phase_protocols import PROTOCOLS as FRAME_PROTOCOLS
+from surgdino.metrics.phase import AVERAGES, DEFAULT, PhaseCounts, average_phases, phase_counts
+from surgdino.metrics.phase import PROTOCOLS as FRAME_PROTOCOLS
 from surgdino.metrics.relaxed import TOLERANCES, Tolerance
 from surgdino.metrics.scores import ALL, ClassTable, Score, ScoreRequest, TaskScores, chosen, find_row, score_rows
 from surgdino.metrics.segmental import edit_score, f1_of, matched_segments

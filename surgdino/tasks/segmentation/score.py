@@ -6,7 +6,7 @@ import numpy as np
 
 from surgdino.datasets.adapters.dsad import RATERS
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.pairing import pair_videos
+from surgdino.metrics.arrays import pair_videos
 from surgdino.metrics.scores import ScoreRequest, TaskScores, chosen
 from surgdino.metrics.segmentation import PROTOCOL
 from surgdino.tasks.scoring.folders import Folders

@@ -15,10 +15,9 @@ import numpy as np
 from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.triplet_files import read_flags, read_triplet_json
 from surgdino.errors import SurgdinoError
+from surgdino.metrics.arrays import nanmean, score_matrices
 from surgdino.metrics.average_precision import RankedScores, average_precision
 from surgdino.metrics.intervals import operations_of
-from surgdino.metrics.pairing import score_matrices
-from surgdino.metrics.result import nanmean
 from surgdino.metrics.scores import ClassTable, Score, ScoreRequest, TaskScores, chosen, find_row, score_rows
 from surgdino.metrics.triplet import COMPONENTS, DEFAULT, TripletMap, component_videos, protocol_parts
 from surgdino.metrics.triplet import PROTOCOLS as AP_PROTOCOLS

@@ -11,17 +11,18 @@ from sklearn import metrics as sklearn_metrics
 
 from surgdino.datasets.card import load_card
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.phase_protocols import PROTOCOLS, phase_intervals, score_phases, strict_counts
+from surgdino.metrics.intervals import bootstrap
+from surgdino.metrics.phase import PROTOCOLS, score_phases, script_scores, strict_counts
 from surgdino.metrics.relaxed import TOLERANCES
 from surgdino.metrics.scores import ScoreRequest, TaskScores, score_rows
 from surgdino.metrics.segmental import score_segments
 from surgdino.metrics.segmentation import image_scores, score_segmentation
-from surgdino.metrics.triplet import top_k, triplet_intervals, triplet_map
+from surgdino.metrics.triplet import top_k, triplet_map
 from surgdino.tasks import task_names
 from surgdino.tasks.scoring.scoring import open_scoring
 from surgdino.tasks.segmentation.tally import SegmentationTally
 from tests import ROOT
-from tests.metrics.triplet_inputs import NULL_VERB, mapping_table, recipe
+from tests.metrics.triplet_inputs import NULL_VERB, mapping_table, recipe, triplet_interval
 
 ORACLE = json.loads((ROOT / "tests" / "metrics" / "triplet_ivtmetrics.json").read_text())
 PHASES = load_card("cholec80").phases
@@ -106,7 +107,9 @@ def test_a_row_has_its_operations_spread_and_interval():
     assert accuracy.value == pytest.approx(np.mean(list(each.values())))
     assert accuracy.std == pytest.approx(np.std(list(accuracy.per_operation.values()), ddof=1))
     assert accuracy.n == scores.operations == 2
-    interval = phase_intervals(strict_counts(truths, predictions, 7), operations=operations, resamples=1000)["accuracy"]
+    counts = strict_counts(truths, predictions, 7)
+    owners = list(operations.values())
+    interval = bootstrap(lambda rows: script_scores(counts.select(rows)), owners, resamples=1000)["accuracy"]
     assert (accuracy.low, accuracy.high) == pytest.approx((interval.low, interval.high))
     assert scores.headline == ("accuracy", accuracy.value)
 
@@ -206,7 +209,7 @@ def test_top_k_own_heads_and_names_of_the_components(triplet_scores):
 def test_triplet_intervals_are_the_rooms_own(triplet_scores):
     operations = own(recipe()[0])
     for protocol in ("triplet/video-wise", "triplet/global"):
-        expected = triplet_intervals(*recipe(), MAP, protocol, operations=operations, resamples=20)
+        expected = triplet_interval(*recipe(), MAP, protocol, operations=operations, resamples=20)
         row = next(
             r for r in triplet_scores.table if (r.name, r.protocol) == ("AP_IVT", f"{protocol}/component-maximum")
         )
