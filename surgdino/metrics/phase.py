@@ -203,8 +203,9 @@ def relaxed_counts(
         right, ids = relaxed == truth, np.arange(phases)[:, None]
         is_true, is_predicted = truth == ids, prediction == ids
         either = is_true | is_predicted
-        by_phase = [count.sum(1)[None] for count in (either & right, is_predicted, is_true, either)]
-        counts.append(PhaseCounts((video,), *by_phase, np.array([right.sum()]), np.array([len(truth)])))
+        hit, predicted, present, union = (c.sum(1)[None] for c in (either & right, is_predicted, is_true, either))
+        correct, frames = np.array([right.sum()]), np.array([len(truth)])
+        counts.append(PhaseCounts((video,), hit, predicted, present, union, correct, frames))
     arrays = (np.concatenate(column) for column in zip(*(each.arrays() for each in counts), strict=True))
     return PhaseCounts(tuple(video for each in counts for video in each.videos), *arrays)
 
