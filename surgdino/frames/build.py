@@ -10,27 +10,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError, from_os_error
-from surgdino.frames.content import Content, detect_content
-from surgdino.frames.prepare import FramePreparer
+from surgdino.frames.content import Content, detect_content, fit_near, frame_flags
 from surgdino.frames.shard import FORMAT, write_shard
-from surgdino.frames.video.decode import Frame, VideoInfo, probe, read_frames
+from surgdino.frames.video.decode import Frame, VideoInfo, probe, read_frames, resize, scaled_size
 from surgdino.frames.video.sampling import sample_numbers
 
 _MIB = 1 << 20
-# The content is found from this many frames; of a short video, from all of its samples, which are then decoded once.
-# So few key frames, far apart as they are, still tell it; with fewer, other frames are decoded for it.
+# The content is found from this many frames; in a short video from all of its samples, which are then decoded once.
+# Key frames serve where there are at least so many of them, since they are far apart.
 _CONTENT_FRAMES, _FEW_KEY_FRAMES = 24, 4
-# With more frames lost to damage than this, a video is set aside as a whole.
+# A video that loses more frames to damage than this is set aside as a whole.
 _MAX_DAMAGED_SHARE = 0.1
+# A disc moves slowly: it is fitted again after this many seconds.
+_DISC_SECONDS = 0.999
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """What a stored frame looks like; a shard is made anew when any of it changes.
+    """What a stored frame looks like; a shard is built again when any of it changes.
 
     Attributes:
         fps: frames taken per second; image folders with fewer are taken whole.
@@ -48,7 +50,7 @@ class StoreSettings:
 
     @property
     def folder(self) -> str:
-        """A folder name of its own for every choice of settings, so that two of them do not undo each other's work."""
+        """A folder name for each choice of settings, so that two of them do not overwrite each other's shards."""
         name = f"{self.fps:g}fps-{self.short_side}px-q{self.quality}"
         name += "" if self.decoder == "pyav" else f"-{self.decoder}"
         return name if self.content_crop else f"{name}-uncropped"
@@ -86,7 +88,7 @@ def expected_header(video: Video, root: Path, settings: StoreSettings) -> dict[s
 
 
 def source_identity(path: Path, root: Path) -> dict[str, Any]:
-    """What tells a source from a changed one: name, size, modification time, and a hash of its two ends.
+    """How a changed source is recognised: name, size, modification time, and a hash of its first and last MiB.
 
     For a folder of images the hash is over names, sizes and modification times.
     """
@@ -110,7 +112,7 @@ def source_identity(path: Path, root: Path) -> dict[str, Any]:
 
 
 def build_shard(task: ShardTask, planned: Callable[[int], None], done: Callable[[], None]) -> None:
-    """Build one shard, telling how many frames it will have as soon as it is known, and every frame that is done.
+    """Build one shard; calls `planned` once with the number of frames, and `done` for each frame.
 
     Raises:
         SurgdinoError: the video is bad (its own path), or the shard cannot be written (the shard's path).
@@ -122,7 +124,7 @@ def build_shard(task: ShardTask, planned: Callable[[int], None], done: Callable[
     numbers = info.numbers if whole else info.numbers[sample_numbers(info.times, settings.fps)]
     planned(len(numbers))
     held, content = _find_content(task, info, numbers)
-    prepare = FramePreparer(info, content, settings.short_side, settings.quality, settings.content_crop)
+    prepare = FramePreparer(info, content, settings)
     stored = 0
     with write_shard(task.shard) as shard:
         for frame in held or _read(task, info, numbers, prepare.short_side):
@@ -137,10 +139,10 @@ def build_shard(task: ShardTask, planned: Callable[[int], None], done: Callable[
 
 
 def _find_content(task: ShardTask, info: VideoInfo, numbers: np.ndarray) -> tuple[list[Frame], Content]:
-    """The content that the frames share; of a short video also the frames themselves, none of a long one.
+    """The content that the frames share; for a short video also its frames, for a long one no frames.
 
-    The content must be known before the first frame is cropped. A short video therefore waits in memory, at up to twice
-    the stored size; a long one is looked at in places first, at key frames if it has enough: they decode by themselves.
+    The content must be known before the first frame is cropped. So a short video waits in memory, at up to twice the
+    stored size; a long one is sampled first, at key frames if it has enough: they decode by themselves.
     """
     short = len(numbers) <= 2 * _CONTENT_FRAMES
     candidates = numbers if short or len(info.key_numbers) < _FEW_KEY_FRAMES else info.key_numbers
@@ -167,6 +169,46 @@ def _too_damaged(video: Video, expected: int, found: int) -> SurgdinoError:
         found=found,
         fix="copy or re-encode the video",
     )
+
+
+class FramePreparer:
+    """From a decoded frame to what is stored: cropped to the content, shrunk, flagged, encoded.
+
+    Takes the frames of one video in order, at any scale of their source. `content` is what they share, in source
+    pixels.
+    """
+
+    def __init__(self, info: VideoInfo, content: Content, settings: StoreSettings) -> None:
+        self._info, self._content, self._quality = info, content, settings.quality
+        self._box = content.box if settings.content_crop else (0, 0, info.width, info.height)
+        box_width, box_height = self._box[2] - self._box[0], self._box[3] - self._box[1]
+        self.size = scaled_size(box_width, box_height, settings.short_side)
+        # At this shorter side a whole frame has the scale in which it is stored, and needs no further resizing.
+        self.short_side = max(1, round(min(info.width, info.height) * self.size[0] / box_width))
+        self._disc, self._disc_time = content, -np.inf
+
+    def __call__(self, frame: Frame) -> tuple[bytes, set[str], Content]:
+        """The JPEG, the flags, and this very frame's content in stored pixels."""
+        info, (height, width) = self._info, frame.image.shape[:2]
+        if frame.time - self._disc_time > _DISC_SECONDS:
+            common = self._content.crop_and_scale((0, 0, info.width, info.height), height, width)
+            found = fit_near(frame.image, common)
+            self._disc = found.crop_and_scale((0, 0, width, height), info.height, info.width)
+            self._disc_time = frame.time
+        left, top, right, bottom = (round(side * width / info.width) for side in self._box)
+        picture = resize(frame.image[top:bottom, left:right], self.size)
+        content = self._disc.crop_and_scale(self._box, self.size[1], self.size[0])
+        return _jpeg(picture, self._quality), frame_flags(picture, content), content
+
+    def describe(self) -> dict[str, Any]:
+        """The content the video shares, in stored pixels, and how the stored frame lies in the source."""
+        content = self._content.crop_and_scale(self._box, self.size[1], self.size[0])
+        return {**asdict(content), "source_box": self._box, "source_size": (self._info.width, self._info.height)}
+
+
+def _jpeg(picture: np.ndarray, quality: int) -> bytes:
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return jpeg.tobytes()
 
 
 def _safe(name: str) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError
-from surgdino.frames import prepare
+from surgdino.frames import build as building
 from surgdino.frames.store import StoreSettings, build_store, open_store
 from tests.frames.numbered_video import number_in, write_video
 
@@ -48,12 +48,12 @@ def shards(folder):
 BUILD_SLOWLY = """
 import sys, pickle, time
 from pathlib import Path
-from surgdino.frames import prepare, store
+from surgdino.frames import build, store
 
 if __name__ == "__main__":
     manifest, settings = pickle.loads(Path(sys.argv[1]).read_bytes())
-    encode = prepare._jpeg
-    prepare._jpeg = lambda *a: (time.sleep(0.005), encode(*a))[1]
+    encode = build._jpeg
+    build._jpeg = lambda *a: (time.sleep(0.005), encode(*a))[1]
     store.build_store(manifest, sys.argv[2], settings, workers=int(sys.argv[3]), progress=False)
 """
 
@@ -110,7 +110,7 @@ def test_workers_end_when_their_parent_is_killed(videos, tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_was_finished(videos, tmp_path, monkeypatch):
-    written, encode = [], prepare._jpeg
+    written, encode = [], building._jpeg
 
     def until_full(*arguments):
         written.append(1)
@@ -118,7 +118,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_finished(videos, tmp_path, m
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return encode(*arguments)
 
-    monkeypatch.setattr(prepare, "_jpeg", until_full)
+    monkeypatch.setattr(building, "_jpeg", until_full)
     with pytest.raises(SurgdinoError, match=r"video\d\.zip: the disk is full.*Free some space"):
         build(videos, tmp_path)
     finished = shards(tmp_path)

@@ -1,29 +1,28 @@
-"""One small interface to whatever holds frames: a video file through PyAV or decord, or images.
+"""The one way to frames: a video file through a decoder, a folder of images, or one image.
 
-Frame numbers are 0-based, in presentation order, and count the presentable frames only: what an edit list cuts away, or
-what lies before the first key frame, has no number. For an image folder the number is the one in the file's name.
+Frame numbers are 0-based, in presentation order, and count presentable frames only: what an edit list hides, or what
+precedes the first key frame, has no number. In a folder of images the number is the one in the file's name.
 """
 
 from __future__ import annotations
 
-import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
 
+from surgdino import discovery
 from surgdino.datasets.files import is_image
-from surgdino.errors import SurgdinoError, nearest
-from surgdino.paths import names_in
+from surgdino.errors import SurgdinoError
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What can be known of a video without decoding it.
+    """What is known of a video without decoding it.
 
     Attributes:
         path: the file, or the folder of images.
@@ -38,7 +37,7 @@ class VideoInfo:
         numbers: int64 [frame_count], ascending; 0, 1, 2, ... for a video.
         times: float64 [frame_count], seconds from the first presentable frame.
         key_numbers: int64 [k], ascending: frames that decode by themselves.
-        source: what the backend needs in order to read the frames without looking through the file again.
+        source: the decoder's own index of the file.
     """
 
     path: Path
@@ -65,17 +64,38 @@ class Frame:
     image: np.ndarray
 
 
+class Decoder(ABC):
+    """Reads frames from one kind of source: a class in a file of its own in `decoders/`."""
+
+    @abstractmethod
+    def probe(self, path: Path, fps: float | None) -> VideoInfo:
+        """See `probe` below."""
+
+    @abstractmethod
+    def read(self, info: VideoInfo, numbers: np.ndarray, size: tuple[int, int], threads: int) -> Iterator[Frame]:
+        """Frames by number (ascending, present) at `size` (width, height); those that do not decode are left out."""
+
+
+_DECODERS = "surgdino.frames.video.decoders"
+
+
 def backends() -> list[str]:
     """Names that `decoder=` takes: one file each in `decoders/`."""
-    return names_in(Path(__file__).parent / "decoders", ".py")
+    return discovery.names(_DECODERS)
+
+
+def _decoder(name: str) -> Decoder:
+    module = discovery.load(_DECODERS, name, "data.decoder")
+    own = (kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__)
+    return next(kind for kind in own if issubclass(kind, Decoder))()
 
 
 def probe(path: str | Path, backend: str = "pyav", *, fps: float | None = None) -> VideoInfo:
-    """Look through the container (no decoding but for one frame) and list its presentable frames.
+    """List the presentable frames of a source; at most one frame is decoded.
 
     Args:
-        path: a video file, a folder of images, or one image.
-        backend: who will read the frames; `decord` also proves here that it agrees with the container.
+        path: a video file, an image, or a folder of images.
+        backend: a name from `backends()`; `decord` also checks here that it agrees with the container.
         fps: frames per second that the numbers of an image folder count in (1 where unknown); ignored for videos.
 
     Raises:
@@ -84,13 +104,9 @@ def probe(path: str | Path, backend: str = "pyav", *, fps: float | None = None) 
     path = Path(path)
     if not path.exists():
         raise SurgdinoError("does not exist", file=path, expected="a video or a folder of images", fix="check the path")
-    if path.is_dir():
-        return _module("images").probe(path, fps=fps)
-    if path.stat().st_size == 0:
+    if not path.is_dir() and path.stat().st_size == 0:
         raise SurgdinoError("the file is empty", file=path, expected="a video", found="0 bytes", fix="copy it again")
-    if is_image(path):
-        return _module("images").probe(path, fps=fps)
-    return _module(backend).probe(path)
+    return _decoder("images" if path.is_dir() or is_image(path) else backend).probe(path, fps)
 
 
 def read_frames(
@@ -108,17 +124,16 @@ def read_frames(
     Args:
         path: as for `probe`.
         numbers: frame numbers; order and duplicates do not matter.
-        backend: `pyav`, or `decord` where it can be trusted; a folder is always read as images.
+        backend: as for `probe`.
         short_side: shrink so that the shorter side has this many pixels; never enlarges.
-        info: what `probe` said of this file, which saves looking through it again.
+        info: the result of `probe`, which saves a second pass over the file.
         threads: decoder threads.
         damaged: `raise` on a frame that does not decode, or `skip` it.
 
     Raises:
         SurgdinoError: as `probe`; a number that the video does not have; a damaged frame.
     """
-    if info is None:
-        info = probe(path, backend)
+    info = info or probe(path, backend)
     wanted = np.unique(np.asarray(numbers, dtype=np.int64))
     unknown = np.setdiff1d(wanted, info.numbers)
     if unknown.size:
@@ -127,7 +142,8 @@ def read_frames(
         )
     size = (info.width, info.height) if short_side is None else scaled_size(info.width, info.height, short_side)
     expected = iter(wanted.tolist())
-    for frame in _module("images" if info.codec == "images" else backend).read(info, wanted, size, threads):
+    decoder = _decoder("images" if info.codec == "images" else backend)
+    for frame in decoder.read(info, wanted, size, threads):
         for number in expected:
             if number == frame.number:
                 break
@@ -155,9 +171,3 @@ def _damaged(info: VideoInfo, number: int, policy: str) -> None:
         raise SurgdinoError(
             "the frame does not decode", file=info.path, place=f"frame {number}", fix="repair or re-encode the video"
         )
-
-
-def _module(backend: str) -> ModuleType:
-    if backend not in backends():
-        raise SurgdinoError(f"no decoder is called {backend!r}", fix=nearest(backend, backends()))
-    return importlib.import_module(f"surgdino.frames.video.decoders.{backend}")

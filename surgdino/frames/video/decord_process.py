@@ -1,6 +1,6 @@
 """The process that decord runs in: a request as JSON on standard input, replies on standard output.
 
-`decode_decord.py` starts it, reads from it, and kills it when it hangs; nobody else should need it.
+Only `decoders/decord.py` starts it, reads from it, and kills it when it hangs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def main() -> None:
     """Answer with the time stamps of all frames, then with the frames asked for: their shape, then their bytes."""
     request = json.load(sys.stdin)
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever the library prints must not mix with the replies
+    os.dup2(2, 1)  # what the library prints must not mix with the replies
 
     import decord
 

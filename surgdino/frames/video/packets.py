@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,23 +13,23 @@ import av
 import numpy as np
 
 from surgdino.errors import SurgdinoError, from_os_error
-from surgdino.frames.video.container import check_whole
 
-# FFmpeg's own lines name no file; ours do. Any level but None would let decoder threads call into Python, and hang when
-# one of them has something to say of a damaged file while the interpreter waits for it to end.
+# FFmpeg's own messages name no file; ours do. At any level but None, decoder threads call into Python: they would hang
+# when they report damage while the interpreter waits for them to end.
 av.logging.set_level(None)
 
-# Of the seconds or frames that a header promises, so much may be missing before the file counts as truncated.
+_MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"moof", b"sidx", b"uuid", b"pnot"}
+# This much (seconds or frames, or a share) may be missing of what a header promises before a file counts as truncated.
 _MISSING, _MISSING_SHARE = 2.0, 0.02
 
 
 @dataclass(frozen=True)
 class PacketIndex:
-    """What demuxing the whole stream told; times in ticks of `time_base` seconds.
+    """The result of demuxing the whole stream; times in ticks of `time_base` seconds.
 
     Attributes:
         ticks: int64 [n], presentation times of the presentable frames, ascending: entry i belongs to frame number i.
-        key_pts: int64 [k], presentation times of the key frames, ascending; a cut may hide such a frame itself.
+        key_pts: int64 [k], presentation times of the key frames, ascending; an edit list may hide such a frame.
         key_dts: int64 [k], their decoding times, by which demuxers seek.
         exact: False where the container has no presentation times, or repeats them; frames are then counted.
     """
@@ -55,7 +56,7 @@ class PacketIndex:
 
 
 class PacketQueue:
-    """The packets in decoding order, from any key frame on, with a way to put back what was read too far."""
+    """The packets in decoding order, from any key frame on; packets that were read too far can be put back."""
 
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
         self._container, self._stream = container, stream
@@ -82,7 +83,7 @@ class PacketQueue:
                 started = True
 
     def put_back(self, packet: av.Packet) -> None:
-        """Hand `packet`, the last one given, out again, and before it all that the next group needs."""
+        """Yield `packet`, the last one yielded, again, and before it all that the next group needs."""
         again = self._since_key if self._since_key and self._since_key[0].is_keyframe else [packet]
         self._packets = chain(again, self._packets)
 
@@ -100,8 +101,8 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.Vid
             if not container.streams.video:
                 raise SurgdinoError("has no video stream", file=path, expected="a video", fix="leave the file out")
             stream = container.streams.video[0]
-            # Without the first the decoder paints over damage and says nothing; with the second it need not guess how
-            # far pictures are out of order, and so loses none at the start of a stream that does not tell.
+            # Without the first the decoder conceals damage silently. With the second it does not guess how far pictures
+            # are out of order, which loses some at the start of a stream that does not declare it.
             stream.codec_context.options = {"err_detect": "explode", "strict": "strict"}
             yield container, stream
     except av.error.FFmpegError as error:
@@ -109,7 +110,7 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.Vid
             "is not a readable video",
             file=path,
             found=error.strerror,
-            fix="play it to see; copy it again or leave it out",
+            fix="check that it plays; copy it again or leave it out",
         ) from error
     except OSError as error:
         raise from_os_error(error, path) from error
@@ -161,13 +162,47 @@ def index_packets(path: Path, container: av.container.InputContainer, stream: av
     return PacketIndex(ticks, key_pts, key_dts, time_base, exact)
 
 
+def check_whole(path: Path) -> None:
+    """Refuse an MP4 or QuickTime file whose top-level boxes reach past the file's end.
+
+    A demuxer reads a truncated file silently, but the boxes state their own sizes. Other containers pass;
+    `index_packets` compares their declared duration with their last frame.
+
+    Raises:
+        SurgdinoError: truncated, or without the index (`moov`) that a recorder writes last.
+    """
+    size, position = path.stat().st_size, 0
+    kinds: set[bytes] = set()
+    with path.open("rb") as file:
+        while position < size:
+            file.seek(position)
+            kind, length = _box(file.read(16), size - position)
+            if not kinds and kind not in _MP4_BOXES:
+                return
+            if length < 8 or (position + length > size and kind not in _MP4_BOXES):
+                return  # padding after the last box: nothing that a reader needs
+            kinds.add(kind)
+            position += length
+    if position > size:
+        raise _truncated(path, f"{position:,} bytes", f"{size:,} bytes")
+    if kinds and not kinds & {b"moov", b"moof"}:
+        raise _truncated(path, "an index (moov box)", "none")
+
+
+def _box(header: bytes, remaining: int) -> tuple[bytes, int]:
+    if len(header) < 8:
+        return b"", 0
+    length, kind = struct.unpack(">I4s", header[:8])
+    if length == 1 and len(header) == 16:
+        length = struct.unpack(">Q", header[8:])[0]
+    return kind, remaining if length == 0 else length
+
+
 def _check_promise(path: Path, promised: float, found: float, unit: str) -> None:
-    """Hold what the container's header promises against what is there, with some room for what headers round."""
+    """Compare what the container's header promises with what is there; headers round."""
     if promised - found > max(_MISSING, _MISSING_SHARE * promised):
-        raise SurgdinoError(
-            "the video is truncated",
-            file=path,
-            expected=f"{promised} {unit}",
-            found=f"{found} {unit}",
-            fix="copy it again",
-        )
+        raise _truncated(path, f"{promised} {unit}", f"{found} {unit}")
+
+
+def _truncated(path: Path, expected: str, found: str) -> SurgdinoError:
+    return SurgdinoError("the video is truncated", file=path, expected=expected, found=found, fix="copy it again")

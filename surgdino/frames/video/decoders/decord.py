@@ -1,9 +1,9 @@
-"""Frames through decord, selectable for sites that rely on it, and watched.
+"""Frames through decord, for sites that rely on it.
 
-Decord is accepted for a file only after its frame count and its time stamps agree with the container's: on a video
-cut by an edit list it counts frames that must not be shown, and what it then gives for a number depends on what was
-read before. It can hang while it holds the interpreter's lock, so it works in a process of its own, which is killed
-when it falls silent.
+Decord is accepted for a file only if its frame count and time stamps agree with the container's: on a video cut by an
+edit list it counts frames that must not be shown, and the frame it returns for a number depends on what was read
+before. It can hang while it holds the interpreter's lock, so it runs in a process of its own, which is killed when it
+stops answering.
 """
 
 from __future__ import annotations
@@ -22,60 +22,62 @@ from typing import IO, Any
 import numpy as np
 
 from surgdino.errors import SurgdinoError
-from surgdino.frames.video.decode import Frame, VideoInfo, resize
-from surgdino.frames.video.decoders import pyav as decode_pyav
+from surgdino.frames.video.decode import Decoder, Frame, VideoInfo, resize
+from surgdino.frames.video.decoders.pyav import PyAV
 
 # Seconds that decord may take for the next frame, or for looking through a file; a frame takes it well under one.
 PATIENCE = 120.0
 _USE_PYAV = "use data.decoder=pyav"
 
 
-def probe(path: Path) -> VideoInfo:
-    """See `decode.probe`; the container is asked first, then decord must agree.
+class Decord(Decoder):
+    """Decord in a process of its own, on one thread."""
 
-    Raises:
-        SurgdinoError: decord counts other frames, times them otherwise, ignores a rotation, hangs or crashes.
-    """
-    info = decode_pyav.probe(path)
-    if info.rotation:
-        raise SurgdinoError("decord ignores the rotation that the file asks for", file=path, fix=_USE_PYAV)
-    with _process(path, []) as replies:
-        found = replies.line()
-    if len(found["times"]) != info.frame_count:
-        raise SurgdinoError(
-            "decord does not see the frames that the container presents",
-            file=path,
-            expected=f"{info.frame_count} frames",
-            found=len(found["times"]),
-            fix=_USE_PYAV,
-        )
-    times = np.array(found["times"]) - found["times"][0]
-    away = np.abs(times - info.times)
-    if away.max() > 0.5 / info.fps:
-        worst = int(away.argmax())
-        raise SurgdinoError(
-            "decord times a frame otherwise than the container",
-            file=path,
-            place=f"frame {worst}",
-            expected=f"{info.times[worst]:.3f} s",
-            found=f"{times[worst]:.3f} s",
-            fix=_USE_PYAV,
-        )
-    return info
+    def probe(self, path: Path, fps: float | None) -> VideoInfo:
+        """The container's account of the file, with which decord must agree.
 
+        Raises:
+            SurgdinoError: decord counts or times frames differently, ignores a rotation, hangs or crashes.
+        """
+        info = PyAV().probe(path, fps)
+        if info.rotation:
+            raise SurgdinoError("decord ignores the rotation that the file asks for", file=path, fix=_USE_PYAV)
+        with _process(path, []) as replies:
+            found = np.array(replies.line()["times"])
+        if len(found) != info.frame_count:
+            raise SurgdinoError(
+                "decord does not see the frames that the container presents",
+                file=path,
+                expected=f"{info.frame_count} frames",
+                found=len(found),
+                fix=_USE_PYAV,
+            )
+        times = found - found[0]
+        away = np.abs(times - info.times)
+        if away.max() > 0.5 / info.fps:
+            worst = int(away.argmax())
+            raise SurgdinoError(
+                "decord and the container disagree on a frame's time",
+                file=path,
+                place=f"frame {worst}",
+                expected=f"{info.times[worst]:.3f} s",
+                found=f"{times[worst]:.3f} s",
+                fix=_USE_PYAV,
+            )
+        return info
 
-def read(info: VideoInfo, numbers: np.ndarray, size: tuple[int, int], threads: int) -> Iterator[Frame]:
-    """See `decode.read_frames`; decord's process uses one thread."""
-    with _process(info.path, numbers.tolist()) as replies:
-        replies.line()
-        for number in numbers.tolist():
-            height, width = replies.line()["shape"]
-            image = np.frombuffer(replies.exactly(height * width * 3), np.uint8).reshape(height, width, 3)
-            yield Frame(number, float(info.times[number]), resize(image, size))
+    def read(self, info: VideoInfo, numbers: np.ndarray, size: tuple[int, int], threads: int) -> Iterator[Frame]:
+        """Frame by frame, as decord's process sends them."""
+        with _process(info.path, numbers.tolist()) as replies:
+            replies.line()
+            for number in numbers.tolist():
+                height, width = replies.line()["shape"]
+                image = np.frombuffer(replies.exactly(height * width * 3), np.uint8).reshape(height, width, 3)
+                yield Frame(number, float(info.times[number]), resize(image, size))
 
 
 class _Replies:
-    """What decord's process writes: JSON lines, and raw pictures after some of them."""
+    """The output of decord's process: JSON lines, and raw pictures after some of them."""
 
     def __init__(self, path: Path, stream: IO[bytes], errors: IO[bytes]) -> None:
         self._path, self._stream, self._errors = path, stream, errors
@@ -99,12 +101,12 @@ class _Replies:
     def _receive(self) -> None:
         ready, _, _ = select.select([self._stream], [], [], PATIENCE)
         if not ready:
-            raise SurgdinoError(f"decord fell silent for {PATIENCE:.0f} s", file=self._path, fix=_USE_PYAV)
+            raise SurgdinoError(f"decord did not answer for {PATIENCE:.0f} s", file=self._path, fix=_USE_PYAV)
         data = os.read(self._stream.fileno(), 1 << 20)
         if not data:
             self._errors.seek(0)
-            said = self._errors.read().decode(errors="replace").strip().splitlines()
-            raise SurgdinoError("decord failed", file=self._path, found=said[-1] if said else None, fix=_USE_PYAV)
+            lines = self._errors.read().decode(errors="replace").strip().splitlines()
+            raise SurgdinoError("decord failed", file=self._path, found=lines[-1] if lines else None, fix=_USE_PYAV)
         self._buffer += data
 
 

@@ -10,55 +10,51 @@ import numpy as np
 
 from surgdino.datasets.files import numbered_images
 from surgdino.errors import SurgdinoError, from_os_error
-from surgdino.frames.video.decode import Frame, VideoInfo, resize
+from surgdino.frames.video.decode import Decoder, Frame, VideoInfo, resize
 
 
-def probe(path: Path, *, fps: float | None = None) -> VideoInfo:
-    """List the folder's images; the last digits in a file's name are its frame number, which may have gaps.
+class Images(Decoder):
+    """Images that OpenCV reads, on one thread; masks beside them (`mask07.png`, as in DSAD) are not frames."""
 
-    Masks beside them (`mask07.png`, as in DSAD) are none. A file is frame 0, whatever its name.
+    def probe(self, path: Path, fps: float | None) -> VideoInfo:
+        """List the images; the last digits in a file's name are its frame number. A single file is frame 0.
 
-    Args:
-        path: the folder, or one image.
-        fps: frames per second that the numbers count in; 1 where unknown.
+        Raises:
+            SurgdinoError: no images, a name without a number, a number twice, or an unreadable first image.
+        """
+        files = numbered_images(path) if path.is_dir() else {0: path}
+        if not files:
+            raise SurgdinoError("the folder holds no images", file=path, expected="files such as 000025.png")
+        numbers = np.array(sorted(files), dtype=np.int64)
+        height, width = _load(files[int(numbers[0])]).shape[:2]
+        rate = fps or 1.0
+        times = (numbers - numbers[0]) / rate
+        return VideoInfo(
+            path=path,
+            codec="images",
+            width=width,
+            height=height,
+            frame_count=len(numbers),
+            fps=rate,
+            duration=float(times[-1]) + 1 / rate,
+            rotation=0,
+            variable_rate=bool(np.ptp(np.diff(numbers))) if len(numbers) > 1 else False,
+            numbers=numbers,
+            times=times,
+            key_numbers=numbers,
+            source=files,
+        )
 
-    Raises:
-        SurgdinoError: no images, a name without a number, two names with the same one, or an unreadable first image.
-    """
-    files = numbered_images(path) if path.is_dir() else {0: path}
-    if not files:
-        raise SurgdinoError("the folder holds no images", file=path, expected="files such as 000025.png")
-    numbers = np.array(sorted(files), dtype=np.int64)
-    height, width = _load(files[int(numbers[0])]).shape[:2]
-    rate = fps or 1.0
-    times = (numbers - numbers[0]) / rate
-    return VideoInfo(
-        path=path,
-        codec="images",
-        width=width,
-        height=height,
-        frame_count=len(numbers),
-        fps=rate,
-        duration=float(times[-1]) + 1 / rate,
-        rotation=0,
-        variable_rate=bool(np.ptp(np.diff(numbers))) if len(numbers) > 1 else False,
-        numbers=numbers,
-        times=times,
-        key_numbers=numbers,
-        source=files,
-    )
-
-
-def read(info: VideoInfo, numbers: np.ndarray, size: tuple[int, int], threads: int) -> Iterator[Frame]:
-    """See `decode.read_frames`, on one thread; images that are unreadable or not of the folder's size are left out."""
-    time_of = dict(zip(info.numbers.tolist(), info.times.tolist(), strict=True))
-    for number in numbers.tolist():
-        try:
-            image = _load(info.source[number])
-        except SurgdinoError:
-            continue
-        if image.shape[:2] == (info.height, info.width):
-            yield Frame(number, time_of[number], resize(image, size))
+    def read(self, info: VideoInfo, numbers: np.ndarray, size: tuple[int, int], threads: int) -> Iterator[Frame]:
+        """Leaves out images that are unreadable or of another size than the first."""
+        time_of = dict(zip(info.numbers.tolist(), info.times.tolist(), strict=True))
+        for number in numbers.tolist():
+            try:
+                image = _load(info.source[number])
+            except SurgdinoError:
+                continue
+            if image.shape[:2] == (info.height, info.width):
+                yield Frame(number, time_of[number], resize(image, size))
 
 
 def _load(file: Path) -> np.ndarray:
