@@ -1,11 +1,10 @@
-"""The natural-image checkpoints that we know of: configs/weights.yaml, read without torch."""
+"""The catalogue of natural-image checkpoints: configs/weights.yaml, read without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -18,15 +17,15 @@ class Entry:
     """One checkpoint.
 
     Attributes:
-        name: how `surgdino weights get` calls it.
+        name: as in `surgdino weights get NAME`.
         family, trained_on: the method, and its images.
         model: the `model=` that it fits.
-        licence: of the weights, as their publisher states it.
-        file: the name under which it is kept.
-        mean, std: what its training normalised the input with, in the 0..1 range.
+        licence: as the publisher states it.
+        file: its file name.
+        mean, std: the input's normalisation in training, in the 0..1 range.
         megabytes: 10^6 bytes, rounded.
         bytes, sha256: exact, where they are known.
-        url: where it can be had directly; None where the publisher wants something first, which `by_hand` tells.
+        url: a direct download; None where the publisher asks for something first, which `by_hand` explains.
         page: the publisher's page.
     """
 
@@ -50,9 +49,12 @@ class Entry:
 def catalogue() -> tuple[Entry, ...]:
     """All entries in the order of the file."""
     document = yaml.safe_load((share("configs") / "weights.yaml").read_text(encoding="utf-8"))
-    return tuple(
-        _entry(name, {**document["families"][row["family"]], **row}) for name, row in document["weights"].items()
-    )
+    entries = []
+    for name, row in document["weights"].items():
+        facts = {**document["families"][row["family"]], **row, "name": name}
+        facts["family"] = facts.pop("title")
+        entries.append(Entry(**{**facts, "mean": tuple(facts["mean"]), "std": tuple(facts["std"])}))
+    return tuple(entries)
 
 
 def entry(name: str) -> Entry:
@@ -68,13 +70,8 @@ def entry(name: str) -> Entry:
 
 
 def entry_of_file(path: Path) -> Entry | None:
-    """The entry that a file is, told by its name and, where it is known, its size; None for any other file."""
+    """The entry with a file's name and, where known, its size; None for any other file."""
     for known in catalogue():
         if path.name == known.file and known.bytes in (None, path.stat().st_size):
             return known
     return None
-
-
-def _entry(name: str, facts: dict[str, Any]) -> Entry:
-    facts["family"] = facts.pop("title")
-    return Entry(**{**facts, "name": name, "mean": tuple(facts["mean"]), "std": tuple(facts["std"])})

@@ -1,23 +1,21 @@
-"""Low-rank adapters: a block's linear layers learn a correction of rank r beside weights that stay as they came.
+"""Low-rank adapters: a block's linear layers learn a correction of rank r beside fixed weights.
 
 Hu et al. 2021, arXiv 2106.09685: y = W x + b + B A x, with W fixed. Continued self-supervised pretraining of vision
-transformers this way: Khanna et al. 2024, arXiv 2406.10973. Nothing of it leaves a run: what is shipped is W + B A.
+transformers this way: Khanna et al. 2024, arXiv 2406.10973. Only W + B A leaves a run.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from surgdino.backbone.vit import Backbone
 from surgdino.errors import SurgdinoError
-
-if TYPE_CHECKING:
-    from surgdino.backbone.vit import Backbone
 
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 _DOWN, _UP = "low_rank_down", "low_rank_up"
@@ -26,8 +24,7 @@ _DOWN, _UP = "low_rank_down", "low_rank_up"
 class LowRankLinear(nn.Linear):
     """A linear layer with an adapter: A `low_rank_down` [r, in], B `low_rank_up` [out, r], and nn.Linear's own.
 
-    B begins at 0, so that a network with fresh adapters computes what it did without. No factor stands before B A (in
-    the paper's words: alpha = r).
+    B begins at 0, so fresh adapters change no output. B A has no factor (in the paper's words: alpha = r).
     """
 
     low_rank_down: nn.Parameter
@@ -51,24 +48,18 @@ def add_low_rank(backbone: Backbone, rank: int, first_block: int = 0) -> None:
             "unusable setting", place="train.low_rank", expected=f"below the width {backbone.embed_dim}", found=rank
         )
     for block in backbone.vit.blocks[first_block:]:
+        layers = dict(block.named_modules())
         for name in LAYERS:
-            _adapt(_layer(block, name), rank)
-
-
-def _layer(block: nn.Module, name: str) -> nn.Linear:
-    try:
-        layer: Any = block.get_submodule(name)
-    except AttributeError:
-        layer = None
-    if type(layer) is not nn.Linear:
-        raise SurgdinoError(
-            "the blocks of this model take no low-rank adapters",
-            place="train.low_rank",
-            expected=f"linear layers {', '.join(LAYERS)}",
-            found=f"{name} is {'missing' if layer is None else type(layer).__name__}",
-            fix="use train.low_rank=0, or another model",
-        )
-    return layer
+            layer = layers.get(name)
+            if type(layer) is not nn.Linear:
+                raise SurgdinoError(
+                    "the blocks of this model take no low-rank adapters",
+                    place="train.low_rank",
+                    expected=f"linear layers {', '.join(LAYERS)}",
+                    found=f"{name} is {'missing' if layer is None else type(layer).__name__}",
+                    fix="use train.low_rank=0, or another model",
+                )
+            _adapt(layer, rank)
 
 
 def _adapt(layer: nn.Linear, rank: int) -> None:
@@ -96,7 +87,6 @@ def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, up in state.items():
         if name.endswith(_UP):
             layer = name.removesuffix(_UP)
-            down = state[layer + _DOWN]
-            weight = plain[layer + "weight"]
+            weight, down = plain[layer + "weight"], state[layer + _DOWN]
             plain[layer + "weight"] = torch.addmm(weight.float(), up.float(), down.float()).to(weight.dtype)
     return plain

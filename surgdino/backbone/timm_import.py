@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -18,24 +19,23 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-# torch drops a library's definitions when the object dies, so it lives as long as this module.
-_definitions: torch.library.Library | None = None
 
 
-def make_torchvision_importable() -> None:
+@cache
+def make_torchvision_importable() -> torch.library.Library | None:
     """Let `import torchvision` succeed beside any build of torch; does nothing where it already would."""
-    global _definitions
-    if "torchvision" in sys.modules or _definitions is not None or _compiled_operators_load():
-        return
-    _definitions = torch.library.Library("torchvision", "DEF")
+    if "torchvision" in sys.modules or _compiled_operators_load():
+        return None
+    definitions = torch.library.Library("torchvision", "DEF")
     for schema in _SCHEMAS:
-        _definitions.define(schema)
+        definitions.define(schema)
+    return definitions  # torch drops the definitions when this object dies: the cache keeps it
 
 
 def _compiled_operators_load() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
-        return True  # Not installed: timm's own ImportError names it better than we could.
+        return True  # not installed: timm's own ImportError says so
     for library in sorted(Path(spec.origin).parent.glob("_C*.so")):
         try:
             torch.ops.load_library(str(library))

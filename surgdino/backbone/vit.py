@@ -25,7 +25,7 @@ _EMBEDDINGS = ("patch_embed.", "pos_embed", "cls_token", "reg_token", "mask_toke
 
 
 class Features(NamedTuple):
-    """What the backbone says of images, after its final norm: `cls` [B, D], `patches` [B, N, D] or [M, D] of them."""
+    """Features after the final norm: `cls` [B, D]; `patches` [B, N, D], or [M, D] where only some are asked for."""
 
     cls: Tensor
     patches: Tensor
@@ -90,7 +90,13 @@ class Backbone(nn.Module):
         for images, masks in crops:
             self._check(images, masks)
         if not self.packs:
-            return self._one_by_one(crops, wanted)
+            features = [next(self._through_blocks(images, masks, {self.depth - 1})) for images, masks in crops]
+            if wanted is None:
+                return features
+            return [
+                Features(each.cls, each.patches.flatten(0, 1)[[] if patches is None else patches])
+                for each, patches in zip(features, wanted, strict=True)
+            ]
         embedded = [self.vit.norm_pre(self._positioned(images, masks)) for images, masks in crops]
         groups = tuple((len(tokens), tokens.shape[1]) for tokens in embedded)
         tokens = torch.cat([part.flatten(0, 1) for part in embedded])
@@ -118,16 +124,19 @@ class Backbone(nn.Module):
             raise SurgdinoError("the backbone has no such block", expected=valid, found=wrong[0])
         self._check(images, None)
         read = {layer % self.depth for layer in layers}
-        found = dict(zip(sorted(read), self._through_blocks(images, read), strict=True))
+        found = dict(zip(sorted(read), self._through_blocks(images, None, read), strict=True))
         return [found[layer % self.depth] for layer in layers]
 
-    def _through_blocks(self, images: Tensor, read: set[int]) -> Iterator[Features]:
-        positioned = self._positioned(images, None)
+    def _through_blocks(self, images: Tensor, masks: Tensor | None, read: set[int]) -> Iterator[Features]:
+        """Features after the blocks in `read`, each block called as timm calls it."""
+        positioned = self._positioned(images, masks)
+        # Models with rotary positions return them separately; the blocks apply them inside attention.
         tokens, rope = positioned if isinstance(positioned, tuple) else (positioned, None)
         tokens = self.vit.norm_pre(tokens)
         extra = {} if rope is None else {"rope": rope}
+        recompute = self.vit.grad_checkpointing and torch.is_grad_enabled()
         for k, block in enumerate(self.vit.blocks[: max(read) + 1]):
-            tokens = block(tokens, **extra)
+            tokens = checkpoint(block, tokens, use_reentrant=False, **extra) if recompute else block(tokens, **extra)
             if k in read:
                 yield self._features(self.vit.norm(tokens))
 
@@ -167,11 +176,9 @@ class Backbone(nn.Module):
         places, counts, start = [], [], 0
         for (images, length), patches in zip(groups, wanted, strict=True):
             patches = torch.empty(0, dtype=torch.int64, device=device) if patches is None else patches
-            patch_count = length - prefix
+            image, patch = patches.div(length - prefix, rounding_mode="floor"), patches % (length - prefix)
             places.append(start + length * torch.arange(images, device=device))
-            places.append(
-                start + patches.div(patch_count, rounding_mode="floor") * length + prefix + patches % patch_count
-            )
+            places.append(start + image * length + prefix + patch)
             counts += [images, len(patches)]
             start += images * length
         return torch.cat(places), counts
@@ -181,32 +188,11 @@ class Backbone(nn.Module):
         last = self.depth - 1
         for k, kept in enumerate(draw_kept(self.vit.blocks, groups, tokens.device)):
             block = partial(self.vit.blocks[k], groups=groups, kept=kept, wanted=wanted if k == last else None)
-            # A block may overwrite what it is given, and a recomputed one is given it twice.
-            tokens = (
-                checkpoint(lambda x, f=block: f(x.clone()), tokens, use_reentrant=False) if recompute else block(tokens)
-            )
+            if recompute:  # from a copy: a block may overwrite its input, and a recomputed one gets it twice
+                tokens = checkpoint(lambda x, f=block: f(x.clone()), tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
         return tokens
-
-    def _one_by_one(
-        self, crops: Sequence[tuple[Tensor, Tensor | None]], wanted: Sequence[Tensor | None] | None
-    ) -> list[Features]:
-        features = [self._features(self._encode(self._positioned(images, masks))) for images, masks in crops]
-        if wanted is None:
-            return features
-        return [
-            Features(each.cls, each.patches.flatten(0, 1)[[] if patches is None else patches])
-            for each, patches in zip(features, wanted, strict=True)
-        ]
-
-    def _encode(self, positioned: Any) -> Tensor:
-        # Models with rotary positions hand them over separately; the blocks apply them inside attention.
-        tokens, rope = positioned if isinstance(positioned, tuple) else (positioned, None)
-        tokens = self.vit.norm_pre(tokens)
-        extra = {} if rope is None else {"rope": rope}
-        recompute = self.vit.grad_checkpointing and torch.is_grad_enabled()
-        for block in self.vit.blocks:
-            tokens = checkpoint(block, tokens, use_reentrant=False, **extra) if recompute else block(tokens, **extra)
-        return self.vit.norm(tokens)
 
     def _check(self, images: Tensor, masks: Tensor | None) -> None:
         height, width = images.shape[-2:]
@@ -269,7 +255,13 @@ def build_backbone(model: Mapping, drop_path: float | None = None, schedule: Sch
             found=error,
             fix="use an architecture named vit_* and correct timm_kwargs",
         ) from error
-    _check_is_vit(vit, architecture, place)
+    needed = ("patch_embed", "blocks", "norm", "norm_pre", "_pos_embed", "num_prefix_tokens", "cls_token")
+    if not all(hasattr(vit, name) for name in needed) or vit.cls_token is None:
+        raise SurgdinoError(
+            f"{architecture} is not a vision transformer with a class token",
+            place=place,
+            fix="use an architecture named vit_*, such as vit_small_patch16_224",
+        )
     backbone = Backbone(vit, model)
     if schedule == "uniform":
         backbone.set_drop_path(drop_path)
@@ -280,24 +272,8 @@ def build_backbone(model: Mapping, drop_path: float | None = None, schedule: Sch
     return backbone
 
 
-def _plain(settings: Mapping) -> dict:
-    # A configuration's own list and dictionary types are neither JSON nor what timm expects.
-    return {
-        str(key): _plain(value)
-        if isinstance(value, Mapping)
-        else list(value)
-        if isinstance(value, Sequence) and not isinstance(value, str)
-        else value
-        for key, value in settings.items()
-    }
-
-
-def _check_is_vit(vit: nn.Module, architecture: str, place: str) -> None:
-    needed = ("patch_embed", "blocks", "norm", "norm_pre", "_pos_embed", "num_prefix_tokens")
-    if all(hasattr(vit, name) for name in needed) and getattr(vit, "cls_token", None) is not None:
-        return
-    raise SurgdinoError(
-        f"{architecture} is not a vision transformer with a class token",
-        place=place,
-        fix="use an architecture named vit_*, such as vit_small_patch16_224",
-    )
+def _plain(value: Any) -> Any:
+    """Lists and dictionaries as JSON and timm expect them, in place of a configuration's own types."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
