@@ -1,4 +1,4 @@
-"""One backbone, many spellings: turning the parameter names of other code bases into timm's.
+"""Translates the parameter names of other code bases into timm's.
 
 Read here: timm, DINO, DINOv2 (with and without registers, in block chunks) and DINOv3 as their authors published them,
 Hugging Face ViT, Dinov2 and Dinov2WithRegisters, and any of these inside a training checkpoint (`teacher`, `student`,
@@ -68,12 +68,18 @@ def to_timm_names(payload: Mapping, file: Path | None = None) -> Conversion:
     if style == "hugging face":
         tensors = _from_hugging_face(tensors)
     elif "storage_tokens" in tensors:
-        style, tensors = "dinov3", _from_dinov3(tensors)
+        style = "dinov3"
+        tensors = {re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", name): t for name, t in tensors.items()}
+        tensors["reg_token"] = tensors.pop("storage_tokens")
     elif "mask_token" in tensors or "register_tokens" in tensors:
         style = "dinov2"
     heads = [name for name in tensors if _HEADS.match(name)]
-    constants = [name for name in tensors if _CONSTANTS.search(name)]
-    kept = {_unchunked(name): t for name, t in tensors.items() if name not in heads and name not in constants}
+    # DINOv2 trains in chunks of blocks, `blocks.<chunk>.<block>.`, and numbers the blocks through all chunks.
+    kept = {
+        re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name): tensor
+        for name, tensor in tensors.items()
+        if not _HEADS.match(name) and not _CONSTANTS.search(name)
+    }
     mask_token = kept.pop("mask_token", None)
     if "register_tokens" in kept:
         kept["reg_token"] = kept.pop("register_tokens")
@@ -82,10 +88,10 @@ def to_timm_names(payload: Mapping, file: Path | None = None) -> Conversion:
 
 
 def fit_to_model(tensors: Mapping[str, Tensor], vit: Any) -> tuple[dict[str, Tensor], list[str]]:
-    """Exact re-arrangements that a model's layout asks for, and the one inexact one: another position grid.
+    """Re-arranges tensors for a model's layout; only another position grid is inexact.
 
-    Exact are: a class token's position folded into the class token where the model keeps positions for patches only
-    (DINOv2 with registers), and query-key-value biases dropped where they are zero and the model has none (DINOv3).
+    Exact are: a class token's position added to the class token where the model has positions for patches only (DINOv2
+    with registers), and zero query-key-value biases dropped where the model has none (DINOv3).
 
     Returns:
         The tensors, and a sentence per interpolation.
@@ -161,19 +167,6 @@ def _from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if all(part in named for part in parts):
             named[name.replace(".query.", ".qkv.")] = torch.cat([named.pop(part) for part in parts])
     return named
-
-
-def _from_dinov3(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    named = {}
-    for name, tensor in tensors.items():
-        name = re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", name)
-        named["reg_token" if name == "storage_tokens" else name] = tensor
-    return named
-
-
-def _unchunked(name: str) -> str:
-    """DINOv2 trains in chunks of blocks, `blocks.<chunk>.<block>.`, where the block's number counts through."""
-    return re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name)
 
 
 def _side(tokens: int) -> int | None:

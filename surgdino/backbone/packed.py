@@ -56,8 +56,7 @@ class PackedBlock(_Block):
         return _add_branch(x, groups, kept[1], lambda part, _: self._mlp(part))
 
     def _attend(self, x: Tensor, groups: Groups) -> Tensor:
-        qkv = self.attn.qkv(self.norm1(x)).unflatten(-1, (3, self.attn.num_heads, -1))
-        return packed_attention(qkv, groups)
+        return packed_attention(self.attn.qkv(self.norm1(x)).unflatten(-1, (3, self.attn.num_heads, -1)), groups)
 
     def _project(self, attended: Tensor) -> Tensor:
         return self.ls1(self.attn.proj_drop(self.attn.proj(attended)))
@@ -66,21 +65,19 @@ class PackedBlock(_Block):
         return self.ls2(self.mlp(self.norm2(x)))
 
     def _wanted(self, x: Tensor, groups: Groups, kept: tuple[Kept, Kept], wanted: Tensor) -> Tensor:
-        # So few tokens are left that multiplying by 0 costs less than leaving them out, whose number the host would
-        # have to ask the device for.
+        # For so few tokens multiplying by 0 costs less than leaving them out: the host would ask the device how many.
         attended, x = self._attend(x, groups).index_select(0, wanted), x.index_select(0, wanted)
         x = x + self._project(attended) * _weights(groups, kept[0], wanted)
         return x + self._mlp(x) * _weights(groups, kept[1], wanted)
 
 
 def pack_blocks(blocks: Iterable[nn.Module]) -> bool:
-    """Give blocks that are exactly timm's the second way to be called; False, and nothing is changed, for any other."""
+    """Make blocks that are exactly timm's callable with packs; changes nothing and returns False for any others."""
     blocks = list(blocks)
-    if not all(_is_plain(block) for block in blocks):
-        return False
-    for block in blocks:
-        block.__class__ = PackedBlock  # no state of its own, so the instance fits
-    return True
+    plain = all(_is_plain(block) for block in blocks)
+    for block in blocks if plain else ():
+        block.__class__ = PackedBlock  # it has no state of its own, so the instance fits
+    return plain
 
 
 def _is_plain(block: nn.Module) -> bool:
@@ -91,9 +88,9 @@ def _is_plain(block: nn.Module) -> bool:
 
 
 def draw_kept(blocks: Sequence[nn.Module], groups: Groups, device: torch.device) -> list[tuple[Kept, Kept]]:
-    """Which sequences each block's two branches are computed for: of n, the whole number nearest to n (1 - rate).
+    """The sequences that each block's two branches are computed for: of n, the whole number nearest to n (1 - rate).
 
-    One group after another, so that a group's draw does not depend on those that come after it.
+    A group's draw does not depend on the groups after it.
     """
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) if block.training else 0.0 for block in blocks]
     if not any(rates):
@@ -110,7 +107,7 @@ def draw_kept(blocks: Sequence[nn.Module], groups: Groups, device: torch.device)
 
 
 def _add_branch(x: Tensor, groups: Groups, kept: Kept, branch: Callable[[Tensor, Groups], Tensor]) -> Tensor:
-    """x + branch(x); for the kept sequences alone, and as much larger as they are fewer, so that the mean stays."""
+    """x + branch(x), for the kept sequences alone and scaled up by their share, so that the mean stays."""
     if kept is None:
         return x + branch(x, groups)
     x, part = _Take.apply(x, groups, kept)
@@ -127,12 +124,19 @@ def _sequences(x: Tensor, groups: Groups) -> list[Tensor]:
 
 
 def _select(x: Tensor, groups: Groups, kept: Sequence[Tensor]) -> Tensor:
-    selected = x.new_empty(sum(n * t for n, t in _of_kept(groups, kept)), x.shape[1])
-    for source, rows, target in zip(
-        _sequences(x, groups), kept, _sequences(selected, _of_kept(groups, kept)), strict=True
-    ):
+    part = _of_kept(groups, kept)
+    selected = x.new_empty(sum(n * t for n, t in part), x.shape[1])
+    for source, rows, target in zip(_sequences(x, groups), kept, _sequences(selected, part), strict=True):
         torch.index_select(source, 0, rows, out=target)
     return selected
+
+
+def _add(x: Tensor, part: Tensor, groups: Groups, kept: Sequence[Tensor], scaled: bool) -> Tensor:
+    """x, with the pack of its kept sequences added in place."""
+    parts = _sequences(part, _of_kept(groups, kept))
+    for target, rows, source in zip(_sequences(x, groups), kept, parts, strict=True):
+        target.index_add_(0, rows, source, alpha=len(target) / len(rows) if scaled else 1)
+    return x
 
 
 def _weights(groups: Groups, kept: Kept, wanted: Tensor) -> Tensor | float:
@@ -146,10 +150,10 @@ def _weights(groups: Groups, kept: Kept, wanted: Tensor) -> Tensor | float:
     return torch.cat(weights).index_select(0, wanted).unsqueeze(1)
 
 
-# What follows is index_select and index_add with one pack instead of a list, and with their gradients added in place:
-# left to autograd, each branch would fill, add and copy tensors of the size of x twice more (4 % of a step on a CPU).
-# Writing into x and into its gradient is safe because nothing else holds them: x comes from a concatenation or from a
-# block and is read by the next branch alone, and a norm or a selection, which both make a new gradient, ends the chain.
+# index_select and index_add on packs, with gradients added in place: autograd alone would fill, add and copy tensors
+# of the size of x twice more a branch (4 % of a CPU step). Writing into x and its gradient is safe: nothing else
+# holds them: x comes from a concatenation or a block and is read by the next branch alone, and a norm or a selection,
+# which both make a new gradient, ends the chain.
 
 
 class _Take(torch.autograd.Function):
@@ -163,10 +167,7 @@ class _Take(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, grad_kept: Tensor) -> tuple[Tensor, None, None]:
-        parts = _sequences(grad_kept, _of_kept(ctx.groups, ctx.kept))
-        for target, rows, source in zip(_sequences(grad, ctx.groups), ctx.kept, parts, strict=True):
-            target.index_add_(0, rows, source)
-        return grad, None, None
+        return _add(grad, grad_kept, ctx.groups, ctx.kept, scaled=False), None, None
 
 
 class _Add(torch.autograd.Function):
@@ -176,16 +177,12 @@ class _Add(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, branch: Tensor, groups: Groups, kept: Sequence[Tensor]) -> Tensor:
         ctx.mark_dirty(x)
         ctx.groups, ctx.kept = groups, kept
-        parts = _sequences(branch, _of_kept(groups, kept))
-        for target, rows, source in zip(_sequences(x, groups), kept, parts, strict=True):
-            target.index_add_(0, rows, source, alpha=len(target) / len(rows))
-        return x
+        return _add(x, branch, groups, kept, scaled=True)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         grad_branch = _select(grad, ctx.groups, ctx.kept)
-        for part, (sequences, _) in zip(
-            _sequences(grad_branch, _of_kept(ctx.groups, ctx.kept)), ctx.groups, strict=True
-        ):
+        parts = _sequences(grad_branch, _of_kept(ctx.groups, ctx.kept))
+        for part, (sequences, _) in zip(parts, ctx.groups, strict=True):
             part.mul_(sequences / len(part))
         return grad, grad_branch, None, None

@@ -1,4 +1,4 @@
-"""From pictures as people hold them to the normalised batch that a backbone takes."""
+"""From PIL images, arrays or tensors to the normalised batch that a backbone takes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def normalize(
 class Preprocess:
     """Resize to a square of `image_size` pixels and normalise with the weights' own mean and standard deviation.
 
-    The whole picture is kept and its aspect ratio is not: in surgical video what matters often lies at the edge.
+    This keeps the whole picture and changes its aspect ratio: in surgical video what matters often lies at the edge.
     """
 
     image_size: int
@@ -54,7 +54,8 @@ class Preprocess:
         if isinstance(images, Tensor):
             batch = self._resize_tensor(images)
         else:
-            pictures = images if isinstance(images, (list, tuple)) else _split(images)
+            several = isinstance(images, (list, tuple)) or (isinstance(images, np.ndarray) and images.ndim == 4)
+            pictures = list(images) if several else [images]
             if not pictures:
                 raise SurgdinoError("no images to preprocess", expected="at least one", found="an empty list")
             batch = torch.from_numpy(np.stack([self.resize(_as_array(p)) for p in pictures])).permute(0, 3, 1, 2)
@@ -78,10 +79,6 @@ class Preprocess:
         arrays = images.permute(0, 2, 3, 1).cpu().numpy()
         resized = np.stack([self.resize(np.ascontiguousarray(a)) for a in arrays])
         return torch.from_numpy(resized).permute(0, 3, 1, 2).to(images.device)
-
-
-def _split(images) -> list:
-    return list(images) if isinstance(images, np.ndarray) and images.ndim == 4 else [images]
 
 
 def _as_array(picture) -> np.ndarray:

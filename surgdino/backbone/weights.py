@@ -1,4 +1,4 @@
-"""Reading natural-image weights into a backbone: strictly, and saying what was done."""
+"""Reading natural-image weights into a backbone: strictly, with a report of what was done."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import errno
 import hashlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,11 @@ class WeightsReport:
         path, sha256, megabytes: the file.
         style: whose parameter names it used; `container` is where in the file the backbone lay.
         interpolated: one sentence for each tensor that was resampled.
-        dropped: names in the file that are no part of a backbone (heads).
-        mask_token: whether the file brought one.
-        known_as, licence, mean, std: from the catalogue where the file is one that we know, else None.
-        operations: which surgical operations these weights have already seen, where they are one of our checkpoints;
-            whoever trains on from them has seen these too. `chosen_on` are those that chose among their states, and
-            `seen` tells both training by training, as model.json does.
+        dropped: names in the file that are not part of a backbone (heads).
+        mask_token: whether the file holds one.
+        known_as, licence, mean, std: from the catalogue; None for a file that is not in it.
+        operations: of one of our checkpoints, the surgical operations it has seen; a model trained from it has seen
+            them too. `chosen_on` are those that its state was chosen on; `seen` lists both by training, as model.json.
     """
 
     path: str
@@ -69,7 +68,7 @@ class WeightsReport:
         parts += self.interpolated
         if self.dropped:
             shown = ", ".join(self.dropped[:_SHOWN]) + (", ..." if len(self.dropped) > _SHOWN else "")
-            parts.append(f"left out {len(self.dropped)} that are no backbone ({shown})")
+            parts.append(f"left out {len(self.dropped)} that are not the backbone ({shown})")
         if self.licence:
             parts.append(f"licence {self.licence}")
         if self.operations:
@@ -80,12 +79,11 @@ class WeightsReport:
         """For `model.json`."""
         return asdict(self)
 
-    def normalisation_warning(self, mean, std) -> str | None:
-        """A sentence where the backbone's input is normalised otherwise than these weights were trained with."""
+    def normalisation_warning(self, mean: Sequence[float], std: Sequence[float]) -> str | None:
+        """A sentence where the input is normalised differently from the training of these weights."""
         if self.mean is None or self.std is None:
             return None
-        wanted, given = [*self.mean, *self.std], [*map(float, mean), *map(float, std)]
-        if all(abs(a - b) < 1e-3 for a, b in zip(wanted, given, strict=True)):
+        if all(abs(a - b) < 1e-3 for a, b in zip([*self.mean, *self.std], [*mean, *std], strict=True)):
             return None
         return (
             f"{self.known_as} was trained on inputs normalised with mean {self.mean} and std {self.std}; "
@@ -110,7 +108,12 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
     if not all(t.isfinite().all() for t in tensors.values()):
         raise SurgdinoError("holds values that are not finite", file=file, fix="get the file again")
     backbone.vit.load_state_dict({name: t.float() for name, t in tensors.items()}, strict=True)
-    entry = entry_of_file(file)
+    entry, ours = entry_of_file(file), header_of(file) or {}
+    token = conversion.mask_token
+    if token is not None and token.numel() == backbone.embed_dim:
+        backbone.mask_token.data.copy_(token.reshape(-1))
+    else:
+        token = None
     return WeightsReport(
         path=str(file),
         sha256=sha256_of(file),
@@ -120,23 +123,17 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
         container=conversion.container,
         interpolated=interpolated,
         dropped=conversion.dropped,
-        mask_token=_take_mask_token(backbone, conversion.mask_token),
+        mask_token=token is not None,
         known_as=entry.name if entry else None,
         licence=entry.licence if entry else None,
         mean=list(entry.mean) if entry else None,
         std=list(entry.std) if entry else None,
-        **_past(file),
+        **{key: list(ours.get(key, [])) for key in ("operations", "chosen_on", "seen")},
     )
 
 
-def _past(file: Path) -> dict[str, list]:
-    """What one of our checkpoints says of its past; empty lists for any other file."""
-    header = header_of(file) or {}
-    return {key: list(header.get(key, [])) for key in ("operations", "chosen_on", "seen")}
-
-
 def read_tensors(file: Path) -> Mapping[str, Any]:
-    """What a weights file holds, read without ever running code from it.
+    """The content of a weights file, read without running code from it.
 
     Raises:
         SurgdinoError: missing, of another kind, damaged, or with Python objects in it.
@@ -147,7 +144,7 @@ def read_tensors(file: Path) -> Mapping[str, Any]:
         if file.suffix == ".safetensors":
             return load_file(file)
         if file.suffix in _PICKLES:
-            # DINO's own training checkpoints keep their command line, a bare container of plain values.
+            # DINO's own checkpoints hold their command line, a plain container of values.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 payload = torch.load(file, map_location="cpu", weights_only=True)
             return payload if isinstance(payload, Mapping) else {}
@@ -156,11 +153,11 @@ def read_tensors(file: Path) -> Mapping[str, Any]:
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise _damaged(file, error) from error
     except OSError as error:
-        if error.errno == errno.EINVAL:  # torch's word for an archive that ends too early
+        if error.errno == errno.EINVAL:  # torch's error for an archive that ends too early
             raise _damaged(file, error) from error
         raise from_os_error(error, file) from error
     raise SurgdinoError(
-        "not a kind of weights file that we read",
+        "not a supported kind of weights file",
         file=file,
         expected=".safetensors, " + ", ".join(_PICKLES),
         found=file.suffix or "no extension",
@@ -174,41 +171,26 @@ def sha256_of(file: Path) -> str:
 
 
 def _unreadable_pickle(file: Path, error: pickle.UnpicklingError) -> SurgdinoError:
-    # torch words both the same way; only a refused global means that the file is whole but brings objects along.
-    if "Unsupported global" in str(error) or "GLOBAL" in str(error):
-        return SurgdinoError(
-            "holds Python objects, which could run code when read; refused",
-            file=file,
-            expected="tensors only",
-            found=_named_global(str(error)),
-            fix="convert it to .safetensors where you trust it, or get a file with the backbone only",
-        )
-    return _damaged(file, error)
+    # torch reports damage the same way; only a refused global means that the file is whole but holds objects.
+    message = str(error)
+    if "GLOBAL" not in message and "Unsupported global" not in message:
+        return _damaged(file, error)
+    return SurgdinoError(
+        "holds Python objects, which could run code when read; refused",
+        file=file,
+        expected="tensors only",
+        found=message.split("GLOBAL ", 1)[1].split()[0] if "GLOBAL " in message else "an object",
+        fix="convert it to .safetensors where you trust it, or get a file with the backbone only",
+    )
 
 
 def _damaged(file: Path, error: Exception) -> SurgdinoError:
-    return SurgdinoError("damaged or not a weights file", file=file, found=_first_line(error), fix="get the file again")
-
-
-def _named_global(message: str) -> str:
-    marker = "GLOBAL "
-    return message.split(marker, 1)[1].split()[0] if marker in message else "an object"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
-
-
-def _take_mask_token(backbone: Backbone, token: Tensor | None) -> bool:
-    if token is None or token.numel() != backbone.embed_dim:
-        return False
-    with torch.no_grad():
-        backbone.mask_token.copy_(token.reshape(-1))
-    return True
+    found = (str(error).splitlines() or [type(error).__name__])[0][:160]
+    return SurgdinoError("damaged or not a weights file", file=file, found=found, fix="get the file again")
 
 
 def _differences(tensors: Mapping[str, Tensor], vit: nn.Module) -> list[str]:
-    """Where the file and the model disagree, one phrase each, in the model's order."""
+    """The differences between file and model, one phrase each, in the model's order."""
     own = vit.state_dict()
     found = []
     for name, tensor in own.items():
@@ -221,13 +203,13 @@ def _differences(tensors: Mapping[str, Tensor], vit: nn.Module) -> list[str]:
 
 def _mismatch(file: Path, differences: list[str], conversion: Conversion, backbone: Backbone) -> SurgdinoError:
     fitting = models_that_fit(conversion)
-    fix = f"these weights fit {' or '.join(f'model={name}' for name in fitting)}" if fitting else None
+    fits = f"these weights fit {' or '.join(f'model={name}' for name in fitting)}"
     more = f" (and {len(differences) - _SHOWN} more)" if len(differences) > _SHOWN else ""
     return SurgdinoError(
         f"is for another architecture than {backbone.settings.get('name') or backbone.settings.get('timm')}",
         file=file,
         found=f"{len(differences)} differences: " + "; ".join(differences[:_SHOWN]) + more,
-        fix=fix or "choose the model= that these weights were made for",
+        fix=fits if fitting else "choose the model= that these weights were made for",
     )
 
 
