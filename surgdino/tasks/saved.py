@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from surgdino.checkpoint import LoadedBackbone, find_weights, load, save_backbone, save_tensors
-from surgdino.config import shipped_settings, typed
+from surgdino.config import shipped, shipped_settings
 from surgdino.datasets.card import Card
 from surgdino.engine.plan import HardwareSettings
 from surgdino.errors import SurgdinoError
@@ -75,7 +75,7 @@ class SavedTask:
             preprocess=self.model.preprocess,
             card=card or self.card,
             classes=self.classes,
-            train=typed(HeadTraining, self.config["train"], "train"),
+            train=shipped(HeadTraining, "finetune", "train", **self.config["train"]),
             tuning=self.tuning,
             parts=parts or {},
         )

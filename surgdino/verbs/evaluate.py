@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from surgdino.config import typed
+from surgdino.config import shipped, typed
 from surgdino.console import field, say, warn
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
@@ -119,7 +119,7 @@ def data_of(config: EvaluateConfig, saved: SavedTask, card: Card) -> DataSetting
                     fix=f"add data.{key}=...",
                 )
         run |= {key: () if key == "exclude" else None for key in _OF_THE_DATASET}
-    return typed(DataSettings, {**run, **given}, "data")
+    return shipped(DataSettings, "data", **{**run, **given})
 
 
 def check_classes(found: tuple[str, ...], saved: SavedTask, card: Card) -> None:

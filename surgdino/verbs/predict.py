@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from surgdino.config import Positive, typed
+from surgdino.config import Positive, shipped, typed
 from surgdino.console import field, warn
 from surgdino.datasets.manifest import FrameLabels
 from surgdino.engine.plan import HardwareSettings
@@ -53,7 +53,7 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
     if config.truth is not None and len(paths) > 1:
         raise SurgdinoError("one truth for several videos", file=config.truth, fix="predict them one by one")
     saved = load_task(config.checkpoint)
-    data = typed(DataSettings, saved.config["data"], "data")
+    data = shipped(DataSettings, "data", **saved.config["data"])
     data = replace(data, root=config.data.root or data.root)
     truth = None if config.truth is None else saved.task.read_truth(config.truth, saved.classes)
     # All are looked for before the first is predicted, which may take long.

@@ -244,6 +244,18 @@ def test_without_a_validation_part_it_says_that_the_last_step_counts(sets, tmp_p
     assert_same_checkpoint(tmp_path / "run" / "checkpoint", tmp_path / "run" / "last")
 
 
+def test_a_picture_that_fails_costs_no_numbers(sets, tmp_path, capsys, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("surgdino.tasks.phase.task.PhaseTask.draw", fail)
+    run = tmp_path / "run"
+    assert main(words_of("phase", sets["phase"], run, "train.steps=2", "task.temporal=none")) == 0
+    assert "could not be drawn: RuntimeError: no font" in " ".join(capsys.readouterr().out.split())
+    assert results_of(run)["scores"]
+    assert (run / "report.html").is_file()
+
+
 def test_random_weights_are_said_plainly(runs, sets, capsys):
     main(words_of("phase", sets["phase"], runs["phase"]))
     assert "this starts from random weights" in capsys.readouterr().out.replace("\n", " ")

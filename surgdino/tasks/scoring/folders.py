@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from surgdino.config import Names, Positive, PositiveInt
 from surgdino.datasets.card import Card, Entry, number_in
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ScoreRequest
@@ -16,39 +18,37 @@ from surgdino.metrics.scores import ScoreRequest
 
 @dataclass(frozen=True)
 class Folders:
-    """What to score, and how.
-
-    Attributes:
-        truth, predictions: folders.
-        card: of the dataset, whose class names and operations are used; None where the files are all there is.
-        classes: names in the order of their ids, in place of the card's; None takes the card's.
-        protocol: one by name, or `all`.
-        fps: what frame numbers count in, per second; None takes the card's. Only relaxed protocols need it.
-        tolerance_seconds: of the relaxed protocols.
-        every: only frames whose number is a multiple of it are scored (25 scores Cholec80 once a second).
-        ignore_missing: videos or pictures of the truth without a prediction are left out instead of refused.
-        ignore_extra: predicted frames and videos that the truth lacks are left out instead of refused.
-        hd95: compute it.
-        resamples, seed: of the bootstrap.
-    """
+    """What to score, and how: configs/score.yaml, which explains the keys."""
 
     truth: Path
     predictions: Path
-    card: Card | None = None
-    classes: tuple[str, ...] | None = None
-    protocol: str | None = "all"
-    fps: float | None = None
-    tolerance_seconds: float = 10.0
-    every: int = 1
-    ignore_missing: bool = False
-    ignore_extra: bool = False
-    hd95: bool = True
-    resamples: int = 1000
-    seed: int = 0
+    protocol: str | None
+    classes: Names | None
+    fps: Positive | None
+    tolerance_seconds: Positive
+    every: PositiveInt
+    missing: Literal["refuse", "ignore"]
+    extra: Literal["refuse", "ignore"]
+    hd95: bool
+    resamples: PositiveInt
+    seed: int
+    out: Path | None
+    task: dict[str, Any] | None = None
+    dataset: dict[str, Any] | None = None
+
+    @cached_property
+    def card(self) -> Card | None:
+        """Of the dataset, whose class names and operations are used; None where the files are all there is."""
+        return None if self.dataset is None else Card.from_dict(self.dataset)
+
+    @property
+    def ignore_extra(self) -> bool:
+        """Whether predicted frames and videos that the truth lacks are left out instead of refused."""
+        return self.extra == "ignore"
 
     def refuses(self, missing: int, truths: int) -> bool:
         """Whether so many of the truths may not go without a prediction; all of them never may."""
-        return missing > 0 and (not self.ignore_missing or missing == truths)
+        return missing > 0 and (self.missing == "refuse" or missing == truths)
 
     def operation_of(self, video: str) -> str:
         """The operation of a video: the card's where it knows the video's name or number, else the video itself."""
