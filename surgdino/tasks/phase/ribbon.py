@@ -31,7 +31,7 @@ class Ribbon:
         prediction: int [n], class ids.
         confidence: float [n], the probability of the class predicted.
         truth: int [n], class ids, -1 where nothing is labelled; None where nothing is known.
-        told: a line under the title, such as which model and run.
+        caption: a line under the title, such as which model and run.
     """
 
     video: str
@@ -40,7 +40,7 @@ class Ribbon:
     prediction: np.ndarray
     confidence: np.ndarray
     truth: np.ndarray | None = None
-    told: str = ""
+    caption: str = ""
 
     @property
     def accuracy(self) -> float | None:
@@ -189,7 +189,7 @@ def _title(figure: Any, ribbon: Ribbon, height: float) -> None:
     left, right = _LEFT / _WIDTH, 1 - _RIGHT / _WIDTH
     style = {"parse_math": False, "va": "baseline"}
     figure.text(left, 1 - 0.42 / height, ribbon.video, fontsize=16, weight="bold", color=INK, **style)
-    figure.text(left, 1 - 0.68 / height, ribbon.told, fontsize=9.5, color=SOFT, **style)
+    figure.text(left, 1 - 0.68 / height, ribbon.caption, fontsize=9.5, color=SOFT, **style)
     if (accuracy := ribbon.accuracy) is not None:
         text = f"{100 * accuracy:.1f} % of frames right"
         figure.text(right, 1 - 0.42 / height, text, fontsize=12, color=INK, ha="right", **style)

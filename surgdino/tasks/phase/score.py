@@ -22,8 +22,7 @@ from surgdino.metrics.relaxed import TOLERANCES, Tolerance
 from surgdino.metrics.scores import ALL, ClassTable, Score, ScoreRequest, TaskScores, chosen, find_row, score_rows
 from surgdino.metrics.segmental import edit_score, f1_of, matched_segments
 from surgdino.tasks.phase.files import ENDINGS, phase_cells, read_phase
-from surgdino.tasks.scoring.folders import Folders, paired_files
-from surgdino.tasks.scoring.matching import match_frames
+from surgdino.tasks.scoring.folders import Folders, match_frames, paired_files
 from surgdino.tasks.scoring.scoring import Scoring
 from surgdino.tasks.scoring.video_files import video_files
 
@@ -130,14 +129,14 @@ def _framewise(request: ScoreRequest, protocol: str, relaxed: bool) -> tuple[lis
         resamples=request.resamples,
         seed=request.seed,
     )
-    told = average_phases(counts, request.classes, average, protocol)
+    averaged = average_phases(counts, request.classes, average, protocol)
     rows = [
-        replace(row, own_std=told.spread[row.name], own_std_over=told.spread_over[row.name])
-        if told.spread_over.get(row.name) == "phases"
+        replace(row, own_std=averaged.spread[row.name], own_std_over=averaged.spread_over[row.name])
+        if averaged.spread_over.get(row.name) == "phases"
         else row
         for row in rows
     ]
-    return rows, ClassTable("phase", protocol, _by_phase(told.per_phase, counts))
+    return rows, ClassTable("phase", protocol, _by_phase(averaged.per_phase, counts))
 
 
 def _by_phase(per_phase: Mapping[str, Mapping[str, float]], counts: PhaseCounts) -> dict[str, dict[str, float]]:

@@ -1,6 +1,9 @@
-"""The stages of phase recognition: a classifier of single frames, then a temporal model over whole videos."""
+"""What phase recognition trains: a classifier of single frames, then a temporal model over whole videos."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -8,13 +11,14 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from surgdino import distributed
+from surgdino.config import NonNegative, NonNegativeInt, Positive
 from surgdino.metrics.phase import script_scores, strict_counts
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.phase.head import OverVideo, PhaseHead, TunedClassifier
 from surgdino.tasks.phase.loss import frame_loss, median_frequency_weights, stages_loss
-from surgdino.tasks.phase.settings import PhaseSettings
+from surgdino.tasks.phase.temporal import check_temporal
 from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages, WholeVideos
 from surgdino.tasks.training.stage import Stage, resolve
 from surgdino.tasks.training.tuning import backbone_groups, head_groups
@@ -26,6 +30,28 @@ _TEMPORAL = {"epochs": 100, "lr": 5e-4, "warmup": 0.02, "patience": 20}
 # A fresh classifier learns faster than a backbone that was trained before.
 _HEAD_FACTOR = 10.0
 _BLOCK = 4096  # frames whose features are read at a time
+
+
+@dataclass(frozen=True)
+class PhaseSettings:
+    """Key for key what configs/task/phase.yaml explains."""
+
+    name: str
+    temporal: str
+    tokens: Literal["cls", "cls+mean"]
+    align: bool
+    hidden: NonNegativeInt
+    balance: Literal["median-frequency", "none"]
+    smoothing: NonNegative
+    layers: int | None
+    width: int | None
+    window: int
+    dropout: float | None
+    temporal_epochs: Positive | None
+    temporal_lr: Positive | None
+
+    def __post_init__(self) -> None:
+        check_temporal(self.temporal)
 
 
 def frame_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHead) -> Stage:

@@ -23,8 +23,14 @@ from surgdino.tasks.phase.files import read_phase, write_phase
 from surgdino.tasks.phase.head import FrameClassifier, PhaseHead
 from surgdino.tasks.phase.ribbon import Ribbon, draw_ribbon
 from surgdino.tasks.phase.score import PhaseScoring
-from surgdino.tasks.phase.settings import PhaseSettings
-from surgdino.tasks.phase.stages import DEFAULTS, frame_stage, level_of, temporal_stage, tuned_frame_stage
+from surgdino.tasks.phase.stages import (
+    DEFAULTS,
+    PhaseSettings,
+    frame_stage,
+    level_of,
+    temporal_stage,
+    tuned_frame_stage,
+)
 from surgdino.tasks.phase.temporal import NONE, build_temporal
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.task import Task, write_csv

@@ -21,8 +21,7 @@ from surgdino.metrics.intervals import operations_of
 from surgdino.metrics.scores import ClassTable, Score, ScoreRequest, TaskScores, chosen, find_row, score_rows
 from surgdino.metrics.triplet import COMPONENTS, DEFAULT, TripletMap, component_videos, protocol_parts
 from surgdino.metrics.triplet import PROTOCOLS as AP_PROTOCOLS
-from surgdino.tasks.scoring.folders import Folders, paired_files
-from surgdino.tasks.scoring.matching import match_frames
+from surgdino.tasks.scoring.folders import Folders, match_frames, paired_files
 from surgdino.tasks.scoring.scoring import Scoring
 from surgdino.tasks.scoring.video_files import video_files
 from surgdino.tasks.triplet.components import triplet_map_of

@@ -14,7 +14,7 @@ from PIL import Image
 from surgdino.datasets.card import load_card
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.phase.files import read_phase, write_phase
-from surgdino.tasks.scoring.matching import match_frames
+from surgdino.tasks.scoring.folders import match_frames
 from surgdino.tasks.scoring.video_files import video_files
 from surgdino.tasks.segmentation.files import index_masks, read_mask_file, read_mask_image, write_masks
 from surgdino.tasks.triplet.files import read_triplets, write_triplets

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from surgdino.cli.main import main
-from surgdino.config import typed
+from surgdino.config import shipped_settings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.synthetic.masks import write_dsad, write_pairs
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.segmentation.heads import head_names
-from surgdino.tasks.segmentation.task import Settings
+from surgdino.tasks.task import open_task
 
 DSAD = "{train: [1, 4], val: [3], test: [2]}"
 
@@ -163,7 +163,7 @@ def test_a_window_that_does_not_divide_into_patches_is_refused(pairs, tmp_path, 
 )
 def test_settings_that_cannot_be_are_refused(key, wrong, told):
     with pytest.raises(SurgdinoError) as refused:
-        typed(Settings, {key: wrong}, "task")
+        open_task({**shipped_settings("task", "segmentation"), key: wrong})
     assert told in refused.value.line()
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from surgdino.config import shipped_settings
 from surgdino.datasets.card import load_card
+from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
-from surgdino.tasks.triplet import task as triplet
+from surgdino.tasks.task import open_task
 from surgdino.tasks.triplet.components import combined_scores, component_targets, triplet_map_of
 from surgdino.tasks.triplet.head import AttentionPool, PooledLinear
 from surgdino.tasks.triplet.loss import FOCUS, multilabel_loss, positive_weights, prior_logits, repeat_factors
@@ -204,6 +207,8 @@ def test_pooling_finds_what_only_one_patch_shows():
 
 # Settings.
 
+SETTINGS = shipped_settings("task", "triplet")
+
 
 @pytest.mark.parametrize(
     ("key", "value"),
@@ -218,9 +223,9 @@ def test_pooling_finds_what_only_one_patch_shows():
 )
 def test_settings_out_of_range_are_refused_by_name(key, value):
     with pytest.raises(SurgdinoError, match=f"task.{key}"):
-        triplet.Settings(**{key: value})
+        open_task({**SETTINGS, key: value})
 
 
 def test_a_dataset_without_triplets_is_refused():
     with pytest.raises(SurgdinoError, match="no triplets"):
-        triplet.classes(load_card("cholec80"), None, triplet.Settings())
+        open_task(SETTINGS).classes(load_card("cholec80"), Manifest("cholec80", Path("nowhere"), ()))
