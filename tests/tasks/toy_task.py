@@ -14,7 +14,7 @@ from surgdino.metrics.scores import TaskScores, score_rows
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.task import Task
-from surgdino.tasks.training.batches import FeatureSource
+from surgdino.tasks.training.batches import FrameFeatures
 from surgdino.tasks.training.stage import Stage
 from surgdino.tasks.training.tuning import head_groups
 
@@ -36,7 +36,7 @@ class ToyTask(Task[ToySettings, np.ndarray]):
             return {"loss": F.cross_entropy(model(batch["features"]).float(), batch["targets"])}
 
         train = context.parts["train"]
-        source = FeatureSource(context.features.cls(train), train.class_ids())
+        source = FrameFeatures(context.features.cls(train), train.class_ids())
         yield Stage("head", head, head_groups(head), source, loss)
 
     def predict(
