@@ -31,7 +31,7 @@ from surgdino.tasks.features.files import FeatureFile, FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 
 FORMAT = 1
-_WORTH_SAYING = 1e9  # bytes
+_LARGE = 1e9  # bytes
 
 
 class Extracted(NamedTuple):
@@ -81,7 +81,7 @@ class FeatureCache:
     world: int = 1
 
     def alone(self) -> FeatureCache:
-        """The same cache for one process to ask, while the others wait elsewhere."""
+        """The same cache for one process, while the others wait elsewhere."""
         return replace(self, rank=0, world=1)
 
     def pooled(self, frames: LabelledFrames) -> np.ndarray:
@@ -109,7 +109,7 @@ class FeatureCache:
         return self._cached(frames, [*kinds, self._pooled()] if self._is_last(layers) else kinds, layers)
 
     def stream(self, frames: LabelledFrames, layers: Sequence[int] | None = None) -> Iterator[Extracted]:
-        """The same without keeping anything: for a backbone that is being tuned, and for one look at a long video."""
+        """The same without keeping anything: for a backbone that learns, and for a video that is read once."""
         yield from self._extract(frames.store, frames.index, layers)
 
     def _pooled(self) -> _Kind:
@@ -163,7 +163,7 @@ class FeatureCache:
                 found=f"{free / 1e9:.1f} GB free",
                 fix="point data.store at a larger disk",
             )
-        if needed > _WORTH_SAYING:
+        if needed > _LARGE:
             console.warn(f"the features of {len(files)} videos will take {needed / 1e9:.1f} GB in {self.folder}")
 
     def _write(

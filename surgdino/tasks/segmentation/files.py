@@ -49,9 +49,6 @@ def write_masks(folder: Path, video: str, frame: int | None, masks: np.ndarray, 
     Args:
         frame: None for an image that is no frame, whose files are `<video>.png`.
         masks: bool [C, H, W].
-
-    Raises:
-        SurgdinoError: the file system refused.
     """
     masks = np.asarray(masks, dtype=bool)
     if masks.ndim != 3 or len(masks) != len(classes):
@@ -106,19 +103,16 @@ def read_mask_image(image: MaskImage, classes: Sequence[str]) -> tuple[np.ndarra
         if len(image.files) > 1:
             fix = "keep one file for the picture, or one for each class"
             raise SurgdinoError("a picture's mask and masks of its classes", file=path, found=image.name, fix=fix)
-        masks = read_mask_file(path, classes)
-        if len(classes) == 1:
-            return masks, None
-        valid = _pixels(path) != UNLABELLED
-        return masks, None if valid.all() else valid
+        valid = _pixels(path) != UNLABELLED if len(classes) > 1 else None
+        return read_mask_file(path, classes), None if valid is None or valid.all() else valid
     channels = {name: _binary(path) for name, path in image.files.items()}
-    shape = next(iter(channels.values())).shape if channels else None
-    for name, mask in channels.items():
-        if shape is not None and mask.shape != shape:
-            raise size_error(image.files[name], shape, mask.shape)
-    if shape is None:
+    if not channels:
         return None, None
-    return np.stack([channels.get(name, np.zeros(shape, dtype=bool)) for name in classes]), None
+    empty = np.zeros_like(next(iter(channels.values())))
+    for name, mask in channels.items():
+        if mask.shape != empty.shape:
+            raise size_error(image.files[name], empty.shape, mask.shape)
+    return np.stack([channels.get(name, empty) for name in classes]), None
 
 
 def read_mask_file(path: Path, classes: Sequence[str]) -> np.ndarray:
@@ -164,27 +158,22 @@ def _binary(path: Path) -> np.ndarray:
 def _pixels(path: Path) -> np.ndarray:
     """[H, W] of grey values or, in an image with a palette, of its indices."""
     try:
-        with Image.open(path) as file:
-            image: Image.Image = file
-            if image.mode not in ("1", "L", "P", "I;16", "I") and path.suffix.lower() not in _LOSSY:
-                image = _grey(image, path)
-            elif image.mode not in ("L", "P", "I;16", "I"):
-                image = image.convert("L")
-            return np.asarray(image)
-    except UnidentifiedImageError as error:
-        raise SurgdinoError("is not a readable mask", file=path, expected="a PNG", fix="write it again") from error
+        with Image.open(path) as image:
+            if image.mode in ("L", "P", "I;16", "I"):
+                return np.asarray(image)
+            if image.mode == "1" or path.suffix.lower() in _LOSSY:
+                return np.asarray(image.convert("L"))
+            channels = np.asarray(image.convert("RGB"))
     except OSError as error:
         if error.filename:
             raise from_os_error(error, path) from error
-        raise SurgdinoError("is not a readable mask", file=path, found=error, fix="write it again") from error
-
-
-def _grey(image: Image.Image, path: Path) -> Image.Image:
-    """A colour image whose three channels are equal, as a grey one."""
-    channels = np.asarray(image.convert("RGB"))
+        found = None if isinstance(error, UnidentifiedImageError) else error
+        raise SurgdinoError(
+            "is not a readable mask", file=path, expected="a PNG", found=found, fix="write it again"
+        ) from error
     if (channels != channels[..., :1]).any():
         raise SurgdinoError("a coloured mask", file=path, expected="grey values", fix="write 0 and 255, or class ids")
-    return Image.fromarray(channels[..., 0])
+    return channels[..., 0]
 
 
 def _class_of(name: str, classes: Sequence[str]) -> tuple[str, str | None]:

@@ -63,7 +63,7 @@ def window_logits(
     Returns:
         float32 [C, H, W].
     """
-    from monai.inferers import sliding_window_inference  # takes seconds: only who has windows waits
+    from monai.inferers import sliding_window_inference  # takes seconds, and only windows need it
 
     def answer(windows: Tensor) -> Tensor:
         return F.interpolate(network(windows).float(), size=(window, window), mode="bilinear", align_corners=False)

@@ -1,6 +1,6 @@
-"""MONAI's losses over what is labelled: an unlabelled class of a picture has no part in them, and no gradient.
+"""MONAI's losses over labelled classes: what is unlabelled in an image adds nothing to the loss and has no gradient.
 
-Classes may overlap and a picture may have none of them, so each is decided by itself, with a sigmoid.
+Classes may overlap, and an image may show none of them, so each is decided by itself, with a sigmoid.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 LossName = Literal["dice_ce", "dice_focal"]
 
-# Added to both sides of a Dice ratio, in pixels: with less, a class that is absent from a picture gives no gradient.
+# Added to both sides of a Dice ratio, in pixels: with less, a class that is absent from an image gives no gradient.
 _SMOOTH = 1.0
 
 
 class MaskLoss(nn.Module):
-    """Dice plus cross-entropy, or Dice plus focal loss, of every labelled class of every picture by itself.
+    """Dice plus cross-entropy, or Dice plus focal loss, of every labelled class of every image by itself.
 
-    Dice doesn't care how small a class is, which is what balances it against its background; `class_weights` balance
-    classes against each other where some are seen in few pictures.
+    Dice does not depend on the size of a class, which balances it against its background; `class_weights` balance
+    classes against each other where some are in few images.
 
     Args:
         name: `dice_ce` or `dice_focal`, after MONAI's DiceCELoss and DiceFocalLoss.
@@ -31,7 +31,7 @@ class MaskLoss(nn.Module):
 
     def __init__(self, name: LossName = "dice_ce", class_weights: Tensor | None = None) -> None:
         super().__init__()
-        from monai.losses import DiceCELoss, DiceFocalLoss  # takes seconds: only who trains waits
+        from monai.losses import DiceCELoss, DiceFocalLoss  # takes seconds, and only training needs it
 
         kind = {"dice_ce": DiceCELoss, "dice_focal": DiceFocalLoss}[name]
         # Given one channel, MONAI takes the binary cross-entropy, not a softmax over classes.
@@ -39,7 +39,7 @@ class MaskLoss(nn.Module):
         self.register_buffer("weights", class_weights)
 
     def forward(self, logits: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
-        """The weighted mean over labelled pairs of picture and class; 0 where there are none.
+        """The weighted mean over labelled pairs of image and class; 0 where there are none.
 
         Args:
             logits: float [B, C, h, w].
@@ -50,22 +50,22 @@ class MaskLoss(nn.Module):
             logits = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
         total, weight = logits.new_zeros(()), 0.0
         for place in labelled.any(0).nonzero().flatten().tolist():
-            # What is unlabelled leaves before anything is computed: its gradient is 0, not something small.
+            # Unlabelled images leave before anything is computed: their gradient is 0, not something small.
             rows = labelled[:, place]
             share = int(rows.sum()) * (1.0 if self.weights is None else float(self.weights[place]))
             total = total + share * self.of_class(logits[rows, place, None], target[rows, place, None])
             weight += share
-        # Without any label the 0 still hangs on every parameter, as several processes need it to.
+        # Without any label the 0 still depends on every parameter, as several processes need.
         return total / weight if weight else logits.sum() * 0.0
 
 
 def class_weights(present: Tensor) -> Tensor | None:
-    """Weights [C] that balance classes: the inverse square root of the number of training pictures that show each.
+    """Weights [C] that balance classes: the inverse square root of the number of training images that show each.
 
-    The full inverse would let a class of five pictures rule the gradient. None where all are equal.
+    With the full inverse a class of five images would dominate the gradient. None where all are equal.
 
     Args:
-        present: bool [n, C], whether a picture shows the class.
+        present: bool [n, C], whether an image shows the class.
     """
     counts = present.sum(0).double().clamp(min=1)
     if (counts == counts[0]).all():

@@ -26,7 +26,7 @@ def triplet_map_of(card: Card) -> TripletMap:
 def component_targets(triplets: np.ndarray, mapping: TripletMap) -> dict[str, np.ndarray]:
     """Targets of every head: `I`, `V`, `T` and `IVT`, 0/1 [n, classes].
 
-    A component is there where a triplet that holds it is (the maximum over triplets), which is what it is scored by.
+    A component is present where a triplet that holds it is (the maximum over triplets), as in the scores.
     """
     return {name: component_maximum(triplets, name, mapping) for name in (*PARTS, "IVT")}
 
@@ -35,7 +35,7 @@ def combined_scores(probabilities: Mapping[str, np.ndarray], mapping: TripletMap
     """Scores of the triplets, [n, triplets] in [0, 1], from the triplet head and those of the three parts.
 
     The weighted geometric mean (p_IVT (p_I p_V p_T)^w)^(1 / (1 + 3w)): a triplet seen in three frames has parts that
-    were seen in hundreds, and a triplet whose instrument isn't there is not there either.
+    were seen in hundreds, and without its instrument there is no triplet.
 
     Args:
         probabilities: of every head, [n, classes of the component].

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from importlib import import_module
-from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from surgdino.errors import SurgdinoError, nearest
-from surgdino.paths import names_in
+from surgdino import discovery
+from surgdino.errors import SurgdinoError
+from surgdino.tasks import subclass_in
 
 # What a fresh head believes of any pixel (Lin et al. 2017, section 4.1). A class that no training image is labelled for
 # stays there, and is then seen nowhere instead of everywhere.
@@ -62,7 +61,7 @@ class DenseHead(nn.Module):
 
 def head_names() -> list[str]:
     """What `task.head` takes."""
-    return names_in(Path(__file__).parent, ".py")
+    return discovery.names(__name__)
 
 
 def open_head(name: str) -> type[DenseHead]:
@@ -71,9 +70,8 @@ def open_head(name: str) -> type[DenseHead]:
     Raises:
         SurgdinoError: no such head.
     """
-    if name not in head_names():
-        raise SurgdinoError(f"there is no task.head={name}", fix=nearest(name, head_names()))
-    defined = vars(import_module(f"{__name__}.{name}")).values()
-    return next(
-        kind for kind in defined if isinstance(kind, type) and issubclass(kind, DenseHead) and kind is not DenseHead
-    )
+    module = discovery.load(__name__, name, "task.head")
+    kind = subclass_in(module, DenseHead)
+    if kind is None:
+        raise SurgdinoError("no subclass of DenseHead here", file=module.__file__)
+    return kind
