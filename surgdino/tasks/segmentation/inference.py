@@ -108,7 +108,7 @@ class Segmenter:
         tokens: FeatureRows | None = None,
         *,
         hd95: bool = True,
-        look: Callable[[str, int, np.ndarray], object] | None = None,
+        on_image: Callable[[str, int, np.ndarray], object] | None = None,
     ) -> SegmentationTally:
         """Scores of labelled frames at their own size; only what is labelled counts.
 
@@ -116,13 +116,13 @@ class Segmenter:
             frames: labelled with masks.
             tokens: as for `masks`.
             hd95: whether to compute it.
-            look: called with every image's video, frame number and masks.
+            on_image: called with every image's video, frame number and masks.
         """
         classes = self.context.classes
         tally = SegmentationTally(classes, frames.operations, hd95=hd95)
         for i, (video, number, prediction) in enumerate(self.masks(frames, tokens)):
-            if look is not None:
-                look(video, number, prediction)
+            if on_image is not None:
+                on_image(video, number, prediction)
             truth, labelled = read_masks(frames.masks(i), classes)
             tally.add(video, number, truth, prediction, labelled)
         return tally

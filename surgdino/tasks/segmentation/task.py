@@ -112,7 +112,7 @@ class SegmentationTask(Task[SegmentationSettings, Any]):
             write_masks(folder / "predictions", video, None if video in alone else number, masks, context.classes)
 
         tokens = _tokens(context, self.settings, frames)
-        return _segmenter(context, self.settings, head).tally(frames, tokens, look=write).scores()
+        return _segmenter(context, self.settings, head).tally(frames, tokens, on_image=write).scores()
 
     def write(self, request: PredictRequest) -> dict[str, Path]:
         """PNG masks of the picture's own size, overlays, and a table of areas, picture by picture."""

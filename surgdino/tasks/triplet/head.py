@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from surgdino.errors import SurgdinoError
+
 
 class AttentionPool(nn.Module):
     """Multi-head attention of Q learned queries, each of which chooses the patches that it pools into one vector.
@@ -29,7 +31,12 @@ class AttentionPool(nn.Module):
     def __init__(self, width: int, queries: int, heads: int) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"{heads} heads do not divide a width of {width}")
+            raise SurgdinoError(
+                "the pooling heads do not divide the backbone's width",
+                place="task.pool_heads",
+                expected=f"a divisor of {width}, or 0",
+                found=heads,
+            )
         self.queries = nn.Parameter(torch.empty(queries, heads, width))
         self.values = nn.Parameter(torch.empty(heads, width, width // heads))
         nn.init.normal_(self.queries, std=0.02)

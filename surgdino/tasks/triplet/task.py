@@ -51,7 +51,6 @@ class TripletTask(Task[TripletSettings, Probabilities]):
 
     def build_head(self, context: TaskContext) -> PooledLinear:
         """The four heads."""
-        self.settings.check_width(context.width)
         mapping = triplet_map_of(context.card)
         counts = {name: len(mapping.classes(name)) for name in (*PARTS, "IVT")}
         return PooledLinear(context.width, counts, self.settings.pool_heads, self.settings.dropout)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone
 from surgdino.config import NonNegative, NonNegativeInt
-from surgdino.errors import SurgdinoError
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames
@@ -46,20 +45,6 @@ class TripletSettings:
     repeat_threshold: _BelowOne
     component_loss: NonNegative
     component_weight: NonNegative
-
-    def check_width(self, width: int) -> None:
-        """Refuse a number of pooling heads that the backbone's width does not divide into.
-
-        Raises:
-            SurgdinoError: it does not.
-        """
-        if self.pool_heads and width % self.pool_heads:
-            raise SurgdinoError(
-                "the pooling heads do not divide the backbone's width",
-                place="task.pool_heads",
-                expected=f"a divisor of {width}, or 0",
-                found=self.pool_heads,
-            )
 
 
 class TunedHead(nn.Module):
