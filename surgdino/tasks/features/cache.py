@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,7 +73,7 @@ class FeatureCache:
     folder: Path
     backbone: Backbone
     preprocess: Preprocess
-    autocast: Callable[[], Any]
+    autocast: Callable[[], AbstractContextManager[Any]]
     precision: str = "float32"
     workers: int = 0
     batch_size: int = 32

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from surgdino.crops.loader import load, seed_of
 from surgdino.crops.sampler import FrameSampler, StepPlan
 from surgdino.errors import SurgdinoError
+from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.training.cut import Cut, Cutter
 
@@ -47,12 +48,12 @@ class FrameFeatures:
     Batches hold `features` [B, ...] float32, the targets and `index` [B].
 
     Attributes:
-        features: [n, ...], an array or `FeatureRows`, read by `features[rows]`.
+        features: [n, ...].
         targets: [n, ...], called `targets` in a batch, or several by name.
         weights: see `TrainingData`.
     """
 
-    features: Any
+    features: np.ndarray | FeatureRows
     targets: Targets = None
     weights: np.ndarray | None = None
 
@@ -71,7 +72,7 @@ class FrameFeatures:
 class WholeVideos:
     """The features of one whole video a process and step.
 
-    Batches hold `features` [1, T, ...] float32, the targets [1, T, ...], `index` [1, T] and `video` [1].
+    Batches hold `features` [1, T, ...] float32, the targets [1, T, ...] and `index` [1, T].
 
     Attributes:
         features: [n, ...] of the n frames.
@@ -79,7 +80,7 @@ class WholeVideos:
         targets: as in `FrameFeatures`.
     """
 
-    features: Any
+    features: np.ndarray | FeatureRows
     frames: LabelledFrames
     targets: Targets = None
     weights: np.ndarray | None = None
@@ -97,12 +98,11 @@ class WholeVideos:
                 found=sampler.batch_size,
             )
         for plan in sampler:
-            [video] = plan.indices
-            rows = self.frames.span(video)
+            rows = self.frames.span(*plan.indices)
             features = torch.from_numpy(np.ascontiguousarray(self.features[rows])).float()
             index = torch.arange(rows.start, rows.stop)
             batch = {"features": features, **targets_at(self.targets, rows), "index": index}
-            yield {**{name: tensor[None] for name, tensor in batch.items()}, "video": torch.tensor([video])}
+            yield {name: tensor[None] for name, tensor in batch.items()}
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +44,6 @@ class StageResult:
         best_step: the step whose weights the model has now; the last where nothing was validated.
         score_name, score: of that step on the validation part; None where nothing was validated.
         last: the weights of the last step, by name.
-        samples_per_second: of this call.
     """
 
     stage: str
@@ -55,7 +55,6 @@ class StageResult:
     score_name: str | None
     score: float | None
     last: dict[str, Tensor] = field(repr=False)
-    samples_per_second: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """For results.json."""
@@ -69,7 +68,7 @@ def fit(
     folder: Path,
     *,
     device: torch.device,
-    autocast: Callable[[], Any],
+    autocast: Callable[[], AbstractContextManager[Any]],
     begun_with: Mapping[str, Any] | None = None,
     progress_bar: bool = True,
 ) -> StageResult:
@@ -122,7 +121,7 @@ class _Run:
         training: StageTraining,
         folder: Path,
         device: torch.device,
-        autocast: Callable[[], Any],
+        autocast: Callable[[], AbstractContextManager[Any]],
         begun_with: Mapping[str, Any],
         say: Callable[[str], None],
     ) -> None:
@@ -238,7 +237,6 @@ class _Run:
             score_name=best.name if best else None,
             score=best.score if best else None,
             last=last,
-            samples_per_second=self.log.images_per_second(),
         )
 
 

@@ -129,7 +129,7 @@ def test_a_video_comes_whole_and_in_order(set_of):
     frames = set_of[2]
     features = np.arange(len(frames), dtype=np.float32)[:, None]
     [batch] = batches(WholeVideos(features, frames, frames.targets), 0, 1, size=1, seed=0)
-    span = frames.span(int(batch["video"]))
+    span = frames.span(int(frames.video_of[batch["index"][0, 0]]))
     assert torch.equal(batch["features"][0, :, 0], torch.arange(span.start, span.stop).float())
     assert torch.equal(batch["targets"][0], torch.from_numpy(frames.targets[span].astype(np.int64)))
     with pytest.raises(SurgdinoError, match="one at a time"):
