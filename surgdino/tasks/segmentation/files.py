@@ -65,11 +65,7 @@ def write_masks(folder: Path, video: str, frame: int | None, masks: np.ndarray, 
 
 
 def index_masks(folder: Path, classes: Sequence[str]) -> dict[tuple[str, ...], MaskImage]:
-    """What a folder holds: (folders, name or frame number) -> the files of that image.
-
-    Raises:
-        SurgdinoError: no such folder, no mask in it, or two files for one picture and class.
-    """
+    """What a folder holds: (folders, name or frame number) -> the files of that image."""
     if not folder.is_dir():
         what = "not a folder" if folder.exists() else "the folder does not exist"
         raise SurgdinoError(what, file=folder, expected="a folder of masks", fix="check the path")
@@ -93,11 +89,7 @@ def index_masks(folder: Path, classes: Sequence[str]) -> dict[tuple[str, ...], M
 
 
 def read_mask_image(image: MaskImage, classes: Sequence[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """One image's masks bool [C, H, W] (None where it has no file), and bool [H, W] of the labelled pixels or None.
-
-    Raises:
-        SurgdinoError: both kinds of files, files of several sizes, and as `read_mask_file`.
-    """
+    """One image's masks bool [C, H, W] (None where it has no file), and bool [H, W] of the labelled pixels or None."""
     if None in image.files:
         path = image.files[None]
         if len(image.files) > 1:
@@ -116,11 +108,7 @@ def read_mask_image(image: MaskImage, classes: Sequence[str]) -> tuple[np.ndarra
 
 
 def read_mask_file(path: Path, classes: Sequence[str]) -> np.ndarray:
-    """The mask of all classes as bool [C, H, W]: binary where there is one class, ids where there are several.
-
-    Raises:
-        SurgdinoError: not a readable grey (or palette) image, values that are neither binary nor ids of classes.
-    """
+    """The mask of all classes as bool [C, H, W]: binary where there is one class, ids where there are several."""
     if len(classes) == 1:
         return _binary(path)[None]
     ids = _pixels(path)

@@ -151,9 +151,6 @@ class MaskTargets:
             frames: labelled with masks.
             classes: in the order of the channels.
             side: of the targets, in pixels.
-
-        Raises:
-            SurgdinoError: a mask cannot be read, or has another size than its image.
         """
         known = [[name in frames.masks(i).files for name in classes] for i in range(len(frames))]
         self.labelled = np.array(known, dtype=bool).reshape(-1, len(classes))

@@ -15,11 +15,7 @@ NULL_VERB = "null_verb"
 
 
 def triplet_map_of(card: Card) -> TripletMap:
-    """The card's triplets and their components.
-
-    Raises:
-        SurgdinoError: the card has no triplets.
-    """
+    """The card's triplets and their components."""
     return triplet_map(triplet_table(card), null_verb=card.verbs.index(NULL_VERB) if NULL_VERB in card.verbs else -1)
 
 

@@ -47,9 +47,6 @@ def write_triplets(
         frames: int [n], ascending frame numbers of the dataset.
         scores: float [n, triplets].
         heads: component -> float [n, classes of the component].
-
-    Raises:
-        SurgdinoError: the file system refused.
     """
     columns = {"": np.asarray(scores)} | {component: np.asarray(values) for component, values in (heads or {}).items()}
     names = [f"{component}{number}" for component, values in columns.items() for number in range(values.shape[1])]
@@ -65,12 +62,7 @@ def write_triplets(
 
 
 def read_triplets(path: Path, triplets: int = TRIPLETS) -> TripletRows:
-    """The scores in one file.
-
-    Raises:
-        SurgdinoError: another header, a row of another width, a score that is no finite number, frames that are none,
-            come twice or do not ascend.
-    """
+    """The scores in one file."""
     lines = text_of(path)
     header = [cell.strip() for cell in lines[0].split(",")]
     names = _head_columns(path, header, triplets)

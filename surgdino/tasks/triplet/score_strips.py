@@ -48,11 +48,7 @@ class ScoreStrips:
 
 
 def draw_score_strips(strips: ScoreStrips, target: Path) -> Path:
-    """Draw into a PNG: a strip a class, darker where its score is higher, with a red line under it where it is true.
-
-    Raises:
-        SurgdinoError: the file system refused.
-    """
+    """Draw into a PNG: a strip a class, darker where its score is higher, with a red line under it where it is true."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -65,11 +65,7 @@ def head_names() -> list[str]:
 
 
 def open_head(name: str) -> type[DenseHead]:
-    """The class of that name.
-
-    Raises:
-        SurgdinoError: no such head.
-    """
+    """The class of that name."""
     module = discovery.load(__name__, name, "task.head")
     kind = subclass_in(module, DenseHead)
     if kind is None:
