@@ -24,14 +24,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from linear_probes import MaskedImages, ProbeFrames, masked_images, probe, probe_frames
 
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import load_weights
 from surgdino.checkpoint import save_backbone
-from surgdino.config import plain, register_groups, typed
+from surgdino.cli.compose import compose
+from surgdino.config import plain, typed
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.manifest import Manifest
@@ -42,7 +42,6 @@ from surgdino.engine.session import batches, open_session
 from surgdino.engine.train import train_step
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.metrics.intervals import paired_difference
-from surgdino.paths import share
 
 MEASURES = (
     "instrument_ap",
@@ -209,10 +208,7 @@ def _row(weights: str, measure: str, held: str, before: float, after: float, eac
 
 def settings(a: argparse.Namespace) -> dict[str, Any]:
     """The configuration of `surgdino pretrain` with the recipe and the overrides."""
-    register_groups()
-    words = [f"recipe={a.recipe}", f"data.root={a.data}", *a.overrides]
-    with initialize_config_dir(config_dir=str(share("configs")), version_base="1.3"):
-        return plain(compose(config_name="pretrain", overrides=words))
+    return plain(compose("pretrain", [f"recipe={a.recipe}", f"data.root={a.data}", *a.overrides]))
 
 
 def smoke_data(a: argparse.Namespace) -> None:

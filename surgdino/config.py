@@ -17,7 +17,6 @@ from yaml import YAMLError
 
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest
-from surgdino.paths import names_in, share
 
 T = TypeVar("T")
 _BOUNDS = {
@@ -184,19 +183,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}" if mark else None
         raise SurgdinoError("not valid YAML", file=path, place=place, found=getattr(error, "problem", error)) from error
-
-
-def register_groups() -> None:
-    """Offer every card as `dataset=NAME` and every recipe as `recipe=NAME`: their folders have other names."""
-    from hydra.core.config_store import ConfigStore
-
-    # Hydra copies the whole store for each of the 85 questions behind a `--help`, 8 s for our cards. What it loads
-    # from the store it copies once more, so the store itself can be shared.
-    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
-    for group, folder, package in (("dataset", "datasets", "dataset"), ("recipe", "recipes", "_global_")):
-        for name in names_in(share(folder)):
-            node = read_yaml(share(folder) / f"{name}.yaml")
-            ConfigStore.instance().store(group=group, name=name, node=node, package=package, provider="surgdino")
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

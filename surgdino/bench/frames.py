@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from surgdino.datasets.card import load_card
+from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
@@ -57,7 +57,7 @@ def generated(folder: Path, videos: int, seconds: float, fps: int) -> Manifest:
 def own_frames(cfg: Mapping[str, Any]) -> FrameStore:
     """Those of `data.root` that are stored already; without any, the smallest video is stored now."""
     data = DataSettings.of(cfg)
-    manifest = manifest_of(cfg, data)
+    manifest = manifest_of(Card.from_dict(cfg["dataset"]), data)
     ready = list(_stored(manifest, data))
     if not ready:
         smallest = min(manifest.videos, key=lambda video: (video.is_image_folder, video.path.stat().st_size))

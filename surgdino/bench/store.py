@@ -18,6 +18,7 @@ import numpy as np
 from surgdino.bench.frames import generated
 from surgdino.bench.machine import write_rate
 from surgdino.bench.report import Line, Report, number, unit
+from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.frames.build import ShardTask, build_shard, shard_path
 from surgdino.frames.store import StoreSettings
@@ -56,7 +57,7 @@ def measure(cfg: Mapping[str, Any], seconds: float) -> Report:
     data = DataSettings.of({"data": {**cfg["data"], "root": cfg["data"]["root"] or "."}})
     disk = existing(data.store)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory(dir=disk, prefix=".bench-") as there:
-        videos = manifest_of(cfg, data).videos if own else ()
+        videos = manifest_of(Card.from_dict(cfg["dataset"]), data).videos if own else ()
         files = [video.path for video in videos if not video.is_image_folder and video.path.is_file()]
         path = excerpt(smallest(files), Path(scratch)) if files else generated_video(Path(scratch), 15 * seconds)
         figures = store_figures(path, data.store_settings, Path(there), 4 * seconds)

@@ -1,17 +1,22 @@
-"""Verbs with settings: compose the configuration with Hydra, say plainly what is wrong with it, run the verb."""
+"""Verbs with settings: read the words, compose the configuration, run the verb."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterable
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
-from surgdino.config import flat_keys, plain, register_groups
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from surgdino import console
+from surgdino.cli.compose import FAULTS, compose, in_words
+from surgdino.config import plain
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.paths import share
 
@@ -19,8 +24,10 @@ from surgdino.paths import share
 SUBJECTS = {"show": ("augment", "crops", "content"), "bench": ("step", "data", "store")}
 # Verbs that are a folder of their own.
 FOLDERS = ("show", "bench", "verify")
-# Settings of a section that are written without it, too.
+# Settings of a section that may be written without it.
 SHORT = {"exclude": "data.exclude", "organ": "data.organ"}
+# Settings that were renamed: old key -> new key. The old one is still taken, with a line that says the new one.
+RENAMED: dict[str, str] = {}
 # Verbs that take paths before their settings: what they are, and an example.
 PATHS = {
     "predict": ("video files or folders of images", "surgdino predict VIDEO checkpoint=RUN"),
@@ -29,40 +36,45 @@ PATHS = {
 
 
 def run_configured(verb: str, words: list[str]) -> int:
-    """Compose `configs/<verb>.yaml` with the overrides in `words` and run the verb's `main`.
-
-    Goes through `hydra.main`, so multirun, launchers, `--cfg job` and shell completion work as Hydra's users expect.
+    """Compose `configs/<verb>.yaml` with the settings in `words` and run the verb's `main`; its exit code.
 
     Raises:
-        SurgdinoError: a key, group choice or value that cannot be; the nearest valid one is named.
+        SurgdinoError: a key, choice or value that does not exist; the nearest one is named.
     """
     subject, words = _subject(verb, words)
     multirun = "-m" in words or "--multirun" in words
     words = [_parsable(word, multirun) for word in _last_of_each(map(_in_full, words))]
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+    if any(word.startswith("-") for word in words):
+        return _run_by_hydra(verb, subject, words)
+    return _run(verb, subject, compose(verb, words))
 
-    register_groups()
+
+def _run(verb: str, subject: str | list[str] | None, cfg: DictConfig) -> int:
+    main = import_module(f"surgdino.{verb}.verb" if verb in FOLDERS else f"surgdino.verbs.{verb}").main
+    return main(plain(cfg), subject) if subject else main(plain(cfg))
+
+
+def _run_by_hydra(verb: str, subject: str | list[str] | None, words: list[str]) -> int:
+    """Options (`--multirun`, `--cfg job`, `--help`, ...) are Hydra's own: its launchers, its pages, its completion."""
     codes: list[int] = []
     faults: list[SurgdinoError] = []
     here = os.getpid()
 
-    def job(cfg: Any) -> None:
-        main = import_module(f"surgdino.{verb}.verb" if verb in FOLDERS else f"surgdino.verbs.{verb}").main
+    def job(cfg: DictConfig) -> None:
         try:
-            codes.append(main(plain(cfg), subject) if subject else main(plain(cfg)))
+            codes.append(_run(verb, subject, cfg))
         except SurgdinoError as fault:
-            if os.getpid() != here:  # a launcher's process: an exception is all that reaches who waits for it
+            if os.getpid() != here:  # a launcher's process: an exception is all that reaches the process that waits
                 raise
             faults.append(fault)  # Hydra would print a line of its own before ours
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come out whole; we put them into words
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions are raised as they are; `in_words` makes one line of them
+    # hydra.main reads the words from sys.argv and from nowhere else.
     previous, sys.argv = sys.argv, [f"surgdino {verb}", *words]
     try:
         hydra.main(version_base="1.3", config_path=str(share("configs")), config_name=verb)(job)()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise _in_words(verb, words, error) from error
+    except FAULTS as error:
+        raise in_words(verb, words, error) from error
     finally:
         sys.argv = previous
     if faults:
@@ -86,7 +98,7 @@ def _subject(verb: str, words: list[str]) -> tuple[str | list[str] | None, list[
 
 
 def _paths(verb: str, words: list[str]) -> tuple[list[str], list[str]]:
-    """The paths before the settings, and the rest; a path may hold an equals sign if something lies there."""
+    """The paths before the settings, and the rest; a path may hold an equals sign if such a file exists."""
     paths = list(takewhile(lambda w: not w.startswith("-") and ("=" not in w or Path(w).expanduser().exists()), words))
     if not paths:
         kind, example = PATHS[verb]
@@ -96,22 +108,18 @@ def _paths(verb: str, words: list[str]) -> tuple[list[str], list[str]]:
 
 def _in_full(word: str) -> str:
     key, equals, value = word.partition("=")
-    return f"{SHORT.get(key, key)}{equals}{value}"
+    if key in RENAMED:
+        console.warn(f"{key} is now called {RENAMED[key]}")
+    return f"{RENAMED.get(key, SHORT.get(key, key))}{equals}{value}"
 
 
 def _last_of_each(words: Iterable[str]) -> list[str]:
-    """Of two words that set the same, the later one: scripts append theirs, and Hydra cannot merge mappings."""
-    kept: dict[str, str] = {}
-    for word in words:
-        kept[word.partition("=")[0]] = word
-    return list(kept.values())
+    """Of two words that set the same key, the later one: scripts append theirs, and Hydra cannot merge mappings."""
+    return list({word.partition("=")[0]: word for word in words}.values())
 
 
 def _parsable(word: str, multirun: bool) -> str:
-    """Quote the value of `key=value` where Hydra's grammar can't read it: spaces, commas, brackets, umlauts."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
+    """Quote the value of `key=value` where Hydra's grammar cannot read it: spaces, commas, brackets, umlauts."""
     key, equals, value = word.partition("=")
     if not equals or word.startswith("-"):
         return word
@@ -123,36 +131,3 @@ def _parsable(word: str, multirun: bool) -> str:
         pass
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"
-
-
-def _in_words(verb: str, words: list[str], error: Exception) -> SurgdinoError:
-    """Hydra's error as one line with the nearest valid key or choice."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-
-    text = str(error)
-    if isinstance(error, OverrideParseException):
-        word = getattr(error, "override", text)
-        return SurgdinoError(f"{word!r} is not a setting of the form key=value", fix="write section.key=value")
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return SurgdinoError(f"there is no {group}={choice}", fix=nearest(choice, error.options or []))
-    unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
-    if unknown:
-        key = (unknown.group(1) or unknown.group(2)).lstrip("+~")
-        return SurgdinoError(f"unknown setting {key!r}", fix=nearest(key, _valid_keys(verb, words)))
-    return SurgdinoError("the settings do not fit together", found=text.splitlines()[0])
-
-
-def _valid_keys(verb: str, words: list[str]) -> list[str]:
-    """The verb's keys with the choices made: each task and method has settings of its own."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from omegaconf import OmegaConf
-
-    groups = ["recipe", "dataset", "model", "method", "task", "augment", "hardware"]
-    choices = [word for word in words if word.partition("=")[0] in groups]
-
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir=str(share("configs")), version_base="1.3"):
-        cfg = compose(config_name=verb, overrides=choices)
-    return [*flat_keys(OmegaConf.to_container(cfg, resolve=False)), *groups]  # type: ignore[arg-type]

@@ -1,14 +1,16 @@
-"""The `data` section of the configuration, and the manifest that it asks for."""
+"""The `data` and `model` sections of the configuration, and the manifest that `data` asks for."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from surgdino.config import Names, typed
+from pydantic import Field
+
+from surgdino.config import Names, Positive, PositiveInt, Share, shipped
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
@@ -17,16 +19,53 @@ from surgdino.errors import SurgdinoError, nearest
 from surgdino.frames.store import StoreSettings
 
 _TEST_OF = "test-of:"
+_OPTIONS = ("operation_pattern", "labels", "organ", "rater")
+Part = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """A configs/model/NAME.yaml, with `model.weights` of the command."""
+
+    name: str
+    timm: str
+    timm_kwargs: dict
+    patch_size: PositiveInt
+    mean: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
+    weights: Path | None
+    drop_path: Share
+
+    def as_dict(self) -> dict[str, Any]:
+        """As in the YAML file."""
+        weights = None if self.weights is None else str(self.weights)
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "weights": weights}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The `run` section: the run folder; None lets the verb name it."""
+
+    dir: Path | None
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """The `report` section."""
+
+    frames: bool
 
 
 @dataclass(frozen=True)
 class AlsoSettings:
-    """One entry of `data.also`: a further dataset whose frames are learnt from.
+    """One entry of `data.also`: a further dataset to learn from.
+
+    Its defaults are here, because an entry is written by the user and has no YAML file of ours behind it.
 
     Attributes:
         dataset: its card's name.
         fps: frames per second to keep; None takes `data.fps`.
-        exclude: names as in `data.exclude`; what they name is left out of all datasets, for the same operation may lie
+        exclude: names as in `data.exclude`; what they name is left out of all datasets, since the same operation may be
             in several.
         root, split, part, operation_pattern, labels, organ, rater: as in `data`.
     """
@@ -34,58 +73,46 @@ class AlsoSettings:
     dataset: str
     root: Path
     split: str | dict | None = None
-    part: Literal["train", "val", "test"] | None = None
+    part: Part | None = None
     exclude: Names = ()
-    fps: float | None = None
+    fps: Positive | None = None
     operation_pattern: str | None = None
     labels: str | None = None
     organ: str | None = None
     rater: str | None = None
 
     def __post_init__(self) -> None:
-        if self.fps is not None and self.fps <= 0:
-            raise SurgdinoError("fps of data.also cannot be used", expected="more than 0", found=self.fps)
-        if self.part is not None and self.split is None:
-            raise SurgdinoError("part of data.also cannot be used", expected="split beside it", found=self.part)
+        _require_split(self.part, self.split, "part of data.also")
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Key for key what configs/data.yaml explains."""
+    """The `data` section; configs/data.yaml explains its keys."""
 
     root: Path
-    split: str | dict | None = None
-    part: Literal["train", "val", "test"] | None = None
-    exclude: Names = ()
-    operation_pattern: str | None = None
-    labels: str | None = None
-    organ: str | None = None
-    rater: str | None = None
-    fps: float = 1.0
-    store: Path = Path("store")
-    short_side: int = 256
-    quality: int = 90
-    decoder: Literal["pyav", "decord"] = "pyav"
-    workers: int | Literal["auto"] = "auto"
-    max_bad_share: float = 0.25
-    also: tuple[AlsoSettings, ...] = ()
+    split: str | dict | None
+    part: Part | None
+    exclude: Names
+    operation_pattern: str | None
+    labels: str | None
+    organ: str | None
+    rater: str | None
+    fps: Positive
+    store: Path
+    short_side: Annotated[int, Field(ge=16)]
+    quality: Annotated[int, Field(ge=1, le=100)]
+    decoder: Literal["pyav", "decord"]
+    workers: int | Literal["auto"]
+    max_bad_share: Share
+    also: tuple[AlsoSettings, ...]
 
     def __post_init__(self) -> None:
-        checks = (
-            ("fps", self.fps > 0, "more than 0"),
-            ("short_side", self.short_side >= 16, "at least 16 pixels"),
-            ("quality", 1 <= self.quality <= 100, "1 to 100"),
-            ("max_bad_share", 0 <= self.max_bad_share <= 1, "0 to 1"),
-            ("part", self.part is None or self.split is not None, "data.split beside it"),
-        )
-        for key, holds, expected in checks:
-            if not holds:
-                raise SurgdinoError(f"data.{key} cannot be used", expected=expected, found=getattr(self, key))
+        _require_split(self.part, self.split, "data.part")
 
     @classmethod
     def of(cls, cfg: Mapping[str, Any]) -> DataSettings:
-        """The checked `data` section of a whole configuration."""
-        return typed(cls, cfg["data"], "data")
+        """The `data` section of a saved configuration; a key that an older version did not have takes its default."""
+        return shipped(cls, "data", **cfg["data"])
 
     @property
     def options(self) -> dict[str, str | None]:
@@ -102,14 +129,24 @@ class DataSettings:
         """Processes that build the store; 0 lets the store choose."""
         return 0 if self.workers == "auto" else self.workers
 
+    @property
+    def selections(self) -> list[DataSettings | AlsoSettings]:
+        """Itself, then the entries of `data.also`."""
+        return [self, *self.also]
 
-def manifest_of(cfg: Mapping[str, Any], data: DataSettings) -> Manifest:
-    """The videos that a configuration asks for: dataset, split, part, less what is excluded.
+
+def _require_split(part: str | None, split: object, key: str) -> None:
+    if part is not None and split is None:
+        raise SurgdinoError(f"{key} cannot be used", expected="a split beside it", found=part)
+
+
+def manifest_of(card: Card, data: DataSettings) -> Manifest:
+    """The videos that the settings ask for: dataset, split, part, without what is excluded.
 
     Raises:
-        SurgdinoError: no such folder or split, an exclusion that matches nothing, or nothing left.
+        SurgdinoError: no such folder or split, an exclusion that matches nothing, or no video left.
     """
-    manifest = part_of(open_whole(Card.from_dict(cfg["dataset"]), data), data)
+    manifest = part_of(open_whole(card, data), data)
     return not_empty(manifest.without(excluded_operations([manifest], data.exclude)))
 
 
@@ -153,20 +190,19 @@ def excluded_operations(manifests: Sequence[Manifest], exclude: Sequence[str]) -
     operations: set[str] = set()
     for name in exclude:
         if name.startswith(_TEST_OF):
-            # That none of them is here is as good as having left them out.
+            # It does not matter whether any of them is here.
             operations |= operations_named(name.removeprefix(_TEST_OF))
         elif name in operations_of:
             operations |= operations_of[name]
         else:
-            raise SurgdinoError(f"data.exclude names {name!r}, which is not there", fix=nearest(name, operations_of))
+            raise SurgdinoError(f"data.exclude names {name!r}, which does not exist", fix=nearest(name, operations_of))
     return operations
 
 
 def _options(data: DataSettings | AlsoSettings) -> dict[str, str | None]:
-    keys = ("operation_pattern", "labels", "organ", "rater")
-    return {key: getattr(data, key) for key in keys}
+    return {key: getattr(data, key) for key in _OPTIONS}
 
 
 def core_count() -> int:
-    """Cores this process may use, which on a shared machine are fewer than it has."""
+    """Cores this process may use; on a shared machine they are fewer than it has."""
     return len(os.sched_getaffinity(0))

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from surgdino.config import typed
-from surgdino.datasets.card import load_card
+from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.errors import SurgdinoError
@@ -73,7 +73,7 @@ def frames_to_show(cfg: Mapping[str, Any]) -> Iterator[FrameStore]:
     """The store of `data.root`, or of two generated videos where it is null."""
     if cfg["data"]["root"] is not None:
         data = DataSettings.of(cfg)
-        manifest = manifest_of(cfg, data)
+        manifest = manifest_of(Card.from_dict(cfg["dataset"]), data)
         yield build_store(
             manifest, data.store, data.store_settings, workers=data.worker_count, max_bad_share=data.max_bad_share
         )

@@ -1,35 +1,36 @@
-"""`surgdino merge INITIAL ADAPTED ...`: average what a backbone became with what it was, as a probe chooses.
+"""`surgdino merge INITIAL ADAPTED ...`: average adapted weights with the initial ones; a probe may choose the shares.
 
-Several adapted backbones are averaged first. What the merged one was made of, every operation that any of them has
-seen, and the operations that chose, stand in its model.json.
+Several adapted backbones are averaged first. model.json records what the merged weights were made of, every operation
+that any of them has seen, and the operations that chose.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from surgdino import console
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import WeightsReport, load_weights
 from surgdino.checkpoint import WEIGHTS, find_weights, read_model_json, save_backbone
-from surgdino.config import typed
+from surgdino.config import Share, shipped, typed
+from surgdino.datasets.card import Card
 from surgdino.engine import precision
 from surgdino.engine.averaging import Measure, Trial, best, between, mean_of, sweep
 from surgdino.engine.measuring import Probing
 from surgdino.engine.plan import HardwareSettings
 from surgdino.errors import SurgdinoError
-from surgdino.inputs.datasets import sources_of
-from surgdino.inputs.probe import open_probe, probe_source
+from surgdino.inputs.datasets import open_datasets
+from surgdino.inputs.probe import ProbeSettings, choose_probe, open_probe
 from surgdino.inputs.settings import DataSettings
 from surgdino.metrics.arrays import as_json
 from surgdino.runs.leaks import Seen, seen_of
@@ -39,22 +40,26 @@ _USAGE = "surgdino merge INITIAL ADAPTED out=FOLDER"
 
 @dataclass(frozen=True)
 class MergeSettings:
-    """The keys at the top of configs/merge.yaml."""
+    """configs/merge.yaml; `data` and `probe` are replaced by those of a saved run where `data.root` is null."""
 
     out: Path
-    alpha: float = 0.5
-    sweep: tuple[float, ...] | float | str | None = None
+    alpha: Share
+    sweep: tuple[float, ...] | float | str | None
+    dataset: dict
+    data: dict
+    probe: ProbeSettings
+    hardware: HardwareSettings
 
     def __post_init__(self) -> None:
-        for alpha in (self.alpha, *self.alphas):
+        for alpha in self.alphas:
             if not 0 <= alpha <= 1:
-                raise SurgdinoError("alpha and sweep are shares", expected="0 to 1", found=alpha)
+                raise SurgdinoError("sweep cannot be used", expected="shares, 0 to 1", found=alpha)
 
     @property
     def alphas(self) -> tuple[float, ...]:
         """The shares to measure, each once, ascending; empty where nothing is swept.
 
-        0 is always among them: what is kept shall not be worse than what there was.
+        0 is always among them, so that what is kept is no worse than the initial weights.
         """
         if self.sweep is None:
             return ()
@@ -66,8 +71,8 @@ class MergeSettings:
 
 
 @dataclass(frozen=True)
-class Read:
-    """Weights that were read: the state dict of a timm model, and what is known of it."""
+class Weights:
+    """The state dict of a timm model, and what is known of it."""
 
     state: Mapping[str, Tensor]
     report: WeightsReport
@@ -75,53 +80,48 @@ class Read:
 
 def main(cfg: Mapping[str, Any], paths: Sequence[str]) -> int:
     """Read, average, measure where asked to, and write the new checkpoint; 0."""
-    console = Console()
-    settings = typed(MergeSettings, {key: cfg[key] for key in ("out", "alpha", "sweep")}, "merge")
+    settings = typed(MergeSettings, cfg, "")
     if len(paths) < 2:
         raise SurgdinoError("merging takes the initial weights and an adapted checkpoint", fix=f"write {_USAGE}")
-    _refuse_overwriting(settings.out)
+    if (settings.out / WEIGHTS).exists():
+        raise SurgdinoError(
+            "there is a checkpoint already", file=settings.out, fix="give another out=FOLDER, or remove it"
+        )
     initial_path, *adapted_paths = (Path(path).expanduser() for path in paths)
     infos = [read_model_json(path) for path in adapted_paths]
     backbone = build_backbone(infos[0], drop_path=0.0)
     initial = read(backbone, initial_path)
     adapted = [read(backbone, path) for path in adapted_paths]
-    for line in strangers(initial, infos, adapted_paths):
-        console.print(f"[yellow]![/yellow] {line}", soft_wrap=True, highlight=False)
+    for line in other_origins(initial, infos, adapted_paths):
+        console.warn(line)
     facts = provenance(initial, adapted, infos)
     mean, alpha = mean_of([each.state for each in adapted]), settings.alpha
     if settings.alphas:
-        where = measured_on(cfg, adapted_paths[0])
-        probe = open_measurement(where, infos[0])
-        for line in remarks(probe, facts):
-            console.print(f"[yellow]![/yellow] {line}", soft_wrap=True, highlight=False)
-        measure = measure_with(probe, typed(HardwareSettings, cfg["hardware"], "hardware"))
-        trials = list(sweep(backbone, initial.state, mean, settings.alphas, measure))
+        card, probe = open_measurement(settings, adapted_paths[0], infos[0])
+        for line in trained_on(probe, facts):
+            console.warn(line)
+        trials = list(sweep(backbone, initial.state, mean, settings.alphas, measure_with(probe, settings.hardware)))
         alpha = best(trials).alpha
-        print_trials(console, trials, alpha)
-        facts |= chosen_facts(facts, trials, probe.frames.operations, where["dataset"]["name"])
+        print_trials(trials, alpha)
+        facts |= chosen_facts(facts, trials, probe.frames.operations, card.name)
     backbone.vit.load_state_dict(between(initial.state, mean, alpha))
     facts["merged"] = {**facts["merged"], "alpha": alpha}
     folder = save_backbone(settings.out, backbone, facts)
-    console.print(f"[bold]backbone[/bold]  {folder}  ({alpha:.4g} adapted)", soft_wrap=True, highlight=False)
+    console.field("backbone", f"{folder}  ({alpha:.4g} adapted)")
     return 0
 
 
-def _refuse_overwriting(out: Path) -> None:
-    if (out / WEIGHTS).exists():
-        raise SurgdinoError("there is a checkpoint already", file=out, fix="give another out=FOLDER, or remove it")
-
-
-def read(backbone: Backbone, path: Path) -> Read:
+def read(backbone: Backbone, path: Path) -> Weights:
     """The weights at `path` as they fit into `backbone`, which is overwritten.
 
     Raises:
         SurgdinoError: no weights there, or of another architecture.
     """
     report = load_weights(backbone, path)
-    return Read({name: tensor.clone() for name, tensor in backbone.vit.state_dict().items()}, report)
+    return Weights({name: tensor.clone() for name, tensor in backbone.vit.state_dict().items()}, report)
 
 
-def strangers(initial: Read, infos: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> Iterator[str]:
+def other_origins(initial: Weights, infos: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> Iterator[str]:
     """A line for each adapted checkpoint that did not begin from the initial weights."""
     for info, path in zip(infos, paths, strict=True):
         begun = info.get("initial_weights") or {}
@@ -130,7 +130,7 @@ def strangers(initial: Read, infos: Sequence[Mapping[str, Any]], paths: Sequence
             yield f"{path} did not begin from {initial.report.path} (but from {whence}); such averages are noise"
 
 
-def provenance(initial: Read, adapted: Sequence[Read], infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def provenance(initial: Weights, adapted: Sequence[Weights], infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What model.json says of the merged weights; everything that any of them has seen is seen."""
     reports = [initial.report, *(each.report for each in adapted)]
     seen = [row for past in (initial.report.as_dict(), *infos) for row in seen_of(past)]
@@ -154,58 +154,55 @@ def provenance(initial: Read, adapted: Sequence[Read], infos: Sequence[Mapping[s
     }
 
 
-def _origin(adapted: Read, info: Mapping[str, Any]) -> dict[str, Any]:
-    told = ("steps", "seed", "weights_of", "ship_alpha", "data_hash", "merged")
-    known = {key: info[key] for key in told if key in info}
+def _origin(adapted: Weights, info: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("steps", "seed", "weights_of", "ship_alpha", "data_hash", "merged")
+    known = {key: info[key] for key in keys if key in info}
     return {"path": adapted.report.path, "sha256": adapted.report.sha256, **known}
 
 
-def measured_on(cfg: Mapping[str, Any], adapted: Path) -> dict[str, Any]:
-    """The `dataset`, `data` and `probe` settings to measure with: the command's, or those of the adapted run.
+def open_measurement(settings: MergeSettings, adapted: Path, info: Mapping[str, Any]) -> tuple[Card, Probing]:
+    """The probe that chooses, on pictures as the backbone was trained with: of the command, or of the adapted run.
 
     Raises:
         SurgdinoError: neither says where frames are.
     """
-    sections = {key: cfg[key] for key in ("dataset", "data", "probe")}
-    if cfg["data"]["root"] is None:
+    dataset, section, probe_settings = settings.dataset, settings.data, settings.probe
+    if section["root"] is None:
         file = find_weights(adapted).parent.parent / "config.yaml"
         if not file.is_file():
             raise SurgdinoError(
                 "a sweep needs frames to measure on", place="data.root", fix="add dataset=... and data.root=..."
             )
         saved = yaml.safe_load(file.read_text(encoding="utf-8"))
-        sections |= {key: saved[key] for key in sections if key in saved}
-    return {**sections, "probe": {**sections["probe"], "every": 1}}  # a run without probes has its frames all the same
-
-
-def open_measurement(cfg: Mapping[str, Any], info: Mapping[str, Any]) -> Probing:
-    """The probe that chooses, on pictures as the backbone was trained with."""
-    data = DataSettings.of(cfg)
+        dataset, section = saved.get("dataset", dataset), saved.get("data", section)
+        probe_settings = shipped(ProbeSettings, "probe", **saved.get("probe", asdict(probe_settings)))
+    card, data = Card.from_dict(dataset), shipped(DataSettings, "data", **section)
+    probe_settings = replace(probe_settings, every=1)  # a run without probes has its frames all the same
     preprocess = Preprocess(int(info["image_size"]), tuple(info["mean"]), tuple(info["std"]))
-    probe = open_probe(probe_source(cfg, data, sources_of(cfg, data)), data, preprocess)
+    probe = open_probe(choose_probe(probe_settings, card, data, open_datasets(card, data)), data, preprocess)
     assert probe is not None
-    return probe
+    return card, probe
 
 
-def remarks(probe: Probing, facts: Mapping[str, Any]) -> Iterator[str]:
-    """What should be known of the operations that choose."""
-    trained_on = sorted(set(probe.frames.operations) & set(facts["operations"]))
-    if trained_on:
+def trained_on(probe: Probing, facts: Mapping[str, Any]) -> Iterator[str]:
+    """A line where operations that choose were trained on."""
+    both = sorted(set(probe.frames.operations) & set(facts["operations"]))
+    if both:
         yield (
-            f"{len(trained_on)} of the {len(probe.frames.operations)} operations that choose were trained on "
-            f"({', '.join(trained_on[:4])}{', ...' if len(trained_on) > 4 else ''}): they favour the adapted weights"
+            f"{len(both)} of the {len(probe.frames.operations)} operations that choose were trained on "
+            f"({', '.join(both[:4])}{', ...' if len(both) > 4 else ''}): they favour the adapted weights"
         )
 
 
 def measure_with(probe: Probing, hardware: HardwareSettings) -> Measure:
-    """The probe as a function of a backbone; the first one that it is given is what drift is counted from."""
+    """The probe as a function of a backbone; the drift is measured from the first one it is given."""
     precision.set_threads(hardware)
     device = precision.choose_device(hardware)
     autocast = partial(precision.autocast, device, precision.choose_dtype(hardware, device))
     return lambda backbone: probe.frames.measure(backbone.to(device), autocast).as_dict()
 
 
-def print_trials(console: Console, trials: Sequence[Trial], chosen: float) -> None:
+def print_trials(trials: Sequence[Trial], chosen: float) -> None:
     """What was measured at each share, and which was kept in one sentence."""
     table = Table(title="Share of the adapted weights", title_justify="left", title_style="bold", box=box.SIMPLE)
     table.add_column("measure")
@@ -213,13 +210,12 @@ def print_trials(console: Console, trials: Sequence[Trial], chosen: float) -> No
         table.add_column(f"{trial.alpha:.4g}", justify="right", style="bold" if trial.alpha == chosen else None)
     for name in trials[0].measured:
         table.add_row(name, *(f"{trial.measured[name]:.4f}" for trial in trials))
-    console.print(table)
+    console.table(table)
     words = {
         0.0: "the initial weights are the best here: adapting did not pay",
         1.0: "the adapted weights are kept whole",
     }
-    told = words.get(chosen, f"{chosen:.4g} of the adapted weights is the best of these shares")
-    console.print(told, soft_wrap=True, highlight=False)
+    console.say(words.get(chosen, f"{chosen:.4g} of the adapted weights is the best of these shares"))
 
 
 def chosen_facts(
@@ -227,9 +223,9 @@ def chosen_facts(
 ) -> dict[str, Any]:
     """What a sweep adds to model.json: what was measured, and the operations that chose; report on none of them."""
     rows = [{"alpha": trial.alpha, **as_json(trial.measured)} for trial in trials]
-    look = Seen("merge", "chosen on", dataset, None, None, tuple(operations))
+    chosen = Seen("merge", "chosen on", dataset, None, None, tuple(operations))
     return {
         "merged": {**facts["merged"], "sweep": rows},
         "chosen_on": sorted({*facts["chosen_on"], *operations}),
-        "seen": [*facts["seen"], look.as_dict()],
+        "seen": [*facts["seen"], chosen.as_dict()],
     }

@@ -3,40 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
+from rich.table import Table
 
-from surgdino import distributed
+from surgdino import console, distributed
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.checkpoint import usual_size
 from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings
-from surgdino.engine.measuring import Probing
-from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainSettings
+from surgdino.datasets.card import Card
+from surgdino.engine.measuring import BEST, Probing
+from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainResult, TrainSettings
 from surgdino.engine.precision import choose_device
+from surgdino.engine.probing import Change
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.backbone import natural_backbone
 from surgdino.inputs.datasets import (
-    Source,
+    RunDataset,
     data_hash,
-    described,
     joined_store,
     licence_note,
-    remarks,
-    sources_of,
+    open_datasets,
+    overlap_warnings,
+    summaries,
 )
-from surgdino.inputs.probe import open_probe, probe_source
-from surgdino.inputs.settings import DataSettings
-from surgdino.report.curves import draw_curves
+from surgdino.inputs.probe import ProbeSettings, choose_probe, open_probe
+from surgdino.inputs.settings import DataSettings, ModelSettings, ReportSettings, RunSettings
+from surgdino.report.curves import TERMS, draw_curves
 from surgdino.runs.data_record import write_data
 from surgdino.runs.folder import open_run
-from surgdino.verbs.outcome import print_outcome, print_probe, print_store
 from surgdino.verbs.report import report_run
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """The sections of configs/pretrain.yaml; `method` and `augment` are checked by the rooms that read them."""
+
+    dataset: dict
+    model: ModelSettings
+    method: dict
+    augment: dict
+    data: DataSettings
+    crops: CropSettings
+    probe: ProbeSettings
+    train: TrainSettings
+    hardware: HardwareSettings
+    run: RunSettings
+    report: ReportSettings
 
 
 def main(cfg: Mapping[str, Any]) -> int:
@@ -44,89 +65,74 @@ def main(cfg: Mapping[str, Any]) -> int:
 
     Under torchrun or another launcher its processes train together, and the first one writes and prints.
     """
-    hardware = typed(HardwareSettings, cfg["hardware"], "hardware")
-    with distributed.together(cuda=choose_device(hardware).type == "cuda"):
-        return pretrain(cfg, hardware)
+    settings = typed(PretrainSettings, cfg, "")
+    with distributed.together(cuda=choose_device(settings.hardware).type == "cuda"):
+        return pretrain(settings, cfg)
 
 
-def pretrain(cfg: Mapping[str, Any], hardware: HardwareSettings) -> int:
-    """What `main` does in each process."""
-    console = Console(quiet=not distributed.is_main())
-    data = DataSettings.of(cfg)
-    settings = typed(TrainSettings, cfg["train"], "train")
-    folder = Path(cfg["run"]["dir"] or default_folder(cfg))
-    # Everything that can be wrong is looked at before the store is built, which may take hours.
-    crops = typed(CropSettings, cfg["crops"], "crops")
-    sources = sources_of(cfg, data)
-    probed = probe_source(cfg, data, sources)
-    sources = probed.left_of(sources) if probed else sources
-    torch.manual_seed(settings.seed)  # of a backbone without weights, and of the mask token
-    backbone, weights = natural_backbone(cfg["model"], settings.drop_path)
-    size = usual_size(backbone, crops.global_size)
-    preprocess = Preprocess(size, tuple(cfg["model"]["mean"]), tuple(cfg["model"]["std"]))
+def pretrain(settings: PretrainSettings, cfg: Mapping[str, Any]) -> int:
+    """What `main` does in each process; `cfg` is what the run folder's config.yaml records."""
+    data, card = settings.data, Card.from_dict(settings.dataset)
+    # Everything that can be wrong is checked before the store is built, which may take hours.
+    datasets = open_datasets(card, data)
+    folder = settings.run.dir or default_folder(settings, card)
+    chosen = choose_probe(settings.probe, card, data, datasets)
+    datasets = chosen.left_of(datasets) if chosen else datasets
+    torch.manual_seed(settings.train.seed)  # of a backbone without weights, and of the mask token
+    backbone, weights = natural_backbone(settings.model.as_dict(), settings.train.drop_path)
+    preprocess = Preprocess(usual_size(backbone, settings.crops.global_size), settings.model.mean, settings.model.std)
     with distributed.main_first():
-        store = open_run_and_store(folder, cfg, sources, data)
-        probe = open_probe(probed, data, preprocess)
+        if distributed.is_main():
+            open_run(folder, {**cfg, "run": {"dir": str(folder)}}, data_hash=data_hash(datasets))
+        store = joined_store(datasets, data, progress=distributed.is_main())
+        probe = open_probe(chosen, data, preprocess)
         if distributed.is_main():
             write_data(folder, store)
-    print_store(console, store)
-    print_probe(console, probe, held_out=probed is not None and probed.held_out)
-    for remark in remarks(sources):
-        console.print(f"[yellow]![/yellow] {remark}", soft_wrap=True, highlight=False)
+    print_store(store)
+    print_probe(probe, held_out=chosen is not None and chosen.held_out)
+    for line in overlap_warnings(datasets):
+        console.warn(line)
     result = train(
         TrainPlan(
             backbone=backbone,
-            model=cfg["model"],
-            method=cfg["method"],
+            model=settings.model.as_dict(),
+            method=settings.method,
             store=store,
-            augment=cfg["augment"],
-            crops=crops,
-            train=settings,
-            hardware=hardware,
+            augment=settings.augment,
+            crops=settings.crops,
+            train=settings.train,
+            hardware=settings.hardware,
             folder=folder,
-            data_hash=data_hash(sources),
-            model_json={**provenance(sources, store, weights), "chosen_on": chosen_on(probe, weights)},
+            data_hash=data_hash(datasets),
+            model_json={**provenance(datasets, store, weights), "chosen_on": chosen_on(probe, weights)},
             probe=probe,
         )
     )
     if distributed.is_main():
         picture = draw_curves(result.metrics, folder / "curves.png", result.collapse)
-        page = report_run(folder, folder / "report.html", frames=bool(cfg["report"]["frames"]))
-        print_outcome(console, result, picture, page)
+        page = report_run(folder, folder / "report.html", frames=settings.report.frames)
+        print_outcome(result, picture, page)
     return 0
 
 
-def open_run_and_store(
-    folder: Path, cfg: Mapping[str, Any], sources: Sequence[Source], data: DataSettings
-) -> FrameStore:
-    """The run folder and the frames; what is missing of both is made by whoever comes first."""
-    if distributed.is_main():
-        open_run(folder, {**cfg, "run": {"dir": str(folder)}}, data_hash=data_hash(sources))
-    return joined_store(sources, data, progress=distributed.is_main())
-
-
-def default_folder(cfg: Mapping[str, Any]) -> str:
+def default_folder(settings: PretrainSettings, card: Card) -> Path:
     """The run folder where none is given: the same command finds the same folder, and continues there."""
-    datasets = "+".join([cfg["dataset"]["name"], *(entry["dataset"] for entry in cfg["data"]["also"])])
-    names = (datasets, cfg["model"]["name"], cfg["method"]["name"])
-    return str(Path("runs") / "-".join(("pretrain", *names)))
+    datasets = "+".join([card.name, *(entry.dataset for entry in settings.data.also)])
+    return Path("runs") / f"pretrain-{datasets}-{settings.model.name}-{settings.method['name']}"
 
 
-def provenance(sources: Sequence[Source], store: FrameStore, weights: dict[str, Any] | None) -> dict[str, Any]:
-    """What a checkpoint remembers of its data: the operations it has seen, so that nobody tests on them unawares.
-
-    Those that its initial weights had seen before are among them.
-    """
+def provenance(datasets: Sequence[RunDataset], store: FrameStore, weights: dict[str, Any] | None) -> dict[str, Any]:
+    """What a checkpoint records of its data: every operation it has seen, those of its initial weights too."""
     if not len(store):
         raise SurgdinoError(
-            "no usable frame in any video", file=sources[0].manifest.root, fix="run surgdino verify on this folder"
+            "no usable frame in any video", file=datasets[0].manifest.root, fix="run surgdino verify on this folder"
         )
     seen = {video.operation for video in store.videos} | set((weights or {}).get("operations", ()))
     return {
-        "dataset": sources[0].card.name,
-        "dataset_licence": licence_note(sources),
-        "datasets": described(sources, store),
-        "data_hash": data_hash(sources),
+        "dataset": datasets[0].card.name,
+        "dataset_licence": licence_note(datasets),
+        "datasets": summaries(datasets, store),
+        "data_hash": data_hash(datasets),
         "operations": sorted(seen),
         "frames": len(store),
         "initial_weights": weights,
@@ -134,6 +140,102 @@ def provenance(sources: Sequence[Source], store: FrameStore, weights: dict[str, 
 
 
 def chosen_on(probe: Probing | None, weights: dict[str, Any] | None) -> list[str]:
-    """The operations that chose among states of this backbone, here or before: none of them may be reported on."""
+    """The operations that chose among states of this backbone, here or before: no result may be reported on them."""
     here = probe.frames.operations if probe else ()
     return sorted({*here, *(weights or {}).get("chosen_on", ())})
+
+
+def print_store(store: FrameStore) -> None:
+    """One line on the frames there are, and one on each thing that was left out."""
+    summary = store.summary()
+    console.field("frames", f"{summary['frames']:,} of {summary['videos']} videos")
+    left_out = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary["left_out"].items())
+    if left_out:
+        console.field("", f"left out: {left_out}")
+    for video, reason in summary["set_aside"].items():
+        console.warn(f"set aside {video}: {reason}")
+
+
+def print_probe(probe: Probing | None, *, held_out: bool) -> None:
+    """One line on what the backbone is measured on."""
+    if probe is None:
+        return
+    operations, tasks = probe.frames.operations, ", ".join(probe.frames.tasks) or "none"
+    named = ", ".join(operations[:_SHOWN]) + (", ..." if len(operations) > _SHOWN else "")
+    where = "held out of training" if held_out else "trained on as well; probe.hold_out=1 keeps one out"
+    count = f"{len(operations)} operation{'s' if len(operations) != 1 else ''}"
+    console.field("probe", f"{len(probe.frames):,} frames; tested on {count} ({named}), {where}; labels: {tasks}")
+
+
+def print_outcome(result: TrainResult, picture: Path | None, page: Path | None) -> None:
+    """Tables of the loss terms and of the backbone before and after, then the warnings, then the paths."""
+    if result.status == "already finished":
+        console.say(f"This run is finished ({result.step} of {result.steps} steps); nothing was done.", "bold")
+    elif result.status == "stopped":
+        console.say(f"Stopped at step {result.step} of {result.steps}; the same command continues.", "yellow")
+    if result.first and result.last:
+        console.table(_losses(result))
+    if result.probes.changes:
+        console.table(_probes(result))
+        console.say(_chosen(result))
+    for warning in result.warnings:
+        console.warn(warning)
+    if result.skipped:
+        console.warn(f"{result.skipped} steps were left out: their gradient was not finite")
+    paths = {
+        "backbone": result.checkpoint / "backbone.safetensors",
+        "best": result.checkpoint.with_name(BEST) / "backbone.safetensors",
+        "model card": result.checkpoint / "model.json",
+        "metrics": result.metrics,
+        "curves": picture,
+        "report": page,
+    }
+    for label, path in paths.items():
+        if path is not None and path.exists():
+            console.field(label, path)
+
+
+def _losses(result: TrainResult) -> Table:
+    table = Table(title="Objective", title_justify="left", title_style="bold")
+    table.add_column("term")
+    for name in ("first", "last", "if it collapsed"):
+        table.add_column(name, justify="right", style="dim" if name.startswith("if") else None)
+    for key in [*TERMS, *sorted(result.collapse.keys() - TERMS.keys())]:
+        if key in result.first and key in result.last:
+            collapse = f"{result.collapse[key]:.4f}" if key in result.collapse else ""
+            table.add_row(TERMS.get(key, key), f"{result.first[key]:.4f}", f"{result.last[key]:.4f}", collapse)
+    return table
+
+
+def _probes(result: TrainResult) -> Table:
+    changes = result.probes.changes
+    after = f"step {result.probes.last_step}"
+    table = Table(title="Backbone before and after", title_justify="left", title_style="bold")
+    table.add_column("measure")
+    for name in ("step 0", after, "change"):
+        table.add_column(name, justify="right")
+    intervals = any(change.difference for change in changes)
+    if intervals:
+        table.add_column("95 % over operations", justify="right", style="dim")
+    for change in changes:
+        row = [change.measure.words, change.form(change.before), change.form(change.after), _signed(change)]
+        table.add_row(*row, *([change.interval] if intervals else []))
+    return table
+
+
+def _signed(change: Change) -> str:
+    words = change.signed(change.after - change.before)
+    return f"[red]{words} worse than before[/red]" if change.fell else words
+
+
+def _chosen(result: TrainResult) -> str:
+    """One line on the best state by the probe."""
+    probes = result.probes
+    if probes.start is None or probes.last is None or probes.best_step < 0:
+        return "nothing was measured that could choose a best checkpoint"
+    words = f"score {probes.start.score:.3f} at step 0, {probes.last.score:.3f} at step {probes.last_step}"
+    best = f"best {probes.best:.3f} at step {probes.best_step}"
+    if probes.best_step == 0:
+        best = "never better than at step 0: `best` holds the weights that it started from"
+    took = f"; measuring took {probes.seconds:.0f} s" if probes.seconds else ""
+    return f"{words}, {best}{took}"

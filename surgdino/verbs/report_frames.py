@@ -10,6 +10,7 @@ import numpy as np
 from surgdino.backbone.vit import build_backbone
 from surgdino.backbone.weights import load_weights
 from surgdino.checkpoint import LoadedBackbone, load
+from surgdino.datasets.card import Card
 from surgdino.frames.store import FrameStore, open_store
 from surgdino.inputs.settings import DataSettings, manifest_of
 from surgdino.report.learned import Learned, Sample
@@ -27,7 +28,7 @@ def learned_of(record: RunRecord) -> Learned:
     """
     config: dict[str, Any] = dict(record.config)
     data = DataSettings.of(config)
-    store = open_store(data.store, manifest_of(config, data), data.store_settings)
+    store = open_store(data.store, manifest_of(Card.from_dict(config["dataset"]), data), data.store_settings)
     after = load(record.folder)
     return Learned(sample_of(store), initial_backbone(record, after), after)
 

@@ -28,7 +28,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     """Check the dataset that `cfg` names; 1 where there are errors, 0 where there are none (warnings may be)."""
     data = DataSettings.of(cfg)
     card = Card.from_dict(cfg["dataset"])
-    manifest = manifest_of(cfg, data)
+    manifest = manifest_of(Card.from_dict(cfg["dataset"]), data)
     console = Console()
     infos, unreadable = inspect(manifest, data.decoder, console)
     problems = [*manifest.problems, *unreadable]

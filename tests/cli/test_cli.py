@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from surgdino.cli.configured import RENAMED
 from surgdino.cli.main import CONFIGURED, VERBS, main
 
 
@@ -107,3 +108,24 @@ def test_the_last_of_two_words_counts_and_short_forms_are_known(capsys):
     assert "exclude: test-of:cholect50/rdv" in told
     assert main(["finetune", "data.root=/x", "organ=liver", "--cfg", "job"]) == 0
     assert "organ: liver" in capsys.readouterr().out
+
+
+def test_a_renamed_setting_is_taken_with_a_line_that_says_its_new_name(capsys, monkeypatch):
+    monkeypatch.setitem(RENAMED, "train.iterations", "train.steps")
+    assert main(["pretrain", "data.root=/x", "train.iterations=7", "--cfg", "job"]) == 0
+    told = capsys.readouterr().out
+    assert "! train.iterations is now called train.steps" in told
+    assert "steps: 7" in told
+
+
+def test_cards_recipes_and_methods_of_an_extension_are_choices(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("SURGDINO_EXTENSIONS", str(tmp_path))
+    texts = {"configs/method": "name: toy", "datasets": "name: ours", "recipes": "train: {lr: 3.0}"}
+    for folder, text in texts.items():
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "toy.yaml").write_text(text)
+    assert main(["pretrain", "data.root=/x", "method=toy", "dataset=toy", "recipe=toy", "--cfg", "job"]) == 0
+    told = capsys.readouterr().out
+    assert all(part in told for part in ("name: toy", "name: ours", "lr: 3.0"))
+    assert main(["pretrain", "data.root=/x", "method=toi"]) == 2
+    assert "'toy'" in capsys.readouterr().err

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from surgdino.cli.compose import compose
 from surgdino.cli.main import CONFIGURED
-from surgdino.config import Names, PositiveInt, plain, register_groups, shipped, typed
+from surgdino.config import Names, PositiveInt, plain, shipped, typed
 from surgdino.errors import SurgdinoError
 from surgdino.paths import names_in, share
 
@@ -26,9 +26,7 @@ CHOICES += [("dataset", n) for n in names_in(share("datasets"))] + [("recipe", n
 
 
 def composed(verb: str, *overrides: str) -> dict:
-    register_groups()
-    with initialize_config_dir(config_dir=str(share("configs")), version_base="1.3"):
-        cfg = compose(config_name=verb, overrides=list(overrides))
+    cfg = compose(verb, overrides)
     for key in OmegaConf.missing_keys(cfg):
         OmegaConf.update(cfg, key, f"/{key}")
     return plain(cfg)
@@ -109,7 +107,7 @@ def test_entries_of_a_list_are_checked_like_sections():
         ({"count": 1, "inner": [{"name": "x"}, {"nam": "y"}]}, r"s.inner\[1\].nam\..*s.inner\[1\].name"),
         ({"count": 1, "inner": [{"name": "x", "limits": [1, "y"]}]}, r"s.inner\[0\].limits\[1\]"),
         ({"count": 1, "rate": True}, "a number, found True"),
-        ({"count": 1, "held": 0}, "s.held .* at least 1 or a list.* or null, found 0"),
+        ({"count": 1, "held": 0}, r"s.held .* at least 1, found 0"),
         ({"count": 1, "names": 3}, "a list, each entry a text"),
     ],
 )

@@ -34,15 +34,12 @@ def test_an_unpacked_wheel_composes_every_config_and_lists_everything(wheel, tmp
     code = (
         "import surgdino, sys\n"
         "from surgdino.paths import names_in, share\n"
-        "from surgdino.config import register_groups\n"
-        "from hydra import compose, initialize_config_dir\n"
+        "from surgdino.cli.compose import compose\n"
         f"assert str(share('configs')).startswith({str(tmp_path)!r}), share('configs')\n"
-        "register_groups()\n"
-        "with initialize_config_dir(config_dir=str(share('configs')), version_base='1.3'):\n"
-        "    for verb in ('pretrain', 'verify', 'show'):\n"
-        "        compose(config_name=verb, overrides=['data.root=x'])\n"
-        "    for recipe in names_in(share('recipes')):\n"
-        "        compose(config_name='pretrain', overrides=['data.root=x', f'recipe={recipe}'])\n"
+        "for verb in ('pretrain', 'verify', 'show'):\n"
+        "    compose(verb, ['data.root=x'])\n"
+        "for recipe in names_in(share('recipes')):\n"
+        "    compose('pretrain', ['data.root=x', f'recipe={recipe}'])\n"
         "print(len(names_in(share('datasets'))), len(names_in(share('recipes'))))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)

@@ -7,13 +7,11 @@ import shlex
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from surgdino.backbone.catalogue import entry
+from surgdino.cli.compose import compose
 from surgdino.cli.configured import SUBJECTS
 from surgdino.cli.main import CONFIGURED, VERBS
-from surgdino.config import register_groups
-from surgdino.paths import share
 from tests import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "recipes").glob("*.yaml"))]
@@ -55,6 +53,4 @@ def test_every_command_is_one(page, line):
         assert rest[0] in SUBJECTS[verb]
         rest = rest[1:]
     settings = [word for word in rest if "=" in word and "..." not in word and not word.startswith("hydra")]
-    register_groups()
-    with initialize_config_dir(config_dir=str(share("configs")), version_base="1.3"):
-        compose(config_name=verb, overrides=settings)
+    compose(verb, settings)

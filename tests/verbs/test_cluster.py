@@ -13,11 +13,12 @@ import sys
 import time
 from pathlib import Path
 
+import hydra
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 
+from surgdino.cli.compose import compose
 from surgdino.cli.main import main
-from surgdino.config import register_groups
 from surgdino.engine.saving.state import load_state
 from surgdino.paths import share
 from tests import ROOT
@@ -48,18 +49,15 @@ def command_of(launcher: str) -> list[str]:
 @pytest.mark.parametrize("words", [w for w in COMMANDS if w[0] == "torchrun"], ids=lambda words: words[1].strip("-"))
 def test_the_torchrun_lines_compose(words):
     settings = words[words.index("pretrain") + 1 :]
-    register_groups()
-    with initialize_config_dir(config_dir=str(share("configs")), version_base="1.3"):
-        cfg = compose(config_name="pretrain", overrides=settings)
+    cfg = compose("pretrain", settings)
     assert cfg.train.batch_size % 8 == 0
 
 
 @needs_plugin
 def test_the_slurm_line_composes_to_a_launcher_of_sixteen_tasks():
     settings = [word for word in command_of("submitit_slurm")[2:] if word != "-m"]
-    register_groups()
     with initialize_config_dir(config_dir=str(share("configs")), version_base="1.3"):
-        cfg = compose(config_name="pretrain", overrides=settings, return_hydra_config=True)
+        cfg = hydra.compose(config_name="pretrain", overrides=settings, return_hydra_config=True)
     launcher = cfg.hydra.launcher
     assert launcher._target_.endswith("SlurmLauncher")
     assert launcher.nodes * launcher.tasks_per_node == 16

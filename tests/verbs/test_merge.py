@@ -136,7 +136,7 @@ def test_an_initial_file_that_the_run_did_not_begin_from_is_told(run, tmp_path, 
     [
         (["WEIGHTS"], "surgdino merge INITIAL ADAPTED out=FOLDER"),
         ([], "surgdino merge INITIAL ADAPTED out=FOLDER"),
-        (["WEIGHTS", "RUN", "alpha=2"], "0 to 1"),
+        (["WEIGHTS", "RUN", "alpha=2"], "at most 1"),
         (["WEIGHTS", "RUN", "sweep=0,x"], "sweep is not a list of shares"),
         (["WEIGHTS", "RUN", "sweep=0,1.5"], "0 to 1"),
         (["WEIGHTS", "RUN", "alhpa=0.5"], "alpha"),

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from surgdino.config import shipped
+from surgdino.datasets.card import load_card
 from surgdino.datasets.synthetic.cholect50 import write_cholect50
-from surgdino.inputs.datasets import sources_of
-from surgdino.inputs.probe import ProbeSource, probe_source
+from surgdino.inputs.datasets import open_datasets
+from surgdino.inputs.probe import ProbeData, ProbeSettings, choose_probe
 from surgdino.inputs.settings import DataSettings
-from surgdino.paths import share
 from tests.verbs.test_pretrain import pretrain
 
 SHORT = ("train.steps=4", "train.log_every=2", "train.head_warmup_steps=1", "probe.every=2")
@@ -54,13 +54,11 @@ def facts(run: Path, name: str = "checkpoint") -> dict:
 # Which operations
 
 
-def asked(root: Path, data: dict[str, Any], probe: dict[str, Any]) -> tuple[ProbeSource, set[str]]:
+def asked(root: Path, data: dict[str, Any], probe: dict[str, Any]) -> tuple[ProbeData, set[str]]:
     """The probe of a configuration, and the operations that are left to train on."""
-    card = yaml.safe_load((share("datasets") / "cholec80.yaml").read_text(encoding="utf-8"))
-    cfg = {"dataset": card, "data": {"root": root, **data}, "probe": probe}
-    settings = DataSettings.of(cfg)
-    training = sources_of(cfg, settings)
-    source = probe_source(cfg, settings, training)
+    card, settings = load_card("cholec80"), shipped(DataSettings, "data", root=root, **data)
+    training = open_datasets(card, settings)
+    source = choose_probe(shipped(ProbeSettings, "probe", **probe), card, settings, training)
     assert source is not None
     return source, numbers(op for left in source.left_of(training) for op in left.manifest.operations)
 
@@ -87,7 +85,7 @@ def numbers(operations) -> set[str]:
 def test_who_is_tested_who_teaches_and_who_is_trained_on(synthetic_cholec80, data, probe, tested, teaching, trained):
     source, left = asked(synthetic_cholec80, data, probe)
     assert numbers(source.tested) == set(tested)
-    assert numbers(op for each in source.sources for op in each.manifest.operations) == set(teaching)
+    assert numbers(op for each in source.datasets for op in each.manifest.operations) == set(teaching)
     assert left == set(trained)
     assert source.held_out is not (left >= set(tested))
 
@@ -107,7 +105,7 @@ def test_operations_of_another_dataset_are_held_out_of_this_one(
     probe = {"dataset": "cholect50", "root": str(triplets), **probe}
     source, left = asked(synthetic_cholec80, data, probe)
     assert numbers(source.tested) == set(tested)
-    assert numbers(op for each in source.sources for op in each.manifest.operations) == set(teaching)
+    assert numbers(op for each in source.datasets for op in each.manifest.operations) == set(teaching)
     assert left == set(trained)
 
 
@@ -116,7 +114,7 @@ def test_frames_of_a_further_dataset_leave_training_with_their_operation(synthet
     source, left = asked(synthetic_cholec80, {"also": also}, {"hold_out": ["camma/2"]})
     assert numbers(source.tested) == {"2"}
     assert left == {"1", "3", "4", "9"}
-    assert {each.card.name for each in source.sources} == {"cholec80", "cholect50"}
+    assert {each.card.name for each in source.datasets} == {"cholec80", "cholect50"}
 
 
 @pytest.mark.parametrize(

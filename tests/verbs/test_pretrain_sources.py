@@ -9,12 +9,21 @@ import numpy as np
 import pytest
 
 from surgdino.cli.main import main
-from surgdino.config import typed
+from surgdino.config import shipped
 from surgdino.datasets.card import load_card
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.datasets.synthetic.cholect50 import write_cholect50
 from surgdino.errors import SurgdinoError
-from surgdino.inputs.datasets import Source, data_hash, described, joined_store, less, licence_note, remarks, sources_of
+from surgdino.inputs.datasets import (
+    RunDataset,
+    data_hash,
+    joined_store,
+    licence_note,
+    open_datasets,
+    overlap_warnings,
+    summaries,
+    without,
+)
 from surgdino.inputs.settings import DataSettings
 
 # Of these 1, 2 and 4 are in both; 3 is Cholec80's alone and 43 is CholecT50's alone.
@@ -37,24 +46,18 @@ def stored(tmp_path_factory) -> Path:
 def opened(synthetic_cholec80, cholect50, stored):
     """Sources with `data` changed as given, and one further dataset with its entry changed as given."""
 
-    def build(entry: dict | None = None, more: tuple[dict, ...] = (), **changes) -> tuple[list[Source], DataSettings]:
+    def build(
+        entry: dict | None = None, more: tuple[dict, ...] = (), **changes
+    ) -> tuple[list[RunDataset], DataSettings]:
         also = [{"dataset": "cholect50", "root": str(cholect50), **(entry or {})}, *more]
         section = {"root": str(synthetic_cholec80), "store": str(stored), "short_side": 64, "workers": 1}
-        data = typed(DataSettings, {**section, "also": also, **changes}, "data")
-        return sources_of({"dataset": {**card_section("cholec80")}}, data), data
+        data = shipped(DataSettings, "data", **{**section, "also": also, **changes})
+        return open_datasets(load_card("cholec80"), data), data
 
     return build
 
 
-def card_section(name: str) -> dict:
-    import yaml
-
-    from surgdino.paths import share
-
-    return yaml.safe_load((share("datasets") / f"{name}.yaml").read_text(encoding="utf-8"))
-
-
-def operations(sources: list[Source]) -> list[list[str]]:
+def operations(sources: list[RunDataset]) -> list[list[str]]:
     return [list(source.manifest.operations) for source in sources]
 
 
@@ -65,7 +68,7 @@ def test_all_frames_are_in_one_store_under_ids_that_nobody_shares(opened):
     assert ids == ["video01", "video02", "video03", "video04", *(f"cholect50/VID{n:02d}" for n in (1, 2, 4, 43))]
     assert [store.operation(i) for i in (0, len(store) - 1)] == ["camma/1", "camma/43"]
     assert store.read(len(store) - 1).dtype == np.uint8
-    rows = described(sources, store)
+    rows = summaries(sources, store)
     assert [(row["name"], row["fps"], row["operations"]) for row in rows] == [
         ("cholec80", 1.0, ["camma/1", "camma/2", "camma/3", "camma/4"]),
         ("cholect50", 0.5, ["camma/1", "camma/2", "camma/4", "camma/43"]),
@@ -100,7 +103,7 @@ def test_a_test_set_is_left_out_of_all(opened):
 
 def test_operations_held_out_later_leave_all_datasets(opened):
     sources, _ = opened()
-    assert operations(less(sources, {"camma/1", "camma/43"})) == [
+    assert operations(without(sources, {"camma/1", "camma/43"})) == [
         ["camma/2", "camma/3", "camma/4"],
         ["camma/2", "camma/4"],
     ]
@@ -108,18 +111,20 @@ def test_operations_held_out_later_leave_all_datasets(opened):
 
 def test_what_two_datasets_share_is_told_in_a_line(opened):
     sources, _ = opened()
-    [line] = remarks(sources)
+    [line] = overlap_warnings(sources)
     assert line == "3 operations are in more than one dataset and count once: " + ", ".join(BOTH)
 
 
 def test_test_operations_that_come_in_through_the_other_dataset_are_told(opened):
     sources, _ = opened(split="40-40", part="train")
-    assert any("split of cholec80 keeps" in line and "camma/43" in line for line in remarks(sources))
+    assert any("split of cholec80 keeps" in line and "camma/43" in line for line in overlap_warnings(sources))
     inline, _ = opened(split={"train": [1, 3], "test": [2, 4]}, part="train")
     assert operations(inline)[0] == ["camma/1", "camma/3"]
-    assert any("2 operations that the split" in line and "camma/2, camma/4" in line for line in remarks(inline))
+    assert any(
+        "2 operations that the split" in line and "camma/2, camma/4" in line for line in overlap_warnings(inline)
+    )
     kept, _ = opened({"exclude": ["VID02", "VID04"]}, split={"train": [1, 3], "test": [2, 4]}, part="train")
-    assert not any("comes in" in line or "come in" in line for line in remarks(kept))
+    assert not any("comes in" in line or "come in" in line for line in overlap_warnings(kept))
 
 
 def test_the_data_hash_covers_every_dataset_and_its_density(opened, synthetic_cholec80):

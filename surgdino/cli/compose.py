@@ -1,0 +1,110 @@
+"""A verb's configuration from configs/, the cards, the recipes and the user's words, composed by Hydra."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import hydra
+from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from surgdino.config import flat_keys, read_yaml
+from surgdino.discovery import files
+from surgdino.errors import SurgdinoError, nearest
+from surgdino.paths import share
+
+GROUPS = ("recipe", "dataset", "model", "method", "task", "augment", "hardware")
+_FOLDERS = {"dataset": "datasets", "recipe": "recipes"}  # their files lie beside configs/, not in it
+_PACKAGES = {"recipe": "_global_"}  # a recipe sets keys of every section
+FAULTS = (HydraException, OmegaConfBaseException)
+
+
+class ChoiceSource(ConfigSource):
+    """Hydra's view of the groups: cards, recipes, and the YAML files in the user's own folders."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "surgdino"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        group, _, name = config_path.rpartition("/")
+        path = _files(group)[name.removesuffix(".yaml")]
+        header = self._get_header_dict(path.read_text(encoding="utf-8"))
+        header["package"] = header.get("package") or _PACKAGES.get(group)
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(read_yaml(path)), header)
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path in ("", *GROUPS)
+
+    def is_config(self, config_path: str) -> bool:
+        group, _, name = config_path.rpartition("/")
+        return group in GROUPS and name.removesuffix(".yaml") in _files(group)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        if results_filter is ObjectType.GROUP or config_path not in GROUPS:
+            return [] if results_filter is ObjectType.CONFIG or config_path else list(GROUPS)
+        return list(_files(config_path))
+
+
+def _files(group: str) -> dict:
+    return files(_FOLDERS.get(group, f"configs/{group}"))
+
+
+class ChoiceSearchPath(SearchPathPlugin):
+    """Puts `ChoiceSource` behind configs/ on Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append(provider="surgdino", path="surgdino://choices")
+
+
+for _plugin in (ChoiceSource, ChoiceSearchPath):
+    Plugins.instance().register(_plugin)
+
+
+def compose(verb: str, words: Sequence[str] = ()) -> DictConfig:
+    """The configuration of `surgdino VERB WORDS`, before its interpolations are resolved.
+
+    Raises:
+        SurgdinoError: a key, choice or value that does not exist; the nearest one is named.
+    """
+    try:
+        return _compose(verb, words)
+    except FAULTS as error:
+        raise in_words(verb, words, error) from error
+
+
+def _compose(verb: str, words: Sequence[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(share("configs")), version_base="1.3"):
+        return hydra.compose(config_name=verb, overrides=list(words))
+
+
+def in_words(verb: str, words: Sequence[str], error: Exception) -> SurgdinoError:
+    """Hydra's error as one line with the nearest valid key or choice."""
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        word = getattr(error, "override", text)
+        return SurgdinoError(f"{word!r} is not a setting of the form key=value", fix="write section.key=value")
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return SurgdinoError(f"there is no {group}={choice}", fix=nearest(choice, error.options or []))
+    unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
+    if unknown:
+        key = (unknown.group(1) or unknown.group(2)).lstrip("+~")
+        # With the choices made: each task and method has settings of its own.
+        chosen = _compose(verb, [word for word in words if word.partition("=")[0] in GROUPS])
+        valid = [*flat_keys(OmegaConf.to_container(chosen)), *GROUPS]  # type: ignore[arg-type]
+        return SurgdinoError(f"unknown setting {key!r}", fix=nearest(key, valid))
+    return SurgdinoError("the settings do not fit together", found=text.splitlines()[0])
