@@ -6,7 +6,7 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -53,17 +53,44 @@ def typed(kind: type[T], section: Mapping[str, Any], name: str) -> T:
         SurgdinoError: an unknown key, a missing one, or a value that its type does not take.
     """
     # In JSON's strict mode lists become tuples and texts become paths, but "3" and true do not become numbers.
-    text = json.dumps([section], default=_as_json)
+    text = json.dumps({"": section}, default=_as_json)
     try:
-        return _adapter(kind).validate_json(text, strict=True)[0]  # type: ignore[arg-type]
+        return _adapter(kind).validate_json(text, strict=True)[""]  # type: ignore[arg-type]
     except ValidationError as error:
-        raise _in_words(kind, json.loads(text)[0], name, error) from None
+        raise _in_words(kind, json.loads(text)[""], name, error) from None
+
+
+def from_words(kind: type[T], words: Sequence[str], usage: str) -> tuple[list[str], T]:
+    """The words of a command without a YAML file: those that are no settings, and the settings as dataclass `kind`.
+
+    Args:
+        words: a key may be dotted: `report.frames=true`. A path may hold an equals sign after a slash.
+        usage: the command as its help gives it.
+
+    Raises:
+        SurgdinoError: an unknown setting or option, or a value that its type does not take.
+    """
+    others: list[str] = []
+    values: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and "/" not in key:
+            section, _, last = key.rpartition(".")
+            (values.setdefault(section, {}) if section else values)[last] = value
+        elif word.startswith("-"):
+            raise SurgdinoError(f"unknown option {word!r}", fix=f"use {usage}")
+        else:
+            others.append(word)
+    try:
+        return others, _adapter(kind).validate_strings({"": values})[""]  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise _in_words(kind, values, "", error) from None
 
 
 @cache
 def _adapter(kind: type) -> TypeAdapter:
-    # The rules of an adapter reach its dataclasses only from a type around them.
-    return TypeAdapter(tuple[kind], config=ConfigDict(extra="forbid"))  # type: ignore[valid-type]
+    # An adapter's rules reach a dataclass only from a type around it.
+    return TypeAdapter(dict[str, kind], config=ConfigDict(extra="forbid"))  # type: ignore[valid-type]
 
 
 def _as_json(value: Any) -> Any:

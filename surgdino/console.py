@@ -50,8 +50,7 @@ def title(text: str) -> None:
 def table(content: RenderableType) -> None:
     """Print a table, or anything else that rich can draw; as wide as it needs to be where there is no terminal."""
     if is_main():
-        console = Console()
-        console.print(content, width=None if console.is_terminal else 160)
+        Console(width=None if Console().is_terminal else 160).print(content)
 
 
 def _print(text: Text) -> None:

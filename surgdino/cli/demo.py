@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.rule import Rule
 
-from surgdino.errors import SurgdinoError, nearest
+from surgdino import console
+from surgdino.config import from_words, shipped_settings
+from surgdino.errors import SurgdinoError
+
+USAGE = "surgdino demo [dir=demo] [videos=6] [seconds=40] [steps=120]"
 
 
 @dataclass(frozen=True)
-class DemoSettings:
+class DemoWords:
     """What `surgdino demo key=value` takes.
 
     Attributes:
@@ -35,76 +37,53 @@ class DemoSettings:
 def main(words: Sequence[str]) -> int:
     """Generate the set, verify it, show it, pretrain on it, load the result; 0 when every stage did its part."""
     if any(word in ("-h", "--help") for word in words):
-        print("surgdino demo [dir=demo] [videos=6] [seconds=40] [steps=120]: the whole way on a small generated set")
+        print(f"{USAGE}: the whole way on a small generated set")
         return 0
-    settings = _read(words)
-    console, started = Console(), time.monotonic()
+    others, settings = from_words(DemoWords, words, USAGE)
+    if others:
+        raise SurgdinoError(f"{others[0]!r} is not a setting of the form key=value", fix=f"use {USAGE}")
+    started = time.monotonic()
     data, weights, run = settings.dir / "cholec80", settings.dir / "vit_toy.safetensors", settings.dir / "run"
-    _generate(console, settings, data)
-    _starting_weights(console, weights)
+    _generate(settings, data)
+    _starting_weights(weights)
     where = ["dataset=cholec80", f"data.root={data}"]
     store = f"data.store={settings.dir / 'store'}"
-    _say_and_do(console, "Is the folder what Cholec80 should be?", ["verify", *where])
+    _say_and_do("Is the folder what Cholec80 should be?", ["verify", *where])
     _say_and_do(
-        console,
         "Continue pretraining on it",
         [
             *("pretrain", "recipe=demo", f"data.root={data}", store, f"model.weights={weights}"),
             *(f"train.steps={settings.steps}", f"run.dir={run}"),
         ],
     )
-    pictures = _pictures(console, settings, data, store)
-    _load(console, run / "checkpoint")
-    console.print(Rule("[bold]Done[/bold]", style="cyan"))
-    console.print(f"[bold]checkpoint[/bold]  {run / 'checkpoint'}")
+    pictures = _pictures(settings, data, store)
+    _load(run / "checkpoint")
+    console.table(Rule("Done", style="cyan"))
+    console.field("checkpoint", run / "checkpoint")
     for picture in [*pictures, run / "curves.png"]:
-        console.print(f"[bold]picture[/bold]     {picture}")
-    console.print(f"[bold]time[/bold]        {time.monotonic() - started:.0f} s, without the installation")
+        console.field("picture", picture)
+    console.field("time", f"{time.monotonic() - started:.0f} s, without the installation")
     return 0
 
 
-def _read(words: Sequence[str]) -> DemoSettings:
-    import yaml
-
-    from surgdino.config import typed
-
-    section = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise SurgdinoError(
-                f"{word!r} is not a setting of the form key=value", fix=nearest(word, ["dir=demo", "steps=120"])
-            )
-        section[key] = value if key == "dir" else yaml.safe_load(value)
-    return typed(DemoSettings, section, "demo")
-
-
-def _generate(console: Console, settings: DemoSettings, data: Path) -> None:
+def _generate(settings: DemoWords, data: Path) -> None:
     from surgdino.datasets.synthetic.cholec80 import write_cholec80
 
-    console.print(Rule("Generate a set in Cholec80's layout", style="cyan", align="left"))
+    console.table(Rule("Generate a set in Cholec80's layout", style="cyan", align="left"))
     if (data / "tool_annotations").is_dir() and len(list((data / "videos").glob("*.mp4"))) >= settings.videos:
-        console.print(f"{data} is there already")
+        console.say(f"{data} is there already")
         return
-    with Progress(
-        "encoding H.264", BarColumn(), MofNCompleteColumn(), "frames", TimeRemainingColumn(), console=console
-    ) as bar:
-        task = bar.add_task("", total=None)
-
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        write_cholec80(data, videos=settings.videos, seconds=settings.seconds, on_frame=advance)
-    console.print(f"{settings.videos} operations of {settings.seconds} s in {data}")
+    with console.bar("encoding H.264") as bar:
+        write_cholec80(data, videos=settings.videos, seconds=settings.seconds, on_frame=bar.update)
+    console.say(f"{settings.videos} operations of {settings.seconds} s in {data}")
 
 
-def _starting_weights(console: Console, weights: Path) -> None:
+def _starting_weights(weights: Path) -> None:
     """A toy has no natural-image checkpoint: random weights stand in, so that the reading of weights is shown too."""
     import torch
     from safetensors.torch import save_file
 
     from surgdino.backbone.vit import build_backbone
-    from surgdino.config import shipped_settings
     from surgdino.paths import atomic_write
 
     if weights.exists():
@@ -112,31 +91,31 @@ def _starting_weights(console: Console, weights: Path) -> None:
     torch.manual_seed(0)
     with atomic_write(weights) as temporary:
         save_file(build_backbone(shipped_settings("model", "vit_toy")).vit.state_dict(), str(temporary))
-    console.print(f"starting weights (random, a toy has no others) in {weights}")
+    console.say(f"starting weights (random, a toy has no others) in {weights}")
 
 
-def _say_and_do(console: Console, title: str, words: list[str]) -> None:
+def _say_and_do(title: str, words: list[str]) -> None:
     from surgdino.cli.main import dispatch
 
-    console.print(Rule(title, style="cyan", align="left"))
-    console.print(f"[dim]$[/dim] [bold]surgdino {shlex.join(words)}[/bold]", soft_wrap=True, highlight=False)
+    console.table(Rule(title, style="cyan", align="left"))
+    console.say(f"$ surgdino {shlex.join(words)}", style="bold")
     if dispatch(words) != 0:
         raise SurgdinoError(
             "the demo stopped", found=f"surgdino {words[0]} did not succeed", fix="read its lines above"
         )
 
 
-def _pictures(console: Console, settings: DemoSettings, data: Path, store: str) -> list[Path]:
+def _pictures(settings: DemoWords, data: Path, store: str) -> list[Path]:
     written = []
     for subject in ("content", "crops", "augment"):
         picture = settings.dir / f"{subject}.png"
         words = ["show", subject, "recipe=demo", f"data.root={data}", store, f"show.out={picture}"]
-        _say_and_do(console, f"Pictures: {subject}", words)
+        _say_and_do(f"Pictures: {subject}", words)
         written.append(picture)
     return written
 
 
-def _load(console: Console, checkpoint: Path) -> None:
+def _load(checkpoint: Path) -> None:
     """Use the checkpoint as another program would: through `surgdino.load`, and strictly in plain timm."""
     import numpy as np
     import torch
@@ -145,7 +124,7 @@ def _load(console: Console, checkpoint: Path) -> None:
     import surgdino
     from surgdino.backbone.timm_import import timm
 
-    console.print(Rule("Use the checkpoint", style="cyan", align="left"))
+    console.table(Rule("Use the checkpoint", style="cyan", align="left"))
     backbone = surgdino.load(checkpoint)
     frame = np.random.default_rng(0).integers(0, 255, (240, 428, 3), dtype=np.uint8)
     features = backbone(backbone.preprocess(frame))
@@ -154,8 +133,8 @@ def _load(console: Console, checkpoint: Path) -> None:
     plain.load_state_dict(load_file(checkpoint / "backbone.safetensors"), strict=True)
     with torch.no_grad():
         same = torch.allclose(plain.eval()(backbone.preprocess(frame)), features.cls, atol=1e-5)
-    console.print(f"surgdino.load: class token {list(features.cls.shape)}, patch tokens {list(features.patches.shape)}")
+    console.say(f"surgdino.load: class token {list(features.cls.shape)}, patch tokens {list(features.patches.shape)}")
     verdict = "the same features" if same else "DIFFERENT"
-    console.print(f"timm.create_model({info['timm']!r}).load_state_dict(strict=True): {verdict}")
+    console.say(f"timm.create_model({info['timm']!r}).load_state_dict(strict=True): {verdict}")
     if not same:
         raise SurgdinoError("the checkpoint gives other features in plain timm", file=checkpoint)

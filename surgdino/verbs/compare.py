@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from surgdino import console
+from surgdino.config import from_words
 from surgdino.errors import SurgdinoError
-from surgdino.inputs.words import settings_of
 
 USAGE = "surgdino compare RUN_A RUN_B [out=compare.html]"
 
 
+@dataclass(frozen=True)
+class CompareWords:
+    """The settings of the command."""
+
+    out: Path = Path("compare.html")
+
+
 def main(words: Sequence[str]) -> int:
-    """Write the page, and say which of the two is better on the operations that both were measured on."""
+    """Write the page, and say which run is better on the operations that both were measured on."""
     if any(word in ("-h", "--help") for word in words):
-        print(f"{USAGE}\n\nWrites one HTML file: differences with intervals, curves over each other, other settings.")
+        print(f"{USAGE}\n\nWrites one HTML file: differences with intervals, overlaid curves, settings that differ.")
         return 0
-    folders, settings = settings_of(words, {"out": "compare.html"}, USAGE)
+    folders, settings = from_words(CompareWords, words, USAGE)
     if len(folders) != 2:
         raise SurgdinoError("compare what?", expected="two run folders", found=len(folders), fix=f"use {USAGE}")
-    from rich.console import Console
-
-    from surgdino.report.evidence import compared
+    from surgdino.report.comparison import compared
     from surgdino.report.page import write_page
     from surgdino.report.record import read_run
 
     first, second = (read_run(Path(folder)) for folder in folders)
-    console = Console()
-    console.print(compared(first, second)[1], highlight=False)
-    written = write_page([first, second], Path(settings["out"]))
-    console.print(f"[bold]report[/bold]  {written}", soft_wrap=True, highlight=False)
+    console.say(compared(first, second)[1])
+    console.field("report", write_page([first, second], settings.out))
     return 0

@@ -29,7 +29,7 @@ from surgdino.inputs.labelled import (
     split_manifest,
     split_name,
 )
-from surgdino.inputs.settings import DataSettings
+from surgdino.inputs.settings import DataSettings, RunSettings
 from surgdino.runs.data_record import write_data
 from surgdino.runs.folder import environment, open_run
 from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, guard, look, seen_of
@@ -50,13 +50,6 @@ FREE = (
     *("hardware.", "run.", "report.", "data.root", "data.store", "data.workers", "data.max_bad_share"),
     *("model.weights", "checkpoint", "train.checkpoint_every", "train.log_every"),
 )
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """The `run` section."""
-
-    dir: Path | None
 
 
 @dataclass(frozen=True)

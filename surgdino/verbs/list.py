@@ -1,4 +1,4 @@
-"""`surgdino list`: what can be chosen by name, found by looking into the folders. Imports nothing heavy."""
+"""`surgdino list`: what can be chosen by name, found in the folders. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,30 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from surgdino import console
 from surgdino.datasets.card import card_names, load_card
 from surgdino.datasets.overlap import TITLES, cells, overlap_tables
+from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest
-from surgdino.paths import names_in, share
 
+# Kind -> the setting that takes its names, and the folder of its YAML files.
+KINDS = {
+    "datasets": ("dataset", "datasets"),
+    "recipes": ("recipe", "recipes"),
+    "models": ("model", "configs/model"),
+    "methods": ("method", "configs/method"),
+    "tasks": ("task", "configs/task"),
+    "augments": ("augment", "configs/augment"),
+    "hardware": ("hardware", "configs/hardware"),
+}
 _OVERLAPS = "overlaps"
-
-
-def kinds() -> dict[str, tuple[str, Path]]:
-    """Kind -> (the setting that takes its names, the folder whose files they are)."""
-    configs = share("configs")
-    return {
-        "datasets": ("dataset", share("datasets")),
-        "recipes": ("recipe", share("recipes")),
-        "models": ("model", configs / "model"),
-        "methods": ("method", configs / "method"),
-        "tasks": ("task", configs / "task"),
-        "augments": ("augment", configs / "augment"),
-        "hardware": ("hardware", configs / "hardware"),
-    }
 
 
 def main(words: Sequence[str] = ()) -> int:
@@ -38,19 +34,19 @@ def main(words: Sequence[str] = ()) -> int:
     Raises:
         SurgdinoError: no such kind; the nearest one is named.
     """
-    known = kinds()
     if any(word in ("-h", "--help") for word in words):
-        print(f"surgdino list [{' | '.join(known)}]: what can be chosen by name")
+        print(f"surgdino list [{' | '.join(KINDS)}]: what can be chosen by name")
         print(f"surgdino list {_OVERLAPS}: which operations datasets and their splits share")
         return 0
-    chosen = [_kind(word, known) for word in words] or list(known)
-    console = Console()
-    for kind in chosen:
+    spellings = {name: name for name in (*KINDS, _OVERLAPS)} | {word: name for name, (word, _) in KINDS.items()}
+    for word in words:
+        if word not in spellings:
+            raise SurgdinoError(f"surgdino list does not know {word!r}", fix=nearest(word, spellings))
+    for kind in [spellings[word] for word in words] or KINDS:
         if kind == _OVERLAPS:
-            _print_overlaps(console)
+            _print_overlaps()
         else:
-            setting, folder = known[kind]
-            console.print(_table(kind, setting, folder))
+            console.table(_table(kind))
     return 0
 
 
@@ -69,27 +65,19 @@ def describe(path: Path) -> str:
     return title
 
 
-def _kind(word: str, known: dict[str, tuple[str, Path]]) -> str:
-    spellings = {name: name for name in (*known, _OVERLAPS)} | {setting: name for name, (setting, _) in known.items()}
-    if word not in spellings:
-        raise SurgdinoError(f"surgdino list does not know {word!r}", fix=nearest(word, spellings))
-    return spellings[word]
-
-
-def _table(kind: str, setting: str, folder: Path) -> Table:
+def _table(kind: str) -> Table:
+    setting, folder = KINDS[kind]
     table = Table(
         title=kind, title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False, pad_edge=False
     )
     table.add_column(no_wrap=True)
     table.add_column()
-    for name in names_in(folder):
-        table.add_row(Text(f"{setting}=", "dim").append(name, "bold cyan"), Text(describe(folder / f"{name}.yaml")))
-    if not table.row_count:
-        table.add_row(Text("none", "dim"))
+    for name, path in files(folder).items():
+        table.add_row(Text(f"{setting}=", "dim").append(name, "bold cyan"), Text(describe(path)))
     return table
 
 
-def _print_overlaps(console: Console) -> None:
+def _print_overlaps() -> None:
     """What a backbone trained on one set has seen of another; docs/overlaps.md is the same as a page."""
     for overlap in overlap_tables(map(load_card, card_names())):
         heads, rows = cells(overlap)
@@ -101,4 +89,4 @@ def _print_overlaps(console: Console) -> None:
         for row in rows:
             shared = [Text(cell, "dim" if cell == "0" else "") for cell in row[1:]]
             table.add_row(row[0], *shared)
-        console.print(table)
+        console.table(table)

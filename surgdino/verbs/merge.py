@@ -39,7 +39,7 @@ _USAGE = "surgdino merge INITIAL ADAPTED out=FOLDER"
 
 
 @dataclass(frozen=True)
-class MergeSettings:
+class MergeConfig:
     """configs/merge.yaml; `data` and `probe` are replaced by those of a saved run where `data.root` is null."""
 
     out: Path
@@ -80,7 +80,7 @@ class Weights:
 
 def main(cfg: Mapping[str, Any], paths: Sequence[str]) -> int:
     """Read, average, measure where asked to, and write the new checkpoint; 0."""
-    settings = typed(MergeSettings, cfg, "")
+    settings = typed(MergeConfig, cfg, "")
     if len(paths) < 2:
         raise SurgdinoError("merging takes the initial weights and an adapted checkpoint", fix=f"write {_USAGE}")
     if (settings.out / WEIGHTS).exists():
@@ -160,7 +160,7 @@ def _origin(adapted: Weights, info: Mapping[str, Any]) -> dict[str, Any]:
     return {"path": adapted.report.path, "sha256": adapted.report.sha256, **known}
 
 
-def open_measurement(settings: MergeSettings, adapted: Path, info: Mapping[str, Any]) -> tuple[Card, Probing]:
+def open_measurement(settings: MergeConfig, adapted: Path, info: Mapping[str, Any]) -> tuple[Card, Probing]:
     """The probe that chooses, on pictures as the backbone was trained with: of the command, or of the adapted run.
 
     Raises:

@@ -44,7 +44,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class PretrainSettings:
+class PretrainConfig:
     """The sections of configs/pretrain.yaml; `method` and `augment` are checked by the rooms that read them."""
 
     dataset: dict
@@ -65,12 +65,12 @@ def main(cfg: Mapping[str, Any]) -> int:
 
     Under torchrun or another launcher its processes train together, and the first one writes and prints.
     """
-    settings = typed(PretrainSettings, cfg, "")
+    settings = typed(PretrainConfig, cfg, "")
     with distributed.together(cuda=choose_device(settings.hardware).type == "cuda"):
         return pretrain(settings, cfg)
 
 
-def pretrain(settings: PretrainSettings, cfg: Mapping[str, Any]) -> int:
+def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any]) -> int:
     """What `main` does in each process; `cfg` is what the run folder's config.yaml records."""
     data, card = settings.data, Card.from_dict(settings.dataset)
     # Everything that can be wrong is checked before the store is built, which may take hours.
@@ -115,7 +115,7 @@ def pretrain(settings: PretrainSettings, cfg: Mapping[str, Any]) -> int:
     return 0
 
 
-def default_folder(settings: PretrainSettings, card: Card) -> Path:
+def default_folder(settings: PretrainConfig, card: Card) -> Path:
     """The run folder where none is given: the same command finds the same folder, and continues there."""
     datasets = "+".join([card.name, *(entry.dataset for entry in settings.data.also)])
     return Path("runs") / f"pretrain-{datasets}-{settings.model.name}-{settings.method['name']}"

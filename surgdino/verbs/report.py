@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from surgdino import console
+from surgdino.config import from_words
 from surgdino.errors import SurgdinoError
-from surgdino.inputs.words import settings_of
+
+if TYPE_CHECKING:  # the modules below import torch, which `surgdino report --help` does not need
+    from surgdino.frames.store import FrameStore
+    from surgdino.report.learned import Learned, Sample
+    from surgdino.report.record import RunRecord
 
 USAGE = "surgdino report RUN [report.frames=true] [out=RUN/report.html]"
+_FRAMES = 192  # nearest neighbours are searched among these many frames
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """What the page may show: `frames`, pictures made of patient frames."""
+
+    frames: bool = False
+
+
+@dataclass(frozen=True)
+class ReportWords:
+    """The settings of the command."""
+
+    report: ReportSection = ReportSection()
+    out: Path | None = None
 
 
 def main(words: Sequence[str]) -> int:
@@ -19,15 +43,12 @@ def main(words: Sequence[str]) -> int:
             "seen, settings.\nreport.frames=true adds pictures made of patient frames: keep that file with the data."
         )
         return 0
-    folders, settings = settings_of(words, {"report.frames": "false", "out": ""}, USAGE)
+    folders, settings = from_words(ReportWords, words, USAGE)
     if len(folders) != 1:
         raise SurgdinoError("report of which run?", expected="one run folder", found=len(folders), fix=f"use {USAGE}")
-    from rich.console import Console
-
     folder = Path(folders[0])
-    target = Path(settings["out"]) if settings["out"] else folder / "report.html"
-    written = report_run(folder, target, frames=as_bool(settings["report.frames"]))
-    Console().print(f"[bold]report[/bold]  {written}", soft_wrap=True, highlight=False)
+    target = settings.out or folder / "report.html"
+    console.field("report", report_run(folder, target, frames=settings.report.frames))
     return 0
 
 
@@ -38,26 +59,50 @@ def report_run(folder: Path, target: Path, *, frames: bool = False) -> Path:
         frames: whether pictures made of patient frames may be in it.
 
     Raises:
-        SurgdinoError: not a run folder; with `frames`, a store or weights that are not there.
+        SurgdinoError: not a run folder; with `frames`, a store or weights that do not exist.
     """
     from surgdino.report.page import write_page
     from surgdino.report.record import read_run
 
     record = read_run(folder)
-    learned = None
-    if frames:
-        from surgdino.verbs.report_frames import learned_of
-
-        learned = learned_of(record)
-    return write_page([record], target, learned=learned)
+    return write_page([record], target, learned=learned_of(record) if frames else None)
 
 
-def as_bool(text: str) -> bool:
-    """`true` or `false`.
+def learned_of(record: RunRecord) -> Learned:
+    """The section with pictures of a run.
 
     Raises:
-        SurgdinoError: anything else.
+        SurgdinoError: its frame store or its data folder does not exist any more.
     """
-    if text.lower() not in ("true", "false"):
-        raise SurgdinoError("report.frames is neither true nor false", expected="true or false", found=text)
-    return text.lower() == "true"
+    from surgdino.backbone.vit import build_backbone
+    from surgdino.backbone.weights import load_weights
+    from surgdino.checkpoint import LoadedBackbone, load
+    from surgdino.datasets.card import Card
+    from surgdino.frames.store import open_store
+    from surgdino.inputs.settings import DataSettings, manifest_of
+    from surgdino.report.learned import Learned
+
+    config: dict[str, Any] = dict(record.config)
+    data = DataSettings.of(config)
+    store = open_store(data.store, manifest_of(Card.from_dict(config["dataset"]), data), data.store_settings)
+    after, before = load(record.folder), None
+    weights = (config.get("model") or {}).get("weights")
+    if weights and Path(weights).exists():  # the backbone that the run started from
+        backbone = build_backbone(config["model"], drop_path=0.0)
+        load_weights(backbone, Path(weights))
+        before = LoadedBackbone(backbone, after.info)
+    return Learned(_evenly(store), before, after)
+
+
+def _evenly(store: FrameStore) -> Sample:
+    """Frames evenly over the store."""
+    import numpy as np
+
+    from surgdino.report.learned import Sample
+
+    index = np.unique(np.linspace(0, len(store) - 1, min(_FRAMES, len(store))).astype(int)).tolist()
+    return Sample(
+        frames=[store.read(i) for i in index],
+        operations=[store.operation(i) for i in index],
+        names=[f"{store.video_id(i)} {store.time(i):.0f} s" for i in index],
+    )

@@ -10,28 +10,34 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
-import yaml
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from surgdino import __version__
+from surgdino import __version__, console
 from surgdino.backbone.catalogue import Entry, catalogue, entry
+from surgdino.config import from_words, shipped_settings
 from surgdino.errors import SurgdinoError, nearest
-from surgdino.paths import atomic_write, share
+from surgdino.paths import atomic_write
 
 USAGE = "surgdino weights list | surgdino weights get NAME [to=FOLDER]"
-# A name server that does not answer can hold a look-up for minutes; offline must be told at once.
+# A name server that does not answer can hold a look-up for minutes; being offline must be reported at once.
 CONNECT_SECONDS = 10
 STALL_SECONDS = 60
 _CHUNK = 1 << 20
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _LEGEND = """MB: 10^6 bytes. mean / std ImageNet: 0.485, 0.456, 0.406 / 0.229, 0.224, 0.225.
-had by get: surgdino weights get NAME; had by hand: the same command tells how.
+fetched by get: surgdino weights get NAME; by hand: the same command explains how.
 Any other file works too: model.weights=PATH takes .safetensors, .pth, .pt and .bin. Publishers' pages:"""
+
+
+@dataclass(frozen=True)
+class GetWords:
+    """The settings of `weights get`: the folder that the files are written to."""
+
+    to: Path = Path("weights")
 
 
 def main(args: list[str]) -> int:
@@ -45,13 +51,15 @@ def main(args: list[str]) -> int:
         return 0
     what, rest = args[0], args[1:]
     if what == "list" and not rest:
-        Console(**_width()).print(table())
+        console.table(table())
         return 0
     if what != "get":
         raise SurgdinoError(f"cannot do {' '.join(args)!r}", fix=f"{nearest(what, ['list', 'get'])} Usage: {USAGE}")
-    names, folder = _names_and_folder(rest)
+    names, settings = from_words(GetWords, rest, USAGE)
+    if not names:
+        raise SurgdinoError("which weights?", fix="see surgdino weights list")
     for name in names:
-        fetch(entry(name), folder, Console(stderr=True))
+        fetch(entry(name), settings.to.expanduser())
     return 0
 
 
@@ -63,7 +71,7 @@ def table() -> Table:
         caption="\n".join([_LEGEND, *families.values()]),
         caption_justify="left",
     )
-    for heading in ("name", "model=", "trained as", "MB", "mean / std", "licence", "had by"):
+    for heading in ("name", "model=", "trained as", "MB", "mean / std", "licence", "fetched by"):
         shown.add_column(heading, justify="right" if heading == "MB" else "left", no_wrap=heading in ("name", "model="))
     shown.columns[5].min_width = 10
     family = None
@@ -79,7 +87,7 @@ def table() -> Table:
     return shown
 
 
-def fetch(known: Entry, folder: Path, console: Console) -> Path:
+def fetch(known: Entry, folder: Path) -> Path:
     """Bring one checkpoint into `folder`, whole and checked or not at all; returns where it lies."""
     target = folder.absolute() / known.file
     if known.url is None:
@@ -88,34 +96,17 @@ def fetch(known: Entry, folder: Path, console: Console) -> Path:
             fix=f"on {known.page} {known.by_hand}; save it as {target}, then use {_how_to_use(known, target)}",
         )
     if target.is_file() and _is_whole(target, known):
-        console.print(f"{target} is already there\nuse it with: {_how_to_use(known, target)}", soft_wrap=True)
+        console.say(f"{target} is already there\nuse it with: {_how_to_use(known, target)}")
         return target
-    with console.status(f"connecting to {known.url}"):
-        response = _connect(known.url, known, target)
-    console.print(
+    response = _connect(known.url, known, target)
+    console.say(
         f"{known.url}: {known.megabytes} MB, licence {known.licence}; fetching it is the only thing that surgdino ever "
-        "uses the network for",
-        soft_wrap=True,
+        "uses the network for"
     )
     with response, atomic_write(target) as temporary:
-        digest = _download(response, temporary, known, console)
-    console.print(f"{target}\nsha256 {digest}\nuse it with: {_how_to_use(known, target)}", soft_wrap=True)
+        digest = _download(response, temporary, known)
+    console.say(f"{target}\nsha256 {digest}\nuse it with: {_how_to_use(known, target)}")
     return target
-
-
-def _names_and_folder(words: list[str]) -> tuple[list[str], Path]:
-    names, folder = [], Path("weights")
-    for word in words:
-        key, equals, value = word.partition("=")
-        if equals and key != "to":
-            raise SurgdinoError(f"unknown option {key!r}", fix=f"{nearest(key, ['to'])} Usage: {USAGE}")
-        if equals:
-            folder = Path(value).expanduser()
-        else:
-            names.append(word)
-    if not names:
-        raise SurgdinoError("which weights?", fix="see surgdino weights list")
-    return names, folder
 
 
 def _connect(url: str, known: Entry, target: Path) -> HTTPResponse:
@@ -140,19 +131,18 @@ def _connect(url: str, known: Entry, target: Path) -> HTTPResponse:
     raise _by_hand(f"cannot be reached ({reason})", known, target) from error
 
 
-def _download(response: HTTPResponse, temporary: Path, known: Entry, console: Console) -> str:
+def _download(response: HTTPResponse, temporary: Path, known: Entry) -> str:
     if response.headers.get_content_type() == "text/html":
         raise _by_hand("is a web page, not a file", known, temporary.parent / known.file)
     announced = int(response.headers.get("Content-Length") or 0)
     digest, received = hashlib.sha256(), 0
-    columns = (TextColumn(known.name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with temporary.open("wb") as stream, Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(known.name, total=announced or known.bytes)
+    total = announced or known.bytes
+    with temporary.open("wb") as stream, console.bar(known.name, total, in_bytes=True, stays=False) as bar:
         for chunk in _chunks(response, known, temporary.parent / known.file):
             stream.write(chunk)
             digest.update(chunk)
             received += len(chunk)
-            progress.advance(task, len(chunk))
+            bar.advance(len(chunk))
     for expected, what in ((announced, "announced"), (known.bytes, "known")):
         if expected and received != expected:
             raise SurgdinoError(
@@ -183,7 +173,7 @@ def _by_hand(what: str, known: Entry, target: Path) -> SurgdinoError:
 
 def _how_to_use(known: Entry, target: Path) -> str:
     words = [f"model={known.model}", f"model.weights={target}"]
-    settings = yaml.safe_load((share("configs") / "model" / f"{known.model}.yaml").read_text(encoding="utf-8"))
+    settings = shipped_settings("model", known.model)
     for key in ("mean", "std"):
         if list(getattr(known, key)) != list(settings[key]):
             words.append(f"'model.{key}={list(getattr(known, key))}'")
@@ -201,8 +191,3 @@ def _is_whole(path: Path, known: Entry) -> bool:
 
 def _triple(values: tuple[float, ...]) -> str:
     return f"{values[0]:g}" if len(set(values)) == 1 else ",".join(f"{v:g}" for v in values)
-
-
-def _width() -> dict:
-    # A pipe has no width of its own; without one every cell would be broken into slivers.
-    return {} if Console().is_terminal else {"width": 160}

@@ -8,21 +8,21 @@ import sys
 import pytest
 
 from surgdino.cli.main import main
-from surgdino.paths import names_in
-from surgdino.verbs.list import describe, kinds
+from surgdino.discovery import files
+from surgdino.verbs.list import KINDS, describe
 
 
-@pytest.mark.parametrize("kind", list(kinds()))
+@pytest.mark.parametrize("kind", list(KINDS))
 def test_every_name_is_listed_with_its_setting(kind, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    setting, folder = kinds()[kind]
+    setting, folder = KINDS[kind]
     assert main(["list", kind]) == 0
     said = capsys.readouterr().out
-    for name in names_in(folder):
+    for name in files(folder):
         assert f"{setting}={name} " in said
 
 
-@pytest.mark.parametrize("path", [p for _, folder in kinds().values() for p in folder.glob("*.yaml")], ids=str)
+@pytest.mark.parametrize("path", [p for _, folder in KINDS.values() for p in files(folder).values()], ids=str)
 def test_every_choice_says_what_it_is(path):
     assert 10 < len(describe(path)) < 160
 
@@ -31,7 +31,7 @@ def test_all_kinds_at_once_without_torch():
     program = "import sys; from surgdino.cli.main import main; main(['list']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout.split()[-1] == "False", done.stderr
-    assert all(kind in done.stdout for kind in kinds())
+    assert all(kind in done.stdout for kind in KINDS)
 
 
 def test_overlaps_between_datasets_are_listed_when_asked_for(capsys, monkeypatch):
