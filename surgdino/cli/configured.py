@@ -50,8 +50,9 @@ def run_configured(verb: str, words: list[str]) -> int:
 
 
 def _run(verb: str, subject: str | list[str] | None, cfg: DictConfig) -> int:
+    values = plain(cfg)  # before the import of the verb, which takes a few seconds
     main = import_module(f"surgdino.{verb}.verb" if verb in FOLDERS else f"surgdino.verbs.{verb}").main
-    return main(plain(cfg), subject) if subject else main(plain(cfg))
+    return main(values, subject) if subject else main(values)
 
 
 def _run_by_hydra(verb: str, subject: str | list[str] | None, words: list[str]) -> int:

@@ -28,7 +28,7 @@ def main(words: Sequence[str]) -> int:
     folders, settings = from_words(CompareWords, words, USAGE)
     if len(folders) != 2:
         raise SurgdinoError("compare what?", expected="two run folders", found=len(folders), fix=f"use {USAGE}")
-    from surgdino.report.comparison import compared
+    from surgdino.report.evidence import compared
     from surgdino.report.page import write_page
     from surgdino.report.record import read_run
 

@@ -112,7 +112,7 @@ def test_get_brings_the_file_whole_and_says_how_to_use_it(publisher, tmp_path, m
     sha = hashlib.sha256(CONTENT).hexdigest()
     assert get(monkeypatch, tmp_path / "weights", f"{publisher}/toy.pth", sha256=sha, bytes=len(CONTENT)) == 0
     assert (tmp_path / "weights" / "toy.pth").read_bytes() == CONTENT
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert "the only thing that surgdino ever uses the network for" in said
     assert f"model=vit_small_patch16 model.weights={tmp_path / 'weights' / 'toy.pth'}" in said
     assert sha in said
@@ -122,7 +122,7 @@ def test_what_is_already_there_is_not_fetched_again(publisher, tmp_path, monkeyp
     facts = {"sha256": hashlib.sha256(CONTENT).hexdigest(), "bytes": len(CONTENT)}
     (tmp_path / "toy.pth").write_bytes(CONTENT)
     assert get(monkeypatch, tmp_path, f"{publisher}/gone.pth", **facts) == 0
-    assert "already there" in capsys.readouterr().err
+    assert "already there" in capsys.readouterr().out
     (tmp_path / "toy.pth").write_bytes(CONTENT[:-1])
     assert get(monkeypatch, tmp_path, f"{publisher}/toy.pth", **facts) == 0
     assert (tmp_path / "toy.pth").read_bytes() == CONTENT
@@ -130,7 +130,7 @@ def test_what_is_already_there_is_not_fetched_again(publisher, tmp_path, monkeyp
 
 def test_weights_with_another_normalisation_say_so_in_the_command(publisher, tmp_path, monkeypatch, capsys) -> None:
     get(monkeypatch, tmp_path, f"{publisher}/toy.pth", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    assert "'model.mean=[0.5, 0.5, 0.5]' 'model.std=[0.5, 0.5, 0.5]'" in capsys.readouterr().err
+    assert "'model.mean=[0.5, 0.5, 0.5]' 'model.std=[0.5, 0.5, 0.5]'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
