@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from linear_probes import MaskedImages, ProbeFrames, masked_images, probe, probe_frames
 
+from surgdino.backbone.checkpoint import save_backbone
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import load_weights
-from surgdino.checkpoint import save_backbone
 from surgdino.cli.compose import compose
 from surgdino.config import plain, typed
 from surgdino.crops.multicrop import CropSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from surgdino.checkpoint import LoadedBackbone, load
+    from surgdino.backbone.checkpoint import LoadedBackbone, load
 
 __version__ = "0.1.0"
 __all__ = ["LoadedBackbone", "__version__", "load"]
@@ -14,7 +14,7 @@ __all__ = ["LoadedBackbone", "__version__", "load"]
 def __getattr__(name: str):
     """`surgdino.load` imports torch only when somebody asks for it, so that `surgdino --help` stays instant."""
     if name in ("load", "LoadedBackbone"):
-        from surgdino import checkpoint
+        from surgdino.backbone import checkpoint
 
         return getattr(checkpoint, name)
     raise AttributeError(f"module 'surgdino' has no attribute {name!r}")

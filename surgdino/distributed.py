@@ -1,6 +1,6 @@
-"""The processes of a run: who this one is, joining the others, letting the first go first.
+"""The processes of a run: the rank of this one, joining the others, letting the first go first.
 
-Every answer holds for a single process too. torch is imported only where there are several.
+All functions work in a single process too. torch is imported only where there are several.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from surgdino.errors import SurgdinoError
 
-# What only one process does may take hours (building a store); a process that dies is noticed at once all the same.
+# What one process does alone may take hours (building a store); a process that dies is noticed at once anyway.
 _PATIENCE = timedelta(days=7)
 _group: Any = None
 
@@ -45,7 +45,7 @@ def is_main() -> bool:
 
 @contextmanager
 def together(*, cuda: bool) -> Iterator[None]:
-    """Join the processes that a launcher (torchrun, or Hydra's submitit) started, and part at the end.
+    """Join the processes that a launcher (torchrun, or Hydra's submitit) started, and leave at the end.
 
     Tensors on GPUs are exchanged by NCCL, those on processors by gloo. Does nothing in a single process.
     """
@@ -70,7 +70,7 @@ def together(*, cuda: bool) -> Iterator[None]:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """The block runs in the main process; when it is done there, in the others, which then find its files.
+    """Run the block in the main process first; then in the others, which find its files.
 
     Raises:
         SurgdinoError: in the others, where the main process failed.
@@ -109,15 +109,15 @@ def from_main(compute: Callable[[], float]) -> float:
     import torch
     import torch.distributed as dist
 
-    told = torch.tensor([0.0, 1.0], dtype=torch.float64)  # the number, and whether computing it failed
+    answer = torch.tensor([0.0, 1.0], dtype=torch.float64)  # the number, and whether computing it failed
     try:
         if is_main():
-            told[0], told[1] = compute(), 0.0
+            answer[0], answer[1] = compute(), 0.0
     finally:
-        dist.broadcast(told, 0, group=_patient_group())
-    if told[1]:
+        dist.broadcast(answer, 0, group=_patient_group())
+    if answer[1]:
         raise _the_first_failed()
-    return told[0].item()
+    return answer[0].item()
 
 
 def meet() -> None:
@@ -143,7 +143,7 @@ def _the_first_failed() -> SurgdinoError:
 
 
 def _ask_submitit() -> None:
-    """Under submitit no torchrun has said who is who; submitit knows from Slurm."""
+    """Under submitit no torchrun sets the ranks; submitit knows them from Slurm."""
     if "SUBMITIT_EXECUTOR" in os.environ and "RANK" not in os.environ:
         from submitit.helpers import TorchDistributedEnvironment
 

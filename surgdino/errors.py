@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class SurgdinoError(Exception):
-    """A fault of the input or the machine, told so that its reader can mend it.
+    """A fault of the input or the machine, described so that the user can fix it.
 
     Args:
         what: the fault in a few words, without the file's name.

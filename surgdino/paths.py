@@ -1,4 +1,4 @@
-"""Where things lie: the data that ships with the package, and writes that are whole or not there at all."""
+"""Where files are: the data that ships with the package, and atomic writes."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from surgdino.backbone.catalogue import entry_of_file
+from surgdino.backbone.checkpoint import find_weights, header_of
 from surgdino.backbone.key_styles import Conversion, fit_to_model, to_timm_names
 from surgdino.backbone.vit import Backbone, build_backbone
-from surgdino.checkpoint import find_weights, header_of
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.paths import names_in, share
 

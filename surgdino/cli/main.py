@@ -64,12 +64,12 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        told = (
+        line = (
             from_os_error(error, error.filename).line()
             if isinstance(error, OSError) and error.filename
             else _unforeseen(error)
         )
-        print(f"surgdino: {told}", file=sys.stderr)
+        print(f"surgdino: {line}", file=sys.stderr)
         return 70
     except KeyboardInterrupt:
         print("\nsurgdino: interrupted; the same command continues from what was saved", file=sys.stderr)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from surgdino import distributed
-from surgdino.checkpoint import save_backbone
+from surgdino.backbone.checkpoint import save_backbone
 from surgdino.engine.probing import Change, ProbeReport, ProbeSet, changes
 from surgdino.engine.saving.model_card import model_json
 from surgdino.engine.saving.shipping import shipped

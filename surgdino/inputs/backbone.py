@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from surgdino import checkpoint
+from surgdino.backbone import checkpoint
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import load_weights

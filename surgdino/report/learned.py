@@ -11,8 +11,8 @@ import torch
 from timm.layers import Attention
 from torch import Tensor
 
+from surgdino.backbone.checkpoint import LoadedBackbone
 from surgdino.backbone.preprocess import Preprocess
-from surgdino.checkpoint import LoadedBackbone
 from surgdino.report.blocks import Block, Heading, Paragraph, Picture, Pictures, picture
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section

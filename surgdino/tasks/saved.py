@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from surgdino.checkpoint import LoadedBackbone, find_weights, load, save_backbone, save_tensors
+from surgdino.backbone.checkpoint import LoadedBackbone, find_weights, load, save_backbone, save_tensors
 from surgdino.config import shipped, shipped_settings
 from surgdino.datasets.card import Card
 from surgdino.engine.plan import HardwareSettings

@@ -18,10 +18,10 @@ from rich.table import Table
 from torch import Tensor
 
 from surgdino import console
+from surgdino.backbone.checkpoint import WEIGHTS, find_weights, read_model_json, save_backbone
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import WeightsReport, load_weights
-from surgdino.checkpoint import WEIGHTS, find_weights, read_model_json, save_backbone
 from surgdino.config import Share, shipped, typed
 from surgdino.datasets.card import Card
 from surgdino.engine import precision

@@ -11,8 +11,8 @@ import torch
 from rich.table import Table
 
 from surgdino import console, distributed
+from surgdino.backbone.checkpoint import usual_size
 from surgdino.backbone.preprocess import Preprocess
-from surgdino.checkpoint import usual_size
 from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import Card

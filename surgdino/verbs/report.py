@@ -74,9 +74,9 @@ def learned_of(record: RunRecord) -> Learned:
     Raises:
         SurgdinoError: its frame store or its data folder does not exist any more.
     """
+    from surgdino.backbone.checkpoint import LoadedBackbone, load
     from surgdino.backbone.vit import build_backbone
     from surgdino.backbone.weights import load_weights
-    from surgdino.checkpoint import LoadedBackbone, load
     from surgdino.datasets.card import Card
     from surgdino.frames.store import open_store
     from surgdino.inputs.settings import DataSettings, manifest_of

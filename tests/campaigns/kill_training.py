@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
-from surgdino.checkpoint import load
+from surgdino.backbone.checkpoint import load
 from surgdino.engine.train import train
 from tests.engine.test_training import final_tensors, plan_in
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from surgdino.checkpoint import load
+from surgdino.backbone.checkpoint import load
 from surgdino.engine.measuring import ProbeHistory
 from surgdino.engine.probing import ProbeReport, ProbeSet
 from surgdino.engine.probing.measures import Finding

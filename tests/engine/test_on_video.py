@@ -8,10 +8,10 @@ import pytest
 import torch
 import yaml
 
+from surgdino.backbone.checkpoint import load
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
 from surgdino.backbone.weights import load_weights
-from surgdino.checkpoint import load
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from surgdino import distributed
+from surgdino.backbone.checkpoint import load
 from surgdino.backbone.vit import build_backbone
-from surgdino.checkpoint import load
 from surgdino.engine import train as loop
 from surgdino.engine.plan import TrainPlan, TrainResult
 from surgdino.engine.train import train

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from surgdino.backbone.checkpoint import load
 from surgdino.backbone.low_rank import LAYERS, add_low_rank, has_low_rank, merged
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
-from surgdino.checkpoint import load
 from surgdino.config import typed
 from surgdino.engine.plan import TrainSettings
 from surgdino.engine.retention import Retention, learns

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+from surgdino.backbone.checkpoint import load
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
-from surgdino.checkpoint import load
 from surgdino.crops.multicrop import CropSettings
 from surgdino.engine import train as loop
 from surgdino.engine.measuring import Probing

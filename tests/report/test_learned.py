@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from surgdino.backbone.checkpoint import LoadedBackbone
 from surgdino.backbone.vit import build_backbone
-from surgdino.checkpoint import LoadedBackbone
 from surgdino.config import shipped_settings
 from surgdino.report.blocks import Pictures
 from surgdino.report.learned import (

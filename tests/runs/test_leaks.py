@@ -10,8 +10,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from surgdino.backbone.checkpoint import save_backbone
 from surgdino.backbone.vit import build_backbone
-from surgdino.checkpoint import save_backbone
 from surgdino.cli.main import main
 from surgdino.config import shipped_settings
 from surgdino.datasets.manifest import Manifest, Video

@@ -16,8 +16,8 @@ import yaml
 from safetensors.torch import load_file
 
 import surgdino
+from surgdino.backbone.checkpoint import save_backbone
 from surgdino.backbone.vit import build_backbone
-from surgdino.checkpoint import save_backbone
 from surgdino.cli.main import main
 from surgdino.config import shipped_settings
 from surgdino.engine.saving.state import load_state

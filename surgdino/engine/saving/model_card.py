@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from surgdino.checkpoint import usual_size
+from surgdino.backbone.checkpoint import usual_size
 
 if TYPE_CHECKING:
     from surgdino.engine.session import Session

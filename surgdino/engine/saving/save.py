@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from surgdino import distributed
-from surgdino.checkpoint import save_backbone
+from surgdino.backbone.checkpoint import save_backbone
 from surgdino.engine.parallel.across import Across
 from surgdino.engine.parallel.sharded import part_like, whole
 from surgdino.engine.plan import TrainPlan

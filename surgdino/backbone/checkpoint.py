@@ -2,8 +2,8 @@
 
 `backbone.safetensors` holds the backbone under timm's own names, in float32, and loads with `strict=True` into
 `timm.create_model(info["timm"], num_classes=0, **info["timm_kwargs"])`. `model.json` says what it is, what it was
-trained on and which operations it has seen. The same text stands in the header of the weights file, so that the two
-cannot part: where they differ, because a kill struck between the two renames, the header counts.
+trained on and which operations it has seen. The header of the weights file holds the same text; where the two differ,
+because the process was killed between the two renames, the header counts.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from surgdino.backbone.preprocess import Preprocess
+from surgdino.backbone.vit import Backbone, Features, build_backbone
 from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write
-
-if TYPE_CHECKING:
-    from surgdino.backbone.vit import Backbone, Features
 
 FORMAT = 1
 WEIGHTS, MODEL_JSON = "backbone.safetensors", "model.json"
@@ -45,8 +44,6 @@ class LoadedBackbone(nn.Module):
     """
 
     def __init__(self, backbone: Backbone, info: dict[str, Any]) -> None:
-        from surgdino.backbone.preprocess import Preprocess
-
         super().__init__()
         self.backbone, self.info = backbone, info
         self.preprocess = Preprocess(int(info["image_size"]), tuple(info["mean"]), tuple(info["std"]))
@@ -61,16 +58,28 @@ def save_backbone(folder: str | Path, backbone: Backbone, facts: Mapping[str, An
     """Write the two files, each whole or not at all.
 
     Args:
-        folder: made where it does not exist.
-        backbone: the weights to ship; its `settings` say which architecture it is.
-        facts: whatever else model.json shall say (method, dataset, operations, steps, ...); `image_size` is
-            `usual_size` if not said.
+        folder: created if it does not exist.
+        backbone: the weights to export; its `settings` name the architecture.
+        facts: what else model.json records (method, dataset, operations, steps, ...); `image_size` defaults to
+            `usual_size`.
 
     Raises:
         SurgdinoError: the file system refused, or a fact is not JSON.
     """
     folder = Path(folder)
-    info = {**_architecture(backbone), **facts, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+    settings = backbone.settings
+    architecture = {
+        "format": FORMAT,
+        "name": settings.get("name", settings["timm"]),
+        "timm": settings["timm"],
+        "timm_kwargs": settings.get("timm_kwargs") or {},
+        "patch_size": backbone.patch_size,
+        "embed_dim": backbone.embed_dim,
+        "mean": settings["mean"],
+        "std": settings["std"],
+        "image_size": usual_size(backbone),
+    }
+    info = {**architecture, **facts, "created": datetime.now(UTC).isoformat(timespec="seconds")}
     info["versions"] = {**{name: version(name) for name in _PACKAGES}, **dict(facts.get("versions", {}))}
     try:
         text = json.dumps(info, indent=2, ensure_ascii=False, allow_nan=False)
@@ -94,8 +103,6 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedBackbone
     Raises:
         SurgdinoError: nothing there, a damaged file, or weights that are not of the architecture model.json names.
     """
-    from surgdino.backbone.vit import build_backbone
-
     weights = find_weights(path)
     info = read_model_json(weights)
     backbone = build_backbone(info, drop_path=0.0)
@@ -145,7 +152,13 @@ def read_model_json(path: str | Path) -> dict[str, Any]:
     info = header_of(weights) or written
     if info is None:
         raise SurgdinoError("does not say what it is", file=weights, expected=f"{MODEL_JSON} beside it", found="none")
-    _check(info, beside)
+    missing = [key for key in _NEEDED if key not in info]
+    if missing:
+        raise SurgdinoError("incomplete", file=beside, expected=", ".join(_NEEDED), found=f"no {', '.join(missing)}")
+    if info["format"] > FORMAT:
+        raise SurgdinoError(
+            "written by a newer surgdino", file=beside, expected=f"format {FORMAT}", found=info["format"], fix="update"
+        )
     return info
 
 
@@ -176,7 +189,7 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, 
     try:
         save_file(copies, file, metadata=metadata)
     except SafetensorError as error:
-        # The library hides the operating system's number in its message; a full disk must be told as one.
+        # The library hides the operating system's number in its message; a full disk must be reported as one.
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number.group(1)) if number else errno.EIO, str(error)) from error
 
@@ -192,21 +205,6 @@ def usual_size(backbone: Backbone, trained_at: int = 0) -> int:
     return side - side % backbone.patch_size
 
 
-def _architecture(backbone: Backbone) -> dict[str, Any]:
-    settings = backbone.settings
-    return {
-        "format": FORMAT,
-        "name": settings.get("name", settings["timm"]),
-        "timm": settings["timm"],
-        "timm_kwargs": settings.get("timm_kwargs") or {},
-        "patch_size": backbone.patch_size,
-        "embed_dim": backbone.embed_dim,
-        "mean": settings["mean"],
-        "std": settings["std"],
-        "image_size": usual_size(backbone),
-    }
-
-
 def _parse(text: str, file: Path) -> dict[str, Any]:
     try:
         info = json.loads(text)
@@ -217,16 +215,6 @@ def _parse(text: str, file: Path) -> dict[str, Any]:
     if not isinstance(info, dict):
         raise SurgdinoError("not a description of a model", file=file, expected="an object", found=type(info).__name__)
     return info
-
-
-def _check(info: Mapping[str, Any], file: Path) -> None:
-    missing = [key for key in _NEEDED if key not in info]
-    if missing:
-        raise SurgdinoError("incomplete", file=file, expected=", ".join(_NEEDED), found=f"no {', '.join(missing)}")
-    if info["format"] > FORMAT:
-        raise SurgdinoError(
-            "written by a newer surgdino", file=file, expected=f"format {FORMAT}", found=info["format"], fix="update"
-        )
 
 
 def _damaged(weights: Path, error: Exception) -> SurgdinoError:

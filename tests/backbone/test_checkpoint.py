@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import surgdino
-from surgdino import checkpoint
+from surgdino.backbone import checkpoint
+from surgdino.backbone.checkpoint import MODEL_JSON, WEIGHTS, read_model_json, save_backbone, usual_size
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import load_weights
-from surgdino.checkpoint import MODEL_JSON, WEIGHTS, read_model_json, save_backbone, usual_size
 from surgdino.config import shipped_settings
 from surgdino.errors import SurgdinoError
 from surgdino.paths import share
