@@ -11,19 +11,19 @@ from surgdino.errors import SurgdinoError, from_os_error, nearest
 
 VERBS = {
     "pretrain": "continue self-supervised pretraining on surgical video",
-    "finetune": "learn a task on a backbone, and test it: surgdino finetune task=phase|triplet|segmentation ...",
-    "evaluate": "the numbers of a fine-tuned checkpoint once more, or on other data: surgdino evaluate checkpoint=RUN",
+    "finetune": "learn a task on a backbone and test it: surgdino finetune task=phase|triplet|segmentation ...",
+    "evaluate": "test a fine-tuned checkpoint again, or on other data: surgdino evaluate checkpoint=RUN",
     "predict": "a video's phases, triplets or masks as tables and pictures: surgdino predict VIDEO checkpoint=RUN",
-    "merge": "average adapted backbones with what they began from: surgdino merge INITIAL ADAPTED out=FOLDER",
+    "merge": "average adapted backbones with the weights they started from: surgdino merge INITIAL ADAPTED out=FOLDER",
     "verify": "check a dataset folder against its card",
     "show": "pictures of what training sees: surgdino show augment|crops|content",
-    "bench": "what binds on this machine, disk, CPU or GPU: surgdino bench step|data|store",
+    "bench": "what limits training on this machine, disk, CPU or GPU: surgdino bench step|data|store",
     "score": "anyone's predictions under every protocol: surgdino score task=phase truth=... predictions=...",
     "report": "what a run did, as one HTML file: surgdino report RUN",
     "compare": "two runs side by side: surgdino compare RUN_A RUN_B",
-    "list": "the datasets, recipes, models, methods and augmentations there are",
+    "list": "datasets, recipes, models, methods and augmentations",
     "weights": "natural-image checkpoints: surgdino weights list | get NAME",
-    "demo": "the whole way on a small generated set, in minutes on a CPU",
+    "demo": "every step on a small generated set, in minutes on a CPU",
 }
 # Verbs that take key=value settings through Hydra.
 CONFIGURED = ("pretrain", "finetune", "evaluate", "predict", "merge", "verify", "show", "bench", "score")
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _unforeseen(error: Exception) -> str:
     first = (str(error).splitlines() or [""])[0]
-    return f"something we did not foresee: {type(error).__name__}: {first} (the same command with --debug shows where)"
+    return f"unexpected error: {type(error).__name__}: {first} (the same command with --debug shows where)"
 
 
 def dispatch(words: list[str]) -> int:

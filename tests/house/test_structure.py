@@ -40,6 +40,12 @@ def test_a_room_imports_only_rooms_to_its_left(path):
         assert ROOMS.index(room) < ROOMS.index(here), f"{path} reaches back into {room}"
 
 
+def test_the_foundations_import_no_room():
+    for path in (ROOT / "surgdino").glob("*.py"):
+        rooms = {room_of(module) for module in imported_modules(path)} - {None}
+        assert not rooms or path.name == "__init__.py", f"{path} imports {rooms}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_timm_comes_in_through_its_guard(path):
     if path.name != "timm_import.py":
