@@ -11,24 +11,18 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import cv2
 import numpy as np
-import torch
 
-from surgdino.backbone.preprocess import Preprocess
 from surgdino.crops.loader import load
-from surgdino.crops.sampler import FrameSampler
 from surgdino.datasets.masks import read_masks
 from surgdino.frames.content import Content
 from surgdino.frames.shard import Shard
-from surgdino.tasks.features.cache import ReadFrames
-from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
-from surgdino.tasks.training.batches import Batch
 from surgdino.tasks.training.cut import Cut, Cutter
 
 STRIDE = 4
@@ -186,43 +180,3 @@ class WindowCutter(Cutter):
         left, top = rng.randint(0, width - side), rng.randint(0, height - side)
         horizontal, vertical = (rng.random() < chance for chance in self._flips)
         return Cut((left, top, left + side, top + side), self.size, horizontal, vertical)
-
-
-@dataclass
-class FrameTokens:
-    """Patch tokens from the feature cache and targets from memory: `TrainingData` that needs no backbone.
-
-    Batches hold `tokens` float32 [B, N, D * layers], `masks` uint8 [B, C, s, s], `labelled` bool [B, C], `index` [B]
-    and, for heads that read images, `images` uint8 [B, 3, S, S].
-
-    Attributes:
-        frames, tokens, targets: of the same n frames.
-        preprocess: for heads that read images; None where the head reads tokens alone.
-        workers: processes that read the images.
-    """
-
-    frames: LabelledFrames
-    tokens: FeatureRows
-    targets: MaskTargets
-    preprocess: Preprocess | None = None
-    workers: int = 0
-    weights: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def batches(self, sampler: FrameSampler) -> Iterator[Batch]:
-        """See `TrainingData`."""
-        drawn = [np.array(plan.indices) for plan in sampler]
-        images = None
-        if self.preprocess is not None:
-            read = ReadFrames(self.frames.store, self.preprocess)
-            images = load(read, [self.frames.index[rows] for rows in drawn], self.workers)
-        for rows in drawn:
-            batch = {
-                "tokens": torch.from_numpy(self.tokens[rows]).float(),
-                "masks": torch.from_numpy(self.targets[rows]),
-                "labelled": torch.from_numpy(self.targets.labelled[rows]),
-                "index": torch.from_numpy(rows),
-            }
-            yield batch if images is None else {**batch, "images": next(images)}

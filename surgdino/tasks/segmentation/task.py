@@ -35,14 +35,13 @@ from surgdino.tasks.segmentation.overlay import write_overlay
 from surgdino.tasks.segmentation.score import SegmentationScoring
 from surgdino.tasks.segmentation.targets import (
     CutTargets,
-    FrameTokens,
     MaskTargets,
     WindowCutter,
     shown_classes,
     target_side,
 )
 from surgdino.tasks.task import Task, write_csv
-from surgdino.tasks.training.batches import Batch, FrameImages
+from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages
 from surgdino.tasks.training.stage import Stage, Validate, resolve
 from surgdino.tasks.training.tuning import backbone_groups, head_groups
 
@@ -138,15 +137,16 @@ class SegmentationTask(Task[SegmentationSettings, Any]):
 def _cached_stage(context: TaskContext, settings: SegmentationSettings, head: DenseHead) -> Stage:
     train, grid = context.parts["train"], (context.grid, context.grid)
     tokens = context.features.patches(train, _layers(context, settings))
-    targets = MaskTargets(train, context.classes, target_side(context.image_size), context.workers)
+    masks = MaskTargets(train, context.classes, target_side(context.image_size), context.workers)
     objective = _objective(context, settings)
 
     def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         images = context.normalize(batch["images"]) if head.reads_images else None
-        return objective(model(batch["tokens"], grid, images), batch)
+        return objective(model(batch["features"], grid, images), batch)
 
-    preprocess = context.preprocess if head.reads_images else None
-    source = FrameTokens(train, tokens, targets, preprocess, context.workers)
+    targets = {"masks": masks, "labelled": masks.labelled}
+    images = (train, context.preprocess) if head.reads_images else None
+    source = FrameFeatures(tokens, targets, images=images, workers=context.workers)
     return Stage("head", head, head_groups(head), source, loss, _validation(context, settings, head), head.defaults)
 
 

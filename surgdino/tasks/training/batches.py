@@ -8,21 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from surgdino.backbone.preprocess import Preprocess
 from surgdino.crops.loader import load, seed_of
 from surgdino.crops.sampler import FrameSampler, StepPlan
 from surgdino.errors import SurgdinoError
-from surgdino.tasks.features.files import FeatureRows
+from surgdino.tasks.features.cache import ReadFrames
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.training.cut import Cut, Cutter
 
 Batch = dict[str, Tensor]
-Targets = np.ndarray | Mapping[str, np.ndarray] | None
+
+
+class Rows(Protocol):
+    """[n, ...], read as `rows[positions]`: an array, `FeatureRows` on disk, or what else gives arrays."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, positions: Any, /) -> Any: ...
+
+
+Targets = Rows | Mapping[str, Rows] | None
 ReadTargets = Callable[[int, Cut], Mapping[str, np.ndarray]]
 
 _AUGMENT = 11  # keeps the random numbers of augmentation apart from those that draw samples
@@ -45,27 +56,37 @@ class TrainingData(Protocol):
 class FrameFeatures:
     """Features of single frames, computed before.
 
-    Batches hold `features` [B, ...] float32, the targets and `index` [B].
+    Batches hold `features` [B, ...] float32, the targets, `index` [B] and, with `images`, `images` uint8 [B, 3, S, S].
 
     Attributes:
         features: [n, ...].
         targets: [n, ...], called `targets` in a batch, or several by name.
         weights: see `TrainingData`.
+        images: (frames, size of the input) for models that read the whole frames beside their features.
+        workers: processes that read the images.
     """
 
-    features: np.ndarray | FeatureRows
+    features: Rows
     targets: Targets = None
     weights: np.ndarray | None = None
+    images: tuple[LabelledFrames, Preprocess] | None = None
+    workers: int = 0
 
     def __len__(self) -> int:
         return len(self.features)
 
     def batches(self, sampler: FrameSampler) -> Iterator[Batch]:
         """See `TrainingData`."""
+        images = None
+        if self.images is not None:
+            frames, preprocess = self.images
+            places = (frames.index[list(plan.indices)] for plan in sampler)
+            images = load(ReadFrames(frames.store, preprocess), places, self.workers)
         for plan in sampler:
             rows = np.array(plan.indices)
             features = torch.from_numpy(np.ascontiguousarray(self.features[rows])).float()
-            yield {"features": features, **targets_at(self.targets, rows), "index": torch.from_numpy(rows)}
+            batch = {"features": features, **targets_at(self.targets, rows), "index": torch.from_numpy(rows)}
+            yield batch if images is None else {**batch, "images": next(images)}
 
 
 @dataclass
@@ -80,7 +101,7 @@ class WholeVideos:
         targets: as in `FrameFeatures`.
     """
 
-    features: np.ndarray | FeatureRows
+    features: Rows
     frames: LabelledFrames
     targets: Targets = None
     weights: np.ndarray | None = None
@@ -160,7 +181,9 @@ class _CutImages:
 
 def targets_at(targets: Targets, rows: np.ndarray | slice) -> Batch:
     """The targets of some rows, by name; a single array is called `targets`."""
-    named = targets if isinstance(targets, Mapping) else {} if targets is None else {"targets": targets}
+    if targets is None:
+        return {}
+    named: Mapping[str, Rows] = targets if isinstance(targets, Mapping) else {"targets": targets}
     return {name: tensor_of(values[rows]) for name, values in named.items()}
 
 
