@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 # One thread a process: on small and shared machines more of them make these small models slower.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where this is set, each process that a test starts compiles all it imports again: more than half of its time.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-slow test-all lint clean
 .DEFAULT_GOAL := help
