@@ -131,34 +131,6 @@ def every_frame(store: FrameStore) -> LabelledFrames:
     return _join(store, [(video, *store.of_video(place)) for place, video in enumerate(store.videos)], None, None)
 
 
-def other_targets(frames: LabelledFrames, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of another kind for the same frames, such as the verbs beside the triplets.
-
-    Returns:
-        present bool [n], and the labels [n, ...] (meaningless where not present).
-
-    Raises:
-        SurgdinoError: no video has any.
-    """
-    present: list[np.ndarray] = []
-    found: list[np.ndarray] = []
-    shapes = {values.array.shape[1:]: values.array.dtype for values in labels.values.values()}
-    if len(shapes) != 1:
-        raise SurgdinoError(f"no labels of kind {labels.task!r} to learn from", fix="run surgdino verify")
-    [(shape, dtype)] = shapes.items()
-    for place, video in enumerate(frames.videos):
-        span = frames.span(place)
-        values = labels.values.get(video)
-        if values is None or isinstance(values, VideoMasks):
-            count = span.stop - span.start
-            known, here = np.zeros(count, bool), np.zeros((count, *shape), dtype)
-        else:
-            known, here = values.at(frames.numbers[span], frames.times[span])
-        present.append(known)
-        found.append(here)
-    return np.concatenate(present), np.concatenate(found)
-
-
 def labels_of(manifest: Manifest, task: str) -> Labels:
     """The labels of that kind.
 

@@ -48,7 +48,6 @@ class SavedTask:
         config: the whole configuration of the run.
         tuning: how much of the backbone had learned.
         model: backbone and preprocessing; `model.info` is model.json, with the operations that it has seen.
-        facts: all of task.json.
     """
 
     folder: Path
@@ -58,7 +57,6 @@ class SavedTask:
     config: Mapping[str, Any]
     tuning: Tuning
     model: LoadedBackbone
-    facts: Mapping[str, Any]
 
     def context(
         self,
@@ -148,7 +146,7 @@ def load_task(path: str | Path) -> SavedTask:
         SurgdinoError: nothing there, a backbone without a head, a damaged file, or files of different moments.
     """
     folder = find_weights(path).parent
-    facts = read_task_json(folder)
+    facts = _read_facts(folder)
     model = load(folder)
     if weights_hash(model.backbone) != facts["backbone_sha256"]:
         raise SurgdinoError(
@@ -164,16 +162,11 @@ def load_task(path: str | Path) -> SavedTask:
         config=facts["config"],
         tuning=facts["tuning"],
         model=model,
-        facts=facts,
     )
 
 
-def read_task_json(folder: Path) -> dict[str, Any]:
-    """What task.json says, taken from the header of the head's file.
-
-    Raises:
-        SurgdinoError: no head here, damaged, incomplete, or from a newer surgdino.
-    """
+def _read_facts(folder: Path) -> dict[str, Any]:
+    """What task.json says, taken from the header of the head's file."""
     file = folder / HEAD
     if not file.is_file():
         raise SurgdinoError(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ class SegmentationSettings:
         open_head(self.head)
 
 
-class SegmentationTask(Task[SegmentationSettings, Any]):
+class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
     """Masks are predicted picture by picture, and never held: `predict` gives (video, (frame number, masks))."""
 
     Settings, LABELS = SegmentationSettings, "masks"

@@ -21,7 +21,7 @@ from surgdino.datasets.synthetic.masks import write_pairs
 from surgdino.errors import SurgdinoError
 from surgdino.frames.content import Content
 from surgdino.frames.store import StoreSettings, build_store
-from surgdino.tasks.labelled_frames import every_frame, labelled_frames, labels_of, other_targets
+from surgdino.tasks.labelled_frames import every_frame, labelled_frames, labels_of
 from surgdino.tasks.training.batches import FrameFeatures, FrameImages, TrainingData, WholeVideos
 from surgdino.tasks.training.cut import Cut, Cutter
 from surgdino.tasks.training.tuning import backbone_groups, select
@@ -67,15 +67,6 @@ def test_some_videos_come_in_the_order_asked_for(set_of):
     assert np.array_equal(part.index, np.concatenate([frames.index[frames.span(3)], frames.index[frames.span(1)]]))
     assert np.array_equal(part.targets[part.span(1)], frames.targets[frames.span(1)])
     assert (len(frames.of_videos([])), len(every_frame(set_of[1]))) == (0, 96)
-
-
-def test_labels_of_another_kind_are_told_of_the_same_frames(set_of):
-    manifest, _, frames = set_of
-    present, tools = other_targets(frames, manifest.labels["tools"])
-    where = np.flatnonzero(present)
-    assert 0 < len(where) < len(frames)
-    video = frames.videos[int(frames.video_of[where[3]])]
-    assert tuple(tools[where[3]]) == manifest.labels["tools"].values[video][int(frames.numbers[where[3]])]
 
 
 def test_labels_by_second_meet_frames_by_time(set_of):
