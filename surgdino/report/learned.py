@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from timm.layers import Attention
 from torch import Tensor
 
 from surgdino.backbone.checkpoint import LoadedBackbone
 from surgdino.backbone.preprocess import Preprocess
+from surgdino.backbone.timm_import import timm
 from surgdino.report.blocks import Block, Heading, Paragraph, Picture, Pictures, picture
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
@@ -184,7 +184,7 @@ def class_attention(model: LoadedBackbone, frames: Sequence[np.ndarray], side: i
     None for a backbone whose attention is not timm's plain one (rotary positions, say, enter between the layers).
     """
     attention = getattr(model.backbone.vit.blocks[-1], "attn", None)  # timm's parallel blocks have several
-    if type(attention) is not Attention:
+    if type(attention) is not timm.layers.Attention:
         return None
     projected: list[Tensor] = []
     hook = attention.qkv.register_forward_hook(lambda _module, _inputs, output: projected.append(output.float()))
