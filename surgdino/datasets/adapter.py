@@ -22,6 +22,7 @@ class Adapter(ABC):
         root: its folder.
         options: the values given for `takes`; a key that was not given is missing.
         problems: found so far, in this order.
+        notes: how files without a fixed format were understood.
     """
 
     takes: ClassVar[tuple[str, ...]] = ()
@@ -29,6 +30,7 @@ class Adapter(ABC):
     def __init__(self, card: Card, root: Path, options: Mapping[str, str]) -> None:
         self.card, self.root, self.options = card, root, options
         self.problems: list[Problem] = []
+        self.notes: list[str] = []
 
     @abstractmethod
     def read(self) -> Manifest:
@@ -41,7 +43,7 @@ class Adapter(ABC):
     def manifest(self, videos: Iterable[Video], labels: Iterable[Labels], elsewhere: Iterable[str] = ()) -> Manifest:
         """The result of `read`; labels without any video are left out."""
         read = {found.task: found for found in labels if found.values}
-        return Manifest(self.card.name, self.root, tuple(videos), read, tuple(self.problems), frozenset(elsewhere))
+        return Manifest(self.card.name, self.root, tuple(videos), read, tuple(self.problems), frozenset(elsewhere), tuple(self.notes))
 
     def problem(self, severity: Literal["error", "warning"], message: str, file: Path, **detail: object) -> None:
         """Add a Problem; `detail` are its place, expected, found and fix."""

@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -67,19 +68,40 @@ def entries(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if not is_debris(p.name)) if folder.is_dir() else []
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, spreadsheet: bool = False) -> str:
     """The text of a file in UTF-8 (with or without a byte order mark), every line end as one newline.
 
+    Args:
+        path: the file.
+        spreadsheet: also accept what spreadsheets write: UTF-16 with its mark, and Windows-1252.
+
     Raises:
-        SurgdinoError: the file cannot be read, or is not text in UTF-8.
+        SurgdinoError: the file cannot be read, or is not text.
     """
+    check_regular(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
     except OSError as error:
         raise from_os_error(error, path) from error
-    except UnicodeDecodeError as error:
-        raise SurgdinoError("not a text file", file=path, expected="text in UTF-8", fix="save it as UTF-8") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    encodings = ["utf-8-sig"]
+    if spreadsheet and data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encodings = ["utf-16"]
+    elif spreadsheet and not any(byte in data for byte in b"\x00\x01\x02\x03"):
+        encodings.append("cp1252")
+    for encoding in encodings:
+        with suppress(UnicodeDecodeError):
+            return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+    raise SurgdinoError("not a text file", file=path, expected="text in UTF-8", fix="save it as UTF-8")
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a named pipe, a socket or a device, which could block for ever when opened.
+
+    Raises:
+        SurgdinoError: it is one.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise SurgdinoError("not a regular file", file=path, expected="a file", found="a pipe, socket or device")
 
 
 def numbered_images(folder: Path) -> dict[int, Path]:

@@ -1,176 +1,287 @@
-"""A group's own labels as a CSV: the video (where there are several), a frame or a second, and a label."""
+"""A group's own phases as a table (CSV): rows of moments, rows of segments, or rows of starts.
+
+The header names the columns. `video` (its id or file name) may be missing where there is one video. `label` is the
+phase. When it is: `frame` (0-based) or `second` from the first frame for single moments; `start` and `end` for segments
+(the end is not part of it); `start` alone where every phase lasts until the next one starts. Other names for the same
+are accepted (`phase`, `begin`, `time_ms`, `start_frame`, ...). Times are seconds, `hh:mm:ss`, `mm:ss`, or `hh:mm:ss:ff`
+where the dataset has an fps; columns in `ms` are milliseconds, in `frame(s)` frames.
+
+Commas, semicolons and tabs separate; a first line `sep=;` says which; with the latter two a decimal comma is read too.
+The text may be UTF-8, UTF-16 or Windows-1252.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from surgdino.datasets.files import plain_name, read_text
-from surgdino.datasets.manifest import FrameLabels, Labels, Problem, SecondLabels, Video
+from surgdino.datasets.manifest import FrameLabels, Labels, Problem, SecondLabels, SegmentLabels, Video
 from surgdino.errors import SurgdinoError, nearest
 
+_HEADER = "columns video, label, and frame, second, or start (and end)"
+_COLUMNS = {
+    "video": ("video", "file", "filename", "recording", "clip"),
+    "label": ("label", "phase", "class", "annotation", "step"),
+    "moment": ("frame", "second", "time", "timestamp", "seconds", "sec", "ms", "milliseconds", "millisecond", "frames"),
+    "start": ("start", "begin", "onset", "from"),
+    "end": ("end", "stop", "offset", "to"),
+}
+_UNITS = {
+    "frame": ("frame", "frames"),
+    "millisecond": ("ms", "millisecond", "milliseconds", "msec"),
+    "second": ("s", "sec", "second", "seconds", "time"),
+}
+_MOST_CLASSES = 1000
+_MOST = {"frame": 10**8, "second": 10**6}  # 40 days at 30 frames a second, 11 days
 _DECIMAL = re.compile(r"^(\d+),(\d+)$")  # as spreadsheets write it in half of Europe
-_WHEN = ("frame", "second")
-_HEADER = "columns video, frame (or second) and label"
+_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)(?::(\d{1,3}))?")
+_END_OF_VIDEO = math.inf
 
 
 @dataclass(frozen=True)
 class _Row:
     place: str
     video: str
-    when: float
+    start: float
+    end: float
     label: str
+
+
+class _Table:
+    """One file: its columns, its unit, and the first problem of each kind, since a script repeats its fault in each row."""
+
+    def __init__(self, path: Path, videos: Sequence[Video]) -> None:
+        self.path, self.videos = path, videos
+        self.problems: dict[str, Problem] = {}
+        self.header, self.rows = self._cells()
+        self.columns, self.unit = self._columns()
+        self.ids = _spellings(videos)
+
+    def tell(self, what: str, place: str | None, expected: object, found: object, fix: str, error: bool = True) -> None:
+        severity = "error" if error else "warning"
+        self.problems.setdefault(what, Problem(severity, what, self.path, place, expected, found, fix))  # type: ignore[arg-type]
+
+    def _cells(self) -> tuple[list[str], list[tuple[str, list[str]]]]:
+        """The header, and (place, cells) of every row that is not empty."""
+        text = read_text(self.path, spreadsheet=True)
+        first, _, rest = text.partition("\n")
+        said = re.fullmatch(r"\s*sep=(.)\s*", first)
+        if said:
+            text, separator = f"\n{rest}", said[1]
+        else:
+            head = text.lstrip().partition("\n")[0]
+            separator = max(";\t,", key=head.count)
+        try:
+            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+        except csv.Error as error:
+            raise SurgdinoError("not a CSV", file=self.path, found=str(error)) from error
+        stripped = [(f"row {n}", [cell.strip() for cell in cells]) for n, cells in enumerate(rows, start=1)]
+        filled = [(place, cells) for place, cells in stripped if any(cells)]
+        if not filled:
+            raise SurgdinoError("the file is empty", file=self.path, expected=_HEADER)
+        if separator != ",":
+            filled = [(place, [_DECIMAL.sub(r"\1.\2", cell) for cell in cells]) for place, cells in filled]
+        return [name.lower() for name in filled[0][1]], filled[1:]
+
+    def _columns(self) -> tuple[dict[str, int], str]:
+        """Meaning -> position of the columns that count, and the unit of the times."""
+        columns: dict[str, int] = {}
+        units = set()
+        for position, name in enumerate(self.header):
+            words = [word for word in re.split(r"[\W_]+", name) if word not in ("", "in", "id", "name", "number")]
+            meaning = next((m for m, known in _COLUMNS.items() if words and words[0] in known), None)
+            unit = next((unit for unit, known in _UNITS.items() if words and words[-1] in known), None)
+            if meaning is None and words[-1:] and words[-1] in (*_COLUMNS["start"], *_COLUMNS["end"]):
+                meaning = "start" if words[-1] in _COLUMNS["start"] else "end"  # frame_start
+                unit = next((unit for unit, known in _UNITS.items() if words[0] in known), None)
+            if meaning is None or (meaning in ("video", "label") and len(words) > 1):
+                continue
+            if meaning in columns:
+                self._refuse_columns("the CSV has other columns")
+            columns[meaning] = position
+            if meaning not in ("video", "label"):
+                units.add(unit or "second")
+        when = columns.keys() & {"moment", "start", "end"}
+        if "label" not in columns or when not in ({"moment"}, {"start"}, {"start", "end"}) or len(units) > 1:
+            self._refuse_columns("the CSV has other columns")
+        if "video" not in columns and len(self.videos) > 1:
+            self._refuse_columns("the CSV names no videos", f"a column video: there are {len(self.videos)} of them")
+        return columns, units.pop()
+
+    def _refuse_columns(self, what: str, expected: str = _HEADER) -> None:
+        found, fix = ", ".join(self.header), "name the columns in the first row"
+        raise SurgdinoError(what, file=self.path, place="row 1", expected=expected, found=found, fix=fix)
+
+    def parsed(self) -> Iterator[_Row]:
+        """The rows without those that have a fault."""
+        most = max(self.columns.values())
+        for place, cells in self.rows:
+            if len(cells) <= most:
+                self.tell("too few columns", place, f"{most + 1} or more", len(cells), "complete the row")
+                continue
+            video = self._video(cells, place)
+            label = plain_name(" ".join(cells[self.columns["label"]].split()))
+            start = self._when(cells, "moment" if "moment" in self.columns else "start", place, video)
+            end = self._when(cells, "end", place, video) if "end" in self.columns else _END_OF_VIDEO
+            if not label:
+                self.tell("no label", place, "a label", "nothing", "leave the whole row out where there is none")
+            elif video is not None and start is not None and end is not None:
+                if end > start:
+                    yield _Row(place, video.id, start, end, label)
+                else:
+                    self.tell("a segment that ends before it starts", place, f"more than {start:g}", f"{end:g}", "correct it")
+
+    def _video(self, cells: list[str], place: str) -> Video | None:
+        if "video" not in self.columns:
+            return self.videos[0]
+        name = plain_name(cells[self.columns["video"]])
+        for spelling in (name, re.split(r"[\\/]", name)[-1], name.casefold()):
+            if spelling in self.ids:
+                return self.ids[spelling]
+        names = [video.id for video in self.videos]
+        self.tell("unknown video", place, "a video of the folder", name, nearest(name, names))
+        return None
+
+    def _when(self, cells: list[str], column: str, place: str, video: Video | None) -> float | None:
+        """Seconds, or frames where the column holds frames."""
+        text = cells[self.columns[column]]
+        unit = "frame" if self.unit == "frame" else "second"
+        if column == "end" and not text:
+            return _END_OF_VIDEO
+        fps = video.fps if video is not None else None
+        clock = _CLOCK.fullmatch(text) if unit == "second" else None
+        if clock and clock[4] and fps is None:
+            fix = "set dataset.fps=25, or whatever the numbers count in"
+            self.tell("a time that counts frames", place, "hh:mm:ss, or a known fps", repr(text), fix)
+            return None
+        if clock:
+            value = 3600 * int(clock[1] or 0) + 60 * int(clock[2]) + float(clock[3].replace(",", "."))
+            value += int(clock[4]) / fps if clock[4] and fps else 0
+        elif re.fullmatch(r"\d+" if unit == "frame" else r"\d+(\.\d+)?", text):
+            value = float(text) / (1000 if self.unit == "millisecond" else 1)
+        else:
+            expected = "a whole number from 0" if unit == "frame" else "a number from 0, or hh:mm:ss"
+            self.tell(f"not a {unit}", place, expected, repr(text), "correct the row")
+            return None
+        if value > _MOST[unit]:
+            self.tell(f"not a {unit}", place, f"at most {_MOST[unit]:,}", repr(text[:40]), "correct the row")
+            return None
+        return value
 
 
 def read_label_table(
     path: Path, videos: Sequence[Video], classes: Sequence[str] = ()
-) -> tuple[Labels | None, list[Problem]]:
-    """The phases that a CSV gives; rows in any order, of any of the videos.
+) -> tuple[Labels | None, list[Problem], str]:
+    """The phases in a table; rows in any order, of any of the videos.
 
-    The header names its columns: `label`, `frame` (0-based) or `second` (from the first frame), and `video`, the
-    video's id or file name, which may be missing where there is one video. Commas, semicolons and tabs separate; with
-    the latter two a decimal comma is read too. Rows with a fault are left out; each kind of fault is told once.
+    Rows with a fault are left out; each kind of fault is reported once.
 
     Args:
         path: the file.
         videos: those it may name.
         classes: the labels in the order of their ids; empty takes those in the file, in alphabetical order.
 
+    Returns:
+        The labels, the problems, and what was understood: `12 segments, seconds, 3 of 3 videos`.
+
     Raises:
         SurgdinoError: not such a file at all.
     """
-    header, rows = _cells(path)
-    columns = _columns(path, header, len(videos))
-    problems: dict[str, Problem] = {}
-    parsed = [row for row in (_parsed(path, place, cells, columns, problems) for place, cells in rows) if row]
-    names = list(classes) or sorted({row.label for row in parsed})
-    when = _by_video(path, parsed, videos, names, "video" in columns, problems)
-    kind = SecondLabels if "second" in columns else FrameLabels
-    values = {video: _values(kind, moments) for video, moments in when.items() if moments}
+    table = _Table(path, videos)
+    rows = list(table.parsed())
+    names = list(classes) or sorted({row.label for row in rows})
+    if len(names) > _MOST_CLASSES:
+        what, fix = f"{len(names):,} different labels", "check which column holds the labels"
+        raise SurgdinoError(what, file=path, expected=f"at most {_MOST_CLASSES:,} classes", fix=fix)
+    if not classes:
+        _check_spellings(table, rows)
+    by_video: dict[str, dict[float, _Row]] = {}
+    known = set(names)
+    for row in rows:
+        if row.label not in known:
+            table.tell("unknown label", row.place, "one of dataset.phases", row.label, nearest(row.label, names))
+            continue
+        first = by_video.setdefault(row.video, {}).setdefault(row.start, row)
+        if first.label != row.label:
+            table.tell("two labels for one moment", row.place, first.label, row.label, "keep one of the rows")
+    ids = {name: number for number, name in enumerate(names)}
+    values = {
+        video: _values(table, [found[start] for start in sorted(found)], ids) for video, found in by_video.items()
+    }
     missing = [video.id for video in videos if video.id not in values]
     if missing and values:
         what = f"{len(missing)} of {len(videos)} videos have no labels, the first is {missing[0]}"
-        _tell(
-            problems,
-            what,
-            path,
-            None,
-            "rows of every video",
-            None,
-            "fine where they are only to be predicted",
-            "warning",
+        table.tell(what, None, "rows of every video", None, "fine where they are only to be predicted", error=False)
+    count = sum(len(found) for found in by_video.values())
+    kind = "labelled moments" if "moment" in table.columns else "segments"
+    understood = f"{count:,} {kind}, {table.unit}s, {len(values)} of {len(videos)} videos"
+    return Labels("phase", tuple(names), values) if values else None, list(table.problems.values()), understood
+
+
+def _values(table: _Table, rows: list[_Row], ids: Mapping[str, int]) -> FrameLabels | SecondLabels | SegmentLabels:
+    """The labels of one video from its rows in the order of their starts."""
+    starts = np.array([row.start for row in rows])
+    classes = np.array([ids[row.label] for row in rows], np.int16)
+    if "moment" in table.columns:
+        _check_moments(table, rows, starts)
+        if table.unit == "frame":
+            return FrameLabels(starts.astype(np.int64), classes)
+        return SecondLabels(starts, classes)
+    ends = np.array([row.end for row in rows])
+    following = np.append(starts[1:], _END_OF_VIDEO)
+    if "end" not in table.columns:
+        ends = following
+    overlapping = np.flatnonzero(ends > following + 1e-6)
+    if "end" in table.columns and len(overlapping):
+        first, second = rows[overlapping[0]], rows[overlapping[0] + 1]
+        fix = "end each segment where the next one starts"
+        table.tell("segments that overlap", second.place, f"a start of {first.end:g} or later", f"{second.start:g}", fix)
+    return SegmentLabels(starts, np.minimum(ends, following), classes, by_frame=table.unit == "frame")
+
+
+def _check_moments(table: _Table, rows: list[_Row], starts: np.ndarray) -> None:
+    """Rows of changing phases at uneven distances are where phases start, and not samples."""
+    gaps = np.diff(starts)
+    changes = all(first.label != second.label for first, second in zip(rows, rows[1:], strict=False))
+    if len(gaps) and changes and (gaps.max() > 1.5 * gaps.min() or gaps.min() > (250 if table.unit == "frame" else 10)):
+        table.tell(
+            "every row has another label than the one before: are these samples, or the starts of phases?",
+            rows[1].place,
+            f"rows at even distances, one for every labelled {table.unit}",
+            f"rows {gaps.min():g} to {gaps.max():g} {table.unit}s apart",
+            "name the column `start` if each phase lasts until the next row",
+            error=False,
         )
-    return Labels("phase", tuple(names), values) if values else None, list(problems.values())
 
 
-def _by_video(
-    path: Path,
-    rows: Sequence[_Row],
-    videos: Sequence[Video],
-    names: Sequence[str],
-    named: bool,
-    problems: dict[str, Problem],
-) -> dict[str, dict[float, int]]:
-    """Video id -> frame or second -> class id; `named` where the rows say which video they are of."""
-    ids, positions = _spellings(videos), {name: place for place, name in enumerate(names)}
-    when: dict[str, dict[float, int]] = {}
+def _check_spellings(table: _Table, rows: list[_Row]) -> None:
+    """Labels that differ in case, spaces, hyphens or accents alone are probably one class."""
+    seen: dict[str, str] = {}
     for row in rows:
-        video, label = ids.get(row.video) if named else videos[0].id, positions.get(row.label)
-        if video is None:
-            fix = nearest(row.video, ids)
-            _tell(problems, "unknown video", path, row.place, "a video of the folder", row.video, fix)
-        elif label is None:
-            fix = nearest(row.label, names)
-            _tell(problems, "unknown label", path, row.place, "one of dataset.phases", row.label, fix)
-        else:
-            first = when.setdefault(video, {}).setdefault(row.when, label)
-            if first != label:
-                what = "two labels for one moment"
-                _tell(problems, what, path, row.place, names[first], row.label, "keep one of the rows")
-    return when
+        plain = unicodedata.normalize("NFKD", row.label).casefold()
+        key = "".join(letter for letter in plain if letter.isalnum()) or row.label
+        first = seen.setdefault(key, row.label)
+        if first != row.label:
+            what, fix = f"two spellings of one label: {first!r} and {row.label!r}", "write it in one way in all rows"
+            table.tell(what, row.place, first, row.label, fix, error=False)
 
 
-def _values(kind: type, moments: Mapping[float, int]) -> FrameLabels | SecondLabels:
-    when = np.array(sorted(moments))
-    classes = np.array([moments[moment] for moment in when.tolist()], np.int16)
-    return kind(when if kind is SecondLabels else when.astype(np.int64), classes)
-
-
-def _cells(path: Path) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The header, and (place, cells) of every row that is not empty."""
-    text = read_text(path)
-    first = text.lstrip().partition("\n")[0]
-    separator = max(";\t,", key=first.count)
-    try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
-    except csv.Error as error:
-        raise SurgdinoError("not a CSV", file=path, found=str(error)) from error
-    filled = [
-        (f"row {n}", [c.strip() for c in cells]) for n, cells in enumerate(rows, start=1) if any(map(str.strip, cells))
-    ]
-    if not filled:
-        raise SurgdinoError("the file is empty", file=path, expected=_HEADER)
-    header = [name.lower() for name in filled[0][1]]
-    if separator != ",":
-        filled = [(place, [_DECIMAL.sub(r"\1.\2", cell) for cell in cells]) for place, cells in filled]
-    return header, filled[1:]
-
-
-def _columns(path: Path, header: list[str], videos: int) -> dict[str, int]:
-    """Name -> position of the columns that count."""
-    header = ["label" if name == "phase" else name for name in header]
-    columns = {name: header.index(name) for name in ("video", *_WHEN, "label") if name in header}
-    found, fix = ", ".join(header), "name the columns in the first row"
-    if "label" not in columns or sum(name in columns for name in _WHEN) != 1:
-        raise SurgdinoError(
-            "the CSV has other columns", file=path, place="row 1", expected=_HEADER, found=found, fix=fix
-        )
-    if "video" not in columns and videos > 1:
-        expected = f"a column video: there are {videos} of them"
-        raise SurgdinoError(
-            "the CSV names no videos", file=path, place="row 1", expected=expected, found=found, fix=fix
-        )
-    return columns
-
-
-def _parsed(
-    path: Path, place: str, cells: list[str], columns: Mapping[str, int], problems: dict[str, Problem]
-) -> _Row | None:
-    if len(cells) <= max(columns.values()):
-        expected = f"{max(columns.values()) + 1} or more"
-        _tell(problems, "too few columns", path, place, expected, len(cells), "complete the row")
-        return None
-    unit = "second" if "second" in columns else "frame"
-    moment, label = cells[columns[unit]], cells[columns["label"]]
-    if not re.fullmatch(r"\d+" if unit == "frame" else r"\d+(\.\d+)?", moment):
-        expected = "a whole number from 0" if unit == "frame" else "a number from 0"
-        _tell(problems, f"not a {unit}", path, place, expected, repr(moment), "correct the row")
-        return None
-    if not label:
-        _tell(problems, "no label", path, place, "a label", "nothing", "leave the whole row out where there is none")
-        return None
-    video = plain_name(cells[columns["video"]]) if "video" in columns else ""
-    return _Row(place, video, float(moment), plain_name(label))
-
-
-def _spellings(videos: Sequence[Video]) -> dict[str, str]:
+def _spellings(videos: Sequence[Video]) -> dict[str, Video]:
     """Every way to write a video that means just one: its id, its file's name, with and without what is before it."""
-    spellings: dict[str, set[str]] = {}
+    spellings: dict[str, dict[str, Video]] = {}
     for video in videos:
         suffix = video.path.suffix if video.path.is_file() else ""
         for name in (video.id, video.id + suffix, video.id.rpartition("/")[2], plain_name(video.path.name)):
-            spellings.setdefault(name, set()).add(video.id)
-    exact = {video.id: video.id for video in videos}
-    return {name: next(iter(ids)) for name, ids in spellings.items() if len(ids) == 1} | exact
-
-
-def _tell(problems: dict[str, Problem], what: str, path: Path, *detail: object) -> None:
-    """Keep the first of a kind; a file that a script got wrong is wrong in every row."""
-    place, expected, found, fix, severity = (*detail, "error")[:5]
-    problems.setdefault(what, Problem(severity, what, path, place, expected, found, fix))  # type: ignore[arg-type]
+            for spelling in (name, name.casefold()):
+                spellings.setdefault(spelling, {})[video.id] = video
+    exact = {video.id: video for video in videos}
+    return {name: next(iter(found.values())) for name, found in spellings.items() if len(found) == 1} | exact

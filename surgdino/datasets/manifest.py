@@ -158,6 +158,40 @@ class SecondLabels:
         return np.abs(times - self.seconds[nearest]) <= self.reach + 1e-3, self.array[nearest]
 
 
+class SegmentLabels:
+    """Labels of stretches of a video, none overlapping another.
+
+    Attributes:
+        starts, ends: float64 [n] ascending, from the first frame; the end is not part of a segment, and infinite where it
+            lasts until the video's end.
+        array: [n] class ids.
+        by_frame: whether starts and ends are frame numbers; seconds otherwise.
+    """
+
+    def __init__(self, starts: np.ndarray, ends: np.ndarray, array: np.ndarray, *, by_frame: bool) -> None:
+        self.starts, self.ends = np.asarray(starts, np.float64), np.asarray(ends, np.float64)
+        self.array, self.by_frame = np.asarray(array), by_frame
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def at(self, numbers: np.ndarray, times: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of many frames at once, as `FrameLabels.at`; by seconds, `times` are needed.
+
+        Raises:
+            ValueError: no times.
+        """
+        places = numbers if self.by_frame else times
+        if places is None:
+            raise ValueError("labels by second need the frames' times")
+        # Times are rounded to the video's time base, often milliseconds.
+        places = np.asarray(places, np.float64) + (0 if self.by_frame else 1e-3)
+        if not len(self):
+            return np.zeros(len(places), bool), np.zeros(len(places), self.array.dtype)
+        row = np.searchsorted(self.starts, places, side="right") - 1
+        return (row >= 0) & (places < self.ends[row]), self.array[row]
+
+
 @dataclass(frozen=True)
 class Labels:
     """Labels of one task, keyed by (video id, 0-based frame number).
@@ -166,12 +200,12 @@ class Labels:
         task: `phase`, `tools`, `triplet`, `instrument`, `verb`, `target` or `masks`.
         classes: class names in the order of their ids.
         values: video id -> frame number -> class id (phase), a tuple of 0/1 with one entry a class (tools, triplet and
-            its parts), or the files that hold the masks. Phases may be known by second instead.
+            its parts), or the files that hold the masks. Phases may be known by second or by segment instead.
     """
 
     task: str
     classes: tuple[str, ...]
-    values: Mapping[str, FrameLabels | SecondLabels | VideoMasks] = field(repr=False)
+    values: Mapping[str, FrameLabels | SecondLabels | SegmentLabels | VideoMasks] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -185,6 +219,7 @@ class Manifest:
         labels: task -> labels.
         problems: errors and warnings found while reading the folder.
         elsewhere: operations that the folder holds but the options leave out.
+        notes: how files without a fixed format were understood, a line each.
     """
 
     dataset: str
@@ -193,6 +228,7 @@ class Manifest:
     labels: dict[str, Labels] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     elsewhere: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     def __getitem__(self, video_id: str) -> Video:
         for video in self.videos:

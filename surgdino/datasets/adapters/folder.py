@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from surgdino.datasets.adapter import Adapter
-from surgdino.datasets.files import VIDEO_SUFFIXES, is_image, is_video, plain_name, walk
+from surgdino.datasets.files import VIDEO_SUFFIXES, entries, is_image, is_video, plain_name, walk
 from surgdino.datasets.label_table import read_label_table
 from surgdino.datasets.manifest import Labels, Manifest, Video
 from surgdino.datasets.masks import FrameMasks, VideoMasks
@@ -52,8 +52,9 @@ class Folder(Adapter):
             self.problem("warning", what, self.root, found=videos[0].operation, fix=fix)
         table = self._label_file()
         if table is not None and videos:
-            phases, problems = read_label_table(table, videos, self.card.phases)
+            phases, problems, understood = read_label_table(table, videos, self.card.phases)
             self.problems += problems
+            self.notes.append(f"{table.name}: {understood}")
             labels += [phases] if phases else []
         return self.manifest(videos, labels)
 
@@ -92,7 +93,7 @@ class Folder(Adapter):
 
     def _label_file(self) -> Path | None:
         if "labels" not in self.options:
-            return self.root / _LABELS if (self.root / _LABELS).is_file() else None
+            return next((path for path in entries(self.root) if path.name.lower() == _LABELS and path.is_file()), None)
         place = Path(self.options["labels"]).expanduser()
         path = next((p for p in (place, self.root / place) if p.is_file()), None)
         if path is None:
