@@ -43,7 +43,15 @@ class Adapter(ABC):
     def manifest(self, videos: Iterable[Video], labels: Iterable[Labels], elsewhere: Iterable[str] = ()) -> Manifest:
         """The result of `read`; labels without any video are left out."""
         read = {found.task: found for found in labels if found.values}
-        return Manifest(self.card.name, self.root, tuple(videos), read, tuple(self.problems), frozenset(elsewhere), tuple(self.notes))
+        return Manifest(
+            self.card.name,
+            self.root,
+            tuple(videos),
+            read,
+            tuple(self.problems),
+            frozenset(elsewhere),
+            tuple(self.notes),
+        )
 
     def problem(self, severity: Literal["error", "warning"], message: str, file: Path, **detail: object) -> None:
         """Add a Problem; `detail` are its place, expected, found and fix."""

@@ -19,6 +19,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ class _Row:
 
 
 class _Table:
-    """One file: its columns, its unit, and the first problem of each kind, since a script repeats its fault in each row."""
+    """One file: its columns, its unit, and the first problem of each kind; a script repeats its fault in each row."""
 
     def __init__(self, path: Path, videos: Sequence[Video]) -> None:
         self.path, self.videos = path, videos
@@ -138,7 +139,9 @@ class _Table:
                 if end > start:
                     yield _Row(place, video.id, start, end, label)
                 else:
-                    self.tell("a segment that ends before it starts", place, f"more than {start:g}", f"{end:g}", "correct it")
+                    self.tell(
+                        "a segment that ends before it starts", place, f"more than {start:g}", f"{end:g}", "correct it"
+                    )
 
     def _video(self, cells: list[str], place: str) -> Video | None:
         if "video" not in self.columns:
@@ -244,14 +247,16 @@ def _values(table: _Table, rows: list[_Row], ids: Mapping[str, int]) -> FrameLab
     if "end" in table.columns and len(overlapping):
         first, second = rows[overlapping[0]], rows[overlapping[0] + 1]
         fix = "end each segment where the next one starts"
-        table.tell("segments that overlap", second.place, f"a start of {first.end:g} or later", f"{second.start:g}", fix)
+        table.tell(
+            "segments that overlap", second.place, f"a start of {first.end:g} or later", f"{second.start:g}", fix
+        )
     return SegmentLabels(starts, np.minimum(ends, following), classes, by_frame=table.unit == "frame")
 
 
 def _check_moments(table: _Table, rows: list[_Row], starts: np.ndarray) -> None:
     """Rows of changing phases at uneven distances are where phases start, and not samples."""
     gaps = np.diff(starts)
-    changes = all(first.label != second.label for first, second in zip(rows, rows[1:], strict=False))
+    changes = all(first.label != second.label for first, second in pairwise(rows))
     if len(gaps) and changes and (gaps.max() > 1.5 * gaps.min() or gaps.min() > (250 if table.unit == "frame" else 10)):
         table.tell(
             "every row has another label than the one before: are these samples, or the starts of phases?",

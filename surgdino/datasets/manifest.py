@@ -162,8 +162,8 @@ class SegmentLabels:
     """Labels of stretches of a video, none overlapping another.
 
     Attributes:
-        starts, ends: float64 [n] ascending, from the first frame; the end is not part of a segment, and infinite where it
-            lasts until the video's end.
+        starts, ends: float64 [n] ascending, from the first frame; a segment does not hold its end, which is infinite
+            where it lasts until the video's end.
         array: [n] class ids.
         by_frame: whether starts and ends are frame numbers; seconds otherwise.
     """

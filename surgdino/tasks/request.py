@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, SecondLabels, Video
+from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, SecondLabels, SegmentLabels, Video
 from surgdino.datasets.masks import VideoMasks
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
@@ -61,7 +61,7 @@ class PredictRequest:
 
     def labels(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Which frames have a label, bool [n], and the labels [n, ...]: those given or the dataset's, or None."""
-        values: FrameLabels | SecondLabels | None = self.truth
+        values: FrameLabels | SecondLabels | SegmentLabels | None = self.truth
         if values is None and self.source.labels is not None:
             found = self.source.labels.values[self.source.name]
             values = None if isinstance(found, VideoMasks) else found

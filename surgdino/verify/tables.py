@@ -15,7 +15,7 @@ from rich.text import Text
 
 from surgdino.datasets.card import PARTS, Card
 from surgdino.datasets.files import is_image
-from surgdino.datasets.manifest import Labels, Manifest, Problem
+from surgdino.datasets.manifest import Labels, Manifest, Problem, SegmentLabels
 from surgdino.frames.video.decode import VideoInfo
 
 _BAR = 16  # characters
@@ -29,9 +29,11 @@ def print_findings(console: Console, card: Card, manifest: Manifest, infos: Mapp
     if manifest.problems:
         console.print(problem_table(manifest))
     parts = _parts(manifest)
+    for note in manifest.notes:
+        console.print(Text(note, "dim"), soft_wrap=True)
     console.print(overview_table(manifest, infos, parts))
     for labels in manifest.labels.values():
-        console.print(class_table(labels, manifest, parts))
+        console.print(class_table(labels, infos, parts))
     console.print(_verdict(manifest))
 
 
@@ -88,11 +90,11 @@ def overview_table(manifest: Manifest, infos: Mapping[str, VideoInfo], parts: Ma
     return table
 
 
-def class_table(labels: Labels, manifest: Manifest, parts: Mapping[str, set[str]]) -> Table:
+def class_table(labels: Labels, infos: Mapping[str, VideoInfo], parts: Mapping[str, set[str]]) -> Table:
     """Labelled frames of each class, by part, with their share of the part's labelled frames as a bar."""
     table = _table(f"Frames by {labels.task}")
     table.add_column("class", no_wrap=True)
-    counts = {part: count_frames(labels, ids) for part, ids in parts.items()}
+    counts = {part: count_frames(labels, ids, infos) for part, ids in parts.items()}
     counts = {part: count for part, count in counts.items() if count[1]}
     for part in counts:
         table.add_column(part, justify="right", no_wrap=True)
@@ -109,11 +111,18 @@ def class_table(labels: Labels, manifest: Manifest, parts: Mapping[str, set[str]
     return table
 
 
-def count_frames(labels: Labels, ids: set[str]) -> tuple[list[int], int]:
+def count_frames(labels: Labels, ids: set[str], infos: Mapping[str, VideoInfo]) -> tuple[list[int], int]:
     """Frames of each class in the given videos, and all their labelled frames (of which one may show several)."""
     frames, total = np.zeros(len(labels.classes), np.int64), 0
     for video_id in ids & set(labels.values):
-        array = labels.values[video_id].array
+        values = labels.values[video_id]
+        array = values.array
+        if isinstance(values, SegmentLabels):
+            info = infos.get(video_id)
+            if info is None:
+                continue
+            present, found = values.at(info.numbers, info.times)
+            array = found[present]
         total += len(array)
         frames += array.sum(0, dtype=np.int64) if array.ndim == 2 else np.bincount(array, minlength=len(frames))
     return [int(count) for count in frames], total

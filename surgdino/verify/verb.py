@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from surgdino.datasets.card import Card
-from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Problem, SecondLabels, Video
+from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Problem, SecondLabels, SegmentLabels, Video
+from surgdino.datasets.masks import VideoMasks
 from surgdino.errors import SurgdinoError
 from surgdino.frames.video.decode import VideoInfo, probe
 from surgdino.inputs.settings import DataSettings, core_count, manifest_of
@@ -22,6 +23,7 @@ from surgdino.verify.tables import print_findings
 _READERS = 4
 # Label files may stop this long before the video does (seconds): releases round, and the last rows are often cut.
 _SLACK = 2.0
+_SHORT = 0.5  # of a video: labels that end before this count in another unit, or are another video's
 
 
 def main(cfg: Mapping[str, Any]) -> int:
@@ -88,6 +90,16 @@ def compare(video: Video, info: VideoInfo, manifest: Manifest) -> list[Problem]:
         if count:
             message = f"{count} {labels.task} label{'s lie' if count > 1 else ' lies'} beyond the video's end"
             told("error", message, f"{last} or more", end, "the video is cut short, or the labels are another's")
+        share = labelled_until(labels, video, info)
+        if not count and not video.frame_count and share < _SHORT:
+            fix = "check what the numbers count: frames, seconds or milliseconds"
+            told(
+                "warning",
+                "the labels end long before the video does",
+                "labels up to the end",
+                f"{share:.0%} of it",
+                fix,
+            )
     if video.fps and video.frame_count and info.frame_count - video.frame_count > _SLACK * video.fps:
         expected, fix = f"labels up to frame {info.frame_count - 1}", "copy the label file again, or live with it"
         told("warning", "the labels end before the video does", expected, video.frame_count - 1, fix)
@@ -97,11 +109,24 @@ def compare(video: Video, info: VideoInfo, manifest: Manifest) -> list[Problem]:
 def beyond_the_end(labels: Labels, video: Video, info: VideoInfo) -> tuple[int, str, str]:
     """How many of a video's labels lie after its last frame, how long it should be for them, and how long it is."""
     values = labels.values.get(video.id)
-    if isinstance(values, SecondLabels):
-        # A row of the second in which the video ends speaks for the frames before it.
-        after = values.seconds >= info.duration + values.reach
-        return int(after.sum()), f"{values.seconds[-1]:g} seconds", f"{info.duration:.2f} seconds"
-    if isinstance(values, FrameLabels):
-        after = values.numbers >= info.frame_count
-        return int(after.sum()), f"{int(values.numbers[-1]) + 1} frames", f"{info.frame_count} frames"
-    return 0, "", ""
+    if values is None or isinstance(values, VideoMasks) or not len(values):
+        return 0, "", ""
+    if isinstance(values, FrameLabels) or (isinstance(values, SegmentLabels) and values.by_frame):
+        first = values.numbers if isinstance(values, FrameLabels) else values.starts
+        return int((first >= info.frame_count).sum()), f"{int(first[-1]) + 1} frames", f"{info.frame_count} frames"
+    # A row of the second in which the video ends speaks for the frames before it.
+    first, reach = (values.seconds, values.reach) if isinstance(values, SecondLabels) else (values.starts, 0.0)
+    count = int((first >= info.duration + reach).sum())
+    return count, f"{first[-1]:g} seconds", f"{info.duration:.2f} seconds"
+
+
+def labelled_until(labels: Labels, video: Video, info: VideoInfo) -> float:
+    """The share of a video after which it has no label; 1 where that is not known."""
+    values = labels.values.get(video.id)
+    if isinstance(values, FrameLabels) and len(values):
+        return (int(values.numbers[-1]) + 1) / max(info.frame_count, 1)
+    if isinstance(values, SecondLabels) and len(values):
+        return (float(values.seconds[-1]) + values.reach) / max(info.duration, 1e-9)
+    if isinstance(values, SegmentLabels) and len(values):
+        return float(values.ends[-1]) / max(info.frame_count if values.by_frame else info.duration, 1e-9)
+    return 1.0

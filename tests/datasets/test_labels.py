@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from surgdino.datasets.card import load_card
-from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Problem, SecondLabels
+from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Problem, SecondLabels, SegmentLabels
 from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError
 
@@ -117,6 +119,100 @@ def test_a_file_elsewhere(root, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "video;start;end;phase\r\nOP 1;00:00:00;00:00:30;a\r\nOP 1;00:00:30;00:01:00;b\r\nOP 2;0:00;1:00;a\r\n",
+        "sep=;\nvideo;start;end;label\nOP 1;0;30;a\nOP 1;30,0;60;b\nOP 2;0;60;a\n",
+        "file,start_ms,end_ms,class\nOP 1.mp4,30000,60000,b\nOP 1.mp4,0,30000,a\nop 2.MP4,0,60000,a\n",
+        "Filename,Start (s),End (s),Phase\nC:\\films\\OP 1.mp4,0,30.0,a\n/x/OP 1.mp4,30,60,b\nOP 2,0,60,a\n",
+        "video,begin,label\nOP 1,0,a\nOP 1,30,b\nOP 2,0,a\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_segments_and_starts(root, text, encoding):
+    manifest = opened(root, re.sub(r"([,;])a(?=[\r\n])", r"\1Präp", text).encode(encoding))
+    assert manifest.problems == ()
+    labels = phases(manifest)
+    assert labels.classes == ("Präp", "b")
+    found = labels.values["OP 1"]
+    assert isinstance(found, SegmentLabels)
+    present, ids = found.at(np.arange(5), np.array([0.0, 29.9, 30.0, 59.9, 61.0]))
+    ended = "end" in text.lower()
+    assert present.tolist() == [True, True, True, True, not ended]
+    assert ids[present].tolist() == [0, 0, 1, 1] + [1] * (not ended)
+    (note,) = manifest.notes
+    assert note.startswith("labels.csv: 3 segments")
+    assert note.endswith("2 of 2 videos")
+
+
+def test_segments_by_frame(root):
+    text = "video,frame_start,frame_end,label\nOP 1,10,20,a\nOP 1,30,40,b\nOP 2,0,5,a\n"
+    present, ids = phases(opened(root, text)).values["OP 1"].at(np.array([9, 10, 19, 20, 30, 39, 40]))
+    assert present.tolist() == [False, True, True, False, True, True, False]
+    assert ids[present].tolist() == [0, 0, 1, 1]
+
+
+def test_times_as_clocks(root):
+    text = "video,second,label\nOP 1,00:00:07,a\nOP 1,1:02:03.5,a\nOP 1,02:08,a\nOP 2,7,a\n"
+    assert phases(opened(root, text)).values["OP 1"].seconds.tolist() == [7.0, 128.0, 3723.5]
+    milliseconds = "video,time_ms,label\nOP 1,0,a\nOP 1,500,a\nOP 2,0,a\n"
+    assert phases(opened(root, milliseconds)).values["OP 1"].seconds[1] == 0.5
+    frames = "video,time,label\nOP 1,00:00:07:12,a\nOP 2,00:00:01:00,a\n"
+    assert the_error(opened(root, frames)).message == "a time that counts frames"
+    timed = open_dataset(replace(CARD, fps=25.0), root)
+    assert phases(timed).values["OP 1"].seconds.tolist() == [7.48]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("OP 1,5,3,a", "a segment that ends before it starts"),
+        ("OP 1,0,5,a\nOP 1,3,8,b", "segments that overlap"),
+    ],
+)
+def test_segments_that_cannot_be(root, rows, message):
+    assert the_error(opened(root, f"video,start,end,label\n{rows}\nOP 2,0,1,a\n")).message == message
+
+
+@pytest.mark.parametrize("header", ["second", "frame"])
+def test_rows_that_look_like_the_starts_of_phases_are_asked_about(root, header):
+    (problem,) = opened(root, f"video,{header},label\nOP 1,0,a\nOP 1,12,b\nOP 1,92,c\nOP 2,0,a\n").problems
+    assert problem.severity == "warning"
+    assert "starts of phases?" in problem.message
+    assert (problem.found, problem.place) == (f"rows 12 to 80 {header}s apart", "row 3")
+
+
+@pytest.mark.parametrize("other", ["dissection", "DISSECTION", "Dissectión", "dis-section", "Dissec tion"])
+def test_near_equal_spellings_are_a_warning(root, other):
+    text = f"video,frame,label\nOP 1,0,Dissection\nOP 1,1,{other}\nOP 1,2,{other}\nOP 2,0,Dissection\n"
+    (problem,) = opened(root, text).problems
+    assert (problem.severity, problem.place, problem.expected) == ("warning", "row 3", "Dissection")
+
+
+@pytest.mark.parametrize(("header", "number"), [("frame", "9" * 25), ("second", "9" * 25), ("frame", "9" * 5000)])
+def test_numbers_that_no_video_has(root, header, number):
+    problem = the_error(opened(root, f"video,{header},label\nOP 1,{number},a\nOP 1,0,a\nOP 2,0,a\n"))
+    assert (problem.message, problem.place) == (f"not a {header}", "row 2")
+
+
+def test_a_column_of_other_things_is_not_taken_for_labels(root):
+    rows = "".join(f"OP 1,{n},{n}.5 s\n" for n in range(2_000))
+    with pytest.raises(SurgdinoError, match=r"labels\.csv: 2,000 different labels; expected at most 1,000 classes"):
+        opened(root, "video,frame,label\n" + rows)
+
+
+def test_labels_by_any_case_of_the_name(root):
+    (root / "Labels.CSV").write_text("video,frame,label\nOP 1,0,a\nOP 2,0,a\n")
+    assert phases(open_dataset(CARD, root)).classes == ("a",)
+
+
+def test_a_pipe_is_not_waited_for(root):
+    os.mkfifo(root / "pipe.csv")
+    with pytest.raises(SurgdinoError, match="is not a file"):
+        opened(root, "x", labels="pipe.csv")
+
+
+@pytest.mark.parametrize(
     ("row", "message", "expected", "found"),
     [
         ("OP 3,5,access", "unknown video", "a video of the folder", "OP 3"),
@@ -151,6 +247,7 @@ def test_the_same_fault_in_every_row_is_told_once(root):
         ("video,frame,second,label\n", "has other columns"),
         ("frame,label\n0,a\n", "names no videos; expected a column video: there are 2 of them"),
         (b"\xff\xfe\x00", "not a text file"),
+        (b"\x00\x01\x02\xff", "not a text file"),
     ],
 )
 def test_a_file_that_is_no_label_table(root, text, said):
