@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import threading
 import unicodedata
+import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from surgdino.errors import SurgdinoError, from_os_error
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
     ".mp4", ".m4v", ".mov", ".mkv", ".avi", ".mpg", ".mpeg", ".mp2", ".m2v", ".ts", ".mts", ".m2ts", ".wmv",
-    ".asf", ".webm", ".flv", ".vob", ".mxf", ".h264", ".264", ".hevc", ".265", ".ivf",
+    ".asf", ".webm", ".flv", ".vob", ".mxf", ".h264", ".264", ".hevc", ".265", ".ivf", ".3gp", ".3g2", ".qt", ".mod",
+    ".tod", ".m2p", ".m2t", ".trp", ".mjpg", ".mjpeg", ".ogv", ".dv", ".f4v",
+))
+_DOCUMENT_SUFFIXES = frozenset((
+    ".txt", ".md", ".pdf", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".docx", ".xlsx", ".srt", ".vtt",
+    ".sha256", ".md5", ".log",
 ))
 # fmt: on
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 _DEBRIS = frozenset(("thumbs.db", "desktop.ini", "__macosx", "lost+found"))
 _END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
+MOST_DIGITS = 15  # of a frame number: more is a time stamp or damage
+_MOST_PIXELS = 100_000_000
 _END = 1 << 16  # bytes at the end in which the end mark is looked for
 
 
@@ -38,6 +48,11 @@ def is_video(path: Path) -> bool:
 def is_image(path: Path) -> bool:
     """Whether a file's name says that it is an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_document(path: Path) -> bool:
+    """Whether a file's name says that it is text or a table, which is expected beside recordings."""
+    return path.suffix.lower() in _DOCUMENT_SUFFIXES or path.stem.lower().startswith(("readme", "licen", "sha256"))
 
 
 def is_mask(path: Path) -> bool:
@@ -104,11 +119,33 @@ def check_regular(path: Path) -> None:
         raise SurgdinoError("not a regular file", file=path, expected="a file", found="a pipe, socket or device")
 
 
+@contextmanager
+def time_limit(seconds: float, what: str) -> Iterator[None]:
+    """Raise a SurgdinoError with the text `what` after this time; regular expressions may take for ever.
+
+    Outside of the main thread, where no alarm can be set, there is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def refuse(signum: int, frame: object) -> None:
+        raise SurgdinoError(what, expected=f"at most {seconds:g} seconds", fix="write a simpler regular expression")
+
+    before = signal.signal(signal.SIGALRM, refuse)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def numbered_images(folder: Path) -> dict[int, Path]:
     """The images of a folder by frame number (the last digits of the name), ascending, without masks.
 
     Raises:
-        SurgdinoError: a name without digits, or two names with the same number.
+        SurgdinoError: a name without such a number, or two names with the same.
     """
     files: dict[int, Path] = {}
     for path in entries(folder):
@@ -117,24 +154,37 @@ def numbered_images(folder: Path) -> dict[int, Path]:
         digits = re.findall(r"\d+", path.stem)
         if not digits:
             raise SurgdinoError("the name has no frame number", file=path, expected="a name such as 000025.png")
+        if len(digits[-1]) > MOST_DIGITS:
+            expected, found = f"at most {MOST_DIGITS} digits", digits[-1][:40]
+            raise SurgdinoError("the name's number is too large", file=path, expected=expected, found=found)
         first = files.setdefault(int(digits[-1]), path)
         if first != path:
-            fix = "keep one of them"
-            raise SurgdinoError("two images have the same frame number", file=path, found=first.name, fix=fix)
+            raise SurgdinoError(
+                "two images have the same frame number",
+                file=path,
+                expected="the frame number in the last digits of every name",
+                found=f"{digits[-1]} here and in {first.name}",
+                fix="rename the images, if the last digits are a date or a part",
+            )
     return dict(sorted(files.items()))
 
 
 def image_size(path: Path) -> tuple[int, int]:
     """(width, height) in pixels, from the file's head; PNG and JPEG must also have their end mark.
 
+    As everywhere, the size is that of the picture as shown: turned by its EXIF orientation.
+
     Raises:
         SurgdinoError: empty, cut short, or no image.
     """
+    check_regular(path)
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is below
             empty = not file.read(1)
             with Image.open(file) as image:
                 size, end_mark = image.size, _END_MARKS.get(image.format or "", b"")
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             file.seek(0, os.SEEK_END)
             file.seek(max(file.tell() - _END, 0))
             if end_mark not in file.read():
@@ -144,4 +194,9 @@ def image_size(path: Path) -> tuple[int, int]:
         raise SurgdinoError(what, file=path, expected="an image", fix="copy it again") from error
     except OSError as error:
         raise from_os_error(error, path) from error
-    return size
+    if size[0] * size[1] > _MOST_PIXELS:
+        found = f"{size[0]}x{size[1]}"
+        raise SurgdinoError(
+            "the image is too large", file=path, expected=f"at most {_MOST_PIXELS:,} pixels", found=found
+        )
+    return (size[1], size[0]) if turned else size

@@ -10,14 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
+from PIL import Image, ImageOps
 
 from surgdino.datasets.files import image_size
-from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.errors import SurgdinoError
 
 # Masks kept as JPEG are blurred at their edges: 0..5 and 250..255 where 0 and 255 were meant.
 THRESHOLD = 127
+_DARK = 15  # grey values that JPEG makes of black; as many below white
 
 
 @dataclass(frozen=True)
@@ -61,20 +62,54 @@ class VideoMasks(Mapping[int, FrameMasks]):
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A binary mask as bool [H, W]: more than 127 of 255 in a grey image (of a coloured one, in its grey values).
+    """The mask of one class as bool [H, W], turned by its EXIF orientation as pictures are.
+
+    Two values (grey of 8 or 16 bits, palette indices, colours, or transparent and not): what is not 0, black or
+    transparent is the class. Grey masks with soft edges, as JPEG writes them: more than 127 of 255.
 
     Raises:
-        SurgdinoError: not a readable image.
+        SurgdinoError: not a readable image, or one of more classes or colours.
     """
+    image_size(path)  # refuses what is no image, is cut short, or has too many pixels
     try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise from_os_error(error, path) from error
-    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
-    if image is None:
-        raise SurgdinoError("is not a readable mask", file=path, expected="an image", fix="copy it again")
-    # Some tools write masks as 0 and 1, which would all be below the threshold.
-    return image > (THRESHOLD if image.max(initial=0) > 1 else 0)
+        with Image.open(path) as image:
+            pixels = _one_channel(np.asarray(ImageOps.exif_transpose(image)))
+    except (OSError, SyntaxError, ValueError) as error:
+        fix = "copy it again"
+        raise SurgdinoError("is not a readable mask", file=path, expected="an image", fix=fix) from error
+    if pixels is not None:
+        values = np.unique(pixels)
+        top = int(values[-1])
+        if (len(values) == 2 and values[0] == 0) or top in (0, 1) or (len(values) == 1 and top in (255, 65535)):
+            return pixels > 0
+        soft = pixels[(pixels > _DARK) & (pixels < 255 - _DARK)]
+        if top <= 255 and top > THRESHOLD and 2 * soft.size <= (pixels > _DARK).sum():
+            return pixels > THRESHOLD
+    found = "several colours" if pixels is None else f"{len(values)} values, {int(values[0])} to {top}"
+    raise SurgdinoError(
+        "not a mask of one class",
+        file=path,
+        expected="two values or two colours, one of them black",
+        found=found,
+        fix="export one mask a class",
+    )
+
+
+def _one_channel(pixels: np.ndarray) -> np.ndarray | None:
+    """[H, W] from grey, palette, colour or transparency; None where there are more than two colours."""
+    if pixels.dtype == bool or pixels.ndim == 2:
+        return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+    if pixels.shape[2] in (2, 4):
+        alpha = pixels[..., -1]
+        shown = np.where(alpha[..., None] > 0, pixels[..., :-1], 0)
+        if not shown.any():
+            return alpha
+        pixels = shown
+    if (pixels == pixels[..., :1]).all():
+        return pixels[..., 0]
+    coloured = pixels.any(-1)
+    first = pixels[coloured][0]
+    return coloured.astype(np.uint8) if (pixels[coloured] == first).all() else None
 
 
 def read_masks(frame: FrameMasks, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from surgdino.datasets.card import Card
-from surgdino.datasets.files import read_text
+from surgdino.datasets.files import MOST_DIGITS, read_text
 from surgdino.datasets.manifest import FrameLabels, Problem
 from surgdino.datasets.triplets import TASKS, check_names, triplet_table, vocabulary
 from surgdino.errors import SurgdinoError
@@ -77,8 +77,8 @@ def _annotations(path: Path, card: Card) -> tuple[dict[int, Any], list[Problem]]
         raise _fault(path, "no annotations", "annotations", "a mapping from frame number to rows", found)
     annotations: dict[int, Any] = {}
     for key, rows in raw.items():
-        if not key.isdecimal():
-            raise _fault(path, "not a frame number", "annotations", "numbers such as 25", repr(key))
+        if not (key.isdecimal() and len(key) <= MOST_DIGITS):
+            raise _fault(path, "not a frame number", "annotations", "numbers such as 25", repr(key[:40]))
         if int(key) in annotations:
             raise _fault(path, "a frame is annotated twice", f"annotations.{key}", "every number once", int(key))
         annotations[int(key)] = rows
@@ -110,6 +110,8 @@ def _parsed(path: Path) -> Mapping[str, Any]:
         raise _fault(path, "not JSON", place, f"JSON ({expected})", found) from error
     except RecursionError as error:
         raise _fault(path, "not JSON", None, "JSON of a few levels", "too many levels") from error
+    except ValueError as error:  # Python refuses to read numbers of thousands of digits
+        raise _fault(path, "not a label file", None, "numbers of a few digits", str(error)) from error
     if not isinstance(content, Mapping):
         expected = "a mapping with the key annotations"
         raise _fault(path, "not a label file", None, expected, type(content).__name__)
@@ -126,7 +128,8 @@ def _ids(path: Path, number: int, rows: object, names: Mapping[str, tuple[str, .
             raise _fault(path, "not an annotation", f"frame {number}, row {place}", f"{ROW} values", found)
         for task, position in _POSITIONS.items():
             value, count = row[position], len(names[task])
-            if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+            is_whole = isinstance(value, int) and not isinstance(value, bool)
+            if not is_whole and not (isinstance(value, float) and value.is_integer()):
                 expected = "a whole number"
             elif not names[task] or value == -1:
                 continue

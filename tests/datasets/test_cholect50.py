@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -229,6 +230,15 @@ def test_a_file_that_is_not_json(root, text, place, expected, found):
     assert (problem.message, problem.file, problem.place) == ("not JSON", label_file(root), place)
     assert expected in str(problem.expected)
     assert found in str(problem.found)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "9" * 30, "9" * 5000])
+def test_numbers_that_are_no_ids(root, number):
+    text = label_file(root).read_text()
+    label_file(root).write_text(re.sub(r"\[\[[-\d.]+", f"[[{number}", text, count=1))
+    assert opened(root).errors[0].file == label_file(root)
+    label_file(root).write_text(re.sub(r'"annotations": \{"\d+"', f'"annotations": {{"{number}"', text, count=1))
+    assert opened(root).errors[0].file == label_file(root)
 
 
 def test_a_file_that_is_not_text(root):

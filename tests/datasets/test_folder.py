@@ -119,6 +119,31 @@ def test_an_empty_file_is_named(root):
     assert (problem.file, problem.message) == (root / "b.mp4", "the file is empty")
 
 
+def test_files_that_nothing_reads_are_named(root):
+    put(root, "a.mp4", "IM0001.dcm", "x/nosuffix", "README.md", "labels.xlsx", "cam.MOD", "old.3gp")
+    manifest = opened(root)
+    assert sorted(operations(manifest)) == ["a", "cam", "old"]
+    (problem,) = manifest.problems
+    assert problem.severity == "warning"
+    assert problem.message == "2 files are not read (.dcm, no suffix), the first is IM0001.dcm"
+
+
+@pytest.mark.parametrize("names", [("Images", "Masks"), ("image", "mask"), ("JPEGImages", "SegmentationClass")])
+def test_folders_of_pictures_and_masks_by_other_names(root, names):
+    put(root, f"{names[0]}/1.png", f"{names[1]}/1.png")
+    manifest = opened(root)
+    assert list(manifest.labels["masks"].values) == ["1"]
+    (problem,) = manifest.problems
+    assert (problem.severity, problem.file) == ("warning", root / names[1])
+
+
+def test_a_pattern_that_never_ends(root, monkeypatch):
+    monkeypatch.setattr("surgdino.datasets.adapters.folder._PATTERN_SECONDS", 0.2)
+    put(root, "a" * 40 + "!.mp4")
+    with pytest.raises(SurgdinoError, match="takes too long"):
+        opened(root, r"^((?:a+)+)$")
+
+
 def test_a_folder_without_videos(root):
     put(root, "notes.txt")
     with pytest.raises(SurgdinoError, match="no videos in this folder"):

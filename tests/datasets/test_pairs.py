@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from surgdino.datasets.card import load_card
 from surgdino.datasets.files import image_size, numbered_images
@@ -143,6 +144,84 @@ def test_the_frame_store_takes_them_as_they_are(root, tmp_path):
     store = build_store(opened(root), tmp_path / "store", workers=1, progress=False).select(flagged=True)
     assert len(store) == 10
     assert {store.number(i) for i in range(10)} == {0}
+
+
+def test_names_with_dates_are_not_called_copies(tmp_path):
+    for name in ("img_1_20240101.png", "img_2_20240101.png"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(SurgdinoError, match=r"found 20240101 here and in img_1_20240101\.png. Rename the images"):
+        numbered_images(tmp_path)
+
+
+def test_a_number_that_no_frame_has(tmp_path):
+    (tmp_path / f"{'9' * 30}.png").write_bytes(b"x")
+    with pytest.raises(SurgdinoError, match="number is too large"):
+        numbered_images(tmp_path)
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (6, 4)), (3, (6, 4)), (6, (4, 6)), (8, (4, 6))])
+def test_pictures_and_masks_are_turned_alike(tmp_path, orientation, size):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "p.jpg", exif=exif)
+    assert image_size(tmp_path / "p.jpg") == size
+    picture = cv2.imdecode(np.fromfile(tmp_path / "p.jpg", np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    assert picture.shape[1::-1] == size
+    Image.fromarray(np.full((4, 6), 255, np.uint8)).save(tmp_path / "m.png", exif=exif)
+    assert read_mask(tmp_path / "m.png").shape[::-1] == size
+
+
+def test_an_image_of_too_many_pixels_is_not_decoded(tmp_path):
+    Image.new("1", (32000, 32000)).save(tmp_path / "large.png")
+    for read in (image_size, read_mask):
+        with pytest.raises(SurgdinoError, match="too large; expected at most 100,000,000 pixels, found 32000x32000"):
+            read(tmp_path / "large.png")
+
+
+HALF = np.array([[0, 1, 1], [0, 0, 1]], np.uint8)
+
+
+def save_mask(path: Path, kind: str) -> None:
+    colour = np.array((128, 0, 0), np.uint8)
+    if kind == "palette":
+        image = Image.fromarray(HALF, "P")
+        image.putpalette([0, 0, 0, 128, 0, 0])
+    elif kind == "sixteen bits":
+        image = Image.fromarray(HALF.astype(np.uint16))
+    elif kind == "transparent":
+        image = Image.fromarray(np.dstack([np.zeros((2, 3, 3), np.uint8), HALF * 255]), "RGBA")
+    elif kind == "one bit":
+        image = Image.fromarray(HALF.astype(bool))
+    elif kind == "colour":
+        image = Image.fromarray(HALF[..., None] * colour)
+    else:
+        image = Image.fromarray(HALF * np.uint8(int(kind)))
+    image.save(path)
+
+
+@pytest.mark.parametrize(
+    "kind", ["1", "2", "100", "127", "255", "palette", "sixteen bits", "transparent", "one bit", "colour"]
+)
+def test_a_mask_of_two_values_is_read_as_what_it_shows(tmp_path, kind):
+    save_mask(tmp_path / "m.png", kind)
+    assert read_mask(tmp_path / "m.png").tolist() == (HALF == 1).tolist()
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.array([[0, 1, 2, 3]], np.uint8),
+        np.array([[0, 60, 120, 180]], np.uint8),
+        np.array([[[0, 0, 0], [128, 0, 0], [0, 128, 0]]], np.uint8),
+        np.array([[0, 300, 40000]], np.uint16),
+        np.full((2, 2), 60, np.uint8),
+    ],
+)
+def test_a_mask_of_several_classes_is_refused(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    with pytest.raises(SurgdinoError, match="not a mask of one class"):
+        read_mask(tmp_path / "m.png")
 
 
 @pytest.mark.real

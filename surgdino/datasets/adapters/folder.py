@@ -13,13 +13,26 @@ from pathlib import Path
 from typing import Literal
 
 from surgdino.datasets.adapter import Adapter
-from surgdino.datasets.files import VIDEO_SUFFIXES, entries, is_image, is_video, plain_name, walk
+from surgdino.datasets.files import (
+    VIDEO_SUFFIXES,
+    entries,
+    is_document,
+    is_image,
+    is_video,
+    plain_name,
+    time_limit,
+    walk,
+)
 from surgdino.datasets.label_table import read_label_table
 from surgdino.datasets.manifest import Labels, Manifest, Video
 from surgdino.datasets.masks import FrameMasks, VideoMasks
 from surgdino.errors import SurgdinoError
 
 _LABELS = "labels.csv"
+# What tools call the two folders of pictures with masks.
+_IMAGES = ("images", "image", "imgs", "img", "jpegimages")
+_MASKS = ("masks", "mask", "segmentationclass", "segmentations", "segmentation")
+_PATTERN_SECONDS = 5.0
 
 
 class Folder(Adapter):
@@ -38,13 +51,15 @@ class Folder(Adapter):
     takes = ("operation_pattern", "labels")
 
     def read(self) -> Manifest:
-        has_pairs = (self.root / "images").is_dir() and (self.root / "masks").is_dir()
-        images, labels = self._pairs() if has_pairs else ({}, [])
-        sources = list(images.items()) if has_pairs else self._named_sources()
-        top = self.root / "images" if has_pairs else self.root
+        pair = self._pair_of_folders()
+        images, labels = self._pairs(*pair) if pair else ({}, [])
+        sources = list(images.items()) if pair else self._named_sources()
+        top = pair[0] if pair else self.root
         videos = [Video(name, self._operation(name, path, top), path, self.card.fps) for name, path in sources]
         for _, path in sources:
             self.check_not_empty(path)
+        if not pair:
+            self._report_left_out()
         if self.pattern is None and len(videos) > 1 and len({video.operation for video in videos}) == 1:
             what = f"all {len(videos)} videos lie in one subfolder and count as one operation"
             here = videos[0].path.parent
@@ -80,7 +95,8 @@ class Folder(Adapter):
         """Named by the pattern's group, else by the subfolder, else by the file itself."""
         place: str | None = _name(path, top, suffix=False)
         if self.pattern is not None:
-            found = self.pattern.search(plain_name(path.relative_to(top).as_posix()))
+            with time_limit(_PATTERN_SECONDS, f"data.operation_pattern takes too long on {path.name!r}"):
+                found = self.pattern.search(plain_name(path.relative_to(top).as_posix()))
             place = found[1] if found else None
         elif path.is_file() and path.parent != top:
             place = plain_name(path.parent.relative_to(top).as_posix())
@@ -117,9 +133,40 @@ class Folder(Adapter):
             (_name(path, self.root, suffix=stems[_name(path, self.root, suffix=False)] > 1), path) for path in sources
         ]
 
-    def _pairs(self) -> tuple[dict[str, Path], list[Labels]]:
-        """Pictures and their masks, by name inside `images/` and `masks/` without suffix."""
-        images, masks = self._by_name(self.root / "images"), self._by_name(self.root / "masks")
+    def _pair_of_folders(self) -> tuple[Path, Path] | None:
+        """The folders of pictures and of their masks, if there is one of each."""
+        folders = [path for path in entries(self.root) if path.is_dir()]
+        found = [[path for path in folders if path.name.lower() in names] for names in (_IMAGES, _MASKS)]
+        if [len(paths) for paths in found] != [1, 1]:
+            return None
+        images, masks = found[0][0], found[1][0]
+        if (images.name, masks.name) != ("images", "masks"):
+            what = f"{masks.name}/ is read as the masks of the pictures in {images.name}/"
+            self.problem("warning", what, masks, fix="call the folders images/ and masks/ if this is right")
+        return images, masks
+
+    def _report_left_out(self) -> None:
+        """One warning for the files that nothing reads and that may be recordings."""
+        left_out = [
+            path
+            for _, files in walk(self.root)
+            for path in files
+            if not (is_video(path) or is_image(path) or is_document(path))
+        ]
+        if left_out:
+            suffixes = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in left_out})[:8])
+            fix = "rename or convert those that are videos; export DICOM videos as MP4"
+            self.problem(
+                "warning",
+                f"{len(left_out)} files are not read ({suffixes}), the first is {left_out[0].name}",
+                left_out[0],
+                expected="videos such as .mp4, .mov, .mts, .mod, .avi, .mkv, or images",
+                fix=fix,
+            )
+
+    def _pairs(self, image_folder: Path, mask_folder: Path) -> tuple[dict[str, Path], list[Labels]]:
+        """Pictures and their masks, by name inside the two folders without suffix."""
+        images, masks = self._by_name(image_folder), self._by_name(mask_folder)
         classes = self.card.mask_classes[:1]
         # Sizes may differ from picture to picture, so each is a video of its own, whose frame 0 it is.
         values = {
