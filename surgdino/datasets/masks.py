@@ -106,7 +106,7 @@ def _one_channel(pixels: np.ndarray) -> np.ndarray | None:
             return alpha
         pixels = shown
     if (pixels == pixels[..., :1]).all():
-        return pixels[..., 0]
+        return np.asarray(pixels[..., 0])
     coloured = pixels.any(-1)
     first = pixels[coloured][0]
     return coloured.astype(np.uint8) if (pixels[coloured] == first).all() else None

@@ -1,4 +1,4 @@
-"""Masks against their pictures, for `surgdino verify`: readable, whole and of the same size, told by their headers."""
+"""Masks against their pictures, for `surgdino verify`: readable, of the same size, and of one class each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from surgdino.datasets.files import image_size
 from surgdino.datasets.manifest import Manifest, Problem
-from surgdino.datasets.masks import FrameMasks, VideoMasks
+from surgdino.datasets.masks import FrameMasks, VideoMasks, read_mask
 from surgdino.errors import SurgdinoError
 
 # File systems over a network answer several questions in the time of one.
@@ -55,6 +55,8 @@ def _check(frame: FrameMasks) -> list[Problem]:
     for path in filter(None, frame.files.values()):
         try:
             found = image_size(path)
+            if found == size:
+                read_mask(path)
         except SurgdinoError as error:
             problems.append(Problem.of(error, fix))
             continue
