@@ -107,9 +107,9 @@ def _one_channel(pixels: np.ndarray) -> np.ndarray | None:
         pixels = shown
     if (pixels == pixels[..., :1]).all():
         return np.asarray(pixels[..., 0])
-    coloured = pixels.any(-1)
-    first = pixels[coloured][0]
-    return coloured.astype(np.uint8) if (pixels[coloured] == first).all() else None
+    coloured: np.ndarray = pixels.any(axis=-1)
+    colours = pixels[coloured]
+    return np.asarray(coloured, np.uint8) if (colours == colours[0]).all() else None
 
 
 def read_masks(frame: FrameMasks, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
