@@ -107,7 +107,7 @@ def _one_channel(pixels: np.ndarray) -> np.ndarray | None:
         pixels = shown
     if (pixels == pixels[..., :1]).all():
         return np.asarray(pixels[..., 0])
-    coloured: np.ndarray = pixels.any(axis=-1)
+    coloured = np.asarray(pixels.any(axis=-1))
     colours = pixels[coloured]
     return np.asarray(coloured, np.uint8) if (colours == colours[0]).all() else None
 
