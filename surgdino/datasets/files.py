@@ -184,12 +184,17 @@ def image_size(path: Path) -> tuple[int, int]:
             empty = not file.read(1)
             with Image.open(file) as image:
                 size, end_mark = image.size, _END_MARKS.get(image.format or "", b"")
-                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+                # A PNG with its orientation after the pixels would be decoded for it.
+                exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+                turned = exif.get(ExifTags.Base.Orientation, 1) >= 5
             file.seek(0, os.SEEK_END)
             file.seek(max(file.tell() - _END, 0))
             if end_mark not in file.read():
                 raise SurgdinoError("the image is cut short", file=path, fix="copy it again")
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except Image.DecompressionBombError as error:
+        expected = f"at most {_MOST_PIXELS:,} pixels"
+        raise SurgdinoError("the image is too large", file=path, expected=expected, found=error) from error
+    except (UnidentifiedImageError, SyntaxError, ValueError) as error:
         what = "the file is empty" if empty else "is not a readable image"
         raise SurgdinoError(what, file=path, expected="an image", fix="copy it again") from error
     except OSError as error:

@@ -99,10 +99,10 @@ class _Table:
         units = set()
         for position, name in enumerate(self.header):
             words = [word for word in re.split(r"[\W_]+", name) if word not in ("", "in", "id", "name", "number")]
-            meaning = next((m for m, known in _COLUMNS.items() if words and words[0] in known), None)
             unit = next((unit for unit, known in _UNITS.items() if words and words[-1] in known), None)
-            if meaning is None and words[-1:] and words[-1] in (*_COLUMNS["start"], *_COLUMNS["end"]):
-                meaning = "start" if words[-1] in _COLUMNS["start"] else "end"  # frame_start
+            meaning = next((m for m, known in _COLUMNS.items() if words and words[0] in known), None)
+            if len(words) > 1 and words[-1] in (*_COLUMNS["start"], *_COLUMNS["end"]):  # frame_start
+                meaning = "start" if words[-1] in _COLUMNS["start"] else "end"
                 unit = next((unit for unit, known in _UNITS.items() if words[0] in known), None)
             if meaning is None or (meaning in ("video", "label") and len(words) > 1):
                 continue

@@ -175,7 +175,7 @@ def test_pictures_and_masks_are_turned_alike(tmp_path, orientation, size):
 def test_an_image_of_too_many_pixels_is_not_decoded(tmp_path):
     Image.new("1", (32000, 32000)).save(tmp_path / "large.png")
     for read in (image_size, read_mask):
-        with pytest.raises(SurgdinoError, match="too large; expected at most 100,000,000 pixels, found 32000x32000"):
+        with pytest.raises(SurgdinoError, match="too large; expected at most 100,000,000 pixels"):
             read(tmp_path / "large.png")
 
 
