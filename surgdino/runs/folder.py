@@ -1,4 +1,4 @@
-"""The run folder: one run a folder, its settings and surroundings beside its results."""
+"""The run folder: the settings of a run, its environment and its data beside its results."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from surgdino import __version__
 from surgdino.engine.saving.save import FREE_SETTINGS
 from surgdino.engine.saving.state import differences
 from surgdino.errors import SurgdinoError
+from surgdino.frames.shard import FLAGS
+from surgdino.frames.store import FrameStore, StoredVideo
 from surgdino.paths import atomic_write
 
-# Settings that a run may continue with others of: they change where, how fast and how long it goes, or (the initial
-# weights) were used up at its start. The engine checks its share once more; here a change is caught before the store is
-# rebuilt for it.
+# Settings that may change when a run is continued: they change where, how fast and how long it runs, or (the initial
+# weights) were needed at its start only. The engine checks its settings again; here a change is found before the store
+# is rebuilt for it.
 FREE = (
     *("hardware.", "run.", "report.", "data.root", "data.store", "data.workers", "data.max_bad_share", "model.weights"),
     *("probe.every", "probe.both", "probe.root"),
@@ -33,15 +35,14 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headle
 
 
 def open_run(folder: Path, cfg: Mapping[str, Any], *, data_hash: str, free: tuple[str, ...] = FREE) -> None:
-    """Make the run folder, or continue in it if it holds the same run.
-
-    Writes `config.yaml` (every setting, resolved) and `environment.json` (versions, data hash, git revision, command).
+    """Make the run folder, or continue in it if it holds the same run; write config.yaml and environment.json.
 
     Args:
-        free: settings, or beginnings of them, that may be others than the run began with.
+        cfg: every setting, resolved.
+        free: settings that may differ from those the run began with, or what their names begin with.
 
     Raises:
-        SurgdinoError: the folder holds a run with other settings (which ones is said) or can't be written.
+        SurgdinoError: the folder holds a run with other settings, which are named, or it cannot be written.
     """
     saved = folder / "config.yaml"
     if saved.exists():
@@ -67,7 +68,7 @@ def environment(data_hash: str) -> dict[str, Any]:
 def _refuse_changes(saved: Path, cfg: Mapping[str, Any], free: tuple[str, ...]) -> None:
     before = yaml.safe_load(saved.read_text(encoding="utf-8")) or {}
     now = json.loads(json.dumps(cfg, default=str))
-    # Where a further dataset lies may change as where the first one lies may: what counts is the data hash.
+    # The folders of further datasets may change as the first one's may: the data hash is what counts.
     changed = [row for row in differences(before, now) if not _ALSO.sub("", row[0]).startswith(free)]
     if changed:
         shown = "; ".join(f"{key} was {old!r}, is {new!r}" for key, old, new in changed[:5])
@@ -75,13 +76,42 @@ def _refuse_changes(saved: Path, cfg: Mapping[str, Any], free: tuple[str, ...]) 
         raise SurgdinoError(
             f"this folder holds a run with other settings: {shown}{more}",
             file=saved.parent,
-            fix="give another run.dir, or the settings that it was begun with",
+            fix="give another run.dir, or the settings that the run began with",
         )
 
 
 def _write(path: Path, text: str) -> None:
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_data(folder: Path, store: FrameStore) -> None:
+    """Write `data.json`: what the run was trained on, video by video; counts and geometry, nothing of the pictures.
+
+    Raises:
+        SurgdinoError: the file system refused.
+    """
+    summary = store.summary()
+    record = {
+        "videos": [_video(video, store, summary["content"][video.id]) for video in store.videos],
+        "left_out": summary["left_out"],
+        "set_aside": summary["set_aside"],
+    }
+    _write(folder / "data.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def _video(video: StoredVideo, store: FrameStore, content: dict[str, Any]) -> dict[str, Any]:
+    flags = video.shard.columns["flags"]
+    left_out = {flag: int((flags >> place & 1).sum()) for place, flag in enumerate(FLAGS)}
+    return {
+        "id": video.id,
+        "operation": video.operation,
+        "frames": int(((flags == 0) | store.flagged).sum()),
+        "left_out": {flag: count for flag, count in left_out.items() if count},
+        "kind": content["kind"],
+        "share": round(content["share"], 4),
+        "stored_size": list(content["stored_size"]),
+    }
 
 
 def _version(package: str) -> str | None:

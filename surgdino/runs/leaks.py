@@ -1,8 +1,8 @@
-"""The leak guard: has anything that led to this checkpoint seen what it shall be tested on?
+"""The leak guard: has a checkpoint, or anything it was made from, seen the operations that it is to be tested on?
 
-A checkpoint's model.json lists what it was trained on (`operations`), what its best state was chosen on (`chosen_on`),
-and, training by training, where that was (`seen`). Operations have one name in all datasets that film them, so a
-backbone pretrained on Cholec80's video01 is known to have seen VID01 of CholecT50.
+A checkpoint's model.json lists the operations it was trained on (`operations`), those its best state was chosen on
+(`chosen_on`) and, for each training, their dataset (`seen`). An operation has one name in all datasets that contain it:
+a backbone pretrained on Cholec80's video01 has seen VID01 of CholecT50.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _SHOWN = 40  # rows of the table on the terminal
 
 @dataclass(frozen=True)
 class Seen:
-    """One look that a training took at some operations.
+    """Operations that one training has seen.
 
     Attributes:
         by: the verb, `pretrain` or `finetune`.
-        how: `trained on`, or `chosen on` where they chose among its states.
-        dataset, split, part: where the operations were; None where that is not known.
+        how: `trained on`, or `chosen on` where they chose the checkpoint.
+        dataset, split, part: where the operations are from; None where that is not known.
         operations: their names.
     """
 
@@ -41,14 +41,10 @@ class Seen:
     operations: tuple[str, ...]
 
     @property
-    def place(self) -> str:
-        """`cholec80 40-40 train`."""
-        return " ".join(filter(None, (self.dataset, self.split, self.part))) or "data that it does not name"
-
-    @property
-    def words(self) -> str:
+    def description(self) -> str:
         """`pretrain, trained on cholec80 40-40 train`."""
-        return f"{self.by}, {self.how} {self.place}"
+        where = " ".join(filter(None, (self.dataset, self.split, self.part))) or "unnamed data"
+        return f"{self.by}, {self.how} {where}"
 
     def as_dict(self) -> dict[str, Any]:
         """For model.json."""
@@ -57,7 +53,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Overlap:
-    """An operation that is tested although it was seen: its videos in the test part, and who saw it."""
+    """A tested operation that was seen before: its videos in the test part, and the trainings that saw it."""
 
     operation: str
     tested: tuple[str, ...]
@@ -80,61 +76,52 @@ class LeakReport:
 
     @property
     def stamp(self) -> str | None:
-        """The sentence that goes with every figure of a leaking result; None for a clean one."""
+        """The sentence that is shown with every leaking result; None where nothing leaks."""
         if not self.overlaps:
             return None
-        sources = dict.fromkeys(seen.words for overlap in self.overlaps for seen in overlap.seen)
+        sources = dict.fromkeys(seen.description for overlap in self.overlaps for seen in overlap.seen)
         return (
             f"{len(self.overlaps)} of {self.tested} tested operations had been seen before ({'; '.join(sources)}); "
-            "these are not figures on unseen patients"
+            "these are not results on unseen patients"
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For results.json, of clean results too: a reader shall see that it was looked for."""
+        """For results.json; also where nothing leaks, so that a reader sees that it was checked."""
         return {
             "tested_on": self.tested_on,
             "tested_operations": self.tested,
-            "seen_operations": {o.operation: [seen.words for seen in o.seen] for o in self.overlaps},
+            "seen_operations": {o.operation: [seen.description for seen in o.seen] for o in self.overlaps},
             "stamp": self.stamp,
         }
 
 
 def seen_of(info: Mapping[str, Any]) -> list[Seen]:
-    """What a checkpoint says that it has seen; operations whose training it does not tell are among them.
+    """Everything that a checkpoint has seen, also operations of trainings that it does not name.
 
     Args:
-        info: of model.json, or of what is known of initial weights.
+        info: model.json, or what is known of initial weights.
     """
-    told = [Seen(**{**row, "operations": tuple(row["operations"])}) for row in info.get("seen", ())]
-    if info and "seen" not in info:
-        earlier = info.get("initial_weights")
-        told = [*(seen_of(earlier) if earlier else ()), *_pretraining(info)]
+    found = [Seen(**{**row, "operations": tuple(row["operations"])}) for row in info.get("seen", ())]
+    if info and "seen" not in info:  # surgdino pretrain lists its datasets instead
+        found = seen_of(info.get("initial_weights") or {})
+        for row in info.get("datasets", ()):
+            if row.get("operations"):
+                found.append(Seen("pretrain", "trained on", row["name"], None, None, tuple(row["operations"])))
     for key, how in (("operations", "trained on"), ("chosen_on", "chosen on")):
-        known = {operation for seen in told if seen.how == how for operation in seen.operations}
-        rest = tuple(sorted(set(info.get(key, ())) - known))
-        if rest:
-            told.append(Seen("an earlier training", how, info.get("dataset"), None, None, rest))
-    return told
-
-
-def _pretraining(info: Mapping[str, Any]) -> list[Seen]:
-    """What `surgdino pretrain` wrote down of its datasets."""
-    datasets = info.get("datasets", ())
-    return [
-        Seen("pretrain", "trained on", row["name"], None, None, tuple(row["operations"]))
-        for row in datasets
-        if row.get("operations")
-    ]
+        known = {operation for seen in found if seen.how == how for operation in seen.operations}
+        if rest := tuple(sorted(set(info.get(key, ())) - known)):
+            found.append(Seen("an earlier training", how, info.get("dataset"), None, None, rest))
+    return found
 
 
 def look(by: str, how: str, dataset: str, split: Any, part: str | None, videos: Iterable[Video]) -> Seen:
-    """What a training that is under way sees of a manifest."""
+    """What the present training sees of a manifest."""
     name = split if split is None or isinstance(split, str) else "inline split"
     return Seen(by, how, dataset, name, part, tuple(sorted({video.operation for video in videos})))
 
 
 def find_leaks(seen: Iterable[Seen], tested: Manifest, tested_on: str) -> LeakReport:
-    """Which of the manifest's operations were seen, and by whom."""
+    """Which of the manifest's operations were seen, and by which training."""
     seen = list(seen)
     overlaps = []
     for operation in tested.operations:
@@ -146,7 +133,7 @@ def find_leaks(seen: Iterable[Seen], tested: Manifest, tested_on: str) -> LeakRe
 
 
 def guard(report: LeakReport, leakage: Leakage, console: Console) -> LeakReport:
-    """Print what was found, and refuse to go on with it unless that was asked for by name.
+    """Print what was found; stop there unless `leakage` allows it.
 
     Raises:
         SurgdinoError: tested operations had been seen.
@@ -160,7 +147,8 @@ def guard(report: LeakReport, leakage: Leakage, console: Console) -> LeakReport:
             "the checkpoint has seen operations that it would be tested on",
             place=report.tested_on,
             expected="operations that no training has seen",
-            found=f"{len(report.overlaps)} of {report.tested} seen, such as {first.operation} ({first.seen[0].words})",
+            found=f"{len(report.overlaps)} of {report.tested} seen, such as {first.operation} "
+            f"({first.seen[0].description})",
             fix="leave them out of pretraining (data.exclude=[test-of:DATASET/SPLIT]), choose another split, "
             "or use leakage=allow, which stamps the results",
         )
@@ -169,13 +157,13 @@ def guard(report: LeakReport, leakage: Leakage, console: Console) -> LeakReport:
 
 
 def overlap_table(report: LeakReport) -> Table:
-    """Operation, where it was seen, as what it is tested."""
+    """For each tested operation that was seen: the trainings that saw it, and its videos in the test part."""
     title = f"tested operations that were seen before ({len(report.overlaps)} of {report.tested})"
     table = Table(title=title, title_justify="left", title_style="bold red", box=box.SIMPLE, pad_edge=False)
     for head in ("operation", "seen by", "tested as"):
         table.add_column(head)
     for overlap in report.overlaps[:_SHOWN]:
-        seen = "\n".join(dict.fromkeys(each.words for each in overlap.seen))
+        seen = "\n".join(dict.fromkeys(each.description for each in overlap.seen))
         table.add_row(overlap.operation, seen, f"{report.tested_on}: {', '.join(overlap.tested)}")
     if len(report.overlaps) > _SHOWN:
         table.add_row(f"and {len(report.overlaps) - _SHOWN} more", "", "")
@@ -183,7 +171,7 @@ def overlap_table(report: LeakReport) -> Table:
 
 
 def refuse_shared_parts(manifest: Manifest) -> None:
-    """Refuse a split that trains or chooses on operations that it tests; no setting allows this.
+    """Refuse a split that trains or chooses checkpoints on operations that it tests; no setting allows this.
 
     Raises:
         SurgdinoError: an operation is in two parts.

@@ -1,4 +1,4 @@
-"""Where numbers go: `results.json`, `per_operation.csv` and a table on the terminal, the same for every verb."""
+"""Scores as `results.json`, `per_operation.csv` and tables on the terminal, the same for every verb."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from surgdino.metrics.scores import ClassTable, Score, TaskScores
 from surgdino.paths import atomic_write
 
 RESULTS, PER_OPERATION = "results.json", "per_operation.csv"
-OWN_KEYS = ("task", "headline", "operations", "scores", "classes", "notes")
 _BAR = 12  # characters
 _WIDE = 100  # characters of a terminal that has room for bars
 _LONG = 30  # classes; of more, the table shows those with the most frames
@@ -32,11 +31,11 @@ def write_results(folder: Path, task: str, scores: TaskScores, *, facts: Mapping
     """Write `results.json` and `per_operation.csv`. The same scores and facts give the same bytes.
 
     Args:
-        folder: made if need be.
-        task: `phase`, `triplet` or `segmentation`.
+        folder: created where it does not exist.
+        task: its name.
         scores: of a panel.
         facts: what a reader needs beside the numbers, each under its own key: split, seed, versions, data hash,
-            checkpoint, leak stamp, command. Values as JSON knows them, or arrays, dataclasses and paths.
+            checkpoint, leak stamp, command. Plain JSON values, arrays, dataclasses or paths.
 
     Returns:
         The path of `results.json`.
@@ -45,20 +44,19 @@ def write_results(folder: Path, task: str, scores: TaskScores, *, facts: Mapping
         SurgdinoError: the file system refused.
         ValueError: a fact under a key that the numbers have.
     """
-    taken = sorted(set(facts) & set(OWN_KEYS))
-    if taken:
-        raise ValueError(f"facts may not be named {', '.join(taken)}")
     name, value = scores.headline
-    content = {
-        "task": task,
-        "headline": {"name": name, "protocol": scores.headline_row.protocol, "value": value},
-        **{key: str(fact) if isinstance(fact, Path) else fact for key, fact in facts.items()},
+    first = {"task": task, "headline": {"name": name, "protocol": scores.headline_row.protocol, "value": value}}
+    last = {
         "operations": scores.operations,
         "notes": scores.notes,
         "scores": [_row(row) for row in scores.table],
         "classes": scores.classes,
     }
-    text = json.dumps(as_json(content), indent=2, ensure_ascii=False, allow_nan=False, default=str)
+    if taken := sorted(facts.keys() & (first.keys() | last.keys())):
+        raise ValueError(f"facts may not be named {', '.join(taken)}")
+    values = {key: str(fact) if isinstance(fact, Path) else fact for key, fact in facts.items()}
+    content = as_json({**first, **values, **last})
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     path = folder / RESULTS
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -68,7 +66,7 @@ def write_results(folder: Path, task: str, scores: TaskScores, *, facts: Mapping
 
 
 def per_operation_csv(table: Sequence[Score]) -> str:
-    """A row an operation and metric, in full precision; an undefined value is an empty cell."""
+    """One row for each operation and metric, in full precision; an undefined value is an empty cell."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("operation", "protocol", "metric", "value"))
@@ -81,13 +79,13 @@ def per_operation_csv(table: Sequence[Score]) -> str:
 def print_scores(
     console: Console, scores: TaskScores, classes: Sequence[str] | None = None, *, leak: str | None = None
 ) -> None:
-    """Print every protocol's numbers, then the classes of the headline's protocol, then what a reader must know.
+    """Print every protocol's numbers, then the classes of the headline's protocol, then the notes.
 
-    "± operations" is the standard deviation over operations; "± phases" the one that the protocol itself prescribes.
+    "± operations" is the standard deviation over operations; "± phases" the one that the protocol prescribes.
 
     Args:
-        classes: those to show by name, in this order; None shows all (of very many, the commonest).
-        leak: the stamp of a result whose test operations training has seen.
+        classes: those to show by name, in this order; None shows all, or the 30 most frequent ones.
+        leak: the stamp of a result on operations that training has seen.
     """
     if leak:
         console.print(Panel(Text(leak, "bold red"), title="LEAK", border_style="red", expand=False))
@@ -101,7 +99,7 @@ def print_scores(
 
 
 def _row(row: Score) -> dict[str, Any]:
-    told = {
+    found = {
         "name": row.name,
         "protocol": row.protocol,
         "value": row.value,
@@ -112,19 +110,18 @@ def _row(row: Score) -> dict[str, Any]:
         "per_operation": row.per_operation,
     }
     if row.own_std_over:
-        told[f"std_over_{row.own_std_over}"] = row.own_std
-    return told
+        found[f"std_over_{row.own_std_over}"] = row.own_std
+    return found
 
 
 def _score_table(rows: Sequence[Score], scores: TaskScores) -> Table:
-    table = Table(title=f"{scores.task}, {_plural(scores.operations)}", title_justify="left", title_style="bold")
-    table.box, table.pad_edge = box.SIMPLE_HEAD, False
-    table.caption, table.caption_justify = f"protocol {rows[0].protocol}", "left"
+    count = f"{scores.operations} operation{'' if scores.operations == 1 else 's'}"
+    table = _table(f"{scores.task}, {count}", f"protocol {rows[0].protocol}")
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", style="bold", no_wrap=True)
     table.add_column("± operations", justify="right", no_wrap=True)
     table.add_column("95 % interval", no_wrap=True)
-    if any(row.n < scores.operations for row in rows):
+    if undefined := any(row.n < scores.operations for row in rows):
         table.add_column("operations", justify="right")
     own = next((row.own_std_over for row in rows if row.own_std_over), "")
     if own:
@@ -134,7 +131,7 @@ def _score_table(rows: Sequence[Score], scores: TaskScores) -> Table:
         style = "cyan" if row == scores.headline_row else ""
         interval = "-" if math.isnan(row.low) else f"{_number(row.low, row.unit)} to {_number(row.high, row.unit)}"
         cells = [_number(row.value, row.unit), _number(row.std, row.unit), interval]
-        if any(other.n < scores.operations for other in rows):
+        if undefined:
             cells.append(str(row.n))
         if own:
             cells.append(_number(row.own_std, row.unit))
@@ -144,11 +141,11 @@ def _score_table(rows: Sequence[Score], scores: TaskScores) -> Table:
 
 def _class_table(table: ClassTable, classes: Sequence[str] | None, *, with_bars: bool) -> Table:
     chosen = {name: table.rows[name] for name in classes or () if name in table.rows}
-    rows, left_out = _commonest(chosen or table.rows)
-    shown = Table(title=f"by {table.title}", title_justify="left", title_style="bold")
-    shown.box, shown.pad_edge, shown.padding = box.SIMPLE_HEAD, False, (0, 1, 0, 0)
-    told = f"; {left_out} rarer ones are in {RESULTS}" if left_out else ""
-    shown.caption, shown.caption_justify = f"protocol {table.protocol}{told}", "left"
+    rows = _most_frequent(chosen or table.rows)
+    left_out = len(chosen or table.rows) - len(rows)
+    more = f"; {left_out} rarer ones are in {RESULTS}" if left_out else ""
+    shown = _table(f"by {table.title}", f"protocol {table.protocol}{more}")
+    shown.padding = (0, 1, 0, 0)
     shown.add_column(table.title, no_wrap=True)
     measures = list(next(iter(rows.values())))
     cells = {name: [_cell(measure, row[measure]) for measure in measures] for name, row in rows.items()}
@@ -162,32 +159,28 @@ def _class_table(table: ClassTable, classes: Sequence[str] | None, *, with_bars:
     return shown
 
 
-def _commonest(rows: Mapping[str, Mapping[str, float]]) -> tuple[Mapping[str, Mapping[str, float]], int]:
-    """Of very many classes those with the most frames, in their own order; and how many were left out."""
+def _table(title: str, caption: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.caption, table.caption_justify = caption, "left"
+    return table
+
+
+def _most_frequent(rows: Mapping[str, Mapping[str, float]]) -> Mapping[str, Mapping[str, float]]:
+    """Of very many classes those with the most frames, in their own order."""
     if len(rows) <= _LONG or any("frames" not in row for row in rows.values()):
-        return rows, 0
+        return rows
     kept = set(sorted(rows, key=lambda name: -rows[name]["frames"])[:_LONG])
-    return {name: row for name, row in rows.items() if name in kept}, len(rows) - _LONG
+    return {name: row for name, row in rows.items() if name in kept}
 
 
 def _cell(measure: str, value: float) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    if math.isnan(value):
-        return "-"
-    return f"{value:.1f}" if measure == "hd95" else f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else _number(value, "pixels" if measure == "hd95" else "", digits=3)
 
 
-def _number(value: float, unit: str) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.1f}" if unit == "pixels" else f"{value:.4f}"
+def _number(value: float, unit: str, digits: int = 4) -> str:
+    return "-" if math.isnan(value) else f"{value:.{1 if unit == 'pixels' else digits}f}"
 
 
 def _bar(share: float) -> Text:
     filled = 0 if math.isnan(share) else min(max(round(share * _BAR), 0), _BAR)
     return Text("█" * filled, "cyan").append("·" * (_BAR - filled), "dim")
-
-
-def _plural(operations: int) -> str:
-    return f"{operations} operation" + ("" if operations == 1 else "s")

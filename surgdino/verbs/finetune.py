@@ -30,8 +30,7 @@ from surgdino.inputs.labelled import (
     split_name,
 )
 from surgdino.inputs.settings import DataSettings, RunSettings
-from surgdino.runs.data_record import write_data
-from surgdino.runs.folder import environment, open_run
+from surgdino.runs.folder import environment, open_run, write_data
 from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, guard, look, seen_of
 from surgdino.runs.results import print_scores, write_results
 from surgdino.tasks.context import TaskContext, build_context

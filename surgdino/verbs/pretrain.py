@@ -36,8 +36,7 @@ from surgdino.inputs.datasets import (
 from surgdino.inputs.probe import ProbeSettings, choose_probe, open_probe
 from surgdino.inputs.settings import DataSettings, ModelSettings, ReportSettings, RunSettings
 from surgdino.report.curves import TERMS, draw_curves
-from surgdino.runs.data_record import write_data
-from surgdino.runs.folder import open_run
+from surgdino.runs.folder import open_run, write_data
 from surgdino.verbs.report import report_run
 
 _SHOWN = 5

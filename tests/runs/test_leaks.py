@@ -34,7 +34,9 @@ TESTED = manifest_of(("VID06", "camma/6", "test"), ("VID08", "camma/8", "test"),
 
 def test_an_operation_is_known_again_in_another_dataset():
     report = find_leaks([CHOLEC80, CHOSEN], TESTED, "cholect50 rdv test")
-    found = {overlap.operation: (overlap.tested, [seen.words for seen in overlap.seen]) for overlap in report.overlaps}
+    found = {
+        overlap.operation: (overlap.tested, [seen.description for seen in overlap.seen]) for overlap in report.overlaps
+    }
     assert found == {
         "camma/6": (("VID06",), ["pretrain, trained on cholec80 40-40 train"]),
         "camma/8": (("VID08",), ["finetune, chosen on cholect50 rdv val"]),
@@ -84,10 +86,10 @@ def test_what_pretraining_wrote_down_is_told_by_dataset_and_what_its_weights_had
         "datasets": [{"name": "m2cai16", "operations": ["m2/1"]}, {"name": "folder", "operations": []}],
         "initial_weights": {"operations": list(CHOLEC80.operations), "seen": [CHOLEC80.as_dict()]},
     }
-    assert [(seen.words, seen.operations) for seen in seen_of(info)] == [
+    assert [(seen.description, seen.operations) for seen in seen_of(info)] == [
         ("pretrain, trained on cholec80 40-40 train", CHOLEC80.operations),
         ("pretrain, trained on m2cai16", ("m2/1",)),
-        ("an earlier training, trained on data that it does not name", ("x/1",)),
+        ("an earlier training, trained on unnamed data", ("x/1",)),
     ]
 
 
