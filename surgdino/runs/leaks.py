@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from surgdino import console
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError
 
@@ -39,6 +39,12 @@ class Seen:
     split: str | None
     part: str | None
     operations: tuple[str, ...]
+
+    @classmethod
+    def of_videos(cls, by: str, how: str, dataset: str, split: Any, part: str | None, videos: Iterable[Video]) -> Seen:
+        """The operations of videos; `split` is a name or an inline split."""
+        name = split if split is None or isinstance(split, str) else "inline split"
+        return cls(by, how, dataset, name, part, tuple(sorted({video.operation for video in videos})))
 
     @property
     def description(self) -> str:
@@ -114,12 +120,6 @@ def seen_of(info: Mapping[str, Any]) -> list[Seen]:
     return found
 
 
-def look(by: str, how: str, dataset: str, split: Any, part: str | None, videos: Iterable[Video]) -> Seen:
-    """What the present training sees of a manifest."""
-    name = split if split is None or isinstance(split, str) else "inline split"
-    return Seen(by, how, dataset, name, part, tuple(sorted({video.operation for video in videos})))
-
-
 def find_leaks(seen: Iterable[Seen], tested: Manifest, tested_on: str) -> LeakReport:
     """Which of the manifest's operations were seen, and by which training."""
     seen = list(seen)
@@ -132,7 +132,7 @@ def find_leaks(seen: Iterable[Seen], tested: Manifest, tested_on: str) -> LeakRe
     return LeakReport(tested_on, len(tested.operations), tuple(overlaps))
 
 
-def guard(report: LeakReport, leakage: Leakage, console: Console) -> LeakReport:
+def refuse_leaks(report: LeakReport, leakage: Leakage) -> LeakReport:
     """Print what was found; stop there unless `leakage` allows it.
 
     Raises:
@@ -140,7 +140,7 @@ def guard(report: LeakReport, leakage: Leakage, console: Console) -> LeakReport:
     """
     if not report.overlaps:
         return report
-    console.print(overlap_table(report))
+    console.table(overlap_table(report))
     if leakage == "refuse":
         first = report.overlaps[0]
         raise SurgdinoError(
@@ -152,7 +152,7 @@ def guard(report: LeakReport, leakage: Leakage, console: Console) -> LeakReport:
             fix="leave them out of pretraining (data.exclude=[test-of:DATASET/SPLIT]), choose another split, "
             "or use leakage=allow, which stamps the results",
         )
-    console.print(f"[bold red]leakage=allow[/bold red]: {report.stamp}", soft_wrap=True, highlight=False)
+    console.say(f"leakage=allow: {report.stamp}", "bold red")
     return report
 
 

@@ -76,15 +76,12 @@ def per_operation_csv(table: Sequence[Score]) -> str:
     return stream.getvalue()
 
 
-def print_scores(
-    console: Console, scores: TaskScores, classes: Sequence[str] | None = None, *, leak: str | None = None
-) -> None:
+def print_scores(console: Console, scores: TaskScores, *, leak: str | None = None) -> None:
     """Print every protocol's numbers, then the classes of the headline's protocol, then the notes.
 
     "± operations" is the standard deviation over operations; "± phases" the one that the protocol prescribes.
 
     Args:
-        classes: those to show by name, in this order; None shows all, or the 30 most frequent ones.
         leak: the stamp of a result on operations that training has seen.
     """
     if leak:
@@ -93,7 +90,7 @@ def print_scores(
         console.print(_score_table([row for row in scores.table if row.protocol == protocol], scores))
     shown = scores.headline_row.protocol
     for table in [t for t in scores.classes if t.protocol == shown] or scores.classes[:1]:
-        console.print(_class_table(table, classes, with_bars=console.width >= _WIDE))
+        console.print(_class_table(table, with_bars=console.width >= _WIDE))
     for note in scores.notes:
         console.print(Text("! ", "yellow").append(note, "default"), soft_wrap=True)
 
@@ -139,10 +136,9 @@ def _score_table(rows: Sequence[Score], scores: TaskScores) -> Table:
     return table
 
 
-def _class_table(table: ClassTable, classes: Sequence[str] | None, *, with_bars: bool) -> Table:
-    chosen = {name: table.rows[name] for name in classes or () if name in table.rows}
-    rows = _most_frequent(chosen or table.rows)
-    left_out = len(chosen or table.rows) - len(rows)
+def _class_table(table: ClassTable, *, with_bars: bool) -> Table:
+    rows = _most_frequent(table.rows)
+    left_out = len(table.rows) - len(rows)
     more = f"; {left_out} rarer ones are in {RESULTS}" if left_out else ""
     shown = _table(f"by {table.title}", f"protocol {table.protocol}{more}")
     shown.padding = (0, 1, 0, 0)

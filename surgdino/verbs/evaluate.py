@@ -26,7 +26,7 @@ from surgdino.inputs.labelled import (
 )
 from surgdino.inputs.settings import DataSettings
 from surgdino.runs.folder import environment
-from surgdino.runs.leaks import Leakage, LeakReport, find_leaks, guard, seen_of
+from surgdino.runs.leaks import Leakage, LeakReport, find_leaks, refuse_leaks, seen_of
 from surgdino.runs.results import RESULTS, print_scores, write_results
 from surgdino.tasks.saved import SavedTask, load_task
 from surgdino.verbs.finetune import draw
@@ -99,7 +99,7 @@ def tested_part(
     check_classes(saved.task.classes(card, manifest), saved, card)
     tested = manifest.part(config.part)
     leaks = find_leaks(seen_of(saved.model.info), tested, f"{card.name} {split_name(data)} {config.part}")
-    return tested, guard(leaks, config.leakage or saved.config["leakage"], Console())
+    return tested, refuse_leaks(leaks, config.leakage or saved.config["leakage"])
 
 
 def data_of(config: EvaluateConfig, saved: SavedTask, card: Card) -> DataSettings:

@@ -31,7 +31,7 @@ from surgdino.inputs.labelled import (
 )
 from surgdino.inputs.settings import DataSettings, RunSettings
 from surgdino.runs.folder import environment, open_run, write_data
-from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, guard, look, seen_of
+from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, refuse_leaks, seen_of
 from surgdino.runs.results import print_scores, write_results
 from surgdino.tasks.context import TaskContext, build_context
 from surgdino.tasks.features.cache import weights_hash
@@ -111,7 +111,7 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any]) -> int:
     torch.manual_seed(config.train.seed)  # of a backbone without weights
     start = starting_backbone(config.model, config.checkpoint)
     leaks = find_leaks(seen_of(start.info), manifest.part("test"), f"{card.name} {split_name(data)} test")
-    guard(leaks, config.leakage, Console(quiet=not distributed.is_main()))
+    refuse_leaks(leaks, config.leakage)
     preprocess = start.preprocess(config.image_size)
     names = ("finetune", task.name, card.name, str(start.model["name"]), config.backbone)
     folder = config.run.dir or Path("runs") / "-".join(names)  # the same command continues in the same folder
@@ -237,7 +237,7 @@ def save(run: Run, head: nn.Module, results: list[StageResult], name: Literal["c
     seen = seen_of(run.start.info)
     for part, how in (("train", "trained on"), ("val", "chosen on")):
         if videos := manifest.part(part).videos:
-            seen.append(look("finetune", how, card.name, split, part, videos))
+            seen.append(Seen.of_videos("finetune", how, card.name, split, part, videos))
     facts = {
         "dataset": card.name,
         "dataset_licence": run.config.dataset.get("licence"),
