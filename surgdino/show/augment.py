@@ -1,24 +1,21 @@
-"""The contact sheet of every augmentation there is, at rising strength, and of the whole chain as training draws it."""
+"""The contact sheet of every augmentation, at rising strength, and of the whole chain as training draws it."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
 from surgdino.crops.augment.build import VIEWS, build_augment, transforms
 from surgdino.crops.augment.transform import FrameTransform
-from surgdino.frames.content import Content, content_mask
+from surgdino.frames.content import content_mask
 from surgdino.frames.store import FrameStore
 from surgdino.report.sheet import ACCENT, INK, MARGIN, SOFT, WARM, Sheet, fitted
-from surgdino.show.verb import Shown, choose
-
-if TYPE_CHECKING:
-    from surgdino.show.verb import ShowSettings
+from surgdino.show.frames import ShowConfig, StoredFrame, choose
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 _TILE_WIDTH, _TILE_HEIGHT, _GAP = 252, 168, 8
@@ -29,12 +26,12 @@ _COLUMNS = 2 * _PAIR
 
 @dataclass(frozen=True)
 class Tile:
-    """A frame at the size in which it is shown; the augmentation works on this, as in training on the small crop.
+    """A frame at the size in which it is shown; it is augmented at this size, as small crops are in training.
 
     Attributes:
         image: uint8 [h, w, 3].
-        continued: the same, the black surround replaced by a blurred continuation of the picture: crops in training lie
-            inside the disc, and its rim must not attract highlights.
+        continued: the same with a blurred continuation of the picture instead of the black surround: crops in training
+            are inside the disc, and its rim must not attract highlights.
         surround: bool [h, w].
     """
 
@@ -54,42 +51,40 @@ class Tile:
         return out
 
 
-def draw(cfg: Mapping[str, Any], store: FrameStore, settings: ShowSettings) -> Sheet:
+def draw(config: ShowConfig, store: FrameStore) -> Sheet:
     """Every transform that is discovered, those of the chosen set first and in its order."""
-    tiles = [tile_of(shown) for shown in choose(store, settings.frames, settings.seed)]
-    chosen = [name for name, given in (cfg["augment"].get("transforms") or {}).items() if given is not None]
-    others = sorted(set(transforms()) - set(chosen))
+    augment, seed = config.augment, config.show.seed
+    tiles = [tile_of(frame) for frame in choose(store, config.show.frames, seed)]
+    chosen = {name: given for name, given in (augment.get("transforms") or {}).items() if given is not None}
+    others = sorted(transforms().keys() - chosen.keys())
     step = _TILE_HEIGHT + _GAP
     height = _HEAD + step * (len(chosen) + len(others)) + (_BAND if others else 0) + _BAND + 3 * step + MARGIN
     sheet = Sheet(2 * MARGIN + _LABEL + _COLUMNS * (_TILE_WIDTH + _GAP) + _BETWEEN, height)
-    name = cfg["augment"].get("name", "")
-    sheet.heading("Augmentations", f"augment={name}, on {len(tiles)} frames of {_sources(store)}")
+    name, videos = augment.get("name", ""), store.summary()["videos"]
+    plural = "" if videos == 1 else "s"
+    sheet.heading("Augmentations", f"augment={name}, on {len(tiles)} frames of {videos} video{plural}")
     _column_titles(sheet)
     y = _HEAD
-    for place, transform in enumerate(chosen):
-        y = _row(sheet, y, transform, cfg["augment"]["transforms"][transform], tiles, place, settings.seed)
+    for place, (transform, given) in enumerate(chosen.items()):
+        y = _row(sheet, y, transform, given, tiles, place, seed)
     if others:
         y = _section(sheet, y, f"Not in augment={name}", "add them by name under augment.transforms")
     for place, transform in enumerate(others, start=len(chosen)):
-        y = _row(sheet, y, transform, None, tiles, place, settings.seed)
+        y = _row(sheet, y, transform, None, tiles, place, seed)
     y = _section(sheet, y, "All together", "the whole chain, drawn as training draws it for each of its views")
-    _chains(sheet, y, cfg["augment"], tiles, settings.seed)
+    _chains(sheet, y, augment, tiles, seed)
     return sheet
 
 
-def tile_of(shown: Shown) -> Tile:
+def tile_of(frame: StoredFrame) -> Tile:
     """Fit a stored frame into a tile."""
-    image = fitted(shown.image, _TILE_WIDTH, _TILE_HEIGHT)
+    image = fitted(frame.image, _TILE_WIDTH, _TILE_HEIGHT)
     height, width = image.shape[:2]
-    content = shown.content.crop_and_scale((0, 0, shown.image.shape[1], shown.image.shape[0]), height, width)
-    inside = content_mask(_shrunk(content), height, width)
+    content = frame.content.crop_and_scale((0, 0, frame.image.shape[1], frame.image.shape[0]), height, width)
+    if content.radius is not None:
+        content = replace(content, radius=content.radius * 0.985)  # the disc's last pixels are half dark
+    inside = content_mask(content, height, width)
     return Tile(image, _continued(image, inside), ~inside)
-
-
-def _shrunk(content: Content) -> Content:
-    if content.radius is None:
-        return content
-    return replace(content, radius=content.radius * 0.985)  # the disc's last pixels are half dark
 
 
 def _continued(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -102,11 +97,6 @@ def _continued(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
     filled = np.clip(sums / total[..., None], 0, 255).astype(np.uint8)
     filled[inside] = image[inside]
     return filled
-
-
-def _sources(store: FrameStore) -> str:
-    videos = store.summary()["videos"]
-    return f"{videos} video{'s' if videos != 1 else ''}"
 
 
 def _x(column: int) -> int:

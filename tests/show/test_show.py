@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from surgdino.config import shipped_settings
+from surgdino.config import shipped, shipped_settings
 from surgdino.crops.augment.build import transforms
+from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError
@@ -20,7 +21,7 @@ from surgdino.report.sheet import Sheet
 from surgdino.show import augment as show_augment
 from surgdino.show import content as show_content
 from surgdino.show import crops as show_crops
-from surgdino.show.verb import Shown, ShowSettings, choose
+from surgdino.show.frames import ShowConfig, ShowSettings, StoredFrame, choose
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +31,10 @@ def store(tmp_path_factory: pytest.TempPathFactory, synthetic_cholec80: Path) ->
     return build_store(manifest, folder, StoreSettings(short_side=96), workers=1, progress=False)
 
 
-def settings(augment: str = "surgical") -> dict[str, Any]:
-    crops = {"global_size": 64, "local_size": 32, "local_count": 3, "inside_disc": True}
-    return {"augment": shipped_settings("augment", augment), "crops": crops, "model": {"patch_size": 8}}
+def config(augment: str = "surgical", pair_seconds: float | None = None, **show: Any) -> ShowConfig:
+    small = {"global_size": 64, "local_size": 32, "local_count": 3, "inside_disc": True, "pair_seconds": pair_seconds}
+    crops, settings = shipped(CropSettings, "crops", **small), shipped(ShowSettings, "show", "show", **show)
+    return ShowConfig(None, {}, crops, shipped_settings("augment", augment), {"patch_size": 8}, settings)
 
 
 def words_on(sheet: Sheet) -> set[str]:
@@ -41,22 +43,20 @@ def words_on(sheet: Sheet) -> set[str]:
 
 @pytest.mark.parametrize("augment", ["surgical", "natural", "none"])
 def test_the_contact_sheet_names_every_augmentation_that_is_discovered(store: FrameStore, augment: str) -> None:
-    sheet = show_augment.draw(settings(augment), store, ShowSettings(frames=2))
+    sheet = show_augment.draw(config(augment, frames=2), store)
     assert words_on(sheet) >= set(transforms())
     assert words_on(sheet) >= {kind.shows for kind in transforms().values()}
 
 
 @pytest.mark.parametrize("subject", [show_augment, show_crops, show_content])
 def test_the_same_seed_draws_the_same_sheet_and_it_is_full(store: FrameStore, subject: Any) -> None:
-    first, second = (subject.draw(settings(), store, ShowSettings(frames=2, seed=3)) for _ in range(2))
+    first, second = (subject.draw(config(frames=2, seed=3), store) for _ in range(2))
     assert np.array_equal(first.canvas, second.canvas)
     assert (first.canvas.max(axis=2) > 60).mean() > 0.1
 
 
 def test_a_pair_is_shown_as_two_frames_with_their_times(store: FrameStore) -> None:
-    paired = settings()
-    paired["crops"]["pair_seconds"] = 2.0
-    sheets = [show_crops.draw(cfg, store, ShowSettings(frames=2)) for cfg in (settings(), paired)]
+    sheets = [show_crops.draw(config(frames=2, pair_seconds=seconds), store) for seconds in (None, 2.0)]
     assert not np.array_equal(sheets[0].canvas, sheets[1].canvas)
     assert any("pairs up to 2 s apart" in words for words in words_on(sheets[1]))
     assert sum(" and " in words for words in words_on(sheets[1]) if words.startswith("video")) == 2
@@ -80,7 +80,7 @@ def test_frames_are_chosen_from_different_videos(store: FrameStore) -> None:
 
 def test_the_boxes_drawn_are_those_that_were_cut(store: FrameStore) -> None:
     image = np.full((96, 128, 3), 90, np.uint8)
-    shown = Shown(image, Content.full(96, 128), "video01", 0.0, 0)
+    shown = StoredFrame(image, Content.full(96, 128), "video01", 0.0, 0)
     drawn = show_crops.with_boxes(shown, [("global_1", (32, 24, 96, 72))])
     factor = drawn.shape[1] / 128
     assert drawn[round(24 * factor), round(64 * factor)].tolist() != [90, 90, 90]
@@ -97,4 +97,4 @@ def test_the_surround_stays_black_whatever_is_done_to_the_picture(store: FrameSt
 @pytest.mark.parametrize("frames", [0, 17])
 def test_an_unusable_number_of_frames_is_named(frames: int) -> None:
     with pytest.raises(SurgdinoError, match=r"show\.frames"):
-        ShowSettings(frames=frames)
+        shipped(ShowSettings, "show", "show", frames=frames)
