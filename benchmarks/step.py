@@ -16,17 +16,19 @@ import os
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from surgdino.bench.frames import repeated
+from surgdino.bench.frames import BenchConfig, BenchSettings, repeated
 from surgdino.bench.loop import Rounds, alternate, bench_session, loading, whole_steps
 from surgdino.bench.step import describe
-from surgdino.config import shipped_settings
+from surgdino.config import shipped, shipped_settings
+from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
+from surgdino.engine.plan import HardwareSettings, TrainSettings
 from surgdino.engine.session import Session
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
+from surgdino.inputs.settings import DataSettings
 
 GOAL = 1.10
 
@@ -36,7 +38,7 @@ def main() -> None:
     arguments = parse()
     with tempfile.TemporaryDirectory() as folder:
         store = frames(Path(folder), arguments.batch)
-        with bench_session(settings_of(arguments), store, Path(folder) / "run") as session:
+        with bench_session(config_of(arguments), store, Path(folder) / "run") as session:
             measured = measure(session, arguments.rounds, arguments.block)
             print(describe(session))
     for name, blocks in (("passes alone", measured.passes), ("whole step", measured.whole)):
@@ -75,21 +77,22 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def settings_of(a: argparse.Namespace) -> dict[str, Any]:
+def config_of(a: argparse.Namespace) -> BenchConfig:
     """The configuration of such a run."""
-    return {
-        "model": shipped_settings("model", a.model),
-        "method": shipped_settings("method", a.method),
-        "augment": shipped_settings("augment", a.augment),
-        "crops": {"global_size": a.global_size, "local_size": a.local_size, "local_count": a.local_count},
-        "train": {"batch_size": a.batch, "accumulate": a.accumulate},
-        "hardware": {
-            "device": a.device,
-            "precision": a.precision,
-            "loader_workers": a.workers,
-            "threads": a.threads,
-        },
-    }
+    hardware = {"device": a.device, "precision": a.precision, "loader_workers": a.workers, "threads": a.threads}
+    sizes = {"global_size": a.global_size, "local_size": a.local_size, "local_count": a.local_count}
+    return BenchConfig(
+        bench=shipped(BenchSettings, "bench", "bench"),
+        data=shipped(DataSettings, "data", root="."),
+        dataset={},
+        model=shipped_settings("model", a.model),
+        method=shipped_settings("method", a.method),
+        augment=shipped_settings("augment", a.augment),
+        crops=shipped(CropSettings, "crops", **sizes),
+        train=shipped(TrainSettings, "pretrain", "train", batch_size=a.batch, accumulate=a.accumulate),
+        hardware=shipped(HardwareSettings, "hardware/auto", **hardware),
+        generated=True,
+    )
 
 
 def frames(folder: Path, at_least: int) -> FrameStore:

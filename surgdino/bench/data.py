@@ -1,4 +1,4 @@
-"""`surgdino bench data`: from stored JPEG to crops, stage by stage, beside what the training step takes."""
+"""`surgdino bench data`: from stored JPEG to crops, stage by stage, compared with what the training step takes."""
 
 from __future__ import annotations
 
@@ -6,25 +6,97 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
-from surgdino.bench.frames import bench_frames
+from surgdino.bench.frames import BenchConfig, bench_frames
 from surgdino.bench.loop import bench_session, loader_rate, loading, over_and_over, run_steps
-from surgdino.bench.machine import StoreReading, read_store
 from surgdino.bench.report import Line, Report, number, unit
 from surgdino.bench.step import describe, more_cutting
 from surgdino.crops.multicrop import MultiCrop
 from surgdino.crops.sampler import partner
 from surgdino.engine.precision import loader_workers
 from surgdino.engine.session import Session
+from surgdino.frames.shard import Shard, ShardReader
 from surgdino.frames.store import FrameStore
 
 _IMAGES = 256
+_PAGE = 4096
+_READS = 2000
+_FEW_READS = 500
+_OPEN_SHARDS = 64
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Stored JPEGs a second and their bytes a second."""
+
+    frames: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class StoreReading:
+    """How fast JPEGs are read from the store: from memory, and from the disk where that can be measured."""
+
+    memory: Reading
+    disk: Reading | None
+
+
+def read_store(store: FrameStore, seconds: float) -> StoreReading:
+    """Read stored JPEGs in random order, without decoding them, one after another.
+
+    Emptying the whole page cache needs root; dropping the pages of one file does not. Some file systems ignore it: then
+    the second reading is not much faster than the first, and there is no figure for the disk. Neither is there one for
+    a small store, which the kernel reads ahead into memory within the first few reads.
+    """
+    shards = list({video.shard.path: video.shard for video in store.videos}.values())[:_OPEN_SHARDS]
+    rng = np.random.default_rng(0)
+    every = [(shard, row) for shard in shards for row in range(len(shard))]
+    places = [every[k] for k in rng.permutation(len(every))[:_READS]]  # each once: a second time is from memory
+    _drop_pages(places)
+    first = _read(places, seconds)
+    again = _read(places, seconds)
+    enough = len(places) > _FEW_READS and first.frames < again.frames / 2
+    return StoreReading(memory=again, disk=first if enough else None)
+
+
+def _read(places: Sequence[tuple[Shard, int]], seconds: float) -> Reading:
+    readers: dict[Path, ShardReader] = {}
+    for shard, _ in places:
+        if shard.path not in readers:
+            readers[shard.path] = ShardReader(shard)
+    size = count = 0
+    started = time.perf_counter()
+    for shard, row in places:
+        size, count = size + len(readers[shard.path].jpeg(row)), count + 1
+        if time.perf_counter() - started > seconds:
+            break
+    took = time.perf_counter() - started
+    return Reading(count / took, size / took)
+
+
+def _drop_pages(places: Sequence[tuple[Shard, int]]) -> None:
+    """Of the frames that will be read only: others may be in use by a training run."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for shard, row in places:
+        offset, size = int(shard.columns["offset"][row]), int(shard.columns["size"][row])
+        start = offset // _PAGE * _PAGE
+        descriptor = os.open(shard.path, os.O_RDONLY)
+        try:
+            os.fdatasync(descriptor)  # pages that are not written yet cannot be dropped
+            length = -(-(offset + size - start) // _PAGE) * _PAGE
+            os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)
+        except OSError:
+            return
+        finally:
+            os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -41,14 +113,14 @@ class DataFigures:
     gpu: bool
 
 
-def measure(cfg: Mapping[str, Any], seconds: float) -> Report:
-    """Open a session as pretraining would, and run each stage of its data by itself."""
+def measure(config: BenchConfig) -> Report:
+    """Open a session as pretraining would, and run each stage of its data alone."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        bench_frames(cfg, cfg["train"]["batch_size"]) as frames,
-        bench_session(cfg, frames.store, Path(folder) / "run") as session,
+        bench_frames(config) as (store, source),
+        bench_session(config, store, Path(folder) / "run") as session,
     ):
-        return report(data_figures(session, seconds), f"{describe(session)}; {frames.source}")
+        return report(data_figures(session, config.bench.seconds), f"{describe(session)}; {source}")
 
 
 def data_figures(session: Session, seconds: float) -> DataFigures:
@@ -66,7 +138,7 @@ def data_figures(session: Session, seconds: float) -> DataFigures:
 
 
 def a_core(store: FrameStore, multicrop: MultiCrop, seconds: float) -> tuple[float, float]:
-    """Images a second of processor time: decoded, and decoded and cut."""
+    """Images per second of processor time: decoded, and decoded and cut."""
     cv2.setNumThreads(0)
     draw = random.Random(0)
     indices = [draw.randrange(len(store)) for _ in range(_IMAGES)]
@@ -76,8 +148,8 @@ def a_core(store: FrameStore, multicrop: MultiCrop, seconds: float) -> tuple[flo
 
     def cut(index: int) -> None:
         second = partner(store, index, multicrop.settings.pair_seconds, index)
-        near = None if second == index else (store.read(second), store.content(second))
-        multicrop(store.read(index), store.content(index), index, near)
+        pair = None if second == index else (store.read(second), store.content(second))
+        multicrop(store.read(index), store.content(index), index, pair)
 
     for index in indices[:8]:
         cut(index)  # noise fields, open files
@@ -85,7 +157,7 @@ def a_core(store: FrameStore, multicrop: MultiCrop, seconds: float) -> tuple[flo
 
 
 def images_a_second(work: Callable[[int], object], indices: list[int], seconds: float) -> float:
-    """Images per second of processor time, so that a busy machine disturbs it as little as it can."""
+    """Images per second of processor time, which a busy machine disturbs least."""
     cpu, wall, count = time.process_time(), time.perf_counter(), 0
     while time.perf_counter() - wall < seconds:
         work(indices[count % len(indices)])
@@ -94,7 +166,7 @@ def images_a_second(work: Callable[[int], object], indices: list[int], seconds: 
 
 
 def report(f: DataFigures, setting: str) -> Report:
-    """The table and its figures; a stage's share is how much of it the step uses."""
+    """The table and its figures; the share of a stage is how much of it the step uses."""
     needed = f"the step takes {number(f.step)}"
     rows = [("reading JPEGs, memory", f.reading.memory.frames, unit(f.reading.memory.bytes, "B/s"))]
     if f.reading.disk:
@@ -106,42 +178,35 @@ def report(f: DataFigures, setting: str) -> Report:
     ]
     lines += [Line(what, f"{number(rate)} images/s", f"{needed}; {more}", f.step / rate) for what, rate, more in rows]
     lines.append(Line("training step, data at hand", f"{number(f.step)} images/s"))
-    notes = [_how_read(f.reading), "the loader runs while the step rests, and the step while the loader rests"]
+    read = (
+        "disk: read after the kernel dropped its copies of these frames; a copy in the drive or a file server remains"
+        if f.reading.disk
+        else "read from memory only, the disk was not measured: too few frames, or a file system that keeps its copies"
+    )
+    notes = [read, "the loader is measured while no step runs, and the step while the loader does not run"]
     return Report("Data", setting, lines, "used by the step", verdict(f), notes, _machine_readable(f))
 
 
 def verdict(f: DataFigures) -> str:
-    """What binds, and what to do about it."""
+    """What limits the speed, and what to do about it."""
     chip = "GPU" if f.gpu else "CPU"
     disk = f.reading.disk.frames if f.reading.disk else None
     if disk is not None and disk < min(f.loader, f.step):
         return (
             f"The disk binds where the store is larger than memory: one reader gets {number(disk)} images/s from it, "
             f"the step could take {number(f.step)}. Put data.store on a faster disk, or raise "
-            "hardware.loader_workers, which read at the same time."
+            "hardware.loader_workers, which read in parallel."
         )
     if f.loader < f.step:
         return (
             f"The CPU cores that cut crops bind: they deliver {number(f.loader)} images/s, the step could take "
             f"{number(f.step)}. {more_cutting(f.workers, f.cores)}"
         )
-    told = f"The {chip} binds: the step takes {number(f.step)} images/s, the loader would deliver {number(f.loader)}"
+    text = f"The {chip} binds: the step takes {number(f.step)} images/s, the loader would deliver {number(f.loader)}"
     spare = f.loader / f.step
     if not f.gpu:
-        return f"{told} from cores that both share: cutting costs about {1 / spare:.0%} of them."
-    return f"{told}, {spare:.1f} times as many. Fewer hardware.loader_workers would do."
-
-
-def _how_read(reading: StoreReading) -> str:
-    if reading.disk:
-        return (
-            "disk: after the kernel gave up its copies of these frames; a copy in the drive or a file server cannot be "
-            "given up without root"
-        )
-    return (
-        "read from memory only, so the disk is untested: too few frames, or a file system that keeps its copies unless "
-        "root empties them"
-    )
+        return f"{text} from cores that both share: cutting costs about {1 / spare:.0%} of them."
+    return f"{text}, {spare:.1f} times as many. Fewer hardware.loader_workers are enough."
 
 
 def _machine_readable(f: DataFigures) -> dict[str, Any]:

@@ -1,28 +1,30 @@
-"""How many floating-point operations a training step asks for, counted from the shapes.
+"""The floating-point operations of a training step, counted from the shapes.
 
 The count is the model's: a multiplication with its addition is 2, a backward pass is twice its forward pass, and only
-matrix products count. What an implementation leaves out (sequences that drop a path, tokens of the last block that
-nobody reads) or does twice (activation checkpointing) does not enter unless asked for, so figures can be compared.
+matrix products count. What an implementation skips (sequences that drop a path, tokens of the last block that are not
+used) or does twice (activation checkpointing) does not change it unless asked for, so figures can be compared.
+
+By hand, because torch's FlopCounterMode counts what runs: with recomputation, without dropped paths, and it knows
+neither attention on the CPU nor packed attention on the GPU. Tests compare our count of a forward pass with its count.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import nn
 
-if TYPE_CHECKING:
-    from surgdino.backbone.vit import Backbone
+from surgdino.backbone.vit import Backbone
+from surgdino.engine.session import Session
 
-GLOBAL_VIEWS = 2
+_GLOBAL_VIEWS = 2
 # A backward pass computes two gradients, of the input and of the weights, for each product of the forward pass.
 _FORWARD_AND_BACKWARD = 3
 
 
 @dataclass(frozen=True)
 class ViTShape:
-    """What the count depends on of a vision transformer.
+    """The sizes of a vision transformer that the count depends on.
 
     Attributes:
         width, depth, patch_size: D, blocks, pixels of a patch's side.
@@ -51,16 +53,10 @@ class ViTShape:
 
 @dataclass(frozen=True)
 class HeadShape:
-    """Elements of the matrices that a class token and a patch token meet in the head; patches 0 where none are read."""
+    """Elements of the head's matrices for a class token and for a patch token; 0 where no patch tokens are used."""
 
     cls_weights: int
     patch_weights: int
-
-    @classmethod
-    def mlp(cls, width: int, hidden: int = 2048, out: int = 256) -> HeadShape:
-        """SimDINOv2's: one head of three layers for class and patch tokens."""
-        weights = width * hidden + hidden * hidden + hidden * out
-        return cls(weights, weights)
 
 
 def image_flops(
@@ -76,27 +72,41 @@ def image_flops(
     """FLOPs of a training step for each of its images: student forward and backward, teacher forward, heads.
 
     Args:
-        masked_share: of all patches of the global views, those that go through both heads; half of the views are masked
-            by 10 to 50 %, so 0.15.
-        drop_path: share of sequences that the student's blocks leave out, where what is left out is not to count.
+        masked_share: share of the global views' patches that go through both heads; half of the views are masked by
+            10 to 50 %, so 0.15.
+        drop_path: share of sequences that the student's blocks skip; 0 counts them in full.
     """
     global_view, local_view = vit.forward(global_size), vit.forward(local_size) if local_count else 0.0
-    masked = masked_share * GLOBAL_VIEWS * (global_size // vit.patch_size) ** 2 * (head.patch_weights > 0)
-    student_cls = GLOBAL_VIEWS + local_count
-    student = (GLOBAL_VIEWS * global_view + local_count * local_view) * (1 - drop_path)
+    masked = masked_share * _GLOBAL_VIEWS * (global_size // vit.patch_size) ** 2 * (head.patch_weights > 0)
+    student_cls = _GLOBAL_VIEWS + local_count
+    student = (_GLOBAL_VIEWS * global_view + local_count * local_view) * (1 - drop_path)
     student += 2 * (student_cls * head.cls_weights + masked * head.patch_weights)
-    teacher = GLOBAL_VIEWS * global_view + 2 * (GLOBAL_VIEWS * head.cls_weights + masked * head.patch_weights)
+    teacher = _GLOBAL_VIEWS * global_view + 2 * (_GLOBAL_VIEWS * head.cls_weights + masked * head.patch_weights)
     return _FORWARD_AND_BACKWARD * student + teacher
 
 
+def session_flops(session: Session, drop_path: float) -> float:
+    """FLOPs of a step of a session for each of its images."""
+    crops, method = session.plan.crops, session.settings
+    return image_flops(
+        vit_shape(session.student.backbone),
+        head_shape(session.student.head, method.mask_probability),
+        global_size=crops.global_size,
+        local_size=crops.local_size,
+        local_count=crops.local_count,
+        masked_share=method.mask_probability * sum(method.mask_ratio) / 2,
+        drop_path=drop_path,
+    )
+
+
 def vit_shape(backbone: Backbone) -> ViTShape:
-    """The shape of a backbone, its blocks' matrices as they are (gated MLPs included)."""
+    """The sizes of a backbone; the weights of a block are counted, so gated MLPs are right too."""
     block = _weights(backbone.vit.blocks[0])
     return ViTShape(backbone.embed_dim, backbone.depth, backbone.patch_size, backbone.vit.num_prefix_tokens, block)
 
 
 def head_shape(head: nn.Module, mask_probability: float) -> HeadShape:
-    """The shape of a method's head: one for all tokens, or `.cls` and `.patch` apart; patches where any are masked."""
+    """The sizes of a method's head: one for all tokens, or `.cls` and `.patch`; patches only where any are masked."""
     parts = dict(head.named_children())
     patch = _weights(parts.get("patch", head)) if mask_probability else 0
     return HeadShape(_weights(parts.get("cls", head)), patch)

@@ -1,34 +1,34 @@
-"""The training loop taken apart: its passes, its whole steps, its loader, each timed by itself."""
+"""The training loop taken apart: its passes, its whole steps and its loader, each timed alone."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
+
+import torch
 
 from surgdino.backbone.vit import build_backbone
-from surgdino.bench.machine import finish
-from surgdino.config import typed
+from surgdino.bench.frames import BenchConfig
 from surgdino.crops.loader import Batch
-from surgdino.crops.multicrop import CropSettings
 from surgdino.engine.methods.parts.views import Views
 from surgdino.engine.passes import learn, micro_batches, pools, teach
-from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainSettings
+from surgdino.engine.plan import TrainPlan
 from surgdino.engine.session import Session, batches, open_session
 from surgdino.engine.train import train_step
 from surgdino.frames.store import FrameStore
 
-# More steps than a benchmark takes; the schedules need an end.
+# More steps than a benchmark takes: the schedules need an end.
 _STEPS = 1_000_000
 
 
 class Seconds(NamedTuple):
-    """A step's time on the wall and on the processor."""
+    """Wall and processor time of a step."""
 
     wall: float
     cpu: float
@@ -36,7 +36,7 @@ class Seconds(NamedTuple):
 
 @dataclass
 class Rounds:
-    """Seconds a step in each round, whole and passes alone, and the share of the whole steps spent without a batch."""
+    """Seconds of a step in each round, whole and passes alone, and the share of the whole steps without a batch."""
 
     whole: list[Seconds]
     passes: list[Seconds]
@@ -44,7 +44,7 @@ class Rounds:
 
     @property
     def unrest(self) -> float:
-        """The slowest round's passes / the fastest's, which did the same: 1 on a machine that does nothing else."""
+        """Passes of the slowest round / of the fastest round: 1 on a machine that does nothing else."""
         walls = [passes.wall for passes in self.passes]
         return max(walls) / min(walls)
 
@@ -56,7 +56,7 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Run:
-    """Steps one after another, as training takes them: seconds a step, and of these without a batch."""
+    """Steps in a row, as training takes them: seconds of a step, and those of them without a batch."""
 
     steps: int
     seconds: float
@@ -64,30 +64,29 @@ class Run:
 
 
 @contextmanager
-def bench_session(cfg: Mapping[str, Any], store: FrameStore, folder: Path) -> Iterator[Session]:
-    """A training session as `cfg` describes it, its backbone learning from the first step; it writes to `folder`."""
-    train = typed(TrainSettings, cfg["train"], "train")
+def bench_session(config: BenchConfig, store: FrameStore, folder: Path) -> Iterator[Session]:
+    """A training session as pretraining would open it, without the head's warm-up; it writes to `folder`."""
     plan = TrainPlan(
-        backbone=build_backbone(cfg["model"], drop_path=train.drop_path),
-        model=cfg["model"],
-        method=cfg["method"],
+        backbone=build_backbone(config.model, drop_path=config.train.drop_path),
+        model=config.model,
+        method=config.method,
         store=store,
-        augment=cfg["augment"],
-        crops=typed(CropSettings, cfg["crops"], "crops"),
-        train=replace(train, steps=_STEPS, head_warmup_steps=0),
-        hardware=typed(HardwareSettings, cfg["hardware"], "hardware"),
+        augment=config.augment,
+        crops=config.crops,
+        train=replace(config.train, steps=_STEPS, head_warmup_steps=0),
+        hardware=config.hardware,
         folder=folder,
         progress=False,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    session = open_session(plan, lambda sentence: None)  # what it says of learning is beside the point here
+    session = open_session(plan, lambda sentence: None)  # warnings about learning do not matter here
     with session.monitor:
         yield session
 
 
 @contextmanager
 def loading(session: Session) -> Iterator[Iterator[Batch]]:
-    """The session's batches; its workers end with the block."""
+    """The session's batches; its workers stop after the block."""
     source = cast(Generator[Batch], batches(session))
     try:
         yield source
@@ -96,10 +95,7 @@ def loading(session: Session) -> Iterator[Iterator[Batch]]:
 
 
 def loader_rate(source: Iterator[Batch], images: int, workers: int, seconds: float) -> float:
-    """Images/s that the loader delivers to one who does nothing else.
-
-    Leaves it without a batch in stock. What its workers had ready at the start does not count.
-    """
+    """Images/s that the loader delivers when nothing else runs; batches that were ready at the start do not count."""
     for _ in range(2 * max(workers, 1)):
         next(source)
     started, count = time.perf_counter(), 0
@@ -110,7 +106,7 @@ def loader_rate(source: Iterator[Batch], images: int, workers: int, seconds: flo
 
 
 def run_steps(session: Session, source: Iterator[Batch], seconds: float) -> Run:
-    """Whole steps for so many seconds, two at least; one before them, so that the loader is in step."""
+    """Whole steps for `seconds`, at least two, after one to warm up."""
     whole_steps(session, source, 1, [])
     waits: list[float] = []
     finish(session.device)
@@ -122,7 +118,7 @@ def run_steps(session: Session, source: Iterator[Batch], seconds: float) -> Run:
 
 
 def over_and_over(session: Session, batch: Batch) -> Iterator[Batch]:
-    """One batch for ever, at hand at once: the loop without its loader."""
+    """One batch, repeated without waiting: the loop without its loader."""
     while True:
         with session.monitor.waiting():
             pass
@@ -130,14 +126,14 @@ def over_and_over(session: Session, batch: Batch) -> Iterator[Batch]:
 
 
 def alternate(session: Session, source: Iterator[Batch], rounds: int, block: int) -> Rounds:
-    """Blocks of whole steps and blocks of passes by turns, so that a busy machine slows both alike."""
+    """Alternate blocks of whole steps and blocks of passes, so that a busy machine slows both alike."""
     waits: list[float] = []
     measured = Rounds([], [], 0.0)
     for _ in range(rounds):
-        measured.whole.append(a_step(session, partial(whole_steps, session, source, block, waits), block))
-        # These come from the loader too, so that its workers take the same share of the machine meanwhile.
+        measured.whole.append(a_step(session.device, partial(whole_steps, session, source, block, waits), block))
+        # From the loader too, so that its workers use the same share of the machine.
         views = [micro_batches(session, next(source)) for _ in range(block)]
-        measured.passes.append(a_step(session, partial(all_passes, session, views), block))
+        measured.passes.append(a_step(session.device, partial(all_passes, session, views), block))
     measured.waited = sum(waits) / (block * sum(seconds.wall for seconds in measured.whole))
     return measured
 
@@ -159,10 +155,16 @@ def all_passes(session: Session, batches: list[list[Views]]) -> None:
         session.optimizer.zero_grad(set_to_none=True)
 
 
-def a_step(session: Session, work: Callable[[], None], steps: int) -> Seconds:
-    """What each of the `steps` steps in `work` takes, the device's queue emptied before and after."""
-    finish(session.device)
+def a_step(device: torch.device, work: Callable[[], None], steps: int) -> Seconds:
+    """The time of each of the `steps` steps in `work`, with the device's queue empty before and after."""
+    finish(device)
     wall, cpu = time.perf_counter(), time.process_time()
     work()
-    finish(session.device)
+    finish(device)
     return Seconds((time.perf_counter() - wall) / steps, (time.process_time() - cpu) / steps)
+
+
+def finish(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

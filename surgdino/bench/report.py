@@ -1,4 +1,4 @@
-"""What a benchmark says: figures with their limits beside them, a verdict in words, a line of JSON."""
+"""The result of a benchmark: measurements beside their limits, a verdict in words, a line of JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from surgdino import __version__
+from surgdino import __version__, console
 from surgdino.errors import from_os_error
 
 _BAR = 12
@@ -24,7 +23,7 @@ _BAR = 12
 
 @dataclass(frozen=True)
 class Line:
-    """One row: what was measured, the limit it can be held against, and how much of that limit it takes."""
+    """One row: what was measured, the limit to compare it with, and the share of that limit that it reaches."""
 
     what: str
     measured: str
@@ -40,8 +39,8 @@ class Report:
         title, setting: what was measured, and on what.
         lines: the table.
         share: the heading of its last column.
-        verdict: which part binds and what to do, in a sentence or two.
-        notes: how it was measured, where that is not plain from the table.
+        verdict: which part limits the speed and what to do, in a sentence or two.
+        notes: how it was measured, where the table does not show it.
         figures: the same numbers for machines, with units in their names.
     """
 
@@ -54,9 +53,9 @@ class Report:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
-def print_report(console: Console, report: Report) -> None:
-    """The table, the verdict in a frame, the notes beneath."""
-    console.print(Text(report.title, "bold").append(f"  {report.setting}", "not bold dim"))
+def print_report(report: Report) -> None:
+    """The table, the verdict in a frame, the notes below."""
+    console.table(Text(report.title, "bold").append(f"  {report.setting}", "not bold dim"))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("measured", justify="right", no_wrap=True, style="bold")
@@ -64,10 +63,10 @@ def print_report(console: Console, report: Report) -> None:
     table.add_column(report.share, no_wrap=True)
     for line in report.lines:
         table.add_row(line.what, line.measured, Text(line.limit, "dim"), bar(line.share))
-    console.print(table)
-    console.print(Panel(report.verdict, border_style="cyan", expand=False, padding=(0, 1), highlight=True))
+    console.table(table)
+    console.table(Panel(report.verdict, border_style="cyan", expand=False, padding=(0, 1), highlight=True))
     for note in report.notes:
-        console.print(Text(f"· {note}", "dim"))
+        console.table(Text(f"· {note}", "dim"))
 
 
 def write_report(folder: Path, subject: str, report: Report) -> Path:
@@ -96,19 +95,19 @@ def bar(share: float | None) -> Text:
     if share is None:
         return Text("")
     filled = min(max(round(share * _BAR), 0), _BAR)
-    told = " <1%" if 0 < share < 0.005 else f"{share:4.0%}"
-    return Text("█" * filled, "cyan").append("·" * (_BAR - filled), "dim").append(f" {told}", "default")
+    percent = " <1%" if 0 < share < 0.005 else f"{share:4.0%}"
+    return Text("█" * filled, "cyan").append("·" * (_BAR - filled), "dim").append(f" {percent}", "default")
 
 
 def number(value: float) -> str:
-    """Three significant digits, thousands apart."""
+    """Three significant digits, with thousands separators."""
     if value >= 100:
         return f"{round(value, 3 - len(str(int(value)))):,.0f}"
     return f"{value:.3g}"
 
 
 def unit(value: float, base: str) -> str:
-    """`2.1 GB`, `310 MB/s`: decimal thousands, as disks and cards are sold."""
+    """`2.1 GB`, `310 MB/s`: powers of 1000."""
     for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{number(value / factor)} {prefix}{base}"

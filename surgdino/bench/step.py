@@ -1,34 +1,47 @@
-"""`surgdino bench step`: how fast a training step is, how fast it could be, and what holds it up."""
+"""`surgdino bench step`: how fast a training step is, how fast it could be, and what limits it."""
 
 from __future__ import annotations
 
 import os
+import resource
 import statistics
+import sys
 import tempfile
-from collections.abc import Mapping
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from surgdino.bench.flops import head_shape, image_flops, vit_shape
-from surgdino.bench.frames import bench_frames
-from surgdino.bench.loop import Rounds, Run, alternate, bench_session, loader_rate, loading, run_steps, whole_steps
-from surgdino.bench.machine import matrix_rate, memory
+from surgdino.bench.flops import session_flops
+from surgdino.bench.frames import BenchConfig, bench_frames
+from surgdino.bench.loop import (
+    Rounds,
+    Run,
+    a_step,
+    alternate,
+    bench_session,
+    loader_rate,
+    loading,
+    run_steps,
+    whole_steps,
+)
 from surgdino.bench.report import Line, Report, number, unit
 from surgdino.engine.precision import choose_dtype, loader_workers
 from surgdino.engine.session import Session
 
-# A loop that waits less than this share of its time is not held up by its data.
-WAITS = 0.05
+_WAITS = 0.05  # a loop that waits a smaller share of its time is not limited by its data
 _WELL_USED = 0.3
 _BUSY = 1.3
+# Sides of square matrices: large enough that a chip reaches its rate, small enough for a second on two cores.
+_SIDES = {"cuda": (4096, 8192), "cpu": (1024, 2048)}
 
 
 @dataclass(frozen=True)
 class StepFigures:
-    """What is measured; rates in images/s, `flops` of one image (with and without what drop path leaves out)."""
+    """What is measured; rates in images/s, `flops` of one image (`flops_done`: without what drop path leaves out)."""
 
     images: int
     rounds: Rounds
@@ -54,12 +67,12 @@ class StepFigures:
 
     @property
     def could_take(self) -> float:
-        """Images/s of the loop if no batch ever kept it waiting."""
+        """Images/s of the loop if it never waited for a batch."""
         return self.images / max(self.run.seconds - self.run.waited, 1e-9)
 
     @property
     def waits(self) -> float:
-        """Share of the time in which the loop has no batch."""
+        """Share of the time in which the loop waits for a batch."""
         return self.run.waited / self.run.seconds
 
     @property
@@ -68,14 +81,14 @@ class StepFigures:
         return self.whole * self.flops / self.matrix
 
 
-def measure(cfg: Mapping[str, Any], seconds: float) -> Report:
-    """Open a session as pretraining would, take it apart, and put it into words."""
+def measure(config: BenchConfig) -> Report:
+    """Open a session as pretraining would, and time its parts."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        bench_frames(cfg, cfg["train"]["batch_size"]) as frames,
-        bench_session(cfg, frames.store, Path(folder) / "run") as session,
+        bench_frames(config) as (store, source),
+        bench_session(config, store, Path(folder) / "run") as session,
     ):
-        return report(step_figures(session, seconds), f"{describe(session)}; {frames.source}")
+        return report(step_figures(session, config.bench.seconds), f"{describe(session)}; {source}")
 
 
 def step_figures(session: Session, seconds: float) -> StepFigures:
@@ -88,8 +101,9 @@ def step_figures(session: Session, seconds: float) -> StepFigures:
     with loading(session) as source:
         whole_steps(session, source, 1, [])  # the first one also allocates, and chooses kernels
         loader = loader_rate(source, images, workers, seconds)
-        run = run_steps(session, source, seconds)  # straight after: the loader has nothing in stock
-        rounds = alternate(session, source, rounds_within(run, seconds), 1)
+        run = run_steps(session, source, seconds)  # at once, while the loader has no batch ready
+        count = max(2, min(100, int(seconds / (2 * run.seconds))))
+        rounds = alternate(session, source, count, 1)
     matrix = max(matrix, matrix_rate(device, dtype, seconds / 2))  # as hot, and as busy, as the steps were
     return StepFigures(
         images=images,
@@ -98,31 +112,40 @@ def step_figures(session: Session, seconds: float) -> StepFigures:
         loader=loader,
         workers=workers,
         cores=cores,
-        flops=flops_of(session, drop_path=0.0),
-        flops_done=flops_of(session, drop_path=plan.train.drop_path),
+        flops=session_flops(session, drop_path=0.0),
+        flops_done=session_flops(session, drop_path=plan.train.drop_path),
         matrix=matrix,
         memory=memory(device),
         gpu=device.type == "cuda",
     )
 
 
-def rounds_within(run: Run, seconds: float) -> int:
-    """Rounds of a whole step and its passes that fit in the time, two at least."""
-    return max(2, min(100, int(seconds / (2 * run.seconds))))
+def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
+    """FLOP/s of the fastest square matrix product found within `seconds`: the upper limit of a network's FLOP/s."""
+    best = 0.0
+    for side in _SIDES.get(device.type, _SIDES["cpu"]):
+        left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        for repeats in (1, 5 if device.type == "cuda" else 1):  # the first time warms up
+            until = time.perf_counter() + seconds / 4
+            while True:
+                seconds_taken = a_step(device, partial(_multiply, left, right, repeats), 1).wall
+                best = max(best, repeats * 2 * side**3 / seconds_taken)
+                if time.perf_counter() > until:
+                    break
+    return best
 
 
-def flops_of(session: Session, drop_path: float) -> float:
-    """FLOPs that a step asks for, for each of its images."""
-    crops, method = session.plan.crops, session.settings
-    return image_flops(
-        vit_shape(session.student.backbone),
-        head_shape(session.student.head, method.mask_probability),
-        global_size=crops.global_size,
-        local_size=crops.local_size,
-        local_count=crops.local_count,
-        masked_share=method.mask_probability * sum(method.mask_ratio) / 2,
-        drop_path=drop_path,
-    )
+def _multiply(left: torch.Tensor, right: torch.Tensor, times: int) -> None:
+    for _ in range(times):
+        left @ right
+
+
+def memory(device: torch.device) -> tuple[float, float]:
+    """(peak, limit) in bytes: of the GPU, else of this process and of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def describe(session: Session) -> str:
@@ -161,14 +184,14 @@ def report(f: StepFigures, setting: str) -> Report:
     skipped = 1 - f.flops_done / f.flops
     notes = [
         f"{unit(f.flops, 'FLOP')} an image: student forward and backward, teacher forward, heads; in full, although "
-        f"stochastic depth leaves {skipped:.0%} of it out",
-        f"passes and whole steps by turns, median of {len(f.rounds.passes)} rounds; the loop over {f.run.steps} steps "
+        f"stochastic depth skips {skipped:.0%} of it",
+        f"passes and whole steps in turns, median of {len(f.rounds.passes)} rounds; the loop over {f.run.steps} steps "
         f"in a row, {f.waits:.0%} of their time without a batch",
     ]
     if f.rounds.unrest > _BUSY:
         notes.append(
-            f"this machine was busy with other things: the same passes took up to {f.rounds.unrest:.1f} times as long; "
-            "measure again when it is quiet"
+            f"the machine was busy with other work: the same passes took up to {f.rounds.unrest:.1f} times as long; "
+            "measure again when it is idle"
         )
     return Report("Training step", setting, lines, "of the limit", verdict(f), notes, _machine_readable(f))
 
@@ -178,29 +201,29 @@ def _matrix(f: StepFigures) -> str:
 
 
 def verdict(f: StepFigures) -> str:
-    """What binds, and what to do about it."""
+    """What limits the speed, and what to do about it."""
     chip = "GPU" if f.gpu else "CPU"
-    if f.waits > WAITS and f.loader > f.could_take and not f.gpu:
+    if f.waits > _WAITS and f.loader > f.could_take and not f.gpu:
         return (
             f"The CPU cores bind, which training and cutting crops share: together {number(f.whole)} images/s, while "
             f"the step alone could take {number(f.could_take)} and the loader alone deliver {number(f.loader)}. More "
             "cores help, or fewer hardware.threads."
         )
-    if f.waits > WAITS:
+    if f.waits > _WAITS:
         return (
             f"The CPU cores that cut crops bind: they deliver {number(f.whole)} images/s, the step could take "
             f"{number(f.could_take)}. {more_cutting(f.workers, f.cores)}"
         )
-    told = (
+    text = (
         f"The {chip} binds: the step takes {number(f.whole)} images/s, the loader would deliver {number(f.loader)}. "
         f"It reaches {f.mfu:.0%} of the {chip}'s matrix rate"
     )
     if f.mfu >= _WELL_USED:
-        return f"{told}, which is good use: only a smaller model, smaller crops or a faster {chip} would be faster."
+        return f"{text}, which is good use: only a smaller model, smaller crops or a faster {chip} would be faster."
     peak, room = f.memory
     if f.gpu and peak < room / 2:
-        return f"{told}, at {peak / room:.0%} of its memory: raise train.batch_size."
-    return f"{told}: small models, small crops and small batches leave it idle between products."
+        return f"{text}, at {peak / room:.0%} of its memory: raise train.batch_size."
+    return f"{text}: small models, small crops and small batches leave it idle between products."
 
 
 def more_cutting(workers: int, cores: int) -> str:

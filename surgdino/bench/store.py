@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 import time
@@ -15,26 +16,24 @@ from typing import Any
 import av
 import numpy as np
 
-from surgdino.bench.frames import generated
-from surgdino.bench.machine import write_rate
+from surgdino.bench.frames import BenchConfig, generated
 from surgdino.bench.report import Line, Report, number, unit
-from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest, Video
+from surgdino.errors import from_os_error
 from surgdino.frames.build import ShardTask, build_shard, shard_path
 from surgdino.frames.store import StoreSettings
 from surgdino.frames.video.decode import probe, read_frames
 from surgdino.frames.video.sampling import sample_numbers
-from surgdino.inputs.settings import DataSettings, manifest_of
 
-# Of a long video so much is measured: contestants that take a second or two each.
-EXCERPT_SECONDS = 60.0
+EXCERPT_SECONDS = 60.0  # of a long video: each contestant then takes a second or two
+_WRITE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class StoreFigures:
     """Seconds for the same `frames` of `length` seconds of video; `size` in bytes, `disk` in bytes/s.
 
-    `bare` decodes every frame, `reader` is the store's own way, which leaves out what no sampled frame needs.
+    `bare` decodes every frame; `reader` is the store's own reader, which skips what no sampled frame needs.
     """
 
     bare: float
@@ -51,34 +50,24 @@ class StoreFigures:
         return self.size / self.store
 
 
-def measure(cfg: Mapping[str, Any], seconds: float) -> Report:
-    """Build shards of one video, on the disk where data.store is, for about four times `seconds`."""
-    own = cfg["data"]["root"] is not None
-    data = DataSettings.of({"data": {**cfg["data"], "root": cfg["data"]["root"] or "."}})
-    disk = existing(data.store)
+def measure(config: BenchConfig) -> Report:
+    """Build shards of one video, on the disk of data.store, for about four times `bench.seconds`."""
+    data, seconds = config.data, config.bench.seconds
+    above = data.store.absolute()
+    disk = next(folder for folder in (above, *above.parents) if folder.is_dir())
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory(dir=disk, prefix=".bench-") as there:
-        videos = manifest_of(Card.from_dict(cfg["dataset"]), data).videos if own else ()
+        videos = () if config.generated else config.manifest.videos
         files = [video.path for video in videos if not video.is_image_folder and video.path.is_file()]
-        path = excerpt(smallest(files), Path(scratch)) if files else generated_video(Path(scratch), 15 * seconds)
+        smallest = min(files, key=lambda file: file.stat().st_size, default=None)
+        path = excerpt(smallest, Path(scratch)) if smallest else generated_video(Path(scratch), 15 * seconds)
         figures = store_figures(path, data.store_settings, Path(there), 4 * seconds)
-        what = f"{figures.length:.0f} s of {smallest(files).name}" if files else f"{figures.length:.0f} s generated"
-        notes = ["data.root holds images, no video: a generated video instead"] if videos and not files else []
+        what = f"{figures.length:.0f} s of {smallest.name}" if smallest else f"{figures.length:.0f} s generated"
+        notes = ["data.root has images but no video: a generated video was used"] if videos and not files else []
         return report(figures, f"{what}, {data.fps:g} frames/s, one core", data.decoder, notes)
 
 
-def smallest(files: list[Path]) -> Path:
-    """The file of the fewest bytes."""
-    return min(files, key=lambda file: file.stat().st_size)
-
-
-def existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that there is: the same disk."""
-    folder = folder.absolute()
-    return next(each for each in (folder, *folder.parents) if each.is_dir())
-
-
 def store_figures(path: Path, settings: StoreSettings, folder: Path, seconds: float) -> StoreFigures:
-    """The contestants by turns, with one decoder thread each, and the best of each."""
+    """The contestants in turns, with one decoder thread each, and the best time of each."""
     info = probe(path, settings.decoder)
     numbers = sample_numbers(info.times, settings.fps)
     shard: list[Path] = []
@@ -118,7 +107,7 @@ def best_times(
 
 
 def bare(path: Path, fps: float, threads: int) -> None:
-    """Decode all of the video; the sampled frames become RGB arrays. What anyone would write first."""
+    """Decode the whole video; the sampled frames become RGB arrays. The simplest way to write it."""
     wanted = set(sample_numbers(probe(path).times, fps).tolist())
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -130,7 +119,7 @@ def bare(path: Path, fps: float, threads: int) -> None:
 
 
 def reader(path: Path, settings: StoreSettings, threads: int) -> None:
-    """Read the sampled frames as the store does, at full size, and keep nothing."""
+    """Read the sampled frames as the store does, at full size, and discard them."""
     info = probe(path, settings.decoder)
     numbers = sample_numbers(info.times, settings.fps)
     for _ in read_frames(path, numbers, settings.decoder, info=info, threads=threads):
@@ -138,7 +127,7 @@ def reader(path: Path, settings: StoreSettings, threads: int) -> None:
 
 
 def store(path: Path, settings: StoreSettings, threads: int, folder: Path) -> Path:
-    """Build the video's shard from nothing; its path."""
+    """Build the video's shard; its path."""
     shutil.rmtree(folder / "store", ignore_errors=True)
     video = Video("video", "operation", path, None)
     shard = shard_path(folder / "store", Manifest("benchmark", path.parent, (video,)), video, settings)
@@ -146,13 +135,34 @@ def store(path: Path, settings: StoreSettings, threads: int, folder: Path) -> Pa
     return shard
 
 
+def write_rate(folder: Path) -> float:
+    """Bytes/s that the disk under `folder` takes, written at once and synced.
+
+    Raises:
+        SurgdinoError: it cannot be written.
+    """
+    block, file = os.urandom(_WRITE_BYTES), folder / ".bench.tmp"
+    try:
+        started = time.perf_counter()
+        with file.open("wb") as stream:
+            stream.write(block)
+            stream.flush()
+            os.fsync(stream.fileno())
+        took = time.perf_counter() - started
+    except OSError as error:
+        raise from_os_error(error, file) from error
+    finally:
+        file.unlink(missing_ok=True)
+    return _WRITE_BYTES / took
+
+
 def generated_video(folder: Path, seconds: float) -> Path:
-    """Synthetic Cholec80 at its own size, a minute at most."""
+    """Synthetic Cholec80 at its picture size, a minute at most."""
     return generated(folder, videos=1, seconds=min(seconds, EXCERPT_SECONDS), fps=25).videos[0].path
 
 
 def excerpt(path: Path, folder: Path) -> Path:
-    """A minute from the middle of a long video, its packets copied as they are; the video itself where it is short."""
+    """A minute from the middle of a long video, its packets copied; the video itself where it is short."""
     with suppress(av.error.FFmpegError), av.open(str(path)) as source:
         stream = source.streams.video[0]
         length = float(source.duration or 0) / av.time_base
@@ -196,8 +206,8 @@ def report(f: StoreFigures, setting: str, decoder: str, notes: list[str]) -> Rep
     )
     notes = [
         *notes,
-        "by turns, one decoder thread, the best time of each; with enough videos every core builds one by itself",
-        "the source is read from memory after its first turn: a slow file server is not in these figures",
+        "in turns, one decoder thread, the best time of each; with enough videos every core builds a shard of its own",
+        "after the first turn the video is read from memory: a slow file server does not show in these figures",
     ]
     return Report("Frame store", setting, lines, "of the limit", verdict(f), notes, _machine_readable(f))
 
@@ -207,7 +217,7 @@ def _against(what: str, seconds: float, f: StoreFigures) -> str:
 
 
 def verdict(f: StoreFigures) -> str:
-    """What binds, and what to do about it."""
+    """What limits the speed, and what to do about it."""
     disk = f.writing / f.disk
     hour = f"an hour of video takes a core {number(3600 * f.store / f.length)} s"
     if disk > 0.5:

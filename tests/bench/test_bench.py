@@ -13,14 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from surgdino.backbone.vit import build_backbone
 from surgdino.bench import data as bench_data
-from surgdino.bench import machine as bench_machine
 from surgdino.bench import step as bench_step
 from surgdino.bench import store as bench_store
-from surgdino.bench.data import DataFigures
+from surgdino.bench.data import DataFigures, Reading, StoreReading
 from surgdino.bench.flops import HeadShape, ViTShape, head_shape, image_flops, vit_shape
 from surgdino.bench.frames import repeated
 from surgdino.bench.loop import Rounds, Run, Seconds
-from surgdino.bench.machine import Reading, StoreReading
 from surgdino.bench.report import number, unit
 from surgdino.bench.step import StepFigures
 from surgdino.bench.store import StoreFigures
@@ -101,7 +99,8 @@ PUBLISHED = [
 @pytest.mark.parametrize(("shape", "local_size", "with_8", "with_10"), PUBLISHED)
 def test_the_count_is_the_published_one(shape: ViTShape, local_size: int, with_8: float, with_10: float) -> None:
     for local_count, expected in ((8, with_8), (10, with_10)):
-        head = HeadShape.mlp(shape.width)
+        weights = shape.width * 2048 + 2048 * 2048 + 2048 * 256  # SimDINOv2's head of three layers
+        head = HeadShape(weights, weights)
         counted = image_flops(shape, head, local_size=local_size, local_count=local_count, masked_share=0.148)
         assert counted / 1e9 == pytest.approx(expected, rel=0.02)
 
@@ -183,13 +182,13 @@ def test_the_disk_is_read_where_the_kernel_lets_go_of_its_copies(
 ) -> None:
     manifest = open_dataset(load_card("cholec80"), synthetic_cholec80)
     store = build_store(manifest, tmp_path, StoreSettings(fps=5), workers=1, progress=False)
-    assert bench_machine.read_store(store, 1.0).disk is None, "so few come into memory with the first few reads"
+    assert bench_data.read_store(store, 1.0).disk is None, "so few come into memory with the first few reads"
     asked: list[bool] = []
-    monkeypatch.setattr(bench_machine, "_FEW_READS", 10)
-    monkeypatch.setattr(bench_machine, "_give_up_pages", lambda places: asked.append(len(places) > 100))
+    monkeypatch.setattr(bench_data, "_FEW_READS", 10)
+    monkeypatch.setattr(bench_data, "_drop_pages", lambda places: asked.append(len(places) > 100))
     rates = iter((Reading(300.0, 6e6), Reading(50_000.0, 1e9)))
-    monkeypatch.setattr(bench_machine, "_read", lambda places, seconds: next(rates))
-    assert bench_machine.read_store(store, 1.0) == StoreReading(Reading(50_000.0, 1e9), Reading(300.0, 6e6))
+    monkeypatch.setattr(bench_data, "_read", lambda places, seconds: next(rates))
+    assert bench_data.read_store(store, 1.0) == StoreReading(Reading(50_000.0, 1e9), Reading(300.0, 6e6))
     assert asked == [True]
 
 
