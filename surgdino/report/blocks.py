@@ -62,9 +62,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Charts:
-    """SVG elements side by side."""
+    """SVG elements side by side, or `wide` ones below each other."""
 
     svgs: Sequence[str]
+    wide: bool = False
 
 
 @dataclass(frozen=True)

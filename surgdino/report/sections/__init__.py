@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
-from pathlib import Path
 
-from surgdino.paths import names_in
+from surgdino import discovery
 from surgdino.report.blocks import Block, Heading
 from surgdino.report.record import RunRecord
 
@@ -43,7 +41,7 @@ def run_by_run(records: Sequence[RunRecord], of_run: Callable[[RunRecord], list[
 
 
 def all_sections() -> list[Section]:
-    """One of every section in this folder."""
-    for name in names_in(Path(__file__).parent, ".py"):
-        import_module(f"{__name__}.{name}")
+    """One of every section in this folder, or in `sections/` of an extension."""
+    for name in discovery.names(__name__):
+        discovery.load(__name__, name, "section")
     return [kind() for kind in Section.__subclasses__() if kind.__module__.startswith(f"{__name__}.")]

@@ -31,7 +31,8 @@ class BeforeAfter(Section):
         rows = [_row(change) for change in found]
         blocks: list[Block] = [Table(heads, rows, caption, frozenset(range(1, 6)), judged, tones)]
         if intervals := _intervals(found):
-            blocks.append(Charts([interval_chart("Change in points, with 95 % intervals over operations", intervals)]))
+            chart = interval_chart("Change in points, with 95 % intervals over operations", intervals)
+            blocks.append(Charts([chart], wide=True))
         if chosen := record.model.get("chosen_on"):
             text = "Checkpoints were compared on these operations, so no result may be reported on them: "
             blocks.append(Paragraph(f"{text}{', '.join(chosen)}.", note=True))
