@@ -50,7 +50,8 @@ def title(text: str) -> None:
 def table(content: RenderableType) -> None:
     """Print a table, or anything else that rich can draw; as wide as it needs to be where there is no terminal."""
     if is_main():
-        Console(width=None if Console().is_terminal else 160).print(content)
+        console = Console()
+        Console(width=None if console.is_terminal else max(console.width, 160)).print(content)
 
 
 def _print(text: Text) -> None:
