@@ -28,7 +28,7 @@ from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.engine.plan import HardwareSettings, TrainSettings
 from surgdino.engine.session import Session
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
-from surgdino.inputs.settings import DataSettings
+from surgdino.inputs.settings import DataSettings, RunSettings
 
 GOAL = 1.10
 
@@ -91,6 +91,7 @@ def config_of(a: argparse.Namespace) -> BenchConfig:
         crops=shipped(CropSettings, "crops", **sizes),
         train=shipped(TrainSettings, "pretrain", "train", batch_size=a.batch, accumulate=a.accumulate),
         hardware=shipped(HardwareSettings, "hardware/auto", **hardware),
+        run=RunSettings(None),
         generated=True,
     )
 

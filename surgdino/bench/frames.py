@@ -18,7 +18,7 @@ from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.engine.plan import HardwareSettings, TrainSettings
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, StoredVideo, build_store, open_store
-from surgdino.inputs.settings import DataSettings, manifest_of
+from surgdino.inputs.settings import DataSettings, RunSettings, manifest_of
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,13 @@ class BenchConfig:
     crops: CropSettings
     train: TrainSettings
     hardware: HardwareSettings
+    run: RunSettings
     generated: bool
 
     @classmethod
     def of(cls, cfg: Mapping[str, Any]) -> BenchConfig:
         """The checked configuration."""
-        names = ("bench", "dataset", "model", "method", "augment", "crops", "train", "hardware")
+        names = ("bench", "dataset", "model", "method", "augment", "crops", "train", "hardware", "run")
         data = {**cfg["data"], "root": cfg["data"]["root"] or "."}
         sections = {**{name: cfg[name] for name in names}, "data": data, "generated": cfg["data"]["root"] is None}
         return typed(cls, sections, "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,11 +15,11 @@ from surgdino.bench.report import Report, print_report, write_report
 
 def main(cfg: Mapping[str, Any], subject: str) -> int:
     """Measure, print, and append to `bench.json` in run.dir where one is given."""
-    config, folder = BenchConfig.of(cfg), cfg["run"]["dir"]
+    config = BenchConfig.of(cfg)
     measure: Callable[[BenchConfig], Report] = import_module(f"surgdino.bench.{subject}").measure
     with Console(stderr=True).status(f"measuring: bench {subject}"):
         report = measure(config)
     print_report(report)
-    if folder is not None:
-        console.field("figures", write_report(Path(folder), subject, report))
+    if config.run.dir is not None:
+        console.field("figures", write_report(config.run.dir, subject, report))
     return 0
