@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from surgdino.backbone.timm_import import make_torchvision_importable
-from surgdino.config import shipped_settings
+from surgdino.config import shipped, shipped_settings
 from surgdino.crops.multicrop import CropSettings, MultiCrop
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
@@ -132,7 +132,7 @@ def main() -> None:
         if words.root is None:
             write_cholec80(root, videos=2, seconds=24, size=(854, 480), seed=0)
         store = build_store(open_dataset(load_card("cholec80"), root), Path(folder) / "store", StoreSettings())
-        report(compare(store, CropSettings(), words.rounds, words.images), store)
+        report(compare(store, shipped(CropSettings, "crops"), words.rounds, words.images), store)
 
 
 if __name__ == "__main__":

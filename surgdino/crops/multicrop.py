@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
+from pydantic import Field
 
+from surgdino.config import NonNegativeInt, Positive, Range
 from surgdino.crops.augment.build import VIEWS, Augment, View, build_augment
 from surgdino.crops.region import Box, sample_box
 from surgdino.errors import SurgdinoError
@@ -18,50 +20,39 @@ from surgdino.frames.content import Content
 GLOBAL_VIEWS = 2
 # A frame, uint8 [H, W, 3] RGB, and where its picture is.
 Picture = tuple[np.ndarray, Content]
-# OpenCV's linear resize reads four source pixels whatever the factor; beyond this one area is worth its price.
+# OpenCV's linear resize reads four source pixels whatever the factor; beyond this one area averaging is worth its cost.
 _AREA_BEYOND = 2.0
+
+
+Size = Annotated[int, Field(ge=8)]  # pixels
 
 
 @dataclass(frozen=True)
 class CropSettings:
-    """The `crops` section of the configuration, key for key.
+    """The `crops` section of the configuration, key for key."""
 
-    Sizes are in pixels; scales are areas as shares of the largest box of the same aspect that fits in the disc.
-    `pair_seconds`: the second half of the views comes from a frame of the same video at most this far away.
-    """
-
-    global_size: int = 224
-    local_size: int = 96
-    local_count: int = 8
-    global_scale: tuple[float, float] = (0.4, 1.0)
-    local_scale: tuple[float, float] = (0.05, 0.4)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    inside_disc: bool = True
-    pair_seconds: float | None = None
+    global_size: Size
+    local_size: Size
+    local_count: NonNegativeInt
+    global_scale: Range
+    local_scale: Range
+    ratio: tuple[Positive, Positive]
+    inside_disc: bool
+    pair_seconds: Positive | None
 
     def __post_init__(self) -> None:
-        for key in ("global_size", "local_size"):
-            _require(getattr(self, key) >= 8, key, "at least 8 pixels", getattr(self, key))
-        _require(self.local_count >= 0, "local_count", "0 or more", self.local_count)
-        for key in ("global_scale", "local_scale"):
+        for key in ("global_scale", "local_scale", "ratio"):
             low, high = getattr(self, key)
-            _require(0 < low <= high <= 1, key, "[low, high] within (0, 1]", [low, high])
-        _require(0 < self.ratio[0] <= self.ratio[1], "ratio", "[low, high], both above 0", list(self.ratio))
-        seconds = self.pair_seconds
-        _require(seconds is None or seconds > 0, "pair_seconds", "more than 0, or null", seconds)
-
-
-def _require(holds: bool, key: str, expected: str, found: object) -> None:
-    if not holds:
-        raise SurgdinoError("unusable setting", place=f"crops.{key}", expected=expected, found=found)
+            if not 0 < low <= high:
+                expected, found = "[low, high], both above 0", [low, high]
+                raise SurgdinoError("unusable setting", place=f"crops.{key}", expected=expected, found=found)
 
 
 class MultiCrop:
     """Cuts and augments all views of an image; the same frames and seed give the same bytes in any process.
 
-    An image is one frame, or a pair of near ones: then the second global view and the last half of the local ones (the
-    smaller half, where their number is odd) are cut from the second frame. So either teacher view is compared with
-    local views of its own moment and of the other.
+    An image is one frame, or a pair of near frames: then the second global view and the last half of the local ones
+    (rounded down) come from the second frame. So each teacher view is compared with local views of both moments.
     """
 
     def __init__(self, settings: CropSettings, augment_cfg: Mapping[str, Any]) -> None:
@@ -75,17 +66,7 @@ class MultiCrop:
     def __call__(
         self, image: np.ndarray, content: Content, seed: int, second: Picture | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Views of one frame, or of a pair.
-
-        Args:
-            image: uint8 [H, W, 3] RGB.
-            content: its disc or rectangle, in its pixels.
-            seed: any integer.
-            second: the pair's other frame and its content.
-
-        Returns:
-            uint8 [2, 3, S, S] global and uint8 [L, 3, s, s] local crops.
-        """
+        """uint8 [2, 3, S, S] global and uint8 [L, 3, s, s] local crops; see `fill`."""
         s = self.settings
         global_crops = np.empty((GLOBAL_VIEWS, 3, s.global_size, s.global_size), np.uint8)
         local_crops = np.empty((s.local_count, 3, s.local_size, s.local_size), np.uint8)
@@ -101,7 +82,14 @@ class MultiCrop:
         local_crops: np.ndarray,
         second: Picture | None = None,
     ) -> None:
-        """As calling it, but into arrays that are already there (a batch's), and of a pair where there is a second."""
+        """Write the views of one frame, or of a pair, into arrays of a batch.
+
+        Args:
+            image: uint8 [H, W, 3] RGB.
+            content: its disc or rectangle, in its pixels.
+            seed: any integer.
+            second: the pair's other frame and its content.
+        """
         outputs = (*global_crops, *local_crops)
         for out, (_, _, crop) in zip(outputs, self.views(image, content, seed, second), strict=True):
             to_planes(crop, out)
@@ -115,15 +103,10 @@ class MultiCrop:
         for view, from_second in zip(self.order, self.from_second, strict=True):
             image, content = second if second is not None and from_second else first
             scale, size = (s.local_scale, s.local_size) if view == "local" else (s.global_scale, s.global_size)
-            box = self.box(image, content, scale, rng)
+            height, width = image.shape[:2]
+            inside = content if s.inside_disc else Content.full(height, width)
+            box = sample_box(inside, height, width, scale, s.ratio, rng)
             yield view, box, self.augments[view](cut(image, box, size), rng)
-
-    def box(self, image: np.ndarray, content: Content, scale: tuple[float, float], rng: random.Random) -> Box:
-        """Where the next crop lies."""
-        height, width = image.shape[:2]
-        if not self.settings.inside_disc:
-            content = Content.full(height, width)
-        return sample_box(content, height, width, scale, self.settings.ratio, rng)
 
 
 def cut(image: np.ndarray, box: Box, size: int) -> np.ndarray:

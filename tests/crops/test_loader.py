@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from surgdino.config import shipped_settings
+from surgdino.config import shipped, shipped_settings
 from surgdino.crops.loader import Batch, make_loader
 from surgdino.crops.multicrop import CropSettings, MultiCrop
 from surgdino.crops.sampler import FrameSampler, order
 from surgdino.errors import SurgdinoError
 from surgdino.frames.content import Content
 
-SMALL = CropSettings(global_size=32, local_size=16, local_count=3)
+SMALL = shipped(CropSettings, "crops", global_size=32, local_size=16, local_count=3)
 
 
 @dataclass
@@ -199,7 +199,7 @@ def test_what_cannot_work_is_said_before_the_first_batch(change: dict, says: str
 )
 def test_unusable_crop_settings_are_named(wrong: dict) -> None:
     with pytest.raises(SurgdinoError, match=rf"crops\.{next(iter(wrong))}"):
-        CropSettings(**wrong)
+        shipped(CropSettings, "crops", **wrong)
 
 
 def test_pairs_are_near_frames_of_one_video_and_all_of_them_come() -> None:
@@ -236,7 +236,9 @@ def test_pairs_leave_the_boxes_and_the_augmentation_of_the_first_frame_as_they_a
 
 
 def test_no_local_crops_is_allowed() -> None:
-    multicrop = MultiCrop(CropSettings(global_size=32, local_count=0), shipped_settings("augment", "none"))
+    multicrop = MultiCrop(
+        shipped(CropSettings, "crops", global_size=32, local_count=0), shipped_settings("augment", "none")
+    )
     store = FakeStore()
     global_crops, local_crops = multicrop(store.read(0), store.content(0), 0)
     assert global_crops.shape == (2, 3, 32, 32)
@@ -246,7 +248,7 @@ def test_no_local_crops_is_allowed() -> None:
 def test_crops_without_augmentation_are_the_resized_box() -> None:
     store = FakeStore()
     image, content = store.read(0), Content.full(64, 80)
-    whole = CropSettings(global_size=64, local_count=0, global_scale=(1.0, 1.0), ratio=(1.25, 1.25))
+    whole = shipped(CropSettings, "crops", global_size=64, local_count=0, global_scale=(1.0, 1.0), ratio=(1.25, 1.25))
     global_crops, _ = MultiCrop(whole, {"transforms": {}})(image, content, 0)
     ramp = np.tile(np.arange(80, dtype=np.uint8)[None, :, None] * 3, (64, 1, 3))
     ramped, _ = MultiCrop(whole, {"transforms": {}})(ramp, content, 0)
@@ -258,7 +260,7 @@ def test_crops_without_augmentation_are_the_resized_box() -> None:
 def test_a_crop_far_larger_than_its_target_is_not_aliased() -> None:
     stripes = np.zeros((512, 512, 3), np.uint8)
     stripes[:, ::2] = 255
-    settings = CropSettings(global_size=32, local_count=0, global_scale=(1.0, 1.0), ratio=(1.0, 1.0))
+    settings = shipped(CropSettings, "crops", global_size=32, local_count=0, global_scale=(1.0, 1.0), ratio=(1.0, 1.0))
     crops, _ = MultiCrop(settings, {"transforms": {}})(stripes, Content.full(512, 512), 0)
     assert abs(int(crops.max()) - int(crops.min())) < 8
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from surgdino.config import shipped
 from surgdino.crops.multicrop import CropSettings
 from surgdino.crops.region import Box, largest_inscribed, sample_box
 from surgdino.frames.content import Content, detect_content
@@ -136,7 +137,7 @@ RATIO = (3 / 4, 4 / 3)
 
 def share_black(border: np.ndarray, box: Callable[[tuple[float, float], random.Random], Box]) -> float:
     """Share of border pixels in the crops of 200 frames, each crop counted with the pixels it is resized to."""
-    rng, settings = random.Random(0), CropSettings()
+    rng, settings = random.Random(0), shipped(CropSettings, "crops")
     black = pixels = 0.0
     for scale, size, count in (
         (settings.global_scale, settings.global_size, 2),

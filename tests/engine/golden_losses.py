@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import yaml
 
+from surgdino import config
 from surgdino.backbone.vit import build_backbone
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.synthetic.cholec80 import Operation
@@ -74,7 +75,7 @@ def plan_of(method: str, folder: Path) -> TrainPlan:
         method=small(shipped("method", method)),
         store=DrawnClips(),
         augment=shipped("augment", "surgical"),
-        crops=CropSettings(global_size=32, local_size=16, local_count=2),
+        crops=config.shipped(CropSettings, "crops", global_size=32, local_size=16, local_count=2, ratio=(3 / 4, 4 / 3)),
         train=TrainSettings(steps=STEPS, batch_size=16, head_warmup_steps=5, warmup_steps=5, log_every=1),
         hardware=HardwareSettings(device="cpu", precision="fp32", loader_workers=0, threads=1),
         folder=folder,

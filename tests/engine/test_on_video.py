@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from surgdino import config
 from surgdino.backbone.checkpoint import load
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
@@ -58,7 +59,7 @@ def test_every_method_learns_on_generated_video(name, synthetic_cholec80, tmp_pa
     method = shipped("method", name)
     toy = {"head_hidden": 128, "head_out": 64, "prototypes": 256}
     method |= {key: value for key, value in toy.items() if key in method}
-    crops = CropSettings(global_size=32, local_size=16, local_count=2)
+    crops = config.shipped(CropSettings, "crops", global_size=32, local_size=16, local_count=2)
     settings = {"steps": 40, "batch_size": 16, "lr": 2e-3, "head_warmup_steps": 5, "warmup_steps": 5}
     result = train(plan_over(store, tmp_path / "run", shipped("model", "vit_toy"), crops, method, **settings))
     assert result.status == "finished"
@@ -74,7 +75,7 @@ def test_real_weights_adapt_to_real_video_without_collapse(real_data, tmp_path):
     """Twelve steps from ImageNet's ViT-Ti/16 on Cholec80: the terms improve in sum, the features stay alive."""
     store = stored(real_data / "cholec80", tmp_path / "store")
     model = shipped("model", "vit_tiny_patch16")
-    crops = CropSettings(global_size=64, local_size=32, local_count=2)
+    crops = config.shipped(CropSettings, "crops", global_size=64, local_size=32, local_count=2)
     method = {**shipped("method", "simdinov2"), "head_hidden": 512}
     settings = {"steps": 12, "batch_size": 16, "log_every": 4, "head_warmup_steps": 3}
     plan = plan_over(store, tmp_path / "run", model, crops, method, **settings)

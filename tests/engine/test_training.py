@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from surgdino import config
 from surgdino.backbone.checkpoint import load
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
@@ -39,7 +40,7 @@ TOY = {
     "std": [0.5, 0.5, 0.5],
 }
 PROBE = {"every": 5}
-CROPS = CropSettings(global_size=32, local_size=16, local_count=2)
+CROPS = config.shipped(CropSettings, "crops", global_size=32, local_size=16, local_count=2, ratio=(3 / 4, 4 / 3))
 
 
 @dataclass
