@@ -12,12 +12,12 @@ import numpy as np
 
 from surgdino.frames.disc import brightness, fit_disc, lit_mask
 
-# A disc stands for the video when this share of its frames, without the black ones, show one.
+# A video has a disc when this share of its frames, without the black ones, show one.
 _MIN_DISC_SHARE = 0.3
-# Bars are rows and columns of which less than a tenth lights up in a twentieth of the frames; overlay text stays below.
+# Bars are rows and columns where less than a tenth is lit in a twentieth of the frames; overlay text stays below that.
 _BAR_LIT, _EVER_LIT = 0.1, 0.05
 _NEARLY_ALL = 0.97
-# A frame's own disc is believed when it lies this near to the video's, in radii.
+# A frame's own disc counts when it lies this near to the video's, in radii.
 _WANDER = 0.2
 _BLACK, _DARK = 24, 30
 _COLOURED = 45
@@ -81,19 +81,11 @@ class Content:
 
 
 def detect_content(images: Sequence[np.ndarray]) -> Content:
-    """Find what the frames of one video have in common: a disc, black bars, or neither.
+    """What the frames of one video, uint8 [H, W, 3], have in common: a disc, black bars, or neither.
 
-    A circle is fitted in each frame by itself and the median taken, so dark frames, frames without the disc (outside
-    the body, zoomed in), overlay text and a disc that wanders do not spoil it.
-
-    Args:
-        images: uint8 [H, W, 3] each, of one size, spread over the video.
-
-    Raises:
-        ValueError: no images.
+    A circle is fitted in each frame and the median taken: robust to dark frames, frames without the disc (outside the
+    body, zoomed in), overlay text and a disc that moves. Needs at least one frame.
     """
-    if not images:
-        raise ValueError("detect_content needs at least one frame")
     height, width = images[0].shape[:2]
     usable = [image for image in images if not is_black(image)] or list(images)
     discs = np.array([circle for circle in map(fit_disc, usable) if circle is not None])
@@ -104,19 +96,12 @@ def detect_content(images: Sequence[np.ndarray]) -> Content:
 
 
 def fit_near(image: np.ndarray, content: Content) -> Content:
-    """The disc of one frame, which may wander in its video by a few percent, or the video's own where none is clear.
-
-    Args:
-        image: uint8 [H, W, 3].
-        content: the video's, in the same pixels.
-    """
+    """The disc of one frame, uint8 [H, W, 3], which may move by a few percent; the video's `content` if none is clear."""
     found = fit_disc(image) if content.kind == "disc" else None
     if found is None:
         return content
-    usual = content.circle
-    if max(abs(a - b) for a, b in zip(found, usual, strict=True)) > _WANDER * usual[2]:
-        return content
-    return Content.disc(*found, *image.shape[:2])
+    moved = max(abs(a - b) for a, b in zip(found, content.circle, strict=True))
+    return content if moved > _WANDER * content.circle[2] else Content.disc(*found, *image.shape[:2])
 
 
 def content_mask(content: Content, height: int, width: int) -> np.ndarray:
@@ -136,11 +121,11 @@ def is_black(image: np.ndarray) -> bool:
 
 
 def frame_flags(image: np.ndarray, content: Content) -> set[str]:
-    """What speaks against learning from a frame: `black` (nothing to see) or `out_of_body` (no tissue in sight).
+    """Reasons not to learn from a frame: `black` (nothing to see) or `out_of_body` (no tissue in sight).
 
-    A frame is out of the body when hardly any pixel of its content has a colour that tissue under white light has
-    (red, pink, orange, yellow), and blue or green drapes, or white and grey, cover it. The inside of a white trocar
-    with tissue at its end stays in. How often this errs on real frames is measured in docs/benchmarks.md.
+    A frame is out of the body when hardly any pixel of its content has a colour of tissue under white light (red, pink,
+    orange, yellow), and blue or green drapes, or white and grey, cover it. The inside of a white trocar with tissue at
+    its end stays in. Error rates on real frames are in docs/benchmarks.md.
 
     Args:
         image: uint8 [H, W, 3] RGB.
@@ -155,7 +140,7 @@ def frame_flags(image: np.ndarray, content: Content) -> set[str]:
     hue, saturation, value = (plane[inside] for plane in cv2.split(cv2.cvtColor(small, cv2.COLOR_RGB2HSV)))
     lit = value > _DARK
     if np.count_nonzero(lit) < 0.05 * lit.size:
-        return set()  # dim, but not black: nothing can be said of its colours
+        return set()  # dim, but not black: its colours say nothing
     hue, coloured = hue[lit], saturation[lit] > _COLOURED
     tissue = (coloured & ((hue < 25) | (hue > 155))).mean()
     drape = (coloured & (hue > 40) & (hue < 135)).mean()
@@ -164,7 +149,7 @@ def frame_flags(image: np.ndarray, content: Content) -> set[str]:
 
 
 def _rectangle(images: Sequence[np.ndarray], height: int, width: int) -> Content:
-    """What black bars leave: the span of rows and columns that light up, at some time, along a part of their length."""
+    """The area within black bars: the span of rows and columns that are ever lit along part of their length."""
     masks = [lit_mask(image) for image in images]
     if sum(found is None for found in masks) > len(masks) / 2:
         return Content.full(height, width)
@@ -175,7 +160,7 @@ def _rectangle(images: Sequence[np.ndarray], height: int, width: int) -> Content
         lines = np.flatnonzero(lit.mean(axis=axis) > _BAR_LIT)
         if not len(lines):
             return Content.full(height, width)
-        # The small copy's outermost lit lines may be half bar: leave them out, unless they touch the frame's edge.
+        # The outermost lit lines of the small copy may be half bar: left out, unless they touch the frame's edge.
         start = 0 if lines[0] == 0 else (int(lines[0]) + 1) * factor
         stop = size if lines[-1] == lit.shape[1 - axis] - 1 else int(lines[-1]) * factor
         spans.append((start, stop))

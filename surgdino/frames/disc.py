@@ -17,14 +17,13 @@ _HYPOTHESES, _SCORED = 120, 150
 
 
 def surround_level(brightness: np.ndarray) -> float:
-    """Brightness (uint8 [H, W]) of the darkest of the four corners: what the surround looks like, if any."""
+    """Brightness (of uint8 [H, W]) of the darkest of the four corners, where a surround shows."""
     height, width = brightness.shape
     rows, columns = max(2, height // 24), max(2, width // 48)
     corners = (
-        brightness[:rows, :columns],
-        brightness[:rows, -columns:],
-        brightness[-rows:, :columns],
-        brightness[-rows:, -columns:],
+        half[:, part]
+        for half in (brightness[:rows], brightness[-rows:])
+        for part in (slice(columns), slice(-columns, None))
     )
     return min(float(np.median(corner)) for corner in corners)
 
@@ -47,8 +46,7 @@ def lit_mask(image: np.ndarray) -> tuple[np.ndarray, int] | None:
     """
     factor = max(1, round(max(image.shape[:2]) / _WORKING_SIDE))
     height, width = (side // factor for side in image.shape[:2])
-    # Only a whole factor has OpenCV's fast path for area averaging; the rest of a division is a pixel or two of
-    # surround.
+    # OpenCV averages areas fast only by a whole factor; the remainder is a pixel or two of surround.
     whole = image[: height * factor, : width * factor]
     small = brightness(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
     level = surround_level(small)
@@ -61,7 +59,7 @@ def lit_mask(image: np.ndarray) -> tuple[np.ndarray, int] | None:
 def fit_disc(image: np.ndarray) -> tuple[float, float, float] | None:
     """Fit the disc's circle in one frame.
 
-    The lit region's convex hull bridges dark tissue at the rim; RANSAC leaves out what is left of it, and overlay text.
+    The lit region's convex hull bridges dark tissue at the rim; RANSAC leaves out the rest of it, and overlay text.
 
     Args:
         image: uint8 [H, W, 3].

@@ -1,8 +1,7 @@
 """One video's shard: an uncompressed ZIP of JPEG frames that any tool opens, with an index to read them by position.
 
-`frames/00000025.jpg` is frame 25 of the source; `index.json`, the last entry, says what they are. The archive's
-comment, the very last bytes of the file, says where the index lies: a shard whose end is missing is known by one look
-at its tail.
+`frames/00000025.jpg` is frame 25 of the source; `index.json`, the last entry, describes all frames. The archive's
+comment, the last bytes of the file, gives the position of the index: a truncated shard is recognised by its tail.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class Shard:
         header: `format`, `video`, `source`, `settings`, `height`, `width` (stored pixels), `content`, `missing`.
         columns: one array [n] each: `number`, `time` (s), `flags` (bits in the order of FLAGS), `cx`, `cy`, `radius`
             (stored pixels; NaN unless a disc), `offset` and `size` (bytes, of the JPEG).
-        crc: of the index; a reader tells by it that a shard was replaced meanwhile.
+        crc: of the index; it changes when another process replaces the shard.
     """
 
     path: Path
@@ -69,7 +68,7 @@ class Shard:
         return len(self.columns["number"])
 
     def content(self, row: int) -> Content:
-        """Where the picture is in one stored frame: a disc is known frame by frame, bars once a video."""
+        """The content of one stored frame: a disc is stored frame by frame, bars once a video."""
         height, width, common = self.header["height"], self.header["width"], self.header["content"]
         if common["kind"] == "disc":
             cx, cy, radius = (float(self.columns[name][row]) for name in ("cx", "cy", "radius"))
@@ -77,7 +76,7 @@ class Shard:
         return Content(common["kind"], tuple(common["box"]))
 
     def describe(self) -> dict[str, Any]:
-        """The video's content in words and numbers: kind, share of the stored frame, stored and source size."""
+        """The video's content: kind, share of the stored frame, stored and source size (width, height)."""
         common = self.header["content"]
         height, width = self.header["height"], self.header["width"]
         mean = Content(common["kind"], tuple(common["box"]), common["cx"], common["cy"], common["radius"])
@@ -89,7 +88,7 @@ class Shard:
         }
 
     def damaged(self, place: str | None = None) -> SurgdinoError:
-        """The error for a shard whose bytes are not what they were."""
+        """The error for a shard whose bytes have changed."""
         return SurgdinoError(
             "the shard of the frame store is damaged", file=self.path, place=place, fix="delete it and run again"
         )
@@ -122,7 +121,7 @@ class ShardReader:
 
 
 class ShardWriter:
-    """Takes the frames of one video in order."""
+    """Writes the frames of one video, in order."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
@@ -150,7 +149,7 @@ class ShardWriter:
 
 @contextmanager
 def write_shard(path: Path) -> Iterator[ShardWriter]:
-    """Write a shard aside and rename it into place once it is whole; on any failure `path` stays as it was."""
+    """Write a temporary file and rename it once it is whole; on any failure `path` stays as it was."""
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         yield ShardWriter(archive)
 
@@ -184,7 +183,7 @@ def read_shard(path: Path) -> Shard:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what killed processes left half written; what was touched within the hour may belong to a live one."""
+    """Delete temporary files of killed processes; younger ones than an hour may belong to a live one."""
     for file in folder.glob(".*.zip.*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - file.stat().st_mtime > _LEFTOVER_SECONDS:

@@ -1,6 +1,6 @@
 """The frame store: every sampled frame of a dataset as JPEG, cropped to its content, read by position in microseconds.
 
-A random frame of long-GOP video costs several hundred times a stored JPEG, so a video is decoded once, into one shard.
+Decoding a random frame of long-GOP video costs several hundred times a stored JPEG, so each video is decoded once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class StoredVideo:
 class FrameStore:
     """Random access to the stored frames of a dataset.
 
-    It holds arrays and paths only: picklable, safe to hand to loader workers, each of which opens the shards it reads.
+    It pickles (arrays and paths only); each loader worker opens the shards that it reads.
     """
 
     def __init__(
@@ -106,15 +106,15 @@ class FrameStore:
         return float(self._value(index, "time"))
 
     def near(self, index: int, seconds: float) -> range:
-        """The frames of the same video at most `seconds` before or after frame `index`, itself among them.
+        """The frames of the same video at most `seconds` before or after frame `index`, which is one of them.
 
-        A hundredth of a second counts for nothing: 30 frames of 29.97 a second are 1.001 s.
+        A hundredth of a second is ignored: 30 frames of 29.97 a second are 1.001 s.
         """
         seconds += 0.01
         place, row = self._locate(index)
         first, last = int(self._starts[place]), int(self._starts[place + 1])
         times = self.videos[place].shard.columns["time"]
-        # Found among all frames of the shard first: picking out the kept ones would copy an hour's times for each.
+        # Searched among all frames of the shard: selecting the kept ones first would copy an hour's times at each call.
         begin = np.searchsorted(times, times[row] - seconds, side="left")
         end = np.searchsorted(times, times[row] + seconds, side="right")
         begin, end = np.searchsorted(self._rows[first:last], (begin, end))
@@ -126,12 +126,12 @@ class FrameStore:
         return self.videos[place].shard.content(row)
 
     def flags(self, index: int) -> set[str]:
-        """Why the frame would be left out of pretraining; empty for all frames of a store without flagged ones."""
+        """Why pretraining leaves the frame out; empty for all frames of a store without flagged ones."""
         bits = int(self._value(index, "flags"))
         return {flag for place, flag in enumerate(FLAGS) if bits >> place & 1}
 
     def index_of(self, video_id: str, number: int) -> int | None:
-        """The position of a frame of a video by its number in the source, or None where the store has not got it."""
+        """The position of a frame by its number in its video, or None where the store does not have it."""
         for place, video in enumerate(self.videos):
             if video.id == video_id:
                 rows = self._rows[self._starts[place] : self._starts[place + 1]]
@@ -148,7 +148,7 @@ class FrameStore:
         return positions, columns["number"][rows], columns["time"][rows]
 
     def select(self, videos: Iterable[str] | None = None, flagged: bool | None = None) -> FrameStore:
-        """The same store with some of its videos (by id, in the store's order), with or without its flagged frames."""
+        """The store with some of its videos (by id, in the store's order), with or without flagged frames."""
         ids = None if videos is None else set(videos)
         unknown = sorted((ids or set()) - {video.id for video in self.videos} - set(self.set_aside))
         if unknown:
@@ -157,7 +157,7 @@ class FrameStore:
         return FrameStore(kept, self.set_aside, self.flagged if flagged is None else flagged)
 
     def summary(self) -> dict[str, Any]:
-        """Counts for people and reports.
+        """Counts, for display and reports.
 
         Returns:
             `videos`, `frames` (those that `len` counts), `left_out` (reason -> frames), `set_aside` (video id ->
@@ -199,11 +199,10 @@ def build_store(
     progress: bool = True,
     force: bool = False,
 ) -> FrameStore:
-    """Make the shards that are missing, damaged or out of date, and open the store.
+    """Build the shards that are missing, damaged or out of date, and open the store.
 
-    Finished shards are used again, whatever ended the run before. A video that cannot be read is set aside by name
-    and the others go on. Two processes may build the same store at once: a shard is renamed into place whole, the
-    last stays.
+    Finished shards are used again. A video that cannot be read is set aside by name; the others continue. Two processes
+    may build the same store at once: each shard is renamed into place whole, and the last one stays.
 
     Args:
         manifest: the videos.
@@ -230,13 +229,13 @@ def build_store(
             tasks.append(ShardTask(video, manifest.root, shard, settings))
     for directory in {task.shard.parent for task in tasks}:
         remove_leftovers(directory)
-    # Closing stops the workers at once, where an error would keep the iteration alive for as long as itself.
+    # Closing stops the workers at once; an error's traceback would keep the iteration alive.
     with closing(build_all(tasks, workers, progress)) as results:
         for task, error in results:
             if error is None:
                 continue
             if error.file == task.shard:
-                raise error  # not the video but the store's own disk
+                raise error  # the store's own disk, not the video
             set_aside[task.video.id] = error.line()
             if len(set_aside) > max_bad_share * len(manifest.videos):
                 raise _too_many_bad(manifest, set_aside, max_bad_share)
@@ -277,7 +276,7 @@ def open_store(
 
 
 def _usable(video: Video, root: Path, path: Path, settings: StoreSettings) -> Shard | None:
-    """The shard, if it is whole and still what the source and the settings ask for."""
+    """The shard, if it is whole and matches the source and the settings."""
     try:
         shard = read_shard(path)
     except FileNotFoundError:
@@ -299,5 +298,5 @@ def _too_many_bad(manifest: Manifest, set_aside: Mapping[str, str], share: float
         file=manifest.root,
         expected=f"at most {share:.0%} of {len(manifest.videos)}",
         found=f"{len(set_aside)} so far ({', '.join(sorted(set_aside))})",
-        fix="mend or remove them, or raise data.max_bad_share; finished videos are kept",
+        fix="repair or remove them, or raise data.max_bad_share; finished videos are kept",
     )

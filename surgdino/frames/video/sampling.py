@@ -1,10 +1,10 @@
-"""Which frames of a video to take: the nearest to an even grid in time, so that nothing drifts."""
+"""Which frames of a video to take: the nearest to an even grid in time, so that no drift builds up."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Two frames equally far from a grid point, up to what time stamps round: the earlier one is taken, on every machine.
+# Of two frames equally far from a grid point, up to the rounding of time stamps, the earlier one, on every machine.
 _TIE = 1e-6
 
 
