@@ -96,7 +96,7 @@ def detect_content(images: Sequence[np.ndarray]) -> Content:
 
 
 def fit_near(image: np.ndarray, content: Content) -> Content:
-    """The disc of one frame, uint8 [H, W, 3], which may move by a few percent; the video's `content` if none is clear."""
+    """The disc of one frame, uint8 [H, W, 3], which may move by a few percent; `content` where none is clear."""
     found = fit_disc(image) if content.kind == "disc" else None
     if found is None:
         return content

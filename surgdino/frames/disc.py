@@ -20,12 +20,8 @@ def surround_level(brightness: np.ndarray) -> float:
     """Brightness (of uint8 [H, W]) of the darkest of the four corners, where a surround shows."""
     height, width = brightness.shape
     rows, columns = max(2, height // 24), max(2, width // 48)
-    corners = (
-        half[:, part]
-        for half in (brightness[:rows], brightness[-rows:])
-        for part in (slice(columns), slice(-columns, None))
-    )
-    return min(float(np.median(corner)) for corner in corners)
+    halves = brightness[:rows], brightness[-rows:]
+    return min(float(np.median(corner)) for half in halves for corner in (half[:, :columns], half[:, -columns:]))
 
 
 def brightness(image: np.ndarray) -> np.ndarray:
