@@ -165,22 +165,25 @@ def test_colour_jitter_agrees_with_the_chain_of_torchvision_operations(tissue: n
     ("edit", "says"),
     [
         (lambda c: c["transforms"].update(smok={"p": 0.1}), "Did you mean 'smoke'"),
-        (lambda c: c["transforms"]["smoke"].update(strenght=[0, 1]), "Did you mean 'strength'"),
+        (
+            lambda c: c["transforms"]["smoke"].update(strenght=[0, 1]),
+            "Did you mean 'augment.transforms.smoke.strength'",
+        ),
         (
             lambda c: c["transforms"]["smoke"].update(p=1.5),
-            "augment.transforms.smoke.p: unusable setting; expected a number from 0 to 1",
+            "augment.transforms.smoke.p cannot be used; expected at most 1",
         ),
         (
             lambda c: c["transforms"]["smoke"].update(p="often"),
-            "augment.transforms.smoke.p: unusable setting; expected a number from 0 to 1",
+            "augment.transforms.smoke.p cannot be used; expected a number",
         ),
         (
             lambda c: c["transforms"]["smoke"].update(strength=[0.9, 0.1]),
-            "augment.transforms.smoke.strength: unusable setting",
+            "augment.transforms.smoke.strength cannot be used; expected a list of 2 values",
         ),
         (
             lambda c: c["transforms"]["smoke"].update(strength=0.5),
-            "augment.transforms.smoke.strength: unusable setting",
+            "augment.transforms.smoke.strength cannot be used; expected a list of 2 values",
         ),
         (lambda c: c["transforms"]["smoke"].update(p={"global": 0.1}), "Did you mean 'global_"),
         (
@@ -189,8 +192,8 @@ def test_colour_jitter_agrees_with_the_chain_of_torchvision_operations(tissue: n
         ),
         (lambda c: c["transforms"].update(smoke=0.5), "augment.transforms.smoke"),
         (lambda c: c["transforms"]["colour_jitter"].update(hue="red"), "augment.transforms.colour_jitter.hue"),
-        (lambda c: c.update(vertical_flip=2), "augment.vertical_flip: unusable setting; expected a number from 0 to 1"),
-        (lambda c: c.update(horizontal_flp=0.5), "Did you mean 'horizontal_flip'"),
+        (lambda c: c.update(vertical_flip=2), "augment.vertical_flip cannot be used; expected at most 1"),
+        (lambda c: c.update(horizontal_flp=0.5), "Did you mean 'augment.horizontal_flip'"),
     ],
 )
 def test_a_mistyped_setting_is_named_on_one_line(edit, says: str) -> None:

@@ -7,22 +7,23 @@ import inspect
 import pkgutil
 import random
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any, Literal
+from dataclasses import dataclass, field, make_dataclass
+from functools import cache
+from typing import Any, Literal, get_type_hints
 
 import cv2
 import numpy as np
 
 import surgdino.crops.augment
-from surgdino.crops.augment.transform import FrameTransform, number_in
+from surgdino.config import Share, typed
+from surgdino.crops.augment.transform import FrameTransform
 from surgdino.errors import SurgdinoError, nearest
 
 View = Literal["global_1", "global_2", "local"]
 VIEWS: tuple[View, ...] = ("global_1", "global_2", "local")
-_FLIPS = ("horizontal_flip", "vertical_flip")
 
 
-@lru_cache(maxsize=1)
+@cache
 def transforms() -> dict[str, type[FrameTransform]]:
     """Every augmentation by name: the named `FrameTransform`s of all modules beside this one."""
     found: dict[str, type[FrameTransform]] = {}
@@ -53,41 +54,52 @@ class Augment:
         return image
 
 
+@dataclass(frozen=True)
+class AugmentSettings:
+    """The `augment` section: flips (probabilities), and name -> settings of the transforms, applied in this order.
+
+    `p`, and any other setting of a transform, is one value or a mapping view -> value; null leaves a transform out.
+    """
+
+    name: str = ""
+    horizontal_flip: Share = 0.0
+    vertical_flip: Share = 0.0
+    transforms: dict[str, Any] | None = None
+
+
 def build_augment(cfg: Mapping[str, Any], view: View) -> Augment:
-    """The augmentation of one view.
+    """The augmentation of one of the views; DINO solarises the second global view alone, for example.
 
     Args:
-        cfg: `horizontal_flip`, `vertical_flip` (probabilities) and `transforms`: name -> its settings, applied in this
-            order. `p`, and any other setting, is one value or a mapping view -> value; null leaves a transform out.
-        view: which of the three; DINO solarises the second global view alone, for example.
+        cfg: `AugmentSettings` as a mapping.
 
     Raises:
         SurgdinoError: an unknown transform or setting (with the nearest valid name), or a value out of its range.
     """
-    known = {"name", "transforms", *_FLIPS}
-    for key in cfg:
-        if key not in known:
-            raise SurgdinoError(f"unknown setting augment.{key}", fix=nearest(str(key), known))
-    horizontal, vertical = (number_in(cfg.get(key, 0.0), f"augment.{key}", 0, 1) for key in _FLIPS)
-    named = (cfg.get("transforms") or {}).items()
-    chain = [_build(name, settings, view) for name, settings in named if settings is not None]
-    return Augment(horizontal, vertical, [transform for transform in chain if transform.p > 0])
+    settings = typed(AugmentSettings, cfg, "augment")
+    named = (settings.transforms or {}).items()
+    chain = [_build(name, given, view) for name, given in named if given is not None]
+    return Augment(settings.horizontal_flip, settings.vertical_flip, [each for each in chain if each.p > 0])
 
 
 def _build(name: str, settings: Mapping[str, Any], view: View) -> FrameTransform:
     if name not in transforms():
         raise SurgdinoError(f"unknown augmentation augment.transforms.{name}", fix=nearest(name, transforms()))
-    kind = transforms()[name]
-    valid = set(inspect.signature(kind.__init__).parameters) - {"self"}
+    place = f"augment.transforms.{name}"
     if not isinstance(settings, Mapping):
-        raise SurgdinoError(
-            "unusable setting", place=f"augment.transforms.{name}", expected="settings such as {p: 0.5}", found=settings
-        )
-    for key in settings:
-        if key not in valid:
-            raise SurgdinoError(f"unknown setting augment.transforms.{name}.{key}", fix=nearest(str(key), valid))
-    chosen = {key: _for_view(value, view, f"augment.transforms.{name}.{key}") for key, value in settings.items()}
-    return kind(**chosen)
+        raise SurgdinoError(f"{place} cannot be used", expected="settings such as {p: 0.5}", found=settings)
+    chosen = {key: _for_view(value, view, f"{place}.{key}") for key, value in settings.items()}
+    return transforms()[name](**vars(typed(_settings_of(name), chosen, place)))
+
+
+@cache
+def _settings_of(name: str) -> type:
+    """A dataclass of a transform's arguments."""
+    kind = transforms()[name]
+    hints = get_type_hints(kind.__init__, include_extras=True)
+    arguments = inspect.signature(kind).parameters.values()
+    fields = [(each.name, hints[each.name], field(default=each.default)) for each in arguments]
+    return make_dataclass(kind.__name__, fields)
 
 
 def _for_view(value: Any, view: View, key: str) -> Any:

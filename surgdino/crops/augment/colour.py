@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
 from functools import lru_cache
+from typing import Annotated
 
 import cv2
 import numpy as np
+from pydantic import Field
 
-from surgdino.crops.augment.transform import FrameTransform, number_in, signed
+from surgdino.config import Share
+from surgdino.crops.augment.transform import FrameTransform, Strength, signed
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _GREY = np.tile(_LUMA, (3, 1))
@@ -58,20 +60,16 @@ class ColourJitter(FrameTransform):
 
     def __init__(
         self,
-        brightness: float = 0.4,
-        contrast: float = 0.4,
-        saturation: float = 0.2,
-        hue: float = 0.1,
-        strength: Sequence[float] = (1.0, 1.0),
-        p: float = 0.8,
+        brightness: Share = 0.4,
+        contrast: Share = 0.4,
+        saturation: Share = 0.2,
+        hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1,
+        strength: Strength = (1.0, 1.0),
+        p: Share = 0.8,
     ) -> None:
         """Half-widths of the ranges about 1 (hue: about 0, in turns)."""
         super().__init__(strength, p)
-        key = f"augment.transforms.{self.name}"
-        self.brightness = number_in(brightness, f"{key}.brightness", 0, 1)
-        self.contrast = number_in(contrast, f"{key}.contrast", 0, 1)
-        self.saturation = number_in(saturation, f"{key}.saturation", 0, 1)
-        self.hue = number_in(hue, f"{key}.hue", 0, 0.5)
+        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
 
     def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
         """Each factor uniform in its range, scaled by strength; contrast turns about the mean grey of the image."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import random
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
@@ -14,8 +13,18 @@ import numpy as np
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 from albumentations import ImageOnlyTransform
+from pydantic import AfterValidator
 
-from surgdino.errors import SurgdinoError
+from surgdino.config import Range, Share
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("not ascending")
+    return bounds
+
+
+Strength = Annotated[Range, AfterValidator(_ascending)]
 
 
 class FrameTransform(ImageOnlyTransform):
@@ -36,9 +45,9 @@ class FrameTransform(ImageOnlyTransform):
     name: ClassVar[str] = ""
     shows: ClassVar[str] = ""
 
-    def __init__(self, strength: Sequence[float] = (0.0, 1.0), p: float = 0.5) -> None:
-        super().__init__(p=number_in(p, f"augment.transforms.{self.name}.p", 0, 1))
-        self.strength = _range(strength, f"augment.transforms.{self.name}.strength")
+    def __init__(self, strength: Strength = (0.0, 1.0), p: Share = 0.5) -> None:
+        super().__init__(p=p)
+        self.strength = strength
 
     @abstractmethod
     def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
@@ -56,21 +65,6 @@ class FrameTransform(ImageOnlyTransform):
     def apply(self, img: np.ndarray, strength: float, rng: random.Random, **_: Any) -> np.ndarray:
         """albumentations' name for the effect."""
         return self.effect(img, strength, rng)
-
-
-def number_in(value: Any, key: str, low: float, high: float) -> float:
-    """`value` where it is a number from `low` to `high`; an error that names the setting `key` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise SurgdinoError("unusable setting", place=key, expected=f"a number from {low} to {high}", found=repr(value))
-    return float(value)
-
-
-def _range(value: Any, key: str) -> tuple[float, float]:
-    if isinstance(value, Sequence) and len(value) == 2:
-        low, high = (number_in(v, key, 0, 1) for v in value)
-        if low <= high:
-            return low, high
-    raise SurgdinoError("unusable setting", place=key, expected="[low, high] within 0 and 1", found=repr(value))
 
 
 def signed(rng: random.Random) -> float:
