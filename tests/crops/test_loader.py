@@ -72,8 +72,6 @@ def batches(workers: int = 0, rank: int = 0, world: int = 1, start_step: int = 0
             rank=rank,
             world=world,
             start_step=start_step,
-            mask_probability=0.5,
-            mask_ratio=(0.1, 0.5),
             **words,
         )
     )
