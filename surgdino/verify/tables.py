@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from surgdino import console
 from surgdino.datasets.card import PARTS, Card
 from surgdino.datasets.files import is_image
 from surgdino.datasets.manifest import Labels, Manifest, Problem, SegmentLabels
@@ -22,29 +21,30 @@ _BAR = 16  # characters
 _MARKS = {"error": ("✗ error", "bold red"), "warning": ("! warning", "yellow")}
 
 
-def print_findings(console: Console, card: Card, manifest: Manifest, infos: Mapping[str, VideoInfo]) -> None:
+def print_findings(card: Card, manifest: Manifest, infos: Mapping[str, VideoInfo]) -> None:
     """All tables and the verdict."""
-    console.print(f"[bold]{escape(card.name)}[/bold]  {escape(card.title)}", highlight=False)
-    console.print(f"{escape(str(manifest.root))}", style="dim", highlight=False, soft_wrap=True)
+    console.field(card.name, card.title)
+    console.say(str(manifest.root), "dim")
     if manifest.problems:
-        console.print(problem_table(manifest))
+        console.table(problem_table(manifest))
     parts = _parts(manifest)
     for note in manifest.notes:
-        console.print(Text(note, "dim"), soft_wrap=True)
-    console.print(overview_table(manifest, infos, parts))
+        console.say(note, "dim")
+    console.table(overview_table(manifest, infos, parts))
     for labels in manifest.labels.values():
-        console.print(class_table(labels, infos, parts))
-    console.print(_verdict(manifest))
+        console.table(class_table(labels, infos, parts))
+    errors, warnings = len(manifest.errors), len(manifest.problems) - len(manifest.errors)
+    counts = f"{_plural(errors, 'error')}, {_plural(warnings, 'warning')}"
+    console.say(f"✗ {counts}" if errors else f"✓ {counts}", "bold red" if errors else "bold green")
 
 
 def problem_table(manifest: Manifest) -> Table:
-    """One row a problem, errors first: where, what, what to do."""
+    """One row for each problem, errors first: where, what, what to do."""
     table = Table(title="Problems", title_justify="left", title_style="bold", box=box.ROUNDED, show_lines=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("where", overflow="fold", ratio=3)
-    table.add_column("what", overflow="fold", ratio=4)
-    table.add_column("what to do", overflow="fold", ratio=3)
     table.expand = True
+    table.add_column("", no_wrap=True)
+    for heading, ratio in (("where", 3), ("what", 4), ("what to do", 3)):
+        table.add_column(heading, overflow="fold", ratio=ratio)
     for problem in sorted(manifest.problems, key=lambda p: p.severity):  # stable: errors, then warnings
         mark, style = _MARKS[problem.severity]
         table.add_row(Text(mark, style), _where(problem, manifest.root), _what(problem), Text(problem.fix or ""))
@@ -94,8 +94,7 @@ def class_table(labels: Labels, infos: Mapping[str, VideoInfo], parts: Mapping[s
     """Labelled frames of each class, by part, with their share of the part's labelled frames as a bar."""
     table = _table(f"Frames by {labels.task}")
     table.add_column("class", no_wrap=True)
-    counts = {part: count_frames(labels, ids, infos) for part, ids in parts.items()}
-    counts = {part: count for part, count in counts.items() if count[1]}
+    counts = {part: count for part, ids in parts.items() if (count := count_frames(labels, ids, infos))[1]}
     for part in counts:
         table.add_column(part, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
@@ -112,7 +111,7 @@ def class_table(labels: Labels, infos: Mapping[str, VideoInfo], parts: Mapping[s
 
 
 def count_frames(labels: Labels, ids: set[str], infos: Mapping[str, VideoInfo]) -> tuple[list[int], int]:
-    """Frames of each class in the given videos, and all their labelled frames (of which one may show several)."""
+    """Frames of each class in the given videos, and all their labelled frames (one may show several classes)."""
     frames, total = np.zeros(len(labels.classes), np.int64), 0
     for video_id in ids & set(labels.values):
         values = labels.values[video_id]
@@ -129,7 +128,7 @@ def count_frames(labels: Labels, ids: set[str], infos: Mapping[str, VideoInfo]) 
 
 
 def _parts(manifest: Manifest) -> dict[str, set[str]]:
-    """Part of the split -> video ids; `all` where no split was asked for, `no part` for those that it leaves out."""
+    """Part of the split -> video ids; `all` where no split was given, `no part` for videos that it leaves out."""
     if all(video.split is None for video in manifest.videos):
         return {"all": {video.id for video in manifest.videos}}
     parts = {part: {v.id for v in manifest.videos if v.split == part} for part in (*PARTS, None)}
@@ -137,28 +136,18 @@ def _parts(manifest: Manifest) -> dict[str, set[str]]:
 
 
 def _formats(infos: Mapping[str, VideoInfo]) -> list[str]:
-    """`h264 854x480 25 fps`, the commonest first; several of them in one dataset are worth a look."""
-    kinds = Counter(
-        f"{_coding(i)} {i.width}x{i.height}" + ("" if _is_still(i) else f" {i.fps:.4g} fps") for i in infos.values()
-    )
+    """`h264 854x480 25 fps`, the most frequent first: one dataset with several formats should be checked."""
+    kinds: Counter[str] = Counter()
+    for info in infos.values():
+        codec = info.path.suffix[1:].lower() if is_image(info.path) else info.codec  # `images` does not name the format
+        kinds[f"{codec} {info.width}x{info.height}" + ("" if _is_still(info) else f" {info.fps:.4g} fps")] += 1
     shown = [f"{count} x {kind}" for kind, count in kinds.most_common(4)]
     return shown + ([f"and {len(kinds) - 4} other formats"] if len(kinds) > 4 else [])
 
 
-def _coding(info: VideoInfo) -> str:
-    """A single picture by its own format, which `images` does not tell."""
-    return info.path.suffix[1:].lower() if is_image(info.path) else info.codec
-
-
 def _is_still(info: VideoInfo) -> bool:
-    """Images have no rate of their own, hence no length."""
+    """Images have no frame rate, so they have no length."""
     return info.codec == "images" or is_image(info.path)
-
-
-def _verdict(manifest: Manifest) -> Text:
-    errors, warnings = len(manifest.errors), len(manifest.problems) - len(manifest.errors)
-    told = f"{_plural(errors, 'error')}, {_plural(warnings, 'warning')}"
-    return Text(f"✗ {told}", "bold red") if errors else Text(f"✓ {told}", "bold green")
 
 
 def _plural(count: int, word: str) -> str:

@@ -2,75 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from surgdino import console
+from surgdino.config import typed
 from surgdino.datasets.card import Card
+from surgdino.datasets.files import image_size
 from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Problem, SecondLabels, SegmentLabels, Video
-from surgdino.datasets.masks import VideoMasks
+from surgdino.datasets.masks import FrameMasks, VideoMasks, read_mask
 from surgdino.errors import SurgdinoError
 from surgdino.frames.video.decode import VideoInfo, probe
 from surgdino.inputs.settings import DataSettings, core_count, manifest_of
-from surgdino.verify.masks import check_masks
 from surgdino.verify.tables import print_findings
 
-# Reading a container waits for the disk more than it computes.
-_READERS = 4
+# Reading a header waits for the disk more than it computes; network file systems answer several questions at once.
+_VIDEO_READERS, _MASK_READERS = 4, 8
 # Label files may stop this long before the video does (seconds): releases round, and the last rows are often cut.
 _SLACK = 2.0
 _SHORT = 0.5  # of a video: labels that end before this count in another unit, or are another video's
 
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True)
+class VerifySettings:
+    """The sections of the configuration that are used here; a recipe may bring others."""
+
+    data: DataSettings
+    dataset: dict
+
 
 def main(cfg: Mapping[str, Any]) -> int:
     """Check the dataset that `cfg` names; 1 where there are errors, 0 where there are none (warnings may be)."""
-    data = DataSettings.of(cfg)
-    card = Card.from_dict(cfg["dataset"])
-    manifest = manifest_of(Card.from_dict(cfg["dataset"]), data)
-    console = Console()
-    infos, unreadable = inspect(manifest, data.decoder, console)
+    settings = typed(VerifySettings, {"data": cfg["data"], "dataset": cfg["dataset"]}, "")
+    card, data = Card.from_dict(settings.dataset), settings.data
+    manifest = manifest_of(card, data)
+    infos, unreadable = inspect(manifest, data.decoder)
     problems = [*manifest.problems, *unreadable]
     for video in manifest.videos:
         if video.id in infos:
             problems += compare(video, infos[video.id], manifest)
-    problems += check_masks(manifest, console)
-    print_findings(console, card, replace(manifest, problems=tuple(problems)), infos)
+    problems += check_masks(manifest)
+    print_findings(card, replace(manifest, problems=tuple(problems)), infos)
     return 1 if any(problem.severity == "error" for problem in problems) else 0
 
 
-def inspect(manifest: Manifest, decoder: str, console: Console) -> tuple[dict[str, VideoInfo], list[Problem]]:
-    """Look through every video's container, decoding next to nothing.
+def inspect(manifest: Manifest, decoder: str) -> tuple[dict[str, VideoInfo], list[Problem]]:
+    """Read every video's container, decoding next to nothing.
 
     Returns:
-        What was found by video id, and a problem for each video that can't be read.
+        What was found by video id, and a problem for each video that cannot be read.
     """
-    infos: dict[str, VideoInfo] = {}
-    problems: list[Problem] = []
-    told = {problem.file for problem in manifest.errors}  # the adapter has seen that these are empty
-    videos = [video for video in manifest.videos if video.path not in told]
-    columns = (TextColumn("looking at the videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    readers = ThreadPoolExecutor(min(_READERS, core_count()))
-    with Progress(*columns, console=console, transient=True) as bar, readers:
-        task = bar.add_task("", total=len(videos))
-        for video, found in zip(videos, readers.map(lambda v: _inspect_one(v, decoder), videos), strict=True):
-            if isinstance(found, Problem):
-                problems.append(found)
-            else:
-                infos[video.id] = found
-            bar.advance(task)
-    return infos, problems
+
+    def read(video: Video) -> VideoInfo | Problem:
+        try:
+            return probe(video.path, decoder, fps=video.fps)
+        except SurgdinoError as error:
+            found = Problem.of(error, "repair it or copy it again; pretraining sets it aside")
+            return replace(found, file=found.file or video.path)
+
+    known = {problem.file for problem in manifest.errors}  # the adapter has reported that these are empty
+    videos = [video for video in manifest.videos if video.path not in known]
+    found = list(_in_threads("reading the videos", read, videos, min(_VIDEO_READERS, core_count())))
+    infos = {video.id: info for video, info in zip(videos, found, strict=True) if isinstance(info, VideoInfo)}
+    return infos, [each for each in found if isinstance(each, Problem)]
 
 
-def _inspect_one(video: Video, decoder: str) -> VideoInfo | Problem:
-    try:
-        return probe(video.path, decoder, fps=video.fps)
-    except SurgdinoError as error:
-        fix = error.fix or "repair it or copy it again; pretraining sets it aside"
-        return Problem("error", error.what, error.file or video.path, error.place, error.expected, error.found, fix)
+def _in_threads(title: str, work: Callable[[In], Out], items: Sequence[In], threads: int) -> Iterator[Out]:
+    with console.bar(title, len(items), shown=bool(items), stays=False) as bar, ThreadPoolExecutor(threads) as readers:
+        for found in readers.map(work, items):
+            yield found
+            bar.advance()
 
 
 def compare(video: Video, info: VideoInfo, manifest: Manifest) -> list[Problem]:
@@ -78,43 +84,38 @@ def compare(video: Video, info: VideoInfo, manifest: Manifest) -> list[Problem]:
     if video.is_image_folder:
         return []
     problems = []
-
-    def told(severity: Literal["error", "warning"], message: str, expected: object, found: object, fix: str) -> None:
-        problems.append(Problem(severity, message, video.path, None, expected, found, fix))
-
-    if video.fps and video.frame_count and abs(info.fps - video.fps) > 0.01 * video.fps:
-        fix = "use the released video: every label is shifted"
-        told("error", "the labels count in another frame rate", f"{video.fps:g} frames/s", f"{info.fps:.3f}", fix)
+    fps, count = video.fps, video.frame_count  # of the labels
+    if fps and count and abs(info.fps - fps) > 0.01 * fps:
+        message, fix = "the labels count in another frame rate", "use the released video: every label is shifted"
+        expected, found = f"{fps:g} frames/s", f"{info.fps:.3f}"
+        problems.append(Problem("error", message, video.path, None, expected, found, fix))
     for labels in manifest.labels.values():
-        count, last, end = beyond_the_end(labels, video, info)
-        if count:
-            message = f"{count} {labels.task} label{'s lie' if count > 1 else ' lies'} beyond the video's end"
-            told("error", message, f"{last} or more", end, "the video is cut short, or the labels are another's")
+        beyond, last, end = beyond_the_end(labels, video, info)
+        if beyond:
+            message = f"{beyond} {labels.task} label{'s lie' if beyond > 1 else ' lies'} beyond the video's end"
+            fix = "the video is cut short, or the labels are another's"
+            problems.append(Problem("error", message, video.path, None, f"{last} or more", end, fix))
         share = labelled_until(labels, video, info)
-        if not count and not video.frame_count and share < _SHORT:
+        if not beyond and not count and share < _SHORT:
+            message, expected = "the labels end long before the video does", "labels up to the end"
             fix = "check what the numbers count: frames, seconds or milliseconds"
-            told(
-                "warning",
-                "the labels end long before the video does",
-                "labels up to the end",
-                f"{share:.0%} of it",
-                fix,
-            )
-    if video.fps and video.frame_count and info.frame_count - video.frame_count > _SLACK * video.fps:
-        expected, fix = f"labels up to frame {info.frame_count - 1}", "copy the label file again, or live with it"
-        told("warning", "the labels end before the video does", expected, video.frame_count - 1, fix)
+            problems.append(Problem("warning", message, video.path, None, expected, f"{share:.0%} of it", fix))
+    if fps and count and info.frame_count - count > _SLACK * fps:
+        message, fix = "the labels end before the video does", "copy the label file again, or go on without them"
+        expected = f"labels up to frame {info.frame_count - 1}"
+        problems.append(Problem("warning", message, video.path, None, expected, count - 1, fix))
     return problems
 
 
 def beyond_the_end(labels: Labels, video: Video, info: VideoInfo) -> tuple[int, str, str]:
-    """How many of a video's labels lie after its last frame, how long it should be for them, and how long it is."""
+    """How many of a video's labels are after its last frame, how long it should be for them, and how long it is."""
     values = labels.values.get(video.id)
     if values is None or isinstance(values, VideoMasks) or not len(values):
         return 0, "", ""
     if isinstance(values, FrameLabels) or (isinstance(values, SegmentLabels) and values.by_frame):
         first = values.numbers if isinstance(values, FrameLabels) else values.starts
         return int((first >= info.frame_count).sum()), f"{int(first[-1]) + 1} frames", f"{info.frame_count} frames"
-    # A row of the second in which the video ends speaks for the frames before it.
+    # A row of the second in which the video ends is for the frames before it.
     first, reach = (values.seconds, values.reach) if isinstance(values, SecondLabels) else (values.starts, 0.0)
     count = int((first >= info.duration + reach).sum())
     return count, f"{first[-1]:g} seconds", f"{info.duration:.2f} seconds"
@@ -130,3 +131,51 @@ def labelled_until(labels: Labels, video: Video, info: VideoInfo) -> float:
     if isinstance(values, SegmentLabels) and len(values):
         return float(values.ends[-1]) / max(info.frame_count if values.by_frame else info.duration, 1e-9)
     return 1.0
+
+
+def check_masks(manifest: Manifest) -> list[Problem]:
+    """Masks against their images: readable, complete, of the same size and of one class each.
+
+    Returns:
+        One problem for each kind of fault and video, with the first mask at fault and the count of the others.
+    """
+    masks = list(_masks(manifest))
+    problems: dict[tuple[str, str], list[Problem]] = {}
+    frames = [frame for _, frame in masks]
+    for (group, _), faults in zip(masks, _in_threads("reading the masks", _check, frames, _MASK_READERS), strict=True):
+        for problem in faults:
+            problems.setdefault((group, problem.message), []).append(problem)
+    more = [(first, len(others)) for first, *others in problems.values()]
+    return [replace(p, message=f"{p.message}, and {n} more like it") if n else p for p, n in more]
+
+
+def _masks(manifest: Manifest) -> Iterator[tuple[str, FrameMasks]]:
+    """(what faults are summed up over, masks) of every picture: its video, or everything where a video is a picture."""
+    for labels in manifest.labels.values():
+        for video_id, masks in labels.values.items():
+            if isinstance(masks, VideoMasks):
+                group = video_id if manifest[video_id].is_image_folder else ""
+                yield from ((group, frame) for frame in masks.values())
+
+
+def _check(frame: FrameMasks) -> list[Problem]:
+    """What is wrong with the masks of one image."""
+    fix = "copy it again"
+    try:
+        size = image_size(frame.image)
+    except SurgdinoError as error:
+        return [Problem.of(error, fix)]
+    problems = []
+    for path in filter(None, frame.files.values()):
+        try:
+            found = image_size(path)
+            if found == size:
+                read_mask(path)
+        except SurgdinoError as error:
+            problems.append(Problem.of(error, fix))
+            continue
+        if found != size:
+            message, remedy = "a mask of another size than its image", "make the mask again at the image's size"
+            expected, actual = "{}x{}".format(*size), "{}x{}".format(*found)
+            problems.append(Problem("error", message, path, None, expected, actual, remedy))
+    return problems

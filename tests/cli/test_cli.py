@@ -129,3 +129,8 @@ def test_cards_recipes_and_methods_of_an_extension_are_choices(capsys, monkeypat
     assert all(part in told for part in ("name: toy", "name: ours", "lr: 3.0"))
     assert main(["pretrain", "data.root=/x", "method=toi"]) == 2
     assert "'toy'" in capsys.readouterr().err
+
+
+def test_a_verb_ignores_what_a_recipe_chooses_for_others(capsys, synthetic_cholec80):
+    assert main(["verify", "recipe=cholec80", f"data.root={synthetic_cholec80}"]) == 0
+    assert "no errors" in capsys.readouterr().out

@@ -59,7 +59,7 @@ def test_a_label_file_cut_in_two(verify, tmp_path):
     ("unit", "last", "expected"), [("frame", 300, "301 frames or more"), ("second", 13, "13 seconds or more")]
 )
 def test_rows_beyond_the_videos_end(verify, videos, unit, last, expected):
-    rows = "".join(f"video0{n},{k},a\n" for n in range(1, 5) for k in range(3))
+    rows = "".join(f"video0{n},{k},a\n" for n in range(1, 5) for k in range(last))
     (videos / "labels.csv").write_text(f"video,{unit},label\n{rows}video02,{last},a\n")
     code, text = verify(videos)
     assert code == 1
