@@ -48,10 +48,15 @@ def title(text: str) -> None:
 
 
 def table(content: RenderableType) -> None:
-    """Print a table, or anything else that rich can draw; as wide as it needs to be where there is no terminal."""
+    """Print a table, or anything else that rich can draw."""
     if is_main():
-        console = Console()
-        Console(width=None if console.is_terminal else max(console.width, 160)).print(content)
+        Console(width=width()).print(content)
+
+
+def width() -> int:
+    """Characters that a table may take in a line: the terminal's, or enough where there is no terminal."""
+    console = Console()
+    return console.width if console.is_terminal else max(console.width, 160)
 
 
 def _print(text: Text) -> None:

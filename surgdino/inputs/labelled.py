@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from surgdino import distributed
-from surgdino.console import field, warn
+from surgdino.console import field, say, warn
 from surgdino.datasets.card import PARTS, Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
@@ -42,20 +42,17 @@ def split_manifest(card: Card, data: DataSettings, labels: str) -> Manifest:
     manifest = open_whole(card, data)
     manifest = not_empty(manifest.without(excluded_operations([manifest], data.exclude)))
     labels_of(manifest, labels)
-    _refuse_errors(manifest)
+    if manifest.errors:  # a fault that would make the scores wrong
+        first, more = manifest.errors[0], len(manifest.errors) - 1
+        fix = "; ".join(filter(None, (first.fix, f"surgdino verify lists {more} more" if more else "")))
+        raise replace(first, fix=fix or None).error()
+    for note in manifest.notes:
+        say(note)
     for problem in manifest.problems[:_SHOWN]:
         warn(problem.error().line())
     manifest = replace(manifest, videos=tuple(video for video in manifest.videos if video.split in PARTS))
     refuse_shared_parts(manifest)
     return manifest
-
-
-def _refuse_errors(manifest: Manifest) -> None:
-    """Stop at the first fault of the dataset that would make figures wrong; `surgdino verify` shows all."""
-    if manifest.errors:
-        first, more = manifest.errors[0], len(manifest.errors) - 1
-        fix = "; ".join(filter(None, (first.fix, f"surgdino verify lists {more} more" if more else "")))
-        raise replace(first, fix=fix or None).error()
 
 
 def require_parts(manifest: Manifest, data: DataSettings, parts: tuple[str, ...]) -> None:
@@ -112,8 +109,10 @@ def labelled_parts(
                 found="none that meets a frame of the store",
                 fix="run surgdino verify, and check data.fps",
             )
+        total = len(frames.store.select([video.id for video in videos.videos]))
         operations = len(set(frames.operations.values()))
-        field(part, f"{len(frames):,} labelled frames, {len(frames.videos)} videos, {operations} operations")
+        labelled = f"{len(frames):,} of {total:,} frames labelled"
+        field(part, f"{labelled}, {len(frames.videos)} videos, {operations} operations")
         found[part] = frames
     return found
 

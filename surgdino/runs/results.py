@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from surgdino import console
 from surgdino.metrics.arrays import as_json
 from surgdino.metrics.scores import ClassTable, Score, TaskScores
 from surgdino.paths import atomic_write
@@ -76,7 +76,7 @@ def per_operation_csv(table: Sequence[Score]) -> str:
     return stream.getvalue()
 
 
-def print_scores(console: Console, scores: TaskScores, *, leak: str | None = None) -> None:
+def print_scores(scores: TaskScores, *, leak: str | None = None) -> None:
     """Print every protocol's numbers, then the classes of the headline's protocol, then the notes.
 
     "± operations" is the standard deviation over operations; "± phases" the one that the protocol prescribes.
@@ -85,14 +85,14 @@ def print_scores(console: Console, scores: TaskScores, *, leak: str | None = Non
         leak: the stamp of a result on operations that training has seen.
     """
     if leak:
-        console.print(Panel(Text(leak, "bold red"), title="LEAK", border_style="red", expand=False))
+        console.table(Panel(Text(leak, "bold red"), title="LEAK", border_style="red", expand=False))
     for protocol in scores.protocols:
-        console.print(_score_table([row for row in scores.table if row.protocol == protocol], scores))
+        console.table(_score_table([row for row in scores.table if row.protocol == protocol], scores))
     shown = scores.headline_row.protocol
     for table in [t for t in scores.classes if t.protocol == shown] or scores.classes[:1]:
-        console.print(_class_table(table, with_bars=console.width >= _WIDE))
+        console.table(_class_table(table, with_bars=console.width() >= _WIDE))
     for note in scores.notes:
-        console.print(Text("! ", "yellow").append(note, "default"), soft_wrap=True)
+        console.warn(note)
 
 
 def _row(row: Score) -> dict[str, Any]:

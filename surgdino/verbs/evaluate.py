@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
+from torch import nn
 
 from surgdino.config import shipped, typed
 from surgdino.console import field, say, warn
@@ -28,8 +28,9 @@ from surgdino.inputs.settings import DataSettings
 from surgdino.runs.folder import environment
 from surgdino.runs.leaks import Leakage, LeakReport, find_leaks, refuse_leaks, seen_of
 from surgdino.runs.results import RESULTS, print_scores, write_results
+from surgdino.tasks.context import TaskContext
 from surgdino.tasks.saved import SavedTask, load_task
-from surgdino.verbs.finetune import draw
+from surgdino.tasks.task import Task
 
 _OF_THE_DATASET = ("split", "labels", "operation_pattern", "organ", "rater", "exclude")
 
@@ -56,34 +57,55 @@ def main(cfg: Mapping[str, Any]) -> int:
     data = data_of(config, saved, card)
     manifest, leaks = tested_part(config, saved, card, data)
     parts = labelled_parts(manifest, open_store_of(manifest, data), task.LABELS, (config.part,))
-    tested = parts[config.part]
     context = saved.context(config.hardware, features_folder(data, card.name, run, saved.tuning), card, parts)
     out = config.out or run / "evaluation" / f"{card.name}-{config.part}"
-    head = saved.load_head(context)
-    scores = task.evaluate(context, head, tested, out)
-    info = saved.model.info
-    facts = {
-        "dataset": manifest.dataset,
-        "split": data.split,
-        "part": config.part,
-        "backbone": saved.tuning,
-        "checkpoint": saved.folder,
-        "started_from": info.get("started_from"),
-        "seed": info.get("seed"),
-        "image_size": context.image_size,
-        "settings": asdict(task.settings),
-        "stages": info.get("stages"),
-        "leakage": leaks.as_dict(),
-        "environment": environment(manifest.fingerprint()),
-        "precision": context.features.precision,
-        "set_aside": tested.store.set_aside,
-    }
-    path = write_results(out, task.name, scores, facts=facts)
-    print_scores(Console(), scores, leak=leaks.stamp)
+    known = {key: saved.model.info.get(key) for key in ("started_from", "seed", "stages")}
+    facts = {"split": data.split, "checkpoint": saved.folder, **known, "leakage": leaks.as_dict()}
+    path = measure(task, context, saved.load_head(context), config.part, out, manifest, facts)
     print_comparison(saved, path)
-    draw(task, context, head, tested, out)
     field("results", path)
     return 0
+
+
+def measure(
+    task: Task[Any, Any],
+    context: TaskContext,
+    head: nn.Module,
+    part: str,
+    out: Path,
+    manifest: Manifest,
+    facts: Mapping[str, Any],
+) -> Path:
+    """Test a head on a part of `context.parts`; write, print and draw what comes out.
+
+    Args:
+        manifest: the data whose hash is recorded.
+        facts: what results.json says beyond the numbers and the context: `split`, `checkpoint`, `started_from`, `seed`,
+            `stages`, `leakage`.
+
+    Returns:
+        The path of results.json.
+    """
+    frames = context.parts[part]
+    scores = task.evaluate(context, head, frames, out)
+    facts = {
+        "dataset": context.card.name,
+        "part": part,
+        "backbone": context.tuning,
+        "image_size": context.image_size,
+        "precision": context.features.precision,
+        "settings": asdict(task.settings),
+        **facts,
+        "set_aside": dict(frames.store.set_aside),
+        "environment": environment(manifest.fingerprint()),
+    }
+    path = write_results(out, task.name, scores, facts=facts)
+    print_scores(scores, leak=facts["leakage"]["stamp"])
+    try:
+        task.draw(context, head, frames, out / "predictions", str(context.backbone.settings.get("name", "")))
+    except Exception as error:  # costs the pictures, not the numbers
+        warn(f"the pictures of the predictions could not be drawn: {type(error).__name__}: {error}")
+    return path
 
 
 def tested_part(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from surgdino import distributed
 from surgdino.config import typed
-from surgdino.console import field, say, warn
+from surgdino.console import field, say
 from surgdino.crops.augment.build import build_augment
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
@@ -30,19 +29,18 @@ from surgdino.inputs.labelled import (
     split_name,
 )
 from surgdino.inputs.settings import DataSettings, RunSettings
-from surgdino.runs.folder import environment, open_run, write_data
+from surgdino.runs.folder import open_run, write_data
 from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, refuse_leaks, seen_of
-from surgdino.runs.results import print_scores, write_results
 from surgdino.tasks.context import TaskContext, build_context
 from surgdino.tasks.features.cache import weights_hash
-from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.saved import save_task
 from surgdino.tasks.task import Task, open_task
 from surgdino.tasks.training.cut import Cutter
 from surgdino.tasks.training.fit import StageResult, fit
 from surgdino.tasks.training.stage import HeadTraining, resolve
 from surgdino.tasks.training.tuning import LAST_BLOCKS, Tuning, select
-from surgdino.verbs.report import report_run
+from surgdino.verbs.evaluate import measure
+from surgdino.verbs.report import try_report
 
 # A continued run may change these: where things are and how fast they go.
 FREE = (
@@ -194,41 +192,22 @@ def conclude(run: Run, head: nn.Module, results: list[StageResult]) -> None:
     save(run, head, results, "checkpoint")
     for result in results:
         field(result.stage, _stage_line(result))
-    context, tested = run.context.alone(), run.context.parts["test"]
-    scores = run.task.evaluate(context, head, tested, run.folder)
+    chosen = "the validation part" if "val" in run.context.parts else "nothing: the last step counts"
     facts = {
-        "dataset": context.card.name,
         "split": run.config.data.split,
-        "part": "test",
-        "backbone": context.tuning,
         "checkpoint": run.folder / "checkpoint",
         "started_from": started_from(run),
         "seed": run.config.train.seed,
-        "image_size": context.image_size,
-        "precision": context.features.precision,
-        "settings": asdict(run.task.settings),
         "stages": [result.as_dict() for result in results],
-        "chosen_on": "the validation part" if "val" in context.parts else "nothing: the last step counts",
-        "set_aside": dict(tested.store.set_aside),
+        "chosen_on": chosen,
         "leakage": run.leaks.as_dict(),
-        "environment": environment(run.manifest.fingerprint()),
     }
-    path = write_results(run.folder, run.task.name, scores, facts=facts)
-    print_scores(Console(), scores, leak=run.leaks.stamp)
-    write_data(run.folder, tested.store)
-    draw(run.task, context, head, tested, run.folder)
+    path = measure(run.task, run.context.alone(), head, "test", run.folder, run.manifest, facts)
+    write_data(run.folder, run.context.parts["test"].store)
     field("results", path)
     field("checkpoint", run.folder / "checkpoint")
-    field("report", report_run(run.folder, run.folder / "report.html"))
-
-
-def draw(task: Task[Any, Any], context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path) -> None:
-    """Draw what was predicted beside the files in `predictions/`; a failure costs the pictures, not the numbers."""
-    caption = str(context.backbone.settings.get("name", ""))
-    try:
-        task.draw(context, head, frames, folder / "predictions", caption)
-    except Exception as error:
-        warn(f"the pictures of the predictions could not be drawn: {type(error).__name__}: {error}")
+    if page := try_report(run.folder):
+        field("report", page)
 
 
 def save(run: Run, head: nn.Module, results: list[StageResult], name: Literal["checkpoint", "last"]) -> None:

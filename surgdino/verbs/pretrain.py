@@ -37,7 +37,7 @@ from surgdino.inputs.probe import ProbeSettings, choose_probe, open_probe
 from surgdino.inputs.settings import DataSettings, ModelSettings, ReportSettings, RunSettings
 from surgdino.report.curves import TERMS, draw_curves
 from surgdino.runs.folder import open_run, write_data
-from surgdino.verbs.report import report_run
+from surgdino.verbs.report import try_report
 
 _SHOWN = 5
 
@@ -109,7 +109,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any]) -> int:
     )
     if distributed.is_main():
         picture = draw_curves(result.metrics, folder / "curves.png", result.collapse)
-        page = report_run(folder, folder / "report.html", frames=settings.report.frames)
+        page = try_report(folder, frames=settings.report.frames)
         print_outcome(result, picture, page)
     return 0
 

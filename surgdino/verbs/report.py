@@ -68,6 +68,15 @@ def report_run(folder: Path, target: Path, *, frames: bool = False) -> Path:
     return write_page([record], target, learned=learned_of(record) if frames else None)
 
 
+def try_report(folder: Path, *, frames: bool = False) -> Path | None:
+    """The report at the end of a run; a failure costs the page, not the run."""
+    try:
+        return report_run(folder, folder / "report.html", frames=frames)
+    except Exception as error:
+        console.warn(f"the report could not be written: {type(error).__name__}: {error}")
+        return None
+
+
 def learned_of(record: RunRecord) -> Learned:
     """The section with pictures of a run.
 

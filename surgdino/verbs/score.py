@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from surgdino import __version__
 from surgdino.config import typed
@@ -29,7 +28,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     name = folders.task["name"]
     folders = replace(folders, truth=folders.truth.expanduser(), predictions=folders.predictions.expanduser())
     scores = open_scoring(name).score_folders(folders)
-    print_scores(Console(), scores)
+    print_scores(scores)
     if folders.out is not None:
         keys = ("protocol", "truth", "predictions", "every", "missing", "extra", "fps", "tolerance_seconds")
         facts = {

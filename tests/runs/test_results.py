@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
+from rich.text import Text
 
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ClassTable, Score, TaskScores
@@ -39,10 +38,19 @@ def scores(classes: int = 3) -> TaskScores:
     )
 
 
-def printed(width: int = 80, *arguments, **keywords) -> str:
-    console = Console(file=io.StringIO(), width=width, record=True)
-    print_scores(console, *arguments, **keywords)
-    return console.export_text(styles=keywords.get("leak") is not None)
+@pytest.fixture
+def printed(capsys, monkeypatch):
+    """Print scores on a terminal of some width; give the text, with its styles where there is a leak."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+
+    def run(width: int, *arguments, **keywords) -> str:
+        monkeypatch.setenv("COLUMNS", str(width))
+        print_scores(*arguments, **keywords)
+        text = capsys.readouterr().out
+        return text if keywords.get("leak") else Text.from_ansi(text).plain
+
+    return run
 
 
 def test_results_are_plain_json_with_null_for_undefined(tmp_path):
@@ -93,7 +101,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_every_number_is_printed_with_its_protocol_and_interval(width):
+def test_every_number_is_printed_with_its_protocol_and_interval(printed, width):
     text = printed(width, scores())
     for words in ("0.5417", "0.3000 to 0.8000", "protocol phase/script", "protocol x/other", "123.5", "± phases"):
         assert words in text
@@ -105,14 +113,14 @@ def test_every_number_is_printed_with_its_protocol_and_interval(width):
     assert ("█" in text) == (width > 100)
 
 
-def test_a_leak_is_shown_in_red_above_the_numbers():
+def test_a_leak_is_shown_in_red_above_the_numbers(printed):
     text = printed(80, scores(), leak="3 test operations were seen in pretraining")
     assert "\x1b[1;31m" in text
     assert text.index("3 test operations were seen") < text.index("0.5417")
     assert "LEAK" not in printed(80, scores())
 
 
-def test_of_very_many_classes_the_most_frequent_are_shown():
+def test_of_very_many_classes_the_most_frequent_are_shown(printed):
     many = " ".join(printed(80, scores(100)).split())
     assert "70 rarer ones are in results.json" in many
     assert "class [99]" in many
