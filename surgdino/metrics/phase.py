@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from surgdino.errors import SurgdinoError, nearest
-from surgdino.metrics.arrays import label_sequences, nanmean, nanstd, ratio
+from surgdino.metrics.arrays import label_sequences, nanmean, ratio
 from surgdino.metrics.relaxed import Reading, Tolerance, relax
 
 # protocol -> (reading of the relaxation or None, average)
@@ -27,7 +27,6 @@ PROTOCOLS: dict[str, tuple[Reading | None, str]] = {
     "phase/relaxed-corrected": ("corrected", "script"),
 }
 DEFAULT = "phase/script"
-MEASURES = ("precision", "recall", "jaccard", "f1")
 
 
 @dataclass(frozen=True)
@@ -58,55 +57,6 @@ class PhaseCounts:
         return PhaseCounts(tuple(self.videos[row] for row in rows), *(array[rows] for array in self.arrays()))
 
 
-@dataclass(frozen=True)
-class PhaseScores:
-    """Phase metrics under one protocol, fractions in [0, 1].
-
-    Attributes:
-        protocol: what was computed, e.g. `phase/script`.
-        scores: accuracy, precision, recall, jaccard, f1; `accuracy` is the mean over videos, or over frames if pooled.
-        spread: the sample standard deviation beside each score; empty where the protocol has none.
-        spread_over: `videos` or `phases`, whichever the protocol's "±" runs over.
-        phases_counted: how many phases entered the mean over phases (those in no ground truth do not, in the script's).
-        per_phase: phase -> measure -> value.
-        per_video: video -> score -> value under the same protocol.
-    """
-
-    protocol: str
-    scores: dict[str, float]
-    spread: dict[str, float]
-    spread_over: dict[str, str]
-    phases_counted: int
-    per_phase: dict[str, dict[str, float]]
-    per_video: dict[str, dict[str, float]]
-
-
-def score_phases(
-    truths: Mapping[str, np.ndarray],
-    predictions: Mapping[str, np.ndarray],
-    phases: Sequence[str],
-    protocol: str = DEFAULT,
-    *,
-    fps: float | None = None,
-    tolerance: Tolerance | None = None,
-    seconds: float = 10.0,
-) -> PhaseScores:
-    """Accuracy, precision, recall, Jaccard and F1 under one named protocol; strict unless a relaxed one is named.
-
-    Args:
-        truths, predictions: video id -> int [n], ids into `phases`.
-        phases: their names, position = id.
-        protocol: a key of PROTOCOLS.
-        fps, tolerance: labels per second and what is forgiven; needed by the relaxed protocols alone.
-        seconds: how near to a segment's ends the relaxed protocols forgive.
-
-    Raises:
-        SurgdinoError: unknown protocol, missing fps or tolerance, videos, lengths or ids that do not fit.
-    """
-    counts = phase_counts(truths, predictions, len(phases), protocol, fps=fps, tolerance=tolerance, seconds=seconds)
-    return average_phases(counts, phases, PROTOCOLS[protocol][1], protocol)
-
-
 def phase_counts(
     truths: Mapping[str, np.ndarray],
     predictions: Mapping[str, np.ndarray],
@@ -117,7 +67,18 @@ def phase_counts(
     tolerance: Tolerance | None = None,
     seconds: float = 10.0,
 ) -> PhaseCounts:
-    """The counts that `protocol` averages; arguments and errors as in `score_phases`."""
+    """The counts that `protocol` averages; strict unless a relaxed one is named.
+
+    Args:
+        truths, predictions: video id -> int [n], phase ids in 0..phases-1, joined on the frame number.
+        phases: how many there are.
+        protocol: a key of PROTOCOLS.
+        fps, tolerance: labels per second and what is forgiven; needed by the relaxed protocols alone.
+        seconds: how near to a segment's ends the relaxed protocols forgive.
+
+    Raises:
+        SurgdinoError: unknown protocol, missing fps or tolerance, videos, lengths or ids that do not fit.
+    """
     if protocol not in PROTOCOLS:
         raise SurgdinoError(f"unknown phase protocol {protocol!r}", fix=nearest(protocol, PROTOCOLS))
     reading = PROTOCOLS[protocol][0]
@@ -134,15 +95,7 @@ def phase_counts(
 
 
 def strict_counts(truths: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], phases: int) -> PhaseCounts:
-    """Counts without any relaxation.
-
-    Args:
-        truths, predictions: video id -> int [n], phase ids in 0..phases-1, joined on the frame number.
-        phases: how many there are.
-
-    Raises:
-        SurgdinoError: videos, lengths or ids that do not fit.
-    """
+    """Counts without any relaxation; arguments as in `phase_counts`."""
     pairs = label_sequences(truths, predictions, phases)
     confusion = np.stack([confusion_matrix(truth, prediction, phases) for _, truth, prediction in pairs])
     return counts_of_confusion([video for video, _, _ in pairs], confusion)
@@ -175,8 +128,7 @@ def relaxed_counts(
     """Counts under one of the two readings; average them with `script_scores`, which clips as the script does.
 
     Args:
-        truths, predictions: video id -> int [n], phase ids in 0..phases-1, every frame at the rate `fps` (no gaps).
-        fps: labels per second.
+        truths, predictions: as in `phase_counts`, with every frame at the rate `fps` (no gaps).
         tolerance: of as many phases.
         seconds: the window at either end of a segment.
 
@@ -273,37 +225,9 @@ AVERAGES: dict[str, Callable[[PhaseCounts], dict[str, float]]] = {
 }
 
 
-def average_phases(counts: PhaseCounts, phases: Sequence[str], average: str, protocol: str) -> PhaseScores:
-    """One average of the counts with its spread, per phase and per video.
-
-    Args:
-        counts: of `phases` in their order.
-        average: a key of AVERAGES.
-        protocol: the name that the result carries.
-    """
-    scores_of = AVERAGES[average]
-    rows = [scores_of(counts.select([row])) for row in range(len(counts.videos))]
+def phase_means(counts: PhaseCounts, average: str) -> dict[str, np.ndarray]:
+    """Measure -> float64 [P], the mean over videos of each phase; `average` is a key of AVERAGES."""
+    if average == "pooled-macro":
+        counts = pooled(counts)
     measures = script_measures(counts) if average == "script" else macro_measures(counts)
-    if average == "pooled-macro":
-        measures = macro_measures(pooled(counts))
-    per_phase = {name: nanmean(value, 0) for name, value in measures.items()}
-    return PhaseScores(
-        protocol=protocol,
-        scores=scores_of(counts),
-        **spread(average, rows, per_phase),
-        phases_counted=int((~np.isnan(per_phase["recall"])).sum()),
-        per_phase={phase: {m: float(per_phase[m][p]) for m in MEASURES} for p, phase in enumerate(phases)},
-        per_video=dict(zip(counts.videos, rows, strict=True)),
-    )
-
-
-def spread(average: str, rows: list[dict[str, float]], per_phase: dict[str, np.ndarray]) -> dict:
-    """What stands behind "±": in the script over videos for accuracy, over phases for the rest; nothing if pooled."""
-    if average == "pooled-macro":
-        return {"spread": {}, "spread_over": {}}
-    values = {name: nanstd(np.array([row[name] for row in rows])) for name in rows[0]}
-    over = dict.fromkeys(values, "videos")
-    if average == "script":
-        values |= {name: nanstd(value) for name, value in per_phase.items()}
-        over |= dict.fromkeys(per_phase, "phases")
-    return {"spread": values, "spread_over": over}
+    return {name: nanmean(value, 0) for name, value in measures.items()}

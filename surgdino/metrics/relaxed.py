@@ -11,7 +11,7 @@ clipped. A segment's window stands at the video's own start and end too, in both
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,13 +33,6 @@ class Tolerance:
     def of_offsets(cls, late: Sequence[Sequence[int]], early: Sequence[Sequence[int]]) -> Tolerance:
         """From offsets prediction - truth, per phase, as the script writes them."""
         return cls(*(tuple(frozenset(p + o for o in side[p]) for p in range(len(side))) for side in (late, early)))
-
-    @classmethod
-    def of_transitions(cls, allowed: Mapping[int, frozenset[int]]) -> Tolerance:
-        """From allowed transitions: late is any phase that may come before, early any that may come after."""
-        phases = range(max(allowed) + 1)
-        before = tuple(frozenset(q for q, after in allowed.items() if p in after) for p in phases)
-        return cls(before, tuple(frozenset(allowed.get(p, ())) for p in phases))
 
 
 # The script's own tables: three kinds of phases, after which the operation may branch or not.

@@ -1,29 +1,18 @@
-"""Segmental phase metrics: the order of phases (edit score), their extent (F1@k), and transitions that cannot be.
+"""Segmental phase metrics: the order of phases (edit score) and their extent (F1@k).
 
 Edit score and F1@k after Lea et al. 2017 (arXiv 1611.05267), matched as in MS-TCN's evaluation (arXiv 1903.01945).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from surgdino.errors import SurgdinoError
-from surgdino.metrics.arrays import label_sequences, nanmean, nanstd
+from surgdino.metrics.arrays import label_sequences
 
-# Ids in Cholec80's order. Packaging (4) and coagulation (5) may alternate, retraction (6) may go back to coagulation.
-CHOLECYSTECTOMY_TRANSITIONS: dict[int, frozenset[int]] = {
-    0: frozenset({1}),
-    1: frozenset({2}),
-    2: frozenset({3}),
-    3: frozenset({4, 5}),
-    4: frozenset({5, 6}),
-    5: frozenset({4, 6}),
-    6: frozenset({5}),
-}
+THRESHOLDS = (0.10, 0.25, 0.50)  # of the IoU
 
 
 @dataclass(frozen=True)
@@ -36,25 +25,6 @@ class Segments:
 
     def __len__(self) -> int:
         return len(self.label)
-
-
-@dataclass(frozen=True)
-class SegmentalScores:
-    """Segmental metrics over all videos.
-
-    Attributes:
-        protocol: `phase/segmental`.
-        scores: `edit` (mean over videos), `f1@10` ... (segments pooled over videos).
-        spread: the sample standard deviation over videos of `edit`.
-        forbidden_transitions: how many predicted transitions are not allowed; -1 where no transitions were given.
-        per_video: video -> edit, f1@k, and the number of predicted segments and (if asked) forbidden transitions.
-    """
-
-    protocol: str
-    scores: dict[str, float]
-    spread: dict[str, float]
-    forbidden_transitions: int
-    per_video: dict[str, dict[str, float]]
 
 
 def segments(labels: np.ndarray) -> Segments:
@@ -109,50 +79,23 @@ def f1_of(matches: np.ndarray) -> float:
     return float(2 * hit / (2 * hit + extra + missed))
 
 
-def forbidden_transitions(labels: np.ndarray, allowed: Mapping[int, frozenset[int]]) -> int:
-    """How many changes of phase in int [n] are not allowed."""
-    runs = segments(labels).label.tolist()
-    return sum(after not in allowed.get(before, ()) for before, after in pairwise(runs))
-
-
-def score_segments(
-    truths: Mapping[str, np.ndarray],
-    predictions: Mapping[str, np.ndarray],
-    phases: int,
-    *,
-    thresholds: Sequence[float] = (0.10, 0.25, 0.50),
-    transitions: Mapping[int, frozenset[int]] | None = None,
-) -> SegmentalScores:
-    """Edit score averaged over videos, F1@k with segments pooled over videos.
+def match_videos(
+    truths: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray], phases: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Edit score float64 [V] and `matched_segments` int64 [V, T, 3] of each video, at T thresholds.
 
     Args:
         truths, predictions: video id -> int [n], phase ids in 0..phases-1.
-        thresholds: IoU thresholds in (0, 1].
-        transitions: the allowed ones, e.g. CHOLECYSTECTOMY_TRANSITIONS; None counts none.
 
     Raises:
-        SurgdinoError: videos, lengths, ids or thresholds that do not fit.
+        SurgdinoError: videos, lengths or ids that do not fit.
     """
-    if not all(0 < threshold <= 1 for threshold in thresholds):
-        raise SurgdinoError("an IoU threshold is out of range", expected="in (0, 1]", found=list(thresholds))
-    names = [f"f1@{round(100 * threshold)}" for threshold in thresholds]
-    per_video: dict[str, dict[str, float]] = {}
-    matches = np.zeros((len(thresholds), 3), dtype=np.int64)
-    for video, truth, prediction in label_sequences(truths, predictions, phases):
-        found = np.stack([matched_segments(truth, prediction, threshold) for threshold in thresholds])
-        matches += found
-        per_video[video] = {"edit": edit_score(truth, prediction)}
-        per_video[video] |= {name: f1_of(row) for name, row in zip(names, found, strict=True)}
-        per_video[video]["segments"] = len(segments(prediction))
-        if transitions is not None:
-            per_video[video]["forbidden_transitions"] = forbidden_transitions(prediction, transitions)
-    edit = np.array([row["edit"] for row in per_video.values()])
-    return SegmentalScores(
-        protocol="phase/segmental",
-        scores={"edit": float(nanmean(edit)), **{n: f1_of(row) for n, row in zip(names, matches, strict=True)}},
-        spread={"edit": nanstd(edit)},
-        forbidden_transitions=-1
-        if transitions is None
-        else sum(int(r["forbidden_transitions"]) for r in per_video.values()),
-        per_video=per_video,
-    )
+    pairs = [(truth, prediction) for _, truth, prediction in label_sequences(truths, predictions, phases)]
+    matches = [[matched_segments(truth, prediction, t) for t in THRESHOLDS] for truth, prediction in pairs]
+    return np.array([edit_score(truth, prediction) for truth, prediction in pairs]), np.array(matches)
+
+
+def segmental_scores(edit: np.ndarray, matches: np.ndarray) -> dict[str, float]:
+    """`edit`, the mean over videos, and `f1@10`, ..., with the segments of all videos pooled."""
+    f1 = {f"f1@{round(100 * t)}": f1_of(row) for t, row in zip(THRESHOLDS, matches.sum(0), strict=True)}
+    return {"edit": float(edit.mean()), **f1}

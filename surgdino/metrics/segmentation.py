@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.arrays import nanmean, nanstd, ratio
+from surgdino.metrics.arrays import nanmean, ratio
 
 MEASURES = ("dice", "iou", "hd95")
 PROTOCOL = "segmentation/image-wise"
@@ -37,26 +37,6 @@ class ImageScores:
     labelled: np.ndarray
     empty_truth: np.ndarray
     empty_prediction: np.ndarray
-
-
-@dataclass(frozen=True)
-class SegmentationScores:
-    """Segmentation metrics over images.
-
-    Attributes:
-        protocol: `segmentation/image-wise`.
-        scores: measure -> mean over classes of the means over images.
-        spread: measure -> sample standard deviation over operations.
-        per_class: class -> measure -> mean over images, with the counts `images` (labelled), `both_empty`,
-            `hd95_undefined` (either mask empty) and `missed` (only the prediction empty).
-        per_operation: operation -> measure -> value on its images alone.
-    """
-
-    protocol: str
-    scores: dict[str, float]
-    spread: dict[str, float]
-    per_class: dict[str, dict[str, float]]
-    per_operation: dict[str, dict[str, float]]
 
 
 def image_scores(
@@ -130,55 +110,25 @@ def hausdorff_95(
     return distance[0].numpy().astype(np.float64)
 
 
-def score_segmentation(
-    images: Sequence[ImageScores], classes: Sequence[str], operations: Sequence[str]
-) -> SegmentationScores:
-    """Means over images, then over classes; and the same within each operation.
-
-    Args:
-        images: scores of each image, all of the same classes.
-        classes: their names.
-        operations: the operation of each image.
-
-    Raises:
-        SurgdinoError: no images, or counts that do not fit.
-    """
-    values = stacked(images, classes, operations)
-    names = list(dict.fromkeys(operations))
-    rows = {name: np.flatnonzero(np.asarray(operations) == name) for name in names}
-    per_operation = {name: class_means(values, rows[name]) for name in names}
-    return SegmentationScores(
-        protocol=PROTOCOL,
-        scores=class_means(values, np.arange(len(images))),
-        spread={m: nanstd(np.array([row[m] for row in per_operation.values()])) for m in MEASURES},
-        per_class=_per_class(images, classes, values),
-        per_operation=per_operation,
-    )
-
-
 def class_means(values: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, float]:
     """Measure -> mean over classes of the means over these images; values are [images, c]."""
     return {name: float(nanmean(nanmean(value[rows], 0))) for name, value in values.items()}
 
 
-def stacked(images: Sequence[ImageScores], classes: Sequence[str], operations: Sequence[str]) -> dict[str, np.ndarray]:
-    """Measure -> float64 [images, c], after a check that the three sequences fit."""
+def stacked(images: Sequence[ImageScores], classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """Measure -> float64 [images, c], after a check that there are images of as many classes."""
     if not images:
         raise SurgdinoError("there is no image to score", expected="at least one", found="none")
-    if len(operations) != len(images):
-        raise SurgdinoError("not one operation an image", expected=len(images), found=len(operations))
-    wrong = [row for row, image in enumerate(images) if len(image.dice) != len(classes)]
-    if wrong:
-        found = len(images[wrong[0]].dice)
-        raise SurgdinoError(
-            "an image has another number of classes", place=f"image {wrong[0]}", expected=len(classes), found=found
-        )
+    for row, image in enumerate(images):
+        if len(image.dice) != len(classes):
+            what, found = "an image has another number of classes", len(image.dice)
+            raise SurgdinoError(what, place=f"image {row}", expected=len(classes), found=found)
     return {name: np.stack([getattr(image, name) for image in images]) for name in MEASURES}
 
 
-def _per_class(
-    images: Sequence[ImageScores], classes: Sequence[str], values: Mapping[str, np.ndarray]
-) -> dict[str, dict[str, float]]:
+def class_table(images: Sequence[ImageScores], classes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Class -> measure -> mean over images, with the counts `images` (labelled), `both_empty`, `hd95_undefined` (either
+    mask empty) and `missed` (only the prediction empty)."""
     labelled, no_truth, no_prediction = (
         np.stack([getattr(image, name) for image in images]) for name in ("labelled", "empty_truth", "empty_prediction")
     )
@@ -188,7 +138,7 @@ def _per_class(
         "hd95_undefined": labelled & (no_truth | no_prediction),
         "missed": labelled & no_prediction & ~no_truth,
     }
-    means = {name: nanmean(value, 0) for name, value in values.items()}
+    means = {name: nanmean(value, 0) for name, value in stacked(images, classes).items()}
     return {
         name: {m: float(mean[c]) for m, mean in means.items()} | {k: int(v[:, c].sum()) for k, v in counts.items()}
         for c, name in enumerate(classes)

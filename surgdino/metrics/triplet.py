@@ -8,14 +8,14 @@ that share them, in truth and scores alike, unless a model's own heads are given
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from surgdino.errors import SurgdinoError, nearest
-from surgdino.metrics.arrays import nanmean, nanstd, score_matrices
-from surgdino.metrics.average_precision import average_precision
+from surgdino.metrics.arrays import nanmean, score_matrices
+from surgdino.metrics.average_precision import RankedScores, average_precision
 
 COMPONENTS = ("I", "V", "T", "IV", "IT", "IVT")
 # protocol -> (frames pooled?, null triplets dropped and IVT alone?)
@@ -48,25 +48,6 @@ class TripletMap:
     def classes(self, component: str) -> np.ndarray:
         """The sorted ids of a component that some triplet holds: the columns of its scores."""
         return np.arange(len(self)) if component == "IVT" else np.unique(self.ids[component])
-
-
-@dataclass(frozen=True)
-class TripletScores:
-    """Average precision under one protocol, fractions in [0, 1].
-
-    Attributes:
-        protocol: what was computed, e.g. `triplet/video-wise/component-maximum`.
-        mean_ap: component -> mean over its classes that are defined.
-        spread: component -> sample standard deviation over videos of the videos' own means.
-        class_ap: component -> class id -> AP, NaN where no video has a positive.
-        per_video: video -> component -> mean over the classes that this video has.
-    """
-
-    protocol: str
-    mean_ap: dict[str, float]
-    spread: dict[str, float]
-    class_ap: dict[str, dict[int, float]]
-    per_video: dict[str, dict[str, float]]
 
 
 def triplet_map(table: np.ndarray, *, null_verb: int) -> TripletMap:
@@ -105,48 +86,6 @@ def component_maximum(values: np.ndarray, component: str, mapping: TripletMap) -
     return np.maximum.reduceat(values[:, order], starts, axis=1)
 
 
-def score_triplets(
-    truths: Mapping[str, np.ndarray],
-    scores: Mapping[str, np.ndarray],
-    mapping: TripletMap,
-    protocol: str = DEFAULT,
-    *,
-    heads: Mapping[str, Mapping[str, np.ndarray]] | None = None,
-) -> TripletScores:
-    """AP_I, AP_V, AP_T, AP_IV, AP_IT and AP_IVT (the challenge's: AP_IVT alone) under one named protocol.
-
-    Args:
-        truths: video id -> 0/1 [n, triplets].
-        scores: video id -> float [n, triplets]; any monotone scale.
-        mapping: triplets to components.
-        protocol: a key of PROTOCOLS.
-        heads: component -> video id -> float [n, classes of the component], to score a model's own component heads in
-            place of the maximum over triplets.
-
-    Raises:
-        SurgdinoError: unknown protocol or component, videos, shapes or values that do not fit.
-    """
-    pooled, challenge = protocol_parts(protocol)
-    if heads and challenge:
-        raise SurgdinoError(f"{protocol} scores triplets alone", expected="no component heads", found=list(heads))
-    components = ("IVT",) if challenge else COMPONENTS
-    per_video, class_ap = {}, {}
-    for component in components:
-        videos = component_videos(truths, scores, mapping, component, heads)
-        kept = ~mapping.null if challenge else np.ones(len(mapping.classes(component)), dtype=bool)
-        by_video = np.stack([average_precision(truth, score)[kept] for _, truth, score in videos])
-        values = average_precision(*_pooled(videos))[kept] if pooled else nanmean(by_video, 0)
-        class_ap[component] = dict(zip(mapping.classes(component)[kept].tolist(), values.tolist(), strict=True))
-        per_video[component] = {name: float(v) for (name, _, _), v in zip(videos, nanmean(by_video, 1), strict=True)}
-    return TripletScores(
-        protocol=protocol + ("/own-heads" if heads else "" if challenge else "/component-maximum"),
-        mean_ap={component: float(nanmean(np.array(list(ap.values())))) for component, ap in class_ap.items()},
-        spread={component: nanstd(np.array(list(values.values()))) for component, values in per_video.items()},
-        class_ap=class_ap,
-        per_video={video: {c: per_video[c][video] for c in components} for video in per_video["IVT"]},
-    )
-
-
 def protocol_parts(protocol: str) -> tuple[bool, bool]:
     """(frames pooled?, challenge?) of a known protocol."""
     if protocol not in PROTOCOLS:
@@ -172,33 +111,27 @@ def component_videos(
     return [(video, true[video], component_maximum(score, component, mapping)) for video, _, score in videos]
 
 
-def top_k(
-    truths: Mapping[str, np.ndarray],
-    scores: Mapping[str, np.ndarray],
-    mapping: TripletMap,
-    *,
-    k: int = 5,
-    component: str = "IVT",
-) -> float:
-    """The share of the positives of all frames that are among their frame's k highest scores.
+def class_ap(videos: Videos, *, pooled: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of rows of `videos`, int [m] (repeated where drawn more than once), that gives the AP of each class.
 
-    NaN where there is no positive at all. Equal scores keep the order of the classes.
-
-    Raises:
-        SurgdinoError: k out of range, unknown component, videos or shapes that do not fit.
+    It is float64 [c], of all their frames pooled or the mean over those videos where it is defined.
     """
-    if component not in COMPONENTS:
-        raise SurgdinoError(f"unknown component {component!r}", fix=nearest(component, COMPONENTS))
-    if not 1 <= k <= len(mapping.classes(component)):
-        raise SurgdinoError("k is out of range", expected=f"1 to {len(mapping.classes(component))}", found=k)
-    videos = component_videos(truths, scores, mapping, component)
-    truth, score = _pooled(videos)
-    best = np.argsort(-score, axis=1, kind="stable")[:, :k]
-    positives = int(truth.sum())
-    return float(np.take_along_axis(truth, best, 1).sum() / positives) if positives else float("nan")
-
-
-def _pooled(videos: Videos) -> tuple[np.ndarray, np.ndarray]:
-    """Truth and scores of all frames, [n, c] each."""
+    if not pooled:
+        by_video = np.stack([average_precision(truth, score) for _, truth, score in videos])
+        return lambda rows: nanmean(by_video[rows], 0)
     truth, score = (np.concatenate([video[side] for video in videos]) for side in (1, 2))
-    return truth, score
+    ranked = RankedScores(truth, score, np.repeat(np.arange(len(videos)), [len(video[1]) for video in videos]))
+    return lambda rows: ranked.average_precision(np.bincount(rows, minlength=len(videos)))
+
+
+def top_k_hits(videos: Videos, ks: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each video, how many positives are among their frame's k highest scores, [V, len(ks)], and positives [V].
+
+    Equal scores keep the order of the classes.
+    """
+    hits, positives = np.zeros((len(videos), len(ks))), np.zeros(len(videos))
+    for place, (_, truth, score) in enumerate(videos):
+        ranked = np.take_along_axis(truth, np.argsort(-score, axis=1, kind="stable"), 1)
+        hits[place] = [ranked[:, :k].sum() for k in ks]
+        positives[place] = truth.sum()
+    return hits, positives

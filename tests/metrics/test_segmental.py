@@ -1,27 +1,22 @@
-"""Segmental metrics: order, extent and impossible transitions, by hand and by plain recursion."""
+"""Segmental metrics: order and extent, by hand and by plain recursion."""
 
 from __future__ import annotations
 
 import functools
-import json
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surgdino.errors import SurgdinoError
-from surgdino.metrics.arrays import as_json
 from surgdino.metrics.segmental import (
-    CHOLECYSTECTOMY_TRANSITIONS,
     edit_distance,
     edit_score,
     f1_of,
-    forbidden_transitions,
     matched_segments,
-    score_segments,
     segments,
 )
+from tests.metrics.phase_scores import score_segments
 
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=30).map(np.array)
 
@@ -62,7 +57,7 @@ def test_f1_at_k_by_hand():
     assert matched_segments(truth, prediction, 0.10).tolist() == [2, 2, 0]
     assert matched_segments(truth, prediction, 0.25).tolist() == [2, 2, 0]
     assert matched_segments(truth, prediction, 0.50).tolist() == [1, 3, 1]
-    scores = score_segments({"v": truth}, {"v": prediction}, 2).scores
+    scores = score_segments({"v": truth}, {"v": prediction}, 2)
     assert scores["f1@10"] == pytest.approx(4 / 6)
     assert scores["f1@50"] == pytest.approx(2 / 6)
 
@@ -75,21 +70,11 @@ def test_edit_is_averaged_over_videos_and_f1_pools_their_segments():
     truths = {"a": np.repeat([0, 1], 5), "b": np.repeat([0, 1, 2, 3], 5)}
     predictions = {"a": np.repeat([0, 1], 5), "b": np.zeros(20, int)}
     scores = score_segments(truths, predictions, 4)
-    assert scores.scores["edit"] == pytest.approx(np.mean([1, 1 / 4]))
+    assert scores["edit"] == pytest.approx(np.mean([1, 1 / 4]))
     # a: 2 hits; b: its only segment covers a quarter of the video: a hit at 10 and 25, none at 50.
-    assert scores.scores["f1@25"] == pytest.approx(2 * 3 / (2 * 3 + 0 + 3))
-    assert scores.scores["f1@50"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 4))
-    assert scores.per_video["b"]["f1@50"] == 0
-    assert scores.protocol == "phase/segmental"
-    assert json.loads(json.dumps(as_json(scores), allow_nan=False))["per_video"]["b"]["segments"] == 1
-
-
-def test_transitions_that_a_cholecystectomy_allows():
-    allowed = CHOLECYSTECTOMY_TRANSITIONS
-    assert forbidden_transitions(np.array([0, 0, 1, 2, 3, 4, 5, 4, 6, 5, 6]), allowed) == 0
-    assert forbidden_transitions(np.array([0, 1, 0, 1, 3, 6]), allowed) == 3
-    scores = score_segments({"v": np.array([0, 1])}, {"v": np.array([1, 0])}, 7, transitions=allowed)
-    assert scores.forbidden_transitions == scores.per_video["v"]["forbidden_transitions"] == 1
+    assert scores["f1@25"] == pytest.approx(2 * 3 / (2 * 3 + 0 + 3))
+    assert scores["f1@50"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 4))
+    assert score_segments({"b": truths["b"]}, {"b": predictions["b"]}, 4)["f1@50"] == 0
 
 
 @settings(max_examples=80, deadline=None)
@@ -100,11 +85,6 @@ def test_segmental_scores_are_fractions_and_one_for_the_truth(pair):
     f1 = [f1_of(matched_segments(truth, prediction, threshold)) for threshold in (0.1, 0.25, 0.5)]
     assert 1 >= f1[0] >= f1[1] >= f1[2] >= 0
     assert edit_score(truth, truth) == f1_of(matched_segments(truth, truth, 0.5)) == 1
-
-
-def test_a_threshold_out_of_range_is_refused():
-    with pytest.raises(SurgdinoError, match="IoU threshold"):
-        score_segments({"v": np.array([0])}, {"v": np.array([0])}, 1, thresholds=(10,))
 
 
 def test_a_segment_matches_only_its_own_phase():

@@ -16,9 +16,13 @@ from scipy import ndimage
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import as_json
 from surgdino.metrics.intervals import bootstrap
-from surgdino.metrics.segmentation import class_means, image_scores, score_segmentation, stacked
+from surgdino.metrics.segmentation import ImageScores, class_means, class_table, image_scores, stacked
 
 NAN = math.nan
+
+
+def means(images: list[ImageScores], classes: list[str]) -> dict[str, float]:
+    return class_means(stacked(images, classes), np.arange(len(images)))
 
 
 def blobs(seed: int, classes: int = 3, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
@@ -96,13 +100,12 @@ def test_empty_masks(truth, prediction, dice, iou):
 def test_undefined_distances_are_counted_and_left_out_of_the_mean():
     full, other = mask((1, 1)), mask((1, 3))
     images = [image_scores(t, p) for t, p in [(full, other), (full, mask()), (mask(), full), (mask(), mask())]]
-    scores = score_segmentation(images, ["liver"], ["a", "a", "b", "b"])
-    liver = scores.per_class["liver"]
+    liver = class_table(images, ["liver"])["liver"]
     counts = {name: liver[name] for name in ("images", "both_empty", "hd95_undefined", "missed")}
     assert counts == {"images": 4, "both_empty": 1, "hd95_undefined": 3, "missed": 1}
     assert liver["hd95"] == pytest.approx(2)
     assert liver["dice"] == 0
-    assert math.isnan(scores.per_operation["b"]["hd95"])
+    assert math.isnan(means(images[2:], ["liver"])["hd95"])
 
 
 def test_the_class_mean_is_over_the_means_of_classes():
@@ -112,14 +115,12 @@ def test_the_class_mean_is_over_the_means_of_classes():
         image_scores(np.concatenate([one, none]), np.concatenate([one, none]), hd95=False),
         image_scores(np.concatenate([one, none]), np.concatenate([none, none]), hd95=False),
     ]
-    scores = score_segmentation(images, ["x", "y"], ["a", "b", "b"])
-    assert scores.per_class["x"]["dice"] == pytest.approx(2 / 3)
-    assert scores.per_class["y"]["dice"] == 0
-    assert scores.scores["dice"] == pytest.approx(1 / 3)
-    assert {o: row["dice"] for o, row in scores.per_operation.items()} == {"a": 0.5, "b": 0.5}
-    assert scores.spread["dice"] == 0
-    assert scores.protocol == "segmentation/image-wise"
-    assert json.loads(json.dumps(as_json(scores), allow_nan=False))["scores"]["hd95"] is None
+    table = class_table(images, ["x", "y"])
+    assert table["x"]["dice"] == pytest.approx(2 / 3)
+    assert table["y"]["dice"] == 0
+    assert means(images, ["x", "y"])["dice"] == pytest.approx(1 / 3)
+    assert means(images[:1], ["x", "y"])["dice"] == means(images[1:], ["x", "y"])["dice"] == 0.5
+    assert json.loads(json.dumps(as_json(means(images, ["x", "y"])), allow_nan=False))["hd95"] is None
 
 
 def test_an_unlabelled_class_is_neither_right_nor_wrong():
@@ -128,7 +129,7 @@ def test_an_unlabelled_class_is_neither_right_nor_wrong():
     whole = image_scores(truth, prediction)
     np.testing.assert_equal(scores.dice, [whole.dice[0], NAN, whole.dice[2]])
     np.testing.assert_equal(scores.hd95, [whole.hd95[0], NAN, whole.hd95[2]])
-    assert score_segmentation([scores], list("abc"), ["x"]).per_class["b"]["images"] == 0
+    assert class_table([scores], list("abc"))["b"]["images"] == 0
 
 
 def test_pixels_outside_the_valid_mask_count_for_neither_side():
@@ -162,10 +163,10 @@ def test_dice_and_iou_are_symmetric_fractions_bound_to_each_other(seed, share, o
 def test_intervals_resample_operations():
     images = [image_scores(*blobs(seed), hd95=False) for seed in range(6)]
     operations = ["a", "a", "b", "b", "c", "c"]
-    values = stacked(images, list("xyz"), operations)
+    values = stacked(images, list("xyz"))
     interval = bootstrap(lambda rows: class_means(values, rows), operations, resamples=200)["dice"]
     assert interval.n == 3
-    assert interval.value == score_segmentation(images, list("xyz"), operations).scores["dice"]
+    assert interval.value == means(images, list("xyz"))["dice"]
     assert interval.low <= interval.value <= interval.high
 
 
@@ -177,9 +178,8 @@ def test_intervals_resample_operations():
         (lambda: image_scores(mask() * 255 + np.uint8(255), mask()), "not binary; expected 0 or 1, found 255"),
         (lambda: image_scores(mask(), mask(), labelled=np.array([True, True])), "one flag a class"),
         (lambda: image_scores(mask(), mask(), valid=np.ones((3, 3), bool)), "valid mask is of another size"),
-        (lambda: score_segmentation([], ["x"], []), "no image to score"),
-        (lambda: score_segmentation([image_scores(mask(), mask())], ["x", "y"], ["o"]), "number of classes"),
-        (lambda: score_segmentation([image_scores(mask(), mask())], ["x"], ["o", "p"]), "one operation an image"),
+        (lambda: stacked([], ["x"]), "no image to score"),
+        (lambda: stacked([image_scores(mask(), mask())], ["x", "y"]), "number of classes"),
     ],
 )
 def test_what_does_not_fit_is_one_line(call, words):

@@ -8,10 +8,21 @@ or newer: absent classes then count as 0); `recognition = Recognition(100)`; for
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.intervals import Interval, bootstrap, operations_of
-from surgdino.metrics.triplet import TripletMap, score_triplets
+from surgdino.metrics.triplet import (
+    COMPONENTS,
+    DEFAULT,
+    TripletMap,
+    class_ap,
+    component_videos,
+    protocol_parts,
+    top_k_hits,
+)
 
 NULL_VERB = 9
 # The triplets of each instrument as verb: targets, in the order of label_mapping.txt; the null triplets come last.
@@ -45,6 +56,30 @@ def recipe(videos: int = 4) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray
         scores[f"VID{video:02d}"] = 0.4 * truth + rng.random((frames, 100)) * rng.uniform(0.5, 1.0, size=100)
         truths[f"VID{video:02d}"] = truth
     return truths, scores
+
+
+class TripletScores(NamedTuple):
+    mean_ap: dict[str, float]
+    class_ap: dict[str, dict[int, float]]
+
+
+def score_triplets(
+    truths: dict, scores: dict, mapping: TripletMap, protocol: str = DEFAULT, heads: dict | None = None
+) -> TripletScores:
+    """One protocol's numbers in one call, from the functions that the panel is made of."""
+    pooled, challenge = protocol_parts(protocol)
+    by_class = {}
+    for component in ("IVT",) if challenge else COMPONENTS:
+        videos, classes = component_videos(truths, scores, mapping, component, heads), mapping.classes(component)
+        kept = ~mapping.null if challenge else np.ones(len(classes), bool)
+        values = class_ap(videos, pooled=pooled)(np.arange(len(videos)))[kept]
+        by_class[component] = dict(zip(classes[kept].tolist(), values.tolist(), strict=True))
+    return TripletScores({name: float(nanmean(np.array(list(ap.values())))) for name, ap in by_class.items()}, by_class)
+
+
+def top_k(truths: dict, scores: dict, mapping: TripletMap, *, k: int, component: str = "IVT") -> float:
+    hits, positives = top_k_hits(component_videos(truths, scores, mapping, component), [k])
+    return float(hits.sum() / positives.sum()) if positives.any() else float("nan")
 
 
 def triplet_interval(

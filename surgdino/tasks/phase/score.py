@@ -14,13 +14,13 @@ import numpy as np
 from surgdino.datasets.card import load_card
 from surgdino.datasets.triplet_files import read_triplet_json
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.arrays import label_sequences
+from surgdino.metrics.arrays import nanstd
 from surgdino.metrics.intervals import operations_of
-from surgdino.metrics.phase import AVERAGES, DEFAULT, PhaseCounts, average_phases, phase_counts
+from surgdino.metrics.phase import AVERAGES, DEFAULT, phase_counts, phase_means
 from surgdino.metrics.phase import PROTOCOLS as FRAME_PROTOCOLS
 from surgdino.metrics.relaxed import TOLERANCES, Tolerance
 from surgdino.metrics.scores import ALL, ClassTable, Score, ScoreRequest, TaskScores, chosen, find_row, score_rows
-from surgdino.metrics.segmental import edit_score, f1_of, matched_segments
+from surgdino.metrics.segmental import match_videos, segmental_scores
 from surgdino.tasks.phase.files import ENDINGS, phase_cells, read_phase
 from surgdino.tasks.scoring.folders import Folders, match_frames, paired_files
 from surgdino.tasks.scoring.scoring import Scoring
@@ -28,7 +28,6 @@ from surgdino.tasks.scoring.video_files import video_files
 
 SEGMENTAL = "phase/segmental"
 HEADLINE = ("accuracy", DEFAULT)
-THRESHOLDS = (0.10, 0.25, 0.50)
 _TRUTH = ("phase_annotations", "labels")
 # Other files that the releases keep beside the phases.
 _OTHERS = ("-tool", "-timestamp", "_timestamp")
@@ -129,39 +128,28 @@ def _framewise(request: ScoreRequest, protocol: str, relaxed: bool) -> tuple[lis
         resamples=request.resamples,
         seed=request.seed,
     )
-    averaged = average_phases(counts, request.classes, average, protocol)
-    rows = [
-        replace(row, own_std=averaged.spread[row.name], own_std_over=averaged.spread_over[row.name])
-        if averaged.spread_over.get(row.name) == "phases"
-        else row
-        for row in rows
-    ]
-    return rows, ClassTable("phase", protocol, _by_phase(averaged.per_phase, counts))
-
-
-def _by_phase(per_phase: Mapping[str, Mapping[str, float]], counts: PhaseCounts) -> dict[str, dict[str, float]]:
+    means = phase_means(counts, average)
+    if average == "script":  # whose "±" runs over phases, but for accuracy
+        rows = [
+            replace(row, own_std=nanstd(means[row.name]), own_std_over="phases") if row.name in means else row
+            for row in rows
+        ]
     frames, predicted = counts.present.sum(0), counts.predicted.sum(0)
-    return {
-        phase: {**values, "frames": int(frames[place]), "predicted": int(predicted[place])}
-        for place, (phase, values) in enumerate(per_phase.items())
+    by_phase = {
+        phase: {name: float(mean[p]) for name, mean in means.items()}
+        | {"frames": int(frames[p]), "predicted": int(predicted[p])}
+        for p, phase in enumerate(request.classes)
     }
+    return rows, ClassTable("phase", protocol, by_phase)
 
 
 def _segmental(request: ScoreRequest) -> list[Score]:
-    """Edit score averaged over videos, F1@k with segments pooled over videos, as `segmental.score_segments`."""
-    pairs = label_sequences(request.truths, request.predictions, len(request.classes))
-    edit = np.array([edit_score(truth, prediction) for _, truth, prediction in pairs])
-    matches = np.stack([[matched_segments(truth, prediction, t) for t in THRESHOLDS] for _, truth, prediction in pairs])
-    names = [f"f1@{round(100 * t)}" for t in THRESHOLDS]
+    edit, matches = match_videos(request.truths, request.predictions, len(request.classes))
+    owners = operations_of(request.truths, request.operations)
 
     def statistic(videos: np.ndarray) -> dict[str, float]:
-        pooled = matches[videos].sum(0)
-        return {
-            "edit": float(edit[videos].mean()),
-            **{name: f1_of(row) for name, row in zip(names, pooled, strict=True)},
-        }
+        return segmental_scores(edit[videos], matches[videos])
 
-    owners = operations_of([video for video, _, _ in pairs], request.operations)
     return score_rows(statistic, owners, SEGMENTAL, resamples=request.resamples, seed=request.seed)
 
 

@@ -13,8 +13,8 @@ from surgdino.metrics.segmentation import (
     PROTOCOL,
     ImageScores,
     class_means,
+    class_table,
     image_scores,
-    score_segmentation,
     stacked,
 )
 
@@ -82,7 +82,7 @@ class SegmentationTally:
         keys = sorted(self.images)
         images = [self.images[key] for key in keys]
         owners = operations_of([video for video, _ in keys], self.operations)
-        values = stacked(images, self.classes, owners)
+        values = stacked(images, self.classes)
         measures = {name: value for name, value in values.items() if self.hd95 or name != "hd95"}
         table = score_rows(
             lambda rows: class_means(measures, rows),
@@ -92,10 +92,9 @@ class SegmentationTally:
             seed=self.seed,
             units={"hd95": "pixels"},
         )
-        per_class = score_segmentation(images, self.classes, owners).per_class
         shown = {
             name: {key: number for key, number in row.items() if self.hd95 or not key.startswith("hd95")}
-            for name, row in per_class.items()
+            for name, row in class_table(images, self.classes).items()
         }
         return TaskScores(
             task="segmentation",

@@ -22,7 +22,7 @@ from surgdino.datasets.files import is_image
 from surgdino.errors import SurgdinoError
 from surgdino.frames.video.decode import Frame, probe, read_frames
 from surgdino.metrics.scores import TaskScores
-from surgdino.metrics.segmentation import score_segmentation
+from surgdino.metrics.segmentation import class_means, stacked
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
@@ -192,9 +192,8 @@ def _validation(context: TaskContext, settings: SegmentationSettings, head: nn.M
     segmenter, tokens = _segmenter(context.alone(), settings, head), _tokens(context, settings, frames)
 
     def validate(model: nn.Module) -> dict[str, float]:
-        tally = segmenter.tally(frames, tokens, hd95=False)
-        owners = [frames.operations[video] for video, _ in tally.images]
-        scores = score_segmentation(list(tally.images.values()), context.classes, owners).scores
+        images = list(segmenter.tally(frames, tokens, hd95=False).images.values())
+        scores = class_means(stacked(images, context.classes), np.arange(len(images)))
         return {"dice": scores["dice"], "iou": scores["iou"]}
 
     return validate

@@ -6,7 +6,7 @@ From files: CSV of scores against CholecT50's JSON or CholecT45's text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +16,17 @@ from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.triplet_files import read_flags, read_triplet_json
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import nanmean, score_matrices
-from surgdino.metrics.average_precision import RankedScores, average_precision
 from surgdino.metrics.intervals import operations_of
 from surgdino.metrics.scores import ClassTable, Score, ScoreRequest, TaskScores, chosen, find_row, score_rows
-from surgdino.metrics.triplet import COMPONENTS, DEFAULT, TripletMap, component_videos, protocol_parts
+from surgdino.metrics.triplet import (
+    COMPONENTS,
+    DEFAULT,
+    TripletMap,
+    class_ap,
+    component_videos,
+    protocol_parts,
+    top_k_hits,
+)
 from surgdino.metrics.triplet import PROTOCOLS as AP_PROTOCOLS
 from surgdino.tasks.scoring.folders import Folders, match_frames, paired_files
 from surgdino.tasks.scoring.scoring import Scoring
@@ -33,7 +40,6 @@ HEADLINE = ("AP_IVT", f"{DEFAULT}/{MAXIMUM}")
 KS = (5, 10, 20)
 TITLES = {"I": "instrument", "V": "verb", "T": "target", "IVT": "triplet"}
 
-ClassAP = Callable[[np.ndarray], np.ndarray]
 _TRUTH = ("labels", "triplet")
 
 
@@ -105,43 +111,27 @@ def _average_precision(
     mapping: TripletMap = request.mapping
     videos = component_videos(request.truths, request.predictions, mapping, component, heads)
     kept = ~mapping.null if challenge else np.ones(len(mapping.classes(component)), dtype=bool)
-    class_ap = _pooled_ap(videos) if pooled else _video_wise_ap(videos)
+    ap_of = class_ap(videos, pooled=pooled)
 
     def statistic(rows: np.ndarray) -> dict[str, float]:
-        return {f"AP_{component}": float(nanmean(class_ap(rows)[kept]))}
+        return {f"AP_{component}": float(nanmean(ap_of(rows)[kept]))}
 
     owners = operations_of([name for name, _, _ in videos], request.operations)
     rows = score_rows(statistic, owners, protocol, resamples=request.resamples, seed=request.seed)
     if component not in TITLES or challenge:
         return rows, []
-    values = class_ap(np.arange(len(videos)))
+    values = ap_of(np.arange(len(videos)))
     frames = np.sum([truth.sum(0) for _, truth, _ in videos], axis=0)
     names = component_names(request.classes, component, mapping)
     by_class = {name: {"AP": float(values[c]), "frames": int(frames[c])} for c, name in enumerate(names)}
     return rows, [ClassTable(TITLES[component], protocol, by_class)]
 
 
-def _video_wise_ap(videos: list) -> ClassAP:
-    by_video = np.stack([average_precision(truth, score) for _, truth, score in videos])
-    return lambda rows: nanmean(by_video[rows], 0)
-
-
-def _pooled_ap(videos: list) -> ClassAP:
-    truth, score = (np.concatenate([video[side] for video in videos]) for side in (1, 2))
-    ranked = RankedScores(truth, score, np.repeat(np.arange(len(videos)), [len(video[1]) for video in videos]))
-    return lambda rows: ranked.average_precision(np.bincount(rows, minlength=len(videos)))
-
-
 def _top_k(request: ScoreRequest) -> list[Score]:
-    """The share of all positives that are among their frame's k highest scores, as `triplet.top_k`."""
+    """The share of all positives that are among their frame's k highest scores."""
     videos = score_matrices(request.truths, request.predictions, len(request.mapping))
     ks = [k for k in KS if k <= len(request.mapping)]
-    hits = np.zeros((len(videos), len(ks)))
-    positives = np.zeros(len(videos))
-    for place, (_, truth, score) in enumerate(videos):
-        ranked = np.take_along_axis(truth, np.argsort(-score, axis=1, kind="stable"), 1)
-        hits[place] = [ranked[:, :k].sum() for k in ks]
-        positives[place] = truth.sum()
+    hits, positives = top_k_hits(videos, ks)
 
     def statistic(rows: np.ndarray) -> dict[str, float]:
         total = positives[rows].sum()

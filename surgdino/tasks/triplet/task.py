@@ -17,8 +17,9 @@ from torch import nn
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
+from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.scores import ScoreRequest, TaskScores
-from surgdino.metrics.triplet import score_triplets
+from surgdino.metrics.triplet import class_ap, component_videos
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.request import PredictRequest
@@ -66,8 +67,11 @@ class TripletTask(Task[TripletSettings, Probabilities]):
             """Video-wise AP, that of the triplets first."""
             scores = combined_scores(probabilities, mapping, settings.component_weight)
             by_video = {video: scores[frames.span(place)] for place, video in enumerate(frames.videos)}
-            found = score_triplets(frames.truths(), by_video, mapping).mean_ap
-            return {f"AP_{name}": found[name] for name in ("IVT", *PARTS)}
+            found = {}
+            for name in ("IVT", *PARTS):
+                videos = component_videos(frames.truths(), by_video, mapping, name)
+                found[f"AP_{name}"] = float(nanmean(class_ap(videos, pooled=False)(np.arange(len(videos)))))
+            return found
 
         yield multilabel_stage(
             context,

@@ -12,17 +12,17 @@ from sklearn import metrics as sklearn_metrics
 from surgdino.datasets.card import load_card
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.intervals import bootstrap
-from surgdino.metrics.phase import PROTOCOLS, score_phases, script_scores, strict_counts
+from surgdino.metrics.phase import PROTOCOLS, script_scores, strict_counts
 from surgdino.metrics.relaxed import TOLERANCES
 from surgdino.metrics.scores import ScoreRequest, TaskScores, score_rows
-from surgdino.metrics.segmental import score_segments
-from surgdino.metrics.segmentation import image_scores, score_segmentation
-from surgdino.metrics.triplet import top_k, triplet_map
+from surgdino.metrics.segmentation import class_means, class_table, image_scores, stacked
+from surgdino.metrics.triplet import triplet_map
 from surgdino.tasks import task_names
 from surgdino.tasks.scoring.scoring import open_scoring
 from surgdino.tasks.segmentation.tally import SegmentationTally
 from tests import ROOT
-from tests.metrics.triplet_inputs import NULL_VERB, mapping_table, recipe, triplet_interval
+from tests.metrics.phase_scores import score_phases, score_segments
+from tests.metrics.triplet_inputs import NULL_VERB, mapping_table, recipe, top_k, triplet_interval
 
 ORACLE = json.loads((ROOT / "tests" / "metrics" / "triplet_ivtmetrics.json").read_text())
 PHASES = load_card("cholec80").phases
@@ -92,7 +92,7 @@ def test_pooled_phases_are_scikit_learns(phase_scores):
 
 
 def test_segmental_rows_are_score_segments(phase_scores):
-    expected = score_segments(*phases(), 7).scores
+    expected = score_segments(*phases(), 7)
     for name, number in expected.items():
         assert value(phase_scores, name, "phase/segmental") == pytest.approx(number)
 
@@ -141,8 +141,8 @@ def test_the_spread_over_phases_that_the_script_prescribes_stands_beside(phase_s
     rows = {row.name: row for row in phase_scores.table if row.protocol == "phase/script"}
     assert rows["accuracy"].own_std_over == ""
     assert rows["jaccard"].own_std_over == "phases"
-    told = score_phases(*phases(), PHASES)
-    assert rows["jaccard"].own_std == told.spread["jaccard"]
+    jaccard = [row["jaccard"] for row in score_phases(*phases(), PHASES).per_phase.values()]
+    assert rows["jaccard"].own_std == pytest.approx(np.std(jaccard, ddof=1))
 
 
 def test_by_default_strict_and_segmental_and_all_says_what_is_left_out():
@@ -223,7 +223,7 @@ def masks(seed: int = 0, pictures: int = 6) -> list[tuple[str, int, np.ndarray, 
     return [(f"v{n // 2}", n % 2, both[0], both[1]) for n, both in enumerate(drawn)]
 
 
-def test_a_tally_is_score_segmentation_in_any_order():
+def test_a_tally_is_the_means_of_its_pictures_in_any_order():
     operations = {"v0": "a", "v1": "a", "v2": "b"}
     tally, backwards = (SegmentationTally(["liver", "colon"], operations, resamples=20) for _ in range(2))
     for picture in masks():
@@ -233,10 +233,10 @@ def test_a_tally_is_score_segmentation_in_any_order():
     scores = tally.scores()
     assert scores == backwards.scores()
     images = [image_scores(truth, prediction) for _, _, truth, prediction in masks()]
-    expected = score_segmentation(images, ["liver", "colon"], [operations[v] for v, *_ in masks()])
-    assert {row.name: row.value for row in scores.table} == pytest.approx(expected.scores)
-    assert scores.headline == ("dice", pytest.approx(expected.scores["dice"]))
-    assert scores.classes[0].rows == expected.per_class
+    expected = class_means(stacked(images, ["liver", "colon"]), np.arange(len(images)))
+    assert {row.name: row.value for row in scores.table} == pytest.approx(expected)
+    assert scores.headline == ("dice", pytest.approx(expected["dice"]))
+    assert scores.classes[0].rows == class_table(images, ["liver", "colon"])
     assert {row.name: row.unit for row in scores.table} == {"dice": "fraction", "iou": "fraction", "hd95": "pixels"}
 
 
