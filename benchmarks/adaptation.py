@@ -36,10 +36,10 @@ from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
-from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainSettings
-from surgdino.engine.saving.shipping import shipped
-from surgdino.engine.session import batches, open_session
-from surgdino.engine.train import train_step
+from surgdino.engine.opening import open_session
+from surgdino.engine.saving.save import shipped
+from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan
+from surgdino.engine.step import train_step
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.metrics.intervals import paired_difference
 
@@ -116,7 +116,7 @@ def pretrained(
     cfg: dict[str, Any], weights: Path | None, store: FrameStore, seed: int, folder: Path, at: Iterable[int]
 ) -> Iterator[tuple[int, bool, dict[str, Backbone]]]:
     """(step, whether it is the last, name -> backbone) at the steps asked for and at the end."""
-    train = replace(typed(TrainSettings, cfg["train"], "train"), seed=seed)
+    train = replace(typed(PretrainSettings, cfg["train"], "train"), seed=seed)
     plan = TrainPlan(
         backbone=started(cfg, weights, seed, train.drop_path),
         model=cfg["model"],
@@ -132,10 +132,10 @@ def pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     session = open_session(plan, print)
     with session.monitor:
-        for batch in batches(session):
+        for batch in session.batches():
             train_step(session, batch)
             if session.step in (*at, session.steps):
-                networks = {name: shipped(session, name) for name in ("student", "teacher")}
+                networks = {k: shipped(v, session.initial, plan.train.ship_alpha) for k, v in session.networks.items()}
                 yield session.step, session.step == session.steps, networks
                 session.student.train()
 

@@ -28,13 +28,13 @@ from torch import Tensor
 from surgdino.backbone.heap import keep_freed_memory
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
-from surgdino.config import shipped_settings
+from surgdino.config import shipped, shipped_settings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.engine import precision
-from surgdino.engine.monitor import memory_mb
-from surgdino.engine.plan import HardwareSettings
+from surgdino.engine.log import memory_mb
+from surgdino.engine.settings import HardwareSettings
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames, every_frame
@@ -116,7 +116,7 @@ def prepared(cache: FeatureCache, frames: LabelledFrames) -> list[Tensor]:
 
 def cache_of(arguments: argparse.Namespace, folder: Path) -> FeatureCache:
     """As `surgdino finetune` makes it."""
-    hardware = HardwareSettings(device=arguments.device)
+    hardware = shipped(HardwareSettings, "hardware/auto", device=arguments.device)
     device = precision.choose_device(hardware)
     keep_freed_memory()
     model = shipped_settings("model", arguments.model)

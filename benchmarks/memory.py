@@ -17,16 +17,15 @@ import torch
 from torch import Tensor
 
 from surgdino.backbone.vit import build_backbone
-from surgdino.config import shipped_settings
-from surgdino.engine.methods.parts.head import ProjectionHead
-from surgdino.engine.teacher import Network
+from surgdino.config import shipped, shipped_settings
+from surgdino.engine.methods.simdinov2 import Settings, SimDINOv2
 
 GIB = 2**30
 # Student and its gradient, two moments of AdamW, the teacher: five numbers of fp32 a parameter.
 BYTES_A_PARAMETER = 5 * 4
 
 
-def held_bytes(network: Network, crops: list[tuple[Tensor, None]]) -> int:
+def held_bytes(network: SimDINOv2, crops: list[tuple[Tensor, None]]) -> int:
     """Bytes that one forward pass leaves for its backward pass, the parameters themselves left out."""
     own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     storages: dict[int, Tensor] = {}  # kept alive, so that no address is used twice
@@ -47,7 +46,7 @@ def figures(name: str, crops: list[tuple[Tensor, None]]) -> tuple[int, int, int]
     """Parameters of backbone and head, and bytes an image without and with activation checkpointing."""
     settings = shipped_settings("model", name)
     backbone = build_backbone(settings, drop_path=0.0)
-    network = Network(backbone, ProjectionHead(backbone.embed_dim)).train()
+    network = SimDINOv2(shipped(Settings, "method/simdinov2"), backbone).train()
     plain = held_bytes(network, crops)
     backbone.set_grad_checkpointing(True)
     parameters = sum(p.numel() for p in network.parameters())

@@ -25,8 +25,8 @@ from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
-from surgdino.engine.plan import HardwareSettings, TrainSettings
 from surgdino.engine.session import Session
+from surgdino.engine.settings import HardwareSettings, PretrainSettings
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.inputs.settings import DataSettings, RunSettings
 
@@ -89,7 +89,7 @@ def config_of(a: argparse.Namespace) -> BenchConfig:
         method=shipped_settings("method", a.method),
         augment=shipped_settings("augment", a.augment),
         crops=shipped(CropSettings, "crops", **sizes),
-        train=shipped(TrainSettings, "pretrain", "train", batch_size=a.batch, accumulate=a.accumulate),
+        train=shipped(PretrainSettings, "pretrain", "train", batch_size=a.batch, accumulate=a.accumulate),
         hardware=shipped(HardwareSettings, "hardware/auto", **hardware),
         run=RunSettings(None),
         generated=True,

@@ -169,7 +169,7 @@ def _spelled(hint: Any) -> str:
 
 
 def shipped(kind: type[T], file: str, section: str | None = None, **changes: Any) -> T:
-    """Settings as the YAML file gives them: `shipped(TrainSettings, "pretrain", "train", steps=5)`.
+    """Settings as the YAML file gives them: `shipped(PretrainSettings, "pretrain", "train", steps=5)`.
 
     Args:
         kind: as in `typed`.

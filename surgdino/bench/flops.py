@@ -87,7 +87,7 @@ def image_flops(
 
 def session_flops(session: Session, drop_path: float) -> float:
     """FLOPs of a step of a session for each of its images."""
-    crops, method = session.plan.crops, session.settings
+    crops, method = session.plan.crops, session.student
     return image_flops(
         vit_shape(session.student.backbone),
         head_shape(session.student.head, method.mask_probability),

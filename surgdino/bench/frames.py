@@ -15,7 +15,7 @@ from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
-from surgdino.engine.plan import HardwareSettings, TrainSettings
+from surgdino.engine.settings import HardwareSettings, PretrainSettings
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, StoredVideo, build_store, open_store
 from surgdino.inputs.settings import DataSettings, RunSettings, manifest_of
@@ -44,7 +44,7 @@ class BenchConfig:
     method: dict[str, Any]
     augment: dict[str, Any]
     crops: CropSettings
-    train: TrainSettings
+    train: PretrainSettings
     hardware: HardwareSettings
     run: RunSettings
     generated: bool

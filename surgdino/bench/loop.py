@@ -17,10 +17,10 @@ from surgdino.backbone.vit import build_backbone
 from surgdino.bench.frames import BenchConfig
 from surgdino.crops.loader import Batch
 from surgdino.engine.methods.parts.views import Views
-from surgdino.engine.passes import learn, micro_batches, pools, teach
-from surgdino.engine.plan import TrainPlan
-from surgdino.engine.session import Session, batches, open_session
-from surgdino.engine.train import train_step
+from surgdino.engine.opening import open_session
+from surgdino.engine.session import Session
+from surgdino.engine.settings import TrainPlan
+from surgdino.engine.step import compute_gradients, compute_targets, micro_batches, pools, train_step
 from surgdino.frames.store import FrameStore
 
 # More steps than a benchmark takes: the schedules need an end.
@@ -87,7 +87,7 @@ def bench_session(config: BenchConfig, store: FrameStore, folder: Path) -> Itera
 @contextmanager
 def loading(session: Session) -> Iterator[Iterator[Batch]]:
     """The session's batches; its workers stop after the block."""
-    source = cast(Generator[Batch], batches(session))
+    source = cast(Generator[Batch], session.batches())
     try:
         yield source
     finally:
@@ -150,8 +150,8 @@ def whole_steps(session: Session, source: Iterator[Batch], count: int, waits: li
 def all_passes(session: Session, batches: list[list[Views]]) -> None:
     """Of each batch: teacher forward, student forward, backward; nothing is updated."""
     for views in batches:
-        targets, _ = teach(session, views)
-        learn(session, views, targets, pools(session, views, targets))
+        targets = compute_targets(session, views)
+        compute_gradients(session, views, targets, pools(session, views, targets))
         session.optimizer.zero_grad(set_to_none=True)
 
 

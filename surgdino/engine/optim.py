@@ -1,19 +1,83 @@
-"""AdamW with layerwise learning rates, and one optimiser step that a bad gradient cannot spoil."""
+"""Schedules, AdamW with layerwise learning rates, and a step that a bad gradient cannot spoil.
+
+The schedules are pure functions of the step: a resumed run needs only its step number.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from surgdino.engine.plan import TrainSettings
-from surgdino.engine.schedules import Rates
-from surgdino.engine.teacher import Network
+from surgdino.backbone.vit import Backbone
+from surgdino.engine.method import Method
+from surgdino.engine.settings import PretrainSettings
 
 _TOKENS = ("pos_embed", "cls_token", "reg_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one step uses.
+
+    Attributes:
+        backbone_lr, head_lr: before each parameter group's own factor.
+        weight_decay: of the groups that decay at all.
+        momentum: of the teacher's update that ends the step.
+        backbone_learns: False during the head's warm-up.
+    """
+
+    backbone_lr: float
+    head_lr: float
+    weight_decay: float
+    momentum: float
+    backbone_learns: bool
+
+
+def cosine(step: int, steps: int, start: float, end: float) -> float:
+    """Half a cosine from `start` at step 0 to `end` at the last of `steps` steps."""
+    progress = min(max(step / max(steps - 1, 1), 0.0), 1.0)
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def warmup_cosine(step: int, steps: int, peak: float, end: float, warmup: int) -> float:
+    """Linear from peak / warmup to `peak` in `warmup` steps, then a cosine to `end` at the last step."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return cosine(step - warmup, steps - warmup, peak, end)
+
+
+def head_warmup(steps: int, settings: PretrainSettings) -> int:
+    """Steps for which the backbone stays frozen: as asked, but never more than a quarter of the run."""
+    return min(settings.head_warmup_steps, steps // 4)
+
+
+def rates_at(step: int, steps: int, settings: PretrainSettings, momentum: tuple[float, float]) -> Rates:
+    """The rates of 0-based `step` of `steps`.
+
+    The head's learning rate warms up while the backbone is frozen; the backbone's own warm-up begins when it is
+    released, so that a head which still points anywhere cannot pull trained features after it.
+
+    Args:
+        momentum: the teacher's at the start and at the end of the run.
+    """
+    frozen = head_warmup(steps, settings)
+    warmup = steps // 10 if settings.warmup_steps is None else settings.warmup_steps
+    warmup = min(warmup, steps - frozen)
+    learns = step >= frozen
+    backbone = warmup_cosine(step - frozen, steps - frozen, settings.lr, settings.min_lr, warmup) if learns else 0.0
+    return Rates(
+        backbone_lr=backbone,
+        head_lr=warmup_cosine(step, steps, settings.lr, settings.min_lr, frozen or warmup),
+        weight_decay=cosine(step, steps, settings.weight_decay, settings.weight_decay_end),
+        momentum=cosine(step, steps, *momentum),
+        backbone_learns=learns,
+    )
 
 
 @dataclass
@@ -29,37 +93,51 @@ class Update:
     skipped: Tensor
 
 
-def make_optimizer(network: Network, settings: TrainSettings) -> torch.optim.AdamW:
+def make_optimizer(network: Method, settings: PretrainSettings) -> torch.optim.AdamW:
     """AdamW (0.9, 0.999), fused, over `parameter_groups`."""
     groups = parameter_groups(network, settings.layer_decay, settings.patch_embed_lr)
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.999), fused=True)
 
 
-def parameter_groups(network: Network, layer_decay: float, patch_embed_lr: float) -> list[dict]:
-    """Parameters with the same factor on the learning rate and the same right to decay, together.
+def parameter_groups(network: Method, layer_decay: float, patch_embed_lr: float) -> list[dict[str, Any]]:
+    """The backbone's groups (`layer_scale`; the patch embedding slower by `patch_embed_lr` once more) and the head's.
 
-    Block k of K learns at layer_decay^(K + 1 - k) of the rate, embeddings as block 0, the patch embedding slower by
-    `patch_embed_lr` once more, the final norm and the heads at the full rate. Biases, norms, layer scales and the
-    learned tokens and positions do not decay.
+    Each carries `part`, `backbone` or `head`.
     """
-    groups: dict[tuple, dict] = {}
-    for name, parameter in network.named_parameters():
-        part, _, rest = name.partition(".")
-        scale = _lr_scale(network, rest, layer_decay, patch_embed_lr) if part == "backbone" else 1.0
-        group = {"params": [], "part": part, "lr_scale": scale, "decays": decays(name, parameter)}
-        groups.setdefault((part, scale, group["decays"]), group)["params"].append(parameter)
+    of_backbone = []
+    for name, parameter in network.backbone.named_parameters():
+        scale = layer_scale(network.backbone, name, layer_decay)
+        of_backbone.append((name, parameter, scale * patch_embed_lr if "patch_embed" in name else scale))
+    of_head = [(name, parameter, 1.0) for name, parameter in network.head.named_parameters()]
+    return grouped(of_backbone, part="backbone") + grouped(of_head, part="head")
+
+
+def layer_scale(backbone: Backbone, name: str, layer_decay: float) -> float:
+    """Factor on the learning rate of a parameter: layer_decay^(K + 1 - k) for block k of K.
+
+    The embeddings are block 0; the final norm learns at the full rate.
+    """
+    return layer_decay ** (backbone.depth + 1 - backbone.layer_id(name))
+
+
+def grouped(rows: Iterable[tuple[str, nn.Parameter, float]], **labels: Any) -> list[dict[str, Any]]:
+    """Optimiser groups of parameters with the same factor on the learning rate and the same right to decay.
+
+    Args:
+        rows: (name, parameter, factor).
+        labels: further entries of every group.
+    """
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    for name, parameter, scale in rows:
+        key = (scale, decays(name, parameter))
+        group = {"params": [], **labels, "lr_scale": scale, "decays": key[1]}
+        groups.setdefault(key, group)["params"].append(parameter)
     return list(groups.values())
 
 
 def decays(name: str, parameter: Tensor) -> bool:
     """Whether weight decay applies: to matrices that are not learned tokens or positions."""
     return parameter.ndim > 1 and not any(token in name for token in _TOKENS)
-
-
-def _lr_scale(network: Network, name: str, layer_decay: float, patch_embed_lr: float) -> float:
-    backbone = network.backbone
-    scale = layer_decay ** (backbone.depth + 1 - backbone.layer_id(name))
-    return scale * patch_embed_lr if "patch_embed" in name else scale
 
 
 def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:

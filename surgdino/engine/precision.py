@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from surgdino import distributed
-from surgdino.engine.plan import HardwareSettings
+from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
 
 

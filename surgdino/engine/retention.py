@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from surgdino.backbone.low_rank import add_low_rank, is_low_rank
 from surgdino.backbone.vit import Backbone
-from surgdino.engine.parallel.sharded import local, part_like, whole
-from surgdino.engine.plan import TrainSettings
+from surgdino.engine.parallel.across import local, part_like, whole
+from surgdino.engine.settings import PretrainSettings
 from surgdino.errors import SurgdinoError
 
 _MASK_TOKEN = "mask_token"  # no part of what came, nor of what is shipped
 
 
-def prepare(backbone: Backbone, settings: TrainSettings) -> None:
+def prepare(backbone: Backbone, settings: PretrainSettings) -> None:
     """Add adapters and freeze what never learns; before the networks are copied and shared out.
 
     Raises:
@@ -37,7 +37,7 @@ def prepare(backbone: Backbone, settings: TrainSettings) -> None:
         parameter.requires_grad_(learns(backbone, name, settings))
 
 
-def learns(backbone: Backbone, name: str, settings: TrainSettings) -> bool:
+def learns(backbone: Backbone, name: str, settings: PretrainSettings) -> bool:
     """Whether a parameter of the backbone ever learns.
 
     Frozen blocks take the embeddings below them along. Beside adapters the norms learn, which are few and carry the
@@ -65,7 +65,7 @@ class Retention:
     initial: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, backbone: Backbone, settings: TrainSettings, saved: Mapping[str, Tensor] | None = None) -> Retention:
+    def of(cls, backbone: Backbone, settings: PretrainSettings, saved: Mapping[str, Tensor] | None = None) -> Retention:
         """Of a backbone that was shared out already.
 
         Args:

@@ -19,7 +19,7 @@ from surgdino.backbone.preprocess import Preprocess, normalize
 from surgdino.backbone.vit import Backbone
 from surgdino.datasets.card import Card
 from surgdino.engine import precision
-from surgdino.engine.plan import HardwareSettings
+from surgdino.engine.settings import HardwareSettings
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.training.cut import Cutter

@@ -20,7 +20,7 @@ from torch import nn
 from surgdino.backbone.checkpoint import LoadedBackbone, find_weights, load, save_backbone, save_tensors
 from surgdino.config import shipped, shipped_settings
 from surgdino.datasets.card import Card
-from surgdino.engine.plan import HardwareSettings
+from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write
 from surgdino.tasks.context import TaskContext, build_context

@@ -14,7 +14,7 @@ from surgdino.config import shipped, typed
 from surgdino.console import field, say, warn
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
-from surgdino.engine.plan import HardwareSettings
+from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
 from surgdino.inputs.labelled import (
     features_folder,

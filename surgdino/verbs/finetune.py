@@ -17,8 +17,8 @@ from surgdino.console import field, say
 from surgdino.crops.augment.build import build_augment
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
-from surgdino.engine.plan import HardwareSettings
 from surgdino.engine.precision import choose_device
+from surgdino.engine.settings import HardwareSettings
 from surgdino.inputs.backbone import StartingBackbone, starting_backbone
 from surgdino.inputs.labelled import (
     features_folder,

@@ -26,8 +26,8 @@ from surgdino.config import Share, shipped, typed
 from surgdino.datasets.card import Card
 from surgdino.engine import precision
 from surgdino.engine.averaging import Measure, Trial, best, between, mean_of, sweep
-from surgdino.engine.measuring import Probing
-from surgdino.engine.plan import HardwareSettings
+from surgdino.engine.probing.history import Probing
+from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
 from surgdino.inputs.datasets import open_datasets
 from surgdino.inputs.probe import ProbeSettings, choose_probe, open_probe

@@ -15,7 +15,7 @@ from typing import Any
 from surgdino.config import Positive, shipped, typed
 from surgdino.console import field, warn
 from surgdino.datasets.manifest import FrameLabels
-from surgdino.engine.plan import HardwareSettings
+from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.store import FrameStore, build_store
 from surgdino.inputs.settings import DataSettings

@@ -16,10 +16,11 @@ from surgdino.backbone.preprocess import Preprocess
 from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import Card
-from surgdino.engine.measuring import BEST, Probing
-from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainResult, TrainSettings
+from surgdino.engine.measuring import BEST
 from surgdino.engine.precision import choose_device
 from surgdino.engine.probing import Change
+from surgdino.engine.probing.history import Probing
+from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan, TrainResult
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
@@ -53,7 +54,7 @@ class PretrainConfig:
     data: DataSettings
     crops: CropSettings
     probe: ProbeSettings
-    train: TrainSettings
+    train: PretrainSettings
     hardware: HardwareSettings
     run: RunSettings
     report: ReportSettings

@@ -26,7 +26,7 @@ from surgdino.cli.main import main
 from surgdino.config import shipped_settings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
-from surgdino.engine.methods import open_method
+from surgdino.engine.method import open_method
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.frames.video.decode import probe
 
@@ -117,8 +117,10 @@ def test_a_forward_pass_is_counted_as_torch_counts_it(name: str) -> None:
 
 def test_heads_are_counted_by_what_goes_through_them() -> None:
     def shape(method: str, **settings: Any) -> HeadShape:
-        module, typed = open_method({"name": method, "head_hidden": 8, "head_out": 4, **settings})
-        return head_shape(module.build_head(typed, 16), typed.mask_probability)
+        section = {**shipped_settings("method", method), "head_hidden": 8, "head_out": 4, **settings}
+        kind, typed = open_method(section)
+        network = kind(typed, build_backbone(shipped_settings("model", "vit_toy")))
+        return head_shape(network.head, network.mask_probability)
 
     mlp = 16 * 8 + 8 * 8 + 8 * 4
     assert shape("simdinov2") == HeadShape(mlp, mlp)

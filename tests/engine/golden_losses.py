@@ -19,19 +19,18 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import numpy as np
 import torch
-import yaml
 
-from surgdino import config
 from surgdino.backbone.vit import build_backbone
+from surgdino.config import shipped, shipped_settings
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.synthetic.cholec80 import Operation
-from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainSettings
+from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan
 from surgdino.engine.train import train
 from surgdino.frames.content import Content
-from surgdino.paths import share
 
 FOLDER = Path(__file__).parent / "golden"
 STEPS, SIDE = 50, 96
+WARMUP = {"head_warmup_steps": 5, "warmup_steps": 5}
 
 
 class DrawnClips:
@@ -67,17 +66,19 @@ class DrawnClips:
 
 
 def plan_of(method: str, folder: Path) -> TrainPlan:
-    model = shipped("model", "vit_toy")
+    model = shipped_settings("model", "vit_toy")
     torch.manual_seed(0)
     return TrainPlan(
         backbone=build_backbone(model, drop_path=0.1),
         model=model,
-        method=small(shipped("method", method)),
+        method=small(shipped_settings("method", method)),
         store=DrawnClips(),
-        augment=shipped("augment", "surgical"),
-        crops=config.shipped(CropSettings, "crops", global_size=32, local_size=16, local_count=2, ratio=(3 / 4, 4 / 3)),
-        train=TrainSettings(steps=STEPS, batch_size=16, head_warmup_steps=5, warmup_steps=5, log_every=1),
-        hardware=HardwareSettings(device="cpu", precision="fp32", loader_workers=0, threads=1),
+        augment=shipped_settings("augment", "surgical"),
+        crops=shipped(
+            CropSettings, "crops", global_size=32, local_size=16, local_count=2, ratio=(3 / 4, 4 / 3)
+        ),
+        train=shipped(PretrainSettings, "pretrain", "train", steps=STEPS, batch_size=16, log_every=1, **WARMUP),
+        hardware=shipped(HardwareSettings, "hardware/cpu", precision="fp32", loader_workers=0, threads=1),
         folder=folder,
         progress=False,
     )
@@ -87,10 +88,6 @@ def small(method: dict) -> dict:
     """The shipped settings with a head that fits the toy."""
     sizes = {"head_hidden": 128, "head_out": 64, "prototypes": 128}
     return {key: sizes.get(key, value) for key, value in method.items()}
-
-
-def shipped(group: str, name: str) -> dict:
-    return yaml.safe_load((share("configs") / group / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def losses_of(method: str) -> list[dict[str, float]]:

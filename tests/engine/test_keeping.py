@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from surgdino.engine.monitor import Monitor
-from surgdino.engine.optim import Update
+from surgdino.engine.optim import Rates, Update
 from surgdino.engine.saving import state
-from surgdino.engine.schedules import Rates
 from surgdino.engine.stop import stop_signals
 from surgdino.errors import SurgdinoError
 
@@ -21,7 +20,7 @@ from surgdino.errors import SurgdinoError
 
 
 def monitor_in(folder: Path, said: list[str], **changes) -> Monitor:
-    arguments = {"every": 2, "last_step": 6, "images": 4, "collapse": lambda means: None, "say": said.append}
+    arguments = {"every": 2, "last_step": 6, "images": 4, "collapse": lambda means: None, "warn": said.append}
     return Monitor(folder, **{**arguments, **changes})
 
 

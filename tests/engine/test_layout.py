@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from surgdino.backbone.vit import build_backbone
+from surgdino.config import shipped
 from surgdino.engine.methods import simdinov2
-from surgdino.engine.methods.parts.pool import Pool, reaches_beyond
-from surgdino.engine.methods.simdinov2 import Settings
-from surgdino.engine.parallel.sharded import whole
-from surgdino.engine.passes import learn, micro_batches, pools, teach
-from surgdino.engine.plan import TrainPlan
-from surgdino.engine.session import Session, batches, open_session
+from surgdino.engine.methods.simdinov2 import Settings, SimDINOv2
+from surgdino.engine.opening import open_session
+from surgdino.engine.parallel.across import Pool, reaches_beyond, whole
+from surgdino.engine.session import Session
+from surgdino.engine.settings import TrainPlan
+from surgdino.engine.step import compute_gradients, compute_targets, micro_batches, pools
 from surgdino.errors import SurgdinoError
 from tests.engine.gloo import in_processes
 from tests.engine.test_training import TOY, plan_in
@@ -40,9 +41,9 @@ def first_step(folder: Path, method: dict, layout: dict) -> tuple[dict, dict]:
 
 
 def gradients_of(session: Session) -> dict[str, float]:
-    views = micro_batches(session, next(batches(session)))
-    targets, _ = teach(session, views)
-    terms = learn(session, views, targets, pools(session, views, targets))
+    views = micro_batches(session, next(session.batches()))
+    targets = compute_targets(session, views)
+    terms = compute_gradients(session, views, targets, pools(session, views, targets))
     return {name: float(session.across.mean(value)) for name, value in terms.items()}
 
 
@@ -95,7 +96,9 @@ def test_the_processes_number_in_the_formula_would_break_this():
 
     def expansion(processes: int) -> tuple[float, torch.Tensor]:
         student = features.clone().requires_grad_()
-        settings = Settings(expa_type=0, group_size=BATCH // processes, pooled_groups=processes)
+        settings = shipped(
+            Settings, "method/simdinov2", expa_type=0, group_size=BATCH // processes, pooled_groups=processes
+        )
         value = simdinov2.expansion(student, features, settings, Pool())
         value.backward()
         return value.item(), student.grad.flatten()
@@ -121,7 +124,7 @@ def test_groups_reach_beyond_a_micro_batch_only_where_they_do():
 
 def test_without_groups_beyond_nothing_is_gathered_and_no_pass_is_repeated(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(simdinov2, "group_features", lambda *arguments: calls.append(1))
+    monkeypatch.setattr(SimDINOv2, "group_features", lambda *arguments: calls.append(1))
     first_step(tmp_path, {"group_size": 16}, {"accumulate": 4})
     assert not calls
 
@@ -129,8 +132,8 @@ def test_without_groups_beyond_nothing_is_gathered_and_no_pass_is_repeated(tmp_p
 def test_the_look_ahead_drops_the_same_paths(tmp_path):
     """What a micro-batch reads of itself in the pool is what it then computes."""
     session = open_session(plan_of(tmp_path, {}, accumulate=4, drop_path=0.5), print)
-    views = micro_batches(session, next(batches(session)))
-    targets, _ = teach(session, views)
+    views = micro_batches(session, next(session.batches()))
+    targets = compute_targets(session, views)
     places, met = pools(session, views, targets), []
 
     def complete(self: Pool, name: str, own: torch.Tensor) -> torch.Tensor:
@@ -140,7 +143,7 @@ def test_the_look_ahead_drops_the_same_paths(tmp_path):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Pool, "complete", complete)
-        learn(session, views, targets, places)
+        compute_gradients(session, views, targets, places)
     assert len(met) == 4
     for foreseen, own in met:
         torch.testing.assert_close(foreseen, own, rtol=1e-6, atol=1e-6)

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from surgdino.backbone.checkpoint import load
-from surgdino.engine.measuring import ProbeHistory
 from surgdino.engine.probing import ProbeReport, ProbeSet
+from surgdino.engine.probing.history import ProbeHistory
 from surgdino.engine.probing.measures import Finding
 from surgdino.engine.saving.state import load_state
 from surgdino.errors import SurgdinoError
@@ -122,7 +122,7 @@ def test_a_fall_below_step_0_is_said_in_words_once(tmp_path, monkeypatch, capsys
     assert "phase, linear probe (balanced accuracy)" in said[0]["warning"]
     assert "50.0 % at step 0, 40.0 % at step 8 (margin 2.5 %)" in said[0]["warning"]
     assert said[0]["warning"] in result.warnings
-    assert "worse than it came" in " ".join(capsys.readouterr().err.split())
+    assert "worse than it came" in capsys.readouterr().err
     assert [change.fell for change in result.probes.changes] == [True]
 
 
@@ -163,7 +163,7 @@ def test_how_often_is_free_to_change(tmp_path, monkeypatch):
 
 
 def test_the_state_file_holds_the_reference_of_drift(measured):
-    saved = load_state(measured.metrics.parent / "state", say=print)
+    saved = load_state(measured.metrics.parent / "state", print)
     assert [tuple(tensor.shape) for tensor in saved["probe_reference"]] == [(24, 64), (24, 64)]
     history = ProbeHistory()
     history.load_state_dict(json.loads(json.dumps(saved["probes"])))

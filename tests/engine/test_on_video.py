@@ -6,27 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-from surgdino import config
 from surgdino.backbone.checkpoint import load
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
 from surgdino.backbone.weights import load_weights
+from surgdino.config import shipped, shipped_settings
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
-from surgdino.engine.measuring import Probing
-from surgdino.engine.methods import method_names
-from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainSettings
+from surgdino.engine.method import method_names
 from surgdino.engine.probing import ProbeSet
+from surgdino.engine.probing.history import Probing
+from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan
 from surgdino.engine.train import train
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
-from surgdino.paths import share
-
-
-def shipped(group: str, name: str) -> dict:
-    return yaml.safe_load((share("configs") / group / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def stored(root: Path, folder: Path, **settings) -> FrameStore:
@@ -42,10 +36,10 @@ def plan_over(store: FrameStore, folder: Path, model: dict, crops: CropSettings,
         model=model,
         method=method,
         store=store,
-        augment=shipped("augment", "surgical"),
+        augment=shipped_settings("augment", "surgical"),
         crops=crops,
-        train=TrainSettings(**settings),
-        hardware=HardwareSettings(device="cpu", loader_workers=1, threads=1),
+        train=shipped(PretrainSettings, "pretrain", "train", **settings),
+        hardware=shipped(HardwareSettings, "hardware/cpu", loader_workers=1, threads=1),
         folder=folder,
         probe=Probing(probe, every=50),
         progress=False,
@@ -56,12 +50,12 @@ def plan_over(store: FrameStore, folder: Path, model: dict, crops: CropSettings,
 @pytest.mark.parametrize("name", method_names())
 def test_every_method_learns_on_generated_video(name, synthetic_cholec80, tmp_path):
     store = stored(synthetic_cholec80, tmp_path / "store", fps=2.0, short_side=64)
-    method = shipped("method", name)
+    method = shipped_settings("method", name)
     toy = {"head_hidden": 128, "head_out": 64, "prototypes": 256}
     method |= {key: value for key, value in toy.items() if key in method}
-    crops = config.shipped(CropSettings, "crops", global_size=32, local_size=16, local_count=2)
+    crops = shipped(CropSettings, "crops", global_size=32, local_size=16, local_count=2)
     settings = {"steps": 40, "batch_size": 16, "lr": 2e-3, "head_warmup_steps": 5, "warmup_steps": 5}
-    result = train(plan_over(store, tmp_path / "run", shipped("model", "vit_toy"), crops, method, **settings))
+    result = train(plan_over(store, tmp_path / "run", shipped_settings("model", "vit_toy"), crops, method, **settings))
     assert result.status == "finished"
     assert result.skipped == 0
     assert result.last["loss"] < result.first["loss"]
@@ -74,9 +68,9 @@ def test_every_method_learns_on_generated_video(name, synthetic_cholec80, tmp_pa
 def test_real_weights_adapt_to_real_video_without_collapse(real_data, tmp_path):
     """Twelve steps from ImageNet's ViT-Ti/16 on Cholec80: the terms improve in sum, the features stay alive."""
     store = stored(real_data / "cholec80", tmp_path / "store")
-    model = shipped("model", "vit_tiny_patch16")
-    crops = config.shipped(CropSettings, "crops", global_size=64, local_size=32, local_count=2)
-    method = {**shipped("method", "simdinov2"), "head_hidden": 512}
+    model = shipped_settings("model", "vit_tiny_patch16")
+    crops = shipped(CropSettings, "crops", global_size=64, local_size=32, local_count=2)
+    method = {**shipped_settings("method", "simdinov2"), "head_hidden": 512}
     settings = {"steps": 12, "batch_size": 16, "log_every": 4, "head_warmup_steps": 3}
     plan = plan_over(store, tmp_path / "run", model, crops, method, **settings)
     load_weights(plan.backbone, real_data / "weights" / "vit_tiny_patch16_224.safetensors")

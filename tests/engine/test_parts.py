@@ -10,13 +10,24 @@ import pytest
 import torch
 
 from surgdino.backbone.vit import build_backbone
+from surgdino.config import shipped
 from surgdino.engine import precision
-from surgdino.engine.methods.parts.head import ProjectionHead
+from surgdino.engine.method import Method
+from surgdino.engine.methods.parts.heads import ProjectionHead
 from surgdino.engine.methods.parts.views import seed_step, to_views
-from surgdino.engine.optim import Update, apply_gradients, make_optimizer, parameter_groups, set_rates
-from surgdino.engine.plan import HardwareSettings, TrainSettings
-from surgdino.engine.schedules import Rates, cosine, rates_at, warmup_cosine
-from surgdino.engine.teacher import Network, make_teacher, update_teacher
+from surgdino.engine.methods.simdinov2 import Settings, SimDINOv2
+from surgdino.engine.optim import (
+    Rates,
+    Update,
+    apply_gradients,
+    cosine,
+    make_optimizer,
+    parameter_groups,
+    rates_at,
+    set_rates,
+    warmup_cosine,
+)
+from surgdino.engine.settings import HardwareSettings, PretrainSettings
 from surgdino.errors import SurgdinoError
 
 TOY = {
@@ -27,31 +38,39 @@ TOY = {
 }
 
 
+def settings_of(**changes) -> PretrainSettings:
+    return shipped(PretrainSettings, "pretrain", "train", **changes)
+
+
+def hardware_of(**changes) -> HardwareSettings:
+    return shipped(HardwareSettings, "hardware/auto", **changes)
+
+
 @pytest.fixture
-def network() -> Network:
+def network() -> Method:
     torch.manual_seed(0)
-    return Network(build_backbone(TOY), ProjectionHead(64, 32, 16))
+    return SimDINOv2(shipped(Settings, "method/simdinov2", head_hidden=32, head_out=16), build_backbone(TOY))
 
 
 # Teacher
 
 
 def test_the_teacher_is_the_moving_average_of_the_student(network):
-    teacher = make_teacher(network)
+    teacher = network.make_teacher()
     start = [p.clone() for p in teacher.parameters()]
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(1.0)
-    update_teacher(teacher, network, 0.9)
+    teacher.follow(network, 0.9)
     for before, now in zip(start, teacher.parameters(), strict=True):
         torch.testing.assert_close(now, before + 0.1)
-    update_teacher(teacher, network, 1.0)
+    teacher.follow(network, 1.0)
     for before, now in zip(start, teacher.parameters(), strict=True):
         torch.testing.assert_close(now, before + 0.1)
 
 
 def test_the_teacher_takes_no_gradient_and_drops_no_path(network):
-    teacher = make_teacher(network)
+    teacher = network.make_teacher()
     assert not teacher.training
     assert not any(p.requires_grad for p in teacher.parameters())
 
@@ -82,7 +101,7 @@ def test_warmup_rises_in_equal_parts_to_the_peak_and_falls_to_the_end():
 
 
 def test_the_backbone_waits_for_the_head_and_then_warms_up_itself():
-    settings = TrainSettings(steps=100, lr=1.0, head_warmup_steps=20, warmup_steps=10)
+    settings = settings_of(steps=100, lr=1.0, head_warmup_steps=20, warmup_steps=10)
     rates = [rates_at(s, 100, settings, (0.95, 1.0)) for s in range(100)]
     assert [r.backbone_learns for r in rates] == [False] * 20 + [True] * 80
     assert all(r.backbone_lr == 0 for r in rates[:20])
@@ -95,15 +114,15 @@ def test_the_backbone_waits_for_the_head_and_then_warms_up_itself():
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 40])
 def test_a_short_run_still_moves_the_backbone(steps):
-    settings = TrainSettings(steps=steps, head_warmup_steps=20, warmup_steps=1000)
+    settings = settings_of(steps=steps, head_warmup_steps=20, warmup_steps=1000)
     rates = [rates_at(s, steps, settings, (0.9, 1.0)) for s in range(steps)]
     assert any(r.backbone_learns and r.backbone_lr > 0 for r in rates)
     assert all(math.isfinite(v) for r in rates for v in (r.backbone_lr, r.head_lr, r.weight_decay, r.momentum))
 
 
 def test_epochs_become_steps():
-    assert TrainSettings(epochs=2, batch_size=10).total_steps(100) == 20
-    assert TrainSettings(steps=7).total_steps(100) == 7
+    assert settings_of(epochs=2, batch_size=10).total_steps(100) == 20
+    assert settings_of(steps=7).total_steps(100) == 7
 
 
 @pytest.mark.parametrize(
@@ -111,7 +130,7 @@ def test_epochs_become_steps():
 )
 def test_settings_that_cannot_be_are_named(bad):
     with pytest.raises(SurgdinoError, match=f"train.{next(iter(bad))}"):
-        TrainSettings(**bad)
+        settings_of(**bad)
 
 
 # Optimiser
@@ -135,7 +154,7 @@ def test_every_parameter_is_in_one_group_with_its_own_factor(network):
 
 
 def test_rates_reach_their_groups(network):
-    optimizer = make_optimizer(network, TrainSettings(layer_decay=0.5))
+    optimizer = make_optimizer(network, settings_of(layer_decay=0.5))
     set_rates(optimizer, Rates(backbone_lr=0.1, head_lr=0.3, weight_decay=0.2, momentum=1.0, backbone_learns=True))
     for group in optimizer.param_groups:
         assert group["lr"] == pytest.approx((0.1 if group["part"] == "backbone" else 0.3) * group["lr_scale"])
@@ -155,7 +174,7 @@ def test_clipping_bounds_the_global_norm_and_nothing_else(clip, length):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_bad_gradient_changes_neither_weights_nor_moments(network, bad):
-    optimizer = make_optimizer(network, TrainSettings())
+    optimizer = make_optimizer(network, settings_of())
 
     def step(value: float) -> Update:
         for parameter in network.parameters():
@@ -182,16 +201,16 @@ def test_bf16_is_chosen_only_where_it_is_native(monkeypatch):
     for native in (True, False):
         monkeypatch.setattr(precision, "has_native_bf16", lambda device, native=native: native)
         expected = torch.bfloat16 if native else torch.float32
-        assert precision.choose_dtype(HardwareSettings(), cpu) == expected
-        assert precision.choose_dtype(HardwareSettings(precision="bf16"), cpu) == torch.bfloat16
-        assert precision.choose_dtype(HardwareSettings(precision="fp32"), cpu) == torch.float32
+        assert precision.choose_dtype(hardware_of(), cpu) == expected
+        assert precision.choose_dtype(hardware_of(precision="bf16"), cpu) == torch.bfloat16
+        assert precision.choose_dtype(hardware_of(precision="fp32"), cpu) == torch.float32
 
 
 def test_asking_for_cuda_without_one_says_what_to_do(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert precision.choose_device(HardwareSettings()).type == "cpu"
+    assert precision.choose_device(hardware_of()).type == "cpu"
     with pytest.raises(SurgdinoError, match="hardware=cpu"):
-        precision.choose_device(HardwareSettings(device="cuda"))
+        precision.choose_device(hardware_of(device="cuda"))
 
 
 def test_views_carry_the_masked_places_and_one_over_their_number():

@@ -15,8 +15,8 @@ import torch
 from surgdino import distributed
 from surgdino.backbone.checkpoint import load
 from surgdino.backbone.vit import build_backbone
-from surgdino.engine import train as loop
-from surgdino.engine.plan import TrainPlan, TrainResult
+from surgdino.engine.method import Method
+from surgdino.engine.settings import TrainPlan, TrainResult
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
 from tests.engine.gloo import in_processes
@@ -35,7 +35,7 @@ def plan_without_chance(folder: Path, *, shard: bool = False, **changes) -> Trai
 
 def run(folder: Path, changes: dict, stop: tuple[int, int] | None = None) -> TrainResult:
     """Train; `stop` = (rank, step) sends SIGTERM to that process alone in the middle of that step."""
-    count, update = iter(range(1, 10_000)), loop.update_teacher
+    count, update = iter(range(1, 10_000)), Method.follow
 
     def and_signal(*arguments) -> None:
         update(*arguments)
@@ -43,7 +43,7 @@ def run(folder: Path, changes: dict, stop: tuple[int, int] | None = None) -> Tra
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(loop, "update_teacher", and_signal)
+        patched.setattr(Method, "follow", and_signal)
         return train(plan_without_chance(folder, **changes))
 
 

@@ -13,10 +13,10 @@ from surgdino.backbone.checkpoint import load
 from surgdino.backbone.low_rank import LAYERS, add_low_rank, has_low_rank, merged
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
-from surgdino.config import typed
-from surgdino.engine.plan import TrainSettings
+from surgdino.config import shipped
+from surgdino.engine.opening import open_session
 from surgdino.engine.retention import Retention, learns
-from surgdino.engine.session import open_session
+from surgdino.engine.settings import PretrainSettings
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
 from tests.engine.gloo import in_processes
@@ -83,7 +83,7 @@ def test_the_pull_holds_weights_near_their_beginning_the_stronger_the_nearer(tmp
 def test_the_pull_is_its_formula_and_none_where_a_step_was_skipped(skipped):
     backbone = build_backbone(TOY, drop_path=0.0)
     start = {name: p.detach().clone() for name, p in backbone.named_parameters()}
-    retention = Retention.of(backbone, TrainSettings(pull=20.0))
+    retention = Retention.of(backbone, shipped(PretrainSettings, "pretrain", "train", pull=20.0))
     groups = [{"params": [p], "lr": 1e-2 / (i + 1)} for i, p in enumerate(backbone.parameters())]
     optimizer = torch.optim.SGD(groups)
     with torch.no_grad():
@@ -257,6 +257,6 @@ def test_resuming_with_another_pull_names_it(tmp_path, monkeypatch):
 
 
 def test_by_default_everything_learns_and_nothing_is_kept():
-    settings, backbone = typed(TrainSettings, {}, "train"), build_backbone(TOY, drop_path=0.0)
+    settings, backbone = shipped(PretrainSettings, "pretrain", "train"), build_backbone(TOY, drop_path=0.0)
     assert all(learns(backbone, name, settings) for name, _ in backbone.named_parameters())
     assert Retention.of(backbone, settings).initial == {}

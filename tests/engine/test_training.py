@@ -20,12 +20,15 @@ from surgdino import config
 from surgdino.backbone.checkpoint import load
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
+from surgdino.config import shipped, shipped_settings
 from surgdino.crops.multicrop import CropSettings
-from surgdino.engine import train as loop
-from surgdino.engine.measuring import Probing
-from surgdino.engine.plan import HardwareSettings, TrainPlan, TrainResult, TrainSettings
+from surgdino.engine import step
+from surgdino.engine.method import Method
+from surgdino.engine.methods.simdinov2 import SimDINOv2
 from surgdino.engine.probing import ProbeSet
+from surgdino.engine.probing.history import Probing
 from surgdino.engine.saving.state import load_state
+from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan, TrainResult
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
 from surgdino.frames.content import Content
@@ -96,12 +99,12 @@ def plan_in(folder: Path, workers: int = 0, probe: dict | None = PROBE, **change
     return TrainPlan(
         backbone=build_backbone(TOY, drop_path=0.2),
         model=TOY,
-        method={"name": "simdinov2", "head_hidden": 64, "head_out": 32},
+        method={**shipped_settings("method", "simdinov2"), "head_hidden": 64, "head_out": 32},
         store=store,
         augment={"horizontal_flip": 0.5},
         crops=CROPS,
-        train=TrainSettings(**{**settings, **changes}),
-        hardware=HardwareSettings(device="cpu", precision="fp32", loader_workers=workers),
+        train=shipped(PretrainSettings, "pretrain", "train", **{**settings, **changes}),
+        hardware=shipped(HardwareSettings, "hardware/cpu", precision="fp32", loader_workers=workers),
         folder=folder,
         data_hash="toy",
         model_json={"dataset": "toy", "operations": ["toy/0"]},
@@ -112,7 +115,7 @@ def plan_in(folder: Path, workers: int = 0, probe: dict | None = PROBE, **change
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
     """Send this process a signal in the middle of 1-based `step`."""
-    update = loop.update_teacher
+    update = Method.follow
     count = iter(range(1, 10_000))
 
     def and_signal(*args) -> None:
@@ -120,7 +123,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.
         if next(count) == step:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(loop, "update_teacher", and_signal)
+    monkeypatch.setattr(Method, "follow", and_signal)
 
 
 def lines(result: TrainResult) -> list[dict]:
@@ -135,7 +138,7 @@ def without_timings(rows: list[dict]) -> list[dict]:
 
 
 def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    state = load_state(folder / "state", say=print)
+    state = load_state(folder / "state", print)
     flat = {f"{part}.{k}": v for part in ("student", "teacher") for k, v in state[part].items()}
     for parameter, moments in state["optimizer"]["state"].items():
         flat |= {f"optimizer.{parameter}.{k}": torch.as_tensor(v) for k, v in moments.items()}
@@ -168,10 +171,10 @@ def test_the_backbone_stays_put_while_the_head_warms_up_and_moves_after(tmp_path
     before = {f"backbone.{k}": v.clone() for k, v in fresh.backbone.state_dict().items()}
     stop_after(monkeypatch, 3)
     train(fresh)
-    warmed = load_state(tmp_path / "state", say=print)["student"]
+    warmed = load_state(tmp_path / "state", print)["student"]
     assert [k for k, v in before.items() if not torch.equal(warmed[k], v)] == []
     train(plan_in(tmp_path))
-    trained = load_state(tmp_path / "state", say=print)["student"]
+    trained = load_state(tmp_path / "state", print)["student"]
     assert [k for k, v in before.items() if torch.equal(trained[k], v)] == []
     assert [k for k in trained if k.startswith("head.") and torch.equal(trained[k], warmed[k])] == []
 
@@ -198,7 +201,7 @@ def test_killed_between_checkpoints_resumes_from_the_last_and_forgets_later_line
     class Killed(BaseException):
         pass
 
-    update, count = loop.update_teacher, iter(range(1, 100))
+    update, count = Method.follow, iter(range(1, 100))
 
     def and_die(*args) -> None:
         update(*args)
@@ -206,7 +209,7 @@ def test_killed_between_checkpoints_resumes_from_the_last_and_forgets_later_line
             raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "update_teacher", and_die)
+        patched.setattr(Method, "follow", and_die)
         with pytest.raises(Killed):
             train(plan_in(tmp_path))
     resumed = train(plan_in(tmp_path))
@@ -253,7 +256,7 @@ def test_sigterm_to_the_whole_process_group_saves_and_exits_cleanly(tmp_path):
     os.killpg(run.pid, signal.SIGTERM)
     out, err = run.communicate(timeout=60)
     assert (run.returncode, out.strip()) == (0, "stopped"), err
-    saved = load_state(tmp_path / "state", say=print)
+    saved = load_state(tmp_path / "state", print)
     assert saved["step"] >= 1
     assert (tmp_path / "checkpoint" / "backbone.safetensors").exists()
 
@@ -278,7 +281,7 @@ def test_a_damaged_state_is_named_and_the_one_before_it_used(tmp_path, capsys):
     newest.write_bytes(content)
     resumed = train(plan_in(tmp_path))
     assert resumed.resumed_from == 10
-    assert "00000012.pt" in " ".join(capsys.readouterr().err.split()).replace(" ", "")
+    assert "00000012.pt" in capsys.readouterr().out
     for file in (tmp_path / "state").iterdir():
         file.write_bytes(b"not a state")
     with pytest.raises(SurgdinoError, match="every saved state is damaged"):
@@ -286,26 +289,14 @@ def test_a_damaged_state_is_named_and_the_one_before_it_used(tmp_path, capsys):
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, monkeypatch):
-    real = loop.open_session
+    loss_of, calls = SimDINOv2.loss, iter(range(100))
 
-    def with_a_bad_step(plan, say):
-        session = real(plan, say)
-        loss_of, calls = session.method.student_loss, iter(range(100))
+    def with_a_bad_step(*args):
+        loss, terms = loss_of(*args)
+        factor = torch.nan if next(calls) == 5 else 1.0
+        return loss * factor, {k: v * factor for k, v in terms.items()}
 
-        class Poisoned:
-            def __getattr__(self, name):
-                return getattr(real_method, name)
-
-            def student_loss(self, *args):
-                loss, terms = loss_of(*args)
-                factor = torch.nan if next(calls) == 5 else 1.0
-                return loss * factor, {k: v * factor for k, v in terms.items()}
-
-        real_method = session.method
-        session.method = Poisoned()
-        return session
-
-    monkeypatch.setattr(loop, "open_session", with_a_bad_step)
+    monkeypatch.setattr(SimDINOv2, "loss", with_a_bad_step)
     result = train(plan_in(tmp_path))
     assert result.skipped == 1
     assert all(np.isfinite(v) for v in result.last.values())
@@ -315,7 +306,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, 
 
 def test_a_run_without_finite_gradients_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     """From step 8 on every gradient is bad: nothing changes any more, what was saved stands, and the run can go on."""
-    passes, count = loop.learn, iter(range(1, 100))
+    passes, count = step.compute_gradients, iter(range(1, 100))
 
     def poisoned(session, *arguments):
         terms = passes(session, *arguments)
@@ -324,7 +315,7 @@ def test_a_run_without_finite_gradients_stops_and_keeps_the_last_checkpoint(tmp_
         return terms
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "learn", poisoned)
+        patched.setattr(step, "compute_gradients", poisoned)
         with pytest.raises(SurgdinoError, match=r"10 steps in a row without a finite gradient.*train\.lr"):
             train(plan_in(tmp_path, steps=40, checkpoint_every=7, log_every=1))
     assert load(tmp_path).info["steps"] == 14

@@ -7,76 +7,62 @@ prototypes, M masked patches.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from surgdino.engine.methods.parts.encode import global_class_tokens, student_tokens, teacher_tokens
-from surgdino.engine.methods.parts.koleo import WORST, koleo
-from surgdino.engine.methods.parts.pool import Pool
+from surgdino.backbone.vit import Backbone
+from surgdino.engine.method import Method, MethodSettings, Targets, Terms
+from surgdino.engine.methods.parts.heads import PrototypeHead
 from surgdino.engine.methods.parts.prototypes import (
-    PrototypeHead,
+    Temperature,
     certainty,
-    check_temperatures,
     cross_entropy,
     cross_entropy_of_views,
+    no_information,
+    sinkhorn,
     teacher_temperature,
-    words_of_collapse,
 )
-from surgdino.engine.methods.parts.sinkhorn import sinkhorn
-from surgdino.engine.methods.parts.views import Views, by_view
-from surgdino.engine.parallel.across import Across
-from surgdino.engine.teacher import Network
-from surgdino.errors import SurgdinoError
+from surgdino.engine.methods.parts.spread import WORST, koleo
+from surgdino.engine.methods.parts.views import (
+    GLOBAL_VIEWS,
+    Views,
+    by_view,
+    global_class_tokens,
+    student_tokens,
+    teacher_tokens,
+)
+from surgdino.engine.parallel.across import Across, Pool
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(MethodSettings):
     """The `method` section; configs/method/dinov2.yaml says what each key means."""
 
-    name: str = "dinov2"
-    student_temp: float = 0.1
-    teacher_temp_start: float = 0.04
-    teacher_temp: float = 0.07
-    teacher_temp_warmup: float = 0.3
-    sinkhorn_iterations: int = 3
-    patch_weight: float = 1.0
-    koleo_weight: float = 0.1
-    group_size: int | None = None
-    prototypes: int = 65536
-    head_hidden: int = 2048
-    head_out: int = 256
-    freeze_last_layer: float = 0.01
-    momentum: float = 0.992
-    momentum_end: float = 1.0
-    mask_probability: float = 0.5
-    mask_ratio: tuple[float, float] = (0.1, 0.5)
+    student_temp: Temperature
+    teacher_temp_start: Temperature
+    teacher_temp: Temperature
+    teacher_temp_warmup: float
+    sinkhorn_iterations: int
+    patch_weight: float
+    koleo_weight: float
+    group_size: int | None
+    prototypes: int
+    head_hidden: int
+    head_out: int
+    freeze_last_layer: float
+    mask_probability: float
+    mask_ratio: tuple[float, float]
 
 
 @dataclass
-class Outputs:
-    """What the teacher says of a micro-batch's whole global views.
-
-    Attributes:
-        cls: [2, b, K], cosines of class tokens with the class prototypes.
-        patches: [M, K], of patch tokens with the patch prototypes, where the student's views are masked.
-        features: [2b, D], the backbone's class tokens, for the monitor.
-    """
-
-    cls: Tensor
-    patches: Tensor
-    features: Tensor
-
-
-@dataclass
-class Targets:
-    """What the student has to tell of a micro-batch.
-
-    Attributes:
-        cls, patches: [2, b, K] and [M, K], distributions.
-        entropy, information: of the whole batch's class targets (see `prototypes.certainty`).
-        frozen: the prototypes do not learn yet.
+class TokenTargets(Targets):
+    """Attributes:
+    cls, patches: [2, b, K] and [M, K], distributions.
+    entropy, information: of the whole batch's class targets (see `prototypes.certainty`).
+    frozen: the prototypes do not learn yet.
     """
 
     cls: Tensor
@@ -99,74 +85,87 @@ class SeparateHeads(nn.Module):
         return self.cls(cls, frozen), self.patch(patches, frozen)
 
 
-def build_head(settings: Settings, embed_dim: int) -> nn.Module:
-    """Separate heads for class and patch tokens."""
-    return SeparateHeads(settings, embed_dim)
+class DINOv2(Method[TokenTargets]):
+    """cls + patch_weight * patch + koleo_weight * koleo."""
 
+    settings: Settings
+    least_group = 2  # KoLeo needs a neighbour
 
-def check_batch(settings: Settings, images: int) -> None:
-    """Raise where `images` images do not divide into groups of at least two, or the temperatures cannot be."""
-    check_temperatures(settings.student_temp, settings.teacher_temp_start, settings.teacher_temp)
-    group = settings.group_size or images
-    if images % group or group < 2:
-        raise SurgdinoError(
-            "the batch does not divide into groups in which images have neighbours",
-            place="method.group_size",
-            expected=f"a divisor of train.batch_size={images}, at least 2",
-            found=group,
-            fix="change one of the two",
+    def __init__(self, settings: Settings, backbone: Backbone) -> None:
+        super().__init__(settings, backbone)
+        self.group_size = settings.group_size
+        self.mask_probability, self.mask_ratio = settings.mask_probability, settings.mask_ratio
+
+    def build_head(self, embed_dim: int) -> SeparateHeads:
+        """Separate heads for class and patch tokens."""
+        return SeparateHeads(self.settings, embed_dim)
+
+    def targets(self, views: Sequence[Views], across: Across, progress: float) -> list[TokenTargets]:
+        """Of the class tokens of both global views, and of the patch tokens where the student's are masked."""
+        tokens = [teacher_tokens(self.backbone, micro) for micro in views]
+        outputs = [self.head(of.cls, of.patches) for of in tokens]
+        cls, patches = zip(*outputs, strict=True)
+        return self.assign([of.cls for of in tokens], cls, patches, across, progress)
+
+    def assign(
+        self,
+        features: Sequence[Tensor],
+        cls: Sequence[Tensor],
+        patches: Sequence[Tensor],
+        across: Across,
+        progress: float,
+    ) -> list[TokenTargets]:
+        """Sinkhorn-Knopp over all class tokens of the global batch, and over all its masked patches.
+
+        Args:
+            features, cls, patches: of each micro-batch, class tokens [2b, D], their cosines [2b, K], and the cosines of
+                the patches [M, K].
+        """
+        settings = self.settings
+        temperature = teacher_temperature(
+            progress, settings.teacher_temp_start, settings.teacher_temp, settings.teacher_temp_warmup
         )
+        rows = sinkhorn(cls, temperature, settings.sinkhorn_iterations, across.sum)
+        of_patches = sinkhorn(patches, temperature, settings.sinkhorn_iterations, across.sum)
+        of_views = [by_view(row, len(row) // GLOBAL_VIEWS) for row in rows]
+        entropy, information = certainty(of_views, across.sum)
+        frozen = progress < settings.freeze_last_layer
+        parts = zip(features, of_views, of_patches, strict=True)
+        return [TokenTargets(*of, entropy, information, frozen) for of in parts]
 
+    def group_features(self, views: Views, targets: TokenTargets) -> dict[str, Tensor]:
+        """What KoLeo spreads out: the backbone's class tokens of the masked global views, [2, b, D]."""
+        return {"cls": by_view(global_class_tokens(self.backbone, views), views.images)}
 
-@torch.no_grad()
-def teacher_outputs(teacher: Network, views: Views, settings: Settings) -> Outputs:
-    """The teacher's class tokens of both global views, and its patch tokens where the student's are masked."""
-    features = teacher_tokens(teacher, views)
-    cls, patches = teacher.head(features.cls, features.patches)
-    return Outputs(by_view(cls, views.images), patches, features.cls)
+    def loss(self, views: Views, targets: TokenTargets, pool: Pool) -> tuple[Tensor, Terms]:
+        """Of the masked global views and the local views, see `objective`."""
+        tokens = student_tokens(self.backbone, views)
+        cls, patches = self.head(tokens.cls, tokens.patches, targets.frozen)
+        spread = by_view(tokens.cls[: len(views.global_crops)], views.images)
+        return objective(by_view(cls, views.images), patches, spread, targets, views.mask_weight, self.settings, pool)
 
+    def collapse(self, images: int) -> dict[str, float]:
+        """All tokens look the same: Sinkhorn-Knopp spreads them over all prototypes alike."""
+        settings = self.settings
+        uniform = math.log(settings.prototypes)
+        patch, apart = settings.mask_probability * uniform, 2 * WORST
+        loss = uniform + settings.patch_weight * patch + settings.koleo_weight * apart
+        return {"loss": loss, "cls": uniform, "patch": patch, "koleo": apart, "entropy": uniform, "information": 0.0}
 
-@torch.no_grad()
-def make_targets(
-    outputs: list[Outputs], teacher: Network, settings: Settings, across: Across, progress: float
-) -> list[Targets]:
-    """Sinkhorn-Knopp over all class tokens of the global batch, and over all its masked patches."""
-    temperature = teacher_temperature(
-        progress, settings.teacher_temp_start, settings.teacher_temp, settings.teacher_temp_warmup
-    )
-    iterations = settings.sinkhorn_iterations
-    rows = sinkhorn([part.cls.flatten(0, 1) for part in outputs], temperature, iterations, across.sum)
-    patches = sinkhorn([part.patches for part in outputs], temperature, iterations, across.sum)
-    cls = [row.view(part.cls.shape) for row, part in zip(rows, outputs, strict=True)]
-    entropy, information = certainty(cls, across.sum)
-    frozen = progress < settings.freeze_last_layer
-    return [Targets(*pair, entropy, information, frozen) for pair in zip(cls, patches, strict=True)]
-
-
-def group_features(student: Network, views: Views, targets: Targets, settings: Settings) -> dict[str, Tensor]:
-    """What KoLeo spreads out: the backbone's class tokens of the masked global views, [2, b, D]."""
-    return {"cls": by_view(global_class_tokens(student, views), views.images)}
-
-
-def student_loss(
-    student: Network, views: Views, targets: Targets, settings: Settings, pool: Pool
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of the student's masked global views and local views, and its terms (see `objective`)."""
-    tokens = student_tokens(student, views)
-    cls, patches = student.head(tokens.cls, tokens.patches, targets.frozen)
-    spread = by_view(tokens.cls[: len(views.global_crops)], views.images)
-    return objective(by_view(cls, views.images), patches, spread, targets, views.mask_weight, settings, pool)
+    def collapse_warning(self, terms: dict[str, float], images: int) -> str | None:
+        """Where every image has the same targets."""
+        return no_information(terms)
 
 
 def objective(
     student_cls: Tensor,
     student_patches: Tensor,
     spread: Tensor,
-    targets: Targets,
+    targets: TokenTargets,
     mask_weight: Tensor,
     settings: Settings,
     pool: Pool | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Terms]:
     """cls + patch_weight * patch + koleo_weight * koleo, in fp32.
 
     Args:
@@ -194,16 +193,3 @@ def objective(
     terms = {"loss": loss, "cls": cls, "patch": patch, "koleo": apart}
     terms |= {"entropy": targets.entropy, "information": targets.information}
     return alone + pool.share * settings.koleo_weight * apart, {name: term.detach() for name, term in terms.items()}
-
-
-def collapse_values(settings: Settings, images: int) -> dict[str, float]:
-    """The terms where all tokens look the same: Sinkhorn-Knopp spreads them over all prototypes alike."""
-    uniform = math.log(settings.prototypes)
-    patch, apart = settings.mask_probability * uniform, 2 * WORST
-    loss = uniform + settings.patch_weight * patch + settings.koleo_weight * apart
-    return {"loss": loss, "cls": uniform, "patch": patch, "koleo": apart, "entropy": uniform, "information": 0.0}
-
-
-def signs_of_collapse(terms: dict[str, float], settings: Settings, images: int) -> str | None:
-    """A sentence where every image has the same targets."""
-    return words_of_collapse(terms)

@@ -6,105 +6,109 @@ global batch, over which the coding rate is taken.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from surgdino.backbone.vit import Features
-from surgdino.engine.methods.parts.coding_rate import Gamma, coding_rate, gamma, highest_rate, lowest_rate
-from surgdino.engine.methods.parts.encode import global_class_tokens, student_tokens, teacher_tokens
-from surgdino.engine.methods.parts.head import ProjectionHead
-from surgdino.engine.methods.parts.pool import Pool
-from surgdino.engine.methods.parts.views import Views, by_view
-from surgdino.engine.parallel.across import Across
-from surgdino.engine.teacher import Network
-from surgdino.errors import SurgdinoError
+from surgdino.backbone.vit import Backbone, Features
+from surgdino.engine.method import Method, MethodSettings, Targets, Terms
+from surgdino.engine.methods.parts.heads import ProjectionHead
+from surgdino.engine.methods.parts.spread import Gamma, coding_rate, gamma, highest_rate, lowest_rate
+from surgdino.engine.methods.parts.views import Views, by_view, global_class_tokens, student_tokens, teacher_tokens
+from surgdino.engine.parallel.across import Across, Pool
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(MethodSettings):
     """The `method` section; configs/method/simdinov2.yaml says what each key means."""
 
-    name: str = "simdinov2"
-    expa_type: Literal[0, 1] = 1
-    eps: float = 0.05
-    gamma: Gamma = "balanced"
-    coeff: float = 1.0
-    group_size: int | None = None
-    pooled_groups: int = 1
-    patch_weight: float = 1.0
-    head_hidden: int = 2048
-    head_out: int = 256
-    momentum: float = 0.95
-    momentum_end: float = 1.0
-    mask_probability: float = 0.5
-    mask_ratio: tuple[float, float] = (0.1, 0.5)
+    expa_type: Literal[0, 1]
+    eps: float
+    gamma: Gamma
+    coeff: float
+    group_size: int | None
+    pooled_groups: int
+    patch_weight: float
+    head_hidden: int
+    head_out: int
+    mask_probability: float
+    mask_ratio: tuple[float, float]
 
 
 @dataclass
-class Outputs:
-    """What the teacher says of the unmasked global views; nothing in it depends on other images.
+class UnitTargets(Targets):
+    """Of the unmasked global views; nothing in them depends on other images.
 
     Attributes:
         cls: [2, b, p], unit length.
         patches: [M, p], unit length, where the student's views are masked.
-        features: [2b, D], the backbone's class tokens, for the monitor.
     """
 
     cls: Tensor
     patches: Tensor
-    features: Tensor
 
 
-def build_head(settings: Settings, embed_dim: int) -> nn.Module:
-    """One head for class and patch tokens."""
-    return ProjectionHead(embed_dim, settings.head_hidden, settings.head_out)
+class SimDINOv2(Method[UnitTargets]):
+    """-coeff * comp - expa + patch_weight * patch."""
 
+    settings: Settings
+    head: ProjectionHead
 
-def check_batch(settings: Settings, images: int) -> None:
-    """Raise where `images` images do not divide into groups."""
-    group = settings.group_size or images
-    if images % group:
-        raise SurgdinoError(
-            "the batch does not divide into groups",
-            place="method.group_size",
-            expected=f"a divisor of train.batch_size={images}",
-            found=group,
-            fix="change one of the two",
+    def __init__(self, settings: Settings, backbone: Backbone) -> None:
+        super().__init__(settings, backbone)
+        self.group_size = settings.group_size
+        self.mask_probability, self.mask_ratio = settings.mask_probability, settings.mask_ratio
+
+    def build_head(self, embed_dim: int) -> ProjectionHead:
+        """One head for class and patch tokens."""
+        return ProjectionHead(embed_dim, self.settings.head_hidden, self.settings.head_out)
+
+    def targets(self, views: Sequence[Views], across: Across, progress: float) -> list[UnitTargets]:
+        """The teacher's unit features as they are: no prototypes, so nothing to centre or to sharpen."""
+        targets = []
+        for micro in views:
+            tokens = teacher_tokens(self.backbone, micro)
+            cls, patches = self._project(tokens)
+            targets.append(UnitTargets(tokens.cls, by_view(cls, micro.images), patches))
+        return targets
+
+    def group_features(self, views: Views, targets: UnitTargets) -> dict[str, Tensor]:
+        """What the coding rate is taken of, [2, b, p]."""
+        cls = self.head(global_class_tokens(self.backbone, views))
+        return {"expanded": _expanded(by_view(cls, views.images), targets.cls, self.settings)}
+
+    def loss(self, views: Views, targets: UnitTargets, pool: Pool) -> tuple[Tensor, Terms]:
+        """Of the masked global views and the local views, see `objective`."""
+        cls, patches = self._project(student_tokens(self.backbone, views))
+        cls = by_view(cls, views.images)
+        return objective(cls, targets.cls, patches, targets.patches, views.mask_weight, self.settings, pool)
+
+    def collapse(self, images: int) -> dict[str, float]:
+        """The terms where all images look the same; `expa` depends on the size of the group."""
+        settings = self.settings
+        lowest = lowest_rate(settings.head_out, settings.eps, settings.pooled_groups)
+        expa, patch = _gamma(settings, images, settings.head_out) * lowest, -settings.mask_probability
+        loss = settings.patch_weight * patch - settings.coeff - expa
+        return {"comp": 1.0, "expa": expa, "patch": patch, "loss": loss}
+
+    def collapse_warning(self, terms: dict[str, float], images: int) -> str | None:
+        """Judged against what `expa` can be for this batch."""
+        lowest, highest = self.collapse(images)["expa"], highest_expansion(self.settings, images)
+        if terms["comp"] < 0.99 or terms["expa"] > lowest + 0.05 * (highest - lowest):
+            return None
+        return (
+            f"the features collapse: all images look the same (comp {terms['comp']:.4f}, expa {terms['expa']:.3f}; "
+            f"{lowest:.3f} is collapse and {highest:.3f} the maximum); lower train.lr, or raise train.batch_size"
         )
 
-
-@torch.no_grad()
-def teacher_outputs(teacher: Network, views: Views, settings: Settings) -> Outputs:
-    """The teacher's class tokens of both global views, and its patch tokens where the student's are masked."""
-    features = teacher_tokens(teacher, views)
-    cls, patches = _project(teacher.head, features)
-    return Outputs(by_view(cls, views.images), patches, features.cls)
-
-
-def make_targets(
-    outputs: list[Outputs], teacher: Network, settings: Settings, across: Across, progress: float
-) -> list[Outputs]:
-    """The outputs as they are: no prototypes, so nothing to centre or to sharpen."""
-    return outputs
-
-
-def group_features(student: Network, views: Views, targets: Outputs, settings: Settings) -> dict[str, Tensor]:
-    """What the coding rate is taken of, [2, b, p]."""
-    cls = student.head(global_class_tokens(student, views))
-    return {"expanded": _expanded(by_view(cls, views.images), targets.cls, settings)}
-
-
-def student_loss(
-    student: Network, views: Views, targets: Outputs, settings: Settings, pool: Pool
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of the student's masked global views and local views, and its terms (see `objective`)."""
-    cls, patches = _project(student.head, student_tokens(student, views))
-    cls = by_view(cls, views.images)
-    return objective(cls, targets.cls, patches, targets.patches, views.mask_weight, settings, pool)
+    def _project(self, tokens: Features) -> tuple[Tensor, Tensor]:
+        """Class tokens and the masked patch tokens through the head in one pass."""
+        projected = self.head(torch.cat(tokens))
+        return projected[: len(tokens.cls)], projected[len(tokens.cls) :]
 
 
 def objective(
@@ -115,7 +119,7 @@ def objective(
     mask_weight: Tensor,
     settings: Settings,
     pool: Pool | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Terms]:
     """-coeff * comp - expa + patch_weight * patch, in fp32.
 
     Args:
@@ -161,40 +165,15 @@ def expansion(student_cls: Tensor, teacher_cls: Tensor, settings: Settings, pool
     return _gamma(settings, images, width) * rates.mean()
 
 
-def _expanded(student_cls: Tensor, teacher_cls: Tensor, settings: Settings) -> Tensor:
-    return student_cls if settings.expa_type == 0 else (student_cls + teacher_cls) / 2
-
-
-def collapse_values(settings: Settings, images: int) -> dict[str, float]:
-    """The terms where all images look the same; `expa` depends on the size of the group."""
-    lowest = lowest_rate(settings.head_out, settings.eps, settings.pooled_groups)
-    expa, patch = _gamma(settings, images, settings.head_out) * lowest, -settings.mask_probability
-    loss = settings.patch_weight * patch - settings.coeff - expa
-    return {"comp": 1.0, "expa": expa, "patch": patch, "loss": loss}
-
-
 def highest_expansion(settings: Settings, images: int) -> float:
     """The largest `expa` that a batch of `images` can have."""
     group, width = settings.group_size or images, settings.head_out
     return _gamma(settings, images, width) * highest_rate(group, width, settings.eps, settings.pooled_groups)
 
 
-def signs_of_collapse(terms: dict[str, float], settings: Settings, images: int) -> str | None:
-    """A sentence where every image is about to look the same, judged against what `expa` can be for this batch."""
-    lowest, highest = collapse_values(settings, images)["expa"], highest_expansion(settings, images)
-    if terms["comp"] < 0.99 or terms["expa"] > lowest + 0.05 * (highest - lowest):
-        return None
-    return (
-        f"the features collapse: all images look the same (comp {terms['comp']:.4f}, expa {terms['expa']:.3f} where "
-        f"{lowest:.3f} is collapse and {highest:.3f} the most); lower train.lr, or raise train.batch_size"
-    )
+def _expanded(student_cls: Tensor, teacher_cls: Tensor, settings: Settings) -> Tensor:
+    return student_cls if settings.expa_type == 0 else (student_cls + teacher_cls) / 2
 
 
 def _gamma(settings: Settings, images: int, width: int) -> float:
     return gamma(settings.gamma, settings.group_size or images, width, settings.eps, settings.pooled_groups)
-
-
-def _project(head: nn.Module, tokens: Features) -> tuple[Tensor, Tensor]:
-    """Class tokens and the masked patch tokens through the head in one pass."""
-    projected = head(torch.cat(tokens))
-    return projected[: len(tokens.cls)], projected[len(tokens.cls) :]

@@ -1,12 +1,23 @@
-"""What the processes of a run add up and put together; in a single process every answer is its own."""
+"""What the processes of a run exchange; in a single process every answer is its own.
+
+Symbols: B images in the global batch, W processes, K micro-batches a process, b = B / (W K) images a micro-batch.
+Global image i belongs to process i // (B / W) and there to micro-batch (i % (B / W)) // b.
+
+A term that couples images is computed in each of the W K places over the whole batch, each time with the gradient of
+the b images there alone. The loop takes the mean over places, so the term enters the loss times `share` = W K: the sum
+of those partial gradients is the gradient of the whole.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from surgdino import distributed
 
@@ -53,3 +64,57 @@ class Across:
     def any(self, holds: bool) -> bool:
         """Whether it holds in one process at least."""
         return bool(self.most(float(holds)))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What one micro-batch may know of the others.
+
+    Attributes:
+        share: W K where groups reach beyond a micro-batch, else 1: then nothing is put together.
+        place: this micro-batch's number among the W K.
+        seen: [2, B, ...] by name, from a pass without gradient over all micro-batches; None where K is 1, and the other
+            processes' features are asked for on the way.
+    """
+
+    share: int = 1
+    place: int = 0
+    seen: Mapping[str, Tensor] | None = None
+    across: Across = field(default_factory=Across)
+
+    def complete(self, name: str, own: Tensor) -> Tensor:
+        """`own` [2, b, ...] among the features of all images, [2, B, ...]; only `own` carries a gradient."""
+        if self.share == 1:
+            return own
+        whole = self.across.gather_views(own) if self.seen is None else self.seen[name]
+        images = own.shape[1]
+        first = self.place * images
+        return torch.cat([whole[:, :first], own, whole[:, first + images :]], dim=1)
+
+
+def reaches_beyond(group_size: int | None, micro_batch: int, batch: int) -> bool:
+    """Whether groups of `group_size` consecutive images (None: the whole batch) lie across micro-batches."""
+    group = group_size or batch
+    return group > micro_batch or micro_batch % group != 0
+
+
+def local(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """This process's part of each, sharing its memory."""
+    return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
+
+
+def whole(tree: Any) -> Any:
+    """Nested dicts and lists with every sharded tensor put together on the CPU; for all processes to call."""
+    if isinstance(tree, dict):
+        return {key: whole(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(whole(value) for value in tree)
+    return tree.full_tensor().cpu() if isinstance(tree, DTensor) else tree
+
+
+def part_like(value: Any, parameter: Tensor) -> Any:
+    """A whole tensor of a parameter's shape, such as a moment of its optimiser, cut as the parameter is."""
+    if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    on_device = value.to(parameter.device)
+    return distribute_tensor(on_device, parameter.device_mesh, parameter.placements, src_data_rank=None)

@@ -8,43 +8,45 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from surgdino import distributed
 from surgdino.backbone.low_rank import has_low_rank, merged
 from surgdino.backbone.vit import Backbone, build_backbone
-from surgdino.engine.parallel.sharded import whole
-from surgdino.engine.teacher import Network
+from surgdino.engine.method import Method
+from surgdino.engine.parallel.across import whole
 
 
-def share_out(student: Network, teacher: Network, *, shard: bool, device: torch.device) -> nn.Module:
-    """Make of networks that are the same in every process one student and one teacher of all.
+def parallelize(student: Method, teacher: Method, *, shard: bool, device: torch.device) -> nn.Module:
+    """Turn networks that are the same in every process into one student and one teacher of all processes.
 
     Call it before an optimiser is made: sharding replaces the parameters.
 
     Returns:
-        What the student is called through where gradients are wanted.
+        What the student's `forward` is called through: the student itself, or what wraps it.
     """
     if distributed.world_size() == 1:
         return student
     if shard:
-        # The teacher never goes backward, which is what would give its gathered weights up again after a forward pass.
+        # The teacher has no backward pass, which is what frees the student's gathered weights.
         _shard(student, device)
         _shard(teacher, device, reshard_after_forward=True)
         return student
-    # Parameters may go unused for a while: the frozen backbone, a method's mask token or prototypes. DDP has to look
-    # for them, and says once that it looked in vain where a method uses all.
+    # Parameters may be unused for a while: the frozen backbone, a method's mask token or prototypes. DDP has to look
+    # for them, and warns once where a method uses all.
     return DistributedDataParallel(student, find_unused_parameters=True, gradient_as_bucket_view=True)
 
 
-def _shard(network: Network, device: torch.device, **options: Any) -> None:
+def _shard(network: Method, device: torch.device, **options: Any) -> None:
     mesh = init_device_mesh(device.type, (distributed.world_size(),))
     for block in network.backbone.vit.blocks:
         fully_shard(block, mesh=mesh)
         block.register_forward_pre_hook(_own_input)
     fully_shard(network, mesh=mesh, **options)
+    for entry in ("targets", "group_features"):  # beside `forward`
+        register_fsdp_forward_method(network, entry)
 
 
 def _own_input(block: nn.Module, arguments: tuple) -> tuple:
@@ -53,11 +55,11 @@ def _own_input(block: nn.Module, arguments: tuple) -> tuple:
 
 
 def without_exchange(student: nn.Module) -> AbstractContextManager:
-    """Around a backward pass whose gradients are only added up here; sharded ones are exchanged every time."""
+    """Around a backward pass whose gradients only add up in this process; sharded ones are exchanged every time."""
     return student.no_sync() if isinstance(student, DistributedDataParallel) else nullcontext()
 
 
-def whole_backbone(network: Network) -> Backbone:
+def whole_backbone(network: Method) -> Backbone:
     """The backbone in one piece, as it is shipped: itself, or a copy where it is sharded or has adapters.
 
     For all processes to call.

@@ -1,25 +1,25 @@
-"""Saving a session and taking it up again: the trainer's state, and the checkpoint that users take away."""
+"""Saving and resuming a session: the trainer's state, and the checkpoint that users take away."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from surgdino import distributed
-from surgdino.backbone.checkpoint import save_backbone
-from surgdino.engine.parallel.across import Across
-from surgdino.engine.parallel.sharded import part_like, whole
-from surgdino.engine.plan import TrainPlan
-from surgdino.engine.saving.model_card import model_json
-from surgdino.engine.saving.shipping import shipped
+from surgdino.backbone.checkpoint import save_backbone, usual_size
+from surgdino.backbone.vit import Backbone, build_backbone
+from surgdino.engine.averaging import between
+from surgdino.engine.method import Method
+from surgdino.engine.parallel.across import Across, part_like, whole
+from surgdino.engine.parallel.networks import whole_backbone
 from surgdino.engine.saving.state import differences, load_state, save_state
+from surgdino.engine.session import Session
+from surgdino.engine.settings import TrainPlan
 from surgdino.errors import SurgdinoError
-
-if TYPE_CHECKING:
-    from surgdino.engine.session import Session
 
 
 def save(session: Session) -> None:
@@ -41,7 +41,7 @@ def save(session: Session) -> None:
         "probes": session.probes.state_dict(),
         "probe_reference": None if plan.probe is None else plan.probe.frames.reference,
     }
-    backbone = shipped(session, plan.train.ship)
+    backbone = shipped(session.networks[plan.train.ship], session.initial, plan.train.ship_alpha)
     if distributed.is_main():
         # In this order: after a kill between the two the older state goes on and writes both again; the other way round
         # a run whose last state is saved would count as finished with the checkpoint of the save before.
@@ -50,13 +50,58 @@ def save(session: Session) -> None:
     session.saved = session.step
 
 
-def saved_state(plan: TrainPlan, across: Across, say: Callable[[str], None]) -> dict[str, Any] | None:
+def initial_weights(backbone: Backbone, ship_alpha: float) -> dict[str, Tensor]:
+    """A copy of the weights that a run begins with, before anything is added to them; empty where none are shipped."""
+    if ship_alpha == 1.0:
+        return {}
+    return {name: tensor.detach().cpu().clone() for name, tensor in backbone.vit.state_dict().items()}
+
+
+def shipped(network: Method, initial: Mapping[str, Tensor], ship_alpha: float) -> Backbone:
+    """The backbone as a checkpoint holds it: (1 - ship_alpha) initial + ship_alpha adapted weights.
+
+    WiSE-FT (Wortsman et al. 2022, arXiv 2109.01903). For all processes to call; the run itself does not change.
+
+    Args:
+        initial: of `initial_weights`.
+    """
+    backbone = whole_backbone(network)
+    if not initial:
+        return backbone
+    adapted = {name: tensor.cpu() for name, tensor in backbone.vit.state_dict().items()}
+    copy = build_backbone(backbone.settings, drop_path=0.0)
+    copy.vit.load_state_dict(between(initial, adapted, ship_alpha))
+    return copy.to(backbone.mask_token.device)
+
+
+def model_json(session: Session) -> dict[str, Any]:
+    """For model.json beside the architecture: data, method, steps so far, and what the probe measured."""
+    plan = session.plan
+    probe = session.probes.summary(session.step)
+    retention = {key: getattr(plan.train, key) for key in ("frozen_blocks", "pull", "low_rank")}
+    alpha = plan.train.ship_alpha
+    return {
+        **plan.model_json,
+        "method": dict(plan.method),
+        "steps": session.step,
+        "steps_planned": session.steps,
+        "seed": plan.train.seed,
+        "batch_size": plan.train.batch_size,
+        "weights_of": plan.train.ship,
+        **({"ship_alpha": alpha} if alpha != 1 else {}),
+        "image_size": usual_size(plan.backbone, plan.crops.global_size),
+        **({"retention": retention} if any(retention.values()) else {}),
+        **({"probe": probe} if probe else {}),
+    }
+
+
+def saved_state(plan: TrainPlan, across: Across, warn: Callable[[str], None]) -> dict[str, Any] | None:
     """The state in the run folder, of a run with the same settings; None where there is none.
 
     Raises:
         SurgdinoError: other settings, all states damaged, or not the same state in all processes.
     """
-    state = load_state(plan.folder / "state", say)
+    state = load_state(plan.folder / "state", warn)
     step = -1 if state is None else state["step"]
     if across.most(step) != -across.most(-step):
         raise SurgdinoError(
@@ -65,12 +110,12 @@ def saved_state(plan: TrainPlan, across: Across, say: Callable[[str], None]) -> 
             fix="put run.dir on a file system that all machines see",
         )
     if state is not None:
-        _check_settings(plan, state["settings"], say)
+        _check_settings(plan, state["settings"], warn)
     return state
 
 
 def resume(session: Session, state: dict[str, Any]) -> None:
-    """Take up everything but the networks' weights, which were loaded before the networks were shared out."""
+    """Restore everything but the networks' weights, which were loaded before the networks were parallelised."""
     _load_optimizer(session.optimizer, state["optimizer"])
     session.step = session.saved = session.measured = session.resumed_from = state["step"]
     session.monitor.load_state_dict(state["monitor"], session.step, session.device)
@@ -111,11 +156,11 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _check_settings(plan: TrainPlan, saved: dict[str, Any], say: Callable[[str], None]) -> None:
+def _check_settings(plan: TrainPlan, saved: dict[str, Any], warn: Callable[[str], None]) -> None:
     changed = list(differences(saved, _settings(plan)))
     for key, before, after in changed:
         if key == "steps":
-            say(f"the run now ends at step {after} instead of {before}: its schedules are stretched from here on")
+            warn(f"the run now ends at step {after} instead of {before}: its schedules are stretched from here on")
     changed = [row for row in changed if row[0] != "steps"]
     if changed:
         key, before, after = changed[0]

@@ -36,10 +36,10 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
     return target
 
 
-def load_state(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | None:
+def load_state(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
     """The newest state that is whole, or None where there is none at all.
 
-    A damaged one is named by `say` before the one before it is used.
+    A damaged one is named by `warn` before the one before it is used.
 
     Raises:
         SurgdinoError: there are states and every one is damaged.
@@ -51,7 +51,7 @@ def load_state(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | Non
         fault = _fault(file)
         if fault is None:
             return torch.load(file, map_location="cpu", weights_only=True)
-        say(f"{file} is damaged ({fault}); the state before it is used")
+        warn(f"{file} is damaged ({fault}); the state before it is used")
     if files:
         raise SurgdinoError(
             "every saved state is damaged",

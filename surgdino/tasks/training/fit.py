@@ -16,11 +16,10 @@ from torch.nn.parallel import DistributedDataParallel
 from surgdino import distributed
 from surgdino.crops.sampler import FrameSampler
 from surgdino.engine.methods.parts.views import seed_step
-from surgdino.engine.optim import apply_gradients
+from surgdino.engine.optim import apply_gradients, warmup_cosine
 from surgdino.engine.parallel.across import Across
 from surgdino.engine.progress import Progress
 from surgdino.engine.saving.state import differences, load_state, save_state
-from surgdino.engine.schedules import warmup_cosine
 from surgdino.engine.stop import stop_signals
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.training.batches import Batch

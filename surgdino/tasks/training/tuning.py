@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from surgdino.backbone.vit import Backbone
-from surgdino.engine.optim import decays
+from surgdino.engine.optim import grouped, layer_scale
 
 Tuning = Literal["frozen", "last4", "full"]
 LAST_BLOCKS = 4
@@ -31,27 +31,11 @@ def first_layer(backbone: Backbone, tuning: Tuning) -> int:
 
 
 def head_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Optimiser groups of a head: all at the full rate; biases and norms do not decay."""
-    return _grouped([(name, parameter, 1.0) for name, parameter in module.named_parameters()])
+    """Optimiser groups of a head: all at the full rate."""
+    return grouped((name, p, 1.0) for name, p in module.named_parameters() if p.requires_grad)
 
 
 def backbone_groups(backbone: Backbone, layer_decay: float) -> list[dict[str, Any]]:
-    """Optimiser groups of what `select` lets learn of a backbone; empty where it is frozen.
-
-    Block k of K learns at layer_decay^(K + 1 - k) of the rate, the embeddings as block 0, the final norm at the full
-    rate.
-    """
-    rows = []
-    for name, parameter in backbone.named_parameters():
-        scale = layer_decay ** (backbone.depth + 1 - backbone.layer_id(name))
-        rows.append((name, parameter, scale))
-    return _grouped(rows)
-
-
-def _grouped(rows: list[tuple[str, nn.Parameter, float]]) -> list[dict[str, Any]]:
-    groups: dict[tuple[float, bool], dict[str, Any]] = {}
-    for name, parameter, scale in rows:
-        if parameter.requires_grad:
-            key = (scale, decays(name, parameter))
-            groups.setdefault(key, {"params": [], "lr_scale": scale, "decays": key[1]})["params"].append(parameter)
-    return list(groups.values())
+    """Optimiser groups of what `select` lets learn of a backbone, see `layer_scale`; empty where it is frozen."""
+    rows = [(name, p, layer_scale(backbone, name, layer_decay)) for name, p in backbone.named_parameters()]
+    return grouped(row for row in rows if row[1].requires_grad)

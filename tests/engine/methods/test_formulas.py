@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from surgdino.backbone.vit import build_backbone
+from surgdino.config import shipped, shipped_settings
+from surgdino.engine.method import open_method
 from surgdino.engine.methods import dino, dinov2, simdino, simdinov2
 from surgdino.engine.methods.parts import prototypes
-from surgdino.engine.methods.parts.koleo import WORST, koleo
-from surgdino.engine.methods.parts.prototypes import PrototypeHead
-from surgdino.engine.methods.parts.sinkhorn import sinkhorn
+from surgdino.engine.methods.parts.heads import PrototypeHead
+from surgdino.engine.methods.parts.prototypes import sinkhorn
+from surgdino.engine.methods.parts.spread import WORST, koleo
 from surgdino.engine.parallel.across import Across
 from surgdino.errors import SurgdinoError
+from tests.engine.test_training import TOY
 
 B, L, K, D, PATCHES = 10, 3, 24, 12, 9
 ALONE = Across(rank=0, world=1)
@@ -67,25 +70,30 @@ def test_the_gradient_is_that_of_the_cross_entropy(rng):
     assert torch.autograd.gradcheck(lambda s: prototypes.cross_entropy_of_views(s, targets, 0.1), student)
 
 
-def teacher_with_centre() -> SimpleNamespace:
-    return SimpleNamespace(head=SimpleNamespace(centre=torch.zeros(K)))
+SMALL = {"prototypes": K, "head_hidden": 8, "head_out": 4}
 
 
-def outputs_of(*parts: np.ndarray) -> list[dino.Outputs]:
-    return [dino.Outputs(single(part), torch.zeros(0)) for part in parts]
+def dino_of(**changes: Any) -> dino.DINO:
+    return dino.DINO(shipped(dino.Settings, "method/dino", **{**SMALL, **changes}), build_backbone(TOY))
+
+
+def dinov2_settings(**changes: Any) -> dinov2.Settings:
+    return shipped(dinov2.Settings, "method/dinov2", **{**SMALL, **changes})
+
+
+def assigned_by(teacher: dino.DINO, progress: float, *parts: np.ndarray) -> list[dino.PrototypeTargets]:
+    return teacher.assign([torch.zeros(0)] * len(parts), [single(part) for part in parts], ALONE, progress)
 
 
 def test_centring_agrees_with_float64_over_several_steps(rng):
-    settings = dino.Settings(prototypes=K, teacher_temp_start=0.04, teacher_temp=0.07, teacher_temp_warmup=0.5)
-    teacher, centre = teacher_with_centre(), None
+    teacher, centre = dino_of(teacher_temp_start=0.04, teacher_temp=0.07, teacher_temp_warmup=0.5), None
     for step, progress in enumerate((0.0, 0.25, 0.75)):
         outputs = cosines(rng, 2, B, K) + 0.3 * step
         mean = outputs.mean((0, 1))
         centre = mean if centre is None else centre
         expected = softmax((outputs - centre) / (0.04, 0.055, 0.07)[step])
         centre = 0.9 * centre + 0.1 * mean
-        halves = outputs_of(outputs[:, :6], outputs[:, 6:])
-        targets = dino.make_targets(halves, teacher, settings, ALONE, progress)
+        targets = assigned_by(teacher, progress, outputs[:, :6], outputs[:, 6:])
         found = torch.cat([part.cls for part in targets], dim=1)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(teacher.head.centre, centre, rtol=1e-5, atol=1e-7)
@@ -97,11 +105,11 @@ def test_centring_agrees_with_float64_over_several_steps(rng):
 
 
 def test_outputs_that_are_not_finite_leave_the_centre_alone(rng):
-    teacher, settings = teacher_with_centre(), dino.Settings(prototypes=K)
-    dino.make_targets(outputs_of(cosines(rng, 2, B, K)), teacher, settings, ALONE, 0.0)
+    teacher = dino_of()
+    assigned_by(teacher, 0.0, cosines(rng, 2, B, K))
     before, bad = teacher.head.centre.clone(), cosines(rng, 2, B, K)
     bad[1, 2, 3] = np.nan
-    dino.make_targets(outputs_of(bad), teacher, settings, ALONE, 0.5)
+    assigned_by(teacher, 0.5, bad)
     assert torch.equal(teacher.head.centre, before)
 
 
@@ -218,14 +226,14 @@ def tensors(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 def given_to_objective(t: dict[str, np.ndarray]) -> tuple:
     zero = torch.zeros(())
-    targets = dinov2.Targets(single(t["targets"]), single(t["target_patches"]), zero, zero, False)
+    targets = dinov2.TokenTargets(zero, single(t["targets"]), single(t["target_patches"]), zero, zero, False)
     return *(single(t[key]) for key in ("student_cls", "student_patches", "spread")), targets, single(t["mask_weight"])
 
 
 @pytest.mark.parametrize("group", [None, 5, 2])
 def test_dinov2_agrees_with_float64(rng, group):
     t = tensors(rng)
-    settings = dinov2.Settings(prototypes=K, patch_weight=0.8, koleo_weight=0.2, group_size=group, student_temp=0.12)
+    settings = dinov2_settings(patch_weight=0.8, koleo_weight=0.2, group_size=group, student_temp=0.12)
     loss, terms = dinov2.objective(*given_to_objective(t), settings)
     logs = np.log(softmax(t["student_patches"] / 0.12))
     of_views, at = np.zeros(2 * B), 0
@@ -249,17 +257,17 @@ def test_dinov2_agrees_with_float64(rng, group):
 
 def test_no_masked_patch_at_all_costs_nothing(rng):
     t = tensors(rng) | {key: np.zeros((0, K)) for key in ("student_patches", "target_patches")}
-    loss, terms = dinov2.objective(*given_to_objective(t | {"mask_weight": np.zeros(0)}), dinov2.Settings())
+    loss, terms = dinov2.objective(*given_to_objective(t | {"mask_weight": np.zeros(0)}), dinov2_settings())
     assert terms["patch"].item() == 0
     assert torch.isfinite(loss)
 
 
 def test_autocast_does_not_reach_the_objectives(rng):
     t = tensors(rng)
-    outside, _ = dinov2.objective(*given_to_objective(t), dinov2.Settings())
+    outside, _ = dinov2.objective(*given_to_objective(t), dinov2_settings())
     (assigned_outside,) = sinkhorn([single(t["student_patches"])], 0.06, 3, ALONE.sum)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside, _ = dinov2.objective(*given_to_objective(t), dinov2.Settings())
+        inside, _ = dinov2.objective(*given_to_objective(t), dinov2_settings())
         (assigned_inside,) = sinkhorn([single(t["student_patches"])], 0.06, 3, ALONE.sum)
         half = prototypes.cross_entropy(single(t["student_patches"]).bfloat16(), single(t["target_patches"]), 0.1)
     assert inside.dtype == half.dtype == torch.float32
@@ -268,7 +276,7 @@ def test_autocast_does_not_reach_the_objectives(rng):
 
 
 def test_masked_and_unmasked_tokens_go_to_heads_of_their_own():
-    heads = dinov2.build_head(dinov2.Settings(prototypes=K, head_hidden=8, head_out=4), D)
+    heads = dinov2.SeparateHeads(dinov2_settings(), D)
     cls, patches = heads(torch.randn(3, D), torch.randn(5, D))
     patches.sum().backward()
     assert cls.shape == (3, K)
@@ -300,9 +308,8 @@ def test_frozen_prototypes_stay_and_the_rest_of_the_head_learns():
 
 
 def test_the_prototypes_are_frozen_for_the_first_share_of_the_run(rng):
-    outputs = outputs_of(cosines(rng, 2, B, K))
-    settings = dino.Settings(prototypes=K, freeze_last_layer=0.1)
-    frozen = [dino.make_targets(outputs, teacher_with_centre(), settings, ALONE, p)[0].frozen for p in (0, 0.09, 0.1)]
+    teacher, outputs = dino_of(freeze_last_layer=0.1), cosines(rng, 2, B, K)
+    frozen = [assigned_by(teacher, p, outputs)[0].frozen for p in (0, 0.09, 0.1)]
     assert frozen == [True, True, False]
 
 
@@ -316,7 +323,7 @@ def test_equal_targets_carry_no_information_and_are_told_in_words(peak):
     targets += (1 - peak) / K
     entropy, information = prototypes.certainty([targets], ALONE.sum)
     assert information.item() == pytest.approx(0, abs=1e-5)
-    said = prototypes.words_of_collapse({"entropy": entropy.item(), "information": information.item()})
+    said = prototypes.no_information({"entropy": entropy.item(), "information": information.item()})
     assert "collapse" in said
     assert "train.lr" in said
 
@@ -325,34 +332,34 @@ def test_different_certain_targets_carry_all_information_and_raise_no_alarm():
     targets = torch.eye(K)[:8].view(2, 4, K)
     entropy, information = prototypes.certainty([targets], ALONE.sum)
     assert (entropy.item(), information.item()) == (0, pytest.approx(math.log(8), rel=1e-6))
-    assert prototypes.words_of_collapse({"entropy": 0.0, "information": information.item()}) is None
+    assert prototypes.no_information({"entropy": 0.0, "information": information.item()}) is None
 
 
 def test_collapse_values_are_what_a_collapsed_batch_gives():
-    settings = dinov2.Settings(prototypes=K)
-    same = [dinov2.Outputs(torch.full((2, B, K), 0.3), torch.full((4 * B, K), -0.1), torch.zeros(0))]
-    (targets,) = dinov2.make_targets(same, SimpleNamespace(), settings, ALONE, 0.5)
+    method = dinov2.DINOv2(dinov2_settings(), build_backbone(TOY))
+    same = [torch.full((2 * B, K), 0.3)], [torch.full((4 * B, K), -0.1)]
+    (targets,) = method.assign([torch.zeros(0)], *same, ALONE, 0.5)
     half_masked = torch.full((4 * B,), 0.25)  # B of the 2B views, four patches each
     student = torch.full((2 + L, B, K), 0.2), torch.full((4 * B, K), 0.2), torch.ones(2, B, D)
-    _, terms = dinov2.objective(*student, targets, half_masked, settings)
-    for name, value in dinov2.collapse_values(settings, B).items():
+    _, terms = dinov2.objective(*student, targets, half_masked, method.settings)
+    for name, value in method.collapse(B).items():
         assert terms[name].item() == pytest.approx(value, rel=1e-5, abs=1e-5), name
 
 
 # Settings
 
 
-@pytest.mark.parametrize("method", [dino, dinov2], ids=["dino", "dinov2"])
+@pytest.mark.parametrize("name", ["dino", "dinov2"])
 @pytest.mark.parametrize("key", ["student_temp", "teacher_temp", "teacher_temp_start"])
-def test_temperatures_that_leave_fp32_are_refused(method, key):
-    with pytest.raises(SurgdinoError, match=r"method\.teacher_temp.*0\.02.*0\.001"):
-        method.check_batch(replace(method.Settings(), **{key: 0.001}), 64)
+def test_temperatures_that_leave_fp32_are_refused(name, key):
+    with pytest.raises(SurgdinoError, match=rf"method\.{key}.*0\.02.*0\.001"):
+        open_method({**shipped_settings("method", name), key: 0.001})
 
 
 @pytest.mark.parametrize(("group", "images"), [(48, 64), (1, 64), (None, 1)])
 def test_groups_without_neighbours_are_refused(group, images):
-    with pytest.raises(SurgdinoError, match=r"method\.group_size"):
-        dinov2.check_batch(dinov2.Settings(group_size=group), images)
+    with pytest.raises(SurgdinoError, match=r"method\.group_size.*at least 2"):
+        dinov2.DINOv2(dinov2_settings(group_size=group), build_backbone(TOY)).check_batch(images)
 
 
 # SimDINO
@@ -360,9 +367,10 @@ def test_groups_without_neighbours_are_refused(group, images):
 
 def test_simdino_is_simdinov2_without_patches(monkeypatch):
     terms = {"loss": 1.0, "comp": 2.0, "expa": 3.0, "patch": 4.0}
-    monkeypatch.setattr(simdinov2, "student_loss", lambda *arguments: (1.0, terms))
-    assert simdino.student_loss(*[None] * 5) == (1.0, {"loss": 1.0, "comp": 2.0, "expa": 3.0})
-    settings = simdino.Settings()
-    assert (settings.patch_weight, settings.mask_probability) == (0, 0)
-    collapsed = simdinov2.collapse_values(simdinov2.Settings(patch_weight=0), 64)
-    assert simdino.collapse_values(settings, 64) == {k: collapsed[k] for k in ("loss", "comp", "expa")}
+    monkeypatch.setattr(simdinov2.SimDINOv2, "loss", lambda *arguments: (1.0, terms))
+    method = simdino.SimDINO(shipped(simdino.Settings, "method/simdino"), build_backbone(TOY))
+    assert method.loss(None, None, None) == (1.0, {"loss": 1.0, "comp": 2.0, "expa": 3.0})
+    assert (method.settings.patch_weight, method.mask_probability) == (0, 0)
+    settings = shipped(simdinov2.Settings, "method/simdinov2", patch_weight=0)
+    collapsed = simdinov2.SimDINOv2(settings, build_backbone(TOY)).collapse(64)
+    assert method.collapse(64) == {k: collapsed[k] for k in ("loss", "comp", "expa")}

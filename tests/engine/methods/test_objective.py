@@ -8,13 +8,25 @@ import numpy as np
 import pytest
 import torch
 
-from surgdino.engine.methods import method_names, open_method, simdinov2
-from surgdino.engine.methods.parts.coding_rate import coding_rate, gamma, highest_rate, lowest_rate
-from surgdino.engine.methods.parts.pool import Pool
-from surgdino.engine.methods.simdinov2 import Settings
+from surgdino.backbone.vit import build_backbone
+from surgdino.config import shipped, shipped_settings
+from surgdino.engine.method import Method, method_names, open_method
+from surgdino.engine.methods import simdinov2
+from surgdino.engine.methods.parts.spread import coding_rate, gamma, highest_rate, lowest_rate
+from surgdino.engine.methods.simdinov2 import Settings, SimDINOv2
+from surgdino.engine.parallel.across import Pool
 from surgdino.errors import SurgdinoError
+from tests.engine.test_training import TOY
 
 B, L, P, PATCHES = 24, 3, 16, 10
+
+
+def settings_of(**changes) -> Settings:
+    return shipped(Settings, "method/simdinov2", **changes)
+
+
+def method_of(**changes) -> SimDINOv2:
+    return SimDINOv2(settings_of(**changes), build_backbone(TOY))
 
 
 def unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -72,7 +84,7 @@ def loss_in_float64(t: dict[str, np.ndarray], s: Settings) -> dict[str, float]:
 @pytest.mark.parametrize("kind", ["balanced", "theory"])
 @pytest.mark.parametrize(("group_size", "pooled_groups"), [(None, 1), (None, 8), (8, 1), (6, 4), (3, 1)])
 def test_terms_agree_with_float64(tensors, expa_type, kind, group_size, pooled_groups):
-    settings = Settings(
+    settings = settings_of(
         expa_type=expa_type, gamma=kind, group_size=group_size, pooled_groups=pooled_groups, coeff=0.7, patch_weight=1.3
     )
     given = [torch.from_numpy(v).float() for k, v in tensors.items() if k != "masks"]
@@ -88,7 +100,7 @@ def test_gradient_agrees_with_finite_differences(tensors):
     patches, targets, weight = (
         torch.from_numpy(tensors[k])[:8] for k in ("student_patches", "teacher_patches", "mask_weight")
     )
-    settings = Settings(group_size=3)
+    settings = settings_of(group_size=3)
     given = (views.clone().requires_grad_(), patches.clone().requires_grad_())
     assert torch.autograd.gradcheck(
         lambda cls, tokens: simdinov2.objective(cls, teacher, tokens, targets, weight, settings)[0], given
@@ -97,9 +109,9 @@ def test_gradient_agrees_with_finite_differences(tensors):
 
 def test_autocast_does_not_reach_the_objective(tensors):
     given = [torch.from_numpy(v).float() for k, v in tensors.items() if k != "masks"]
-    outside, _ = simdinov2.objective(*given, Settings())
+    outside, _ = simdinov2.objective(*given, settings_of())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside, _ = simdinov2.objective(*given, Settings())
+        inside, _ = simdinov2.objective(*given, settings_of())
     assert inside.dtype == torch.float32
     assert inside.item() == outside.item()
 
@@ -107,7 +119,7 @@ def test_autocast_does_not_reach_the_objective(tensors):
 def test_no_masked_patch_at_all_costs_nothing(tensors):
     cls = [torch.from_numpy(tensors[k]).float() for k in ("student_cls", "teacher_cls")]
     none = torch.zeros(0, P)
-    loss, terms = simdinov2.objective(*cls, none, none, torch.zeros(0), Settings())
+    loss, terms = simdinov2.objective(*cls, none, none, torch.zeros(0), settings_of())
     assert terms["patch"].item() == 0
     assert torch.isfinite(loss)
 
@@ -158,16 +170,16 @@ def test_features_that_are_not_finite_give_nan_not_a_number():
 
 def test_local_views_do_not_enter_the_coding_rate(tensors):
     given = [torch.from_numpy(v).float() for k, v in tensors.items() if k != "masks"]
-    _, with_local = simdinov2.objective(*given, Settings())
+    _, with_local = simdinov2.objective(*given, settings_of())
     given[0] = given[0][:2]
-    _, without = simdinov2.objective(*given, Settings())
+    _, without = simdinov2.objective(*given, settings_of())
     assert with_local["expa"].item() == without["expa"].item()
 
 
 def test_a_group_does_not_see_the_rest_of_the_batch(tensors):
     """One batch of three groups is the mean of three batches of one: how the batch is laid out does not matter."""
     student, teacher = (torch.from_numpy(tensors[k]).float() for k in ("student_cls", "teacher_cls"))
-    settings = Settings(group_size=8)
+    settings = settings_of(group_size=8)
     together = simdinov2.expansion(student[:2], teacher, settings, Pool())
     apart = [simdinov2.expansion(student[:2, i : i + 8], teacher[:, i : i + 8], settings, Pool()) for i in (0, 8, 16)]
     assert together.item() == pytest.approx(torch.stack(apart).mean().item(), rel=1e-6)
@@ -176,52 +188,39 @@ def test_a_group_does_not_see_the_rest_of_the_batch(tensors):
 def test_collapse_values_are_what_a_collapsed_batch_gives():
     same = torch.nn.functional.normalize(torch.ones(2 + L, B, 256), dim=-1)
     patches = torch.nn.functional.normalize(torch.ones(4 * B, 256), dim=-1)
-    settings = Settings()
+    settings = settings_of()
     half_masked = torch.full((4 * B,), 0.25)  # B of the 2B views, four patches each
     _, terms = simdinov2.objective(same, same[:2], patches, patches, half_masked, settings)
-    for name, value in simdinov2.collapse_values(settings, B).items():
+    for name, value in method_of().collapse(B).items():
         assert terms[name].item() == pytest.approx(value, rel=1e-4), name
 
 
 def test_collapse_is_told_in_words_and_health_is_not():
-    settings = Settings()
-    lowest = simdinov2.collapse_values(settings, 64)["expa"]
-    highest = simdinov2.highest_expansion(settings, 64)
-    said = simdinov2.signs_of_collapse({"comp": 0.9999, "expa": lowest * 1.01}, settings, 64)
+    method = method_of()
+    lowest = method.collapse(64)["expa"]
+    highest = simdinov2.highest_expansion(method.settings, 64)
+    said = method.collapse_warning({"comp": 0.9999, "expa": lowest * 1.01}, 64)
     assert "collapse" in said
     assert "train.lr" in said
-    assert simdinov2.signs_of_collapse({"comp": 0.9999, "expa": highest * 0.6}, settings, 64) is None
-    assert simdinov2.signs_of_collapse({"comp": 0.5, "expa": lowest}, settings, 64) is None
+    assert method.collapse_warning({"comp": 0.9999, "expa": highest * 0.6}, 64) is None
+    assert method.collapse_warning({"comp": 0.5, "expa": lowest}, 64) is None
 
 
 def test_a_batch_that_does_not_divide_into_groups_is_refused():
     with pytest.raises(SurgdinoError, match=r"group_size.*64.*48"):
-        simdinov2.check_batch(Settings(group_size=48), 64)
+        method_of(group_size=48).check_batch(64)
 
 
 @pytest.mark.parametrize("name", method_names())
 def test_every_method_opens_with_the_configuration_it_ships(name):
-    import yaml
-
-    from surgdino.paths import share
-
-    section = yaml.safe_load((share("configs") / "method" / f"{name}.yaml").read_text())
-    method, settings = open_method(section)
+    kind, settings = open_method(shipped_settings("method", name))
     assert settings.name == name
-    for needed in (
-        "build_head",
-        "check_batch",
-        "teacher_outputs",
-        "make_targets",
-        "student_loss",
-        "collapse_values",
-        "signs_of_collapse",
-    ):
-        assert callable(getattr(method, needed))
+    for needed in ("build_head", "targets", "loss"):
+        assert getattr(kind, needed) is not getattr(Method, needed)
 
 
 def test_a_mistyped_method_or_setting_gets_the_nearest():
     with pytest.raises(SurgdinoError, match="simdinov2"):
         open_method({"name": "simdinov"})
     with pytest.raises(SurgdinoError, match=r"method\.eps"):
-        open_method({"name": "simdinov2", "epz": 0.1})
+        open_method({**shipped_settings("method", "simdinov2"), "epz": 0.1})

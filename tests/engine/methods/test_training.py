@@ -6,7 +6,6 @@ A new file in surgdino/engine/methods/ is covered unasked.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,31 +17,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 
+from surgdino.backbone.vit import build_backbone
+from surgdino.config import shipped_settings
 from surgdino.crops.loader import Batch
-from surgdino.engine.methods import method_names, open_method
+from surgdino.engine.method import Method, method_names, open_method
 from surgdino.engine.methods.parts.views import to_views
+from surgdino.engine.opening import open_session
 from surgdino.engine.parallel.across import Across
-from surgdino.engine.passes import learn, pools, teach
-from surgdino.engine.plan import TrainPlan
-from surgdino.engine.session import Session, batches, open_session
+from surgdino.engine.session import Session
+from surgdino.engine.settings import TrainPlan
+from surgdino.engine.step import compute_gradients, compute_targets, pools
 from surgdino.engine.train import train
-from surgdino.paths import share
-from tests.engine.test_training import final_tensors, plan_in, stop_after
+from tests.engine.test_training import TOY, final_tensors, plan_in, stop_after
 
 SMALL = {"head_hidden": 32, "head_out": 16, "prototypes": 64, "freeze_last_layer": 0.2}
 every_method = pytest.mark.parametrize("name", method_names())
 
 
-def shipped(name: str) -> dict[str, Any]:
-    return yaml.safe_load((share("configs") / "method" / f"{name}.yaml").read_text(encoding="utf-8"))
-
-
 def section(name: str, **changes: Any) -> dict[str, Any]:
     """What the method ships, with a small head."""
-    section = shipped(name)
-    return {key: {**SMALL, **changes}.get(key, value) for key, value in section.items()}
+    shipped = shipped_settings("method", name)
+    return {key: {**SMALL, **changes}.get(key, value) for key, value in shipped.items()}
 
 
 def plan_of(name: str, folder: Path, changes: dict[str, Any] | None = None, **train: Any) -> TrainPlan:
@@ -53,42 +49,22 @@ def plan_of(name: str, folder: Path, changes: dict[str, Any] | None = None, **tr
 
 
 @every_method
-def test_the_configuration_that_ships_is_the_settings_defaults(name):
-    method, settings = open_method(shipped(name))
-    keys = {f.name for f in dataclasses.fields(method.Settings) if f.init}
-    assert shipped(name).keys() == keys
-    assert settings == method.Settings()
+def test_the_configuration_that_ships_has_every_key_and_no_other(name):
+    kind, settings = open_method(shipped_settings("method", name))
+    assert shipped_settings("method", name).keys() == {f.name for f in dataclasses.fields(settings) if f.init}
+    assert issubclass(kind, Method)
 
 
 @every_method
-def test_the_loop_finds_what_it_calls(name):
-    method, settings = open_method(shipped(name))
-    promised = {
-        "build_head": "settings embed_dim",
-        "check_batch": "settings images",
-        "teacher_outputs": "teacher views settings",
-        "make_targets": "outputs teacher settings across progress",
-        "student_loss": "student views targets settings pool",
-        "collapse_values": "settings images",
-        "signs_of_collapse": "terms settings images",
-    }
-    if hasattr(settings, "group_size"):
-        promised["group_features"] = "student views targets settings"
-    for function, arguments in promised.items():
-        assert " ".join(inspect.signature(getattr(method, function)).parameters) == arguments
-    for read_by_the_loop in ("momentum", "momentum_end", "mask_probability", "mask_ratio"):
-        assert hasattr(settings, read_by_the_loop)
-
-
-@every_method
-def test_collapse_is_known_for_any_batch_and_told_in_words(name):
-    method, settings = open_method(shipped(name))
+def test_collapse_is_known_for_any_batch_and_warned_of(name):
+    kind, settings = open_method(section(name, prototypes=65536, head_out=256))
+    method = kind(settings, build_backbone(TOY))
     for images in (8, 512):
-        method.check_batch(settings, images)
-        values = method.collapse_values(settings, images)
+        method.check_batch(images)
+        values = method.collapse(images)
         assert "loss" in values
         assert np.isfinite(list(values.values())).all()
-        assert "collapse" in method.signs_of_collapse(values, settings, images)
+        assert "collapse" in method.collapse_warning(values, images)
 
 
 # Runs
@@ -166,13 +142,13 @@ def together(count: int, work: Callable[[Across], Any]) -> list[Any]:
 def one_step(session: Session, batch: Batch, across: Across, count: int) -> tuple[dict, dict, dict]:
     """Terms, gradients and the teacher's buffers after a step's passes, of a process with `count` micro-batches."""
     student, teacher = deepcopy(session.student), deepcopy(session.teacher)
-    mine = replace(session, student=student, parallel=student, teacher=teacher, across=across)
+    mine = replace(session, student=student, wrapped=student, teacher=teacher, across=across)
     size = IMAGES // (across.world * count)
     first = across.rank * count * size
     parts = [slice(first + k * size, first + (k + 1) * size) for k in range(count)]
     views = [to_views(batch, mine.device, mine.plan.model["mean"], mine.plan.model["std"], part) for part in parts]
-    targets, _ = teach(mine, views)
-    terms = learn(mine, views, targets, pools(mine, views, targets))
+    targets = compute_targets(mine, views)
+    terms = compute_gradients(mine, views, targets, pools(mine, views, targets))
     gradients = {key: p.grad for key, p in student.named_parameters() if p.grad is not None}
     return terms, gradients, dict(teacher.named_buffers())
 
@@ -184,20 +160,20 @@ def mean_of(results: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """No dropped paths: they are drawn anew for every process and micro-batch, as they should be."""
-    monkeypatch.setattr("surgdino.engine.passes._seed", lambda *arguments: None)
+    monkeypatch.setattr("surgdino.engine.step._seed", lambda *arguments: None)
 
 
 @pytest.mark.usefixtures("calm")
 @pytest.mark.parametrize("group", [None, 16], ids=["one group", "groups of 16"])
 @every_method
 def test_the_layout_of_the_batch_changes_neither_loss_nor_gradients(name, group, tmp_path):
-    if group and "group_size" not in shipped(name):
+    if group and "group_size" not in shipped_settings("method", name):
         pytest.skip("this method couples no images in groups")
     settings = {"group_size": group, "freeze_last_layer": 0.0}
     session = open_session(plan_of(name, tmp_path, settings, batch_size=IMAGES, head_warmup_steps=0), print)
     for network in (session.student, session.teacher):
         network.eval()
-    batch = next(batches(session))
+    batch = next(session.batches())
     session.step = session.steps // 2  # a centre has been before, the backbone learns
     expected = one_step(session, batch, Across(0, 1), 1)
     assert expected[1].keys() >= {key for key, _ in session.student.named_parameters()}

@@ -1,4 +1,4 @@
-"""Prototypes: K learned directions, and what is computed over them in the DINO family.
+"""What the DINO family computes over K prototypes: targets, Sinkhorn-Knopp, cross-entropies.
 
 Symbols: D the backbone's width, K prototypes, V views, B images. Softmax, logarithms and sums run in fp32 or wider,
 outside autocast.
@@ -7,58 +7,20 @@ outside autocast.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from surgdino.engine.methods.parts.head import ProjectionHead
-from surgdino.errors import SurgdinoError
+from pydantic import Field
+from torch import Tensor
 
 LEAST_INFORMATION = 0.01
-LEAST_TEMPERATURE = 0.02
-
-
-class PrototypeHead(nn.Module):
-    """A projection to unit length, then its cosine with each of K prototypes; [..., D] -> [..., K] in [-1, 1].
-
-    The prototypes are the weight-normalised last layer of Caron et al. 2021 (arXiv 2104.14294) with its gain held at 1:
-    only their directions count.
-    """
-
-    def __init__(self, embed_dim: int, hidden: int, width: int, prototypes: int) -> None:
-        super().__init__()
-        self.projection = ProjectionHead(embed_dim, hidden, width)
-        self.prototypes = nn.Parameter(torch.empty(prototypes, width))
-        nn.init.normal_(self.prototypes, std=width**-0.5)
-
-    def forward(self, tokens: Tensor, frozen: bool = False) -> Tensor:
-        """Cosines with the prototypes, which take no gradient where `frozen`.
-
-        None rather than zero: the optimiser then leaves their moments alone, which otherwise would fill with zeros and
-        make the first steps after too large.
-        """
-        with torch.autocast(tokens.device.type, enabled=False):
-            directions = F.normalize(self.prototypes.float(), dim=-1)
-        return F.linear(self.projection(tokens), directions.detach() if frozen else directions)
+# Cosines divided by less would leave the range of fp32's exponential.
+Temperature = Annotated[float, Field(ge=0.02)]
 
 
 def teacher_temperature(progress: float, start: float, end: float, warmup: float) -> float:
     """Linear from `start` to `end` over the share `warmup` of the run, then `end`; `progress` in [0, 1]."""
     return end if progress >= warmup else start + (end - start) * progress / warmup
-
-
-def check_temperatures(*temperatures: float) -> None:
-    """Raise where cosines divided by a temperature would leave the range of fp32's exponential."""
-    for temperature in temperatures:
-        if not temperature >= LEAST_TEMPERATURE:
-            raise SurgdinoError(
-                "unusable temperature",
-                place="method.student_temp, method.teacher_temp or method.teacher_temp_start",
-                expected=f"at least {LEAST_TEMPERATURE}",
-                found=temperature,
-                fix="raise it; 0.1 and 0.04 to 0.07 are published",
-            )
 
 
 def cross_entropy(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
@@ -91,6 +53,39 @@ def cross_entropy_of_views(student: Tensor, targets: Tensor, temperature: float)
 
 
 @torch.no_grad()
+def sinkhorn(
+    logits: Sequence[Tensor], temperature: float, iterations: int, sum_over_processes: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """Soft assignments of a global batch to K prototypes (Caron et al. 2020, arXiv 2006.09882, section 3).
+
+    exp(logits / temperature), in turn divided by each prototype's sum over the global batch and by each token's sum
+    over the prototypes. The published constants (1/K a prototype, 1/n a token) cancel, because the last division leaves
+    a distribution for every token; so nobody needs to know n. With cosines and temperatures of 0.02 at least
+    every exponential and every sum stays within fp32.
+
+    Args:
+        logits: cosines [n_k, K], one a micro-batch; n_k may be 0.
+        temperature: the teacher's.
+        iterations: pairs of divisions.
+        sum_over_processes: adds a [K] over all processes.
+
+    Returns:
+        [n_k, K] each, rows adding up to 1.
+    """
+    shares = []
+    for part in logits:
+        with torch.autocast(part.device.type, enabled=False):
+            part = part if part.dtype == torch.float64 else part.float()
+            shares.append((part / temperature).exp_())
+    for _ in range(iterations):
+        of_prototypes = sum_over_processes(torch.stack([part.sum(0) for part in shares]).sum(0))
+        for part in shares:
+            part /= of_prototypes
+            part /= part.sum(1, keepdim=True)
+    return shares
+
+
+@torch.no_grad()
 def certainty(targets: Sequence[Tensor], sum_over_processes: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """What the targets of a global batch are worth, in nats.
 
@@ -111,7 +106,7 @@ def certainty(targets: Sequence[Tensor], sum_over_processes: Callable[[Tensor], 
     return entropy, torch.special.entr(mean).sum() - entropy
 
 
-def words_of_collapse(terms: Mapping[str, float]) -> str | None:
+def no_information(terms: Mapping[str, float]) -> str | None:
     """A sentence where every image has the same targets, else None."""
     if terms["information"] > LEAST_INFORMATION:
         return None

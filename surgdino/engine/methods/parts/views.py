@@ -1,19 +1,20 @@
-"""A batch of uint8 crops on its way to the device, as what the methods see."""
+"""The crops of a batch as the methods see them, and the tokens that student and teacher compute of them.
+
+Symbols: b images, 2 global and L local views, D the backbone's width, M masked patches.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from surgdino.backbone.preprocess import normalize
-
-if TYPE_CHECKING:
-    from surgdino.crops.loader import Batch
+from surgdino.backbone.vit import Backbone, Features
+from surgdino.crops.loader import Batch
 
 GLOBAL_VIEWS = 2
 
@@ -83,3 +84,29 @@ def seed_step(seed: int, step: int, rank: int, micro_batch: int = 0) -> None:
     """
     entropy = np.random.SeedSequence((seed, step, rank, micro_batch))
     torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+
+# The backbone takes the places of the patches that are read: its last block computes no others.
+
+
+def teacher_tokens(backbone: Backbone, views: Views) -> Features:
+    """Of the whole global views: `cls` [2b, D], and `patches` [M, D] where the student's views are masked."""
+    [features] = backbone.forward_crops([(views.global_crops, None)], wanted=[views.masked])
+    return features
+
+
+def student_tokens(backbone: Backbone, views: Views) -> Features:
+    """`cls` [(2 + L) b, D] of the masked global and the local views, view-major; `patches` [M, D] that are masked."""
+    crops: list[tuple[Tensor, Tensor | None]] = [(views.global_crops, views.masks)]
+    wanted: list[Tensor | None] = [views.masked]
+    if len(views.local_crops):
+        crops.append((views.local_crops, None))
+        wanted.append(None)
+    features = backbone.forward_crops(crops, wanted=wanted)
+    return Features(torch.cat([each.cls for each in features]), features[0].patches)
+
+
+def global_class_tokens(backbone: Backbone, views: Views) -> Tensor:
+    """`cls` [2b, D] of the masked global views alone, with the same paths dropped as in `student_tokens`."""
+    [features] = backbone.forward_crops([(views.global_crops, views.masks)], wanted=[views.masked])
+    return features.cls

@@ -1,7 +1,7 @@
-"""The coding rate: how many dimensions a group of features really fills. In fp32 or wider, whatever surrounds it.
+"""What spreads the images of a group apart: the coding rate and KoLeo, in fp32 or wider also under autocast.
 
-Symbols (Wu et al. 2025, arXiv 2502.10385): F is m x p, one unit vector an image; eps the paper's squared precision; N
-the number of groups that are thought of as pooled.
+Symbols of the coding rate (Wu et al. 2025, arXiv 2502.10385): F is m x p, one unit vector an image; eps the squared
+precision of the paper; N the number of groups that are thought of as pooled.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import math
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Gamma = Literal["balanced", "theory"]
+_EPS = 1e-8  # of KoLeo
+WORST = -math.log(_EPS)  # KoLeo of features that are all the same
 
 
 def coding_rate(features: Tensor, eps: float, pooled_groups: int = 1) -> Tensor:
@@ -61,3 +64,25 @@ def highest_rate(images: int, width: int, eps: float, pooled_groups: int = 1) ->
 def lowest_rate(width: int, eps: float, pooled_groups: int = 1) -> float:
     """The rate of unit vectors that are all the same: what collapse looks like."""
     return math.log1p(width / (pooled_groups * eps)) / 2
+
+
+def koleo(features: Tensor) -> Tensor:
+    """Minus the mean logarithm of the distance to the nearest neighbour (Sablayrolles et al. 2019, arXiv 1806.03198).
+
+    Args:
+        features: [..., m, D] of any length, brought to length 1 here; m at least 2. Neighbours are looked for among the
+            m of a group only.
+
+    Returns:
+        [...], one value a group, `WORST` where all features are the same.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        features = features if features.dtype == torch.float64 else features.float()
+        unit = F.normalize(features, dim=-1, eps=_EPS)
+        with torch.no_grad():
+            cosines = unit @ unit.mT
+            cosines.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
+            nearest = cosines.argmax(-1, keepdim=True)
+        neighbours = unit.gather(-2, nearest.expand_as(unit))
+        distances = torch.linalg.vector_norm(unit - neighbours, dim=-1)
+        return -(distances + _EPS).log().mean(-1)

@@ -1,23 +1,39 @@
-"""The passes of a step: the teacher's over all micro-batches, then the student's, forward and backward, one by one.
+"""One optimiser step: the teacher's targets, the student's gradients, the updates of both.
 
-Symbols: W processes of K micro-batches; see surgdino.engine.pool.
+Symbols: W processes of K micro-batches; see surgdino.engine.parallel.across.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from surgdino.crops.loader import Batch
-from surgdino.engine.methods.parts.pool import Pool, reaches_beyond
+from surgdino.engine.method import Targets
 from surgdino.engine.methods.parts.views import Views, seed_step, to_views
+from surgdino.engine.optim import apply_gradients, rates_at, set_rates
+from surgdino.engine.parallel.across import Pool, reaches_beyond
 from surgdino.engine.parallel.networks import without_exchange
+from surgdino.engine.session import Session
 
-if TYPE_CHECKING:
-    from surgdino.engine.session import Session
+
+def train_step(session: Session, batch: Batch) -> None:
+    """One optimiser step on this process's share of a batch: targets, gradients, student, teacher, log."""
+    train = session.plan.train
+    rates = rates_at(session.step, session.steps, train, session.momentum)
+    views = micro_batches(session, batch)
+    targets = compute_targets(session, views)
+    session.retention.let_learn(rates.backbone_learns)
+    terms = compute_gradients(session, views, targets, pools(session, views, targets))
+    set_rates(session.optimizer, rates)
+    update = apply_gradients(session.optimizer, train.clip)
+    session.retention.pull_back(session.optimizer, update.skipped)
+    session.teacher.follow(session.student, rates.momentum)
+    session.step += 1
+    session.monitor.record(session.step, terms, update, rates, torch.cat([each.features for each in targets]))
 
 
 def micro_batches(session: Session, batch: Batch) -> list[Views]:
@@ -28,47 +44,43 @@ def micro_batches(session: Session, batch: Batch) -> list[Views]:
     return [to_views(batch, session.device, model["mean"], model["std"], part) for part in parts]
 
 
-def teach(session: Session, views: list[Views]) -> tuple[list[Any], Tensor]:
-    """The teacher's targets, one a micro-batch, and its backbone's class tokens [2B/W, D] for the monitor."""
-    method, settings, progress = session.method, session.settings, session.step / session.steps
+def compute_targets(session: Session, views: Sequence[Views]) -> list[Targets]:
+    """The teacher's targets, one for each micro-batch."""
     with session.autocast(), torch.no_grad():
-        outputs = [session.teacher(method.teacher_outputs, micro, settings) for micro in views]
-        targets = method.make_targets(outputs, session.teacher, settings, session.across, progress)
-    return targets, torch.cat([output.features for output in outputs])
+        return session.teacher.targets(views, session.across, session.step / session.steps)
 
 
-def pools(session: Session, views: list[Views], targets: list[Any]) -> list[Pool]:
+def pools(session: Session, views: Sequence[Views], targets: Sequence[Targets]) -> list[Pool]:
     """What each micro-batch may know of the rest of the batch: nothing, where no group reaches beyond one."""
     across, count, batch = session.across, len(views), session.plan.train.batch_size
-    group_size = getattr(session.settings, "group_size", 1)
-    if not reaches_beyond(group_size, batch // (across.world * count), batch):
+    if not reaches_beyond(session.student.group_size, batch // (across.world * count), batch):
         return [Pool()] * count
     seen = _look_ahead(session, views, targets) if count > 1 else None
     return [Pool(across.world * count, across.rank * count + k, seen, across) for k in range(count)]
 
 
-def _look_ahead(session: Session, views: list[Views], targets: list[Any]) -> dict[str, Tensor]:
+def _look_ahead(session: Session, views: Sequence[Views], targets: Sequence[Targets]) -> dict[str, Tensor]:
     """[2, B, ...] of what groups couple: the passes to come, once without gradient, with the same paths dropped."""
     features = []
     for k, (micro, target) in enumerate(zip(views, targets, strict=True)):
         _seed(session, k)
         with session.autocast(), torch.no_grad():
-            features.append(session.student(session.method.group_features, micro, target, session.settings))
+            features.append(session.student.group_features(micro, target))
     together = {name: torch.cat([each[name] for each in features], dim=1) for name in features[0]}
     return {name: session.across.gather_views(whole) for name, whole in together.items()}
 
 
-def learn(session: Session, views: list[Views], targets: list[Any], pools: list[Pool]) -> dict[str, Tensor]:
+def compute_gradients(
+    session: Session, views: Sequence[Views], targets: Sequence[Targets], pools: Sequence[Pool]
+) -> dict[str, Tensor]:
     """Gradients of the loss, averaged over micro-batches and processes; its terms, averaged over micro-batches."""
     count = len(views)
     means: dict[str, Tensor] = {}
     for k in range(count):
         _seed(session, k)
-        with without_exchange(session.parallel) if k < count - 1 else nullcontext():
+        with without_exchange(session.wrapped) if k < count - 1 else nullcontext():
             with session.autocast():
-                loss, terms = session.parallel(
-                    session.method.student_loss, views[k], targets[k], session.settings, pools[k]
-                )
+                loss, terms = session.loss(views[k], targets[k], pools[k])
             (loss / count).backward()
         means = {name: means.get(name, 0.0) + value / count for name, value in terms.items()}
     return means

@@ -1,0 +1,173 @@
+"""What a training says of its steps: windows of steps, and `metrics.jsonl`, a line of JSON for each of them."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from surgdino.engine.optim import Update
+from surgdino.engine.parallel.across import Across
+from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.paths import atomic_write
+
+NAME = "metrics.jsonl"
+BAD_STEPS_IN_A_ROW = 10
+
+
+@dataclass
+class Clock:
+    """Steps, the seconds they took, and those of them in which the loop had no batch."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    def add(self, seconds: float, waited: float) -> None:
+        """Count one step."""
+        self.steps, self.seconds, self.waited = self.steps + 1, self.seconds + seconds, self.waited + waited
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a closed window says.
+
+    Attributes:
+        means: of the terms and `gradient_norm`, over the steps that counted; empty where none did.
+        skipped: steps that did not count.
+        timings: `images_per_second`, `data_wait` as a share of the time, `memory_mb` of this process at its peak.
+    """
+
+    means: dict[str, float]
+    skipped: int
+    timings: dict[str, float]
+
+
+class Window:
+    """The terms of the steps since the last line, summed on the device and read back only when a line is due.
+
+    Sums are float64, in which a sum of some thousand float32 numbers is exact: it depends on no order, so a window that
+    a stop cut in two, or that several processes share, has the mean that it would have had.
+    """
+
+    def __init__(self, *, every: int, last_step: int, images: int, across: Across) -> None:
+        """Args:
+        every: steps to a window; the first and the last step end one too.
+        images: per step, over all processes.
+        across: the processes of the run, which meet where a line is due.
+        """
+        self.every, self._last_step, self._images = every, last_step, images
+        self._across = across
+        self._sums: dict[str, Tensor] = {}
+        self._streak: Tensor | float = 0.0
+        self._clock, self.overall = Clock(), Clock()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The open window, the same in every process; without its timings."""
+        return {"window": self._of_all(), "streak": float(self._streak)}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on with a saved window."""
+        self._sums = {name: value.to(device, torch.float64) for name, value in state["window"].items()}
+        self._streak = state.get("streak", 0.0)
+
+    def add(self, step: int, terms: Mapping[str, Tensor], update: Update, seconds: float, waited: float) -> bool:
+        """Add a step; True where it ends the window.
+
+        A step whose gradient was not finite changed nothing: its terms do not enter the means.
+
+        Args:
+            seconds, waited: that the step took, and of them those spent waiting for its batch.
+        """
+        counts = 1.0 - update.skipped
+        for name, value in {**terms, "gradient_norm": update.gradient_norm}.items():
+            self._sum(name, torch.where(counts.bool(), value.detach().float(), 0.0))
+        self._sum("steps", counts)
+        self._sum("skipped", update.skipped)
+        self._streak = (self._streak + update.skipped) * update.skipped
+        for clock in (self._clock, self.overall):
+            clock.add(seconds, waited)
+        return step == 1 or step == self._last_step or step % self.every == 0
+
+    def close(self) -> Line:
+        """What the window says; a new one begins. For all processes to call."""
+        sums = {name: float(value) for name, value in self._of_all().items()}
+        clock, self._clock, self._sums = self._clock, Clock(), {}
+        good, skipped = sums.pop("steps"), sums.pop("skipped")
+        seconds = max(clock.seconds, 1e-9)
+        timings = {
+            "images_per_second": clock.steps * self._images / seconds,
+            "data_wait": self._across.most(clock.waited / seconds),  # the process that waits delays all others
+            "memory_mb": memory_mb(),
+        }
+        return Line({name: value / good for name, value in sums.items()} if good else {}, int(skipped), timings)
+
+    def check(self, folder: Path, place: str) -> None:
+        """Raise where the last 10 steps or more had no finite gradient."""
+        if self._streak >= BAD_STEPS_IN_A_ROW:
+            raise SurgdinoError(
+                f"{int(self._streak)} steps in a row without a finite gradient; the last checkpoint stands",
+                file=folder,
+                place=place,
+                fix="lower train.lr or set hardware.precision=fp32, and run the same command again",
+            )
+
+    def images_per_second(self) -> float:
+        """Over all steps of this call: waiting for data included, measuring and saving not."""
+        return self.overall.steps * self._images / max(self.overall.seconds, 1e-9)
+
+    def _sum(self, name: str, value: Tensor) -> None:
+        self._sums[name] = self._sums.get(name, 0.0) + value.double()
+
+    def _of_all(self) -> dict[str, Tensor]:
+        """Means over processes, in one exchange."""
+        if not self._sums:
+            return {}
+        means = self._across.mean(torch.stack([self._sums[name] for name in sorted(self._sums)])).cpu()
+        return dict(zip(sorted(self._sums), means, strict=True))
+
+
+def memory_mb() -> float:
+    """Peak so far: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def append_line(file: Path, values: Mapping[str, Any]) -> None:
+    """Append one line; numbers that are not finite become `null`, which JSON has.
+
+    Raises:
+        SurgdinoError: the file system refused.
+    """
+    finite = {k: None if isinstance(v, float) and v - v != 0 else v for k, v in values.items()}
+    try:
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(finite) + "\n")
+    except OSError as error:
+        raise from_os_error(error, file) from error
+
+
+def keep_lines(file: Path, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+    """Drop the lines that are not wanted (of steps that a resumed run does again), and the torn last one of a kill."""
+    if not file.exists():
+        return
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if (row := _row(line)) and wanted(row)]
+    with atomic_write(file) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("step"), int | float) else None

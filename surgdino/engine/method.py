@@ -1,0 +1,171 @@
+"""The interface of a method: a backbone, the heads on it, and the loss that is computed from them.
+
+Symbols: B images of the global batch, in W processes of K micro-batches of b = B / (W K) images; D the backbone's
+width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from surgdino import discovery
+from surgdino.backbone.vit import Backbone
+from surgdino.config import typed
+from surgdino.engine.methods.parts.views import Views
+from surgdino.engine.parallel.across import Across, Pool, local
+from surgdino.errors import SurgdinoError
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """What every `method` section has; configs/method/NAME.yaml explains the keys of each method.
+
+    Attributes:
+        momentum, momentum_end: of the teacher, unless `train` sets them.
+    """
+
+    name: str
+    momentum: float
+    momentum_end: float
+
+
+@dataclass
+class Targets:
+    """The teacher's targets for the student on one micro-batch. A method adds its own fields.
+
+    Attributes:
+        features: [2b, D], class tokens of the teacher's backbone, for the monitor.
+    """
+
+    features: Tensor
+
+
+T = TypeVar("T", bound=Targets)
+
+
+class Method(nn.Module, Generic[T]):
+    """A network and its objective. A run has two: the student, and its moving average, the teacher.
+
+    A new method is one YAML, and one file with one subclass, which has `build_head`, `targets` and `loss` and annotates
+    `settings` with a frozen dataclass of its section. All else has a default.
+
+    Attributes:
+        settings: the `method` section.
+        group_size: how many consecutive images of the global batch one term couples; 1: none; None: all B.
+        least_group: the fewest images in a group.
+        mask_probability, mask_ratio: share of the student's global views that are masked, and of their patches.
+        backbone, head: the parts; the teacher's buffers are its own (running centres, for example).
+    """
+
+    settings: MethodSettings
+    group_size: int | None = 1
+    least_group: int = 1
+    mask_probability: float = 0.0
+    mask_ratio: tuple[float, float] = (0.1, 0.5)
+    backbone: Backbone
+    head: nn.Module
+
+    def __init__(self, settings: MethodSettings, backbone: Backbone) -> None:
+        super().__init__()
+        self.settings = settings
+        self.backbone = backbone
+        self.head = self.build_head(backbone.embed_dim)
+
+    def build_head(self, embed_dim: int) -> nn.Module:
+        """What maps the backbone's tokens [..., embed_dim] to what the loss compares."""
+        raise NotImplementedError
+
+    def targets(self, views: Sequence[Views], across: Across, progress: float) -> list[T]:
+        """As the teacher: the targets of a step, without gradient.
+
+        Whatever looks at the whole batch (Sinkhorn-Knopp, running centres) goes through `across`.
+
+        Args:
+            views: this process's K micro-batches.
+            progress: step / steps, in [0, 1].
+        """
+        raise NotImplementedError
+
+    def loss(self, views: Views, targets: T, pool: Pool) -> tuple[Tensor, Terms]:
+        """As the student: the loss of one micro-batch, and its terms without gradient, `loss` among them.
+
+        Means over images are means over the b images here. A term over groups is computed over
+        `pool.complete(name, own)`, which has all B images, and enters the loss times `pool.share`, the terms without.
+        """
+        raise NotImplementedError
+
+    def group_features(self, views: Views, targets: T) -> dict[str, Tensor]:
+        """As the student: name -> [2, b, ...], what `loss` completes under these names.
+
+        Called without gradient, and only where a group spans several micro-batches. It must encode the global crops as
+        `loss` does, so that the same paths are dropped.
+        """
+        raise NotImplementedError
+
+    def check_batch(self, images: int) -> None:
+        """Raise where a global batch of so many images does not divide into groups."""
+        group = self.group_size or images
+        if images % group or group < self.least_group:
+            least = f", at least {self.least_group}" if self.least_group > 1 else ""
+            raise SurgdinoError(
+                "the batch does not divide into groups",
+                place="method.group_size",
+                expected=f"a divisor of train.batch_size={images}{least}",
+                found=group,
+                fix="change one of the two",
+            )
+
+    def collapse(self, images: int) -> dict[str, float]:
+        """The terms of a run in which all images look the same, for a global batch of so many images."""
+        return {}
+
+    def collapse_warning(self, terms: dict[str, float], images: int) -> str | None:
+        """A sentence where the terms are near those of `collapse`, else None."""
+        return None
+
+    # The rest is the same in every method.
+
+    def forward(self, views: Views, targets: T, pool: Pool) -> tuple[Tensor, Terms]:
+        """`loss`; DDP and FSDP2 exchange gradients and weights around `forward` alone."""
+        return self.loss(views, targets, pool)
+
+    def make_teacher(self) -> Self:
+        """A copy that takes no gradient and never drops a path."""
+        return copy.deepcopy(self).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def follow(self, student: Method[T], momentum: float) -> None:
+        """Every parameter <- momentum * itself + (1 - momentum) * the student's. Buffers stay as they are."""
+        torch._foreach_lerp_(local(self.parameters()), local(student.parameters()), 1.0 - momentum)
+
+
+_PACKAGE = "surgdino.engine.methods"
+
+
+def method_names() -> list[str]:
+    """Every method there is."""
+    return discovery.names(_PACKAGE)
+
+
+def open_method(section: Mapping[str, Any]) -> tuple[type[Method], MethodSettings]:
+    """The class that a `method` section names, and its settings.
+
+    Raises:
+        SurgdinoError: no such method, or a setting that it does not have.
+    """
+    name = str(section.get("name"))
+    module = discovery.load(_PACKAGE, name, "method")
+    [kind] = [
+        each
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, Method) and each.__module__ == module.__name__
+    ]
+    return kind, typed(get_type_hints(kind)["settings"], section, "method")

@@ -1,0 +1,151 @@
+"""What the training loop is given and what it returns: plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from surgdino.backbone.vit import Backbone
+from surgdino.config import NonNegative, NonNegativeInt, Positive, PositiveInt
+from surgdino.crops.multicrop import CropSettings
+from surgdino.engine.probing.history import ProbeHistory, Probing
+from surgdino.errors import SurgdinoError
+from surgdino.frames.store import FrameStore
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """The `train` section; configs/pretrain.yaml explains its keys."""
+
+    steps: PositiveInt | None
+    epochs: Positive
+    batch_size: PositiveInt
+    seed: int
+    lr: float
+    min_lr: float
+    warmup_steps: NonNegativeInt | None
+    head_warmup_steps: NonNegativeInt
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    weight_decay: float
+    weight_decay_end: float
+    clip: float | None
+    patch_embed_lr: float
+    momentum: float | None
+    momentum_end: float | None
+    checkpoint_every: PositiveInt
+    log_every: PositiveInt
+    ship: Literal["teacher", "student"]
+    ship_alpha: Annotated[float, Field(gt=0, le=1)]
+    accumulate: PositiveInt
+    drop_path: float
+    frozen_blocks: NonNegativeInt
+    pull: NonNegative
+    low_rank: NonNegativeInt
+
+    def __post_init__(self) -> None:
+        if self.lr * self.pull >= 1:
+            raise SurgdinoError(
+                "unusable setting",
+                place="train.pull",
+                expected="below 1 / train.lr",
+                found=self.pull,
+                fix="change train.pull",
+            )
+
+    def total_steps(self, images: int) -> int:
+        """Optimiser steps of the whole run over a store of `images` frames."""
+        return self.steps if self.steps is not None else max(1, int(self.epochs * images / self.batch_size))
+
+
+@dataclass(frozen=True)
+class HardwareSettings:
+    """The `hardware` section, which may change how fast a run is, never what it computes (but for rounding).
+
+    configs/hardware/auto.yaml explains its keys.
+    """
+
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "fp32", "bf16"]
+    loader_workers: NonNegativeInt | Literal["auto"]
+    threads: PositiveInt | Literal["auto"]
+    activation_checkpointing: bool
+    shard: bool
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """Everything a run needs.
+
+    Attributes:
+        backbone: the student's, with its weights loaded, on the CPU.
+        model: the `model` section: `name`, `patch_size`, `mean`, `std`, ...
+        method: the `method` section; its `name` is the file in `surgdino/engine/methods/`.
+        store: the frames to learn from.
+        augment: the `augment` section, handed to the crops unread.
+        folder: the run folder; `metrics.jsonl`, `tensorboard/`, `checkpoint/` and `state/` are made in it.
+        data_hash: `Manifest.fingerprint()`; a run resumes only on the data it began with.
+        model_json: what the caller knows for `checkpoint/model.json` (dataset, operations seen, licence note, initial
+            weights); the engine adds method, steps and seed.
+        probe: what the backbone is measured on, and when; None: never.
+        progress: draw a progress bar.
+    """
+
+    backbone: Backbone
+    model: Mapping[str, Any]
+    method: Mapping[str, Any]
+    store: FrameStore
+    augment: Mapping[str, Any]
+    crops: CropSettings
+    train: PretrainSettings
+    hardware: HardwareSettings
+    folder: Path
+    data_hash: str = ""
+    model_json: Mapping[str, Any] = field(default_factory=dict)
+    probe: Probing | None = None
+    progress: bool = True
+
+
+@dataclass
+class TrainResult:
+    """How a run went.
+
+    Attributes:
+        status: `finished` now; `stopped` by a signal with its state saved; `already finished` before this call.
+        step: optimiser steps done in all; `steps` of them were asked for.
+        resumed_from: the step at which this call took over, None where it began at 0.
+        skipped: steps left out because their gradient was not finite.
+        first, last: loss terms (`loss`, `comp`, `expa`, `patch`), mean over the first and the last logged window.
+        probes: what was measured of the backbone, in the main process.
+        collapse: what the loss terms would be if every image looked the same, for this method and batch.
+        images_per_second: over this call's steps, waiting for data included.
+        warnings: what the monitor warned of, in order, each once.
+        checkpoint, metrics: where they lie.
+    """
+
+    status: Literal["finished", "stopped", "already finished"]
+    step: int
+    steps: int
+    resumed_from: int | None
+    skipped: int
+    first: dict[str, float]
+    last: dict[str, float]
+    probes: ProbeHistory
+    collapse: dict[str, float]
+    images_per_second: float
+    warnings: list[str]
+    checkpoint: Path
+    metrics: Path
+
+    @property
+    def probe_start(self) -> dict[str, float]:
+        """The first measurement as plain numbers; empty where there is none."""
+        return self.probes.start.as_dict() if self.probes.start else {}
+
+    @property
+    def probe_end(self) -> dict[str, float]:
+        """The latest measurement as plain numbers; empty where there is none."""
+        return self.probes.last.as_dict() if self.probes.last else {}
