@@ -11,9 +11,12 @@ import os
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.paths import share
+
+T = TypeVar("T")
 
 
 def extensions() -> list[Path]:
@@ -65,6 +68,23 @@ def load(package: str, name: str, word: str, main: str | None = None) -> ModuleT
         raise SurgdinoError(f"there is no {word}={name}", fix=nearest(name, known))
     folder = main is not None and any((place / name / main).is_file() for place in _folders(package))
     return import_module(f"{package}.{name}.{Path(main).stem}" if folder and main else f"{package}.{name}")
+
+
+def defined(module: ModuleType, base: type[T]) -> type[T]:
+    """The one subclass of `base` that a module defines; those it imports do not count.
+
+    Raises:
+        SurgdinoError: there is none, or more than one.
+    """
+    found = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, base)]
+    found = [each for each in found if each.__module__ == module.__name__]
+    if len(found) != 1:
+        raise SurgdinoError(
+            f"one subclass of {base.__name__} is needed",
+            file=Path(str(module.__file__)),
+            found=", ".join(each.__name__ for each in found) or "none",
+        )
+    return found[0]
 
 
 def files(folder: str) -> dict[str, Path]:

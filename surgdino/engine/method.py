@@ -163,9 +163,5 @@ def open_method(section: Mapping[str, Any]) -> tuple[type[Method], MethodSetting
     """
     name = str(section.get("name"))
     module = discovery.load(_PACKAGE, name, "method")
-    [kind] = [
-        each
-        for each in vars(module).values()
-        if isinstance(each, type) and issubclass(each, Method) and each.__module__ == module.__name__
-    ]
+    kind = discovery.defined(module, Method)
     return kind, typed(get_type_hints(kind)["settings"], section, "method")

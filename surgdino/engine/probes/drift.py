@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from torch import Tensor
 
-from surgdino.engine.probing.measures import Finding, Measure
+from surgdino.engine.probing.measures import Finding, Measure, Probe
 from surgdino.engine.probing.view import View
 
-ORDER = 70
-# Neither is judged: to adapt is to move. Near 0 little is left of the checkpoint that came.
-MEASURES = {
-    "cka_cls": Measure("likeness to step 0 of class tokens (CKA)", percent=False, margin=None),
-    "cka_patches": Measure("likeness to step 0 of mean patch tokens (CKA)", percent=False, margin=None),
-}
 
+class Drift(Probe):
+    """The likeness of the features to those at step 0."""
 
-def find(view: View) -> Iterator[Finding]:
-    """Both, on the tested frames; 1 at step 0."""
-    cls, mean_patches = view.reference
-    yield Finding("cka_cls", linear_cka(view.cls, cls), frames=len(cls))
-    yield Finding("cka_patches", linear_cka(view.mean_patches, mean_patches), frames=len(cls))
+    order = 70
+    # Neither is judged: to adapt is to move. Near 0 little is left of the initial checkpoint.
+    measures: ClassVar = {
+        "cka_cls": Measure("likeness to step 0 of class tokens (CKA)", percent=False, margin=None),
+        "cka_patches": Measure("likeness to step 0 of mean patch tokens (CKA)", percent=False, margin=None),
+    }
+
+    def find(self, view: View) -> Iterator[Finding]:
+        """Both, on the tested frames; 1 at step 0."""
+        cls, mean_patches = view.reference
+        yield Finding("cka_cls", linear_cka(view.cls, cls), frames=len(cls))
+        yield Finding("cka_patches", linear_cka(view.mean_patches, mean_patches), frames=len(cls))
 
 
 def linear_cka(first: Tensor, second: Tensor) -> float:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from surgdino.engine.probing.measures import Finding, Measure
+from surgdino.engine.probing.measures import Finding, Measure, Probe
 from surgdino.engine.probing.view import View
 
-ORDER = 60
-MEASURES = {"effective_rank": Measure("effective rank of the features", percent=False, margin=0.2, relative=True)}
 
+class EffectiveRank(Probe):
+    """How many dimensions the features use."""
 
-def find(view: View) -> Iterator[Finding]:
-    """RankMe of the tested frames' class tokens."""
-    yield Finding("effective_rank", float(effective_rank(view.cls)), frames=len(view.cls))
+    order = 60
+    measures: ClassVar = {
+        "effective_rank": Measure("effective rank of the features", percent=False, margin=0.2, relative=True)
+    }
+
+    def find(self, view: View) -> Iterator[Finding]:
+        """RankMe of the tested frames' class tokens."""
+        yield Finding("effective_rank", float(effective_rank(view.cls)), frames=len(view.cls))
 
 
 def effective_rank(features: Tensor) -> Tensor:

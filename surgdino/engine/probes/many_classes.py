@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from surgdino.engine.probing.folds import Classifier, folds, whole_frame_probes
 from surgdino.engine.probing.labels import TaskLabels
-from surgdino.engine.probing.measures import LABELS, Finding, Measure
+from surgdino.engine.probing.measures import LABELS, Finding, Measure, Probe
 from surgdino.engine.probing.view import View
 from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.average_precision import average_precision
 
-ORDER = 11
-MEASURES = {
-    "_linear_ap": Measure("{task}, linear probe (mean AP)", chooses=LABELS),
-    "_aligned_ap": Measure("{task}, aligned linear probe (mean AP)"),
-    "_knn_ap": Measure("{task}, k-NN (mean AP)"),
-}
 
+class ManyClasses(Probe):
+    """k-NN and a linear probe, scored by mean AP."""
 
-def find(view: View) -> Iterator[Finding]:
-    """Per operation: the mean of the average precisions of the classes that the operation has."""
-    for labels in view.labels:
-        if not labels.exclusive:
-            for name, classifier, features in whole_frame_probes(view):
-                yield from _probe(view, labels, name, classifier, features)
+    order = 11
+    measures: ClassVar = {
+        "_linear_ap": Measure("{task}, linear probe (mean AP)", chooses=LABELS),
+        "_aligned_ap": Measure("{task}, aligned linear probe (mean AP)"),
+        "_knn_ap": Measure("{task}, k-NN (mean AP)"),
+    }
+
+    def find(self, view: View) -> Iterator[Finding]:
+        """Per operation: the mean of the average precisions of the classes that the operation has."""
+        for labels in view.labels:
+            if not labels.exclusive:
+                for name, classifier, features in whole_frame_probes(view):
+                    yield from _probe(view, labels, name, classifier, features)
 
 
 def _probe(view: View, labels: TaskLabels, name: str, classifier: Classifier, features: Tensor) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -10,44 +11,47 @@ from torch import Tensor
 from surgdino.engine.probing.folds import CLASSIFIERS, folds, linear_scores
 from surgdino.engine.probing.frames import ProbeFrames, even
 from surgdino.engine.probing.labels import MaskLabels
-from surgdino.engine.probing.measures import LABELS, Finding, Measure
+from surgdino.engine.probing.measures import LABELS, Finding, Measure, Probe
 from surgdino.engine.probing.view import View
 from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.segmentation import image_scores
 
-ORDER = 12
-MEASURES = {
-    "_linear_dice": Measure("{task}, linear probe on patches (Dice)", chooses=LABELS),
-    "_knn_dice": Measure("{task}, k-NN on patches (Dice)"),
-}
 # Patches that teach a class: more cost time and change little, since neighbouring patches say the same.
 _TEACHERS, _TESTED_AT_ONCE = 8192, 4096
 
 
-def dense(frames: ProbeFrames, masks: MaskLabels | None) -> np.ndarray:
-    """All frames that have masks."""
-    return np.empty(0, np.int64) if masks is None else np.sort(masks.rows)
+class Masks(Probe):
+    """k-NN and a linear probe, scored by Dice."""
 
+    order = 12
+    measures: ClassVar = {
+        "_linear_dice": Measure("{task}, linear probe on patches (Dice)", chooses=LABELS),
+        "_knn_dice": Measure("{task}, k-NN on patches (Dice)"),
+    }
 
-def find(view: View) -> Iterator[Finding]:
-    """Per operation: the mean Dice of its pictures over the classes that are known of them.
+    def dense(self, frames: ProbeFrames, masks: MaskLabels | None) -> np.ndarray:
+        """All frames that have masks."""
+        return np.empty(0, np.int64) if masks is None else np.sort(masks.rows)
 
-    A patch shows a class where the mask covers more than half of it. Both masks empty is undefined and left out.
-    """
-    if view.masks is None:
-        return
-    cover, known = view.masks.cover(view.grid)
-    for classifier in CLASSIFIERS:
-        predicted = np.zeros_like(cover)
-        tested = np.zeros(len(known), bool)
-        for teach, test in folds(view.frames, view.masks.rows):
-            test = test[view.frames.tested[test]]
-            taught, at = np.isin(view.masks.rows, teach), np.flatnonzero(np.isin(view.masks.rows, test))
-            tested[at] = True
-            for channel in range(cover.shape[1]):
-                rows = np.flatnonzero(taught & known[:, channel])
-                predicted[at, channel] = _predict(view, classifier, rows, cover[rows, channel], at)
-        yield from _scored(view, classifier, cover, predicted, known, np.flatnonzero(tested))
+    def find(self, view: View) -> Iterator[Finding]:
+        """Per operation: the mean Dice of its pictures over the classes that are known of them.
+
+        A patch shows a class where the mask covers more than half of it. Both masks empty is undefined and left out.
+        """
+        if view.masks is None:
+            return
+        cover, known = view.masks.cover(view.grid)
+        for classifier in CLASSIFIERS:
+            predicted = np.zeros_like(cover)
+            tested = np.zeros(len(known), bool)
+            for teach, test in folds(view.frames, view.masks.rows):
+                test = test[view.frames.tested[test]]
+                taught, at = np.isin(view.masks.rows, teach), np.flatnonzero(np.isin(view.masks.rows, test))
+                tested[at] = True
+                for channel in range(cover.shape[1]):
+                    rows = np.flatnonzero(taught & known[:, channel])
+                    predicted[at, channel] = _predict(view, classifier, rows, cover[rows, channel], at)
+            yield from _scored(view, classifier, cover, predicted, known, np.flatnonzero(tested))
 
 
 def _predict(view: View, classifier: str, rows: np.ndarray, cover: np.ndarray, at: np.ndarray) -> np.ndarray:

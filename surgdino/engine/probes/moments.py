@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import torch.nn.functional as F
 
 from surgdino.engine.probing.frames import ProbeFrames
-from surgdino.engine.probing.measures import NO_LABELS, Finding, Measure
+from surgdino.engine.probing.measures import NO_LABELS, Finding, Measure, Probe
 from surgdino.engine.probing.view import View
 
-ORDER = 30
 FAR_SECONDS = 30.0
-MEASURES = {"moment_alignment": Measure("nearby frames more alike than far ones", chooses=NO_LABELS)}
 
 
-def find(view: View) -> Iterator[Finding]:
-    """Temporal retrieval within an operation, as the area under the ROC curve: 0.5 by chance, at most 1.
+class Moments(Probe):
+    """Temporal retrieval within an operation."""
 
-    For a frame, the share of pairs (a frame of the same moment, a frame of the same video far from it) of which the
-    first is the more alike by the class tokens' cosine; the mean over an operation's frames. The same moment is within
-    5 s, or one and a half frames of a store that keeps fewer; far is 30 s or more. Of a short video it is an eighth and
-    a quarter of its length.
-    """
-    frames = view.tested_frames
-    unit = F.normalize(view.cls, dim=-1).double()
-    similarity = (unit @ unit.T).numpy()
-    values: dict[str, float] = {}
-    counted = 0
-    for operation, rows in frames.of(np.arange(len(frames))).items():
-        areas = [area for video in np.unique(frames.videos[rows]) for area in _areas(frames, similarity, video)]
-        counted += len(areas)
-        values |= {operation: float(np.mean(areas))} if areas else {}
-    if values:
-        yield Finding.over("moment_alignment", values, counted)
+    order = 30
+    measures: ClassVar = {"moment_alignment": Measure("nearby frames more alike than far ones", chooses=NO_LABELS)}
+
+    def find(self, view: View) -> Iterator[Finding]:
+        """Temporal retrieval within an operation, as the area under the ROC curve: 0.5 by chance, at most 1.
+
+        For a frame, the share of pairs (a frame of the same moment, a frame of the same video far from it) of which the
+        first is the more alike by the class tokens' cosine; the mean over an operation's frames. The same moment is
+        within 5 s, or one and a half frames of a store that keeps fewer; far is 30 s or more. In a short video they are
+        an eighth and a quarter of its length.
+        """
+        frames = view.tested_frames
+        unit = F.normalize(view.cls, dim=-1).double()
+        similarity = (unit @ unit.T).numpy()
+        values: dict[str, float] = {}
+        counted = 0
+        for operation, rows in frames.of(np.arange(len(frames))).items():
+            areas = [area for video in np.unique(frames.videos[rows]) for area in _areas(frames, similarity, video)]
+            counted += len(areas)
+            values |= {operation: float(np.mean(areas))} if areas else {}
+        if values:
+            yield Finding.over("moment_alignment", values, counted)
 
 
 def _areas(frames: ProbeFrames, similarity: np.ndarray, video: str) -> Iterator[float]:

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from surgdino.engine.probing.folds import Classifier, balanced, folds, whole_frame_probes
 from surgdino.engine.probing.labels import TaskLabels
-from surgdino.engine.probing.measures import LABELS, Finding, Measure
+from surgdino.engine.probing.measures import LABELS, Finding, Measure, Probe
 from surgdino.engine.probing.view import View
 from surgdino.metrics.arrays import nanmean, ratio
 from surgdino.metrics.phase import confusion_matrix
 
-ORDER = 10
-MEASURES = {
-    "_linear_balanced_accuracy": Measure("{task}, linear probe (balanced accuracy)", chooses=LABELS),
-    "_linear_accuracy": Measure("{task}, linear probe (accuracy)", margin=None),
-    "_aligned_balanced_accuracy": Measure("{task}, aligned linear probe (balanced accuracy)"),
-    "_aligned_accuracy": Measure("{task}, aligned linear probe (accuracy)", margin=None),
-    "_knn_balanced_accuracy": Measure("{task}, k-NN (balanced accuracy)"),
-    "_knn_accuracy": Measure("{task}, k-NN (accuracy)", margin=None),
-}
 
+class OneClass(Probe):
+    """k-NN and a linear probe, scored by accuracy."""
 
-def find(view: View) -> Iterator[Finding]:
-    """Per operation: accuracy, and the mean of the recalls of the classes that the operation has."""
-    for labels in view.labels:
-        if labels.exclusive:
-            for name, classifier, features in whole_frame_probes(view):
-                yield from _probe(view, labels, name, classifier, features)
+    order = 10
+    measures: ClassVar = {
+        "_linear_balanced_accuracy": Measure("{task}, linear probe (balanced accuracy)", chooses=LABELS),
+        "_linear_accuracy": Measure("{task}, linear probe (accuracy)", margin=None),
+        "_aligned_balanced_accuracy": Measure("{task}, aligned linear probe (balanced accuracy)"),
+        "_aligned_accuracy": Measure("{task}, aligned linear probe (accuracy)", margin=None),
+        "_knn_balanced_accuracy": Measure("{task}, k-NN (balanced accuracy)"),
+        "_knn_accuracy": Measure("{task}, k-NN (accuracy)", margin=None),
+    }
+
+    def find(self, view: View) -> Iterator[Finding]:
+        """Per operation: accuracy, and the mean of the recalls of the classes that the operation has."""
+        for labels in view.labels:
+            if labels.exclusive:
+                for name, classifier, features in whole_frame_probes(view):
+                    yield from _probe(view, labels, name, classifier, features)
 
 
 def _probe(view: View, labels: TaskLabels, name: str, classifier: Classifier, features: Tensor) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -12,40 +13,43 @@ from torch import Tensor
 
 from surgdino.engine.probing.frames import ProbeFrames, even
 from surgdino.engine.probing.labels import MaskLabels
-from surgdino.engine.probing.measures import Finding, Measure
+from surgdino.engine.probing.measures import Finding, Measure, Probe
 from surgdino.engine.probing.view import View
 
-ORDER = 40
-MEASURES = {"patch_matches": Measure("patches found again in another crop")}
 _FRAMES, _BATCH = 64, 32
 # The crop's side as a share of the frame's, its corner in turn each of the frame's four.
 _ZOOM = 0.75
 _CORNERS = ((0.0, 0.0), (0.0, 1 - _ZOOM), (1 - _ZOOM, 0.0), (1 - _ZOOM, 1 - _ZOOM))
 
 
-def dense(frames: ProbeFrames, masks: MaskLabels | None) -> np.ndarray:
-    """64 of the tested frames."""
-    return even(np.flatnonzero(frames.tested), _FRAMES)
+class Patches(Probe):
+    """How many patches are found again in a crop of the frame."""
 
+    order = 40
+    measures: ClassVar = {"patch_matches": Measure("patches found again in another crop")}
 
-def find(view: View) -> Iterator[Finding]:
-    """Share of a crop's patches whose nearest patch (cosine) of the whole frame lies within one patch of where it is.
+    def dense(self, frames: ProbeFrames, masks: MaskLabels | None) -> np.ndarray:
+        """64 of the tested frames."""
+        return even(np.flatnonzero(frames.tested), _FRAMES)
 
-    The crop is three quarters of the frame wide and high and enlarged to the same size: what a position embedding alone
-    says of its patches is wrong.
-    """
-    rows = dense(view.frames, None)
-    found = np.empty(len(rows))
-    for start in range(0, len(rows), _BATCH):
-        places = range(start, min(start + _BATCH, len(rows)))
-        crops = [crop(view.pictures[rows[place]], _CORNERS[place % 4]) for place in places]
-        tokens = view.features.encode(crops)
-        whole = view.features.patches_of(rows[list(places)]).float()
-        for place, ours, theirs in zip(places, tokens, whole, strict=True):
-            found[place] = share_found(ours, theirs, view.grid, _CORNERS[place % 4])
-    values = {op: float(found[np.isin(rows, at)].mean()) for op, at in view.frames.of(rows).items()}
-    if values:
-        yield Finding.over("patch_matches", values, len(rows))
+    def find(self, view: View) -> Iterator[Finding]:
+        """Share of a crop's patches whose nearest patch (cosine) of the whole frame is at most one patch off.
+
+        The crop is three quarters of the frame wide and high and enlarged to the same size: a position embedding alone
+        points to the wrong patches.
+        """
+        rows = self.dense(view.frames, None)
+        found = np.empty(len(rows))
+        for start in range(0, len(rows), _BATCH):
+            places = range(start, min(start + _BATCH, len(rows)))
+            crops = [crop(view.pictures[rows[place]], _CORNERS[place % 4]) for place in places]
+            tokens = view.features.encode(crops)
+            whole = view.features.patches_of(rows[list(places)]).float()
+            for place, ours, theirs in zip(places, tokens, whole, strict=True):
+                found[place] = share_found(ours, theirs, view.grid, _CORNERS[place % 4])
+        values = {op: float(found[np.isin(rows, at)].mean()) for op, at in view.frames.of(rows).items()}
+        if values:
+            yield Finding.over("patch_matches", values, len(rows))
 
 
 def crop(picture: np.ndarray, corner: tuple[float, float]) -> np.ndarray:

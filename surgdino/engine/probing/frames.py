@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from surgdino.frames.store import FrameStore
+from surgdino.frames.store import FrameStore
 
 # Two frames this many seconds apart show the same moment; a partner is looked for at about two.
 NEAR_SECONDS, PARTNER_SECONDS = 5.0, 2.0

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from surgdino.datasets.manifest import Labels
 from surgdino.datasets.masks import FrameMasks, VideoMasks, read_masks
-
-if TYPE_CHECKING:
-    from surgdino.frames.store import FrameStore
+from surgdino.frames.store import FrameStore
 
 
 @dataclass(frozen=True)

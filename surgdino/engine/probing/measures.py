@@ -1,16 +1,19 @@
-"""What a probe can say: the kinds of measures, and single findings."""
+"""Probes: their interface, the kinds of measures, and single findings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from importlib import import_module
-from pathlib import Path
-from types import ModuleType
+from typing import ClassVar
 
+import numpy as np
+
+from surgdino import discovery
+from surgdino.engine.probing.frames import ProbeFrames
+from surgdino.engine.probing.labels import MaskLabels
+from surgdino.engine.probing.view import View
 from surgdino.metrics.arrays import nanmean
-from surgdino.paths import names_in
 
 LABELS, NO_LABELS = 2, 1
 
@@ -20,9 +23,9 @@ class Measure:
     """A kind of number.
 
     Attributes:
-        words: what people call it; `{task}` stands for the task, where it is measured for several.
+        words: its name in tables; `{task}` stands for the task, where it is measured for several.
         percent: whether it is a share.
-        margin: a fall below step 0 by more than this is said in words; None: it is never judged.
+        margin: a fall below step 0 by more than this is warned of; None: it is never judged.
         relative: whether the margin is a share of the value at step 0.
         chooses: whether it is part of the score that chooses the best checkpoint: LABELS, NO_LABELS (where there are no
             labels), or 0.
@@ -57,28 +60,45 @@ class Finding:
         return cls(name, float(nanmean(list(per_operation.values()))), dict(per_operation), frames)  # type: ignore[arg-type]
 
 
-def probe_names() -> list[str]:
-    """The probes there are: one file each in `surgdino/engine/probes/`."""
-    return names_in(Path(__file__).parent.parent / "probes", ".py")
+class Probe:
+    """What is measured of a backbone. A new one is a file with one subclass.
+
+    Attributes:
+        order: its place in tables.
+        measures: name of a finding -> what kind it is; a key that begins with `_` is the end of a name that begins with
+            a task (`_linear_dice`).
+    """
+
+    order: int
+    measures: ClassVar[Mapping[str, Measure]]
+
+    def find(self, view: View) -> Iterator[Finding]:
+        """The findings; none where the data do not have what it needs."""
+        raise NotImplementedError
+
+    def dense(self, frames: ProbeFrames, masks: MaskLabels | None) -> np.ndarray:
+        """int64, places of the frames whose patch tokens it reads; by default it reads none."""
+        return np.empty(0, np.int64)
+
+
+_PACKAGE = "surgdino.engine.probes"
 
 
 @cache
-def probe_modules() -> dict[str, ModuleType]:
-    """Name -> module, in the order of their `ORDER`, which is that of tables too."""
-    modules = {name: import_module(f"surgdino.engine.probes.{name}") for name in probe_names()}
-    return dict(sorted(modules.items(), key=lambda item: item[1].ORDER))
+def probes() -> dict[str, Probe]:
+    """Name -> probe, in the order of tables."""
+    found = {n: discovery.defined(discovery.load(_PACKAGE, n, "probe"), Probe)() for n in discovery.names(_PACKAGE)}
+    return dict(sorted(found.items(), key=lambda item: item[1].order))
 
 
 def measure_named(name: str) -> Measure:
-    """The kind of a finding's name, its task put into words.
-
-    A key of a probe's `MEASURES` is a name, or the end of one that begins with a task (`_linear_dice`).
+    """The kind of a finding's name, with its task put in.
 
     Raises:
         KeyError: no probe measures it.
     """
-    for module in probe_modules().values():
-        for key, measure in module.MEASURES.items():
+    for probe in probes().values():
+        for key, measure in probe.measures.items():
             if name == key or (key.startswith("_") and name.endswith(key)):
                 task = name.removesuffix(key).replace("_", " ")
                 return replace(measure, words=measure.words.format(task=task))

@@ -6,7 +6,6 @@ import hashlib
 import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,13 +17,11 @@ from surgdino.datasets.manifest import Labels
 from surgdino.engine.probing.features import Autocast, ProbeFeatures, extract
 from surgdino.engine.probing.frames import ProbeFrames, choose_frames
 from surgdino.engine.probing.labels import frame_labels, labelled_frames, mask_labels
-from surgdino.engine.probing.measures import LABELS, NO_LABELS, Finding, probe_modules
+from surgdino.engine.probing.measures import LABELS, NO_LABELS, Finding, probes
 from surgdino.engine.probing.report import ProbeReport
 from surgdino.engine.probing.view import View
+from surgdino.frames.store import FrameStore
 from surgdino.metrics.arrays import nanmean
-
-if TYPE_CHECKING:
-    from surgdino.frames.store import FrameStore
 
 
 class ProbeSet:
@@ -102,7 +99,7 @@ class ProbeSet:
         backbone.eval()
         try:
             view = self._view(backbone, autocast)
-            found = {name: list(module.find(view)) for name, module in probe_modules().items()}
+            found = {name: list(probe.find(view)) for name, probe in probes().items()}
         finally:
             backbone.train(was_training)
         score, score_of = _score(found)
@@ -110,8 +107,7 @@ class ProbeSet:
         return ProbeReport(score, score_of, findings, time.perf_counter() - began)
 
     def _view(self, backbone: Backbone, autocast: Autocast) -> View:
-        wanted = [m.dense(self.frames, self.masks) for m in probe_modules().values() if hasattr(m, "dense")]
-        dense = np.unique(np.concatenate(wanted))
+        dense = np.unique(np.concatenate([probe.dense(self.frames, self.masks) for probe in probes().values()]))
         features = extract(backbone, self.pictures, dense, self._preprocess, autocast)
         if self.reference is None:
             self.reference = self._tested(features)
@@ -129,11 +125,11 @@ def _score(found: Mapping[str, Sequence[Finding]]) -> tuple[float, tuple[str, ..
     With labels, the linear probes: first the mean within each kind of label (one class a frame, many, masks), then over
     kinds, so that triplets with their three parts do not outvote the phase. Without, the alignment of nearby frames.
     """
-    modules = probe_modules()
+    known = probes()
     for choice in (LABELS, NO_LABELS):
         kinds = []
         for probe, findings in found.items():
-            ends = tuple(key for key, measure in modules[probe].MEASURES.items() if measure.chooses == choice)
+            ends = tuple(key for key, measure in known[probe].measures.items() if measure.chooses == choice)
             chosen = [f for f in findings if ends and f.name.endswith(ends) and f.value == f.value]
             kinds += [chosen] if chosen else []
         if kinds:

@@ -15,7 +15,7 @@ from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.masks import write_dsad, write_pairs
-from surgdino.engine.probes.masks import find
+from surgdino.engine.probes.masks import Masks
 from surgdino.engine.probing import ProbeSet
 from surgdino.engine.probing.features import ProbeFeatures
 from surgdino.engine.probing.view import View
@@ -72,12 +72,12 @@ def test_tokens_that_tell_the_class_reach_a_dice_of_one_on_operations_that_taugh
     rng = np.random.default_rng(0)
     telling = np.stack([cover[:, 0], ~cover[:, 0]], axis=-1).reshape(len(cover), 64, 2)
     told = torch.from_numpy(np.concatenate([telling + rng.normal(size=telling.shape) * 0.05], axis=-1))
-    values = {finding.name: finding for finding in find(view_of(probe, told))}
+    values = {finding.name: finding for finding in Masks().find(view_of(probe, told))}
     assert values["masks_linear_dice"].value > 0.98
     assert values["masks_knn_dice"].value > 0.98
     assert values["masks_linear_dice"].per_operation.keys() == tested
     noise = torch.from_numpy(rng.normal(size=(len(cover), 64, 8)))
-    values = {finding.name: finding for finding in find(view_of(probe, noise))}
+    values = {finding.name: finding for finding in Masks().find(view_of(probe, noise))}
     assert values["masks_linear_dice"].value < 0.6
 
 
@@ -92,6 +92,6 @@ def test_classes_of_which_nothing_is_known_count_for_nothing(tmp_path):
     telling = (
         np.moveaxis(cover, 1, -1).reshape(len(cover), 64, -1) + rng.normal(size=(len(cover), 64, cover.shape[1])) * 0.05
     )
-    findings = {f.name: f for f in find(view_of(probe, torch.from_numpy(telling)))}
+    findings = {f.name: f for f in Masks().find(view_of(probe, torch.from_numpy(telling)))}
     assert findings["masks_linear_dice"].value > 0.9
     assert findings["masks_knn_dice"].per_operation.keys() == set(manifest.operations)

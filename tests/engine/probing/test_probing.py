@@ -22,7 +22,7 @@ from surgdino.engine.probing.features import ProbeFeatures
 from surgdino.engine.probing.folds import balanced, folds, knn_scores, linear_scores
 from surgdino.engine.probing.frames import ProbeFrames, choose_frames
 from surgdino.engine.probing.labels import TaskLabels
-from surgdino.engine.probing.measures import Finding, measure_named, probe_modules, probe_names
+from surgdino.engine.probing.measures import Finding, Probe, measure_named, probes
 from surgdino.engine.probing.view import View
 
 TOY = {
@@ -81,25 +81,25 @@ def view_of(store: Frames, cls: torch.Tensor, tested: set[str] | None = None, la
 
 
 def found(probe: str, view: View) -> dict[str, Finding]:
-    return {finding.name: finding for finding in probe_modules()[probe].find(view)}
+    return {finding.name: finding for finding in probes()[probe].find(view)}
 
 
 # What is discovered
 
 
-@pytest.mark.parametrize("name", probe_names())
+@pytest.mark.parametrize("name", probes())
 def test_every_probe_keeps_the_contract(name):
-    module = probe_modules()[name]
-    assert isinstance(module.ORDER, int)
-    assert module.__doc__
-    assert module.find.__doc__
-    for key, measure in module.MEASURES.items():
+    probe = probes()[name]
+    assert isinstance(probe.order, int)
+    assert type(probe).__doc__ != Probe.__doc__
+    assert probe.find.__doc__
+    for key, measure in probe.measures.items():
         assert measure_named(f"phase{key}" if key.startswith("_") else key).words
         assert key.startswith("_") == ("{task}" in measure.words)
 
 
 def test_names_of_measures_do_not_collide():
-    keys = [key for module in probe_modules().values() for key in module.MEASURES]
+    keys = [key for probe in probes().values() for key in probe.measures]
     assert len(keys) == len(set(keys))
     assert measure_named("phase_linear_balanced_accuracy").words == "phase, linear probe (balanced accuracy)"
     assert measure_named("phase_linear_accuracy").words == "phase, linear probe (accuracy)"
