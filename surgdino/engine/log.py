@@ -134,6 +134,12 @@ class Window:
         return dict(zip(sorted(self._sums), means, strict=True))
 
 
+def summary(last: Mapping[str, float], images_per_second: float) -> str:
+    """For the progress bar: the loss of the last window, and images a second."""
+    loss = f"loss {last['loss']:.3f} · " if "loss" in last else ""
+    return f"{loss}{images_per_second:.1f} images/s"
+
+
 def memory_mb() -> float:
     """Peak so far: of the GPU where there is one, else of this process."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():

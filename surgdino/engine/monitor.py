@@ -160,8 +160,3 @@ class Monitor:
             self.warnings.append(sentence)
             self.write(step, {"warning": sentence})
             self._warn(f"step {step}: {sentence}")
-
-    def summary(self) -> str:
-        """For the progress bar: the loss of the last window, and images a second."""
-        loss = f"loss {self.last['loss']:.3f} · " if "loss" in self.last else ""
-        return f"{loss}{self.images_per_second():.1f} images/s"

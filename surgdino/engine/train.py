@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from surgdino.console import bar
+from surgdino.engine.log import summary
 from surgdino.engine.measuring import measure
 from surgdino.engine.opening import open_session
 from surgdino.engine.saving.save import save
@@ -26,7 +27,7 @@ def train(plan: TrainPlan) -> TrainResult:
         measure(session)
         for batch in stop.until(session.batches(), session.across.any):
             train_step(session, batch)
-            progress.update(session.step, text=session.monitor.summary())
+            progress.update(session.step, text=summary(session.monitor.last, session.monitor.images_per_second()))
             measure(session)
             if session.step % plan.train.checkpoint_every == 0:
                 save(session)

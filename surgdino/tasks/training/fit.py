@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from surgdino import distributed
+from surgdino.console import bar, warn
 from surgdino.crops.sampler import FrameSampler
+from surgdino.engine.log import summary
 from surgdino.engine.methods.parts.views import seed_step
 from surgdino.engine.optim import apply_gradients, warmup_cosine
 from surgdino.engine.parallel.across import Across
-from surgdino.engine.progress import Progress
 from surgdino.engine.saving.state import differences, load_state, save_state
 from surgdino.engine.stop import stop_signals
 from surgdino.errors import SurgdinoError
@@ -82,14 +83,14 @@ def fit(
         SurgdinoError: unusable settings, a run that began with others, a full disk, no finite gradient for many steps;
             what was saved before stands.
     """
-    progress = Progress(drawn=progress_bar, silent=not distributed.is_main(), title=stage.name)
-    run = _Run(stage, training, folder, device, autocast, begun_with or {}, progress.say)
+    run = _Run(stage, training, folder, device, autocast, begun_with or {})
     if run.finished:
         return run.result("already finished")
-    with stop_signals() as stop, progress.of(run.step, run.steps):
+    with stop_signals() as stop, bar(stage.name, run.steps, shown=progress_bar) as progress:
+        progress.update(run.step)
         for batch, waited in stop.until(run.batches(), run.across.any):
             _train_step(run, batch, waited)
-            progress.show(run.step, run.log)
+            progress.update(run.step, text=summary(run.log.last, run.log.images_per_second()))
             if run.step % training.validation_steps(len(stage.data)) == 0 or run.step == run.steps:
                 run.validate()
             if run.finished:
@@ -122,7 +123,6 @@ class _Run:
         device: torch.device,
         autocast: Callable[[], AbstractContextManager[Any]],
         begun_with: Mapping[str, Any],
-        say: Callable[[str], None],
     ) -> None:
         """Begin, or continue from the newest state in the folder."""
         samples = len(stage.data)
@@ -134,7 +134,7 @@ class _Run:
         self.stage, self.training, self.device, self.autocast = stage, training, device, autocast
         self.folder, self.across, self.steps = folder / "state" / stage.name, Across(), training.total_steps(samples)
         stage.model.to(device)
-        state = load_state(self.folder, say)
+        state = load_state(self.folder, warn)
         if state is not None:
             _check_begun_with(state["begun_with"], self.begun_with, folder)
             stage.model.load_state_dict(state["model"])
