@@ -74,9 +74,7 @@ def plan_of(method: str, folder: Path) -> TrainPlan:
         method=small(shipped_settings("method", method)),
         store=DrawnClips(),
         augment=shipped_settings("augment", "surgical"),
-        crops=shipped(
-            CropSettings, "crops", global_size=32, local_size=16, local_count=2, ratio=(3 / 4, 4 / 3)
-        ),
+        crops=shipped(CropSettings, "crops", global_size=32, local_size=16, local_count=2, ratio=(3 / 4, 4 / 3)),
         train=shipped(PretrainSettings, "pretrain", "train", steps=STEPS, batch_size=16, log_every=1, **WARMUP),
         hardware=shipped(HardwareSettings, "hardware/cpu", precision="fp32", loader_workers=0, threads=1),
         folder=folder,
