@@ -36,10 +36,10 @@ from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
-from surgdino.engine.opening import open_session
-from surgdino.engine.saving.save import shipped
+from surgdino.engine.saving import shipped
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan
 from surgdino.engine.step import train_step
+from surgdino.engine.train import open_session
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.metrics.intervals import paired_difference
 

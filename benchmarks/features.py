@@ -25,7 +25,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from surgdino.backbone.heap import keep_freed_memory
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped, shipped_settings
@@ -34,6 +33,7 @@ from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.engine import precision
 from surgdino.engine.log import memory_mb
+from surgdino.engine.precision import keep_freed_memory
 from surgdino.engine.settings import HardwareSettings
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.tasks.features.cache import FeatureCache

@@ -21,8 +21,8 @@ import yaml
 from torch import Tensor
 
 from surgdino.backbone.attention import choose
-from surgdino.backbone.heap import keep_freed_memory
 from surgdino.backbone.vit import Backbone, build_backbone
+from surgdino.engine.precision import keep_freed_memory
 from surgdino.paths import share
 
 GOAL = 0.90

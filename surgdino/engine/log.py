@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from surgdino.engine.optim import Update
-from surgdino.engine.parallel.across import Across
+from surgdino.engine.processes import ProcessGroup
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.paths import atomic_write
 
@@ -57,14 +57,14 @@ class Window:
     a stop cut in two, or that several processes share, has the mean that it would have had.
     """
 
-    def __init__(self, *, every: int, last_step: int, images: int, across: Across) -> None:
+    def __init__(self, *, every: int, last_step: int, images: int, processes: ProcessGroup) -> None:
         """Args:
         every: steps to a window; the first and the last step end one too.
         images: per step, over all processes.
-        across: the processes of the run, which meet where a line is due.
+        processes: the processes of the run, which meet where a line is due.
         """
         self.every, self._last_step, self._images = every, last_step, images
-        self._across = across
+        self._processes = processes
         self._sums: dict[str, Tensor] = {}
         self._streak: Tensor | float = 0.0
         self._clock, self.overall = Clock(), Clock()
@@ -104,7 +104,7 @@ class Window:
         seconds = max(clock.seconds, 1e-9)
         timings = {
             "images_per_second": clock.steps * self._images / seconds,
-            "data_wait": self._across.most(clock.waited / seconds),  # the process that waits delays all others
+            "data_wait": self._processes.most(clock.waited / seconds),  # the process that waits delays all others
             "memory_mb": memory_mb(),
         }
         return Line({name: value / good for name, value in sums.items()} if good else {}, int(skipped), timings)
@@ -130,7 +130,7 @@ class Window:
         """Means over processes, in one exchange."""
         if not self._sums:
             return {}
-        means = self._across.mean(torch.stack([self._sums[name] for name in sorted(self._sums)])).cpu()
+        means = self._processes.mean(torch.stack([self._sums[name] for name in sorted(self._sums)])).cpu()
         return dict(zip(sorted(self._sums), means, strict=True))
 
 

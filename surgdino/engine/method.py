@@ -18,7 +18,7 @@ from surgdino import discovery
 from surgdino.backbone.vit import Backbone
 from surgdino.config import typed
 from surgdino.engine.methods.parts.views import Views
-from surgdino.engine.parallel.across import Across, Pool, local
+from surgdino.engine.processes import Pool, ProcessGroup, local
 from surgdino.errors import SurgdinoError
 
 Terms = dict[str, Tensor]
@@ -83,10 +83,10 @@ class Method(nn.Module, Generic[T]):
         """What maps the backbone's tokens [..., embed_dim] to what the loss compares."""
         raise NotImplementedError
 
-    def targets(self, views: Sequence[Views], across: Across, progress: float) -> list[T]:
+    def targets(self, views: Sequence[Views], processes: ProcessGroup, progress: float) -> list[T]:
         """As the teacher: the targets of a step, without gradient.
 
-        Whatever looks at the whole batch (Sinkhorn-Knopp, running centres) goes through `across`.
+        Whatever looks at the whole batch (Sinkhorn-Knopp, running centres) goes through `processes`.
 
         Args:
             views: this process's K micro-batches.

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from surgdino.engine.log import NAME, Window, append_line, keep_lines
 from surgdino.engine.optim import Rates, Update
-from surgdino.engine.parallel.across import Across
 from surgdino.engine.probes.effective_rank import effective_rank
+from surgdino.engine.processes import ProcessGroup
 
 _STARVED = 0.4
 
@@ -26,7 +26,7 @@ class Monitor:
     - the window since the line before it: `loss`, the method's terms and `gradient_norm` as means over the steps that
       counted; `skipped` in all; `lr`, `head_lr`, `weight_decay`, `momentum` and `effective_rank` of its last step;
       `images_per_second`, `data_wait` as a share of the time, `memory_mb` of the main process at its peak;
-    - a probe: `probe_*`, see `surgdino.engine.measuring`;
+    - a probe: `probe_*`, see `surgdino.engine.train`;
     - a `warning`, in words.
 
     Args:
@@ -34,7 +34,7 @@ class Monitor:
         images: per step.
         collapse: a sentence where a window's terms look like collapse.
         warn: prints a sentence.
-        across: the processes of the run, which meet where a line is due; the main one writes it.
+        processes: the processes of the run, which meet where a line is due; the main one writes it.
 
     Attributes:
         warnings: what was warned of, each once.
@@ -51,19 +51,19 @@ class Monitor:
         images: int,
         collapse: Callable[[dict[str, float]], str | None],
         warn: Callable[[str], None],
-        across: Across | None = None,
+        processes: ProcessGroup | None = None,
     ) -> None:
         self.file = folder / NAME
         self._board_folder = folder / "tensorboard"
         self._board: Any = None
         self._collapse, self._warn = collapse, warn
-        self._across = across or Across()
+        self._processes = processes or ProcessGroup()
         self._resumed_from = 0
         self.warnings: list[str] = []
         self.skipped = 0
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
-        self._window = Window(every=every, last_step=last_step, images=images, across=self._across)
+        self._window = Window(every=every, last_step=last_step, images=images, processes=self._processes)
         self.images_per_second = self._window.images_per_second
 
     # The state: what a resumed run needs to go on writing as if it had never stopped.
@@ -79,12 +79,12 @@ class Monitor:
         self.first, self.last = state["first"], state["last"]
         self._window.load_state_dict(state, device)
         self._resumed_from = step
-        if self._across.rank == 0:
+        if self._processes.rank == 0:
             keep_lines(self.file, lambda row: row["step"] <= step)
 
     def __enter__(self) -> Monitor:
         """Open TensorBoard's file."""
-        if self._across.rank:
+        if self._processes.rank:
             return self
         from torch.utils.tensorboard import SummaryWriter
 
@@ -118,7 +118,7 @@ class Monitor:
         if not self._window.add(step, terms, update, took, waited):
             return
         line = self._window.close()
-        features = self._across.gather_views(features[None])[0]
+        features = self._processes.gather_views(features[None])[0]
         self.skipped += line.skipped
         self.first = self.first or line.means
         self.last = line.means or self.last
@@ -146,7 +146,7 @@ class Monitor:
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Append one line, and draw its numbers; in the main process."""
-        if self._across.rank:
+        if self._processes.rank:
             return
         append_line(self.file, {"step": step, **values})
         for name, value in values.items():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from surgdino.backbone.low_rank import add_low_rank, is_low_rank
 from surgdino.backbone.vit import Backbone
-from surgdino.engine.parallel.across import local, part_like, whole
+from surgdino.engine.processes import local, part_like, whole
 from surgdino.engine.settings import PretrainSettings
 from surgdino.errors import SurgdinoError
 

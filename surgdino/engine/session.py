@@ -16,8 +16,8 @@ from surgdino.engine import precision
 from surgdino.engine.method import Method, Targets, Terms
 from surgdino.engine.methods.parts.views import Views
 from surgdino.engine.monitor import Monitor
-from surgdino.engine.parallel.across import Across, Pool
-from surgdino.engine.probing.history import ProbeHistory
+from surgdino.engine.probing.report import ProbeHistory
+from surgdino.engine.processes import Pool, ProcessGroup
 from surgdino.engine.retention import Retention
 from surgdino.engine.settings import TrainPlan, TrainResult
 
@@ -37,7 +37,7 @@ class Session:
     student: Method[Targets]
     teacher: Method[Targets]
     wrapped: nn.Module
-    across: Across
+    processes: ProcessGroup
     optimizer: torch.optim.Optimizer
     retention: Retention
     initial: dict[str, Tensor]
@@ -80,8 +80,8 @@ class Session:
             patch_size=self.student.backbone.patch_size,
             mask_probability=self.student.mask_probability,
             mask_ratio=self.student.mask_ratio,
-            rank=self.across.rank,
-            world=self.across.world,
+            rank=self.processes.rank,
+            world=self.processes.world,
             pin_memory=self.device.type == "cuda",
         )
         source = iter(loader)

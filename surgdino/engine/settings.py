@@ -12,7 +12,8 @@ from pydantic import Field
 from surgdino.backbone.vit import Backbone
 from surgdino.config import NonNegative, NonNegativeInt, Positive, PositiveInt
 from surgdino.crops.multicrop import CropSettings
-from surgdino.engine.probing.history import ProbeHistory, Probing
+from surgdino.engine.probing.probe_set import Probing
+from surgdino.engine.probing.report import ProbeHistory
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 

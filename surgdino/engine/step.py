@@ -1,6 +1,6 @@
 """One optimiser step: the teacher's targets, the student's gradients, the updates of both.
 
-Symbols: W processes of K micro-batches; see surgdino.engine.parallel.across.
+Symbols: W processes of K micro-batches; see surgdino.engine.processes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from surgdino.crops.loader import Batch
 from surgdino.engine.method import Targets
 from surgdino.engine.methods.parts.views import Views, seed_step, to_views
 from surgdino.engine.optim import apply_gradients, rates_at, set_rates
-from surgdino.engine.parallel.across import Pool, reaches_beyond
-from surgdino.engine.parallel.networks import without_exchange
+from surgdino.engine.parallel import without_exchange
+from surgdino.engine.processes import Pool, reaches_beyond
 from surgdino.engine.session import Session
 
 
@@ -47,16 +47,16 @@ def micro_batches(session: Session, batch: Batch) -> list[Views]:
 def compute_targets(session: Session, views: Sequence[Views]) -> list[Targets]:
     """The teacher's targets, one for each micro-batch."""
     with session.autocast(), torch.no_grad():
-        return session.teacher.targets(views, session.across, session.step / session.steps)
+        return session.teacher.targets(views, session.processes, session.step / session.steps)
 
 
 def pools(session: Session, views: Sequence[Views], targets: Sequence[Targets]) -> list[Pool]:
     """What each micro-batch may know of the rest of the batch: nothing, where no group reaches beyond one."""
-    across, count, batch = session.across, len(views), session.plan.train.batch_size
-    if not reaches_beyond(session.student.group_size, batch // (across.world * count), batch):
+    processes, count, batch = session.processes, len(views), session.plan.train.batch_size
+    if not reaches_beyond(session.student.group_size, batch // (processes.world * count), batch):
         return [Pool()] * count
     seen = _look_ahead(session, views, targets) if count > 1 else None
-    return [Pool(across.world * count, across.rank * count + k, seen, across) for k in range(count)]
+    return [Pool(processes.world * count, processes.rank * count + k, seen, processes) for k in range(count)]
 
 
 def _look_ahead(session: Session, views: Sequence[Views], targets: Sequence[Targets]) -> dict[str, Tensor]:
@@ -67,7 +67,7 @@ def _look_ahead(session: Session, views: Sequence[Views], targets: Sequence[Targ
         with session.autocast(), torch.no_grad():
             features.append(session.student.group_features(micro, target))
     together = {name: torch.cat([each[name] for each in features], dim=1) for name in features[0]}
-    return {name: session.across.gather_views(whole) for name, whole in together.items()}
+    return {name: session.processes.gather_views(whole) for name, whole in together.items()}
 
 
 def compute_gradients(
@@ -87,4 +87,4 @@ def compute_gradients(
 
 
 def _seed(session: Session, micro_batch: int) -> None:
-    seed_step(session.plan.train.seed, session.step, session.across.rank, micro_batch)
+    seed_step(session.plan.train.seed, session.step, session.processes.rank, micro_batch)

@@ -1,15 +1,33 @@
-"""The training loop."""
+"""The training loop: a session is opened, trained, measured on the way, and saved."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from surgdino import console, distributed
+from surgdino.backbone.checkpoint import save_backbone
 from surgdino.console import bar
+from surgdino.engine import precision
 from surgdino.engine.log import summary
-from surgdino.engine.measuring import measure
-from surgdino.engine.opening import open_session
-from surgdino.engine.saving.save import save
+from surgdino.engine.method import open_method
+from surgdino.engine.monitor import Monitor
+from surgdino.engine.optim import make_optimizer
+from surgdino.engine.parallel import parallelize
+from surgdino.engine.processes import ProcessGroup
+from surgdino.engine.retention import Retention, prepare
+from surgdino.engine.saving import initial_weights, model_json, resume, save, saved_state, shipped
+from surgdino.engine.session import Session
 from surgdino.engine.settings import TrainPlan, TrainResult
 from surgdino.engine.step import train_step
 from surgdino.engine.stop import stop_signals
+from surgdino.errors import SurgdinoError
+from surgdino.metrics.arrays import as_json
+
+BEST = "best"
 
 
 def train(plan: TrainPlan) -> TrainResult:
@@ -25,7 +43,7 @@ def train(plan: TrainPlan) -> TrainResult:
     with stop_signals() as stop, session.monitor, bar("training", session.steps, shown=plan.progress) as progress:
         progress.update(session.step)
         measure(session)
-        for batch in stop.until(session.batches(), session.across.any):
+        for batch in stop.until(session.batches(), session.processes.any):
             train_step(session, batch)
             progress.update(session.step, text=summary(session.monitor.last, session.monitor.images_per_second()))
             measure(session)
@@ -33,3 +51,114 @@ def train(plan: TrainPlan) -> TrainResult:
                 save(session)
         save(session)
     return session.result("finished" if session.step >= session.steps else "stopped")
+
+
+def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) -> Session:
+    """Build what a plan describes, and resume the run that its folder holds, if any.
+
+    Args:
+        warn: prints a sentence.
+
+    Raises:
+        SurgdinoError: unusable settings, or other settings than the run in the folder began with.
+    """
+    processes = ProcessGroup()
+    _check_batch(plan, processes)
+    precision.set_threads(plan.hardware)
+    device = precision.choose_device(plan.hardware)
+    if device.type == "cpu":
+        precision.keep_freed_memory()
+    kind, settings = open_method(plan.method)
+    torch.manual_seed(plan.train.seed)
+    student = kind(settings, plan.backbone).to(device).train()
+    student.check_batch(plan.train.batch_size)
+    initial = initial_weights(student.backbone, plan.train.ship_alpha)
+    prepare(student.backbone, plan.train)
+    student.backbone.set_grad_checkpointing(plan.hardware.activation_checkpointing)
+    teacher = student.make_teacher()
+    saved = saved_state(plan, processes, warn)
+    if saved is not None:  # before they are parallelised: the saved state is the same for any number of processes
+        student.load_state_dict(saved["student"])
+        teacher.load_state_dict(saved["teacher"])
+    wrapped = parallelize(student, teacher, shard=plan.hardware.shard, device=device)
+    steps = plan.train.total_steps(len(plan.store))
+    session = Session(
+        plan=plan,
+        device=device,
+        autocast=partial(precision.autocast, device, precision.choose_dtype(plan.hardware, device)),
+        student=student,
+        teacher=teacher,
+        wrapped=wrapped,
+        processes=processes,
+        optimizer=make_optimizer(student, plan.train),
+        retention=Retention.of(student.backbone, plan.train, None if saved is None else saved["initial"]),
+        initial=initial if saved is None else saved["initial_backbone"],
+        monitor=Monitor(
+            plan.folder,
+            every=plan.train.log_every,
+            last_step=steps,
+            images=plan.train.batch_size,
+            collapse=partial(student.collapse_warning, images=plan.train.batch_size),
+            warn=warn,
+            processes=processes,
+        ),
+        steps=steps,
+    )
+    if saved is not None:
+        resume(session, saved)
+    return session
+
+
+def _check_batch(plan: TrainPlan, processes: ProcessGroup) -> None:
+    places = processes.world * plan.train.accumulate
+    if plan.train.batch_size % places:
+        raise SurgdinoError(
+            "the batch cannot be split evenly",
+            place="train.batch_size",
+            expected=f"a multiple of {processes.world} processes x train.accumulate={plan.train.accumulate}",
+            found=plan.train.batch_size,
+            fix=f"use train.batch_size={max(plan.train.batch_size // places, 1) * places}",
+        )
+    if len(plan.store) < plan.train.batch_size:
+        raise SurgdinoError(
+            "fewer frames than a batch holds",
+            place="train.batch_size",
+            expected=f"at most the store's {len(plan.store)} frames",
+            found=plan.train.batch_size,
+            fix="lower train.batch_size or raise data.fps",
+        )
+
+
+def measure(session: Session) -> None:
+    """Where it is due: measure what would be shipped, write it down, warn of what fell below step 0, keep the best.
+
+    The loop calls it between two steps. It draws nothing at random and takes no batch, so a run's weights are the same
+    with and without it; its time counts neither as the steps' nor as waiting for data.
+    """
+    probing = session.plan.probe
+    if probing is None or session.measured == session.step or not probing.due(session.step, session.steps):
+        return
+    session.measured = session.step
+    ship = session.plan.train.ship
+    wanted = {ship, "teacher", "student"} if probing.both else {ship}
+    alpha = session.plan.train.ship_alpha
+    backbones = {k: shipped(session.networks[k], session.initial, alpha) for k in sorted(wanted)}  # in all processes
+    if not distributed.is_main():
+        return
+    # The shipped one first: at step 0 it becomes the reference of both.
+    report = probing.frames.measure(backbones[ship], session.autocast)
+    better = session.probes.add(session.step, report)
+    row: dict[str, Any] = {**report.as_dict(), "per_operation": report.per_operation}
+    seconds = report.seconds
+    for name in wanted - {ship}:
+        other = probing.frames.measure(backbones[name], session.autocast)
+        row |= {f"{name}_{key}": value for key, value in other.as_dict().items()}
+        session.probes.seconds += other.seconds
+        seconds += other.seconds
+    row["seconds"] = seconds
+    session.monitor.write(session.step, as_json({f"probe_{key}": value for key, value in row.items()}))
+    for change in session.probes.changes:
+        if change.fell:
+            session.monitor.warn(session.step, change.sentence(session.step))
+    if better:
+        save_backbone(session.plan.folder / BEST, backbones[ship], model_json(session))

@@ -18,7 +18,7 @@ from surgdino.datasets.manifest import Labels, Video
 from surgdino.datasets.open import open_dataset
 from surgdino.engine.probing import ProbeSet
 from surgdino.engine.probing.frames import even
-from surgdino.engine.probing.history import Probing
+from surgdino.engine.probing.probe_set import Probing
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.inputs.datasets import RunDataset, joined_store, open_datasets, without
 from surgdino.inputs.settings import DataSettings, Part, excluded_operations, open_whole

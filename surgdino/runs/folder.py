@@ -15,8 +15,7 @@ from typing import Any
 import yaml
 
 from surgdino import __version__
-from surgdino.engine.saving.save import FREE_SETTINGS
-from surgdino.engine.saving.state import differences
+from surgdino.engine.saving import FREE_SETTINGS, differences
 from surgdino.errors import SurgdinoError
 from surgdino.frames.shard import FLAGS
 from surgdino.frames.store import FrameStore, StoredVideo

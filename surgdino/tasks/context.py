@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from surgdino import distributed
-from surgdino.backbone.heap import keep_freed_memory
 from surgdino.backbone.preprocess import Preprocess, normalize
 from surgdino.backbone.vit import Backbone
 from surgdino.datasets.card import Card
 from surgdino.engine import precision
+from surgdino.engine.precision import keep_freed_memory
 from surgdino.engine.settings import HardwareSettings
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames

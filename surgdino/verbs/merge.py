@@ -26,7 +26,7 @@ from surgdino.config import Share, shipped, typed
 from surgdino.datasets.card import Card
 from surgdino.engine import precision
 from surgdino.engine.averaging import Measure, Trial, best, between, mean_of, sweep
-from surgdino.engine.probing.history import Probing
+from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
 from surgdino.inputs.datasets import open_datasets

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from surgdino.backbone import attention
 from surgdino.backbone.attention import choose, grouped_attention, packed_attention
-from surgdino.backbone.heap import keep_freed_memory
 from surgdino.backbone.packed import PackedBlock, draw_kept, pack_blocks
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
+from surgdino.engine.precision import keep_freed_memory
 
 GROUPS = ((2, 70), (5, 10), (1, 3))  # on both sides of SHORT_ON_CPU
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from surgdino.engine import saving
 from surgdino.engine.monitor import Monitor
 from surgdino.engine.optim import Rates, Update
-from surgdino.engine.saving import state
 from surgdino.engine.stop import stop_signals
 from surgdino.errors import SurgdinoError
 
@@ -76,25 +76,25 @@ def small_state() -> dict:
 
 def test_two_states_are_kept_and_the_newest_is_loaded(tmp_path):
     for step in (1, 2, 3):
-        state.save_state(tmp_path, step, small_state())
+        saving.save_state(tmp_path, step, small_state())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["00000002.pt", "00000003.pt"]
-    assert state.load_state(tmp_path, print)["step"] == 3
+    assert saving.load_state(tmp_path, print)["step"] == 3
 
 
 def test_without_any_state_there_is_nothing_to_resume(tmp_path):
-    assert state.load_state(tmp_path / "nowhere", print) is None
+    assert saving.load_state(tmp_path / "nowhere", print) is None
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty"])
 def test_any_damage_is_noticed(tmp_path, damage):
-    state.save_state(tmp_path, 1, small_state())
-    newest = state.save_state(tmp_path, 2, small_state())
+    saving.save_state(tmp_path, 1, small_state())
+    newest = saving.save_state(tmp_path, 2, small_state())
     content = bytearray(newest.read_bytes())
     if damage == "flipped":
         content[len(content) // 2] ^= 1
     newest.write_bytes({"flipped": content, "truncated": content[:-200], "empty": b""}[damage])
     said: list[str] = []
-    assert state.load_state(tmp_path, said.append)["step"] == 1
+    assert saving.load_state(tmp_path, said.append)["step"] == 1
     assert str(newest) in said[0]
 
 
@@ -105,12 +105,12 @@ def test_a_state_never_runs_code(tmp_path):
 
     torch.save({"format": 1, "step": 1, "evil": Evil()}, tmp_path / "00000001.pt")
     with pytest.raises(SurgdinoError, match="damaged"):
-        state.load_state(tmp_path, print)
+        saving.load_state(tmp_path, print)
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_full_disk_keeps_the_state_before(tmp_path, monkeypatch):
-    state.save_state(tmp_path, 1, small_state())
+    saving.save_state(tmp_path, 1, small_state())
 
     def full(content, path) -> None:
         Path(path).write_bytes(b"half of it")
@@ -118,9 +118,9 @@ def test_a_full_disk_keeps_the_state_before(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(SurgdinoError, match="disk is full"):
-        state.save_state(tmp_path, 2, small_state())
+        saving.save_state(tmp_path, 2, small_state())
     assert [p.name for p in tmp_path.iterdir()] == ["00000001.pt"]
-    assert state._reason(tmp_path / "x", RuntimeError("write")).errno == errno.ENOSPC
+    assert saving._reason(tmp_path / "x", RuntimeError("write")).errno == errno.ENOSPC
 
 
 # Stop

@@ -12,11 +12,11 @@ from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped
 from surgdino.engine.methods import simdinov2
 from surgdino.engine.methods.simdinov2 import Settings, SimDINOv2
-from surgdino.engine.opening import open_session
-from surgdino.engine.parallel.across import Pool, reaches_beyond, whole
+from surgdino.engine.processes import Pool, reaches_beyond, whole
 from surgdino.engine.session import Session
 from surgdino.engine.settings import TrainPlan
 from surgdino.engine.step import compute_gradients, compute_targets, micro_batches, pools
+from surgdino.engine.train import open_session
 from surgdino.errors import SurgdinoError
 from tests.engine.gloo import in_processes
 from tests.engine.test_training import TOY, plan_in
@@ -44,7 +44,7 @@ def gradients_of(session: Session) -> dict[str, float]:
     views = micro_batches(session, next(session.batches()))
     targets = compute_targets(session, views)
     terms = compute_gradients(session, views, targets, pools(session, views, targets))
-    return {name: float(session.across.mean(value)) for name, value in terms.items()}
+    return {name: float(session.processes.mean(value)) for name, value in terms.items()}
 
 
 @pytest.fixture(scope="module", params=[None, 32, 16], ids=["one group", "groups of 32", "groups of 16"])

@@ -17,7 +17,7 @@ from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.engine.method import method_names
 from surgdino.engine.probing import ProbeSet
-from surgdino.engine.probing.history import Probing
+from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan
 from surgdino.engine.train import train
 from surgdino.frames.store import FrameStore, StoreSettings, build_store

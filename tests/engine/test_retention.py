@@ -14,10 +14,9 @@ from surgdino.backbone.low_rank import LAYERS, add_low_rank, has_low_rank, merge
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.config import shipped
-from surgdino.engine.opening import open_session
 from surgdino.engine.retention import Retention, learns
 from surgdino.engine.settings import PretrainSettings
-from surgdino.engine.train import train
+from surgdino.engine.train import open_session, train
 from surgdino.errors import SurgdinoError
 from tests.engine.gloo import in_processes
 from tests.engine.test_processes import assert_same_run, run

@@ -26,8 +26,8 @@ from surgdino.engine import step
 from surgdino.engine.method import Method
 from surgdino.engine.methods.simdinov2 import SimDINOv2
 from surgdino.engine.probing import ProbeSet
-from surgdino.engine.probing.history import Probing
-from surgdino.engine.saving.state import load_state
+from surgdino.engine.probing.probe_set import Probing
+from surgdino.engine.saving import load_state
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan, TrainResult
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError

@@ -20,7 +20,7 @@ from surgdino.backbone.checkpoint import save_backbone
 from surgdino.backbone.vit import build_backbone
 from surgdino.cli.main import main
 from surgdino.config import shipped_settings
-from surgdino.engine.saving.state import load_state
+from surgdino.engine.saving import load_state
 from surgdino.tasks import task_names
 from surgdino.tasks.task import open_task
 from surgdino.tasks.training import fit as loop

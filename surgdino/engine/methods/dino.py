@@ -22,7 +22,7 @@ from surgdino.engine.methods.parts.prototypes import (
     teacher_temperature,
 )
 from surgdino.engine.methods.parts.views import Views, by_view, student_tokens, teacher_tokens
-from surgdino.engine.parallel.across import Across, Pool
+from surgdino.engine.processes import Pool, ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class DINO(Method[PrototypeTargets]):
         settings = self.settings
         return CentredHead(embed_dim, settings.head_hidden, settings.head_out, settings.prototypes)
 
-    def targets(self, views: Sequence[Views], across: Across, progress: float) -> list[PrototypeTargets]:
+    def targets(self, views: Sequence[Views], processes: ProcessGroup, progress: float) -> list[PrototypeTargets]:
         """Distributions of the class tokens of both whole global views."""
         tokens = [teacher_tokens(self.backbone, micro) for micro in views]
         outputs = [by_view(self.head(of.cls), micro.images) for of, micro in zip(tokens, views, strict=True)]
-        return self.assign([of.cls for of in tokens], outputs, across, progress)
+        return self.assign([of.cls for of in tokens], outputs, processes, progress)
 
     def assign(
-        self, features: Sequence[Tensor], outputs: Sequence[Tensor], across: Across, progress: float
+        self, features: Sequence[Tensor], outputs: Sequence[Tensor], processes: ProcessGroup, progress: float
     ) -> list[PrototypeTargets]:
         """Centred and sharpened distributions; then the centre moves towards the mean output of the global batch.
 
@@ -98,10 +98,10 @@ class DINO(Method[PrototypeTargets]):
         )
         with torch.autocast(centre.device.type, enabled=False):
             if progress == 0:
-                move_centre(centre, outputs, 0.0, across)
+                move_centre(centre, outputs, 0.0, processes)
             cls = [((part.float() - centre) / temperature).softmax(-1) for part in outputs]
-            move_centre(centre, outputs, settings.centre_momentum, across)
-        entropy, information = certainty(cls, across.sum)
+            move_centre(centre, outputs, settings.centre_momentum, processes)
+        entropy, information = certainty(cls, processes.sum)
         frozen = progress < settings.freeze_last_layer
         return [PrototypeTargets(*of, entropy, information, frozen) for of in zip(features, cls, strict=True)]
 
@@ -122,13 +122,13 @@ class DINO(Method[PrototypeTargets]):
         return no_information(terms)
 
 
-def move_centre(centre: Tensor, outputs: Sequence[Tensor], momentum: float, across: Across) -> None:
+def move_centre(centre: Tensor, outputs: Sequence[Tensor], momentum: float, processes: ProcessGroup) -> None:
     """centre <- momentum * centre + (1 - momentum) * mean output of the global batch (eq. 4), in place; [K].
 
     An output that is not finite leaves it alone: unlike a bad gradient, it would stay in the centre for good.
     """
     sums = torch.stack([part.float().sum((0, 1)) for part in outputs]).sum(0)
     count = sums.new_tensor(sum(part[..., 0].numel() for part in outputs))
-    total = across.sum(torch.cat([sums, count[None]]))
+    total = processes.sum(torch.cat([sums, count[None]]))
     moved = centre.lerp(total[:-1] / total[-1], 1 - momentum)
     centre.copy_(torch.where(torch.isfinite(moved).all(), moved, centre))

@@ -34,7 +34,7 @@ from surgdino.engine.methods.parts.views import (
     student_tokens,
     teacher_tokens,
 )
-from surgdino.engine.parallel.across import Across, Pool
+from surgdino.engine.processes import Pool, ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -100,19 +100,19 @@ class DINOv2(Method[TokenTargets]):
         """Separate heads for class and patch tokens."""
         return SeparateHeads(self.settings, embed_dim)
 
-    def targets(self, views: Sequence[Views], across: Across, progress: float) -> list[TokenTargets]:
+    def targets(self, views: Sequence[Views], processes: ProcessGroup, progress: float) -> list[TokenTargets]:
         """Of the class tokens of both global views, and of the patch tokens where the student's are masked."""
         tokens = [teacher_tokens(self.backbone, micro) for micro in views]
         outputs = [self.head(of.cls, of.patches) for of in tokens]
         cls, patches = zip(*outputs, strict=True)
-        return self.assign([of.cls for of in tokens], cls, patches, across, progress)
+        return self.assign([of.cls for of in tokens], cls, patches, processes, progress)
 
     def assign(
         self,
         features: Sequence[Tensor],
         cls: Sequence[Tensor],
         patches: Sequence[Tensor],
-        across: Across,
+        processes: ProcessGroup,
         progress: float,
     ) -> list[TokenTargets]:
         """Sinkhorn-Knopp over all class tokens of the global batch, and over all its masked patches.
@@ -125,10 +125,10 @@ class DINOv2(Method[TokenTargets]):
         temperature = teacher_temperature(
             progress, settings.teacher_temp_start, settings.teacher_temp, settings.teacher_temp_warmup
         )
-        rows = sinkhorn(cls, temperature, settings.sinkhorn_iterations, across.sum)
-        of_patches = sinkhorn(patches, temperature, settings.sinkhorn_iterations, across.sum)
+        rows = sinkhorn(cls, temperature, settings.sinkhorn_iterations, processes.sum)
+        of_patches = sinkhorn(patches, temperature, settings.sinkhorn_iterations, processes.sum)
         of_views = [by_view(row, len(row) // GLOBAL_VIEWS) for row in rows]
-        entropy, information = certainty(of_views, across.sum)
+        entropy, information = certainty(of_views, processes.sum)
         frozen = progress < settings.freeze_last_layer
         parts = zip(features, of_views, of_patches, strict=True)
         return [TokenTargets(*of, entropy, information, frozen) for of in parts]

@@ -9,7 +9,7 @@ from torch import Tensor
 from surgdino.engine.method import Terms
 from surgdino.engine.methods import simdinov2
 from surgdino.engine.methods.parts.views import Views
-from surgdino.engine.parallel.across import Pool
+from surgdino.engine.processes import Pool
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from surgdino.engine.method import Method, MethodSettings, Targets, Terms
 from surgdino.engine.methods.parts.heads import ProjectionHead
 from surgdino.engine.methods.parts.spread import Gamma, coding_rate, gamma, highest_rate, lowest_rate
 from surgdino.engine.methods.parts.views import Views, by_view, global_class_tokens, student_tokens, teacher_tokens
-from surgdino.engine.parallel.across import Across, Pool
+from surgdino.engine.processes import Pool, ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class SimDINOv2(Method[UnitTargets]):
         """One head for class and patch tokens."""
         return ProjectionHead(embed_dim, self.settings.head_hidden, self.settings.head_out)
 
-    def targets(self, views: Sequence[Views], across: Across, progress: float) -> list[UnitTargets]:
+    def targets(self, views: Sequence[Views], processes: ProcessGroup, progress: float) -> list[UnitTargets]:
         """The teacher's unit features as they are: no prototypes, so nothing to centre or to sharpen."""
         targets = []
         for micro in views:

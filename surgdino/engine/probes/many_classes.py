@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from surgdino.engine.probing.folds import Classifier, folds, whole_frame_probes
-from surgdino.engine.probing.labels import TaskLabels
+from surgdino.engine.probing.frames import TaskLabels
 from surgdino.engine.probing.measures import LABELS, Finding, Measure, Probe
 from surgdino.engine.probing.view import View
 from surgdino.metrics.arrays import nanmean

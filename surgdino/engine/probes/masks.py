@@ -9,8 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from surgdino.engine.probing.folds import CLASSIFIERS, folds, linear_scores
-from surgdino.engine.probing.frames import ProbeFrames, even
-from surgdino.engine.probing.labels import MaskLabels
+from surgdino.engine.probing.frames import MaskLabels, ProbeFrames, even
 from surgdino.engine.probing.measures import LABELS, Finding, Measure, Probe
 from surgdino.engine.probing.view import View
 from surgdino.metrics.arrays import nanmean

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from surgdino.engine.probing.frames import ProbeFrames, even
-from surgdino.engine.probing.labels import MaskLabels
+from surgdino.engine.probing.frames import MaskLabels, ProbeFrames, even
 from surgdino.engine.probing.measures import Finding, Measure, Probe
 from surgdino.engine.probing.view import View
 

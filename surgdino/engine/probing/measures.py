@@ -10,8 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from surgdino import discovery
-from surgdino.engine.probing.frames import ProbeFrames
-from surgdino.engine.probing.labels import MaskLabels
+from surgdino.engine.probing.frames import MaskLabels, ProbeFrames
 from surgdino.engine.probing.view import View
 from surgdino.metrics.arrays import nanmean
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import cv2
@@ -14,12 +15,10 @@ from torch import Tensor
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone
 from surgdino.datasets.manifest import Labels
-from surgdino.engine.probing.features import Autocast, ProbeFeatures, extract
-from surgdino.engine.probing.frames import ProbeFrames, choose_frames
-from surgdino.engine.probing.labels import frame_labels, labelled_frames, mask_labels
+from surgdino.engine.probing.frames import ProbeFrames, choose_frames, frame_labels, labelled_frames, mask_labels
 from surgdino.engine.probing.measures import LABELS, NO_LABELS, Finding, probes
 from surgdino.engine.probing.report import ProbeReport
-from surgdino.engine.probing.view import View
+from surgdino.engine.probing.view import Autocast, ProbeFeatures, View, extract
 from surgdino.frames.store import FrameStore
 from surgdino.metrics.arrays import nanmean
 
@@ -117,6 +116,25 @@ class ProbeSet:
     def _tested(self, features: ProbeFeatures) -> tuple[Tensor, Tensor]:
         rows = np.flatnonzero(self.frames.tested)
         return features.cls[rows], features.mean_patches[rows]
+
+
+@dataclass(frozen=True)
+class Probing:
+    """What to measure and when.
+
+    Attributes:
+        frames: what to measure on.
+        every: steps; step 0 and the last are measured as well.
+        both: measure student and teacher, not only the one that is shipped.
+    """
+
+    frames: ProbeSet
+    every: int = 100
+    both: bool = False
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether the backbone is measured after `step` of `steps`."""
+        return step == 0 or step == steps or step % self.every == 0
 
 
 def _score(found: Mapping[str, Sequence[Finding]]) -> tuple[float, tuple[str, ...]]:

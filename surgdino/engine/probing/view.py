@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,9 +12,9 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from surgdino.engine.probing.features import ProbeFeatures
-from surgdino.engine.probing.frames import ProbeFrames
-from surgdino.engine.probing.labels import MaskLabels, TaskLabels
+from surgdino.backbone.preprocess import Preprocess
+from surgdino.backbone.vit import Backbone, Features
+from surgdino.engine.probing.frames import MaskLabels, ProbeFrames, TaskLabels
 
 
 @dataclass(frozen=True)
@@ -74,3 +75,58 @@ def aligned(features: np.ndarray, operations: np.ndarray) -> np.ndarray:
         of_it = operations == operation
         result[of_it] = StandardScaler().fit_transform(features[of_it])
     return result
+
+
+_BATCH = 32
+Autocast = Callable[[], AbstractContextManager]
+
+
+@dataclass(frozen=True)
+class ProbeFeatures:
+    """Features of n frames, on the CPU.
+
+    Attributes:
+        cls, mean_patches: float32 [n, D], class tokens and means of the patch tokens.
+        patches: float16 [m, N, D], the patch tokens of the frames at `dense`: all of them would not fit into memory.
+        dense: int64 [m], ascending.
+        encode: pictures uint8 [side, side, 3] -> patch tokens [b, N, D] of further views, by the same backbone.
+    """
+
+    cls: Tensor
+    mean_patches: Tensor
+    patches: Tensor
+    dense: np.ndarray
+    encode: Callable[[Sequence[np.ndarray]], Tensor]
+
+    def patches_of(self, rows: np.ndarray) -> Tensor:
+        """Patch tokens [len(rows), N, D] of frames that are among `dense`."""
+        return self.patches[np.searchsorted(self.dense, rows)]
+
+
+@torch.no_grad()
+def extract(
+    backbone: Backbone, pictures: Sequence[np.ndarray], dense: np.ndarray, preprocess: Preprocess, autocast: Autocast
+) -> ProbeFeatures:
+    """Features of all pictures (uint8 [side, side, 3]), the backbone in evaluation mode, which draws nothing."""
+    device = backbone.mask_token.device
+    wanted = np.zeros(len(pictures), bool)
+    wanted[dense] = True
+
+    def forward(some: Sequence[np.ndarray]) -> Features:
+        with torch.no_grad(), autocast():
+            return backbone(preprocess(list(some)).to(device))
+
+    cls, means, patches = [], [], []
+    for start in range(0, len(pictures), _BATCH):
+        features = forward(pictures[start : start + _BATCH])
+        cls.append(features.cls.float().cpu())
+        means.append(features.patches.float().mean(1).cpu())
+        keep = torch.from_numpy(wanted[start : start + _BATCH])
+        patches.append(features.patches.cpu()[keep].half())
+    return ProbeFeatures(
+        torch.cat(cls),
+        torch.cat(means),
+        torch.cat(patches),
+        np.sort(dense),
+        lambda some: forward(some).patches.float().cpu(),
+    )

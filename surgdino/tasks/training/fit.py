@@ -19,8 +19,8 @@ from surgdino.crops.sampler import FrameSampler
 from surgdino.engine.log import summary
 from surgdino.engine.methods.parts.views import seed_step
 from surgdino.engine.optim import apply_gradients, warmup_cosine
-from surgdino.engine.parallel.across import Across
-from surgdino.engine.saving.state import differences, load_state, save_state
+from surgdino.engine.processes import ProcessGroup
+from surgdino.engine.saving import differences, load_state, save_state
 from surgdino.engine.stop import stop_signals
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.training.batches import Batch
@@ -88,7 +88,7 @@ def fit(
         return run.result("already finished")
     with stop_signals() as stop, bar(stage.name, run.steps, shown=progress_bar) as progress:
         progress.update(run.step)
-        for batch, waited in stop.until(run.batches(), run.across.any):
+        for batch, waited in stop.until(run.batches(), run.processes.any):
             _train_step(run, batch, waited)
             progress.update(run.step, text=summary(run.log.last, run.log.images_per_second()))
             if run.step % training.validation_steps(len(stage.data)) == 0 or run.step == run.steps:
@@ -132,7 +132,11 @@ class _Run:
         train["crop_scale"] = list(training.crop_scale)  # as the file gives it back
         self.begun_with = {"train": train, "samples": samples, **begun_with}
         self.stage, self.training, self.device, self.autocast = stage, training, device, autocast
-        self.folder, self.across, self.steps = folder / "state" / stage.name, Across(), training.total_steps(samples)
+        self.folder, self.processes, self.steps = (
+            folder / "state" / stage.name,
+            ProcessGroup(),
+            training.total_steps(samples),
+        )
         stage.model.to(device)
         state = load_state(self.folder, warn)
         if state is not None:
@@ -144,16 +148,18 @@ class _Run:
             seed=training.seed,
             start_step=state["step"] if state else 0,
             steps=self.steps,
-            rank=self.across.rank,
-            world=self.across.world,
+            rank=self.processes.rank,
+            world=self.processes.world,
             weights=stage.data.weights,
         )
         self.model: nn.Module = stage.model
-        if self.across.world > 1:
+        if self.processes.world > 1:
             self.model = DistributedDataParallel(stage.model, find_unused_parameters=True)
         self.optimizer = torch.optim.AdamW(stage.groups, lr=training.lr, fused=True)
         every, batch = training.log_every, training.batch_size
-        self.log = StageLog(folder, stage.name, every=every, last_step=self.steps, batch=batch, across=self.across)
+        self.log = StageLog(
+            folder, stage.name, every=every, last_step=self.steps, batch=batch, processes=self.processes
+        )
         self.step, self.saved = 0, -1
         self.best: _Best | None = None
         if state is not None:
@@ -242,7 +248,7 @@ class _Run:
 def _train_step(run: _Run, batch: Batch, waited: float) -> None:
     began = time.perf_counter()
     lr = set_rates(run.optimizer, run.step, run.steps, run.training)
-    seed_step(run.training.seed, run.step, run.across.rank)
+    seed_step(run.training.seed, run.step, run.processes.rank)
     run.model.train()
     batch = {name: tensor.to(run.device, non_blocking=True) for name, tensor in batch.items()}
     with run.autocast():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from surgdino.engine.log import NAME, Window, append_line, keep_lines
 from surgdino.engine.optim import Update
-from surgdino.engine.parallel.across import Across
+from surgdino.engine.processes import ProcessGroup
 
 
 class StageLog:
@@ -25,7 +25,9 @@ class StageLog:
         last: the terms of the last window.
     """
 
-    def __init__(self, folder: Path, stage: str, *, every: int, last_step: int, batch: int, across: Across) -> None:
+    def __init__(
+        self, folder: Path, stage: str, *, every: int, last_step: int, batch: int, processes: ProcessGroup
+    ) -> None:
         """Args:
         folder: of the run.
         every: steps to a window; the first and the last step end one too.
@@ -33,15 +35,15 @@ class StageLog:
         """
         self.file = folder / NAME
         self.last: dict[str, float] = {}
-        self._stage, self._across = stage, across
-        self._window = Window(every=every, last_step=last_step, images=batch, across=across)
+        self._stage, self._processes = stage, processes
+        self._window = Window(every=every, last_step=last_step, images=batch, processes=processes)
         self.images_per_second = self._window.images_per_second
         self.state_dict = self._window.state_dict
 
     def load_state_dict(self, state: Mapping[str, Any], step: int, device: torch.device) -> None:
         """Take over at `step`; lines of this stage's later steps go, since they will be done again."""
         self._window.load_state_dict(state, device)
-        if self._across.rank == 0:
+        if self._processes.rank == 0:
             keep_lines(self.file, lambda row: row.get("stage") != self._stage or row["step"] <= step)
 
     def record(self, step: int, terms: Mapping[str, Tensor], update: Update, lr: float, times: tuple[float, float]):
@@ -64,5 +66,5 @@ class StageLog:
         self._write(step, {**{f"val_{name}": value for name, value in numbers.items()}, "best": best})
 
     def _write(self, step: int, values: Mapping[str, object]) -> None:
-        if self._across.rank == 0:
+        if self._processes.rank == 0:
             append_line(self.file, {"stage": self._stage, "step": step, **values})

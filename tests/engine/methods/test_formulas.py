@@ -17,12 +17,12 @@ from surgdino.engine.methods.parts import prototypes
 from surgdino.engine.methods.parts.heads import PrototypeHead
 from surgdino.engine.methods.parts.prototypes import sinkhorn
 from surgdino.engine.methods.parts.spread import WORST, koleo
-from surgdino.engine.parallel.across import Across
+from surgdino.engine.processes import ProcessGroup
 from surgdino.errors import SurgdinoError
 from tests.engine.test_training import TOY
 
 B, L, K, D, PATCHES = 10, 3, 24, 12, 9
-ALONE = Across(rank=0, world=1)
+ALONE = ProcessGroup(rank=0, world=1)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

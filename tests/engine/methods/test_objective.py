@@ -14,7 +14,7 @@ from surgdino.engine.method import Method, method_names, open_method
 from surgdino.engine.methods import simdinov2
 from surgdino.engine.methods.parts.spread import coding_rate, gamma, highest_rate, lowest_rate
 from surgdino.engine.methods.simdinov2 import Settings, SimDINOv2
-from surgdino.engine.parallel.across import Pool
+from surgdino.engine.processes import Pool
 from surgdino.errors import SurgdinoError
 from tests.engine.test_training import TOY
 

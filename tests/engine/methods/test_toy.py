@@ -40,7 +40,7 @@ class Agree(Method[Cls]):
     def build_head(self, embed_dim):
         return nn.Linear(embed_dim, self.settings.width)
 
-    def targets(self, views, across, progress):
+    def targets(self, views, processes, progress):
         tokens = [teacher_tokens(self.backbone, micro).cls for micro in views]
         return [Cls(t, by_view(self.head(t), micro.images)) for t, micro in zip(tokens, views, strict=True)]
 

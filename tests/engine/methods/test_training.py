@@ -23,12 +23,11 @@ from surgdino.config import shipped_settings
 from surgdino.crops.loader import Batch
 from surgdino.engine.method import Method, method_names, open_method
 from surgdino.engine.methods.parts.views import to_views
-from surgdino.engine.opening import open_session
-from surgdino.engine.parallel.across import Across
+from surgdino.engine.processes import ProcessGroup
 from surgdino.engine.session import Session
 from surgdino.engine.settings import TrainPlan
 from surgdino.engine.step import compute_gradients, compute_targets, pools
-from surgdino.engine.train import train
+from surgdino.engine.train import open_session, train
 from tests.engine.test_training import TOY, final_tensors, plan_in, stop_after
 
 SMALL = {"head_hidden": 32, "head_out": 16, "prototypes": 64, "freeze_last_layer": 0.2}
@@ -118,7 +117,7 @@ class Meeting:
 
 
 @dataclass(frozen=True)
-class Simulated(Across):
+class Simulated(ProcessGroup):
     """One of several processes, here threads."""
 
     meeting: Meeting = field(default_factory=lambda: Meeting([], threading.Barrier(1)))
@@ -130,21 +129,21 @@ class Simulated(Across):
         return torch.cat(self.meeting.exchange(self.rank, tensor), dim=1)
 
 
-def together(count: int, work: Callable[[Across], Any]) -> list[Any]:
+def together(count: int, work: Callable[[ProcessGroup], Any]) -> list[Any]:
     """`work` in `count` simulated processes."""
     if count == 1:
-        return [work(Across(0, 1))]
+        return [work(ProcessGroup(0, 1))]
     meeting = Meeting([None] * count, threading.Barrier(count))
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(lambda rank: work(Simulated(rank, count, meeting)), range(count)))
 
 
-def one_step(session: Session, batch: Batch, across: Across, count: int) -> tuple[dict, dict, dict]:
+def one_step(session: Session, batch: Batch, processes: ProcessGroup, count: int) -> tuple[dict, dict, dict]:
     """Terms, gradients and the teacher's buffers after a step's passes, of a process with `count` micro-batches."""
     student, teacher = deepcopy(session.student), deepcopy(session.teacher)
-    mine = replace(session, student=student, wrapped=student, teacher=teacher, across=across)
-    size = IMAGES // (across.world * count)
-    first = across.rank * count * size
+    mine = replace(session, student=student, wrapped=student, teacher=teacher, processes=processes)
+    size = IMAGES // (processes.world * count)
+    first = processes.rank * count * size
     parts = [slice(first + k * size, first + (k + 1) * size) for k in range(count)]
     views = [to_views(batch, mine.device, mine.plan.model["mean"], mine.plan.model["std"], part) for part in parts]
     targets = compute_targets(mine, views)
@@ -175,10 +174,10 @@ def test_the_layout_of_the_batch_changes_neither_loss_nor_gradients(name, group,
         network.eval()
     batch = next(session.batches())
     session.step = session.steps // 2  # a centre has been before, the backbone learns
-    expected = one_step(session, batch, Across(0, 1), 1)
+    expected = one_step(session, batch, ProcessGroup(0, 1), 1)
     assert expected[1].keys() >= {key for key, _ in session.student.named_parameters()}
-    for processes, count in ((1, 2), (2, 1), (2, 2)):
-        results = together(processes, lambda across, count=count: one_step(session, batch, across, count))
+    for world, count in ((1, 2), (2, 1), (2, 2)):
+        results = together(world, lambda processes, count=count: one_step(session, batch, processes, count))
         terms, gradients = mean_of([r[0] for r in results]), mean_of([r[1] for r in results])
         assert terms == {key: pytest.approx(value.item(), rel=1e-5) for key, value in expected[0].items()}
         assert gradients.keys() == expected[1].keys()

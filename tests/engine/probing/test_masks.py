@@ -17,8 +17,7 @@ from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.masks import write_dsad, write_pairs
 from surgdino.engine.probes.masks import Masks
 from surgdino.engine.probing import ProbeSet
-from surgdino.engine.probing.features import ProbeFeatures
-from surgdino.engine.probing.view import View
+from surgdino.engine.probing.view import ProbeFeatures, View
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 
 GRID = (8, 8)

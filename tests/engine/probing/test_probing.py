@@ -18,12 +18,10 @@ from surgdino.engine.probes.masks import best_threshold
 from surgdino.engine.probes.operations import different_moments
 from surgdino.engine.probes.patches import share_found
 from surgdino.engine.probing import ProbeReport, ProbeSet
-from surgdino.engine.probing.features import ProbeFeatures
 from surgdino.engine.probing.folds import balanced, folds, knn_scores, linear_scores
-from surgdino.engine.probing.frames import ProbeFrames, choose_frames
-from surgdino.engine.probing.labels import TaskLabels
+from surgdino.engine.probing.frames import ProbeFrames, TaskLabels, choose_frames
 from surgdino.engine.probing.measures import Finding, Probe, measure_named, probes
-from surgdino.engine.probing.view import View
+from surgdino.engine.probing.view import ProbeFeatures, View
 
 TOY = {
     "timm": "vit_tiny_patch16_224",

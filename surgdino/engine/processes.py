@@ -23,7 +23,7 @@ from surgdino import distributed
 
 
 @dataclass(frozen=True)
-class Across:
+class ProcessGroup:
     """All processes of the run. Every process must ask the same questions in the same order.
 
     Attributes:
@@ -80,13 +80,13 @@ class Pool:
     share: int = 1
     place: int = 0
     seen: Mapping[str, Tensor] | None = None
-    across: Across = field(default_factory=Across)
+    processes: ProcessGroup = field(default_factory=ProcessGroup)
 
     def complete(self, name: str, own: Tensor) -> Tensor:
         """`own` [2, b, ...] among the features of all images, [2, B, ...]; only `own` carries a gradient."""
         if self.share == 1:
             return own
-        whole = self.across.gather_views(own) if self.seen is None else self.seen[name]
+        whole = self.processes.gather_views(own) if self.seen is None else self.seen[name]
         images = own.shape[1]
         first = self.place * images
         return torch.cat([whole[:, :first], own, whole[:, first + images :]], dim=1)

@@ -16,7 +16,7 @@ from surgdino import distributed
 from surgdino.backbone.low_rank import has_low_rank, merged
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.engine.method import Method
-from surgdino.engine.parallel.across import whole
+from surgdino.engine.processes import whole
 
 
 def parallelize(student: Method, teacher: Method, *, shard: bool, device: torch.device) -> nn.Module:

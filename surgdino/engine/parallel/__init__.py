@@ -1,1 +1,0 @@
-"""Several processes: gradients averaged (DDP), parameters sharded (FSDP2), values exchanged."""

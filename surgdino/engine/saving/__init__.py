@@ -1,1 +1,0 @@
-"""The trainer's state, and the checkpoint that users take away."""
