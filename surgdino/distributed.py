@@ -49,7 +49,10 @@ def together(*, cuda: bool) -> Iterator[None]:
 
     Tensors on GPUs are exchanged by NCCL, those on processors by gloo. Does nothing in a single process.
     """
-    _ask_submitit()
+    if "SUBMITIT_EXECUTOR" in os.environ and "RANK" not in os.environ:  # no torchrun sets the ranks: Slurm knows them
+        from submitit.helpers import TorchDistributedEnvironment
+
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
     if world_size() == 1:
         yield
         return
@@ -75,27 +78,16 @@ def main_first() -> Iterator[None]:
     Raises:
         SurgdinoError: in the others, where the main process failed.
     """
-    if world_size() == 1:
-        yield
-        return
-    import torch
-    import torch.distributed as dist
-
-    group = _patient_group()
-    failed = torch.zeros(1)
     if is_main():
+        failed = 1.0
         try:
             yield
-        except BaseException:
-            failed += 1
-            raise
+            failed = 0.0
         finally:
-            dist.broadcast(failed, 0, group=group)
-        return
-    dist.broadcast(failed, 0, group=group)
-    if failed:
-        raise _the_first_failed()
-    yield
+            _broadcast(failed)
+    else:
+        _stop_if(*_broadcast(1.0))
+        yield
 
 
 def from_main(compute: Callable[[], float]) -> float:
@@ -104,20 +96,14 @@ def from_main(compute: Callable[[], float]) -> float:
     Raises:
         SurgdinoError: in the others, where the main process failed.
     """
-    if world_size() == 1:
-        return compute()
-    import torch
-    import torch.distributed as dist
-
-    answer = torch.tensor([0.0, 1.0], dtype=torch.float64)  # the number, and whether computing it failed
+    answer, failed = 0.0, 1.0
     try:
         if is_main():
-            answer[0], answer[1] = compute(), 0.0
+            answer, failed = compute(), 0.0
     finally:
-        dist.broadcast(answer, 0, group=_patient_group())
-    if answer[1]:
-        raise _the_first_failed()
-    return answer[0].item()
+        answer, failed = _broadcast(answer, failed)
+    _stop_if(failed)
+    return answer
 
 
 def meet() -> None:
@@ -128,6 +114,23 @@ def meet() -> None:
         dist.monitored_barrier(group=_patient_group())
 
 
+def _broadcast(*values: float) -> list[float]:
+    """The main process's values, in every process."""
+    if world_size() == 1:
+        return list(values)
+    import torch
+    import torch.distributed as dist
+
+    tensor = torch.tensor(values, dtype=torch.float64)
+    dist.broadcast(tensor, 0, group=_patient_group())
+    return tensor.tolist()
+
+
+def _stop_if(failed: float) -> None:
+    if failed:
+        raise SurgdinoError("the first process failed", place=f"process {rank()}", fix="see its message")
+
+
 def _patient_group() -> Any:
     """All processes, on the processors, with a patience of days; made by all of them at once."""
     global _group
@@ -136,15 +139,3 @@ def _patient_group() -> Any:
 
         _group = dist.new_group(backend="gloo", timeout=_PATIENCE)
     return _group
-
-
-def _the_first_failed() -> SurgdinoError:
-    return SurgdinoError("the first process failed", place=f"process {rank()}", fix="see its message")
-
-
-def _ask_submitit() -> None:
-    """Under submitit no torchrun sets the ranks; submitit knows them from Slurm."""
-    if "SUBMITIT_EXECUTOR" in os.environ and "RANK" not in os.environ:
-        from submitit.helpers import TorchDistributedEnvironment
-
-        TorchDistributedEnvironment().export(set_cuda_visible_devices=False)

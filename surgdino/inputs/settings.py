@@ -58,16 +58,10 @@ class ReportSettings:
 
 @dataclass(frozen=True)
 class AlsoSettings:
-    """One entry of `data.also`: a further dataset to learn from.
+    """One entry of `data.also`: a further dataset to learn from; its keys are those of `data`.
 
-    Its defaults are here, because an entry is written by the user and has no YAML file of ours behind it.
-
-    Attributes:
-        dataset: its card's name.
-        fps: frames per second to keep; None takes `data.fps`.
-        exclude: names as in `data.exclude`; what they name is left out of all datasets, since the same operation may be
-            in several.
-        root, split, part, operation_pattern, labels, organ, rater: as in `data`.
+    Its defaults are here, because no YAML file of ours is behind what the user writes. What `exclude` names is left out
+    of all datasets, since the same operation may be in several. Without `fps`, `data.fps` is taken.
     """
 
     dataset: str
@@ -141,11 +135,7 @@ def _require_split(part: str | None, split: object, key: str) -> None:
 
 
 def manifest_of(card: Card, data: DataSettings) -> Manifest:
-    """The videos that the settings ask for: dataset, split, part, without what is excluded.
-
-    Raises:
-        SurgdinoError: no such folder or split, an exclusion that matches nothing, or no video left.
-    """
+    """The videos that the settings ask for: dataset, split, part, without what is excluded."""
     manifest = part_of(open_whole(card, data), data)
     return not_empty(manifest.without(excluded_operations([manifest], data.exclude)))
 
@@ -161,27 +151,15 @@ def part_of(manifest: Manifest, data: DataSettings | AlsoSettings) -> Manifest:
 
 
 def not_empty(manifest: Manifest) -> Manifest:
-    """The manifest, if a video is left in it.
-
-    Raises:
-        SurgdinoError: none is.
-    """
+    """The manifest; refused where no video is left in it."""
     if not manifest.videos:
-        raise SurgdinoError(
-            "no videos to work on",
-            file=manifest.root,
-            expected=f"videos of dataset={manifest.dataset}",
-            fix="check data.root, data.split and data.exclude",
-        )
+        expected, fix = f"videos of dataset={manifest.dataset}", "check data.root, data.split and data.exclude"
+        raise SurgdinoError("no videos to work on", file=manifest.root, expected=expected, fix=fix)
     return manifest
 
 
 def excluded_operations(manifests: Sequence[Manifest], exclude: Sequence[str]) -> set[str]:
-    """The operations that names as in `data.exclude` stand for, in any of these datasets.
-
-    Raises:
-        SurgdinoError: a name that is in none of them.
-    """
+    """The operations that names as in `data.exclude` stand for, in any of these datasets; others are refused."""
     operations_of: dict[str, set[str]] = {}
     for video in (video for manifest in manifests for video in manifest.videos):
         # A video id names its whole operation: leaving out half of an operation would leak it through the other half.

@@ -85,17 +85,10 @@ def _write(path: Path, text: str) -> None:
 
 
 def write_data(folder: Path, store: FrameStore) -> None:
-    """Write `data.json`: what the run was trained on, video by video; counts and geometry, nothing of the pictures.
-
-    Raises:
-        SurgdinoError: the file system refused.
-    """
+    """Write `data.json`: what the run was trained on, video by video; counts and geometry, nothing of the pictures."""
     summary = store.summary()
-    record = {
-        "videos": [_video(video, store, summary["content"][video.id]) for video in store.videos],
-        "left_out": summary["left_out"],
-        "set_aside": summary["set_aside"],
-    }
+    videos = [_video(video, store, summary["content"][video.id]) for video in store.videos]
+    record = {"videos": videos, "left_out": summary["left_out"], "set_aside": summary["set_aside"]}
     _write(folder / "data.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -122,10 +115,9 @@ def _version(package: str) -> str | None:
 
 def _git_revision() -> str | None:
     here = Path(__file__).resolve().parent
+    command = ["git", "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=5
-        )
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

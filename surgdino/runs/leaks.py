@@ -59,7 +59,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Overlap:
-    """A tested operation that was seen before: its videos in the test part, and the trainings that saw it."""
+    """A tested operation that was seen: its videos in the test part, and the trainings that saw it."""
 
     operation: str
     tested: tuple[str, ...]
@@ -68,16 +68,10 @@ class Overlap:
 
 @dataclass(frozen=True)
 class LeakReport:
-    """What the guard found.
+    """What the guard found; results with any overlap are stamped."""
 
-    Attributes:
-        tested_on: such as `cholect50 rdv test`.
-        tested: number of operations in it.
-        overlaps: those of them that were seen; results with any are stamped.
-    """
-
-    tested_on: str
-    tested: int
+    tested_on: str  # such as `cholect50 rdv test`
+    tested: int  # operations
     overlaps: tuple[Overlap, ...]
 
     @property
@@ -102,11 +96,7 @@ class LeakReport:
 
 
 def seen_of(info: Mapping[str, Any]) -> list[Seen]:
-    """Everything that a checkpoint has seen, also operations of trainings that it does not name.
-
-    Args:
-        info: model.json, or what is known of initial weights.
-    """
+    """Everything that a checkpoint has seen, by its model.json; also operations of trainings that it does not name."""
     found = [Seen(**{**row, "operations": tuple(row["operations"])}) for row in info.get("seen", ())]
     if info and "seen" not in info:  # surgdino pretrain lists its datasets instead
         found = seen_of(info.get("initial_weights") or {})
@@ -122,11 +112,9 @@ def seen_of(info: Mapping[str, Any]) -> list[Seen]:
 
 def find_leaks(seen: Iterable[Seen], tested: Manifest, tested_on: str) -> LeakReport:
     """Which of the manifest's operations were seen, and by which training."""
-    seen = list(seen)
-    overlaps = []
+    seen, overlaps = list(seen), []
     for operation in tested.operations:
-        by = tuple(each for each in seen if operation in each.operations)
-        if by:
+        if by := tuple(each for each in seen if operation in each.operations):
             videos = tuple(video.id for video in tested.videos if video.operation == operation)
             overlaps.append(Overlap(operation, videos, by))
     return LeakReport(tested_on, len(tested.operations), tuple(overlaps))

@@ -160,8 +160,8 @@ def test_missing_videos_and_mistyped_words_are_one_line(phase_files, tmp_path, c
     assert "'phase'" in refused(capsys, "task=phas", *given)
     assert "'phase/script'" in refused(capsys, "task=phase", "protocol=phase/scrpt", *given)
     assert "'tolerance_seconds'" in refused(capsys, "task=phase", "tolerance_second=3", *given)
-    assert "every has a value of the wrong kind" in refused(capsys, "task=phase", "every=often", *given)
-    assert "every cannot be used; expected 1 or more, found 0" in refused(capsys, "task=phase", "every=0", *given)
+    assert "every cannot be used; expected a whole number" in refused(capsys, "task=phase", "every=often", *given)
+    assert "every cannot be used; expected at least 1, found 0" in refused(capsys, "task=phase", "every=0", *given)
     assert "truth is not set" in refused(capsys, "task=phase", "predictions=x")
 
 
