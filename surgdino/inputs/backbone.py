@@ -32,39 +32,24 @@ class StartingBackbone:
     image_size: int
 
     def preprocess(self, image_size: int | None) -> Preprocess:
-        """Size and normalisation of its input; None takes its own size.
-
-        Raises:
-            SurgdinoError: a side that does not divide into its patches.
-        """
+        """Size and normalisation of its input; None takes its own size. The size is a multiple of a patch."""
         size, patch = image_size or self.image_size, self.backbone.patch_size
         if size < patch or size % patch:
-            raise SurgdinoError(
-                "the images do not divide into patches",
-                place="image_size",
-                expected=f"a multiple of {patch}",
-                found=size,
-                fix=f"use image_size={max(round(size / patch), 1) * patch}",
-            )
+            what, expected = "the images do not divide into patches", f"a multiple of {patch}"
+            fix = f"use image_size={max(round(size / patch), 1) * patch}"
+            raise SurgdinoError(what, place="image_size", expected=expected, found=size, fix=fix)
         return Preprocess(size, tuple(self.model["mean"]), tuple(self.model["std"]))
 
 
 def starting_backbone(model: Mapping[str, Any], path: str | None) -> StartingBackbone:
-    """The backbone of a checkpoint, or of `model=` with its natural-image weights.
-
-    Raises:
-        SurgdinoError: both a checkpoint and weights, no checkpoint there, or one that cannot be read.
-    """
+    """The backbone of a checkpoint, or of `model=` with its natural-image weights."""
     if path is None:
         backbone, weights = natural_backbone(model, 0.0)
         side = min(224, backbone.grid[0] * backbone.patch_size)
         return StartingBackbone(backbone.eval(), model, weights or {}, side - side % backbone.patch_size)
     if model.get("weights") is not None:
-        raise SurgdinoError(
-            "two backbones to start from",
-            found=f"checkpoint={path} and model.weights={model['weights']}",
-            fix="give one of them",
-        )
+        found = f"checkpoint={path} and model.weights={model['weights']}"
+        raise SurgdinoError("two backbones to start from", found=found, fix="give one of them")
     loaded = checkpoint.load(path)
     steps = f", {loaded.info['steps']} steps" if loaded.info.get("steps") else ""
     past = ", ".join(filter(None, (str(loaded.info.get("dataset") or ""), str(loaded.info.get("name")))))

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,12 @@ class RunDataset:
 
 
 def open_datasets(card: Card, data: DataSettings) -> list[RunDataset]:
-    """The dataset of `data.root`, then those of `data.also`, without what any of them excludes.
-
-    Raises:
-        SurgdinoError: no such folder, card or split, an exclusion that matches nothing, or a dataset of which nothing
-            is left.
-    """
+    """The dataset of `data.root`, then those of `data.also`, without what any of them excludes."""
     roots = Counter(entry.root.expanduser().resolve() for entry in data.selections)
     for root, times in roots.items():
         if times > 1:
-            raise SurgdinoError(
-                f"data.root and data.also name this folder {times} times", file=root, fix="name it once"
-            )
+            what = f"data.root and data.also name this folder {times} times"
+            raise SurgdinoError(what, file=root, fix="name it once")
     cards = [card, *(load_card(entry.dataset) for entry in data.also)]
     whole = [open_whole(card, entry) for card, entry in zip(cards, data.selections, strict=True)]
     parts = [part_of(manifest, entry) for manifest, entry in zip(whole, data.selections, strict=True)]
@@ -87,31 +82,17 @@ def _held_back(card: Card, entry: DataSettings | AlsoSettings, whole: Manifest) 
 
 
 def without(datasets: Sequence[RunDataset], operations: Collection[str]) -> list[RunDataset]:
-    """The datasets without some operations, whichever of them these are in.
-
-    Raises:
-        SurgdinoError: nothing is left of one of them.
-    """
+    """The datasets without some operations, whichever of them these are in; one of which nothing is left is refused."""
     return [replace(each, manifest=not_empty(each.manifest.without(operations))) for each in datasets]
 
 
 def joined_store(datasets: Sequence[RunDataset], data: DataSettings, *, progress: bool = True) -> FrameStore:
     """One store of all frames, in the order of the datasets; missing shards are built.
 
-    Raises:
-        SurgdinoError: see `build_store`; the share of bad videos is each dataset's own. Or two videos get the same id.
+    The share of bad videos that is refused is each dataset's own. Two videos of the same id are refused.
     """
-    stores = [
-        build_store(
-            each.manifest,
-            each.folder,
-            each.settings,
-            workers=data.worker_count,
-            max_bad_share=data.max_bad_share,
-            progress=progress,
-        )
-        for each in datasets
-    ]
+    build = partial(build_store, workers=data.worker_count, max_bad_share=data.max_bad_share, progress=progress)
+    stores = [build(each.manifest, each.folder, each.settings) for each in datasets]
     pairs = list(zip(datasets, stores, strict=True))
     videos = [replace(video, id=each.prefix + video.id) for each, store in pairs for video in store.videos]
     video, times = Counter(video.id for video in videos).most_common(1)[0] if videos else ("", 0)

@@ -12,7 +12,7 @@ from surgdino.datasets.card import PARTS, Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, build_store
-from surgdino.inputs.settings import DataSettings, excluded_operations, not_empty, open_whole
+from surgdino.inputs.settings import DataSettings, manifest_of
 from surgdino.runs.leaks import refuse_shared_parts
 from surgdino.tasks.labelled_frames import LabelledFrames, labelled_frames, labels_of
 from surgdino.tasks.training.tuning import Tuning
@@ -33,14 +33,11 @@ def split_manifest(card: Card, data: DataSettings, labels: str) -> Manifest:
         what = "data.part has no use here: a task needs all parts of a split"
         raise SurgdinoError(what, found=f"data.part={data.part}", fix="leave it out")
     if data.split is None:
-        names = list(card.splits)
-        raise SurgdinoError(
-            "data.split is not set",
-            expected=f"one of {', '.join(names)}, or inline" if names else "a split such as {train: [1, 2], test: [3]}",
-            fix=f"add data.split={names[0]}" if names else "add data.split='{train: [...], test: [...]}'",
-        )
-    manifest = open_whole(card, data)
-    manifest = not_empty(manifest.without(excluded_operations([manifest], data.exclude)))
+        expected, fix = "a split such as {train: [1, 2], test: [3]}", "add data.split='{train: [...], test: [...]}'"
+        if names := list(card.splits):
+            expected, fix = f"one of {', '.join(names)}, or inline", f"add data.split={names[0]}"
+        raise SurgdinoError("data.split is not set", expected=expected, fix=fix)
+    manifest = manifest_of(card, data)
     labels_of(manifest, labels)
     if manifest.errors:  # a fault that would make the scores wrong
         first, more = manifest.errors[0], len(manifest.errors) - 1
@@ -56,11 +53,7 @@ def split_manifest(card: Card, data: DataSettings, labels: str) -> Manifest:
 
 
 def require_parts(manifest: Manifest, data: DataSettings, parts: tuple[str, ...]) -> None:
-    """Refuse a split without these parts.
-
-    Raises:
-        SurgdinoError: one has no video.
-    """
+    """Refuse a split that lacks one of these parts."""
     for part in parts:
         if not manifest.part(part).videos:
             there = [name for name in PARTS if manifest.part(name).videos]
@@ -88,13 +81,9 @@ def open_store_of(manifest: Manifest, data: DataSettings) -> FrameStore:
 def labelled_parts(
     manifest: Manifest, store: FrameStore, labels: str, parts: tuple[str, ...]
 ) -> dict[str, LabelledFrames]:
-    """Part -> its labelled frames, with a line printed on each; parts without videos are left out.
-
-    Raises:
-        SurgdinoError: a part has videos, and no labelled frame in any.
-    """
+    """Part -> its labelled frames, with a line printed on each; parts without videos are left out."""
     for video, reason in store.set_aside.items():
-        warn(f"set aside {video}: {reason}")  # figures without it are others
+        warn(f"set aside {video}: {reason}")  # the scores are those without it
     found = {}
     for part in parts:
         videos = manifest.part(part)

@@ -40,9 +40,8 @@ class ProbeSettings:
 
     def __post_init__(self) -> None:
         if (self.dataset is None) != (self.root is None):
-            raise SurgdinoError(
-                "probe.root cannot be used", expected="probe.dataset and probe.root together", found=self.root
-            )
+            expected = "probe.dataset and probe.root together"
+            raise SurgdinoError("probe.root cannot be used", expected=expected, found=self.root)
 
 
 @dataclass(frozen=True)
@@ -62,21 +61,15 @@ class ProbeData:
     held_out: bool
 
     def left_of(self, training: Sequence[RunDataset]) -> list[RunDataset]:
-        """What is trained on, without the operations that are held out, whichever dataset they are in.
-
-        Raises:
-            SurgdinoError: nothing is left of one of the datasets.
-        """
+        """What is trained on, without the operations that are held out, whichever dataset they are in."""
         if not self.held_out:
             return list(training)
         for each in training:
             if self.tested.issuperset(each.manifest.operations):
-                raise SurgdinoError(
-                    f"the probe holds all of dataset={each.card.name} out of training",
-                    place="probe",
-                    found=f"{len(each.manifest.operations)} operations",
-                    fix="hold fewer out: probe.hold_out=1, or a list of operations",
-                )
+                what = f"the probe holds all of dataset={each.card.name} out of training"
+                fix = "hold fewer out: probe.hold_out=1, or a list of operations"
+                found = f"{len(each.manifest.operations)} operations"
+                raise SurgdinoError(what, place="probe", found=found, fix=fix)
         return without(training, self.tested)
 
 
@@ -121,22 +114,15 @@ def choose_probe(
 
 
 def open_probe(chosen: ProbeData | None, data: DataSettings, preprocess: Preprocess) -> Probing | None:
-    """The frames to measure on; those that the store lacks are added to it.
-
-    Raises:
-        SurgdinoError: none of the operations to measure on has a frame.
-    """
+    """The frames to measure on; those that the store lacks are added to it."""
     if chosen is None:
         return None
     store = joined_store(chosen.datasets, data, progress=distributed.is_main())
-    settings = chosen.settings
+    settings, root = chosen.settings, chosen.datasets[0].manifest.root
     frames = ProbeSet(store, settings.frames, preprocess, joined_labels(chosen.datasets), chosen.tested)
     if not frames.operations:
-        raise SurgdinoError(
-            "no usable frame in any operation that the probe would measure on",
-            file=chosen.datasets[0].manifest.root,
-            fix="run surgdino verify on this folder, or hold other operations out",
-        )
+        what = "no usable frame in any operation that the probe would measure on"
+        raise SurgdinoError(what, file=root, fix="run surgdino verify on this folder, or hold other operations out")
     return Probing(frames, settings.every, settings.both)
 
 
@@ -174,23 +160,14 @@ def _held_out(
     if isinstance(hold_out, int):
         operations = sorted(_operations(candidates))
         if hold_out > len(operations):
-            raise SurgdinoError(
-                "probe.hold_out is larger than the number of operations",
-                expected=f"at most {len(operations)}",
-                found=hold_out,
-            )
+            what = "probe.hold_out is larger than the number of operations"
+            raise SurgdinoError(what, expected=f"at most {len(operations)}", found=hold_out)
         return set(even(np.array(operations), hold_out).tolist())
-    names = {
-        name: video.operation
-        for video in videos
-        for name in (video.id, video.operation, video.operation.partition("/")[2])
-    }
+    names = {name: v.operation for v in videos for name in (v.id, v.operation, v.operation.partition("/")[2])}
     for name in hold_out:
         if str(name) not in names:
-            raise SurgdinoError(
-                f"probe.hold_out names {name!r}, which does not exist, or which data.exclude leaves out",
-                fix=nearest(str(name), names),
-            )
+            what = f"probe.hold_out names {name!r}, which does not exist, or which data.exclude leaves out"
+            raise SurgdinoError(what, fix=nearest(str(name), names))
     return {names[str(name)] for name in hold_out}
 
 

@@ -23,9 +23,6 @@ def find_video(path: Path, saved: SavedTask, data: DataSettings, image_fps: floa
         path: a video file or a folder of images.
         data: `root` says where the dataset is.
         image_fps: frames a second that image numbers count in; None takes the dataset's.
-
-    Raises:
-        SurgdinoError: nothing there, or images that are no video where one is needed.
     """
     if not path.exists():
         fix = "check the path"
@@ -51,11 +48,7 @@ def _pictures(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _is_numbered(folder: Path, single_images: bool) -> bool:
-    """Whether the images of a folder are the frames of a video.
-
-    Raises:
-        SurgdinoError: no images, or others than numbered ones where these are needed.
-    """
+    """Whether the images of a folder are the frames of a video; images that must be and are not are refused."""
     try:
         images = numbered_images(folder)
     except SurgdinoError:

@@ -6,7 +6,7 @@ that any of them has seen, and the operations that chose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -84,50 +84,38 @@ def main(cfg: Mapping[str, Any], paths: Sequence[str]) -> int:
     if len(paths) < 2:
         raise SurgdinoError("merging takes the initial weights and an adapted checkpoint", fix=f"write {_USAGE}")
     if (settings.out / WEIGHTS).exists():
-        raise SurgdinoError(
-            "there is a checkpoint already", file=settings.out, fix="give another out=FOLDER, or remove it"
-        )
+        fix = "give another out=FOLDER, or remove it"
+        raise SurgdinoError("there is a checkpoint already", file=settings.out, fix=fix)
     initial_path, *adapted_paths = (Path(path).expanduser() for path in paths)
     infos = [read_model_json(path) for path in adapted_paths]
     backbone = build_backbone(infos[0], drop_path=0.0)
-    initial = read(backbone, initial_path)
-    adapted = [read(backbone, path) for path in adapted_paths]
-    for line in other_origins(initial, infos, adapted_paths):
-        console.warn(line)
+    initial, *adapted = (read(backbone, path) for path in (initial_path, *adapted_paths))
+    for info, path in zip(infos, adapted_paths, strict=True):
+        begun = info.get("initial_weights") or {}
+        if begun.get("sha256") != initial.report.sha256:
+            other = begun.get("path", "random weights, or it does not say from what")
+            origin = f"did not begin from {initial.report.path} (but from {other})"
+            console.warn(f"{path} {origin}; such averages are noise")
     facts = provenance(initial, adapted, infos)
     mean, alpha = mean_of([each.state for each in adapted]), settings.alpha
     if settings.alphas:
         card, probe = open_measurement(settings, adapted_paths[0], infos[0])
-        for line in trained_on(probe, facts):
-            console.warn(line)
+        warn_of_trained(probe, facts)
         trials = list(sweep(backbone, initial.state, mean, settings.alphas, measure_with(probe, settings.hardware)))
         alpha = best(trials).alpha
         print_trials(trials, alpha)
-        facts |= chosen_facts(facts, trials, probe.frames.operations, card.name)
+        add_choice(facts, trials, probe.frames.operations, card.name)
     backbone.vit.load_state_dict(between(initial.state, mean, alpha))
-    facts["merged"] = {**facts["merged"], "alpha": alpha}
+    facts["merged"]["alpha"] = alpha
     folder = save_backbone(settings.out, backbone, facts)
     console.field("backbone", f"{folder}  ({alpha:.4g} adapted)")
     return 0
 
 
 def read(backbone: Backbone, path: Path) -> Weights:
-    """The weights at `path` as they fit into `backbone`, which is overwritten.
-
-    Raises:
-        SurgdinoError: no weights there, or of another architecture.
-    """
+    """The weights at `path` as they fit into `backbone`, which is overwritten."""
     report = load_weights(backbone, path)
     return Weights({name: tensor.clone() for name, tensor in backbone.vit.state_dict().items()}, report)
-
-
-def other_origins(initial: Weights, infos: Sequence[Mapping[str, Any]], paths: Sequence[Path]) -> Iterator[str]:
-    """A line for each adapted checkpoint that did not begin from the initial weights."""
-    for info, path in zip(infos, paths, strict=True):
-        begun = info.get("initial_weights") or {}
-        if begun.get("sha256") != initial.report.sha256:
-            whence = begun.get("path", "random weights, or it does not say from what")
-            yield f"{path} did not begin from {initial.report.path} (but from {whence}); such averages are noise"
 
 
 def provenance(initial: Weights, adapted: Sequence[Weights], infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -137,6 +125,8 @@ def provenance(initial: Weights, adapted: Sequence[Weights], infos: Sequence[Map
     datasets = [row for info in infos for row in info.get("datasets", ())]
     licences = dict.fromkeys(info["dataset_licence"] for info in infos if info.get("dataset_licence"))
     methods = [info.get("method") for info in infos]
+    kept = ("steps", "seed", "weights_of", "ship_alpha", "data_hash", "merged")
+    origins = [{"path": report.path, "sha256": report.sha256} for report in reports]
     return {
         "dataset": infos[0].get("dataset"),
         "dataset_licence": "; ".join(licences) or None,
@@ -148,16 +138,13 @@ def provenance(initial: Weights, adapted: Sequence[Weights], infos: Sequence[Map
         "image_size": infos[0]["image_size"],
         **({"method": methods[0]} if methods.count(methods[0]) == len(methods) else {}),
         "merged": {
-            "initial": {"path": initial.report.path, "sha256": initial.report.sha256},
-            "adapted": [_origin(each, info) for each, info in zip(adapted, infos, strict=True)],
+            "initial": origins[0],
+            "adapted": [
+                {**origin, **{key: info[key] for key in kept if key in info}}
+                for origin, info in zip(origins[1:], infos, strict=True)
+            ],
         },
     }
-
-
-def _origin(adapted: Weights, info: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("steps", "seed", "weights_of", "ship_alpha", "data_hash", "merged")
-    known = {key: info[key] for key in keys if key in info}
-    return {"path": adapted.report.path, "sha256": adapted.report.sha256, **known}
 
 
 def open_measurement(settings: MergeConfig, adapted: Path, info: Mapping[str, Any]) -> tuple[Card, Probing]:
@@ -170,9 +157,8 @@ def open_measurement(settings: MergeConfig, adapted: Path, info: Mapping[str, An
     if section["root"] is None:
         file = find_weights(adapted).parent.parent / "config.yaml"
         if not file.is_file():
-            raise SurgdinoError(
-                "a sweep needs frames to measure on", place="data.root", fix="add dataset=... and data.root=..."
-            )
+            fix = "add dataset=... and data.root=..."
+            raise SurgdinoError("a sweep needs frames to measure on", place="data.root", fix=fix)
         saved = yaml.safe_load(file.read_text(encoding="utf-8"))
         dataset, section = saved.get("dataset", dataset), saved.get("data", section)
         probe_settings = shipped(ProbeSettings, "probe", **saved.get("probe", asdict(probe_settings)))
@@ -184,22 +170,21 @@ def open_measurement(settings: MergeConfig, adapted: Path, info: Mapping[str, An
     return card, probe
 
 
-def trained_on(probe: Probing, facts: Mapping[str, Any]) -> Iterator[str]:
-    """A line where operations that choose were trained on."""
-    both = sorted(set(probe.frames.operations) & set(facts["operations"]))
-    if both:
-        yield (
-            f"{len(both)} of the {len(probe.frames.operations)} operations that choose were trained on "
-            f"({', '.join(both[:4])}{', ...' if len(both) > 4 else ''}): they favour the adapted weights"
-        )
-
-
 def measure_with(probe: Probing, hardware: HardwareSettings) -> Measure:
     """The probe as a function of a backbone; the drift is measured from the first one it is given."""
     precision.set_threads(hardware)
     device = precision.choose_device(hardware)
     autocast = partial(precision.autocast, device, precision.choose_dtype(hardware, device))
     return lambda backbone: probe.frames.measure(backbone.to(device), autocast).as_dict()
+
+
+def warn_of_trained(probe: Probing, facts: Mapping[str, Any]) -> None:
+    """A line where operations that choose were trained on."""
+    both = sorted(set(probe.frames.operations) & set(facts["operations"]))
+    if both:
+        some = ", ".join(both[:4]) + (", ..." if len(both) > 4 else "")
+        trained = f"{len(both)} of the {len(probe.frames.operations)} operations that choose were trained on"
+        console.warn(f"{trained} ({some}): they favour the adapted weights")
 
 
 def print_trials(trials: Sequence[Trial], chosen: float) -> None:
@@ -211,21 +196,15 @@ def print_trials(trials: Sequence[Trial], chosen: float) -> None:
     for name in trials[0].measured:
         table.add_row(name, *(f"{trial.measured[name]:.4f}" for trial in trials))
     console.table(table)
-    words = {
+    verdicts = {
         0.0: "the initial weights are the best here: adapting did not pay",
         1.0: "the adapted weights are kept whole",
     }
-    console.say(words.get(chosen, f"{chosen:.4g} of the adapted weights is the best of these shares"))
+    console.say(verdicts.get(chosen, f"{chosen:.4g} of the adapted weights is the best of these shares"))
 
 
-def chosen_facts(
-    facts: Mapping[str, Any], trials: Sequence[Trial], operations: Sequence[str], dataset: str
-) -> dict[str, Any]:
-    """What a sweep adds to model.json: what was measured, and the operations that chose; report on none of them."""
-    rows = [{"alpha": trial.alpha, **as_json(trial.measured)} for trial in trials]
-    chosen = Seen("merge", "chosen on", dataset, None, None, tuple(operations))
-    return {
-        "merged": {**facts["merged"], "sweep": rows},
-        "chosen_on": sorted({*facts["chosen_on"], *operations}),
-        "seen": [*facts["seen"], chosen.as_dict()],
-    }
+def add_choice(facts: dict[str, Any], trials: Sequence[Trial], operations: Sequence[str], dataset: str) -> None:
+    """Add to model.json what was measured, and the operations that chose: no result may be reported on them."""
+    facts["merged"]["sweep"] = [{"alpha": trial.alpha, **as_json(trial.measured)} for trial in trials]
+    facts["chosen_on"] = sorted({*facts["chosen_on"], *operations})
+    facts["seen"].append(Seen("merge", "chosen on", dataset, None, None, tuple(operations)).as_dict())

@@ -14,7 +14,6 @@ from typing import Any
 
 from surgdino.config import Positive, shipped, typed
 from surgdino.console import field, warn
-from surgdino.datasets.manifest import FrameLabels
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.store import FrameStore, build_store
@@ -59,38 +58,23 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
     # All are looked for before the first is predicted, which may take long.
     sources = [find_video(path, saved, data, config.image_fps) for path in paths]
     for source, folder in zip(sources, output_folders(sources, config.out), strict=True):
-        for name, written in predict(saved, source, folder, data, config.hardware, truth).items():
-            field(name, written)
+        work = folder / _WORK
+        frames = every_frame(stored(source, work, data))
+        context = saved.context(config.hardware, work / "features")
+        head, caption = saved.load_head(context), model_line(saved, source)
+        request = PredictRequest(context, head, frames, source, data.decoder, truth, folder, caption)
+        written = saved.task.write(request)
+        try:
+            shutil.rmtree(work)
+        except OSError as error:
+            raise from_os_error(error, work) from error
+        for name, path in written.items():
+            field(name, path)
     return 0
 
 
-def predict(
-    saved: SavedTask,
-    source: InputVideo,
-    folder: Path,
-    data: DataSettings,
-    hardware: HardwareSettings,
-    truth: FrameLabels | None,
-) -> dict[str, Path]:
-    """Write everything of one video; what it is -> where it is."""
-    work = folder / _WORK
-    frames = every_frame(stored(source, work, data))
-    context = saved.context(hardware, work / "features")
-    head, caption = saved.load_head(context), model_line(saved, source)
-    written = saved.task.write(PredictRequest(context, head, frames, source, data.decoder, truth, folder, caption))
-    try:
-        shutil.rmtree(work)
-    except OSError as error:
-        raise from_os_error(error, work) from error
-    return written
-
-
 def stored(source: InputVideo, work: Path, data: DataSettings) -> FrameStore:
-    """The frames, stored as in training; pictures that cannot be read are named and left out.
-
-    Raises:
-        SurgdinoError: nothing of it can be read.
-    """
+    """The frames, stored as in training; pictures that cannot be read are named and left out."""
     store = build_store(source.manifest(), work, data.store_settings, workers=1, max_bad_share=1.0)
     for reason in store.set_aside.values():
         if not store.videos:
@@ -100,11 +84,7 @@ def stored(source: InputVideo, work: Path, data: DataSettings) -> FrameStore:
 
 
 def output_folders(sources: list[InputVideo], out: Path | None) -> list[Path]:
-    """A folder for each video.
-
-    Raises:
-        SurgdinoError: two videos of one name.
-    """
+    """A folder for each video; two videos of one name are refused."""
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:

@@ -74,7 +74,9 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any]) -> int:
     data, card = settings.data, Card.from_dict(settings.dataset)
     # Everything that can be wrong is checked before the store is built, which may take hours.
     datasets = open_datasets(card, data)
-    folder = settings.run.dir or default_folder(settings, card)
+    names = ("pretrain", "+".join([card.name, *(entry.dataset for entry in data.also)]), settings.model.name)
+    # The same command continues in the same folder.
+    folder = settings.run.dir or Path("runs") / "-".join([*names, settings.method["name"]])
     chosen = choose_probe(settings.probe, card, data, datasets)
     datasets = chosen.left_of(datasets) if chosen else datasets
     torch.manual_seed(settings.train.seed)  # of a backbone without weights, and of the mask token
@@ -103,7 +105,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any]) -> int:
             hardware=settings.hardware,
             folder=folder,
             data_hash=data_hash(datasets),
-            model_json={**provenance(datasets, store, weights), "chosen_on": chosen_on(probe, weights)},
+            model_json=provenance(datasets, store, probe, weights),
             probe=probe,
         )
     )
@@ -114,19 +116,20 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any]) -> int:
     return 0
 
 
-def default_folder(settings: PretrainConfig, card: Card) -> Path:
-    """The run folder where none is given: the same command finds the same folder, and continues there."""
-    datasets = "+".join([card.name, *(entry.dataset for entry in settings.data.also)])
-    return Path("runs") / f"pretrain-{datasets}-{settings.model.name}-{settings.method['name']}"
+def provenance(
+    datasets: Sequence[RunDataset], store: FrameStore, probe: Probing | None, weights: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What a checkpoint records of its data.
 
-
-def provenance(datasets: Sequence[RunDataset], store: FrameStore, weights: dict[str, Any] | None) -> dict[str, Any]:
-    """What a checkpoint records of its data: every operation it has seen, those of its initial weights too."""
+    `operations` are all it has seen and `chosen_on` all that chose among its states, those of its initial weights too:
+    no result may be reported on them.
+    """
     if not len(store):
-        raise SurgdinoError(
-            "no usable frame in any video", file=datasets[0].manifest.root, fix="run surgdino verify on this folder"
-        )
-    seen = {video.operation for video in store.videos} | set((weights or {}).get("operations", ()))
+        root, fix = datasets[0].manifest.root, "run surgdino verify on this folder"
+        raise SurgdinoError("no usable frame in any video", file=root, fix=fix)
+    before: dict[str, Any] = weights or {}
+    seen = {*(video.operation for video in store.videos), *before.get("operations", ())}
+    chose = {*(probe.frames.operations if probe else ()), *before.get("chosen_on", ())}
     return {
         "dataset": datasets[0].card.name,
         "dataset_licence": licence_note(datasets),
@@ -135,13 +138,8 @@ def provenance(datasets: Sequence[RunDataset], store: FrameStore, weights: dict[
         "operations": sorted(seen),
         "frames": len(store),
         "initial_weights": weights,
+        "chosen_on": sorted(chose),
     }
-
-
-def chosen_on(probe: Probing | None, weights: dict[str, Any] | None) -> list[str]:
-    """The operations that chose among states of this backbone, here or before: no result may be reported on them."""
-    here = probe.frames.operations if probe else ()
-    return sorted({*here, *(weights or {}).get("chosen_on", ())})
 
 
 def print_store(store: FrameStore) -> None:

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
+from itertools import groupby
 from pathlib import Path
 
 from rich.table import Table
@@ -66,24 +67,18 @@ def main(args: list[str]) -> int:
 def table() -> Table:
     """All that we know of, one row a checkpoint, grouped by how it was trained."""
     families = {e.family: f"  {e.family}: trained on {e.trained_on}; {e.page}" for e in catalogue()}
-    shown = Table(
-        title="Natural-image checkpoints",
-        caption="\n".join([_LEGEND, *families.values()]),
-        caption_justify="left",
-    )
+    caption = "\n".join([_LEGEND, *families.values()])
+    shown = Table(title="Natural-image checkpoints", caption=caption, caption_justify="left")
     for heading in ("name", "model=", "trained as", "MB", "mean / std", "licence", "fetched by"):
         shown.add_column(heading, justify="right" if heading == "MB" else "left", no_wrap=heading in ("name", "model="))
     shown.columns[5].min_width = 10
-    family = None
-    for known in catalogue():
-        if family not in (None, known.family):
-            shown.add_section()
-        family = known.family
-        numbers = (
-            "ImageNet" if (known.mean, known.std) == _IMAGENET else f"{_triple(known.mean)} / {_triple(known.std)}"
-        )
-        how = "get" if known.url else "hand"
-        shown.add_row(known.name, known.model, family, str(known.megabytes), numbers, known.licence, how)
+    for family, members in groupby(catalogue(), key=lambda e: e.family):
+        for known in members:
+            imagenet = (known.mean, known.std) == _IMAGENET
+            numbers = "ImageNet" if imagenet else f"{_triple(known.mean)} / {_triple(known.std)}"
+            row = (known.name, known.model, family, str(known.megabytes), numbers, known.licence)
+            shown.add_row(*row, "get" if known.url else "hand")
+        shown.add_section()
     return shown
 
 
@@ -135,27 +130,22 @@ def _download(response: HTTPResponse, temporary: Path, known: Entry) -> str:
     if response.headers.get_content_type() == "text/html":
         raise _by_hand("is a web page, not a file", known, temporary.parent / known.file)
     announced = int(response.headers.get("Content-Length") or 0)
-    digest, received = hashlib.sha256(), 0
     total = announced or known.bytes
+    digest = hashlib.sha256()
     with temporary.open("wb") as stream, console.bar(known.name, total, in_bytes=True, stays=False) as bar:
         for chunk in _chunks(response, known, temporary.parent / known.file):
             stream.write(chunk)
             digest.update(chunk)
-            received += len(chunk)
             bar.advance(len(chunk))
+        received, found = stream.tell(), digest.hexdigest()
     for expected, what in ((announced, "announced"), (known.bytes, "known")):
         if expected and received != expected:
-            raise SurgdinoError(
-                f"is not of its {what} size", file=known.url, expected=expected, found=received, fix="try again"
-            )
-    if known.sha256 and digest.hexdigest() != known.sha256:
-        raise SurgdinoError(
-            "is not the file that we know; nothing was kept",
-            file=known.url,
-            expected=f"sha256 {known.sha256}",
-            found=digest.hexdigest(),
-        )
-    return digest.hexdigest()
+            what = f"is not of its {what} size"
+            raise SurgdinoError(what, file=known.url, expected=expected, found=received, fix="try again")
+    if known.sha256 and found != known.sha256:
+        what = "is not the file that we know; nothing was kept"
+        raise SurgdinoError(what, file=known.url, expected=f"sha256 {known.sha256}", found=found)
+    return found
 
 
 def _chunks(response: HTTPResponse, known: Entry, target: Path) -> Iterator[bytes]:
@@ -172,12 +162,10 @@ def _by_hand(what: str, known: Entry, target: Path) -> SurgdinoError:
 
 
 def _how_to_use(known: Entry, target: Path) -> str:
-    words = [f"model={known.model}", f"model.weights={target}"]
     settings = shipped_settings("model", known.model)
-    for key in ("mean", "std"):
-        if list(getattr(known, key)) != list(settings[key]):
-            words.append(f"'model.{key}={list(getattr(known, key))}'")
-    return " ".join(words)
+    own = {"mean": list(known.mean), "std": list(known.std)}
+    words = [f"'model.{key}={value}'" for key, value in own.items() if value != list(settings[key])]
+    return " ".join([f"model={known.model}", f"model.weights={target}", *words])
 
 
 def _is_whole(path: Path, known: Entry) -> bool:
