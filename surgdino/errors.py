@@ -69,16 +69,11 @@ def nearest(word: str, valid: Iterable[str]) -> str:
 def from_os_error(error: OSError, file: str | Path) -> SurgdinoError:
     """The one-line form of what the operating system refused while reading or writing `file`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return SurgdinoError(
-            "the disk is full; what was finished before is kept", file=file, fix="free some space and run it again"
-        )
+        what, fix = "the disk is full; what was finished before is kept", "free some space and run it again"
+        return SurgdinoError(what, file=file, fix=fix)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return SurgdinoError(
-            "no permission",
-            file=file,
-            found=error.strerror,
-            fix="choose a folder you may write to, or change its rights",
-        )
+        fix = "choose a folder you may write to, or change its rights"
+        return SurgdinoError("no permission", file=file, found=error.strerror, fix=fix)
     if error.errno == errno.ENOENT:
         return SurgdinoError("does not exist", file=file, fix="check the path")
     return SurgdinoError("the file system refused", file=file, found=error.strerror or error, fix="check the path")

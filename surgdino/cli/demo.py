@@ -14,13 +14,15 @@ from rich.rule import Rule
 from surgdino import console
 from surgdino.config import from_words, shipped_settings
 from surgdino.errors import SurgdinoError
+from surgdino.paths import atomic_write
 
 USAGE = "surgdino demo [dir=demo] [videos=6] [seconds=40] [steps=120]"
+HELP = f"{USAGE}: the whole way on a small generated set"
 
 
 @dataclass(frozen=True)
 class DemoWords:
-    """What `surgdino demo key=value` takes.
+    """The settings of the command.
 
     Attributes:
         dir: where everything is written; remove it to start afresh.
@@ -36,9 +38,6 @@ class DemoWords:
 
 def main(words: Sequence[str]) -> int:
     """Generate the set, verify it, show it, pretrain on it, load the result; 0 when every stage did its part."""
-    if any(word in ("-h", "--help") for word in words):
-        print(f"{USAGE}: the whole way on a small generated set")
-        return 0
     others, settings = from_words(DemoWords, words, USAGE)
     if others:
         raise SurgdinoError(f"{others[0]!r} is not a setting of the form key=value", fix=f"use {USAGE}")
@@ -46,21 +45,17 @@ def main(words: Sequence[str]) -> int:
     data, weights, run = settings.dir / "cholec80", settings.dir / "vit_toy.safetensors", settings.dir / "run"
     _generate(settings, data)
     _starting_weights(weights)
-    where = ["dataset=cholec80", f"data.root={data}"]
-    store = f"data.store={settings.dir / 'store'}"
-    _say_and_do("Is the folder what Cholec80 should be?", ["verify", *where])
-    _say_and_do(
-        "Continue pretraining on it",
-        [
-            *("pretrain", "recipe=demo", f"data.root={data}", store, f"model.weights={weights}"),
-            *(f"train.steps={settings.steps}", f"run.dir={run}"),
-        ],
-    )
-    pictures = _pictures(settings, data, store)
+    where = ("recipe=demo", f"data.root={data}", f"data.store={settings.dir / 'store'}")
+    _run("Is the folder what Cholec80 should be?", "verify", "dataset=cholec80", f"data.root={data}")
+    more = (f"model.weights={weights}", f"train.steps={settings.steps}", f"run.dir={run}")
+    _run("Continue pretraining on it", "pretrain", *where, *more)
+    pictures = {subject: settings.dir / f"{subject}.png" for subject in ("content", "crops", "augment")}
+    for subject, picture in pictures.items():
+        _run(f"Pictures: {subject}", "show", subject, *where, f"show.out={picture}")
     _load(run / "checkpoint")
     console.table(Rule("Done", style="cyan"))
     console.field("checkpoint", run / "checkpoint")
-    for picture in [*pictures, run / "curves.png"]:
+    for picture in [*pictures.values(), run / "curves.png"]:
         console.field("picture", picture)
     console.field("time", f"{time.monotonic() - started:.0f} s, without the installation")
     return 0
@@ -84,7 +79,6 @@ def _starting_weights(weights: Path) -> None:
     from safetensors.torch import save_file
 
     from surgdino.backbone.vit import build_backbone
-    from surgdino.paths import atomic_write
 
     if weights.exists():
         return
@@ -94,25 +88,15 @@ def _starting_weights(weights: Path) -> None:
     console.say(f"starting weights (random, a toy has no others) in {weights}")
 
 
-def _say_and_do(title: str, words: list[str]) -> None:
+def _run(title: str, *words: str) -> None:
+    """Show a command under a title, and run it."""
     from surgdino.cli.main import dispatch
 
     console.table(Rule(title, style="cyan", align="left"))
     console.say(f"$ surgdino {shlex.join(words)}", style="bold")
-    if dispatch(words) != 0:
-        raise SurgdinoError(
-            "the demo stopped", found=f"surgdino {words[0]} did not succeed", fix="read its lines above"
-        )
-
-
-def _pictures(settings: DemoWords, data: Path, store: str) -> list[Path]:
-    written = []
-    for subject in ("content", "crops", "augment"):
-        picture = settings.dir / f"{subject}.png"
-        words = ["show", subject, "recipe=demo", f"data.root={data}", store, f"show.out={picture}"]
-        _say_and_do(f"Pictures: {subject}", words)
-        written.append(picture)
-    return written
+    if dispatch(list(words)) != 0:
+        found = f"surgdino {words[0]} did not succeed"
+        raise SurgdinoError("the demo stopped", found=found, fix="read its lines above")
 
 
 def _load(checkpoint: Path) -> None:

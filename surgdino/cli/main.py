@@ -64,21 +64,16 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        line = (
-            from_os_error(error, error.filename).line()
-            if isinstance(error, OSError) and error.filename
-            else _unforeseen(error)
-        )
+        if isinstance(error, OSError) and error.filename:
+            line = from_os_error(error, error.filename).line()
+        else:
+            first = (str(error).splitlines() or [""])[0]
+            line = f"unexpected error: {type(error).__name__}: {first} (the same command with --debug shows where)"
         print(f"surgdino: {line}", file=sys.stderr)
         return 70
     except KeyboardInterrupt:
         print("\nsurgdino: interrupted; the same command continues from what was saved", file=sys.stderr)
         return 130
-
-
-def _unforeseen(error: Exception) -> str:
-    first = (str(error).splitlines() or [""])[0]
-    return f"unexpected error: {type(error).__name__}: {first} (the same command with --debug shows where)"
 
 
 def dispatch(words: list[str]) -> int:
@@ -96,7 +91,11 @@ def dispatch(words: list[str]) -> int:
         from surgdino.cli.configured import run_configured
 
         return run_configured(verb, rest)
-    return import_module("surgdino.cli.demo" if verb == "demo" else f"surgdino.verbs.{verb}").main(rest)
+    module = import_module("surgdino.cli.demo" if verb == "demo" else f"surgdino.verbs.{verb}")
+    if "-h" in rest or "--help" in rest:
+        print(module.HELP)
+        return 0
+    return module.main(rest)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,12 @@ from pathlib import Path
 from surgdino import console
 from surgdino.config import from_words
 from surgdino.errors import SurgdinoError
+from surgdino.report.evidence import compared
+from surgdino.report.page import write_page
+from surgdino.report.record import read_run
 
 USAGE = "surgdino compare RUN_A RUN_B [out=compare.html]"
+HELP = f"{USAGE}\n\nWrites one HTML file: differences with intervals, overlaid curves, settings that differ."
 
 
 @dataclass(frozen=True)
@@ -22,16 +26,9 @@ class CompareWords:
 
 def main(words: Sequence[str]) -> int:
     """Write the page, and say which run is better on the operations that both were measured on."""
-    if any(word in ("-h", "--help") for word in words):
-        print(f"{USAGE}\n\nWrites one HTML file: differences with intervals, overlaid curves, settings that differ.")
-        return 0
     folders, settings = from_words(CompareWords, words, USAGE)
     if len(folders) != 2:
         raise SurgdinoError("compare what?", expected="two run folders", found=len(folders), fix=f"use {USAGE}")
-    from surgdino.report.evidence import compared
-    from surgdino.report.page import write_page
-    from surgdino.report.record import read_run
-
     first, second = (read_run(Path(folder)) for folder in folders)
     console.say(compared(first, second)[1])
     console.field("report", write_page([first, second], settings.out))

@@ -26,18 +26,12 @@ KINDS = {
     "hardware": ("hardware", "configs/hardware"),
 }
 _OVERLAPS = "overlaps"
+HELP = f"""surgdino list [{" | ".join(KINDS)}]: what can be chosen by name
+surgdino list {_OVERLAPS}: which operations datasets and their splits share"""
 
 
 def main(words: Sequence[str] = ()) -> int:
-    """Print the tables of the kinds in `words`, or of all; 0.
-
-    Raises:
-        SurgdinoError: no such kind; the nearest one is named.
-    """
-    if any(word in ("-h", "--help") for word in words):
-        print(f"surgdino list [{' | '.join(KINDS)}]: what can be chosen by name")
-        print(f"surgdino list {_OVERLAPS}: which operations datasets and their splits share")
-        return 0
+    """Print the tables of the kinds in `words`, or of all; 0."""
     spellings = {name: name for name in (*KINDS, _OVERLAPS)} | {word: name for name, (word, _) in KINDS.items()}
     for word in words:
         if word not in spellings:
@@ -67,9 +61,8 @@ def describe(path: Path) -> str:
 
 def _table(kind: str) -> Table:
     setting, folder = KINDS[kind]
-    table = Table(
-        title=kind, title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False, pad_edge=False
-    )
+    table = _titled(kind)
+    table.show_header = False
     table.add_column(no_wrap=True)
     table.add_column()
     for name, path in files(folder).items():
@@ -81,8 +74,7 @@ def _print_overlaps() -> None:
     """What a backbone trained on one set has seen of another; docs/overlaps.md is the same as a page."""
     for overlap in overlap_tables(map(load_card, card_names())):
         heads, rows = cells(overlap)
-        title = f"seen of {overlap.dataset} ({TITLES[overlap.part].lower()})"
-        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
+        table = _titled(f"seen of {overlap.dataset} ({TITLES[overlap.part].lower()})")
         table.add_column("pretrained on")
         for head in heads:
             table.add_column(head, justify="right")
@@ -90,3 +82,7 @@ def _print_overlaps() -> None:
             shared = [Text(cell, "dim" if cell == "0" else "") for cell in row[1:]]
             table.add_row(row[0], *shared)
         console.table(table)
+
+
+def _titled(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)

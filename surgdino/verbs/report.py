@@ -5,44 +5,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from surgdino import console
+from surgdino.backbone.checkpoint import LoadedBackbone, load
+from surgdino.backbone.vit import build_backbone
+from surgdino.backbone.weights import load_weights
 from surgdino.config import from_words
+from surgdino.datasets.card import Card
 from surgdino.errors import SurgdinoError
-
-if TYPE_CHECKING:  # the modules below import torch, which `surgdino report --help` does not need
-    from surgdino.frames.store import FrameStore
-    from surgdino.report.learned import Learned, Sample
-    from surgdino.report.record import RunRecord
+from surgdino.frames.store import open_store
+from surgdino.inputs.settings import DataSettings, ReportSettings, manifest_of
+from surgdino.report.learned import Learned, Sample
+from surgdino.report.page import write_page
+from surgdino.report.record import RunRecord, read_run
 
 USAGE = "surgdino report RUN [report.frames=true] [out=RUN/report.html]"
+HELP = f"""{USAGE}
+
+Writes one self-contained HTML file: the verdict, before and after, curves, data, operations seen, settings.
+report.frames=true adds pictures made of patient frames: keep that file with the data."""
+_WITHOUT_FRAMES = ReportSettings(frames=False)
 _FRAMES = 192  # nearest neighbours are searched among these many frames
-
-
-@dataclass(frozen=True)
-class ReportSection:
-    """What the page may show: `frames`, pictures made of patient frames."""
-
-    frames: bool = False
 
 
 @dataclass(frozen=True)
 class ReportWords:
     """The settings of the command."""
 
-    report: ReportSection = ReportSection()
+    report: ReportSettings = _WITHOUT_FRAMES
     out: Path | None = None
 
 
 def main(words: Sequence[str]) -> int:
     """Write the report of the run folder that `words` names."""
-    if any(word in ("-h", "--help") for word in words):
-        print(
-            f"{USAGE}\n\nWrites one self-contained HTML file: the verdict, before and after, curves, data, operations "
-            "seen, settings.\nreport.frames=true adds pictures made of patient frames: keep that file with the data."
-        )
-        return 0
     folders, settings = from_words(ReportWords, words, USAGE)
     if len(folders) != 1:
         raise SurgdinoError("report of which run?", expected="one run folder", found=len(folders), fix=f"use {USAGE}")
@@ -53,17 +51,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def report_run(folder: Path, target: Path, *, frames: bool = False) -> Path:
-    """Write the page of a run folder.
-
-    Args:
-        frames: whether pictures made of patient frames may be in it.
-
-    Raises:
-        SurgdinoError: not a run folder; with `frames`, a store or weights that do not exist.
-    """
-    from surgdino.report.page import write_page
-    from surgdino.report.record import read_run
-
+    """Write the page of a run folder; `frames` says whether pictures made of patient frames may be in it."""
     record = read_run(folder)
     return write_page([record], target, learned=learned_of(record) if frames else None)
 
@@ -78,19 +66,11 @@ def try_report(folder: Path, *, frames: bool = False) -> Path | None:
 
 
 def learned_of(record: RunRecord) -> Learned:
-    """The section with pictures of a run.
+    """The section with pictures of a run, from frames evenly over its store.
 
     Raises:
-        SurgdinoError: its frame store or its data folder does not exist any more.
+        SurgdinoError: its frame store, its data folder or its weights do not exist any more.
     """
-    from surgdino.backbone.checkpoint import LoadedBackbone, load
-    from surgdino.backbone.vit import build_backbone
-    from surgdino.backbone.weights import load_weights
-    from surgdino.datasets.card import Card
-    from surgdino.frames.store import open_store
-    from surgdino.inputs.settings import DataSettings, manifest_of
-    from surgdino.report.learned import Learned
-
     config: dict[str, Any] = dict(record.config)
     data = DataSettings.of(config)
     store = open_store(data.store, manifest_of(Card.from_dict(config["dataset"]), data), data.store_settings)
@@ -100,18 +80,10 @@ def learned_of(record: RunRecord) -> Learned:
         backbone = build_backbone(config["model"], drop_path=0.0)
         load_weights(backbone, Path(weights))
         before = LoadedBackbone(backbone, after.info)
-    return Learned(_evenly(store), before, after)
-
-
-def _evenly(store: FrameStore) -> Sample:
-    """Frames evenly over the store."""
-    import numpy as np
-
-    from surgdino.report.learned import Sample
-
     index = np.unique(np.linspace(0, len(store) - 1, min(_FRAMES, len(store))).astype(int)).tolist()
-    return Sample(
+    sample = Sample(
         frames=[store.read(i) for i in index],
         operations=[store.operation(i) for i in index],
         names=[f"{store.video_id(i)} {store.time(i):.0f} s" for i in index],
     )
+    return Learned(sample, before, after)

@@ -24,6 +24,7 @@ from surgdino.errors import SurgdinoError, nearest
 from surgdino.paths import atomic_write
 
 USAGE = "surgdino weights list | surgdino weights get NAME [to=FOLDER]"
+HELP = f"Usage: {USAGE}\n\n`get` is the only command that uses the network."
 # A name server that does not answer can hold a look-up for minutes; being offline must be reported at once.
 CONNECT_SECONDS = 10
 STALL_SECONDS = 60
@@ -42,13 +43,9 @@ class GetWords:
 
 
 def main(args: list[str]) -> int:
-    """Run `weights` with the words after the verb.
-
-    Raises:
-        SurgdinoError: a mistyped word, a name we do not know, no network, or a file that is not what it should be.
-    """
-    if args in ([], ["-h"], ["--help"]):
-        print(f"Usage: {USAGE}\n\n`get` is the only command that uses the network.")
+    """Run `weights` with the words after the verb."""
+    if not args:
+        print(HELP)
         return 0
     what, rest = args[0], args[1:]
     if what == "list" and not rest:
