@@ -5,9 +5,12 @@ Texts are printed as they are: nothing in them is read as rich markup, so they m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from rich import box
 from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
@@ -20,10 +23,12 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from surgdino.distributed import is_main
 
+_STYLE: dict[str, Any] = {"title_style": "bold", "box": box.SIMPLE_HEAD}
 _bars: list[Progress] = []  # those now shown; a line printed meanwhile goes above the innermost
 
 
@@ -42,15 +47,21 @@ def field(label: str, value: object) -> None:
     _print(Text.assemble((f"{label:<10}", "bold"), " ", str(value)))
 
 
-def title(text: str) -> None:
-    """Print a heading."""
-    _print(Text(text, style="bold"))
-
-
 def table(content: RenderableType) -> None:
     """Print a table, or anything else that rich can draw."""
     if is_main():
         Console(width=width()).print(content)
+
+
+def new_table(title: str, **options: Any) -> Table:
+    """An empty table under a heading, to be filled and given to `table`."""
+    return Table(title=title, title_justify="left", pad_edge=False, **{**_STYLE, **options})
+
+
+def share_bar(share: float, characters: int) -> Text:
+    """A bar that is filled by a share of 0 to 1; NaN is none."""
+    filled = 0 if math.isnan(share) else min(max(round(share * characters), 0), characters)
+    return Text("█" * filled, "cyan").append("·" * (characters - filled), "dim")
 
 
 def width() -> int:

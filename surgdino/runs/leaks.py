@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from rich import box
 from rich.table import Table
 
 from surgdino import console
@@ -147,7 +146,7 @@ def refuse_leaks(report: LeakReport, leakage: Leakage) -> LeakReport:
 def overlap_table(report: LeakReport) -> Table:
     """For each tested operation that was seen: the trainings that saw it, and its videos in the test part."""
     title = f"tested operations that were seen before ({len(report.overlaps)} of {report.tested})"
-    table = Table(title=title, title_justify="left", title_style="bold red", box=box.SIMPLE, pad_edge=False)
+    table = console.new_table(title, title_style="bold red")
     for head in ("operation", "seen by", "tested as"):
         table.add_column(head)
     for overlap in report.overlaps[:_SHOWN]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
@@ -28,21 +26,13 @@ _LONG = 30  # classes; of more, the table shows those with the most frames
 
 
 def write_results(folder: Path, task: str, scores: TaskScores, *, facts: Mapping[str, Any]) -> Path:
-    """Write `results.json` and `per_operation.csv`. The same scores and facts give the same bytes.
+    """Write `results.json` and `per_operation.csv`; gives the path of the first.
+
+    The same scores and facts give the same bytes.
 
     Args:
-        folder: created where it does not exist.
-        task: its name.
-        scores: of a panel.
-        facts: what a reader needs beside the numbers, each under its own key: split, seed, versions, data hash,
+        facts: what a reader needs beside the numbers, each under a key of its own: split, seed, versions, data hash,
             checkpoint, leak stamp, command. Plain JSON values, arrays, dataclasses or paths.
-
-    Returns:
-        The path of `results.json`.
-
-    Raises:
-        SurgdinoError: the file system refused.
-        ValueError: a fact under a key that the numbers have.
     """
     name, value = scores.headline
     first = {"task": task, "headline": {"name": name, "protocol": scores.headline_row.protocol, "value": value}}
@@ -60,20 +50,14 @@ def write_results(folder: Path, task: str, scores: TaskScores, *, facts: Mapping
     path = folder / RESULTS
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-    with atomic_write(folder / PER_OPERATION) as temporary:
-        temporary.write_text(per_operation_csv(scores.table), encoding="utf-8")
+    with atomic_write(folder / PER_OPERATION) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("operation", "protocol", "metric", "value"))
+        for row in scores.table:
+            for operation, value in row.per_operation.items():
+                full = "" if math.isnan(value) else repr(float(value))  # an undefined value is an empty cell
+                writer.writerow((operation, row.protocol, row.name, full))
     return path
-
-
-def per_operation_csv(table: Sequence[Score]) -> str:
-    """One row for each operation and metric, in full precision; an undefined value is an empty cell."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("operation", "protocol", "metric", "value"))
-    for row in table:
-        for operation, value in row.per_operation.items():
-            writer.writerow((operation, row.protocol, row.name, "" if math.isnan(value) else repr(float(value))))
-    return stream.getvalue()
 
 
 def print_scores(scores: TaskScores, *, leak: str | None = None) -> None:
@@ -113,7 +97,8 @@ def _row(row: Score) -> dict[str, Any]:
 
 def _score_table(rows: Sequence[Score], scores: TaskScores) -> Table:
     count = f"{scores.operations} operation{'' if scores.operations == 1 else 's'}"
-    table = _table(f"{scores.task}, {count}", f"protocol {rows[0].protocol}")
+    caption = f"protocol {rows[0].protocol}"
+    table = console.new_table(f"{scores.task}, {count}", caption=caption, caption_justify="left")
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", style="bold", no_wrap=True)
     table.add_column("± operations", justify="right", no_wrap=True)
@@ -140,8 +125,8 @@ def _class_table(table: ClassTable, *, with_bars: bool) -> Table:
     rows = _most_frequent(table.rows)
     left_out = len(table.rows) - len(rows)
     more = f"; {left_out} rarer ones are in {RESULTS}" if left_out else ""
-    shown = _table(f"by {table.title}", f"protocol {table.protocol}{more}")
-    shown.padding = (0, 1, 0, 0)
+    caption = f"protocol {table.protocol}{more}"
+    shown = console.new_table(f"by {table.title}", caption=caption, caption_justify="left", padding=(0, 1, 0, 0))
     shown.add_column(table.title, no_wrap=True)
     measures = list(next(iter(rows.values())))
     cells = {name: [_cell(measure, row[measure]) for measure in measures] for name, row in rows.items()}
@@ -151,14 +136,8 @@ def _class_table(table: ClassTable, *, with_bars: bool) -> Table:
     if with_bars:
         shown.add_column("", no_wrap=True)
     for name, row in rows.items():
-        shown.add_row(escape(name), *cells[name], *([_bar(row[measures[0]])] if with_bars else []))
+        shown.add_row(escape(name), *cells[name], *([console.share_bar(row[measures[0]], _BAR)] if with_bars else []))
     return shown
-
-
-def _table(title: str, caption: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.caption, table.caption_justify = caption, "left"
-    return table
 
 
 def _most_frequent(rows: Mapping[str, Mapping[str, float]]) -> Mapping[str, Mapping[str, float]]:
@@ -175,8 +154,3 @@ def _cell(measure: str, value: float) -> str:
 
 def _number(value: float, unit: str, digits: int = 4) -> str:
     return "-" if math.isnan(value) else f"{value:.{1 if unit == 'pixels' else digits}f}"
-
-
-def _bar(share: float) -> Text:
-    filled = 0 if math.isnan(share) else min(max(round(share * _BAR), 0), _BAR)
-    return Text("█" * filled, "cyan").append("·" * (_BAR - filled), "dim")

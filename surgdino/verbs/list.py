@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -61,8 +60,7 @@ def describe(path: Path) -> str:
 
 def _table(kind: str) -> Table:
     setting, folder = KINDS[kind]
-    table = _titled(kind)
-    table.show_header = False
+    table = console.new_table(kind, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column()
     for name, path in files(folder).items():
@@ -74,7 +72,7 @@ def _print_overlaps() -> None:
     """What a backbone trained on one set has seen of another; docs/overlaps.md is the same as a page."""
     for overlap in overlap_tables(map(load_card, card_names())):
         heads, rows = cells(overlap)
-        table = _titled(f"seen of {overlap.dataset} ({TITLES[overlap.part].lower()})")
+        table = console.new_table(f"seen of {overlap.dataset} ({TITLES[overlap.part].lower()})")
         table.add_column("pretrained on")
         for head in heads:
             table.add_column(head, justify="right")
@@ -82,7 +80,3 @@ def _print_overlaps() -> None:
             shared = [Text(cell, "dim" if cell == "0" else "") for cell in row[1:]]
             table.add_row(row[0], *shared)
         console.table(table)
-
-
-def _titled(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich import box
-from rich.table import Table
 from torch import Tensor
 
 from surgdino import console
@@ -189,7 +187,7 @@ def warn_of_trained(probe: Probing, facts: Mapping[str, Any]) -> None:
 
 def print_trials(trials: Sequence[Trial], chosen: float) -> None:
     """What was measured at each share, and which was kept in one sentence."""
-    table = Table(title="Share of the adapted weights", title_justify="left", title_style="bold", box=box.SIMPLE)
+    table = console.new_table("Share of the adapted weights")
     table.add_column("measure")
     for trial in trials:
         table.add_column(f"{trial.alpha:.4g}", justify="right", style="bold" if trial.alpha == chosen else None)

@@ -193,7 +193,7 @@ def print_outcome(result: TrainResult, picture: Path | None, page: Path | None) 
 
 
 def _losses(result: TrainResult) -> Table:
-    table = Table(title="Objective", title_justify="left", title_style="bold")
+    table = console.new_table("Objective")
     table.add_column("term")
     for name in ("first", "last", "if it collapsed"):
         table.add_column(name, justify="right", style="dim" if name.startswith("if") else None)
@@ -207,7 +207,7 @@ def _losses(result: TrainResult) -> Table:
 def _probes(result: TrainResult) -> Table:
     changes = result.probes.changes
     after = f"step {result.probes.last_step}"
-    table = Table(title="Backbone before and after", title_justify="left", title_style="bold")
+    table = console.new_table("Backbone before and after")
     table.add_column("measure")
     for name in ("step 0", after, "change"):
         table.add_column(name, justify="right")

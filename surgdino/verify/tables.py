@@ -40,8 +40,7 @@ def print_findings(card: Card, manifest: Manifest, infos: Mapping[str, VideoInfo
 
 def problem_table(manifest: Manifest) -> Table:
     """One row for each problem, errors first: where, what, what to do."""
-    table = Table(title="Problems", title_justify="left", title_style="bold", box=box.ROUNDED, show_lines=True)
-    table.expand = True
+    table = console.new_table("Problems", box=box.ROUNDED, show_lines=True, expand=True)
     table.add_column("", no_wrap=True)
     for heading, ratio in (("where", 3), ("what", 4), ("what to do", 3)):
         table.add_column(heading, overflow="fold", ratio=ratio)
@@ -72,7 +71,7 @@ def _what(problem: Problem) -> Text:
 
 def overview_table(manifest: Manifest, infos: Mapping[str, VideoInfo], parts: Mapping[str, set[str]]) -> Table:
     """Videos, operations, length and labels, by part of the split."""
-    table = _table("What is here")
+    table = console.new_table("What is here")
     table.add_column("part" if set(parts) != {"all"} else "")
     for name in ("videos", "readable", "operations", "length", "frames", *(f"with {task}" for task in manifest.labels)):
         table.add_column(name, justify="right")
@@ -92,7 +91,7 @@ def overview_table(manifest: Manifest, infos: Mapping[str, VideoInfo], parts: Ma
 
 def class_table(labels: Labels, infos: Mapping[str, VideoInfo], parts: Mapping[str, set[str]]) -> Table:
     """Labelled frames of each class, by part, with their share of the part's labelled frames as a bar."""
-    table = _table(f"Frames by {labels.task}")
+    table = console.new_table(f"Frames by {labels.task}")
     table.add_column("class", no_wrap=True)
     counts = {part: count for part, ids in parts.items() if (count := count_frames(labels, ids, infos))[1]}
     for part in counts:
@@ -102,7 +101,8 @@ def class_table(labels: Labels, infos: Mapping[str, VideoInfo], parts: Mapping[s
         cells: list[Text] = []
         for frames, total in counts.values():
             share = frames[position] / total if total else 0.0
-            cells += [Text(f"{frames[position]:,}", "" if frames[position] else "red"), _bar(share)]
+            bar = console.share_bar(share, _BAR).append(f" {share:5.1%}")
+            cells += [Text(f"{frames[position]:,}", "" if frames[position] else "red"), bar]
         table.add_row(name, *cells)
     table.add_section()
     totals = [cell for _, total in counts.values() for cell in (Text(f"{total:,}", "bold"), Text(""))]
@@ -154,15 +154,6 @@ def _plural(count: int, word: str) -> str:
     return f"{count or 'no'} {word}{'' if count == 1 else 's'}"
 
 
-def _bar(share: float) -> Text:
-    filled = round(share * _BAR)
-    return Text("█" * filled, "cyan").append("·" * (_BAR - filled), "dim").append(f" {share:5.1%}")
-
-
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)

@@ -239,7 +239,9 @@ def test_a_fine_tuned_backbone_is_a_start_for_another_and_remembers(runs, sets, 
 def test_without_a_validation_part_it_says_that_the_last_step_counts(sets, tmp_path, capsys):
     more = ("data.split={train: [1, 2], test: [3]}", "train.steps=2", "task.temporal=none")
     assert main(words_of("phase", sets["phase"], tmp_path / "run", *more)) == 0
-    assert "no early stopping, the last step counts" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no early stopping, the last step counts" in said
+    assert re.search(r"^train +\d+ of \d+ frames labelled, 2 videos, 2 operations$", said, re.MULTILINE)
     assert results_of(tmp_path / "run")["chosen_on"] == "nothing: the last step counts"
     assert_same_checkpoint(tmp_path / "run" / "checkpoint", tmp_path / "run" / "last")
 
@@ -373,7 +375,7 @@ def test_a_head_is_tested_on_another_dataset_with_the_same_classes(runs, sets, t
     """Phases of Cholec80, tested on CholecT50: by their ids, and saying so."""
     words = [f"data.root={sets['triplet']}", "data.split={test: [5]}", f"out={tmp_path / 'out'}"]
     assert main(["evaluate", f"checkpoint={runs['phase']}", "dataset=cholect50", *words]) == 0
-    assert "classes are taken to be the same by their ids" in capsys.readouterr().out.replace("\n", " ")
+    assert "classes are matched by their ids" in capsys.readouterr().out.replace("\n", " ")
     assert results_of(tmp_path / "out")["dataset"] == "cholect50"
 
 
