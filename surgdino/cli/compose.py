@@ -74,11 +74,7 @@ for _plugin in (ChoiceSource, ChoiceSearchPath):
 
 
 def compose(verb: str, words: Sequence[str] = ()) -> DictConfig:
-    """The configuration of `surgdino VERB WORDS`, before its interpolations are resolved.
-
-    Raises:
-        SurgdinoError: a key, choice or value that does not exist; the nearest one is named.
-    """
+    """The configuration of `surgdino VERB WORDS`, before its interpolations are resolved."""
     try:
         return _compose(verb, words)
     except FAULTS as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
@@ -36,14 +35,12 @@ PATHS = {
 
 
 def run_configured(verb: str, words: list[str]) -> int:
-    """Compose `configs/<verb>.yaml` with the settings in `words` and run the verb's `main`; its exit code.
-
-    Raises:
-        SurgdinoError: a key, choice or value that does not exist; the nearest one is named.
-    """
+    """Compose `configs/<verb>.yaml` with the settings in `words` and run the verb's `main`; its exit code."""
     subject, words = _subject(verb, words)
     multirun = "-m" in words or "--multirun" in words
-    words = [_parsable(word, multirun) for word in _last_of_each(map(_in_full, words))]
+    # Of two words that set the same key, the later one: scripts append theirs, and Hydra cannot merge mappings.
+    last = {word.partition("=")[0]: word for word in map(_in_full, words)}
+    words = [_parsable(word, multirun) for word in last.values()]
     if any(word.startswith("-") for word in words):
         return _run_by_hydra(verb, subject, words)
     return _run(verb, subject, compose(verb, words))
@@ -84,27 +81,22 @@ def _run_by_hydra(verb: str, subject: str | list[str] | None, words: list[str]) 
 
 
 def _subject(verb: str, words: list[str]) -> tuple[str | list[str] | None, list[str]]:
-    if verb in PATHS and not any(w in ("-h", "--help") for w in words):
-        return _paths(verb, words)
+    """What stands before the settings, a subject or paths, and the rest."""
     valid = SUBJECTS.get(verb)
-    if valid is None or any(w in ("-h", "--help") for w in words):
+    if "-h" in words or "--help" in words or (valid is None and verb not in PATHS):
         return None, words
+    if valid is None:  # a path may hold an equals sign if such a file exists
+        paths = list(takewhile(lambda w: w[:1] != "-" and ("=" not in w or Path(w).expanduser().exists()), words))
+        if not paths:
+            kind, example = PATHS[verb]
+            raise SurgdinoError(f"surgdino {verb} of what?", expected=kind, fix=f"write {example}")
+        return paths, words[len(paths) :]
     if not words or "=" in words[0] or words[0].startswith("-"):
-        raise SurgdinoError(
-            f"surgdino {verb} of what?", expected=", ".join(valid), fix=f"try surgdino {verb} {valid[0]}"
-        )
+        fix = f"try surgdino {verb} {valid[0]}"
+        raise SurgdinoError(f"surgdino {verb} of what?", expected=", ".join(valid), fix=fix)
     if words[0] not in valid:
         raise SurgdinoError(f"surgdino {verb} does not know {words[0]!r}", fix=nearest(words[0], valid))
     return words[0], words[1:]
-
-
-def _paths(verb: str, words: list[str]) -> tuple[list[str], list[str]]:
-    """The paths before the settings, and the rest; a path may hold an equals sign if such a file exists."""
-    paths = list(takewhile(lambda w: not w.startswith("-") and ("=" not in w or Path(w).expanduser().exists()), words))
-    if not paths:
-        kind, example = PATHS[verb]
-        raise SurgdinoError(f"surgdino {verb} of what?", expected=kind, fix=f"write {example}")
-    return paths, words[len(paths) :]
 
 
 def _in_full(word: str) -> str:
@@ -112,11 +104,6 @@ def _in_full(word: str) -> str:
     if key in RENAMED:
         console.warn(f"{key} is now called {RENAMED[key]}")
     return f"{RENAMED.get(key, SHORT.get(key, key))}{equals}{value}"
-
-
-def _last_of_each(words: Iterable[str]) -> list[str]:
-    """Of two words that set the same key, the later one: scripts append theirs, and Hydra cannot merge mappings."""
-    return list({word.partition("=")[0]: word for word in words}.values())
 
 
 def _parsable(word: str, multirun: bool) -> str:

@@ -25,9 +25,6 @@ def split_manifest(card: Card, data: DataSettings, labels: str) -> Manifest:
 
     Args:
         labels: the kind that the task learns.
-
-    Raises:
-        SurgdinoError: no split, no such labels, damaged label files, or a split that trains on what it tests.
     """
     if data.part is not None:
         what = "data.part has no use here: a task needs all parts of a split"

@@ -84,9 +84,6 @@ def choose_probe(
     Args:
         card: of the dataset of `data.root`.
         training: what would be trained on without a probe.
-
-    Raises:
-        SurgdinoError: an operation to hold out that does not exist, or more than there are.
     """
     if not settings.every:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -179,8 +178,3 @@ def excluded_operations(manifests: Sequence[Manifest], exclude: Sequence[str]) -
 
 def _options(data: DataSettings | AlsoSettings) -> dict[str, str | None]:
     return {key: getattr(data, key) for key in _OPTIONS}
-
-
-def core_count() -> int:
-    """Cores this process may use; on a shared machine they are fewer than it has."""
-    return len(os.sched_getaffinity(0))

@@ -39,9 +39,6 @@ def open_run(folder: Path, cfg: Mapping[str, Any], *, data_hash: str, free: tupl
     Args:
         cfg: every setting, resolved.
         free: settings that may differ from those the run began with, or what their names begin with.
-
-    Raises:
-        SurgdinoError: the folder holds a run with other settings, which are named, or it cannot be written.
     """
     saved = folder / "config.yaml"
     if saved.exists():

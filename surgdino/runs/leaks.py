@@ -120,11 +120,7 @@ def find_leaks(seen: Iterable[Seen], tested: Manifest, tested_on: str) -> LeakRe
 
 
 def refuse_leaks(report: LeakReport, leakage: Leakage) -> LeakReport:
-    """Print what was found; stop there unless `leakage` allows it.
-
-    Raises:
-        SurgdinoError: tested operations had been seen.
-    """
+    """Print what was found; stop there unless `leakage` allows it."""
     if not report.overlaps:
         return report
     console.table(overlap_table(report))
@@ -158,11 +154,7 @@ def overlap_table(report: LeakReport) -> Table:
 
 
 def refuse_shared_parts(manifest: Manifest) -> None:
-    """Refuse a split that trains or chooses checkpoints on operations that it tests; no setting allows this.
-
-    Raises:
-        SurgdinoError: an operation is in two parts.
-    """
+    """Refuse a split that trains or chooses checkpoints on operations that it tests; no setting allows this."""
     part_of: dict[str, str | None] = {}
     for video in manifest.videos:
         before = part_of.setdefault(video.operation, video.split)

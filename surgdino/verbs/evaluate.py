@@ -111,11 +111,7 @@ def measure(
 def tested_part(
     config: EvaluateConfig, saved: SavedTask, card: Card, data: DataSettings
 ) -> tuple[Manifest, LeakReport]:
-    """The videos to test on, and what the leak guard says of them.
-
-    Raises:
-        SurgdinoError: no such part, other classes, operations that the checkpoint has seen.
-    """
+    """The videos to test on, and what the leak guard says of them."""
     manifest = split_manifest(card, data, saved.task.LABELS)
     require_parts(manifest, data, (config.part,))
     check_classes(saved.task.classes(card, manifest), saved, card)
@@ -125,31 +121,20 @@ def tested_part(
 
 
 def data_of(config: EvaluateConfig, saved: SavedTask, card: Card) -> DataSettings:
-    """The run's `data` section with what was said of the data in its place.
-
-    Raises:
-        SurgdinoError: another dataset, but not where it is or which split of it.
-    """
+    """The run's `data` section with what was said of the data in its place."""
     given = {key: value for key, value in config.data.items() if value is not None}
     run = dict(saved.config["data"])
     if card.name != saved.card.name:
         for key in ("root", "split"):
             if key not in given:
-                raise SurgdinoError(
-                    f"data.{key} is not set",
-                    found=f"another dataset ({card.name}) than the run's ({saved.card.name})",
-                    fix=f"add data.{key}=...",
-                )
+                found = f"another dataset ({card.name}) than the run's ({saved.card.name})"
+                raise SurgdinoError(f"data.{key} is not set", found=found, fix=f"add data.{key}=...")
         run |= {key: () if key == "exclude" else None for key in _OF_THE_DATASET}
     return shipped(DataSettings, "data", **{**run, **given})
 
 
 def check_classes(found: tuple[str, ...], saved: SavedTask, card: Card) -> None:
-    """Another dataset must have as many classes as the head; other names for them are reported.
-
-    Raises:
-        SurgdinoError: it has more or fewer.
-    """
+    """Another dataset must have as many classes as the head; other names for them are reported."""
     if len(found) != len(saved.classes):
         raise SurgdinoError(
             f"the head knows other classes than dataset={card.name}",

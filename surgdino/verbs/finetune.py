@@ -69,23 +69,16 @@ class FinetuneConfig:
 
 @dataclass(frozen=True)
 class Run:
-    """A fine-tuning under way.
-
-    Attributes:
-        recorded: the configuration as config.yaml keeps it: with the model that the checkpoint turned out to be.
-        start: the backbone as it was.
-        leaks: what the leak guard found.
-        context: with the backbone that learns.
-    """
+    """A fine-tuning under way."""
 
     config: FinetuneConfig
-    recorded: dict[str, Any]
+    recorded: dict[str, Any]  # as config.yaml keeps it: with the model that the checkpoint turned out to be
     folder: Path
     task: Task[Any, Any]
     manifest: Manifest
-    start: StartingBackbone
+    start: StartingBackbone  # the backbone as it was
     leaks: LeakReport
-    context: TaskContext
+    context: TaskContext  # with the backbone that learns
 
 
 def main(cfg: Mapping[str, Any]) -> int:
@@ -192,14 +185,13 @@ def conclude(run: Run, head: nn.Module, results: list[StageResult]) -> None:
     save(run, head, results, "checkpoint")
     for result in results:
         field(result.stage, _stage_line(result))
-    chosen = "the validation part" if "val" in run.context.parts else "nothing: the last step counts"
     facts = {
         "split": run.config.data.split,
         "checkpoint": run.folder / "checkpoint",
         "started_from": started_from(run),
         "seed": run.config.train.seed,
         "stages": [result.as_dict() for result in results],
-        "chosen_on": chosen,
+        "chosen_on": "the validation part" if "val" in run.context.parts else "nothing: the last step counts",
         "leakage": run.leaks.as_dict(),
     }
     path = measure(run.task, run.context.alone(), head, "test", run.folder, run.manifest, facts)

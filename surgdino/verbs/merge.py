@@ -146,11 +146,7 @@ def provenance(initial: Weights, adapted: Sequence[Weights], infos: Sequence[Map
 
 
 def open_measurement(settings: MergeConfig, adapted: Path, info: Mapping[str, Any]) -> tuple[Card, Probing]:
-    """The probe that chooses, on pictures as the backbone was trained with: of the command, or of the adapted run.
-
-    Raises:
-        SurgdinoError: neither says where frames are.
-    """
+    """The probe that chooses, on pictures as the backbone was trained with: of the command, or of the adapted run."""
     dataset, section, probe_settings = settings.dataset, settings.data, settings.probe
     if section["root"] is None:
         file = find_weights(adapted).parent.parent / "config.yaml"

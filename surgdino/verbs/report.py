@@ -66,11 +66,7 @@ def try_report(folder: Path, *, frames: bool = False) -> Path | None:
 
 
 def learned_of(record: RunRecord) -> Learned:
-    """The section with pictures of a run, from frames evenly over its store.
-
-    Raises:
-        SurgdinoError: its frame store, its data folder or its weights do not exist any more.
-    """
+    """The section with pictures of a run, from frames evenly over its store."""
     config: dict[str, Any] = dict(record.config)
     data = DataSettings.of(config)
     store = open_store(data.store, manifest_of(Card.from_dict(config["dataset"]), data), data.store_settings)

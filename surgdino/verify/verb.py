@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Problem, S
 from surgdino.datasets.masks import FrameMasks, VideoMasks, read_mask
 from surgdino.errors import SurgdinoError
 from surgdino.frames.video.decode import VideoInfo, probe
-from surgdino.inputs.settings import DataSettings, core_count, manifest_of
+from surgdino.inputs.settings import DataSettings, manifest_of
 from surgdino.verify.tables import print_findings
 
 # Reading a header waits for the disk more than it computes; network file systems answer several questions at once.
@@ -67,7 +68,7 @@ def inspect(manifest: Manifest, decoder: str) -> tuple[dict[str, VideoInfo], lis
 
     known = {problem.file for problem in manifest.errors}  # the adapter has reported that these are empty
     videos = [video for video in manifest.videos if video.path not in known]
-    found = list(_in_threads("reading the videos", read, videos, min(_VIDEO_READERS, core_count())))
+    found = list(_in_threads("reading the videos", read, videos, min(_VIDEO_READERS, len(os.sched_getaffinity(0)))))
     infos = {video.id: info for video, info in zip(videos, found, strict=True) if isinstance(info, VideoInfo)}
     return infos, [each for each in found if isinstance(each, Problem)]
 
