@@ -17,10 +17,14 @@ from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import Card
 from surgdino.engine.precision import choose_device
+<<<<<<< HEAD
 from surgdino.engine.probing import Change
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan, TrainResult
 from surgdino.engine.train import BEST, train
+=======
+from surgdino.engine.train import train
+>>>>>>> 735762e (Pretrain: one helper less)
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.backbone import natural_backbone
@@ -206,23 +210,19 @@ def _losses(result: TrainResult) -> Table:
 
 def _probes(result: TrainResult) -> Table:
     changes = result.probes.changes
-    after = f"step {result.probes.last_step}"
     table = console.new_table("Backbone before and after")
     table.add_column("measure")
-    for name in ("step 0", after, "change"):
+    for name in ("step 0", f"step {result.probes.last_step}", "change"):
         table.add_column(name, justify="right")
     intervals = any(change.difference for change in changes)
     if intervals:
         table.add_column("95 % over operations", justify="right", style="dim")
     for change in changes:
-        row = [change.measure.words, change.form(change.before), change.form(change.after), _signed(change)]
+        moved = change.signed(change.after - change.before)
+        moved = f"[red]{moved} worse than before[/red]" if change.fell else moved
+        row = [change.measure.words, change.form(change.before), change.form(change.after), moved]
         table.add_row(*row, *([change.interval] if intervals else []))
     return table
-
-
-def _signed(change: Change) -> str:
-    words = change.signed(change.after - change.before)
-    return f"[red]{words} worse than before[/red]" if change.fell else words
 
 
 def _chosen(result: TrainResult) -> str:
