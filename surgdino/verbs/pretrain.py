@@ -17,14 +17,9 @@ from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import Card
 from surgdino.engine.precision import choose_device
-<<<<<<< HEAD
-from surgdino.engine.probing import Change
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan, TrainResult
 from surgdino.engine.train import BEST, train
-=======
-from surgdino.engine.train import train
->>>>>>> 735762e (Pretrain: one helper less)
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.backbone import natural_backbone
