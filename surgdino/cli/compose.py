@@ -99,10 +99,10 @@ def in_words(verb: str, words: Sequence[str], error: Exception) -> SurgdinoError
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if unknown:
         key = (unknown.group(1) or unknown.group(2)).lstrip("+~")
-        try:  # with the choices made: each task and method has settings of its own
-            chosen = _compose(verb, [word for word in words if word.partition("=")[0] in GROUPS])
-        except FAULTS:  # a recipe chooses what this verb does not have
-            chosen = _compose(verb, [])
+        if key in GROUPS:  # of the command, or of its recipe
+            return SurgdinoError(f"surgdino {verb} takes no {key}=...", fix="leave it out")
+        # With the choices made: each task and method has settings of its own.
+        chosen = _compose(verb, [word for word in words if word.partition("=")[0] in GROUPS])
         valid = [*flat_keys(OmegaConf.to_container(chosen)), *GROUPS]  # type: ignore[arg-type]
         return SurgdinoError(f"unknown setting {key!r}", fix=nearest(key, valid))
     return SurgdinoError("the settings do not fit together", found=text.splitlines()[0])

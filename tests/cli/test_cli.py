@@ -53,6 +53,7 @@ def test_every_verb_lists_its_settings_without_torch(verb):
         (["pretrain"], "data.root is not set"),
         (["show", "agument"], "'augment'"),
         (["show"], "augment"),
+        (["evaluate", "recipe=cholec80"], "surgdino evaluate takes no recipe="),
     ],
 )
 def test_a_mistyped_word_gets_one_line_with_the_nearest_valid_one(words, said, capsys):
