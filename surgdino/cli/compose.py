@@ -100,7 +100,7 @@ def in_words(verb: str, words: Sequence[str], error: Exception) -> SurgdinoError
     if unknown:
         key = (unknown.group(1) or unknown.group(2)).lstrip("+~")
         if key in GROUPS:  # of the command, or of its recipe
-            return SurgdinoError(f"surgdino {verb} takes no {key}=...", fix="leave it out")
+            return SurgdinoError(f"surgdino {verb} takes no {key}=", fix="leave it out")
         # With the choices made: each task and method has settings of its own.
         chosen = _compose(verb, [word for word in words if word.partition("=")[0] in GROUPS])
         valid = [*flat_keys(OmegaConf.to_container(chosen)), *GROUPS]  # type: ignore[arg-type]
