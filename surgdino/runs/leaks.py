@@ -119,10 +119,10 @@ def find_leaks(seen: Iterable[Seen], tested: Manifest, tested_on: str) -> LeakRe
     return LeakReport(tested_on, len(tested.operations), tuple(overlaps))
 
 
-def refuse_leaks(report: LeakReport, leakage: Leakage) -> LeakReport:
+def refuse_leaks(report: LeakReport, leakage: Leakage) -> None:
     """Print what was found; stop there unless `leakage` allows it."""
     if not report.overlaps:
-        return report
+        return
     console.table(overlap_table(report))
     if leakage == "refuse":
         first = report.overlaps[0]
@@ -136,7 +136,6 @@ def refuse_leaks(report: LeakReport, leakage: Leakage) -> LeakReport:
             "or use leakage=allow, which stamps the results",
         )
     console.say(f"leakage=allow: {report.stamp}", "bold red")
-    return report
 
 
 def overlap_table(report: LeakReport) -> Table:

@@ -26,7 +26,7 @@ from surgdino.inputs.labelled import (
 )
 from surgdino.inputs.settings import DataSettings
 from surgdino.runs.folder import environment
-from surgdino.runs.leaks import Leakage, LeakReport, find_leaks, refuse_leaks, seen_of
+from surgdino.runs.leaks import Leakage, find_leaks, refuse_leaks, seen_of
 from surgdino.runs.results import RESULTS, print_scores, write_results
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.saved import SavedTask, load_task
@@ -55,7 +55,12 @@ def main(cfg: Mapping[str, Any]) -> int:
     task, run = saved.task, saved.folder.parent
     card = saved.card if config.dataset is None else Card.from_dict(config.dataset)
     data = data_of(config, saved, card)
-    manifest, leaks = tested_part(config, saved, card, data)
+    manifest = split_manifest(card, data, task.LABELS)
+    require_parts(manifest, data, (config.part,))
+    check_classes(task.classes(card, manifest), saved, card)
+    manifest = manifest.part(config.part)
+    leaks = find_leaks(seen_of(saved.model.info), manifest, f"{card.name} {split_name(data)} {config.part}")
+    refuse_leaks(leaks, config.leakage or saved.config["leakage"])
     parts = labelled_parts(manifest, open_store_of(manifest, data), task.LABELS, (config.part,))
     context = saved.context(config.hardware, features_folder(data, card.name, run, saved.tuning), card, parts)
     out = config.out or run / "evaluation" / f"{card.name}-{config.part}"
@@ -106,18 +111,6 @@ def measure(
     except Exception as error:  # costs the pictures, not the numbers
         warn(f"the pictures of the predictions could not be drawn: {type(error).__name__}: {error}")
     return path
-
-
-def tested_part(
-    config: EvaluateConfig, saved: SavedTask, card: Card, data: DataSettings
-) -> tuple[Manifest, LeakReport]:
-    """The videos to test on, and what the leak guard says of them."""
-    manifest = split_manifest(card, data, saved.task.LABELS)
-    require_parts(manifest, data, (config.part,))
-    check_classes(saved.task.classes(card, manifest), saved, card)
-    tested = manifest.part(config.part)
-    leaks = find_leaks(seen_of(saved.model.info), tested, f"{card.name} {split_name(data)} {config.part}")
-    return tested, refuse_leaks(leaks, config.leakage or saved.config["leakage"])
 
 
 def data_of(config: EvaluateConfig, saved: SavedTask, card: Card) -> DataSettings:

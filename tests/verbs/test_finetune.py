@@ -19,11 +19,15 @@ import surgdino
 from surgdino.backbone.checkpoint import save_backbone
 from surgdino.backbone.vit import build_backbone
 from surgdino.cli.main import main
-from surgdino.config import shipped_settings
+from surgdino.config import shipped, shipped_settings
+from surgdino.datasets.card import load_card
 from surgdino.engine.saving import load_state
+from surgdino.inputs.labelled import split_manifest
+from surgdino.inputs.settings import DataSettings
 from surgdino.tasks import task_names
 from surgdino.tasks.task import open_task
 from surgdino.tasks.training import fit as loop
+from surgdino.verbs.report import try_report
 from tests.engine.gloo import in_processes
 from tests.tasks.sets import set_of, words_of
 
@@ -383,3 +387,18 @@ def test_the_recorded_settings_are_those_of_the_run(runs):
     cfg = yaml.safe_load((runs["phase"] / "config.yaml").read_text())
     assert cfg["task"]["name"] == "phase"
     assert cfg["model"]["timm_kwargs"]["embed_dim"] == 64
+
+
+def test_a_report_that_fails_costs_no_run(tmp_path, capsys):
+    assert try_report(tmp_path) is None
+    assert "! the report could not be written" in capsys.readouterr().out
+
+
+def test_how_a_label_table_was_understood_is_said(synthetic_cholec80, tmp_path, capsys):
+    videos = shutil.copytree(synthetic_cholec80 / "videos", tmp_path / "ours")
+    rows = "".join(f"video0{n},{k},a\n" for n in range(1, 5) for k in range(12))
+    (videos / "labels.csv").write_text(f"video,second,label\n{rows}")
+    split = {"train": ["video01", "video02"], "test": ["video03"]}
+    data = shipped(DataSettings, "data", root=videos, store=tmp_path / "store", split=split)
+    split_manifest(load_card("folder"), data, "phase")
+    assert "labels.csv: 48 labelled moments, seconds, 4 of 4 videos" in capsys.readouterr().out
