@@ -20,8 +20,7 @@ from pathlib import Path
 
 from surgdino.bench.store import EXCERPT_SECONDS, bare, best_times, generated_video, reader, store
 from surgdino.frames.store import StoreSettings
-from surgdino.frames.video.decode import probe
-from surgdino.frames.video.sampling import sample_numbers
+from surgdino.frames.video.decode import probe, sample_numbers
 
 GOAL = 0.9
 

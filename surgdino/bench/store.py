@@ -22,8 +22,7 @@ from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import from_os_error
 from surgdino.frames.build import ShardTask, build_shard, shard_path
 from surgdino.frames.store import StoreSettings
-from surgdino.frames.video.decode import probe, read_frames
-from surgdino.frames.video.sampling import sample_numbers
+from surgdino.frames.video.decode import probe, read_frames, sample_numbers
 
 EXCERPT_SECONDS = 60.0  # of a long video: each contestant then takes a second or two
 _WRITE_BYTES = 64 << 20

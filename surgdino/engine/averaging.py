@@ -18,7 +18,7 @@ from surgdino.backbone.vit import Backbone
 from surgdino.errors import SurgdinoError
 
 State = Mapping[str, Tensor]
-# Measures a backbone; under `score` what chooses, the higher the better.
+# Measures a backbone: named numbers, of which `score` is to be maximised.
 Measure = Callable[[Backbone], Mapping[str, float]]
 
 
@@ -51,7 +51,7 @@ class Trial:
 
     @property
     def score(self) -> float:
-        """What chooses; NaN where it could not be measured."""
+        """The number to maximise; NaN where it could not be measured."""
         return self.measured["score"]
 
 

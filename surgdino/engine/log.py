@@ -37,7 +37,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Line:
-    """What a closed window says.
+    """The numbers of a closed window.
 
     Attributes:
         means: of the terms and `gradient_norm`, over the steps that counted; empty where none did.
@@ -97,14 +97,14 @@ class Window:
         return step == 1 or step == self._last_step or step % self.every == 0
 
     def close(self) -> Line:
-        """What the window says; a new one begins. For all processes to call."""
+        """The numbers of the window; a new one begins. For all processes to call."""
         sums = {name: float(value) for name, value in self._of_all().items()}
         clock, self._clock, self._sums = self._clock, Clock(), {}
         good, skipped = sums.pop("steps"), sums.pop("skipped")
         seconds = max(clock.seconds, 1e-9)
         timings = {
             "images_per_second": clock.steps * self._images / seconds,
-            "data_wait": self._processes.most(clock.waited / seconds),  # the process that waits delays all others
+            "data_wait": self._processes.max(clock.waited / seconds),  # the process that waits delays all others
             "memory_mb": memory_mb(),
         }
         return Line({name: value / good for name, value in sums.items()} if good else {}, int(skipped), timings)

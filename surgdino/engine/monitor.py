@@ -20,7 +20,7 @@ _STARVED = 0.4
 
 
 class Monitor:
-    """Writes a line when a window of steps ends, and warns of what it shows.
+    """Writes a line when a window of steps ends, and warns where it looks wrong.
 
     A line of `metrics.jsonl` is a JSON object with `step` and one of
     - the window since the line before it: `loss`, the method's terms and `gradient_norm` as means over the steps that
@@ -66,8 +66,6 @@ class Monitor:
         self._window = Window(every=every, last_step=last_step, images=images, processes=self._processes)
         self.images_per_second = self._window.images_per_second
 
-    # The state: what a resumed run needs to go on writing as if it had never stopped.
-
     def state_dict(self) -> dict[str, Any]:
         """What the lines to come depend on; timings excepted."""
         own = {"warnings": self.warnings, "skipped": self.skipped, "first": self.first, "last": self.last}
@@ -95,8 +93,6 @@ class Monitor:
         if self._board is not None:
             self._board.close()
         self._board = None
-
-    # The steps.
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

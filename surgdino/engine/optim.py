@@ -61,7 +61,7 @@ def rates_at(step: int, steps: int, settings: PretrainSettings, momentum: tuple[
     """The rates of 0-based `step` of `steps`.
 
     The head's learning rate warms up while the backbone is frozen; the backbone's own warm-up begins when it is
-    released, so that a head which still points anywhere cannot pull trained features after it.
+    released, so that an untrained head does not damage trained features.
 
     Args:
         momentum: the teacher's at the start and at the end of the run.

@@ -24,7 +24,7 @@ from surgdino import distributed
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """All processes of the run. Every process must ask the same questions in the same order.
+    """All processes of the run. Every process must make the same calls in the same order.
 
     Attributes:
         rank, world: this process's number among W.
@@ -53,8 +53,8 @@ class ProcessGroup:
         dist.all_gather(shares, tensor.detach().contiguous())
         return torch.cat(shares, dim=1)
 
-    def most(self, value: float) -> float:
-        """The largest over processes. Through the processors: no GPU is waited for."""
+    def max(self, value: float) -> float:
+        """The largest over processes. Exchanged between CPUs, so it waits for no GPU."""
         if self.world == 1:
             return value
         largest = torch.tensor(value, dtype=torch.float64)
@@ -63,7 +63,7 @@ class ProcessGroup:
 
     def any(self, holds: bool) -> bool:
         """Whether it holds in one process at least."""
-        return bool(self.most(float(holds)))
+        return bool(self.max(float(holds)))
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ class Pool:
     """What one micro-batch may know of the others.
 
     Attributes:
-        share: W K where groups reach beyond a micro-batch, else 1: then nothing is put together.
+        share: W K where groups reach beyond a micro-batch, else 1: then nothing is gathered.
         place: this micro-batch's number among the W K.
-        seen: [2, B, ...] by name, from a pass without gradient over all micro-batches; None where K is 1, and the other
-            processes' features are asked for on the way.
+        seen: [2, B, ...] by name, from a pass without gradient over all micro-batches; None where K is 1; the other
+            processes' features are then gathered when needed.
     """
 
     share: int = 1
@@ -113,7 +113,7 @@ def whole(tree: Any) -> Any:
 
 
 def part_like(value: Any, parameter: Tensor) -> Any:
-    """A whole tensor of a parameter's shape, such as a moment of its optimiser, cut as the parameter is."""
+    """A whole tensor of a parameter's shape, such as an optimiser moment, sharded as the parameter is."""
     if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
         return value
     on_device = value.to(parameter.device)

@@ -15,11 +15,11 @@ from surgdino.engine.processes import local, part_like, whole
 from surgdino.engine.settings import PretrainSettings
 from surgdino.errors import SurgdinoError
 
-_MASK_TOKEN = "mask_token"  # no part of what came, nor of what is shipped
+_MASK_TOKEN = "mask_token"  # part of neither the initial nor the shipped weights
 
 
 def prepare(backbone: Backbone, settings: PretrainSettings) -> None:
-    """Add adapters and freeze what never learns; before the networks are copied and shared out.
+    """Add adapters and freeze what never learns; before the networks are copied and sharded.
 
     Raises:
         SurgdinoError: more frozen blocks than there are, or adapters that this model cannot have.
@@ -52,7 +52,7 @@ def learns(backbone: Backbone, name: str, settings: PretrainSettings) -> bool:
 
 @dataclass
 class Retention:
-    """What of a student's backbone learns, and where it began.
+    """Which parameters of a student's backbone learn, and their initial values.
 
     Attributes:
         learners: its parameters that ever learn.
@@ -66,10 +66,10 @@ class Retention:
 
     @classmethod
     def of(cls, backbone: Backbone, settings: PretrainSettings, saved: Mapping[str, Tensor] | None = None) -> Retention:
-        """Of a backbone that was shared out already.
+        """Of a backbone that is already sharded.
 
         Args:
-            saved: `state_dict()` of the run that is resumed; None where the backbone stands at its beginning.
+            saved: `state_dict()` of the run that is resumed; None for a run that begins.
         """
         learners = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
         initial = {}

@@ -35,7 +35,7 @@ FREE_SETTINGS = {"accumulate", "checkpoint_every", "log_every", "ship", "steps",
 def save(session: Session) -> None:
     """Write the trainer's state and the checkpoint that users take away.
 
-    All processes put together what they hold; the main one writes. The file is the same however many they are.
+    All processes gather their shards; the main one writes. The file does not depend on their number.
     """
     if session.saved == session.step:
         return
@@ -113,7 +113,7 @@ def saved_state(plan: TrainPlan, processes: ProcessGroup, warn: Callable[[str], 
     """
     state = load_state(plan.folder / "state", warn)
     step = -1 if state is None else state["step"]
-    if processes.most(step) != -processes.most(-step):
+    if processes.max(step) != -processes.max(-step):
         raise SurgdinoError(
             "the processes do not find the same saved state",
             file=plan.folder,
@@ -228,7 +228,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _fault(file: Path) -> str | None:
-    """What is wrong with a state file: torch does not check all checksums, so we do."""
+    """What is wrong with a state file. torch does not check all checksums, so this does."""
     try:
         with zipfile.ZipFile(file) as archive:
             broken = archive.testzip()

@@ -140,13 +140,3 @@ class TrainResult:
     warnings: list[str]
     checkpoint: Path
     metrics: Path
-
-    @property
-    def probe_start(self) -> dict[str, float]:
-        """The first measurement as plain numbers; empty where there is none."""
-        return self.probes.start.as_dict() if self.probes.start else {}
-
-    @property
-    def probe_end(self) -> dict[str, float]:
-        """The latest measurement as plain numbers; empty where there is none."""
-        return self.probes.last.as_dict() if self.probes.last else {}

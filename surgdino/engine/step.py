@@ -51,16 +51,16 @@ def compute_targets(session: Session, views: Sequence[Views]) -> list[Targets]:
 
 
 def pools(session: Session, views: Sequence[Views], targets: Sequence[Targets]) -> list[Pool]:
-    """What each micro-batch may know of the rest of the batch: nothing, where no group reaches beyond one."""
+    """What each micro-batch knows of the rest of the batch: nothing where no group spans several micro-batches."""
     processes, count, batch = session.processes, len(views), session.plan.train.batch_size
     if not reaches_beyond(session.student.group_size, batch // (processes.world * count), batch):
         return [Pool()] * count
-    seen = _look_ahead(session, views, targets) if count > 1 else None
+    seen = _gather_groups(session, views, targets) if count > 1 else None
     return [Pool(processes.world * count, processes.rank * count + k, seen, processes) for k in range(count)]
 
 
-def _look_ahead(session: Session, views: Sequence[Views], targets: Sequence[Targets]) -> dict[str, Tensor]:
-    """[2, B, ...] of what groups couple: the passes to come, once without gradient, with the same paths dropped."""
+def _gather_groups(session: Session, views: Sequence[Views], targets: Sequence[Targets]) -> dict[str, Tensor]:
+    """Features of all groups by name, [2, B, ...]: a first pass without gradient, with the same paths dropped."""
     features = []
     for k, (micro, target) in enumerate(zip(views, targets, strict=True)):
         _seed(session, k)

@@ -25,8 +25,8 @@ class Stop:
         process: after a request that is no error.
 
         Args:
-            agreed: whether any process was asked to stop, given whether this one was. It is put before every step, at
-                the one point where none has begun it, so that all stop at the same one.
+            agreed: whether any process was asked to stop, given whether this one was. It is called before every
+                step, so that all processes stop at the same one.
         """
         source = iter(batches)
         while True:
@@ -48,8 +48,8 @@ class Stop:
 def stop_signals() -> Iterator[Stop]:
     """Turn the first SIGTERM or Ctrl-C into a request; a second Ctrl-C interrupts at once.
 
-    SIGUSR2 is how submitit tells that a Slurm job's time is nearly up. Where somebody listens to it, it is a request,
-    and is passed on to them at the end, when all is saved: they queue the job again.
+    SIGUSR2 is how submitit tells that a Slurm job's time is nearly up. Where a handler is installed, it is a request,
+    and the handler is called at the end, when all is saved: it queues the job again.
 
     Outside the main thread, where Python cannot handle signals, it changes nothing.
     """

@@ -17,8 +17,7 @@ from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.content import Content, detect_content, fit_near, frame_flags
 from surgdino.frames.shard import FORMAT, write_shard
-from surgdino.frames.video.decode import Frame, VideoInfo, probe, read_frames, resize, scaled_size
-from surgdino.frames.video.sampling import sample_numbers
+from surgdino.frames.video.decode import Frame, VideoInfo, probe, read_frames, resize, sample_numbers, scaled_size
 
 _MIB = 1 << 20
 # The content is found from this many frames; in a short video from all of its samples, which are then decoded once.

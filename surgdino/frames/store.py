@@ -130,17 +130,6 @@ class FrameStore:
         bits = int(self._value(index, "flags"))
         return {flag for place, flag in enumerate(FLAGS) if bits >> place & 1}
 
-    def index_of(self, video_id: str, number: int) -> int | None:
-        """The position of a frame by its number in its video, or None where the store does not have it."""
-        for place, video in enumerate(self.videos):
-            if video.id == video_id:
-                rows = self._rows[self._starts[place] : self._starts[place + 1]]
-                numbers = video.shard.columns["number"][rows]
-                found = int(np.searchsorted(numbers, number))
-                if found < len(numbers) and numbers[found] == number:
-                    return int(self._starts[place]) + found
-        return None
-
     def of_video(self, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All frames of `videos[place]`: positions int64 [n], numbers int64 [n], times float64 [n] in seconds."""
         positions = np.arange(self._starts[place], self._starts[place + 1])

@@ -34,7 +34,8 @@ def test_losses_and_weights_are_the_same_bits_with_and_without_probes(tmp_path, 
     assert len(of_steps[0]) == 4
     expected, found = final_tensors(tmp_path), final_tensors(measured.metrics.parent)
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
-    assert plain.probe_start == plain.probe_end == {}
+    assert plain.probes.start is None
+    assert plain.probes.last is None
     assert not (tmp_path / "best").exists()
 
 
@@ -45,7 +46,7 @@ def test_it_measures_at_step_0_then_every_so_often_and_at_the_end(tmp_path):
     assert rows[0]["probe_cka_cls"] == pytest.approx(1, abs=1e-9)
     assert all(row["probe_seconds"] > 0 for row in rows)
     assert rows[0]["probe_per_operation"]["moment_alignment"].keys() == {"toy/0", "toy/1", "toy/2"}
-    assert result.probe_end["score"] == rows[-1]["probe_score"]
+    assert result.probes.last.as_dict()["score"] == rows[-1]["probe_score"]
 
 
 def test_student_and_teacher_are_named_apart(measured):

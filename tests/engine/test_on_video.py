@@ -60,7 +60,7 @@ def test_every_method_learns_on_generated_video(name, synthetic_cholec80, tmp_pa
     assert result.skipped == 0
     assert result.last["loss"] < result.first["loss"]
     assert result.last["loss"] < result.collapse["loss"] - 0.1
-    assert 0 < result.probe_end["operation_knn"] <= 1
+    assert 0 < result.probes.last.as_dict()["operation_knn"] <= 1
 
 
 @pytest.mark.real
@@ -80,7 +80,7 @@ def test_real_weights_adapt_to_real_video_without_collapse(real_data, tmp_path):
     assert result.last["comp"] < 0.95
     assert result.last["expa"] > 5 * result.collapse["expa"]
     assert result.last["patch"] > -0.49
-    assert result.probe_end["operation_knn"] > 2 * result.probe_end["operation_chance"]
-    assert result.probe_end["effective_rank"] > 0.8 * result.probe_start["effective_rank"]
+    assert result.probes.last.as_dict()["operation_knn"] > 2 * result.probes.last.as_dict()["operation_chance"]
+    assert result.probes.last.as_dict()["effective_rank"] > 0.8 * result.probes.start.as_dict()["effective_rank"]
     after = load(tmp_path / "run").backbone.vit.blocks[-1].mlp.fc1.weight
     assert not torch.equal(before, after)

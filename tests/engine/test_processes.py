@@ -96,7 +96,9 @@ def test_two_processes_make_the_run_that_one_makes(tmp_path, one_process, shard)
     for step, row in theirs.items():
         for term in ("loss", "comp", "expa", "patch", "gradient_norm", "effective_rank", "lr", "momentum"):
             assert ours[step][term] == pytest.approx(row[term], rel=2e-4), (step, term)
-    assert results[0].probe_end["cka_cls"] == pytest.approx(one_process.probe_end["cka_cls"], abs=1e-4)
+    assert results[0].probes.last.as_dict()["cka_cls"] == pytest.approx(
+        one_process.probes.last.as_dict()["cka_cls"], abs=1e-4
+    )
 
 
 @pytest.mark.quick("2-1-sharded")

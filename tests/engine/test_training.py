@@ -163,7 +163,7 @@ def test_a_run_leaves_what_was_promised(uninterrupted):
     wanted = {"comp", "expa", "patch", "gradient_norm", "lr", "momentum", "effective_rank"}
     assert wanted | {"images_per_second", "data_wait", "memory_mb", "skipped"} <= windows[0].keys()
     assert [row["step"] for row in lines(uninterrupted) if "probe_score" in row] == [0, 5, 10, 12]
-    assert uninterrupted.probe_start["cka_cls"] == pytest.approx(1, abs=1e-6)
+    assert uninterrupted.probes.start.as_dict()["cka_cls"] == pytest.approx(1, abs=1e-6)
 
 
 def test_the_backbone_stays_put_while_the_head_warms_up_and_moves_after(tmp_path, monkeypatch):
@@ -335,4 +335,4 @@ def test_the_objective_improves_and_stays_away_from_collapse(tmp_path):
     assert result.last["loss"] < result.first["loss"] - 0.1
     assert result.last["expa"] > 1.3 * result.collapse["expa"]
     assert not [w for w in result.warnings if "collapse" in w]
-    assert result.probe_end["cka_cls"] < 0.999
+    assert result.probes.last.as_dict()["cka_cls"] < 0.999

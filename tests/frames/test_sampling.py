@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surgdino.frames.video.sampling import sample_numbers
+from surgdino.frames.video.decode import sample_numbers
 
 
 def test_25_fps_at_1_fps_is_every_25th_frame():

@@ -59,8 +59,6 @@ def test_ids_operations_and_positions_agree(built):
     ids = [built.video_id(i) for i in range(len(built))]
     assert ids == ["video01"] * 20 + ["zweite Öffnung 2"] * 20 + ["kurz"]
     assert built.operation(25) == "op/zweite Öffnung 2"
-    assert [built.index_of("zweite Öffnung 2", n) for n in (0, 5, 6, 95, 100)] == [20, 21, None, 39, None]
-    assert built.index_of("nothing", 0) is None
     with pytest.raises(IndexError):
         built.read(len(built))
 

@@ -12,46 +12,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from surgdino.engine.method import Method, MethodSettings, Targets, Terms
+from surgdino.engine.method import Method, Terms
 from surgdino.engine.methods.parts.heads import PrototypeHead
 from surgdino.engine.methods.parts.prototypes import (
-    Temperature,
+    PrototypeSettings,
+    PrototypeTargets,
     certainty,
     cross_entropy_of_views,
     no_information,
-    teacher_temperature,
 )
 from surgdino.engine.methods.parts.views import Views, by_view, student_tokens, teacher_tokens
 from surgdino.engine.processes import Pool, ProcessGroup
 
 
 @dataclass(frozen=True)
-class Settings(MethodSettings):
+class Settings(PrototypeSettings):
     """The `method` section; configs/method/dino.yaml says what each key means."""
 
-    student_temp: Temperature
-    teacher_temp_start: Temperature
-    teacher_temp: Temperature
-    teacher_temp_warmup: float
     centre_momentum: float
-    prototypes: int
-    head_hidden: int
-    head_out: int
-    freeze_last_layer: float
-
-
-@dataclass
-class PrototypeTargets(Targets):
-    """Attributes:
-    cls: [2, b, K], distributions.
-    entropy, information: of the whole batch's targets (see `prototypes.certainty`).
-    frozen: the prototypes do not learn yet.
-    """
-
-    cls: Tensor
-    entropy: Tensor
-    information: Tensor
-    frozen: bool
 
 
 class CentredHead(PrototypeHead):
@@ -93,9 +71,7 @@ class DINO(Method[PrototypeTargets]):
             features, outputs: of each micro-batch, class tokens [2b, D] and their cosines [2, b, K].
         """
         settings, centre = self.settings, self.head.centre
-        temperature = teacher_temperature(
-            progress, settings.teacher_temp_start, settings.teacher_temp, settings.teacher_temp_warmup
-        )
+        temperature = settings.teacher_temperature(progress)
         with torch.autocast(centre.device.type, enabled=False):
             if progress == 0:
                 move_centre(centre, outputs, 0.0, processes)

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone
-from surgdino.engine.method import Method, MethodSettings, Targets, Terms
+from surgdino.engine.method import Method, Terms
 from surgdino.engine.methods.parts.heads import PrototypeHead
 from surgdino.engine.methods.parts.prototypes import (
-    Temperature,
+    PrototypeSettings,
+    PrototypeTargets,
     certainty,
     cross_entropy,
     cross_entropy_of_views,
     no_information,
     sinkhorn,
-    teacher_temperature,
 )
 from surgdino.engine.methods.parts.spread import WORST, koleo
 from surgdino.engine.methods.parts.views import (
@@ -38,38 +38,24 @@ from surgdino.engine.processes import Pool, ProcessGroup
 
 
 @dataclass(frozen=True)
-class Settings(MethodSettings):
+class Settings(PrototypeSettings):
     """The `method` section; configs/method/dinov2.yaml says what each key means."""
 
-    student_temp: Temperature
-    teacher_temp_start: Temperature
-    teacher_temp: Temperature
-    teacher_temp_warmup: float
     sinkhorn_iterations: int
     patch_weight: float
     koleo_weight: float
     group_size: int | None
-    prototypes: int
-    head_hidden: int
-    head_out: int
-    freeze_last_layer: float
     mask_probability: float
     mask_ratio: tuple[float, float]
 
 
 @dataclass
-class TokenTargets(Targets):
+class TokenTargets(PrototypeTargets):
     """Attributes:
-    cls, patches: [2, b, K] and [M, K], distributions.
-    entropy, information: of the whole batch's class targets (see `prototypes.certainty`).
-    frozen: the prototypes do not learn yet.
+    patches: [M, K], distributions.
     """
 
-    cls: Tensor
     patches: Tensor
-    entropy: Tensor
-    information: Tensor
-    frozen: bool
 
 
 class SeparateHeads(nn.Module):
@@ -122,16 +108,16 @@ class DINOv2(Method[TokenTargets]):
                 the patches [M, K].
         """
         settings = self.settings
-        temperature = teacher_temperature(
-            progress, settings.teacher_temp_start, settings.teacher_temp, settings.teacher_temp_warmup
-        )
+        temperature = settings.teacher_temperature(progress)
         rows = sinkhorn(cls, temperature, settings.sinkhorn_iterations, processes.sum)
         of_patches = sinkhorn(patches, temperature, settings.sinkhorn_iterations, processes.sum)
         of_views = [by_view(row, len(row) // GLOBAL_VIEWS) for row in rows]
         entropy, information = certainty(of_views, processes.sum)
         frozen = progress < settings.freeze_last_layer
-        parts = zip(features, of_views, of_patches, strict=True)
-        return [TokenTargets(*of, entropy, information, frozen) for of in parts]
+        return [
+            TokenTargets(each, cls, entropy, information, frozen, patches)
+            for each, cls, patches in zip(features, of_views, of_patches, strict=True)
+        ]
 
     def group_features(self, views: Views, targets: TokenTargets) -> dict[str, Tensor]:
         """What KoLeo spreads out: the backbone's class tokens of the masked global views, [2, b, D]."""

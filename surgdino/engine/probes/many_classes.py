@@ -36,10 +36,10 @@ class ManyClasses(Probe):
 
 def _probe(view: View, labels: TaskLabels, name: str, classifier: Classifier, features: Tensor) -> Iterator[Finding]:
     scores = np.full((len(view.frames), len(labels.classes)), np.nan)
-    for teach, test in folds(view.frames, np.flatnonzero(labels.present)):
+    for train, test in folds(view.frames, np.flatnonzero(labels.present)):
         test = test[view.frames.tested[test]]
-        targets = labels.values[teach].astype(np.float64)
-        scores[test] = classifier(features[teach], targets, features[test])
+        targets = labels.values[train].astype(np.float64)
+        scores[test] = classifier(features[train], targets, features[test])
     rows = np.flatnonzero(~np.isnan(scores[:, 0]))
     values = {
         operation: float(nanmean(average_precision(labels.values[at] > 0, scores[at])))

@@ -15,8 +15,8 @@ from surgdino.engine.probing.view import View
 from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.segmentation import image_scores
 
-# Patches that teach a class: more cost time and change little, since neighbouring patches say the same.
-_TEACHERS, _TESTED_AT_ONCE = 8192, 4096
+# Training patches of a class: more cost time and change little, since neighbouring patches are alike.
+_TRAINING_PATCHES, _TESTED_AT_ONCE = 8192, 4096
 
 
 class Masks(Probe):
@@ -43,12 +43,12 @@ class Masks(Probe):
         for classifier in CLASSIFIERS:
             predicted = np.zeros_like(cover)
             tested = np.zeros(len(known), bool)
-            for teach, test in folds(view.frames, view.masks.rows):
+            for train, test in folds(view.frames, view.masks.rows):
                 test = test[view.frames.tested[test]]
-                taught, at = np.isin(view.masks.rows, teach), np.flatnonzero(np.isin(view.masks.rows, test))
+                trained_on, at = np.isin(view.masks.rows, train), np.flatnonzero(np.isin(view.masks.rows, test))
                 tested[at] = True
                 for channel in range(cover.shape[1]):
-                    rows = np.flatnonzero(taught & known[:, channel])
+                    rows = np.flatnonzero(trained_on & known[:, channel])
                     predicted[at, channel] = _predict(view, classifier, rows, cover[rows, channel], at)
             yield from _scored(view, classifier, cover, predicted, known, np.flatnonzero(tested))
 
@@ -57,14 +57,14 @@ def _predict(view: View, classifier: str, rows: np.ndarray, cover: np.ndarray, a
     """One class of the pictures `at`, learnt from those at `rows`: bool [len(at), rows, columns] of the grid."""
     if not cover.any() or cover.all():
         return np.full((len(at), *view.grid), bool(cover.any()))
-    chosen = even(np.arange(cover.size), _TEACHERS)
+    chosen = even(np.arange(cover.size), _TRAINING_PATCHES)
     targets = cover.reshape(-1)[chosen, None].astype(np.float64)
-    teach, test = _tokens(view, rows)[chosen], _tokens(view, at)
+    train, test = _tokens(view, rows)[chosen], _tokens(view, at)
     threshold = 0.5
     if classifier == "linear":
-        threshold = best_threshold(linear_scores(teach, targets, teach)[:, 0], targets[:, 0] > 0)
-    # Part by part: k-NN compares every patch with every teacher.
-    scores = np.concatenate([CLASSIFIERS[classifier](teach, targets, part) for part in test.split(_TESTED_AT_ONCE)])
+        threshold = best_threshold(linear_scores(train, targets, train)[:, 0], targets[:, 0] > 0)
+    # Part by part: k-NN compares every patch with every training patch.
+    scores = np.concatenate([CLASSIFIERS[classifier](train, targets, part) for part in test.split(_TESTED_AT_ONCE)])
     return (scores > threshold).reshape(len(at), *view.grid)
 
 

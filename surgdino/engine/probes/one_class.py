@@ -1,4 +1,4 @@
-"""Tasks with one class a frame, such as phase: k-NN and a linear probe on operations that taught neither."""
+"""Tasks with one class a frame, such as phase: k-NN and a linear probe on operations that neither was trained on."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class OneClass(Probe):
 def _probe(view: View, labels: TaskLabels, name: str, classifier: Classifier, features: Tensor) -> Iterator[Finding]:
     predicted = np.full(len(view.frames), -1)
     classes = len(labels.classes)
-    for teach, test in folds(view.frames, np.flatnonzero(labels.present)):
+    for train, test in folds(view.frames, np.flatnonzero(labels.present)):
         test = test[view.frames.tested[test]]
         ids = labels.values
-        targets = np.eye(classes)[ids[teach]]
-        scores = classifier(features[teach], targets, features[test], balanced(ids[teach]))
+        targets = np.eye(classes)[ids[train]]
+        scores = classifier(features[train], targets, features[test], balanced(ids[train]))
         predicted[test] = scores.argmax(1)
     rows = np.flatnonzero(predicted >= 0)
     confusion = {

@@ -1,7 +1,8 @@
-"""Probes that need labels: who teaches and who is tested, and the classifiers, none of which draws at random.
+"""Probes that need labels: training and test frames, and the classifiers, none of which draws at random.
 
-The rule: a tested frame is classified by what was learnt from frames of other operations only. Every labelled operation
-teaches, those that training has seen as well as the other held-out ones; at most five folds share the tested ones out.
+The rule: a test frame is classified by what was learnt from frames of other operations only. The training frames are
+those of all other labelled operations, whether or not pretraining has seen them; the tested operations form at most
+five folds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _PENALTY = 3.0
 
 
 def folds(frames: ProbeFrames, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(rows that teach, rows that are tested), no operation on both sides.
+    """(training rows, test rows), no operation on both sides.
 
     Args:
         rows: int64, labelled frames as places in `frames`.
@@ -38,30 +39,30 @@ def folds(frames: ProbeFrames, rows: np.ndarray) -> Iterator[tuple[np.ndarray, n
             yield rows[~of_fold], rows[of_fold]
 
 
-def knn_scores(teach: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndarray | None = None) -> np.ndarray:
+def knn_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndarray | None = None) -> np.ndarray:
     """The neighbours' targets, weighted by similarity: [m, D], [m, c] and [t, D] -> float32 [t, c].
 
     Args:
-        weight: [m], how much each teaching row counts.
+        weight: [m], the weight of each training row.
     """
-    similarity = F.normalize(test.float(), dim=-1) @ F.normalize(teach.float(), dim=-1).T
-    values, nearest = similarity.topk(min(NEIGHBOURS, len(teach)), dim=1)
+    similarity = F.normalize(test.float(), dim=-1) @ F.normalize(train.float(), dim=-1).T
+    values, nearest = similarity.topk(min(NEIGHBOURS, len(train)), dim=1)
     weights = torch.softmax(values / TEMPERATURE, dim=1)
     if weight is not None:
         weights = F.normalize(weights * torch.from_numpy(weight).float()[nearest], p=1, dim=1)
     return torch.einsum("tk,tkc->tc", weights, torch.from_numpy(targets).float()[nearest]).numpy()
 
 
-def linear_scores(teach: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndarray | None = None) -> np.ndarray:
+def linear_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndarray | None = None) -> np.ndarray:
     """Ridge regression onto 0/1 targets, all classes in one solve: [m, D], [m, c] and [t, D] -> float64 [t, c].
 
     In closed form, so that two measurements differ by the features alone, and a hundred classes cost what one does.
 
     Args:
-        weight: [m], how much each teaching row counts.
+        weight: [m], the weight of each training row.
     """
-    scaler = StandardScaler().fit(teach.numpy())
-    ridge = Ridge(_PENALTY * len(teach)).fit(scaler.transform(teach.numpy()), targets, sample_weight=weight)
+    scaler = StandardScaler().fit(train.numpy())
+    ridge = Ridge(_PENALTY * len(train)).fit(scaler.transform(train.numpy()), targets, sample_weight=weight)
     return ridge.predict(scaler.transform(test.numpy())).reshape(len(test), -1)
 
 

@@ -1,4 +1,4 @@
-"""Which frames the backbone is measured on: few, evenly spread over the operations, some with a frame just after."""
+"""Which frames the backbone is measured on (few, spread evenly over the operations, some in pairs), and their labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ProbeFrames:
         rows: int64 [n], their positions in the store.
         videos, operations: str [n].
         times: float64 [n], seconds from the first frame of the video.
-        tested: bool [n]; the others only teach the probes that need labels.
+        tested: bool [n]; the others only train the probes that need labels.
         near: seconds within which two frames of a video count as the same moment.
     """
 

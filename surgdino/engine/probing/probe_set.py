@@ -1,4 +1,4 @@
-"""The probe: a fixed set of frames, whatever labels they have, and what a backbone makes of them."""
+"""The probe: a fixed set of frames with their labels, the measurement of a backbone on them, and when a run does it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ProbeSet:
     Pictures are read once, at the first measurement, and kept as uint8 in memory (512 frames at 224 px: 77 MB).
 
     Attributes:
-        frames: which they are; those that are not tested only teach probes that need labels.
+        frames: which they are; those that are not tested only train probes that need labels.
         labels: of whole frames, one a task.
         masks: of some of the frames, or None.
         reference: class tokens and mean patch tokens of the tested frames as first measured.
@@ -48,11 +48,11 @@ class ProbeSet:
         count: at most so many.
         preprocess: how the backbone is given them.
         labels: `Manifest.labels` of the store's dataset.
-        tested: operations to test on; the others only teach. None tests on every one.
+        tested: operations to test on; the others only train. None tests on every one.
         """
         labels = labels or {}
         labelled = labelled_frames(store, labels)
-        if tested is not None and not labelled.any():  # nothing that the others could teach
+        if tested is not None and not labelled.any():  # the others have nothing to train with
             store = store.select([video.id for video in store.videos if video.operation in tested])
             labelled, tested = labelled_frames(store, {}), None
         self._store, self._preprocess = store, preprocess
@@ -78,8 +78,8 @@ class ProbeSet:
     def fingerprint(self) -> str:
         """A hash of which frames these are and how large: measurements compare only where it is the same."""
         frames = self.frames
-        told = [self._preprocess.image_size, self.tasks, *zip(frames.videos, frames.rows, frames.tested, strict=True)]
-        return hashlib.sha256(repr([str(item) for item in told]).encode()).hexdigest()[:16]
+        facts = [self._preprocess.image_size, self.tasks, *zip(frames.videos, frames.rows, frames.tested, strict=True)]
+        return hashlib.sha256(repr([str(item) for item in facts]).encode()).hexdigest()[:16]
 
     @cached_property
     def pictures(self) -> list[np.ndarray]:

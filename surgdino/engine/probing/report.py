@@ -51,12 +51,7 @@ class ProbeReport:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything in plain values."""
-        return {
-            "score": self.score,
-            "score_of": list(self.score_of),
-            "findings": {name: asdict(finding) for name, finding in self.findings.items()},
-            "seconds": self.seconds,
-        }
+        return {**asdict(self), "score_of": list(self.score_of)}
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> ProbeReport:

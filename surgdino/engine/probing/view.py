@@ -19,10 +19,10 @@ from surgdino.engine.probing.frames import MaskLabels, ProbeFrames, TaskLabels
 
 @dataclass(frozen=True)
 class View:
-    """Everything there is to measure.
+    """All that a probe can read.
 
     Attributes:
-        frames: all of them; those that are not tested only teach.
+        frames: all of them; those that are not tested only train.
         pictures: uint8 [side, side, 3] each.
         labels: of whole frames, one a task.
         masks: of some frames; None where there are none.
@@ -63,8 +63,8 @@ class View:
 def aligned(features: np.ndarray, operations: np.ndarray) -> np.ndarray:
     """Features [n, D], every operation's brought to mean 0 and deviation 1 by its own frames.
 
-    No label is needed for it, but the operation's other frames are: what a finished recording has. It takes away by
-    what operations differ as a whole (light, camera, patient), which a classifier learnt on others trips over.
+    It needs no label, but the operation's other frames: a finished recording has them. It removes
+    what differs between whole operations (light, camera, patient), which misleads a classifier learnt on others.
 
     Args:
         features: [n, D], not changed.

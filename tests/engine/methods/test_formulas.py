@@ -81,7 +81,7 @@ def dinov2_settings(**changes: Any) -> dinov2.Settings:
     return shipped(dinov2.Settings, "method/dinov2", **{**SMALL, **changes})
 
 
-def assigned_by(teacher: dino.DINO, progress: float, *parts: np.ndarray) -> list[dino.PrototypeTargets]:
+def assigned_by(teacher: dino.DINO, progress: float, *parts: np.ndarray) -> list[prototypes.PrototypeTargets]:
     return teacher.assign([torch.zeros(0)] * len(parts), [single(part) for part in parts], ALONE, progress)
 
 
@@ -226,7 +226,7 @@ def tensors(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 def given_to_objective(t: dict[str, np.ndarray]) -> tuple:
     zero = torch.zeros(())
-    targets = dinov2.TokenTargets(zero, single(t["targets"]), single(t["target_patches"]), zero, zero, False)
+    targets = dinov2.TokenTargets(zero, single(t["targets"]), zero, zero, False, single(t["target_patches"]))
     return *(single(t[key]) for key in ("student_cls", "student_patches", "spread")), targets, single(t["mask_weight"])
 
 

@@ -67,7 +67,8 @@ def test_a_method_in_one_file_goes_the_whole_way(extension, synthetic_cholec80, 
     kind, settings = open_method({"name": "agree", "width": 4, "momentum": 0.5, "momentum_end": 1.0})
     assert (kind.__name__, settings.momentum) == ("Agree", 0.5)
     run = tmp_path / "run"
-    words = ["pretrain", "recipe=demo", "method=agree", f"data.root={synthetic_cholec80}", f"run.dir={run}"]
+    words = ["pretrain", "dataset=cholec80", "model=vit_toy", "method=agree", f"data.root={synthetic_cholec80}"]
+    words += [f"run.dir={run}", "data.short_side=96", "crops.global_size=32", "crops.local_size=16"]
     words += [f"data.store={tmp_path / 'store'}", "data.fps=2", "crops.local_count=2", "hardware.loader_workers=0"]
     words += ["train.batch_size=8", "train.log_every=2", "probe.every=2", "probe.frames=16"]
     assert main([*words, "train.steps=2"]) == 0

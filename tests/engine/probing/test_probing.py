@@ -157,10 +157,10 @@ def test_no_operation_is_on_both_sides_and_every_tested_one_is_tested_once(opera
     frames = choose_frames(Frames((6,) * operations), 1000, {f"op{i}" for i in range(tested)})
     rows = np.arange(len(frames))
     seen = []
-    for count, (teach, test) in enumerate(folds(frames, rows), start=1):
-        assert not set(frames.operations[teach]) & set(frames.operations[test])
+    for count, (train, test) in enumerate(folds(frames, rows), start=1):
+        assert not set(frames.operations[train]) & set(frames.operations[test])
         assert count <= 5
-        assert set(frames.operations[~frames.tested]) <= set(frames.operations[teach])
+        assert set(frames.operations[~frames.tested]) <= set(frames.operations[train])
         seen += test.tolist()
     assert sorted(seen) == np.flatnonzero(frames.tested).tolist()
 
@@ -171,11 +171,11 @@ def test_one_operation_alone_teaches_nobody():
 
 def test_knn_agrees_with_scikit_learn_and_rides_on_the_nearest():
     rng = np.random.default_rng(0)
-    teach, test = (torch.from_numpy(rng.normal(size=(n, 8)).astype(np.float32)) for n in (60, 15))
+    train, test = (torch.from_numpy(rng.normal(size=(n, 8)).astype(np.float32)) for n in (60, 15))
     ids = rng.integers(0, 3, 60)
-    ours = knn_scores(teach, np.eye(3)[ids], test)
+    ours = knn_scores(train, np.eye(3)[ids], test)
     weigh = lambda distance: np.exp((1 - distance) / 0.07)  # noqa: E731
-    oracle = KNeighborsClassifier(20, metric="cosine", weights=weigh).fit(teach.numpy(), ids)
+    oracle = KNeighborsClassifier(20, metric="cosine", weights=weigh).fit(train.numpy(), ids)
     np.testing.assert_allclose(ours, oracle.predict_proba(test.numpy()), atol=1e-5)
 
 

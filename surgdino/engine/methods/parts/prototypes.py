@@ -7,15 +7,50 @@ outside autocast.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from surgdino.engine.method import MethodSettings, Targets
+
 LEAST_INFORMATION = 0.01
 # Cosines divided by less would leave the range of fp32's exponential.
 Temperature = Annotated[float, Field(ge=0.02)]
+
+
+@dataclass(frozen=True)
+class PrototypeSettings(MethodSettings):
+    """What the `method` sections of the family share."""
+
+    student_temp: Temperature
+    teacher_temp_start: Temperature
+    teacher_temp: Temperature
+    teacher_temp_warmup: float
+    prototypes: int
+    head_hidden: int
+    head_out: int
+    freeze_last_layer: float
+
+    def teacher_temperature(self, progress: float) -> float:
+        """At `progress` in [0, 1] of the run."""
+        return teacher_temperature(progress, self.teacher_temp_start, self.teacher_temp, self.teacher_temp_warmup)
+
+
+@dataclass
+class PrototypeTargets(Targets):
+    """Attributes:
+    cls: [2, b, K], distributions.
+    entropy, information: of the class targets of the whole batch, see `certainty`.
+    frozen: the prototypes do not learn yet.
+    """
+
+    cls: Tensor
+    entropy: Tensor
+    information: Tensor
+    frozen: bool
 
 
 def teacher_temperature(progress: float, start: float, end: float, warmup: float) -> float:
