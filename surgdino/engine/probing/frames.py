@@ -1,4 +1,4 @@
-"""Which frames the backbone is measured on (few, spread evenly over the operations, some in pairs), and their labels."""
+"""Which frames the backbone is measured on (few, evenly over the operations, some in pairs), and their labels."""
 
 from __future__ import annotations
 

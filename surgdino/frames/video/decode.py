@@ -6,7 +6,6 @@ precedes the first key frame, has no number. In a folder of images the number is
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,16 +66,16 @@ class Frame:
     image: np.ndarray
 
 
-class Decoder(ABC):
+class Decoder:
     """Reads frames from one kind of source: a class in a file of its own in `decoders/`."""
 
-    @abstractmethod
     def probe(self, path: Path, fps: float | None) -> VideoInfo:
         """See `probe` below."""
+        raise NotImplementedError
 
-    @abstractmethod
     def read(self, info: VideoInfo, numbers: np.ndarray, size: tuple[int, int], threads: int) -> Iterator[Frame]:
         """Frames by number (ascending, present) at `size` (width, height); those that do not decode are left out."""
+        raise NotImplementedError
 
 
 _DECODERS = "surgdino.frames.video.decoders"
