@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -184,7 +183,18 @@ def report(f: DataFigures, setting: str) -> Report:
         else "read from memory only, the disk was not measured: too few frames, or a file system that keeps its copies"
     )
     notes = [read, "the loader is measured while no step runs, and the step while the loader does not run"]
-    return Report("Data", setting, lines, "used by the step", verdict(f), notes, _machine_readable(f))
+    figures = {
+        "memory_frames_per_second": f.reading.memory.frames,
+        "memory_bytes_per_second": f.reading.memory.bytes,
+        "disk_frames_per_second": f.reading.disk.frames if f.reading.disk else None,
+        "disk_bytes_per_second": f.reading.disk.bytes if f.reading.disk else None,
+        "decode_images_per_second_core": f.decode,
+        "crops_images_per_second_core": f.cut,
+        "loader_images_per_second": f.loader,
+        "loader_workers": f.workers,
+        "step_images_per_second": f.step,
+    }
+    return Report("Data", setting, lines, "used by the step", verdict(f), notes, figures)
 
 
 def verdict(f: DataFigures) -> str:
@@ -207,18 +217,3 @@ def verdict(f: DataFigures) -> str:
     if not f.gpu:
         return f"{text} from cores that both share: cutting costs about {1 / spare:.0%} of them."
     return f"{text}, {spare:.1f} times as many. Fewer hardware.loader_workers are enough."
-
-
-def _machine_readable(f: DataFigures) -> dict[str, Any]:
-    disk = f.reading.disk
-    return {
-        "memory_frames_per_second": f.reading.memory.frames,
-        "memory_bytes_per_second": f.reading.memory.bytes,
-        "disk_frames_per_second": disk.frames if disk else None,
-        "disk_bytes_per_second": disk.bytes if disk else None,
-        "decode_images_per_second_core": f.decode,
-        "crops_images_per_second_core": f.cut,
-        "loader_images_per_second": f.loader,
-        "loader_workers": f.workers,
-        "step_images_per_second": f.step,
-    }

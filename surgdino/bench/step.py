@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -193,7 +192,22 @@ def report(f: StepFigures, setting: str) -> Report:
             f"the machine was busy with other work: the same passes took up to {f.rounds.unrest:.1f} times as long; "
             "measure again when it is idle"
         )
-    return Report("Training step", setting, lines, "of the limit", verdict(f), notes, _machine_readable(f))
+    figures = {
+        "batch_size": f.images,
+        "passes_images_per_second": f.passes,
+        "whole_images_per_second": f.whole,
+        "could_take_images_per_second": f.could_take,
+        "loader_images_per_second": f.loader,
+        "loader_workers": f.workers,
+        "whole_to_passes": f.rounds.ratio(),
+        "data_wait": f.waits,
+        "flops_per_image": f.flops,
+        "achieved_flops_per_second": f.whole * f.flops,
+        "matrix_flops_per_second": f.matrix,
+        "mfu": f.mfu,
+        "peak_memory_bytes": f.memory[0],
+    }
+    return Report("Training step", setting, lines, "of the limit", verdict(f), notes, figures)
 
 
 def _matrix(f: StepFigures) -> str:
@@ -234,21 +248,3 @@ def more_cutting(workers: int, cores: int) -> str:
         f"All {cores} cores are in use: fewer crops.local_count, augment=natural or a smaller data.short_side cost "
         "less; more cores help."
     )
-
-
-def _machine_readable(f: StepFigures) -> dict[str, Any]:
-    return {
-        "batch_size": f.images,
-        "passes_images_per_second": f.passes,
-        "whole_images_per_second": f.whole,
-        "could_take_images_per_second": f.could_take,
-        "loader_images_per_second": f.loader,
-        "loader_workers": f.workers,
-        "whole_to_passes": f.rounds.ratio(),
-        "data_wait": f.waits,
-        "flops_per_image": f.flops,
-        "achieved_flops_per_second": f.whole * f.flops,
-        "matrix_flops_per_second": f.matrix,
-        "mfu": f.mfu,
-        "peak_memory_bytes": f.memory[0],
-    }

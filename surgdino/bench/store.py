@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -208,7 +207,16 @@ def report(f: StoreFigures, setting: str, decoder: str, notes: list[str]) -> Rep
         "in turns, one decoder thread, the best time of each; with enough videos every core builds a shard of its own",
         "after the first turn the video is read from memory: a slow file server does not show in these figures",
     ]
-    return Report("Frame store", setting, lines, "of the limit", verdict(f), notes, _machine_readable(f))
+    figures = {
+        "bare_frames_per_second": f.frames / f.bare,
+        "reader_frames_per_second": f.frames / f.reader,
+        "store_frames_per_second": f.frames / f.store,
+        "store_to_bare": f.bare / f.store,
+        "written_bytes_per_second": f.writing,
+        "disk_write_bytes_per_second": f.disk,
+        "seconds_per_hour_of_video": 3600 * f.store / f.length,
+    }
+    return Report("Frame store", setting, lines, "of the limit", verdict(f), notes, figures)
 
 
 def _against(what: str, seconds: float, f: StoreFigures) -> str:
@@ -234,15 +242,3 @@ def verdict(f: StoreFigures) -> str:
         f"The CPU binds, in shrinking and encoding: reading is only {share:.0%} of building, {hour}. More cores "
         "(data.workers) help; so does a smaller data.short_side."
     )
-
-
-def _machine_readable(f: StoreFigures) -> dict[str, Any]:
-    return {
-        "bare_frames_per_second": f.frames / f.bare,
-        "reader_frames_per_second": f.frames / f.reader,
-        "store_frames_per_second": f.frames / f.store,
-        "store_to_bare": f.bare / f.store,
-        "written_bytes_per_second": f.writing,
-        "disk_write_bytes_per_second": f.disk,
-        "seconds_per_hour_of_video": 3600 * f.store / f.length,
-    }

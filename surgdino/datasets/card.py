@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -80,12 +80,8 @@ class Card:
         """
         try:
             given = {key: value for key, value in values.items() if value is not None}
-            for key, reader in (
-                ("videos", _entries),
-                ("splits", _splits),
-                ("overlaps", _overlaps),
-                ("triplets", _tree),
-            ):
+            readers = {"videos": _entries, "splits": _each(read_parts), "overlaps": _each(_entries), "triplets": _tree}
+            for key, reader in readers.items():
                 if key in given:
                     given[key] = reader(given[key], f"dataset.{key}")
             return typed(cls, given, "dataset")
@@ -140,12 +136,9 @@ def read_parts(value: Any, key: str) -> dict[str, tuple[Entry, ...]]:
     return parts
 
 
-def _splits(value: Any, key: str) -> dict[str, dict[str, tuple[Entry, ...]]]:
-    return {str(name): read_parts(parts, f"{key}.{name}") for name, parts in _mapping(value, key).items()}
-
-
-def _overlaps(value: Any, key: str) -> dict[str, tuple[Entry, ...]]:
-    return {str(name): _entries(videos, f"{key}.{name}") for name, videos in _mapping(value, key).items()}
+def _each(reader: Callable[[Any, str], Any]) -> Callable[[Any, str], dict[str, Any]]:
+    """A reader of a mapping whose values `reader` reads."""
+    return lambda value, key: {str(name): reader(item, f"{key}.{name}") for name, item in _mapping(value, key).items()}
 
 
 def _entries(value: Any, key: str) -> tuple[Entry, ...]:

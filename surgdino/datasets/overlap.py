@@ -65,7 +65,8 @@ def part_operations(card: Card, split: str | None = None, part: str | None = Non
     if split is None:
         return frozenset(map(card.operation_of, card.videos))
     if split not in card.splits or not card.videos:
-        raise SurgdinoError(f"dataset={card.name} has no split {split!r}", fix=nearest(split, _listed_splits(card)))
+        known = list(card.splits) if card.videos else []
+        raise SurgdinoError(f"dataset={card.name} has no split {split!r}", fix=nearest(split, known))
     entries = card.splits[split]
     if part is not None and part not in entries:
         raise SurgdinoError(f"split {split} of {card.name} has no part {part!r}", fix=nearest(part, entries))
@@ -118,10 +119,6 @@ def overlap_tables(cards: Iterable[Card]) -> list[OverlapTable]:
     return tables
 
 
-def _listed_splits(card: Card) -> list[str]:
-    return list(card.splits) if card.videos else []
-
-
 def _parts(card: Card) -> list[tuple[str, str, frozenset[str]]]:
     """(part, split, operations) of every part that is tested on."""
     return [
@@ -141,21 +138,17 @@ def _merged(named: Sequence[tuple[str, frozenset[str]]]) -> list[OperationSet]:
 
 
 def cells(table: OverlapTable) -> tuple[list[str], list[list[str]]]:
-    """The columns' headings, and the rows: a heading, then `4 of 10` or `0`."""
+    """The columns' headings, and the rows: `cholec80: 40-40 train, 40-8-32 train`, then `4 of 10` or `0`."""
     heads = [", ".join(column.names) for column in table.tested]
     rows = []
     for row in table.seen:
         shared = [len(table.shared(row, column)) for column in table.tested]
         totals = [len(column.operations) for column in table.tested]
         counts = [f"{count} of {total}" if count else "0" for count, total in zip(shared, totals, strict=True)]
-        rows.append([_heading(row), *counts])
+        dataset = row.names[0].partition(" ")[0]
+        names = ", ".join(name.removeprefix(f"{dataset} ") for name in row.names)
+        rows.append([f"{dataset}: {names}", *counts])
     return heads, rows
-
-
-def _heading(row: OperationSet) -> str:
-    """`cholec80: 40-40 train, 40-8-32 train`."""
-    dataset = row.names[0].partition(" ")[0]
-    return f"{dataset}: " + ", ".join(name.removeprefix(f"{dataset} ") for name in row.names)
 
 
 def markdown(cards: Sequence[Card]) -> str:

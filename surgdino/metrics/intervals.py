@@ -22,7 +22,6 @@ class Interval:
     """A figure, its spread and its bootstrap interval over operations.
 
     Attributes:
-        protocol: how the interval was made.
         value: the figure on the operations as they are (for per-operation values their mean).
         std: the sample standard deviation over operations; NaN for pooled statistics and below two operations.
         low, high: the interval's ends; NaN below two operations.
@@ -31,17 +30,13 @@ class Interval:
         undefined_resamples: resamples on which the figure does not exist, left out of the percentiles.
     """
 
-    protocol: str
     value: float
     std: float
     low: float
     high: float
     n: int
     left_out: int
-    level: float
-    resamples: int
     undefined_resamples: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -50,16 +45,12 @@ class PairedDifference:
 
     Attributes:
         difference: of the operations' differences; its interval excludes 0 where the gain is more than chance.
-        wins, ties, losses: operations in which the first is better, equal, worse (as a larger value).
-        per_operation: operation -> difference, NaN where either is undefined.
+        wins, losses: operations in which the first is better, worse (as a larger value).
     """
 
-    protocol: str
     difference: Interval
     wins: int
-    ties: int
     losses: int
-    per_operation: dict[str, float]
 
 
 def operations_of(videos: Iterable[str], operations: Mapping[str, str] | None) -> list[str]:
@@ -76,20 +67,17 @@ def operations_of(videos: Iterable[str], operations: Mapping[str, str] | None) -
     return [operations[video] for video in videos]
 
 
-def mean_interval(
-    values: Mapping[str, float], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
+def mean_interval(values: Mapping[str, float], *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """Mean ± standard deviation over operations, with the bootstrap interval of the mean.
 
     Args:
         values: operation id -> value; NaN is left out and counted. The order of the operations does not matter.
-        level: of the interval.
         resamples, seed: of the bootstrap; equal ones give equal ends.
 
     Raises:
-        SurgdinoError: no operations, an infinite value, a level outside (0, 1), no resamples.
+        SurgdinoError: no operations, an infinite value, no resamples.
     """
-    _check(len(values), level, resamples)
+    _check(len(values), resamples)
     infinite = [operation for operation, value in values.items() if math.isinf(value)]
     if infinite:
         raise SurgdinoError("a value is infinite", place=infinite[0], expected="a number or NaN", found="infinity")
@@ -97,15 +85,11 @@ def mean_interval(
     defined = every[~np.isnan(every)]
     drawn = defined[_draws(defined.size, resamples, seed)].mean(1) if defined.size > 1 else np.empty(0)
     return Interval(
-        protocol="bootstrap/mean-over-operations",
         value=float(nanmean(every)),
         std=nanstd(every),
-        **_ends(drawn, level),
+        **_ends(drawn),
         n=int(defined.size),
         left_out=int(every.size - defined.size),
-        level=level,
-        resamples=resamples,
-        seed=seed,
     )
 
 
@@ -113,7 +97,6 @@ def bootstrap(
     statistic: Callable[[np.ndarray], Mapping[str, float]],
     operations: Sequence[str],
     *,
-    level: float = LEVEL,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Interval]:
@@ -125,9 +108,9 @@ def bootstrap(
         operations: the operation of each row; rows of one operation are drawn together.
 
     Raises:
-        SurgdinoError: no rows, a level outside (0, 1), no resamples.
+        SurgdinoError: no rows, no resamples.
     """
-    _check(len(operations), level, resamples)
+    _check(len(operations), resamples)
     names = sorted(set(operations))
     rows_of = [np.flatnonzero(np.asarray(operations) == name) for name in names]
     values = dict(statistic(np.arange(len(operations))))
@@ -136,29 +119,12 @@ def bootstrap(
         result = statistic(np.concatenate([rows_of[operation] for operation in draw]))
         drawn[resample] = [result[name] for name in values]
     return {
-        name: Interval(
-            protocol="bootstrap/statistic-over-operations",
-            value=float(value),
-            std=math.nan,
-            **_ends(drawn[:, column], level),
-            n=len(names),
-            left_out=0,
-            level=level,
-            resamples=resamples,
-            seed=seed,
-        )
+        name: Interval(value=float(value), std=math.nan, **_ends(drawn[:, column]), n=len(names), left_out=0)
         for column, (name, value) in enumerate(values.items())
     }
 
 
-def paired_difference(
-    first: Mapping[str, float],
-    second: Mapping[str, float],
-    *,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> PairedDifference:
+def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -> PairedDifference:
     """The mean of first - second over the same operations, with its bootstrap interval.
 
     Raises:
@@ -175,14 +141,7 @@ def paired_difference(
         )
     differences = {operation: float(first[operation] - second[operation]) for operation in sorted(first)}
     values = np.array(list(differences.values()))
-    return PairedDifference(
-        protocol="bootstrap/paired-difference-over-operations",
-        difference=mean_interval(differences, level=level, resamples=resamples, seed=seed),
-        wins=int((values > 0).sum()),
-        ties=int((values == 0).sum()),
-        losses=int((values < 0).sum()),
-        per_operation=differences,
-    )
+    return PairedDifference(mean_interval(differences), wins=int((values > 0).sum()), losses=int((values < 0).sum()))
 
 
 def _draws(operations: int, resamples: int, seed: int) -> np.ndarray:
@@ -190,17 +149,15 @@ def _draws(operations: int, resamples: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, operations, size=(resamples, operations))
 
 
-def _ends(drawn: np.ndarray, level: float) -> dict:
+def _ends(drawn: np.ndarray) -> dict:
     defined = drawn[~np.isnan(drawn)]
-    outside = (1 - level) / 2
+    outside = (1 - LEVEL) / 2
     low, high = np.quantile(defined, [outside, 1 - outside]) if defined.size else (math.nan, math.nan)
     return {"low": float(low), "high": float(high), "undefined_resamples": int(drawn.size - defined.size)}
 
 
-def _check(operations: int, level: float, resamples: int) -> None:
+def _check(operations: int, resamples: int) -> None:
     if not operations:
         raise SurgdinoError("there is no operation to resample", expected="at least one", found="none")
-    if not 0 < level < 1:
-        raise SurgdinoError("the interval's level is out of range", expected="in (0, 1)", found=level)
     if resamples < 1:
         raise SurgdinoError("too few resamples", expected="at least 1", found=resamples)

@@ -27,11 +27,13 @@ def write_page(records: Sequence[RunRecord], target: Path, *, learned: Section |
     """
     sections = sorted([*all_sections(), *([learned] if learned else [])], key=lambda section: section.order)
     tone, sentence = _verdict(records)
+    # What a result on operations that training has seen must be shown with.
+    stamps = [((record.results or {}).get("leakage") or {}).get("stamp") for record in records]
     text = _render(
         title=" and ".join(record.name for record in records),
         kind=_kind(records),
         verdict={"tone": tone, "sentence": sentence},
-        stamps=[f"{record.name}: {stamp}" for record in records if (stamp := _leak_stamp(record))],
+        stamps=[f"{record.name}: {stamp}" for record, stamp in zip(records, stamps, strict=True) if stamp],
         facts=_facts(records[0]) if len(records) == 1 else [],
         sections=[(section, blocks) for section in sections if (blocks := section.blocks(records))],
         frames=learned is not None,
@@ -71,11 +73,6 @@ def _verdict(records: Sequence[RunRecord]) -> tuple[str, str]:
     if len(records) > 1:
         return compared(records[0], records[1])
     return verdict(changes(records[0].rows)) if records[0].results is None else headline(records[0])
-
-
-def _leak_stamp(record: RunRecord) -> str | None:
-    """What a result on operations that training has seen must be shown with."""
-    return ((record.results or {}).get("leakage") or {}).get("stamp")
 
 
 def _facts(record: RunRecord) -> list[tuple[str, str]]:

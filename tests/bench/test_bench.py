@@ -122,7 +122,7 @@ def test_heads_are_counted_by_what_goes_through_them() -> None:
         network = kind(typed, build_backbone(shipped_settings("model", "vit_toy")))
         return head_shape(network.head, network.mask_probability)
 
-    mlp = 16 * 8 + 8 * 8 + 8 * 4
+    mlp = 64 * 8 + 8 * 8 + 8 * 4
     assert shape("simdinov2") == HeadShape(mlp, mlp)
     assert shape("simdino") == HeadShape(mlp, 0)
     assert shape("dino", prototypes=32) == HeadShape(mlp + 4 * 32, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from surgdino.report.blocks import Block, Bullets, Heading, Paragraph, Table
 from surgdino.report.record import RunRecord
@@ -22,20 +21,18 @@ class Data(Section):
         videos = record.data.get("videos", [])
         operations = len({video["operation"] for video in videos})
         text = f"{sum(video['frames'] for video in videos):,} frames of {len(videos)} videos, {operations} operations."
-        if left_out := _counts(record.data.get("left_out", {})):
-            text += f" Left out: {left_out}."
+        if reasons := _counts(record.data.get("left_out", {})):
+            text += f" Left out: {reasons}."
         heads = ("video", "operation", "frames kept", "left out", "picture", "share of the stored frame")
-        rows = [_row(video) for video in videos]
+        rows = []
+        for video in videos:
+            left_out, share = _counts(video["left_out"]) or "none", f"{100 * video['share']:.1f} %"
+            rows.append([video["id"], video["operation"], f"{video['frames']:,}", left_out, video["kind"], share])
         caption = "The picture is the endoscope's disc, a rectangle inside black bars, or all of the frame."
         blocks: list[Block] = [Paragraph(text), Table(heads, rows, caption, frozenset({2, 5}))]
         if set_aside := record.data.get("set_aside"):
             blocks += [Heading("Set aside"), Bullets([f"{video}: {reason}" for video, reason in set_aside.items()])]
         return blocks
-
-
-def _row(video: Mapping[str, Any]) -> list[str]:
-    left_out, share = _counts(video["left_out"]) or "none", f"{100 * video['share']:.1f} %"
-    return [video["id"], video["operation"], f"{video['frames']:,}", left_out, video["kind"], share]
 
 
 def _counts(left_out: Mapping[str, int]) -> str:

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 
 from surgdino.paths import atomic_write
-from surgdino.report.colours import GRID, INK, SOFT, class_colours, readable_name
+from surgdino.report.colours import ALARM, GRID, INK, SOFT, class_colours, readable_name
+from surgdino.report.timeline import WIDTH, draw_title, mark_times, shown_spans
 
-WRONG = "#c92a2a"
-_WIDTH, _LEFT, _RIGHT = 12.0, 1.25, 0.6  # inches; the margins hold the names of the bands and the scale
+_LEFT, _RIGHT = 1.25, 0.6  # inches; the margins hold the names of the bands and the scale
 _HIGH, _THIN, _CONFIDENCE, _BETWEEN, _ABOVE = 0.5, 0.09, 0.62, 0.09, 0.95
 _LEGEND_COLUMNS, _LEGEND_ROW = 4, 0.27
-# A frame that follows later than this many usual steps leaves a gap in the band.
-_GAP = 3.0
 
 
 @dataclass(frozen=True)
@@ -66,19 +64,22 @@ def draw_ribbon(ribbon: Ribbon, target: Path) -> Path:
     heights = [*(_THIN if name == "Wrong" else _HIGH for name, _ in bands), _CONFIDENCE]
     below = 0.62 + _LEGEND_ROW * rows
     height = _ABOVE + sum(heights) + _BETWEEN * len(bands) + below
-    figure = Figure(figsize=(_WIDTH, height), dpi=150, facecolor="white")
+    figure = Figure(figsize=(WIDTH, height), dpi=150, facecolor="white")
     start, end = shown_spans(ribbon.times)
     axes, top = [], height - _ABOVE
     for band_height in heights:
-        size = ((_WIDTH - _LEFT - _RIGHT) / _WIDTH, band_height / height)
-        axes.append(figure.add_axes((_LEFT / _WIDTH, (top - band_height) / height, *size)))
+        size = ((WIDTH - _LEFT - _RIGHT) / WIDTH, band_height / height)
+        axes.append(figure.add_axes((_LEFT / WIDTH, (top - band_height) / height, *size)))
         top -= band_height + _BETWEEN
     colours = list(class_colours(ribbon.classes).values())
     for axis, (name, labels) in zip(axes, bands, strict=False):
-        _band(axis, name, labels, start, end, [WRONG] if name == "Wrong" else colours)
+        _band(axis, name, labels, start, end, [ALARM] if name == "Wrong" else colours)
     _confidence(axes[-1], ribbon.confidence, start, end)
     _time_axis(axes, float(start[0]), float(end[-1]))
-    _title(figure, ribbon, height)
+    draw_title(figure, _LEFT, height, ribbon.video, ribbon.caption)
+    if (accuracy := ribbon.accuracy) is not None:
+        place, text = (1 - _RIGHT / WIDTH, 1 - 0.42 / height), f"{100 * accuracy:.1f} % of frames right"
+        figure.text(*place, text, fontsize=12, color=INK, ha="right", va="baseline", parse_math=False)
     _legend(figure, ribbon.classes, colours, height, 0.08 + _LEGEND_ROW * rows)
     with atomic_write(target) as temporary, rc_context({"svg.hashsalt": "surgdino"}):  # equal input, equal bytes
         svg = target.suffix.lower() == ".svg"
@@ -112,14 +113,6 @@ def _bands(ribbon: Ribbon) -> list[tuple[str, np.ndarray]]:
         return [prediction]
     wrong = np.where((ribbon.truth >= 0) & (ribbon.truth != ribbon.prediction), 0, -1)
     return [("Truth", ribbon.truth), prediction, ("Wrong", wrong)]
-
-
-def shown_spans(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """When each frame begins and ends: until the next one comes, or for a usual step where that is long after."""
-    steps = np.diff(times)
-    usual = float(np.median(steps)) if len(steps) else 1.0
-    shown = np.append(np.where(steps > _GAP * usual, usual, steps), usual)
-    return times, times + shown
 
 
 def _band(axis: Any, name: str, labels: np.ndarray, start: np.ndarray, end: np.ndarray, colours: Sequence[str]) -> None:
@@ -158,53 +151,27 @@ def _confidence(axis: Any, confidence: np.ndarray, start: np.ndarray, end: np.nd
 
 
 def _time_axis(axes: Sequence[Any], first: float, last: float) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter
-
     for axis in axes:
         axis.set_xlim(first, last)
-        axis.xaxis.set_major_locator(FixedLocator(time_ticks(first, last)))
+        mark_times(axis)
         axis.tick_params(labelsize=8.5, colors=SOFT, length=0, labelbottom=axis is axes[-1])
         for side in axis.spines.values():
             side.set_visible(False)
-    axes[-1].xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
     axes[-1].tick_params(axis="x", length=3, color=SOFT)
     axes[-1].spines["bottom"].set_visible(True)
     axes[-1].spines["bottom"].set_color(SOFT)
 
 
-def time_ticks(first: float, last: float) -> list[float]:
-    """Round moments, in seconds, at most a dozen, for an axis between two others."""
-    step = next((s for s in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800) if (last - first) / s <= 12), 3600)
-    return np.arange(np.ceil(first / step) * step, last + 1e-6, step).tolist()
-
-
-def clock(seconds: float) -> str:
-    """`m:ss`, or `h:mm:ss` from an hour on."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def _title(figure: Any, ribbon: Ribbon, height: float) -> None:
-    left, right = _LEFT / _WIDTH, 1 - _RIGHT / _WIDTH
-    style = {"parse_math": False, "va": "baseline"}
-    figure.text(left, 1 - 0.42 / height, ribbon.video, fontsize=16, weight="bold", color=INK, **style)
-    figure.text(left, 1 - 0.68 / height, ribbon.caption, fontsize=9.5, color=SOFT, **style)
-    if (accuracy := ribbon.accuracy) is not None:
-        text = f"{100 * accuracy:.1f} % of frames right"
-        figure.text(right, 1 - 0.42 / height, text, fontsize=12, color=INK, ha="right", **style)
-
-
 def _legend(figure: Any, classes: Sequence[str], colours: Sequence[str], height: float, top: float) -> None:
     from matplotlib.patches import FancyBboxPatch
 
-    column = (_WIDTH - _LEFT - _RIGHT) / _LEGEND_COLUMNS
+    column = (WIDTH - _LEFT - _RIGHT) / _LEGEND_COLUMNS
     for place, (name, colour) in enumerate(zip(classes, colours, strict=True)):
         row, left = place // _LEGEND_COLUMNS, _LEFT + column * (place % _LEGEND_COLUMNS)
         y = top - _LEGEND_ROW * row - 0.12
         box = FancyBboxPatch(
-            (left / _WIDTH, (y - 0.015) / height),
-            0.22 / _WIDTH,
+            (left / WIDTH, (y - 0.015) / height),
+            0.22 / WIDTH,
             0.13 / height,
             boxstyle="square,pad=0",
             facecolor=colour,
@@ -212,4 +179,4 @@ def _legend(figure: Any, classes: Sequence[str], colours: Sequence[str], height:
             transform=figure.transFigure,
         )
         figure.add_artist(box)
-        figure.text((left + 0.3) / _WIDTH, y / height, readable_name(name), fontsize=9, color=INK, parse_math=False)
+        figure.text((left + 0.3) / WIDTH, y / height, readable_name(name), fontsize=9, color=INK, parse_math=False)

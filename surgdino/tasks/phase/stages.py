@@ -20,15 +20,13 @@ from surgdino.tasks.phase.head import OverVideo, PhaseHead, TunedClassifier
 from surgdino.tasks.phase.loss import frame_loss, median_frequency_weights, stages_loss
 from surgdino.tasks.phase.temporal import check_temporal
 from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages, WholeVideos
-from surgdino.tasks.training.stage import Stage, resolve
-from surgdino.tasks.training.tuning import backbone_groups, head_groups
+from surgdino.tasks.training.stage import Stage
+from surgdino.tasks.training.tuning import head_groups, tuned_groups
 
 DEFAULTS = {"epochs": 10, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.01, "patience": 10}
 _FROZEN = {"epochs": 20, "batch_size": 256, "lr": 2e-3}
 _TUNED = {"lr": 1e-4, "epochs": 5, "patience": 3, "drop_path": 0.1}
 _TEMPORAL = {"epochs": 100, "lr": 5e-4, "warmup": 0.02, "patience": 20}
-# A fresh classifier learns faster than a backbone that was trained before.
-_HEAD_FACTOR = 10.0
 _BLOCK = 4096  # frames whose features are read at a time
 
 
@@ -83,8 +81,7 @@ def tuned_frame_stage(context: TaskContext, settings: PhaseSettings, head: Phase
         return _scores(context, {video: logits[frames.span(k)] for k, video in enumerate(frames.videos)})
 
     source = FrameImages(train, context.cutter, train.class_ids(), workers=context.workers)
-    groups = [{**group, "lr_scale": _HEAD_FACTOR * group["lr_scale"]} for group in head_groups(head.frame)]
-    groups += backbone_groups(context.backbone, resolve(context.train, DEFAULTS, _TUNED, overrides={}).layer_decay)
+    groups = tuned_groups(head.frame, context.backbone, context.train, DEFAULTS, _TUNED, head_factor=10)
     model = TunedClassifier(context.backbone, head.frame)
     return Stage("frame", model, groups, source, loss, validate if "val" in context.parts else None, _TUNED)
 

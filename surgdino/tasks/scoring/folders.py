@@ -15,8 +15,7 @@ from surgdino.config import Names, Positive, PositiveInt
 from surgdino.datasets.card import Card, Entry, number_in
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ScoreRequest
-
-_FIRST_ROW = 2  # as an editor counts lines; 1 is the header
+from surgdino.tasks.scoring.video_files import FIRST_ROW
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def match_frames(truth: np.ndarray, prediction: np.ndarray, file: Path, *, ignor
         raise SurgdinoError(
             f"{extra.size} predicted frames are not in the truth",
             file=file,
-            place=f"row {extra[0] + _FIRST_ROW}",
+            place=f"row {extra[0] + FIRST_ROW}",
             expected=_shown(truth),
             found=f"frame {prediction[extra[0]]}",
             fix="take them out, or score with extra=ignore",
@@ -171,7 +170,7 @@ def _refuse_shift(truth: np.ndarray, prediction: np.ndarray, file: Path) -> None
             raise SurgdinoError(
                 f"all frames are shifted by {shift}{reason}",
                 file=file,
-                place=f"row {_FIRST_ROW}",
+                place=f"row {FIRST_ROW}",
                 expected=f"frame {truth[0]}",
                 found=int(prediction[0]),
                 fix="number the frames as the truth does",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from surgdino.datasets.files import plain_name, read_text, walk
 from surgdino.errors import SurgdinoError
+
+FIRST_ROW = 2  # as an editor counts lines; 1 is the header
 
 
 def video_files(folder: Path, suffix: str, *, endings: Sequence[str] = ("",), ignored: Sequence[str] = ()) -> dict:
@@ -63,23 +65,31 @@ def text_of(path: Path) -> list[str]:
     return lines
 
 
-def frame_number(cell: str, previous: int | None, path: Path, row: int) -> int:
-    """The frame of a row, checked to be a whole number above the row's before.
+def table_rows(path: Path, lines: Sequence[str], separator: str) -> Iterator[tuple[str, int, list[str]]]:
+    """(place such as `row 2`, frame, the other cells) of every row below the header.
 
     Raises:
-        SurgdinoError: it is none, or comes twice, or the frames do not ascend.
+        SurgdinoError: no rows, a row of another width than the header, frames that are none, come twice or do not
+            ascend.
     """
-    text = cell.strip()
-    place = f"row {row}"
-    if not (text.isascii() and text.isdecimal() and len(text) < 16):
-        raise SurgdinoError(
-            "not a frame number", file=path, place=place, expected="a whole number from 0", found=repr(cell)
-        )
-    number = int(text)
-    if previous is not None and number == previous:
-        raise SurgdinoError("a frame comes twice", file=path, place=place, expected="every frame once", found=number)
-    if previous is not None and number < previous:
-        raise SurgdinoError(
-            "the frames do not ascend", file=path, place=place, expected=f"more than {previous}", found=number
-        )
-    return number
+    width, previous = len(lines[0].split(separator)), -1
+    if len(lines) == 1:
+        raise SurgdinoError("no rows under the header", file=path, expected="one row a frame")
+    for row, line in enumerate(lines[1:], start=FIRST_ROW):
+        cells, place = line.split(separator), f"row {row}"
+
+        def refuse(what: str, expected: str, found: object, place: str = place) -> SurgdinoError:
+            return SurgdinoError(what, file=path, place=place, expected=expected, found=found)
+
+        if len(cells) != width:
+            separators = {"\t": "tabs", ",": "commas"}[separator]
+            raise refuse("wrong number of columns", f"{width}, separated by {separators}", len(cells))
+        text = cells[0].strip()
+        if not (text.isascii() and text.isdecimal() and len(text) < 16):
+            raise refuse("not a frame number", "a whole number from 0", repr(cells[0]))
+        if int(text) == previous:
+            raise refuse("a frame comes twice", "every frame once", previous)
+        if int(text) < previous:
+            raise refuse("the frames do not ascend", f"more than {previous}", int(text))
+        previous = int(text)
+        yield place, previous, cells[1:]

@@ -53,7 +53,8 @@ class SegmentationScoring(Scoring):
         truths = {key: picture for key, picture in truths.items() if key[-2:-1] not in [(rater,) for rater in RATERS]}
         predictions = index_masks(folders.predictions, classes)
         pairs = _paired(truths, predictions, folders)
-        operations = {_video(key): _operation(key, folders) for key, _, _ in pairs}
+        # The folder that a picture lies in; of pictures that lie flat, each is an operation by itself.
+        operations = {_video(key): folders.operation_of("/".join(key[:-1]) or key[0]) for key, _, _ in pairs}
         tally = SegmentationTally(
             classes, operations, hd95=folders.hd95, resamples=folders.resamples, seed=folders.seed
         )
@@ -136,8 +137,3 @@ def _is_frame(key: Key) -> bool:
 
 def _video(key: Key) -> str:
     return "/".join(key[:-1] if _is_frame(key) and len(key) > 1 else key)
-
-
-def _operation(key: Key, folders: Folders) -> str:
-    """The folder that a picture lies in; of pictures that lie flat, each is an operation by itself."""
-    return folders.operation_of("/".join(key[:-1]) or key[0])

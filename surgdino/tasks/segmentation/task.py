@@ -6,9 +6,8 @@ minutes (`decoder`); with a backbone that learns, or with windows, pictures and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -42,12 +41,10 @@ from surgdino.tasks.segmentation.targets import (
 )
 from surgdino.tasks.task import Task, write_csv
 from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages
-from surgdino.tasks.training.stage import Stage, Validate, resolve
-from surgdino.tasks.training.tuning import backbone_groups, head_groups
+from surgdino.tasks.training.stage import Stage, Validate
+from surgdino.tasks.training.tuning import head_groups, tuned_groups
 
 _TUNED = {"epochs": 20, "batch_size": 16, "lr": 2e-4, "layer_decay": 0.75, "drop_path": 0.1, "patience": 5}
-# A fresh head learns faster than a backbone that was trained before.
-_HEAD_FACTOR = 10.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,8 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
 
     def evaluate(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path) -> TaskScores:
         """Dice, IoU and HD95 at the pictures' own size; the masks go to `predictions/` in `folder`, as PNG."""
-        alone = _pictures(frames)
+        # Videos that are one picture: their files need no frame number.
+        alone = {video.id for video in frames.store.videos if is_image(Path(video.shard.header["source"]["path"]))}
 
         def write(video: str, number: int, masks: np.ndarray) -> None:
             write_masks(folder / "predictions", video, None if video in alone else number, masks, context.classes)
@@ -166,22 +164,18 @@ def _picture_stage(context: TaskContext, settings: SegmentationSettings, head: D
     groups, defaults = head_groups(head), head.defaults
     if context.learns:
         defaults = _TUNED
-        decay = resolve(context.train, SegmentationTask.DEFAULTS, defaults, overrides={}).layer_decay
-        groups = [{**group, "lr_scale": _HEAD_FACTOR * group["lr_scale"]} for group in groups]
-        groups += backbone_groups(context.backbone, decay)
+        layers = SegmentationTask.DEFAULTS, defaults
+        groups = tuned_groups(head, context.backbone, context.train, *layers, head_factor=10)
     return Stage("head", network, groups, source, loss, _validation(context, settings, head), defaults)
 
 
-def _objective(context: TaskContext, settings: SegmentationSettings) -> partial:
+def _objective(context: TaskContext, settings: SegmentationSettings) -> Callable[[Tensor, Batch], dict[str, Tensor]]:
     """(logits, batch) -> what a stage's loss returns."""
     weights = None
     if settings.balance != "none":
         weights = class_weights(torch.from_numpy(shown_classes(context.parts["train"], context.classes)))
-    return partial(_masked_loss, MaskLoss(settings.loss, weights).to(context.device))
-
-
-def _masked_loss(loss: MaskLoss, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-    return {"loss": loss(logits.float(), batch["masks"].float() / 255, batch["labelled"])}
+    loss = MaskLoss(settings.loss, weights).to(context.device)
+    return lambda logits, batch: {"loss": loss(logits.float(), batch["masks"].float() / 255, batch["labelled"])}
 
 
 def _validation(context: TaskContext, settings: SegmentationSettings, head: nn.Module) -> Validate | None:
@@ -206,11 +200,6 @@ def _source_frames(request: PredictRequest) -> Iterator[Frame]:
     for video in (videos[name] for name in request.frames.videos):
         info = probe(video.path, decoder, fps=video.fps)
         yield from read_frames(video.path, numbers[video.id], decoder, info=info)
-
-
-def _pictures(frames: LabelledFrames) -> set[str]:
-    """The videos that are one picture, so that their files need no frame number."""
-    return {video.id for video in frames.store.videos if is_image(Path(video.shard.header["source"]["path"]))}
 
 
 def _layers(context: TaskContext, settings: SegmentationSettings) -> tuple[int, ...]:

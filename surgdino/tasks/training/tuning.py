@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import nn
 
 from surgdino.backbone.vit import Backbone
 from surgdino.engine.optim import grouped, layer_scale
+from surgdino.tasks.training.stage import HeadTraining, resolve
 
 Tuning = Literal["frozen", "last4", "full"]
 LAST_BLOCKS = 4
@@ -39,3 +41,16 @@ def backbone_groups(backbone: Backbone, layer_decay: float) -> list[dict[str, An
     """Optimiser groups of what `select` lets learn of a backbone, see `layer_scale`; empty where it is frozen."""
     rows = [(name, p, layer_scale(backbone, name, layer_decay)) for name, p in backbone.named_parameters()]
     return grouped(row for row in rows if row[1].requires_grad)
+
+
+def tuned_groups(
+    head: nn.Module, backbone: Backbone, user: HeadTraining, *layers: Mapping[str, Any], head_factor: float
+) -> list[dict[str, Any]]:
+    """Optimiser groups of a head and the backbone under it.
+
+    Args:
+        user, layers: give `layer_decay`, as in `stage.resolve`.
+        head_factor: how much faster the head learns, because it is fresh and the backbone was trained before.
+    """
+    groups = [{**group, "lr_scale": head_factor * group["lr_scale"]} for group in head_groups(head)]
+    return groups + backbone_groups(backbone, resolve(user, *layers, overrides={}).layer_decay)

@@ -16,10 +16,9 @@ import numpy as np
 
 from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write
-from surgdino.tasks.scoring.video_files import frame_number, text_of
+from surgdino.tasks.scoring.video_files import table_rows, text_of
 
 TRIPLETS = 100
-_FIRST_ROW = 2  # as an editor counts lines; 1 is the header
 _HEAD = re.compile(r"(I|V|T|IV|IT)(\d+)")
 
 
@@ -66,18 +65,13 @@ def read_triplets(path: Path, triplets: int = TRIPLETS) -> TripletRows:
     lines = text_of(path)
     header = [cell.strip() for cell in lines[0].split(",")]
     names = _head_columns(path, header, triplets)
-    if len(lines) == 1:
-        raise SurgdinoError("no rows under the header", file=path, expected="one row a frame")
     frames: list[int] = []
     table = np.empty((len(lines) - 1, len(header) - 1))
-    for place, line in enumerate(lines[1:]):
-        row, cells = place + _FIRST_ROW, line.split(",")
-        if len(cells) != len(header):
-            raise SurgdinoError(
-                "wrong number of columns", file=path, place=f"row {row}", expected=len(header), found=len(cells)
-            )
-        frames.append(frame_number(cells[0], frames[-1] if frames else None, path, row))
-        table[place] = [_score(cell, column, path, row) for cell, column in zip(cells[1:], header[1:], strict=True)]
+    for place, frame, cells in table_rows(path, lines, ","):
+        table[len(frames)] = [
+            _score(cell, path, f"{place}, column {column}") for cell, column in zip(cells, header[1:], strict=True)
+        ]
+        frames.append(frame)
     heads = {component: table[:, columns] for component, columns in names.items()}
     return TripletRows(np.array(frames, dtype=np.int64), table[:, :triplets], heads)
 
@@ -109,14 +103,14 @@ def _head_columns(path: Path, header: list[str], triplets: int) -> dict[str, lis
     return columns
 
 
-def _score(cell: str, column: str, path: Path, row: int) -> float:
+def _score(cell: str, path: Path, place: str) -> float:
     with suppress(ValueError):
         if math.isfinite(value := float(cell)):
             return value
     raise SurgdinoError(
         "not a score",
         file=path,
-        place=f"row {row}, column {column}",
+        place=place,
         expected="a finite number",
         found=repr(cell.strip()),
     )

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from surgdino.paths import atomic_write
-from surgdino.report.colours import INK, SOFT
-from surgdino.tasks.phase.ribbon import clock, shown_spans, time_ticks
+from surgdino.report.colours import ALARM, INK, SOFT
+from surgdino.report.timeline import WIDTH, draw_title, mark_times, shown_spans
 
-_WIDTH, _LEFT, _RIGHT, _STRIP = 12.0, 3.6, 0.7, 0.24  # inches
+_LEFT, _RIGHT, _STRIP = 3.6, 0.7, 0.24  # inches
 _ABOVE, _BELOW = 0.95, 0.55
-_TRUE = "#c92a2a"
 _MOST_COLUMNS = 2400  # more than the picture has pixels
 
 
@@ -54,8 +53,8 @@ def draw_score_strips(strips: ScoreStrips, target: Path) -> Path:
 
     top = strips.top()
     height = _ABOVE + _STRIP * len(top) + _BELOW
-    left, width = _LEFT / _WIDTH, (_WIDTH - _LEFT - _RIGHT) / _WIDTH
-    figure = Figure(figsize=(_WIDTH, height), dpi=150, facecolor="white")
+    left, width = _LEFT / WIDTH, (WIDTH - _LEFT - _RIGHT) / WIDTH
+    figure = Figure(figsize=(WIDTH, height), dpi=150, facecolor="white")
     axis = figure.add_axes((left, _BELOW / height, width, _STRIP * len(top) / height))
     start, end = shown_spans(strips.times)
     first, last = float(start[0]), float(end[-1])
@@ -73,10 +72,8 @@ def draw_score_strips(strips: ScoreStrips, target: Path) -> Path:
     if strips.truth is not None:
         _underline(axis, sampled((strips.truth[:, top] > 0).astype(np.float32), start, end), first, last)
     _frame(axis, [strips.classes[k] for k in top], strips.scores[:, top].max(0))
-    style: dict[str, Any] = {"parse_math": False, "va": "baseline"}
-    figure.text(left, 1 - 0.42 / height, strips.video, fontsize=16, weight="bold", color=INK, **style)
     line = strips.caption + ("; red: the truth" if strips.truth is not None else "")
-    figure.text(left, 1 - 0.68 / height, line, fontsize=9.5, color=SOFT, **style)
+    draw_title(figure, _LEFT, height, strips.video, line)
     with atomic_write(target) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary), metadata={"Software": None})
     return target
@@ -107,18 +104,15 @@ def _underline(axis: Any, truth: np.ndarray, first: float, last: float) -> None:
         true = np.concatenate([[0], truth[:, row] > 0, [0]]).astype(np.int8)
         begins, ends = np.flatnonzero(np.diff(true) == 1), np.flatnonzero(np.diff(true) == -1)
         bars = [(first + width * b, width * (e - b)) for b, e in zip(begins, ends, strict=True) if b < columns]
-        axis.broken_barh(bars, (row + 0.86, 0.14), facecolors=_TRUE, linewidth=0)
+        axis.broken_barh(bars, (row + 0.86, 0.14), facecolors=ALARM, linewidth=0)
 
 
 def _frame(axis: Any, names: Sequence[str], highest: np.ndarray) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter
-
     axis.set_facecolor("#f1f3f5")
     axis.set_yticks(np.arange(len(names)) + 0.5, [name.replace(",", "  ").replace("_", " ") for name in names])
     axis.tick_params(labelsize=8.5, colors=INK, length=0)
     axis.tick_params(axis="x", colors=SOFT, length=3)
-    axis.xaxis.set_major_locator(FixedLocator(time_ticks(*axis.get_xlim())))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: clock(seconds)))
+    mark_times(axis)
     style: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "fontsize": 8, "color": SOFT}
     axis.annotate("highest", (1.008, -0.15), **style)
     for row, value in enumerate(highest):

@@ -17,22 +17,19 @@ from torch import nn
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.scores import ScoreRequest, TaskScores
-from surgdino.metrics.triplet import class_ap, component_videos
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.task import Task, write_csv
-from surgdino.tasks.training.stage import Stage, resolve
-from surgdino.tasks.triplet.components import PARTS, combined_scores, component_targets, triplet_map_of
+from surgdino.tasks.training.stage import Stage
+from surgdino.tasks.triplet.components import PARTS, combined_scores, triplet_map_of
 from surgdino.tasks.triplet.files import write_triplets
 from surgdino.tasks.triplet.head import PooledLinear
 from surgdino.tasks.triplet.score import TripletScoring
 from surgdino.tasks.triplet.score_strips import ScoreStrips, draw_score_strips
-from surgdino.tasks.triplet.training import Probabilities, TripletSettings, multilabel_stage, predict_probabilities
+from surgdino.tasks.triplet.training import Probabilities, TripletSettings, heads_stage, predict_probabilities
 
-_TUNED = {"epochs": 10, "lr": 5e-4, "drop_path": 0.1}
 _LISTED = 5  # triplets a frame in the list
 
 
@@ -59,31 +56,7 @@ class TripletTask(Task[TripletSettings, Probabilities]):
     def stages(self, context: TaskContext, head: nn.Module) -> Iterator[Stage]:
         """One stage: all heads together, and the backbone where it learns."""
         assert isinstance(head, PooledLinear)
-        settings, mapping = self.settings, triplet_map_of(context.card)
-        defaults = _TUNED if context.learns else {}
-        train = np.concatenate(list(context.parts["train"].truths().values()))
-
-        def judge(frames: LabelledFrames, probabilities: Probabilities) -> dict[str, float]:
-            """Video-wise AP, that of the triplets first."""
-            scores = combined_scores(probabilities, mapping, settings.component_weight)
-            by_video = {video: scores[frames.span(place)] for place, video in enumerate(frames.videos)}
-            found = {}
-            for name in ("IVT", *PARTS):
-                videos = component_videos(frames.truths(), by_video, mapping, name)
-                found[f"AP_{name}"] = float(nanmean(class_ap(videos, pooled=False)(np.arange(len(videos)))))
-            return found
-
-        yield multilabel_stage(
-            context,
-            settings,
-            head,
-            component_targets(train, mapping),
-            rare="IVT",
-            judge=judge,
-            defaults=defaults,
-            layer_decay=resolve(context.train, self.DEFAULTS, defaults, overrides={}).layer_decay,
-            loss_weights=dict.fromkeys(PARTS, settings.component_loss),
-        )
+        yield heads_stage(context, self.settings, head, self.DEFAULTS)
 
     def predict(
         self, context: TaskContext, head: nn.Module, frames: LabelledFrames

@@ -1,8 +1,8 @@
-"""Settings, training stage and predictions of a task with one or more multi-label heads (`PooledLinear`)."""
+"""Settings, training stage and predictions of the triplets' multi-label heads (`PooledLinear`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,22 +13,24 @@ from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone
 from surgdino.config import NonNegative, NonNegativeInt
+from surgdino.metrics.arrays import nanmean
+from surgdino.metrics.triplet import class_ap, component_videos
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages, TrainingData
 from surgdino.tasks.training.stage import Loss, Stage, Validate
-from surgdino.tasks.training.tuning import backbone_groups, head_groups
+from surgdino.tasks.training.tuning import head_groups, tuned_groups
+from surgdino.tasks.triplet.components import PARTS, combined_scores, component_targets, triplet_map_of
 from surgdino.tasks.triplet.head import PooledLinear
 from surgdino.tasks.triplet.loss import LossName, multilabel_loss, positive_weights, prior_logits, repeat_factors
 
 Probabilities = dict[str, np.ndarray]
-# Judges the probabilities (component -> [n, classes]) of the validation frames; the first number counts.
-Judge = Callable[[LabelledFrames, Probabilities], dict[str, float]]
 # Class tokens [b, D] and patches [b, N, D], block by block.
 Tokens = Iterable[tuple[Tensor, Tensor | None]]
 
 _BelowOne = Annotated[float, Field(ge=0, lt=1)]
+_TUNED = {"epochs": 10, "lr": 5e-4, "drop_path": 0.1}
 _LAST = (-1,)
 _ROWS = 256
 
@@ -60,45 +62,32 @@ class TunedHead(nn.Module):
         return self.head(features.cls, features.patches)
 
 
-def multilabel_stage(
-    context: TaskContext,
-    settings: TripletSettings,
-    head: PooledLinear,
-    targets: Mapping[str, np.ndarray],
-    *,
-    rare: str,
-    judge: Judge,
-    layer_decay: float,
-    defaults: Mapping[str, Any],
-    loss_weights: Mapping[str, float] | None = None,
+def heads_stage(
+    context: TaskContext, settings: TripletSettings, head: PooledLinear, task_defaults: Mapping[str, Any]
 ) -> Stage:
-    """Train the heads, and of the backbone what is to learn.
+    """All heads together, and of the backbone what is to learn; frames with rare triplets are drawn more often.
 
     Args:
-        targets: component -> 0/1 [n, classes] of the training frames.
-        rare: the component whose rare classes decide which frames are drawn more often.
-        judge: of the validation part.
-        layer_decay: factor on the learning rate from one block of the backbone to the one below it.
-        defaults: of the `train` section, for this stage.
-        loss_weights: component -> factor on its loss; 1 where none is given.
+        task_defaults: of the `train` section, for all stages.
     """
-    frames = context.parts["train"]
+    frames, mapping = context.parts["train"], triplet_map_of(context.card)
+    targets = component_targets(np.concatenate(list(frames.truths().values())), mapping)
     head.start_at({name: torch.from_numpy(prior_logits(values)) for name, values in targets.items()})
-    weights = repeat_factors(targets[rare], settings.repeat_threshold)
+    weights = repeat_factors(targets["IVT"], settings.repeat_threshold)
     model: nn.Module = head
-    groups = head_groups(head)
+    groups, defaults = head_groups(head), {}
     data: TrainingData
     if context.learns:
-        model = TunedHead(context.backbone, head)
-        groups += backbone_groups(context.backbone, layer_decay)
+        model, defaults = TunedHead(context.backbone, head), _TUNED
+        groups = tuned_groups(head, context.backbone, context.train, task_defaults, defaults, head_factor=1)
         data = FrameImages(frames, context.cutter, targets, workers=context.workers, weights=weights)
     elif head.reads_patches:
         patches = context.features.patches(frames, _LAST)  # first: this call keeps the class tokens too
         data = FrameFeatures(patches, {"cls": context.features.cls(frames), **targets}, weights)
     else:
         data = FrameFeatures(context.features.cls(frames), targets, weights)
-    loss = _loss(context, settings, head, targets, {name: (loss_weights or {}).get(name, 1.0) for name in targets})
-    return Stage("heads", model, groups, data, loss, _validation(context, head, judge), defaults)
+    loss = _loss(context, settings, head, targets)
+    return Stage("heads", model, groups, data, loss, _validation(context, settings, head), defaults)
 
 
 def predict_probabilities(
@@ -110,14 +99,11 @@ def predict_probabilities(
 
 
 def _loss(
-    context: TaskContext,
-    settings: TripletSettings,
-    head: PooledLinear,
-    targets: Mapping[str, np.ndarray],
-    factors: Mapping[str, float],
+    context: TaskContext, settings: TripletSettings, head: PooledLinear, targets: Mapping[str, np.ndarray]
 ) -> Loss:
-    """The losses of the components, and their sum with these factors."""
+    """The losses of the components, and their sum with the factor `component_loss` on those of the parts."""
     name, cap = settings.loss, settings.positive_weight_cap
+    factors = {part: settings.component_loss if part in PARTS else 1.0 for part in targets}
     positive = {
         part: torch.from_numpy(positive_weights(values, cap)).to(context.device) for part, values in targets.items()
     }
@@ -136,13 +122,24 @@ def _loss(
     return loss
 
 
-def _validation(context: TaskContext, head: PooledLinear, judge: Judge) -> Validate | None:
-    frames = context.parts.get("val")
+def _validation(context: TaskContext, settings: TripletSettings, head: PooledLinear) -> Validate | None:
+    """Video-wise AP, that of the triplets first."""
+    frames, mapping = context.parts.get("val"), triplet_map_of(context.card)
     if frames is None or not len(frames):
         return None
+
+    def judge(probabilities: Probabilities) -> dict[str, float]:
+        scores = combined_scores(probabilities, mapping, settings.component_weight)
+        by_video = {video: scores[frames.span(place)] for place, video in enumerate(frames.videos)}
+        found = {}
+        for name in ("IVT", *PARTS):
+            videos = component_videos(frames.truths(), by_video, mapping, name)
+            found[f"AP_{name}"] = float(nanmean(class_ap(videos, pooled=False)(np.arange(len(videos)))))
+        return found
+
     if context.learns:
         features = context.features.alone()
-        return lambda model: judge(frames, _probabilities(context, head, _streamed(features, head, frames)))
+        return lambda model: judge(_probabilities(context, head, _streamed(features, head, frames)))
     # Read here, where all processes meet: they share the extraction, but the main process validates alone.
     patches = context.features.patches(frames, _LAST) if head.reads_patches else None
     cls = context.features.cls(frames)
@@ -153,7 +150,7 @@ def _validation(context: TaskContext, head: PooledLinear, judge: Judge) -> Valid
             of_patches = None if patches is None else torch.from_numpy(patches[rows]).to(context.device).float()
             yield torch.from_numpy(cls[rows]).to(context.device), of_patches
 
-    return lambda model: judge(frames, _probabilities(context, head, tokens()))
+    return lambda model: judge(_probabilities(context, head, tokens()))
 
 
 def _streamed(features: FeatureCache, head: PooledLinear, frames: LabelledFrames) -> Tokens:

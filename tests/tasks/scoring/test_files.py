@@ -67,7 +67,7 @@ def test_ids_that_are_names_are_names(tmp_path):
         ("Frame\tPhase\n", "no rows under the header"),
         (
             "Frame\tPhase\n0\tPreparation\t1\n",
-            "row 2: wrong number of columns; expected 2, separated by a tab, found 3",
+            "row 2: wrong number of columns; expected 2, separated by tabs, found 3",
         ),
         ("Frame\tPhase\n0 Preparation\n", "row 2: wrong number of columns"),
         ("Frame\tPhase\n0.5\tPreparation\n", "row 2: not a frame number; expected a whole number from 0, found '0.5'"),
@@ -153,7 +153,7 @@ def cut(row: int, count: int = -1):
         (lambda rows: rows[1:], "row 1, column 1: wrong header; expected frame, found '0'"),
         (change(0, 3, "3"), "row 1, column 4: wrong header; expected 2, found '3'"),
         (cut(0), "row 1: wrong number of columns; expected 101, found 100"),
-        (cut(2), "row 3: wrong number of columns; expected 101, found 100"),
+        (cut(2), "row 3: wrong number of columns; expected 101, separated by commas, found 100"),
         (change(2, 5, "nan"), "row 3, column 4: not a score; expected a finite number, found 'nan'"),
         (change(3, 100, "inf"), "row 4, column 99: not a score"),
         (change(1, 1, ""), "row 2, column 0: not a score; expected a finite number, found ''"),
