@@ -217,6 +217,7 @@ def test_null_leaves_a_transform_out(tissue: np.ndarray) -> None:
     assert "smoke" not in [t.name for t in build_augment(cfg, "global_1").chain]
 
 
+@pytest.mark.slow
 def test_importing_the_augmentations_opens_no_socket() -> None:
     assert socket.socket is not None
     code = (

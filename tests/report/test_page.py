@@ -160,6 +160,7 @@ def test_both_networks_share_a_chart_and_what_measuring_cost_has_none(tmp_path):
     assert ">seconds<" not in text
 
 
+@pytest.mark.slow
 def test_the_leak_table_counts_what_published_tests_share_with_the_run(tmp_path):
     text = write_page([read_run(write_run(tmp_path / "run", seen=["camma/73"]))], tmp_path / "a.html").read_text()
     row = re.search(r">cholect50</td><td[^>]*>rdv</td><td class=\"number (\w*)\">(\d+)</td><td[^>]*>10<", text)
@@ -182,6 +183,7 @@ def test_results_come_first_with_their_protocol(tmp_path):
     assert "accuracy 65.0 % under phase/script on 2 operations not trained on" in path.read_text()
 
 
+@pytest.mark.slow
 def test_two_runs_stand_side_by_side_with_the_settings_that_differ(tmp_path):
     records = [read_run(write_run(tmp_path / name, gain=gain)) for name, gain in (("one", 0.0), ("two", 0.2))]
     text = write_page(records, tmp_path / "compare.html").read_text()

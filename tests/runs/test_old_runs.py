@@ -61,6 +61,7 @@ def test_its_backbone_loads_and_its_report_is_written(here, name, tmp_path, caps
     assert "<html" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_two_of_them_are_compared(here, tmp_path, capsys):
     assert main(["compare", "runs/stopped", "runs/whole", f"out={tmp_path / 'compare.html'}"]) == 0
     assert (tmp_path / "compare.html").exists()

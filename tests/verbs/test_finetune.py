@@ -143,6 +143,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.quick("phase")
 @TASKS
 def test_a_stopped_run_goes_on_bit_for_bit_and_a_finished_one_is_only_told(
     runs, sets, task, tmp_path, capsys, monkeypatch
@@ -211,6 +212,7 @@ def moments_of(run: Path) -> list[torch.Tensor]:
     return [moments["exp_avg"] for moments in load_state(stage, print)["optimizer"]["state"].values()]
 
 
+@pytest.mark.slow
 def test_bf16_where_it_is_asked_for_learns_and_goes_on_bit_for_bit(sets, tmp_path, monkeypatch):
     """On every CPU: where it has no bf16 of its own, torch emulates it."""
     more = ("task.temporal=none", "backbone=full", "train.steps=6", "train.validate_every=6", "train.log_every=2")

@@ -73,6 +73,7 @@ def test_the_backbone_differs_from_what_went_in_and_loads_strictly_into_plain_ti
         assert torch.allclose(ours(images).cls, plain.eval()(images), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_command_again_says_that_it_is_finished(finished, synthetic_cholec80, weights, capsys):
     before = (finished / "checkpoint" / "backbone.safetensors").read_bytes()
     words = ("train.steps=6", "train.log_every=2", f"model.weights={weights}")
@@ -97,6 +98,7 @@ def test_micro_batches_may_change_when_a_run_goes_on(finished, synthetic_cholec8
     assert json.loads((run / "checkpoint" / "model.json").read_text())["steps"] == 8
 
 
+@pytest.mark.slow
 def test_one_bad_video_among_many_is_set_aside_by_name(synthetic_cholec80, tmp_path, capsys):
     root = tmp_path / "Ordner mit Umläuten (März)"
     shutil.copytree(synthetic_cholec80, root)

@@ -169,6 +169,7 @@ def test_a_wrong_entry_is_one_line(opened, cholect50, changes, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_pretraining_on_two_datasets_from_the_command_line(synthetic_cholec80, cholect50, tmp_path, capsys):
     def pretrain(root: Path, *more: str) -> int:
         also = f"data.also=[{{dataset:cholect50,root:{root},exclude:[VID02]}}]"

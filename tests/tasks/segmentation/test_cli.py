@@ -122,6 +122,7 @@ def test_one_organ_of_dsad_is_binary(dsad, tmp_path):
     assert files == [f"liver/02/{number:06d}.png" for number in range(4)]
 
 
+@pytest.mark.slow
 def test_multilabel_scores_absent_organs_and_all_organs_only_what_is_labelled(dsad, tmp_path):
     for organ, known in (("multilabel", load_card("dsad").multilabel), (None, load_card("dsad").mask_classes)):
         run = tmp_path / str(organ)

@@ -85,6 +85,7 @@ def test_evaluate_repeats_the_numbers_from_the_checkpoint_alone(finished):
         assert (again / name).read_bytes() == (finished / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_validation_part_ends_training_early_and_chooses_the_step(released, tmp_path):
     words = ("train.epochs=30", "train.patience=2", "train.lr=0.02")
     assert finetune(released, tmp_path / "run", *words, split="{train: [1], val: [2], test: [4]}") == 0
@@ -94,15 +95,18 @@ def test_a_validation_part_ends_training_early_and_chooses_the_step(released, tm
     assert stage["best_step"] < stage["step"] < stage["steps"]
 
 
+@pytest.mark.slow
 def test_without_pooling_the_class_token_is_enough(released, tmp_path):
     assert finetune(released, tmp_path / "run", "train.steps=3", "task.pool_heads=0", "task.loss=focal") == 0
 
 
+@pytest.mark.slow
 def test_the_last_blocks_learn_with_the_heads(released, tmp_path):
     assert finetune(released, tmp_path / "run", "train.steps=2", "backbone=last4", "task.repeat_threshold=0.2") == 0
     assert set(scores_of(tmp_path / "run")) >= BY_MAXIMUM
 
 
+@pytest.mark.slow
 def test_the_older_release_goes_the_same_way(tmp_path):
     write_cholect50(tmp_path / "data", (1, 2, 4), frames=16, layout="cholect45")
     assert finetune(tmp_path / "data", tmp_path / "run", "train.steps=3", dataset="cholect45") == 0
