@@ -58,11 +58,7 @@ def catalogue() -> tuple[Entry, ...]:
 
 
 def entry(name: str) -> Entry:
-    """The entry of that name.
-
-    Raises:
-        SurgdinoError: there is none; names the nearest.
-    """
+    """The entry of that name."""
     known = {e.name: e for e in catalogue()}
     if name not in known:
         raise SurgdinoError(f"no weights named {name!r}", fix=f"{nearest(name, known)} See surgdino weights list")

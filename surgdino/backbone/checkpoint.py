@@ -62,9 +62,6 @@ def save_backbone(folder: str | Path, backbone: Backbone, facts: Mapping[str, An
         backbone: the weights to export; its `settings` name the architecture.
         facts: what else model.json records (method, dataset, operations, steps, ...); `image_size` defaults to
             `usual_size`.
-
-    Raises:
-        SurgdinoError: the file system refused, or a fact is not JSON.
     """
     folder = Path(folder)
     settings = backbone.settings
@@ -119,11 +116,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedBackbone
 
 
 def find_weights(path: str | Path) -> Path:
-    """The weights file of a run folder, a checkpoint folder, or the file itself.
-
-    Raises:
-        SurgdinoError: there is none.
-    """
+    """The weights file of a run folder, a checkpoint folder, or the file itself."""
     path = Path(path)
     candidates = (path, path / WEIGHTS, path / "checkpoint" / WEIGHTS)
     for candidate in candidates:
@@ -142,9 +135,6 @@ def read_model_json(path: str | Path) -> dict[str, Any]:
 
     Args:
         path: as for `load`.
-
-    Raises:
-        SurgdinoError: no checkpoint, damaged, from a newer surgdino, or incomplete.
     """
     weights = find_weights(path)
     beside = weights.with_name(MODEL_JSON)
@@ -163,11 +153,7 @@ def read_model_json(path: str | Path) -> dict[str, Any]:
 
 
 def header_of(weights: Path) -> dict[str, Any] | None:
-    """What the header of a weights file says of it; None where it is not one of ours.
-
-    Raises:
-        SurgdinoError: the file is damaged.
-    """
+    """What the header of a weights file says of it; None where it is not one of ours."""
     if weights.suffix != ".safetensors":
         return None
     try:

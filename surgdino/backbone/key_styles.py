@@ -57,11 +57,7 @@ class Conversion:
 
 
 def to_timm_names(payload: Mapping, file: Path | None = None) -> Conversion:
-    """The backbone in `payload` under timm's parameter names.
-
-    Raises:
-        SurgdinoError: there is no vision transformer in it.
-    """
+    """The backbone in `payload` under timm's parameter names."""
     flat, container = _open_containers(payload)
     tensors, prefix, outside = _select_backbone(flat, file)
     style = "hugging face" if _HF_ANCHOR in tensors else "timm"

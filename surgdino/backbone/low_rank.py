@@ -38,9 +38,6 @@ def add_low_rank(backbone: Backbone, rank: int, first_block: int = 0) -> None:
     """Give the four linear layers of every block from `first_block` on an adapter, in place.
 
     A is drawn from torch's random numbers, uniform with variance 1 / (3 in), as nn.Linear draws its weights.
-
-    Raises:
-        SurgdinoError: the rank is not below the width, or the blocks have no such layers.
     """
     if not 0 < rank < backbone.embed_dim:
         raise SurgdinoError(

@@ -65,9 +65,6 @@ class Backbone(nn.Module):
         Args:
             images: float [B, 3, H, W], H and W multiples of the patch size.
             masks: bool [B, N], True where a patch is replaced by the mask token.
-
-        Raises:
-            SurgdinoError: H or W is no multiple of the patch size, or the masks are for another grid.
         """
         return self.forward_crops([(images, masks)])[0]
 
@@ -114,9 +111,6 @@ class Backbone(nn.Module):
         Args:
             images: as `forward` takes them.
             layers: blocks, 0 to depth - 1, negative ones counted from the end; features come in this order.
-
-        Raises:
-            SurgdinoError: no such block, or what `forward` raises.
         """
         wrong = [layer for layer in layers if not -self.depth <= layer < self.depth]
         if wrong:
@@ -233,9 +227,6 @@ def build_backbone(model: Mapping, drop_path: float | None = None, schedule: Sch
             None.
         schedule: `uniform` for all blocks, as DINOv2 and SimDINOv2 train, or `linear` from 0 in the first to
             `drop_path` in the last, as timm does.
-
-    Raises:
-        SurgdinoError: an unknown architecture or option, or one that is not a ViT with a class token.
     """
     architecture, kwargs = str(model["timm"]), _plain(model.get("timm_kwargs") or {})
     drop_path = float(model.get("drop_path", 0.0)) if drop_path is None else drop_path

@@ -133,11 +133,7 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
 
 
 def read_tensors(file: Path) -> Mapping[str, Any]:
-    """The content of a weights file, read without running code from it.
-
-    Raises:
-        SurgdinoError: missing, of another kind, damaged, or with Python objects in it.
-    """
+    """The content of a weights file, read without running code from it."""
     if not file.is_file():
         raise SurgdinoError("no such weights file", file=file, fix="check model.weights, or see surgdino weights list")
     try:

@@ -129,10 +129,6 @@ def make_loader(
         workers: processes that cut crops; 0 cuts them in this one.
         steps: the step to stop before.
         patch_size: of the backbone, for the masks' grid.
-
-    Raises:
-        SurgdinoError: crops that are no multiple of the patch, an unusable batch size, a fault in the augmentation's
-            configuration, or a frame that the store cannot read.
     """
     for key in ("global_size", "local_size"):
         if getattr(settings, key) % patch_size and (key == "global_size" or settings.local_count):

@@ -70,11 +70,7 @@ def sweep(
 
 
 def best(trials: Sequence[Trial]) -> Trial:
-    """The highest score; of equal ones that nearest to the initial weights.
-
-    Raises:
-        SurgdinoError: no trial has a score.
-    """
+    """The highest score; of equal ones that nearest to the initial weights."""
     scored = [trial for trial in trials if not math.isnan(trial.score)]
     if not scored:
         raise SurgdinoError(

@@ -149,11 +149,7 @@ def memory_mb() -> float:
 
 
 def append_line(file: Path, values: Mapping[str, Any]) -> None:
-    """Append one line; numbers that are not finite become `null`, which JSON has.
-
-    Raises:
-        SurgdinoError: the file system refused.
-    """
+    """Append one line; numbers that are not finite become `null`, which JSON has."""
     finite = {k: None if isinstance(v, float) and v - v != 0 else v for k, v in values.items()}
     try:
         with file.open("a", encoding="utf-8") as stream:

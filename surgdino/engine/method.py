@@ -156,11 +156,7 @@ def method_names() -> list[str]:
 
 
 def open_method(section: Mapping[str, Any]) -> tuple[type[Method], MethodSettings]:
-    """The class that a `method` section names, and its settings.
-
-    Raises:
-        SurgdinoError: no such method, or a setting that it does not have.
-    """
+    """The class that a `method` section names, and its settings."""
     name = str(section.get("name"))
     module = discovery.load(_PACKAGE, name, "method")
     kind = discovery.defined(module, Method)

@@ -106,9 +106,6 @@ class Monitor:
 
         Args:
             features: [n, D], class tokens of this step, for their effective rank.
-
-        Raises:
-            SurgdinoError: 10 steps in a row had no finite gradient.
         """
         took, waited = time.perf_counter() - self._step_began, self._batch_came - self._step_began
         if not self._window.add(step, terms, update, took, waited):

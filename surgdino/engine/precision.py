@@ -17,11 +17,7 @@ _MMAP_THRESHOLD, _MMAP_BYTES = -3, 32 * 2**20
 
 
 def choose_device(hardware: HardwareSettings) -> torch.device:
-    """The device that the settings name; with several processes on a machine, this one's GPU.
-
-    Raises:
-        SurgdinoError: CUDA was asked for and there is none.
-    """
+    """The device that the settings name; with several processes on a machine, this one's GPU."""
     available = torch.cuda.is_available()
     if hardware.device == "cuda" and not available:
         raise SurgdinoError(

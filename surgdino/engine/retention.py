@@ -19,11 +19,7 @@ _MASK_TOKEN = "mask_token"  # part of neither the initial nor the shipped weight
 
 
 def prepare(backbone: Backbone, settings: PretrainSettings) -> None:
-    """Add adapters and freeze what never learns; before the networks are copied and sharded.
-
-    Raises:
-        SurgdinoError: more frozen blocks than there are, or adapters that this model cannot have.
-    """
+    """Add adapters and freeze what never learns; before the networks are copied and sharded."""
     if settings.frozen_blocks > backbone.depth:
         raise SurgdinoError(
             "unusable setting",

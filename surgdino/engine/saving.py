@@ -106,11 +106,7 @@ def model_json(session: Session) -> dict[str, Any]:
 
 
 def saved_state(plan: TrainPlan, processes: ProcessGroup, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The state in the run folder, of a run with the same settings; None where there is none.
-
-    Raises:
-        SurgdinoError: other settings, all states damaged, or not the same state in all processes.
-    """
+    """The state in the run folder, of a run with the same settings; None where there is none."""
     state = load_state(plan.folder / "state", warn)
     step = -1 if state is None else state["step"]
     if processes.max(step) != -processes.max(-step):
@@ -201,9 +197,6 @@ def load_state(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | No
     """The newest state that is whole, or None where there is none at all.
 
     A damaged one is named by `warn` before the one before it is used.
-
-    Raises:
-        SurgdinoError: there are states and every one is damaged.
     """
     for leftover in folder.glob(".*.tmp"):  # of processes that were killed while they wrote
         leftover.unlink(missing_ok=True)

@@ -58,9 +58,6 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
 
     Args:
         warn: prints a sentence.
-
-    Raises:
-        SurgdinoError: unusable settings, or other settings than the run in the folder began with.
     """
     processes = ProcessGroup()
     _check_batch(plan, processes)

@@ -34,9 +34,6 @@ def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Gener
         tasks: one a video.
         workers: processes; 0 takes one a core, but no more than there are videos.
         progress: whether to draw a bar.
-
-    Raises:
-        SurgdinoError: a worker was killed.
     """
     if not tasks:
         return

@@ -72,9 +72,6 @@ def build_augment(cfg: Mapping[str, Any], view: View) -> Augment:
 
     Args:
         cfg: `AugmentSettings` as a mapping.
-
-    Raises:
-        SurgdinoError: an unknown transform or setting (with the nearest valid name), or a value out of its range.
     """
     settings = typed(AugmentSettings, cfg, "augment")
     named = (settings.transforms or {}).items()

@@ -174,9 +174,6 @@ class MaskLabels:
 
         Returns:
             bool [m, classes, rows, columns] and bool [m, classes].
-
-        Raises:
-            SurgdinoError: a mask can't be read.
         """
         if grid not in self._cover:
             read = [self._of(place, grid) for place in range(len(self.rows))]

@@ -166,9 +166,6 @@ def sample_numbers(times: np.ndarray, fps: float | None) -> np.ndarray:
 
     Returns:
         int64 [m], ascending positions in `times`.
-
-    Raises:
-        ValueError: `fps` is not positive.
     """
     times = np.asarray(times, dtype=np.float64)
     if fps is not None and not fps > 0:

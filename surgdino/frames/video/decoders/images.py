@@ -17,11 +17,7 @@ class Images(Decoder):
     """Images that OpenCV reads, on one thread; masks beside them (`mask07.png`, as in DSAD) are not frames."""
 
     def probe(self, path: Path, fps: float | None) -> VideoInfo:
-        """List the images; the last digits in a file's name are its frame number. A single file is frame 0.
-
-        Raises:
-            SurgdinoError: no images, a name without a number, a number twice, or an unreadable first image.
-        """
+        """List the images; the last digits in a file's name are its frame number. A single file is frame 0."""
         files = numbered_images(path) if path.is_dir() else {0: path}
         if not files:
             raise SurgdinoError("the folder holds no images", file=path, expected="files such as 000025.png")
