@@ -83,16 +83,16 @@ def label_sequences(
     for video in pair_videos(truths, predictions):
         truth = class_ids(truths[video], classes, video, "ground truth")
         prediction = class_ids(predictions[video], classes, video, "prediction")
-        if len(truth) != len(prediction):
-            raise SurgdinoError(
-                "ground truth and prediction differ in length",
-                place=video,
-                expected=f"{len(truth)} frames",
-                found=f"{len(prediction)}",
-                fix="join the two on the frame number before scoring",
-            )
+        check_lengths(truth, prediction, video, "prediction")
         pairs.append((video, truth, prediction))
     return pairs
+
+
+def check_lengths(truth: np.ndarray, found: np.ndarray, video: str, side: str) -> None:
+    """Refuses two sides of one video that have different numbers of frames."""
+    if len(truth) != len(found):
+        what, fix = f"ground truth and {side} differ in length", "join the two on the frame number before scoring"
+        raise SurgdinoError(what, place=video, expected=f"{len(truth)} frames", found=len(found), fix=fix)
 
 
 def class_ids(labels: np.ndarray | Sequence[int], classes: int, video: str, side: str) -> np.ndarray:
@@ -124,14 +124,7 @@ def score_matrices(
         truth, score = np.asarray(truths[video]), np.asarray(scores[video])
         for side, values in (("ground truth", truth), ("score table", score)):
             check_matrix(values, classes, video, side)
-        if len(truth) != len(score):
-            raise SurgdinoError(
-                "ground truth and score table differ in length",
-                place=video,
-                expected=f"{len(truth)} frames",
-                found=f"{len(score)}",
-                fix="join the two on the frame number before scoring",
-            )
+        check_lengths(truth, score, video, "score table")
         odd = np.argwhere((truth != 0) & (truth != 1))
         if odd.size:
             row, column = odd[0]

@@ -13,8 +13,8 @@ from surgdino.datasets.card import load_card
 from surgdino.datasets.manifest import Manifest, Problem
 from surgdino.datasets.masks import read_masks
 from surgdino.datasets.open import open_dataset
-from surgdino.datasets.synthetic.masks import write_dsad
 from surgdino.errors import SurgdinoError
+from tests.datasets.mask_sets import write_dsad
 
 CARD = load_card("dsad")
 LIVER, STOMACH = CARD.mask_classes.index("liver"), CARD.mask_classes.index("stomach")

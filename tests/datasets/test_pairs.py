@@ -15,9 +15,9 @@ from surgdino.datasets.files import image_size, numbered_images
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.masks import FrameMasks, read_mask, read_masks
 from surgdino.datasets.open import open_dataset
-from surgdino.datasets.synthetic.masks import write_pairs
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import build_store
+from tests.datasets.mask_sets import write_pairs
 
 CARD = load_card("folder")
 

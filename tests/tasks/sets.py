@@ -8,7 +8,7 @@ from pathlib import Path
 
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.datasets.synthetic.cholect50 import write_cholect50
-from surgdino.datasets.synthetic.masks import write_pairs
+from tests.datasets.mask_sets import write_pairs
 
 SPLIT = "data.split={train: [1, 2], val: [3], test: [4]}"
 

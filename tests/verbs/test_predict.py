@@ -14,8 +14,8 @@ from surgdino.cli.main import main
 from surgdino.datasets.card import load_card
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.datasets.synthetic.cholect50 import write_cholect50
-from surgdino.datasets.synthetic.masks import write_pairs
 from surgdino.frames.video.decode import probe, read_frames
+from tests.datasets.mask_sets import write_pairs
 from tests.tasks.sets import words_of
 
 PHASES = load_card("cholec80").phases

@@ -14,7 +14,6 @@ from sklearn import metrics as sklearn_metrics
 from surgdino.cli.main import main
 from surgdino.datasets.card import load_card
 from surgdino.datasets.synthetic.cholect50 import write_cholect50
-from surgdino.datasets.synthetic.masks import write_dsad, write_pairs
 from surgdino.datasets.triplet_files import read_triplet_json
 from surgdino.metrics.triplet import triplet_map
 from surgdino.paths import names_in, share
@@ -24,6 +23,7 @@ from surgdino.tasks.scoring.scoring import open_scoring
 from surgdino.tasks.segmentation.files import read_mask_file, write_masks
 from surgdino.tasks.triplet.files import write_triplets
 from tests import ROOT
+from tests.datasets.mask_sets import write_dsad, write_pairs
 from tests.metrics.triplet_inputs import mapping_table, recipe
 
 ORACLE = json.loads((ROOT / "tests" / "metrics" / "triplet_ivtmetrics.json").read_text())

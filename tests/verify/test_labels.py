@@ -11,7 +11,7 @@ import pytest
 
 from surgdino.cli.main import main
 from surgdino.datasets.synthetic.cholect50 import write_cholect50
-from surgdino.datasets.synthetic.masks import write_pairs
+from tests.datasets.mask_sets import write_pairs
 
 
 @pytest.fixture

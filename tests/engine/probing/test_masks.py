@@ -14,11 +14,11 @@ from surgdino.backbone.preprocess import Preprocess
 from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
-from surgdino.datasets.synthetic.masks import write_dsad, write_pairs
 from surgdino.engine.probes.masks import Masks
 from surgdino.engine.probing import ProbeSet
 from surgdino.engine.probing.view import ProbeFeatures, View
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
+from tests.datasets.mask_sets import write_dsad, write_pairs
 
 GRID = (8, 8)
 PREPROCESS = Preprocess(64, (0.5,) * 3, (0.5,) * 3)

@@ -12,10 +12,10 @@ import pytest
 from surgdino.cli.main import main
 from surgdino.config import shipped_settings
 from surgdino.datasets.card import load_card
-from surgdino.datasets.synthetic.masks import write_dsad, write_pairs
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.segmentation.heads import head_names
 from surgdino.tasks.task import open_task
+from tests.datasets.mask_sets import write_dsad, write_pairs
 
 DSAD = "{train: [1, 4], val: [3], test: [2]}"
 

@@ -13,7 +13,6 @@ from torch import nn
 from surgdino.datasets.card import load_card
 from surgdino.datasets.masks import read_masks
 from surgdino.datasets.open import open_dataset
-from surgdino.datasets.synthetic.masks import write_dsad
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.tasks.labelled_frames import labelled_frames
@@ -29,6 +28,7 @@ from surgdino.tasks.segmentation.targets import (
     shown_classes,
 )
 from surgdino.tasks.training.cut import Cut
+from tests.datasets.mask_sets import write_dsad
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ from surgdino.crops.sampler import FrameSampler
 from surgdino.datasets.card import load_card
 from surgdino.datasets.manifest import Labels, SecondLabels
 from surgdino.datasets.open import open_dataset
-from surgdino.datasets.synthetic.masks import write_pairs
 from surgdino.errors import SurgdinoError
 from surgdino.frames.content import Content
 from surgdino.frames.store import StoreSettings, build_store
@@ -25,6 +24,7 @@ from surgdino.tasks.labelled_frames import every_frame, labelled_frames, labels_
 from surgdino.tasks.training.batches import FrameFeatures, FrameImages, TrainingData, WholeVideos
 from surgdino.tasks.training.cut import Cut, Cutter
 from surgdino.tasks.training.tuning import backbone_groups, select
+from tests.datasets.mask_sets import write_pairs
 
 
 @pytest.fixture(scope="module")
