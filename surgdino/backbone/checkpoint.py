@@ -153,7 +153,7 @@ def read_model_json(path: str | Path) -> dict[str, Any]:
 
 
 def header_of(weights: Path) -> dict[str, Any] | None:
-    """What the header of a weights file says of it; None where it is not one of ours."""
+    """model.json as the header of a weights file holds it; None where the file is not one of ours."""
     if weights.suffix != ".safetensors":
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a training says of its steps: windows of steps, and `metrics.jsonl`, a line of JSON for each of them."""
+"""The log of a training: windows of steps, and `metrics.jsonl` with one line of JSON for each."""
 
 from __future__ import annotations
 

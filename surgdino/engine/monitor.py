@@ -72,7 +72,7 @@ class Monitor:
         return {**own, **self._window.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any], step: int, device: torch.device) -> None:
-        """Take over at `step`: lines written after it belong to steps that will be done again, and go."""
+        """Resume at `step`. Later lines belong to steps that will be done again, and are dropped."""
         self.warnings, self.skipped = state["warnings"], state["skipped"]
         self.first, self.last = state["first"], state["last"]
         self._window.load_state_dict(state, device)

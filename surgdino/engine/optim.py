@@ -52,11 +52,6 @@ def warmup_cosine(step: int, steps: int, peak: float, end: float, warmup: int) -
     return cosine(step - warmup, steps - warmup, peak, end)
 
 
-def head_warmup(steps: int, settings: PretrainSettings) -> int:
-    """Steps for which the backbone stays frozen: as asked, but never more than a quarter of the run."""
-    return min(settings.head_warmup_steps, steps // 4)
-
-
 def rates_at(step: int, steps: int, settings: PretrainSettings, momentum: tuple[float, float]) -> Rates:
     """The rates of 0-based `step` of `steps`.
 
@@ -66,7 +61,7 @@ def rates_at(step: int, steps: int, settings: PretrainSettings, momentum: tuple[
     Args:
         momentum: the teacher's at the start and at the end of the run.
     """
-    frozen = head_warmup(steps, settings)
+    frozen = min(settings.head_warmup_steps, steps // 4)  # never more than a quarter of the run
     warmup = steps // 10 if settings.warmup_steps is None else settings.warmup_steps
     warmup = min(warmup, steps - frozen)
     learns = step >= frozen
@@ -82,7 +77,7 @@ def rates_at(step: int, steps: int, settings: PretrainSettings, momentum: tuple[
 
 @dataclass
 class Update:
-    """What an optimiser step did, as tensors on the device so that nobody waits for them.
+    """What an optimiser step did, as tensors on the device so that the host does not wait.
 
     Attributes:
         gradient_norm: over all parameters of all processes, before clipping.

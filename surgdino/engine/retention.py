@@ -1,4 +1,4 @@
-"""Against forgetting: parts of the backbone that stay as they came, and a pull towards where the others began."""
+"""Against forgetting: parts of the backbone stay fixed, and the others are pulled towards their initial values."""
 
 from __future__ import annotations
 

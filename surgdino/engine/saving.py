@@ -53,7 +53,7 @@ def save(session: Session) -> None:
     }
     backbone = shipped(session.networks[plan.train.ship], session.initial, plan.train.ship_alpha)
     if distributed.is_main():
-        # In this order: after a kill between the two the older state goes on and writes both again; the other way round
+        # In this order: after a kill between the two, the older state resumes and writes both again. In the other order
         # a run whose last state is saved would count as finished with the checkpoint of the save before.
         save_backbone(plan.folder / "checkpoint", backbone, model_json(session))
         save_state(plan.folder / "state", session.step, state)

@@ -140,7 +140,7 @@ def frame_flags(image: np.ndarray, content: Content) -> set[str]:
     hue, saturation, value = (plane[inside] for plane in cv2.split(cv2.cvtColor(small, cv2.COLOR_RGB2HSV)))
     lit = value > _DARK
     if np.count_nonzero(lit) < 0.05 * lit.size:
-        return set()  # dim, but not black: its colours say nothing
+        return set()  # dim, but not black: its colours are unreliable
     hue, coloured = hue[lit], saturation[lit] > _COLOURED
     tissue = (coloured & ((hue < 25) | (hue > 155))).mean()
     drape = (coloured & (hue > 40) & (hue < 135)).mean()

@@ -111,7 +111,7 @@ class ShardReader:
         found = _PATTERN.search(os.pread(self._descriptor, _COMMENT_SIZE, max(0, size - _COMMENT_SIZE)))
         if not found or int(found[3], 16) != shard.crc:
             raise SurgdinoError(
-                "the shard of the frame store was replaced meanwhile", file=shard.path, fix="run it again"
+                "the shard of the frame store was replaced while it was in use", file=shard.path, fix="run it again"
             )
 
     def jpeg(self, row: int) -> bytes:

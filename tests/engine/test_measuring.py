@@ -118,12 +118,12 @@ def test_where_training_never_paid_the_best_is_what_came(tmp_path, monkeypatch):
 def test_a_fall_below_step_0_is_said_in_words_once(tmp_path, monkeypatch, capsys):
     scores_in_turn(monkeypatch, [0.50, 0.49, 0.40, 0.39])
     result = train(plan_in(tmp_path, probe={"every": 4}, **LEARNING))
-    said = [row for row in lines(result) if "worse than it came" in row.get("warning", "")]
+    said = [row for row in lines(result) if "worse than at step 0" in row.get("warning", "")]
     assert [row["step"] for row in said] == [8]
     assert "phase, linear probe (balanced accuracy)" in said[0]["warning"]
     assert "50.0 % at step 0, 40.0 % at step 8 (margin 2.5 %)" in said[0]["warning"]
     assert said[0]["warning"] in result.warnings
-    assert "worse than it came" in capsys.readouterr().err
+    assert "worse than at step 0" in capsys.readouterr().err
     assert [change.fell for change in result.probes.changes] == [True]
 
 

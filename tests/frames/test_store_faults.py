@@ -217,7 +217,7 @@ def test_a_shard_replaced_while_the_store_is_open_is_noticed(videos, tmp_path):
     build_store(one, tmp_path / "other", StoreSettings(fps=2), workers=1, progress=False)
     other = next((tmp_path / "other").rglob("*.zip"))
     os.replace(other, store.videos[0].shard.path)
-    with pytest.raises(SurgdinoError, match="replaced meanwhile"):
+    with pytest.raises(SurgdinoError, match="replaced while it was in use"):
         store.read(0)
 
 

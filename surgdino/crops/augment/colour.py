@@ -28,7 +28,7 @@ _TWIST = np.array([[0.168, 0.330, -0.497], [-0.328, 0.035, 0.292], [1.250, -1.05
 class TowerDrift(FrameTransform):
     """The colour of another camera, light source or white balance: gains, tint, saturation, exposure, contrast, gamma.
 
-    Hue turns by at most four degrees: bile, fat, liver and blood are told apart by it.
+    Hue turns by at most four degrees, because it distinguishes bile, fat, liver and blood.
     """
 
     name = "tower_drift"

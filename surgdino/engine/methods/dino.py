@@ -27,7 +27,7 @@ from surgdino.engine.processes import Pool, ProcessGroup
 
 @dataclass(frozen=True)
 class Settings(PrototypeSettings):
-    """The `method` section; configs/method/dino.yaml says what each key means."""
+    """The `method` section; configs/method/dino.yaml explains the keys."""
 
     centre_momentum: float
 

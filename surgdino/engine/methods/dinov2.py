@@ -39,7 +39,7 @@ from surgdino.engine.processes import Pool, ProcessGroup
 
 @dataclass(frozen=True)
 class Settings(PrototypeSettings):
-    """The `method` section; configs/method/dinov2.yaml says what each key means."""
+    """The `method` section; configs/method/dinov2.yaml explains the keys."""
 
     sinkhorn_iterations: int
     patch_weight: float

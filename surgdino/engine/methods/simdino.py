@@ -14,7 +14,7 @@ from surgdino.engine.processes import Pool
 
 @dataclass(frozen=True)
 class Settings(simdinov2.Settings):
-    """The `method` section; configs/method/simdino.yaml says what each key means. What it leaves out is fixed here."""
+    """The `method` section; configs/method/simdino.yaml explains the keys. What it leaves out is fixed here."""
 
     patch_weight: float = field(default=0.0, init=False)
     mask_probability: float = field(default=0.0, init=False)

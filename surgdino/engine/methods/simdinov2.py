@@ -24,7 +24,7 @@ from surgdino.engine.processes import Pool, ProcessGroup
 
 @dataclass(frozen=True)
 class Settings(MethodSettings):
-    """The `method` section; configs/method/simdinov2.yaml says what each key means."""
+    """The `method` section; configs/method/simdinov2.yaml explains the keys."""
 
     expa_type: Literal[0, 1]
     eps: float

@@ -77,7 +77,7 @@ CLASSIFIERS: dict[str, Classifier] = {"linear": linear_scores, "knn": knn_scores
 
 
 def whole_frame_probes(view: View) -> Iterator[tuple[str, Classifier, Tensor]]:
-    """(name, classifier, features [n, D] of all frames) of the probes that labels of whole frames are put to.
+    """(name, classifier, features [n, D] of all frames) of the probes that use labels of whole frames.
 
     `aligned` is the linear probe once more, on features whose level and spread are each operation's own.
     """

@@ -72,11 +72,12 @@ def choose_frames(
     labelled = np.zeros(len(store), bool) if labelled is None else labelled
     names = list(dict.fromkeys(operations.tolist()))
     kinds = [[n for n in names if tested is None or n in tested], [n for n in names if tested and n not in tested]]
-    near = max(NEAR_SECONDS, 1.5 * _step(videos, times))
+    steps = np.diff(times)[videos[1:] == videos[:-1]]
+    near = max(NEAR_SECONDS, 1.5 * float(np.median(steps)) if len(steps) else 0.0)
     chosen: list[np.ndarray] = []
     budget = max(count - count // 2, count - int(np.isin(operations, kinds[1]).sum()))
     for kind in kinds:
-        members = {name: np.flatnonzero(operations == name) for name in _spread(kind, budget)}
+        members = {name: np.flatnonzero(operations == name) for name in even(np.array(kind, dtype=object), budget)}
         shares = _shares([len(rows) for rows in members.values()], budget)
         for rows, share in zip(members.values(), shares, strict=True):
             chosen.append(_of_operation(rows, share, videos, times, labelled, near))
@@ -108,23 +109,13 @@ def _of_operation(
     return np.concatenate([anchors, np.array(partners[: share // _PARTNERS], dtype=np.int64)])
 
 
-def _spread(names: Sequence[str], count: int) -> list[str]:
-    return even(np.array(names, dtype=object), count).tolist() if names else []
-
-
 def _shares(sizes: Sequence[int], count: int) -> list[int]:
-    """`count` dealt out evenly; what a small one cannot take goes to the larger ones."""
+    """`count` divided evenly; what a small one cannot take goes to the larger ones."""
     shares = [0] * len(sizes)
-    for dealt, place in enumerate(np.argsort(sizes, kind="stable")):
-        shares[place] = min(sizes[place], count // (len(sizes) - dealt))
+    for done, place in enumerate(np.argsort(sizes, kind="stable")):
+        shares[place] = min(sizes[place], count // (len(sizes) - done))
         count -= shares[place]
     return shares
-
-
-def _step(videos: np.ndarray, times: np.ndarray) -> float:
-    """The median distance in time of neighbouring frames; 0 where every video has but one."""
-    steps = np.diff(times)[videos[1:] == videos[:-1]]
-    return float(np.median(steps)) if len(steps) else 0.0
 
 
 @dataclass(frozen=True)

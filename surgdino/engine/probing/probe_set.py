@@ -18,7 +18,7 @@ from surgdino.datasets.manifest import Labels
 from surgdino.engine.probing.frames import ProbeFrames, choose_frames, frame_labels, labelled_frames, mask_labels
 from surgdino.engine.probing.measures import LABELS, NO_LABELS, Finding, probes
 from surgdino.engine.probing.report import ProbeReport
-from surgdino.engine.probing.view import Autocast, ProbeFeatures, View, extract
+from surgdino.engine.probing.view import Autocast, View, extract
 from surgdino.frames.store import FrameStore
 from surgdino.metrics.arrays import nanmean
 
@@ -91,7 +91,7 @@ class ProbeSet:
     def measure(self, backbone: Backbone, autocast: Autocast) -> ProbeReport:
         """Everything that the data let one measure of `backbone`; the first one measured is the reference for drift.
 
-        It is put into evaluation mode meanwhile and nothing is drawn at random: training goes on as if it had not been.
+        It is in evaluation mode during the measurement and nothing is drawn at random: training is not affected.
         """
         began = time.perf_counter()
         was_training = backbone.training
@@ -109,13 +109,10 @@ class ProbeSet:
         dense = np.unique(np.concatenate([probe.dense(self.frames, self.masks) for probe in probes().values()]))
         features = extract(backbone, self.pictures, dense, self._preprocess, autocast)
         if self.reference is None:
-            self.reference = self._tested(features)
+            tested = np.flatnonzero(self.frames.tested)
+            self.reference = features.cls[tested], features.mean_patches[tested]
         side = self._preprocess.image_size // backbone.patch_size
         return View(self.frames, self.pictures, self.labels, self.masks, features, self.reference, (side, side))
-
-    def _tested(self, features: ProbeFeatures) -> tuple[Tensor, Tensor]:
-        rows = np.flatnonzero(self.frames.tested)
-        return features.cls[rows], features.mean_patches[rows]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from surgdino.engine.probing.measures import Finding, Measure, measure_named
 from surgdino.metrics.arrays import as_json
 from surgdino.metrics.intervals import Interval, mean_interval, paired_difference
 
-# From so many operations on, an interval over operations says what is noise; with fewer it would be too narrow.
+# With fewer operations an interval over operations would be too narrow to tell a change from noise.
 ENOUGH_OPERATIONS = 5
 
 
@@ -55,7 +55,7 @@ class ProbeReport:
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> ProbeReport:
-        """What `state_dict` was taken of."""
+        """From what `state_dict` returned."""
         findings = {name: Finding(**values) for name, values in state["findings"].items()}
         return cls(state["score"], tuple(state["score_of"]), findings, state["seconds"])
 
@@ -106,7 +106,7 @@ class Change:
         if self.difference is not None:
             how += f", 95 % interval of the change over {self.difference.n} operations below 0"
         return (
-            f"the backbone got worse than it came in {self.measure.words}: "
+            f"the backbone got worse than at step 0 in {self.measure.words}: "
             f"{self.form(self.before)} at step 0, {self.form(self.after)} at step {step} ({how})"
         )
 
@@ -119,11 +119,15 @@ def changes(start: ProbeReport, now: ProbeReport) -> list[Change]:
 def _change(before: Finding, after: Finding) -> Change:
     """A fall counts beyond the measure's margin or, for shares, one standard error of a share on as many frames.
 
-    That error is at most 1 / (2 sqrt(n)); the two measurements share their frames, so their difference wavers less.
+    That error is at most 1 / (2 sqrt(n)); the two measurements share their frames, so their difference varies less.
     With 5 operations or more the margin alone holds, and the interval of the difference over operations must lie
     below 0 too.
     """
-    measure, difference = measure_named(after.name), _over_operations(before, after)
+    measure, difference = measure_named(after.name), None
+    both = before.per_operation.keys() & after.per_operation.keys()
+    first, second = ({op: float(f.per_operation[op]) for op in both} for f in (after, before))
+    if min(_defined(first), _defined(second)) >= ENOUGH_OPERATIONS:
+        difference = paired_difference(first, second).difference
     if measure.margin is None:
         return Change(after.name, measure, before.value, after.value, difference)
     margin = measure.margin * (abs(before.value) if measure.relative else 1)
@@ -131,14 +135,6 @@ def _change(before: Finding, after: Finding) -> Change:
         margin = max(margin, 0.5 / math.sqrt(after.frames))
     fell = before.value - after.value > margin and (difference is None or difference.high < 0)
     return Change(after.name, measure, before.value, after.value, difference, margin, fell)
-
-
-def _over_operations(before: Finding, after: Finding) -> Interval | None:
-    both = before.per_operation.keys() & after.per_operation.keys()
-    first, second = ({op: float(f.per_operation[op]) for op in both} for f in (after, before))
-    if min(_defined(first), _defined(second)) < ENOUGH_OPERATIONS:
-        return None
-    return paired_difference(first, second).difference
 
 
 def _defined(values: Mapping[str, float]) -> int:
@@ -179,7 +175,7 @@ class ProbeHistory:
         return changes(self.start, self.last) if self.start and self.last else []
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on comparing."""
+        """What a resumed run needs for later comparisons."""
         return {
             "start": self.start and self.start.state_dict(),
             "last": self.last and self.last.state_dict(),
@@ -189,7 +185,7 @@ class ProbeHistory:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` was taken of."""
+        """Load what `state_dict` returned."""
         self.start, self.last = (state[k] and ProbeReport.of_state(state[k]) for k in ("start", "last"))
         self.last_step, self.best_step, self.best = state["last_step"], state["best_step"], state["best"]
 

@@ -95,7 +95,7 @@ def sinkhorn(
 
     exp(logits / temperature), in turn divided by each prototype's sum over the global batch and by each token's sum
     over the prototypes. The published constants (1/K a prototype, 1/n a token) cancel, because the last division leaves
-    a distribution for every token; so nobody needs to know n. With cosines and temperatures of 0.02 at least
+    a distribution for every token; so n need not be known. With cosines and temperatures of 0.02 at least
     every exponential and every sum stays within fp32.
 
     Args:
@@ -129,7 +129,7 @@ def certainty(targets: Sequence[Tensor], sum_over_processes: Callable[[Tensor], 
         sum_over_processes: adds a [K + 2] over all processes.
 
     Returns:
-        `entropy`, mean over tokens: ln K where a target says nothing, 0 where it is certain; and `information`, the
+        `entropy`, mean over tokens: ln K where a target is uniform, 0 where it is certain; and `information`, the
         entropy of the mean target minus that: 0 where every token has the same target, whichever that is.
     """
     rows = [part.flatten(0, -2) for part in targets]
@@ -146,7 +146,7 @@ def no_information(terms: Mapping[str, float]) -> str | None:
     if terms["information"] > LEAST_INFORMATION:
         return None
     return (
-        f"the targets collapse: the teacher says the same of every image (information {terms['information']:.4f} nats, "
+        f"the targets collapse: they are the same for every image (information {terms['information']:.4f} nats, "
         f"entropy {terms['entropy']:.2f}); lower train.lr or method.teacher_temp, or raise train.batch_size"
     )
 
