@@ -30,10 +30,10 @@ def prepare(backbone: Backbone, settings: PretrainSettings) -> None:
     if settings.low_rank:
         add_low_rank(backbone, settings.low_rank, settings.frozen_blocks)
     for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(learns(backbone, name, settings))
+        parameter.requires_grad_(is_trainable(backbone, name, settings))
 
 
-def learns(backbone: Backbone, name: str, settings: PretrainSettings) -> bool:
+def is_trainable(backbone: Backbone, name: str, settings: PretrainSettings) -> bool:
     """Whether a parameter of the backbone ever learns.
 
     Frozen blocks take the embeddings below them along. Beside adapters the norms learn, which are few and carry the
@@ -51,12 +51,12 @@ class Retention:
     """Which parameters of a student's backbone learn, and their initial values.
 
     Attributes:
-        learners: its parameters that ever learn.
+        trainable: its parameters that ever learn, by name.
         pull: strength; 0 keeps nothing.
-        initial: name -> initial value of every learner that is pulled.
+        initial: name -> initial value of every parameter that is pulled.
     """
 
-    learners: dict[str, nn.Parameter]
+    trainable: dict[str, nn.Parameter]
     pull: float = 0.0
     initial: dict[str, Tensor] = field(default_factory=dict)
 
@@ -67,19 +67,19 @@ class Retention:
         Args:
             saved: `state_dict()` of the run that is resumed; None for a run that begins.
         """
-        learners = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+        trainable = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
         initial = {}
         if settings.pull:
-            pulled = {name: p for name, p in learners.items() if name != _MASK_TOKEN}
+            pulled = {name: p for name, p in trainable.items() if name != _MASK_TOKEN}
             initial = {
                 name: p.detach().clone() if saved is None else part_like(saved[name], p).to(p.device)
                 for name, p in pulled.items()
             }
-        return cls(learners, settings.pull, initial)
+        return cls(trainable, settings.pull, initial)
 
-    def let_learn(self, now: bool) -> None:
-        """Whether the learners learn in this step: not during the head's warm-up."""
-        for parameter in self.learners.values():
+    def set_trainable(self, now: bool) -> None:
+        """Whether they learn in this step: not during the head's warm-up."""
+        for parameter in self.trainable.values():
             parameter.requires_grad_(now)
 
     @torch.no_grad()
@@ -94,7 +94,7 @@ class Retention:
         """
         if not self.pull:
             return
-        start_of = {id(self.learners[name]): start for name, start in self.initial.items()}
+        start_of = {id(self.trainable[name]): start for name, start in self.initial.items()}
         for group in optimizer.param_groups:
             pulled = [p for p in group["params"] if id(p) in start_of]
             if pulled and group["lr"]:

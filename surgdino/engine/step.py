@@ -26,7 +26,7 @@ def train_step(session: Session, batch: Batch) -> None:
     rates = rates_at(session.step, session.steps, train, session.momentum)
     views = micro_batches(session, batch)
     targets = compute_targets(session, views)
-    session.retention.let_learn(rates.backbone_learns)
+    session.retention.set_trainable(rates.backbone_learns)
     terms = compute_gradients(session, views, targets, pools(session, views, targets))
     set_rates(session.optimizer, rates)
     update = apply_gradients(session.optimizer, train.clip)

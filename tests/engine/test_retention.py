@@ -14,7 +14,7 @@ from surgdino.backbone.low_rank import LAYERS, add_low_rank, has_low_rank, merge
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.config import shipped
-from surgdino.engine.retention import Retention, learns
+from surgdino.engine.retention import Retention, is_trainable
 from surgdino.engine.settings import PretrainSettings
 from surgdino.engine.train import open_session, train
 from surgdino.errors import SurgdinoError
@@ -257,5 +257,5 @@ def test_resuming_with_another_pull_names_it(tmp_path, monkeypatch):
 
 def test_by_default_everything_learns_and_nothing_is_kept():
     settings, backbone = shipped(PretrainSettings, "pretrain", "train"), build_backbone(TOY, drop_path=0.0)
-    assert all(learns(backbone, name, settings) for name, _ in backbone.named_parameters())
+    assert all(is_trainable(backbone, name, settings) for name, _ in backbone.named_parameters())
     assert Retention.of(backbone, settings).initial == {}
