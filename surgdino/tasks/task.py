@@ -11,13 +11,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from torch import nn
 
+from surgdino import discovery
 from surgdino.config import typed
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import FrameLabels, Manifest
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ScoreRequest, TaskScores
 from surgdino.paths import atomic_write
-from surgdino.tasks import subclass_in, task_module
+from surgdino.tasks import MAIN, PACKAGE
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames, labels_of
 from surgdino.tasks.request import PredictRequest
@@ -139,12 +140,7 @@ def task_class(name: str) -> type[Task[Any, Any]]:
     Raises:
         SurgdinoError: no such task; the nearest is named.
     """
-    module = task_module(name)
-    assert module is not None  # every task has a task.py
-    kind = subclass_in(module, Task)  # type: ignore[type-abstract]
-    if kind is None:
-        raise SurgdinoError("no subclass of Task here", file=module.__file__)
-    return kind
+    return discovery.defined(discovery.load(PACKAGE, name, "task", MAIN), Task)  # type: ignore[type-abstract]
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterator[Sequence[object]]) -> Path:

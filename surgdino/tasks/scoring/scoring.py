@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from surgdino import discovery
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ScoreRequest, TaskScores, chosen
-from surgdino.tasks import SCORE, subclass_in, task_module
+from surgdino.tasks import PACKAGE, SCORE, task_names
 from surgdino.tasks.scoring.folders import Folders
 
 
@@ -60,8 +61,11 @@ def open_scoring(task: str) -> Scoring:
     Raises:
         SurgdinoError: no such task; the nearest is named.
     """
-    module = task_module(task, SCORE)
-    return ((module and subclass_in(module, Scoring)) or Scoring)()
+    if task in task_names() and task not in discovery.names(PACKAGE, SCORE):
+        return Scoring()
+    module = discovery.load(PACKAGE, task, "task", SCORE)
+    own = [kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__]
+    return next((kind() for kind in own if issubclass(kind, Scoring)), Scoring())
 
 
 def _labelled(request: ScoreRequest) -> ScoreRequest:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from surgdino import discovery
 from surgdino.errors import SurgdinoError, nearest
-from surgdino.tasks import subclass_in
 
 NONE = "none"  # every frame by itself
 _OFFLINE = "_offline"
@@ -114,8 +113,7 @@ def build_temporal(
     if name == NONE:
         return None
     module = discovery.load(__name__, name.removesuffix(_OFFLINE), "task.temporal")
-    kind = subclass_in(module, TemporalModel)  # type: ignore[type-abstract]
-    assert kind is not None, f"{module.__file__} has no subclass of TemporalModel"
+    kind = discovery.defined(module, TemporalModel)  # type: ignore[type-abstract]
     given = {"layers": layers, "width": width, "window": window, "dropout": dropout}
     sizes = Sizes(**{**kind.DEFAULTS, **{key: value for key, value in given.items() if value is not None}})
     return kind(features, classes, sizes, online=not name.endswith(_OFFLINE))

@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from surgdino import discovery
-from surgdino.errors import SurgdinoError
-from surgdino.tasks import subclass_in
 
 # What a fresh head believes of any pixel (Lin et al. 2017, section 4.1). A class that no training image is labelled for
 # stays there, and is then seen nowhere instead of everywhere.
@@ -66,8 +64,4 @@ def head_names() -> list[str]:
 
 def open_head(name: str) -> type[DenseHead]:
     """The class of that name."""
-    module = discovery.load(__name__, name, "task.head")
-    kind = subclass_in(module, DenseHead)
-    if kind is None:
-        raise SurgdinoError("no subclass of DenseHead here", file=module.__file__)
-    return kind
+    return discovery.defined(discovery.load(__name__, name, "task.head"), DenseHead)
