@@ -214,6 +214,7 @@ def test_every_file_kind_and_precision_becomes_float32(suffix: str, dtype: torch
         torch.testing.assert_close(tensor, state[name].float(), atol=0, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_wrong_architecture_lists_the_first_differences_and_what_would_fit(tmp_path: Path) -> None:
     described = yaml.safe_load((share("configs") / "model" / "vit_toy.yaml").read_text())
     save_file(build_backbone(described).vit.state_dict(), tmp_path / "toy.safetensors")

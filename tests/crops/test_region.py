@@ -108,6 +108,7 @@ def test_a_tiny_frame_still_gives_a_box_of_at_least_a_pixel() -> None:
         assert y1 > y0
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_real_frames_less_than_three_per_cent_black_border(real_data: Path) -> None:
     """The border is what hardly ever lights up in a video: taken from the pixels, not from the disc that we fitted.

@@ -260,6 +260,7 @@ def test_videos_without_labels_are_a_warning(root):
     assert (problem.severity, problem.message) == ("warning", "1 of 2 videos have no labels, the first is OP 2")
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_in_about_a_second(root):
     rows = "".join(f"OP {1 + n % 2},{n // 2},phase {n // 9000}\n" for n in range(100_000))
     start = time.process_time()

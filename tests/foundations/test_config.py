@@ -20,9 +20,14 @@ GROUPS = {
     "method": "configs/method",
     "augment": "configs/augment",
     "hardware": "configs/hardware",
+    "dataset": "datasets",
 }
-CHOICES = [(g, n) for g, f in GROUPS.items() for n in names_in(share(f))]
-CHOICES += [("dataset", n) for n in names_in(share("datasets"))] + [("recipe", n) for n in names_in(share("recipes"))]
+NAMES = {group: names_in(share(folder)) for group, folder in GROUPS.items()}
+RECIPES = names_in(share("recipes"))
+# One composition tries a choice of every group: the k-th of each, and the first again where a group has fewer.
+ROUNDS = [
+    {group: names[k % len(names)] for group, names in NAMES.items()} for k in range(max(map(len, NAMES.values())))
+]
 
 
 def composed(verb: str, *overrides: str) -> dict:
@@ -37,11 +42,16 @@ def test_every_verb_composes(verb):
     assert "hydra" not in composed(verb), "settings of ours alone"
 
 
-@pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_every_choice_composes_under_its_own_name(group, name):
-    cfg = composed("pretrain", f"{group}={name}")
-    if group in ("model", "method", "dataset"):
-        assert cfg[group]["name"] == name
+@pytest.mark.parametrize("choices", ROUNDS, ids=lambda choices: " ".join(choices.values()))
+def test_every_choice_composes_under_its_own_name(choices):
+    cfg = composed("pretrain", *(f"{group}={name}" for group, name in choices.items()))
+    for group in ("model", "method", "dataset"):
+        assert cfg[group]["name"] == choices[group]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_composes(recipe):
+    assert composed("pretrain", f"recipe={recipe}")["train"]
 
 
 def test_a_recipe_yields_to_the_command_line():

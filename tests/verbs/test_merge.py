@@ -59,6 +59,7 @@ def assert_average(found: dict, initial: dict, adapted: dict, alpha: float) -> N
         torch.testing.assert_close(tensor, (1 - alpha) * initial[name] + alpha * adapted[name])
 
 
+@pytest.mark.slow
 def test_a_quarter_of_the_adapted_weights(run, weights, tmp_path):
     assert merge(weights, run, f"out={tmp_path / 'merged'}", "alpha=0.25") == 0
     initial, adapted = load_file(weights), state(run / "checkpoint")
@@ -74,6 +75,7 @@ def test_a_quarter_of_the_adapted_weights(run, weights, tmp_path):
     assert surgdino.load(tmp_path / "merged")(torch.rand(1, 3, 32, 32)).cls.shape == (1, 64)
 
 
+@pytest.mark.slow
 def test_several_adapted_backbones_are_averaged_first(run, weights, tmp_path):
     """The second began from the first, and has seen one operation more."""
     second = tmp_path / "second"
@@ -92,6 +94,7 @@ def test_several_adapted_backbones_are_averaged_first(run, weights, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_keeps_what_scores_best_and_says_which_operations_chose(run, weights, tmp_path, capsys):
     assert merge(weights, run, f"out={tmp_path / 'merged'}", "sweep=1,0.5") == 0
     told = info(tmp_path / "merged")
@@ -116,6 +119,7 @@ def test_a_sweep_keeps_what_scores_best_and_says_which_operations_chose(run, wei
     assert "were trained on" not in printed
 
 
+@pytest.mark.slow
 def test_a_sweep_on_other_frames_warns_where_they_were_trained_on(run, weights, synthetic_cholec80, tmp_path, capsys):
     where = ("dataset=cholec80", f"data.root={synthetic_cholec80}", f"data.store={run.parent / 'store'}", "data.fps=2")
     words = (f"out={tmp_path / 'merged'}", "sweep=1", "probe.hold_out=2", "probe.frames=24")
@@ -125,12 +129,14 @@ def test_a_sweep_on_other_frames_warns_where_they_were_trained_on(run, weights, 
     assert "1 of the 2 operations that choose were trained on (camma/1)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_initial_file_that_the_run_did_not_begin_from_is_told(run, tmp_path, capsys):
     stranger = toy_weights(tmp_path / "stranger.safetensors", seed=9)
     assert merge(stranger, run, f"out={tmp_path / 'merged'}") == 0
     assert "did not begin from" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
