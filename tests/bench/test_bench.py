@@ -37,7 +37,7 @@ def bench(subject: str, *words: str) -> int:
     return main(["bench", subject, *QUICK, *words])
 
 
-@pytest.mark.quick("step")
+@pytest.mark.quick("data")
 @pytest.mark.parametrize("subject", ["step", "data", "store"])
 def test_every_subject_says_what_binds_and_leaves_its_figures(
     subject: str, synthetic_cholec80: Path, tmp_path: Path, capsys: pytest.CaptureFixture

@@ -67,6 +67,7 @@ def test_beside_adapters_only_norms_and_the_mask_token_learn(tmp_path, network):
     assert all(bool(v.any()) for v in adapters.values())
 
 
+@pytest.mark.slow
 def test_the_pull_holds_weights_near_their_beginning_the_stronger_the_nearer(tmp_path):
     apart = []
     for pull in (0.0, 50.0, 900.0):

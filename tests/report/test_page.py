@@ -123,6 +123,7 @@ def test_what_comes_from_outside_is_escaped(tmp_path):
     assert "<b>" not in text
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes(tmp_path):
     record = read_run(write_run(tmp_path / "run"))
     first, second = (write_page([record], tmp_path / f"{k}.html").read_bytes() for k in "ab")

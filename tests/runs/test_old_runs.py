@@ -67,6 +67,7 @@ def test_two_of_them_are_compared(here, tmp_path, capsys):
     assert (tmp_path / "compare.html").exists()
 
 
+@pytest.mark.quick("phase")
 @pytest.mark.parametrize(("name", "said"), [("whole", "This run is finished"), ("phase", "done before")])
 def test_a_finished_run_is_found_finished(here, name, said, capsys):
     file = here / "runs" / name / "checkpoint" / "backbone.safetensors"

@@ -163,7 +163,7 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_a_finished_one_is_only_told(
     assert "done before" in capsys.readouterr().out
 
 
-@pytest.mark.quick("full")
+@pytest.mark.quick("full-phase", "full-segmentation")
 @TASKS
 @pytest.mark.parametrize("backbone", ["last4", "full"])
 def test_the_backbone_learns_too_and_is_evaluated_as_it_became(runs, sets, task, backbone, tmp_path):
@@ -232,6 +232,7 @@ def test_bf16_where_it_is_asked_for_learns_and_goes_on_bit_for_bit(sets, tmp_pat
     assert_same_checkpoint(tmp_path / "bf16 in parts" / "last", tmp_path / "bf16" / "last")
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_backbone_is_a_start_for_another_and_remembers(runs, sets, tmp_path):
     more = (f"checkpoint={runs['phase']}", "train.steps=2", "task.temporal=none")
     words = words_of("phase", sets["phase"], tmp_path / "run", *more)
@@ -264,6 +265,7 @@ def test_a_picture_that_fails_costs_no_numbers(sets, tmp_path, capsys, monkeypat
     assert (run / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_random_weights_are_said_plainly(runs, sets, capsys):
     main(words_of("phase", sets["phase"], runs["phase"]))
     assert "this starts from random weights" in capsys.readouterr().out.replace("\n", " ")

@@ -111,6 +111,7 @@ def test_a_folder_of_images_is_a_video_too(phase, tmp_path):
     assert float(rows_of(tmp_path / "slow" / "frames.csv")[1]["seconds"]) == 5.0
 
 
+@pytest.mark.slow
 def test_several_videos_have_a_folder_each(phase, tmp_path):
     root, run = phase
     videos = [root / "videos" / f"video0{k}.mp4" for k in (1, 4)]
@@ -119,6 +120,7 @@ def test_several_videos_have_a_folder_each(phase, tmp_path):
     assert (tmp_path / "video04" / "video04.txt").is_file()
 
 
+@pytest.mark.slow
 def test_triplets_come_as_scores_as_a_list_and_as_a_picture(triplet, tmp_path):
     root, run = triplet
     assert predict(run, root / "videos" / "VID05", f"out={tmp_path}") == 0
