@@ -150,6 +150,7 @@ def test_what_is_shipped_is_plain_weights_of_a_correction_of_that_rank(tmp_path)
     assert load(tmp_path).info["retention"] == {"frozen_blocks": 0, "pull": 0.0, "low_rank": 4}
 
 
+@pytest.mark.quick("whole-student", "low rank-student")
 @pytest.mark.parametrize("ship", ["student", "teacher"])
 @pytest.mark.parametrize("settings", [{}, {"low_rank": 4}], ids=["whole", "low rank"])
 def test_a_share_of_the_initial_weights_is_shipped_and_the_run_itself_is_the_same(tmp_path, settings, ship):
@@ -206,6 +207,7 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypa
     assert [k for k in expected if not torch.equal(expected[k], found[k])] == []
 
 
+@pytest.mark.quick("all")
 @retained
 def test_micro_batches_make_the_run_of_one(tmp_path, settings):
     run(tmp_path / "one", settings)

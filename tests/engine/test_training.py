@@ -179,6 +179,7 @@ def test_the_backbone_stays_put_while_the_head_warms_up_and_moves_after(tmp_path
     assert [k for k in trained if k.startswith("head.") and torch.equal(trained[k], warmed[k])] == []
 
 
+@pytest.mark.quick("7-2", "2-0")
 @pytest.mark.parametrize("workers", [0, 2, 4])
 @pytest.mark.parametrize("step", [2, 7])
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, uninterrupted, workers, step):

@@ -150,6 +150,7 @@ def real_frames(path, count=12):
     return [f.image for f in read_frames(path, info.numbers[:: max(1, info.frame_count // count)], info=info)]
 
 
+@pytest.mark.quick("video26")
 @pytest.mark.real
 @pytest.mark.parametrize("video", ["video05", "video18", "video25", "video26", "video43"])
 def test_the_disc_of_real_videos_leaves_black_outside_and_none_inside(real_data, video):

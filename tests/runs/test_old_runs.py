@@ -53,6 +53,7 @@ def rows_of(run: Path, key: str) -> dict[int, float]:
     return {row["step"]: row[key] for row in rows if key in row}
 
 
+@pytest.mark.quick("phase")
 @pytest.mark.parametrize("name", ["stopped", "whole", "phase"])
 def test_its_backbone_loads_and_its_report_is_written(here, name, tmp_path, capsys):
     with torch.no_grad():

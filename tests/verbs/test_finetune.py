@@ -163,7 +163,7 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_a_finished_one_is_only_told(
     assert "done before" in capsys.readouterr().out
 
 
-@pytest.mark.quick("full-phase", "full-segmentation")
+@pytest.mark.quick("full-phase")
 @TASKS
 @pytest.mark.parametrize("backbone", ["last4", "full"])
 def test_the_backbone_learns_too_and_is_evaluated_as_it_became(runs, sets, task, backbone, tmp_path):

@@ -134,6 +134,7 @@ def test_triplets_come_as_scores_as_a_list_and_as_a_picture(triplet, tmp_path):
     assert cv2.imread(str(tmp_path / "VID05.png")).std() > 10
 
 
+@pytest.mark.slow
 def test_pictures_of_any_name_and_size_get_masks_and_overlays(segmentation, tmp_path):
     root, run = segmentation
     sizes = {"liver": (100, 60), "left, upper": (64, 80), "ö": (120, 90)}

@@ -61,6 +61,7 @@ def extension(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_method_in_one_file_goes_the_whole_way(extension, synthetic_cholec80, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SURGDINO_EXTENSIONS", str(extension))
     assert "agree" in method_names()
