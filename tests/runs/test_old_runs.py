@@ -73,8 +73,13 @@ def test_two_of_them_are_compared(here, tmp_path, capsys):
 def test_a_finished_run_is_found_finished(here, name, said, capsys):
     file = here / "runs" / name / "checkpoint" / "backbone.safetensors"
     before = load_file(file)
-    assert main(command_of(here / "runs" / name)) == 0
-    assert said in capsys.readouterr().out
+    code, printed = main(command_of(here / "runs" / name)), capsys.readouterr()
+    if code and name == "phase" and machine_kind() != MADE_ON:
+        # It starts from random weights, which another processor rounds otherwise: refused by name, and left as it is.
+        assert "begun with another weights" in printed.err
+    else:
+        assert code == 0
+        assert said in printed.out
     after = load_file(file)
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], before[key]) for key in before)
