@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -21,8 +20,9 @@ from surgdino.backbone.catalogue import entry_of_file
 from surgdino.backbone.checkpoint import find_weights, header_of
 from surgdino.backbone.key_styles import Conversion, fit_to_model, to_timm_names
 from surgdino.backbone.vit import Backbone, build_backbone
+from surgdino.config import read_yaml
+from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, from_os_error
-from surgdino.paths import names_in, share
 
 _PICKLES = (".pth", ".pt", ".bin")
 _SHOWN = 4
@@ -211,10 +211,9 @@ def _mismatch(file: Path, differences: list[str], conversion: Conversion, backbo
 
 def models_that_fit(conversion: Conversion) -> list[str]:
     """The names under configs/model/ that could load these tensors, position grid aside."""
-    folder = share("configs") / "model"
     fitting = []
-    for name in names_in(folder):
-        settings = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    for name, path in files("configs/model").items():
+        settings = read_yaml(path)
         with torch.device("meta"):
             vit = build_backbone(settings).vit
         tensors, _ = fit_to_model(conversion.tensors, vit)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from surgdino.bench.frames import BenchConfig, bench_frames
-from surgdino.bench.loop import bench_session, loader_rate, loading, over_and_over, run_steps
+from surgdino.bench.frames import BenchConfig
+from surgdino.bench.loop import loader_rate, loading, over_and_over, run_steps
 from surgdino.bench.report import Line, Report, number, unit
-from surgdino.bench.step import describe, more_cutting
+from surgdino.bench.step import more_cutting, opened
 from surgdino.crops.multicrop import MultiCrop
 from surgdino.crops.sampler import partner
 from surgdino.engine.precision import loader_workers
@@ -114,12 +113,8 @@ class DataFigures:
 
 def measure(config: BenchConfig) -> Report:
     """Open a session as pretraining would, and run each stage of its data alone."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        bench_frames(config) as (store, source),
-        bench_session(config, store, Path(folder) / "run") as session,
-    ):
-        return report(data_figures(session, config.bench.seconds), f"{describe(session)}; {source}")
+    with opened(config) as (session, setting):
+        return report(data_figures(session, config.bench.seconds), setting)
 
 
 def data_figures(session: Session, seconds: float) -> DataFigures:

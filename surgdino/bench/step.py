@@ -8,6 +8,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,12 +84,19 @@ class StepFigures:
 
 def measure(config: BenchConfig) -> Report:
     """Open a session as pretraining would, and time its parts."""
+    with opened(config) as (session, setting):
+        return report(step_figures(session, config.bench.seconds), setting)
+
+
+@contextmanager
+def opened(config: BenchConfig) -> Iterator[tuple[Session, str]]:
+    """The session that is measured, and what it is in a few words; its run folder goes with it."""
     with (
         tempfile.TemporaryDirectory() as folder,
         bench_frames(config) as (store, source),
         bench_session(config, store, Path(folder) / "run") as session,
     ):
-        return report(step_figures(session, config.bench.seconds), f"{describe(session)}; {source}")
+        yield session, f"{describe(session)}; {source}"
 
 
 def step_figures(session: Session, seconds: float) -> StepFigures:
