@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from yaml import YAMLError
 
 from surgdino.discovery import files
-from surgdino.errors import SurgdinoError, nearest
+from surgdino.errors import SurgdinoError, nearest, shown
 
 T = TypeVar("T")
 _BOUNDS = {
@@ -57,7 +57,7 @@ def typed(kind: type[T], section: Mapping[str, Any], name: str) -> T:
     try:
         return _adapter(kind).validate_json(text, strict=True)[""]  # type: ignore[arg-type]
     except ValidationError as error:
-        raise _in_words(kind, json.loads(text)[""], name, error) from None
+        raise in_words(kind, json.loads(text)[""], name, error) from None
 
 
 def from_words(kind: type[T], words: Sequence[str], usage: str) -> tuple[list[str], T]:
@@ -84,7 +84,7 @@ def from_words(kind: type[T], words: Sequence[str], usage: str) -> tuple[list[st
     try:
         return others, _adapter(kind).validate_strings({"": values})[""]  # type: ignore[arg-type]
     except ValidationError as error:
-        raise _in_words(kind, values, "", error) from None
+        raise in_words(kind, values, "", error) from None
 
 
 @cache
@@ -99,8 +99,12 @@ def _as_json(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else str(value)
 
 
-def _in_words(kind: type, section: Any, name: str, error: ValidationError) -> SurgdinoError:
-    """pydantic's errors as one line: the most telling of them, with what the type takes."""
+def in_words(kind: Any, section: Any, name: str, error: ValidationError) -> SurgdinoError:
+    """pydantic's errors as one line: the most telling of them, with what the type takes.
+
+    Args:
+        kind: the type that `section` should have had; `name` is the section's own, for messages.
+    """
     order = {"unexpected_keyword_argument": 0, "missing": 2}
     first = min(error.errors(include_url=False), key=lambda each: order.get(each["type"], 1))
     key, hint, value = name, typing.cast(Any, kind), section
@@ -116,11 +120,14 @@ def _in_words(kind: type, section: Any, name: str, error: ValidationError) -> Su
             key, hint, value = f"{dotted}{step}", fields[str(step)], value[step]
         elif isinstance(step, int) and isinstance(value, list) and step < len(value) and (entry := _entry(hint, step)):
             key, hint, value = f"{key}[{step}]", entry, value[step]
+        elif isinstance(value, dict) and step in value and (entry := _mapped(hint)):
+            key, hint, value = (f"{key}.{step}" if key else str(step)), entry, value[step]
         else:  # the names of a union's members, or an entry that is missing: what stands here is refused as a whole
             break
     bound = _BOUNDS.get(first["type"])
     expected = bound.format(**first["ctx"]) if bound else _spelled(hint)
-    return SurgdinoError(f"{key} cannot be used", expected=expected, found=repr(value))
+    what = f"{key} cannot be used" if key else "not what it should hold"
+    return SurgdinoError(what, expected=expected, found=shown(repr(value), 80))
 
 
 def _fields(hint: Any) -> dict[str, Any] | None:
@@ -139,6 +146,12 @@ def _entry(hint: Any, place: int) -> Any:
     if Ellipsis in arguments:
         return arguments[0]
     return arguments[place] if place < len(arguments) else None
+
+
+def _mapped(hint: Any) -> Any:
+    """The type of a mapping's values; None for any other type."""
+    mappings = [choice for choice in _choices(hint) if typing.get_origin(choice) in (dict, Mapping)]
+    return typing.get_args(mappings[0])[1] if len(mappings) == 1 else None
 
 
 def _choices(hint: Any) -> list[Any]:

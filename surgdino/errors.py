@@ -44,7 +44,7 @@ class SurgdinoError(Exception):
             text += f"{',' if self.expected is not None else ';'} found {self.found}"
         if self.fix:
             text += f". {self.fix[0].upper()}{self.fix[1:]}" + ("" if self.fix[-1] in ".?!" else ".")
-        return " ".join(text.split())
+        return shown(" ".join(text.split()))
 
     def __reduce__(self):
         # Keyword arguments do not survive the default pickling, and store workers send these between processes.
@@ -54,6 +54,19 @@ class SurgdinoError(Exception):
 
 def _rebuild(kind: type[SurgdinoError], what: str, keywords: dict) -> SurgdinoError:
     return kind(what, **keywords)
+
+
+def shown(text: object, limit: int = 2000) -> str:
+    """Text from outside as it may be printed: what would steer a terminal or break a line becomes visible, and what is
+    longer than `limit` characters is cut in the middle."""
+    plain = "".join(c if c.isprintable() else _visible(c) for c in str(text))
+    return plain if len(plain) <= limit else f"{plain[: limit // 2]} ... {plain[-limit // 2 :]}"
+
+
+def _visible(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is no UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

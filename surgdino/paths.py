@@ -1,13 +1,16 @@
-"""Where files are: the data that ships with the package, and atomic writes."""
+"""Where files are: the data that ships with the package, names that are safe to write, atomic writes."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from surgdino.errors import from_os_error
+from surgdino.errors import SurgdinoError, from_os_error
 
 _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries configs/, datasets/ and recipes/ in surgdino/share/; a checkout has them beside the package.
@@ -22,9 +25,71 @@ def share(folder: str) -> Path:
     return _SHARE / folder
 
 
-def names_in(folder: Path, suffix: str = ".yaml") -> list[str]:
-    """Sorted stems of the files with `suffix` in `folder`: how everything that is chosen by name is discovered."""
-    return sorted(p.stem for p in folder.glob(f"*{suffix}") if not p.name.startswith(("_", ".")))
+def regular(path: str | Path) -> Path:
+    """The path of a file that can be opened without waiting for another program.
+
+    Raises:
+        SurgdinoError: it does not exist or may not be seen, or is a folder, a named pipe, a socket or a device.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        error = error if isinstance(error, OSError) else OSError(None, str(error))
+        raise from_os_error(error, path) from error
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+        found = kinds.get(stat.S_IFMT(mode), "a device")
+        raise SurgdinoError("not a file", file=path, expected="a regular file", found=found, fix="move it elsewhere")
+    return path
+
+
+def read_bytes(path: str | Path, limit: int) -> bytes:
+    """What a regular file holds.
+
+    Args:
+        limit: largest size in bytes that is taken.
+
+    Raises:
+        SurgdinoError: as `regular`; it may not be read, or is larger.
+    """
+    path = regular(path)
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(limit + 1)
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    if len(content) > limit:
+        found = f"{path.stat().st_size:,} bytes"
+        raise SurgdinoError("too large", file=path, expected=f"at most {limit:,} bytes", found=found)
+    return content
+
+
+def safe_name(text: str) -> str:
+    """A file name made of any text: readable, harmless, and different for different texts.
+
+    Letters, digits, spaces within, and `._-()+,=@` stay; a text with anything else, one that starts with a dot or a
+    dash, ends with a dot or a space, is empty or longer than 120 bytes gets a mark of its own at the end.
+    """
+    plain = re.sub(r"[^\w .()+,=@-]", "_", text).strip(" .").lstrip("-")
+    plain = plain.encode("utf-8", "replace")[:100].decode("utf-8", "ignore").rstrip(" .") or "unnamed"
+    if plain == text:
+        return text
+    return f"{plain}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def inside(folder: str | Path, *names: str) -> Path:
+    """The path of `names` below `folder`.
+
+    Raises:
+        SurgdinoError: it would lie outside, for instance by `..`, an absolute name or a link.
+    """
+    folder = Path(folder)
+    path = folder.joinpath(*names)
+    if path == folder or not path.resolve().is_relative_to(folder.resolve()):
+        fix = "rename it: a name may not lead out of its folder"
+        raise SurgdinoError("would be written outside its folder", file=folder, found="/".join(names), fix=fix)
+    return path
 
 
 @contextmanager

@@ -14,16 +14,16 @@ from omegaconf import OmegaConf
 from surgdino.backbone.catalogue import catalogue
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
+from surgdino.discovery import files
 from surgdino.errors import SurgdinoError
-from surgdino.paths import names_in, share
 from tests import ROOT
 
-MODELS = names_in(share("configs") / "model")
+MODELS = files("configs/model")
 PACKAGE = ROOT / "surgdino"
 
 
 def settings(name: str) -> dict:
-    return yaml.safe_load((share("configs") / "model" / f"{name}.yaml").read_text())
+    return yaml.safe_load(MODELS[name].read_text())
 
 
 def toy(**changes) -> Backbone:
@@ -41,7 +41,7 @@ def discovered(request: pytest.FixtureRequest) -> tuple[dict, Backbone]:
 
 def test_every_discovered_model_builds_as_its_file_says(discovered) -> None:
     described, backbone = discovered
-    file = share("configs") / "model" / f"{described['name']}.yaml"
+    file = MODELS[described["name"]]
     assert file.read_text().startswith("# ")
     assert backbone.patch_size == described["patch_size"]
     assert set(described) == set(settings("vit_toy")), "the same keys in every model file"

@@ -33,14 +33,15 @@ def test_an_unpacked_wheel_composes_every_config_and_lists_everything(wheel, tmp
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = (
         "import surgdino, sys\n"
-        "from surgdino.paths import names_in, share\n"
+        "from surgdino.discovery import files\n"
+        "from surgdino.paths import share\n"
         "from surgdino.cli.compose import compose\n"
         f"assert str(share('configs')).startswith({str(tmp_path)!r}), share('configs')\n"
         "for verb in ('pretrain', 'verify', 'show'):\n"
         "    compose(verb, ['data.root=x'])\n"
-        "for recipe in names_in(share('recipes')):\n"
+        "for recipe in files('recipes'):\n"
         "    compose('pretrain', ['data.root=x', f'recipe={recipe}'])\n"
-        "print(len(names_in(share('datasets'))), len(names_in(share('recipes'))))\n"
+        "print(len(files('datasets')), len(files('recipes')))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -15,8 +15,8 @@ from surgdino.cli.main import main
 from surgdino.datasets.card import load_card
 from surgdino.datasets.synthetic.cholect50 import write_cholect50
 from surgdino.datasets.triplet_files import read_triplet_json
+from surgdino.discovery import files
 from surgdino.metrics.triplet import triplet_map
-from surgdino.paths import names_in, share
 from surgdino.tasks import task_names
 from surgdino.tasks.phase.files import read_phase, write_phase
 from surgdino.tasks.scoring.scoring import open_scoring
@@ -67,7 +67,7 @@ def both(phase_files) -> tuple[np.ndarray, np.ndarray]:
 
 def test_every_task_has_settings():
     assert {"phase", "segmentation", "triplet"} <= set(task_names())
-    assert set(task_names()) <= set(names_in(share("configs") / "task"))
+    assert set(task_names()) <= set(files("configs/task"))
 
 
 @pytest.mark.parametrize("task", task_names())

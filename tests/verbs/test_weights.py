@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from surgdino.backbone.catalogue import Entry, catalogue
+from surgdino.discovery import files
 from surgdino.errors import SurgdinoError
-from surgdino.paths import names_in, share
 from surgdino.verbs import weights
 
 CONTENT = os.urandom(3_000_000)
-MODELS = share("configs") / "model"
+MODELS = files("configs/model")
 
 
 class Publisher(BaseHTTPRequestHandler):
@@ -83,7 +83,7 @@ def get(monkeypatch, folder: Path, url: str | None, **changes) -> int:
 
 @pytest.mark.parametrize("entry", catalogue(), ids=lambda e: e.name)
 def test_every_entry_is_complete_and_fits_a_model_that_we_have(entry: Entry) -> None:
-    assert entry.model in names_in(MODELS)
+    assert entry.model in MODELS
     assert entry.licence
     assert entry.megabytes > 0
     assert Path(entry.file).suffix in (".safetensors", ".pth")
