@@ -1,6 +1,7 @@
 """What a user sees: lines on stdout, progress on stderr. Only the main process prints.
 
-Texts are printed as they are: nothing in them is read as rich markup, so they may hold names of files and operations.
+Texts are printed as they are, in lines and in tables: nothing in them is read as rich markup, and what would steer the
+terminal becomes visible. So they may hold names of files, labels and operations.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgdino.distributed import is_main
+from surgdino.errors import shown
 
 _STYLE: dict[str, Any] = {"title_style": "bold", "box": box.SIMPLE_HEAD}
 _bars: list[Progress] = []  # those now shown; a line printed meanwhile goes above the innermost
@@ -53,9 +55,32 @@ def table(content: RenderableType) -> None:
         Console(width=width()).print(content)
 
 
-def new_table(title: str, **options: Any) -> Table:
+class PlainTable(Table):
+    """A table whose texts are printed as they are."""
+
+    def add_column(self, header: RenderableType = "", *more: Any, **options: Any) -> None:
+        """A column under a heading; see rich."""
+        super().add_column(plain(header), *more, **options)
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """A row of texts, or of anything that rich can draw."""
+        super().add_row(*map(plain, cells), **options)
+
+
+def new_table(title: str, **options: Any) -> PlainTable:
     """An empty table under a heading, to be filled and given to `table`."""
-    return Table(title=title, title_justify="left", pad_edge=False, **{**_STYLE, **options})
+    caption = plain(options.pop("caption", None))
+    style = {**_STYLE, **options}
+    return PlainTable(title=plain(title), title_justify="left", caption=caption, pad_edge=False, **style)  # type: ignore[arg-type]
+
+
+def plain(content: RenderableType | None) -> RenderableType | None:
+    """Text without markup and without characters that steer a terminal; anything else as it is."""
+    if not isinstance(content, str | Text):
+        return content
+    lines = str(content).split("\n")
+    safe = "\n".join(map(shown, lines))
+    return content if isinstance(content, Text) and safe == content.plain else Text(safe)
 
 
 def share_bar(share: float, characters: int) -> Text:
@@ -73,7 +98,7 @@ def width() -> int:
 def _print(text: Text) -> None:
     if is_main():
         console = _bars[-1].console if _bars else Console()
-        console.print(text, soft_wrap=True, highlight=False)
+        console.print(plain(text), soft_wrap=True, highlight=False)
 
 
 class Bar:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -136,7 +135,7 @@ def _class_table(table: ClassTable, *, with_bars: bool) -> Table:
     if with_bars:
         shown.add_column("", no_wrap=True)
     for name, row in rows.items():
-        shown.add_row(escape(name), *cells[name], *([console.share_bar(row[measures[0]], _BAR)] if with_bars else []))
+        shown.add_row(name, *cells[name], *([console.share_bar(row[measures[0]], _BAR)] if with_bars else []))
     return shown
 
 

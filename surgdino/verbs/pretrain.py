@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
 from surgdino import console, distributed
 from surgdino.backbone.checkpoint import usual_size
@@ -214,7 +215,7 @@ def _probes(result: TrainResult) -> Table:
         table.add_column("95 % over operations", justify="right", style="dim")
     for change in changes:
         moved = change.signed(change.after - change.before)
-        moved = f"[red]{moved} worse than before[/red]" if change.fell else moved
+        moved = Text(f"{moved} worse than before", "red") if change.fell else Text(moved)
         row = [change.measure.words, change.form(change.before), change.form(change.after), moved]
         table.add_row(*row, *([change.interval] if intervals else []))
     return table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.text import Text
+
 from surgdino import console
 
 
@@ -11,6 +13,19 @@ def test_lines_hold_any_text_and_are_never_wrapped(capsys):
     console.warn("the frame is dark")
     console.field("report", path)
     assert capsys.readouterr().out.splitlines() == [path, "! the frame is dark", f"report     {path}"]
+
+
+def test_tables_hold_any_text(capsys):
+    table = console.new_table("[red]by", caption="[/b] below")
+    table.add_column("[/bold]")
+    for cell in ("[red]x", Text("op[/x]", "bold"), "a\x1b[2Jb", Text("c\x1b]0;d")):
+        table.add_row(cell)
+    console.table(table)
+    console.say("e\x1b[31m")
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    for text in ("[red]by", "[/b] below", "[/bold]", "[red]x", "op[/x]", "a\\x1b[2Jb", "c\\x1b]0;d", "e\\x1b[31m"):
+        assert text in said
 
 
 def test_lines_come_on_stderr_while_a_bar_is_shown(capsys):
