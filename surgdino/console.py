@@ -60,7 +60,7 @@ class PlainTable(Table):
 
     def add_column(self, header: RenderableType = "", *more: Any, **options: Any) -> None:
         """A column under a heading; see rich."""
-        super().add_column(plain(header), *more, **options)
+        super().add_column(plain(header) or "", *more, **options)
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
         """A row of texts, or of anything that rich can draw."""

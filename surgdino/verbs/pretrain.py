@@ -214,8 +214,9 @@ def _probes(result: TrainResult) -> Table:
     if intervals:
         table.add_column("95 % over operations", justify="right", style="dim")
     for change in changes:
-        moved = change.signed(change.after - change.before)
-        moved = Text(f"{moved} worse than before", "red") if change.fell else Text(moved)
+        moved = Text(change.signed(change.after - change.before))
+        if change.fell:
+            moved = Text(f"{moved} worse than before", "red")
         row = [change.measure.words, change.form(change.before), change.form(change.after), moved]
         table.add_row(*row, *([change.interval] if intervals else []))
     return table
