@@ -217,7 +217,7 @@ def _probes(result: TrainResult) -> Table:
         moved = Text(change.signed(change.after - change.before))
         if change.fell:
             moved = Text(f"{moved} worse than before", "red")
-        row = [change.measure.words, change.form(change.before), change.form(change.after), moved]
+        row = (change.measure.words, change.form(change.before), change.form(change.after), moved)
         table.add_row(*row, *([change.interval] if intervals else []))
     return table
 
