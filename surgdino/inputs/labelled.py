@@ -9,7 +9,8 @@ from pathlib import Path
 from surgdino import distributed
 from surgdino.console import field, say, warn
 from surgdino.datasets.card import PARTS, Card
-from surgdino.datasets.manifest import Manifest
+from surgdino.datasets.held import Length, held_against
+from surgdino.datasets.manifest import Labels, Manifest, Problem
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, build_store
 from surgdino.inputs.settings import DataSettings, manifest_of
@@ -18,6 +19,7 @@ from surgdino.tasks.labelled_frames import LabelledFrames, labelled_frames, labe
 from surgdino.tasks.training.tuning import Tuning
 
 _SHOWN = 3
+_FASTEST = 240.0  # frames a second, of a video too short to tell
 
 
 def split_manifest(card: Card, data: DataSettings, labels: str) -> Manifest:
@@ -81,6 +83,7 @@ def labelled_parts(
     """Part -> its labelled frames, with a line printed on each; parts without videos are left out."""
     for video, reason in store.set_aside.items():
         warn(f"set aside {video}: {reason}")  # the scores are those without it
+    _refuse_unheld(manifest, store, labels)
     found = {}
     for part in parts:
         videos = manifest.part(part)
@@ -101,6 +104,29 @@ def labelled_parts(
         field(part, f"{labelled}, {len(frames.videos)} videos, {operations} operations")
         found[part] = frames
     return found
+
+
+def unheld(manifest: Manifest, store: FrameStore, labels: Labels) -> list[Problem]:
+    """Labels that do not fit their videos, by the stored frames: errors first."""
+    videos = {video.id: video for video in manifest.videos}
+    found: list[Problem] = []
+    for place, stored in enumerate(store.videos):
+        if video := videos.get(stored.id):
+            _, numbers, times = store.of_video(place)
+            # The frames after the last one that was sampled, and those that did not decode.
+            step = (1 + sum(stored.shard.header["missing"].values())) / stored.shard.header["settings"]["fps"]
+            rate = numbers[-1] / times[-1] if len(times) and times[-1] > 0 else video.fps or _FASTEST
+            length = Length(int(numbers[-1] + 1 + rate * step), float(times[-1] + step))
+            found += held_against(video, length, labels)
+    return sorted(found, key=lambda problem: problem.severity)
+
+
+def _refuse_unheld(manifest: Manifest, store: FrameStore, task: str) -> None:
+    found = unheld(manifest, store.select(flagged=True), labels_of(manifest, task))
+    if found and found[0].severity == "error":
+        raise found[0].error()
+    for problem in found[:_SHOWN]:
+        warn(problem.error().line())
 
 
 def split_name(data: DataSettings) -> str:

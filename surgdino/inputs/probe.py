@@ -13,6 +13,7 @@ from pydantic import Field
 from surgdino import distributed
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.config import NonNegativeInt, PositiveInt
+from surgdino.console import warn
 from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.manifest import Labels, Video
 from surgdino.datasets.open import open_dataset
@@ -21,6 +22,7 @@ from surgdino.engine.probing.frames import even
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.inputs.datasets import RunDataset, joined_store, open_datasets, without
+from surgdino.inputs.labelled import unheld
 from surgdino.inputs.settings import DataSettings, Part, excluded_operations, open_whole
 
 
@@ -116,7 +118,12 @@ def open_probe(chosen: ProbeData | None, data: DataSettings, preprocess: Preproc
         return None
     store = joined_store(chosen.datasets, data, progress=distributed.is_main())
     settings, root = chosen.settings, chosen.datasets[0].manifest.root
-    frames = ProbeSet(store, settings.frames, preprocess, joined_labels(chosen.datasets), chosen.tested)
+    labels = joined_labels(chosen.datasets)
+    for each in chosen.datasets:
+        manifest = replace(each.manifest, videos=tuple(replace(v, id=each.prefix + v.id) for v in each.manifest.videos))
+        for problem in (problem for of_task in labels.values() for problem in unheld(manifest, store, of_task)[:1]):
+            warn(problem.error().line())  # training itself needs no labels
+    frames = ProbeSet(store, settings.frames, preprocess, labels, chosen.tested)
     if not frames.operations:
         what = "no usable frame in any operation that the probe would measure on"
         raise SurgdinoError(what, file=root, fix="run surgdino verify on this folder, or hold other operations out")

@@ -12,7 +12,8 @@ from surgdino import console
 from surgdino.config import typed
 from surgdino.datasets.card import Card
 from surgdino.datasets.files import image_size
-from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Problem, SecondLabels, SegmentLabels, Video
+from surgdino.datasets.held import SLACK, Length, held_against
+from surgdino.datasets.manifest import Manifest, Problem, Video
 from surgdino.datasets.masks import FrameMasks, VideoMasks, read_mask
 from surgdino.errors import SurgdinoError
 from surgdino.frames.video.decode import VideoInfo, probe
@@ -21,9 +22,6 @@ from surgdino.verify.tables import print_findings
 
 # Reading a header waits for the disk more than it computes; network file systems answer several questions at once.
 _VIDEO_READERS, _MASK_READERS = 4, 8
-# Label files may stop this long before the video does (seconds): releases round, and the last rows are often cut.
-_SLACK = 2.0
-_SHORT = 0.5  # of a video: labels that end before this count in another unit, or are another video's
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -90,48 +88,13 @@ def compare(video: Video, info: VideoInfo, manifest: Manifest) -> list[Problem]:
         message, fix = "the labels count in another frame rate", "use the released video: every label is shifted"
         expected, found = f"{fps:g} frames/s", f"{info.fps:.3f}"
         problems.append(Problem("error", message, video.path, None, expected, found, fix))
-    for labels in manifest.labels.values():
-        beyond, last, end = beyond_the_end(labels, video, info)
-        if beyond:
-            message = f"{beyond} {labels.task} label{'s lie' if beyond > 1 else ' lies'} beyond the video's end"
-            fix = "the video is cut short, or the labels are another's"
-            problems.append(Problem("error", message, video.path, None, f"{last} or more", end, fix))
-        share = labelled_until(labels, video, info)
-        if not beyond and not count and share < _SHORT:
-            message, expected = "the labels end long before the video does", "labels up to the end"
-            fix = "check what the numbers count: frames, seconds or milliseconds"
-            problems.append(Problem("warning", message, video.path, None, expected, f"{share:.0%} of it", fix))
-    if fps and count and info.frame_count - count > _SLACK * fps:
+    length = Length(info.frame_count, info.duration)
+    problems += [problem for labels in manifest.labels.values() for problem in held_against(video, length, labels)]
+    if fps and count and info.frame_count - count > SLACK * fps:
         message, fix = "the labels end before the video does", "copy the label file again, or go on without them"
         expected = f"labels up to frame {info.frame_count - 1}"
         problems.append(Problem("warning", message, video.path, None, expected, count - 1, fix))
     return problems
-
-
-def beyond_the_end(labels: Labels, video: Video, info: VideoInfo) -> tuple[int, str, str]:
-    """How many of a video's labels are after its last frame, how long it should be for them, and how long it is."""
-    values = labels.values.get(video.id)
-    if values is None or isinstance(values, VideoMasks) or not len(values):
-        return 0, "", ""
-    if isinstance(values, FrameLabels) or (isinstance(values, SegmentLabels) and values.by_frame):
-        first = values.numbers if isinstance(values, FrameLabels) else values.starts
-        return int((first >= info.frame_count).sum()), f"{int(first[-1]) + 1} frames", f"{info.frame_count} frames"
-    # A row of the second in which the video ends is for the frames before it.
-    first, reach = (values.seconds, values.reach) if isinstance(values, SecondLabels) else (values.starts, 0.0)
-    count = int((first >= info.duration + reach).sum())
-    return count, f"{first[-1]:g} seconds", f"{info.duration:.2f} seconds"
-
-
-def labelled_until(labels: Labels, video: Video, info: VideoInfo) -> float:
-    """The share of a video after which it has no label; 1 where that is not known."""
-    values = labels.values.get(video.id)
-    if isinstance(values, FrameLabels) and len(values):
-        return (int(values.numbers[-1]) + 1) / max(info.frame_count, 1)
-    if isinstance(values, SecondLabels) and len(values):
-        return (float(values.seconds[-1]) + values.reach) / max(info.duration, 1e-9)
-    if isinstance(values, SegmentLabels) and len(values):
-        return float(values.ends[-1]) / max(info.frame_count if values.by_frame else info.duration, 1e-9)
-    return 1.0
 
 
 def check_masks(manifest: Manifest) -> list[Problem]:
