@@ -17,3 +17,11 @@ def test_killed_runs_resume_to_the_same_weights():
     done = subprocess.run(command, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 of 4 killed runs resumed" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_sample_of_hostile_inputs_is_right_or_refused():
+    command = [sys.executable, str(CAMPAIGNS / "hostile_inputs.py"), "--every", "40"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| **all** |" in done.stdout
