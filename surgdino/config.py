@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from yaml import YAMLError
 
@@ -20,24 +21,43 @@ from surgdino.errors import SurgdinoError, nearest, shown
 
 T = TypeVar("T")
 _BOUNDS = {
-    "greater_than": "more than {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "at most {le:g}",
+    "greater_than": "more than {gt:,.10g}",
+    "greater_than_equal": "at least {ge:,.10g}",
+    "less_than": "less than {lt:,.10g}",
+    "less_than_equal": "at most {le:,.10g}",
+    "finite_number": "a finite number",
+    "string_too_short": "a text",
 }
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
+# Every number of a setting has a lower and an upper bound: what lies beyond is a slip of the pen or harms the machine.
+MOST = 10**9
+Positive = Annotated[float, Field(gt=0, le=MOST)]
+NonNegative = Annotated[float, Field(ge=0, le=MOST)]
+PositiveInt = Annotated[int, Field(ge=1, le=MOST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0, le=1)]  # 0 to 1
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Range = tuple[Share, Share]  # of shares
+LearningRate = Annotated[float, Field(ge=0, le=10)]
+Width = Annotated[int, Field(ge=1, le=16384)]  # of a layer, in units
+Side = Annotated[int, Field(ge=8, le=4096)]  # of a picture, in pixels
+Fps = Annotated[float, Field(ge=1e-4, le=1000)]  # frames a second
+Workers = Annotated[int, Field(ge=0, le=1024)]  # processes
 
 
 def _listed(value: Any) -> Any:
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
+def _not_empty(value: Any) -> Any:
+    if value == "":  # would be the present folder
+        raise ValueError("empty")
+    return value
+
+
+Text = Annotated[str, Field(min_length=1)]
+Location = Annotated[Path, BeforeValidator(_not_empty)]  # a file or folder
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]  # a list of texts; a single text is a list of one
 
 
@@ -90,7 +110,7 @@ def from_words(kind: type[T], words: Sequence[str], usage: str) -> tuple[list[st
 @cache
 def _adapter(kind: type) -> TypeAdapter:
     # An adapter's rules reach a dataclass only from a type around it.
-    return TypeAdapter(dict[str, kind], config=ConfigDict(extra="forbid"))  # type: ignore[valid-type]
+    return TypeAdapter(dict[str, kind], config=ConfigDict(extra="forbid", allow_inf_nan=False))  # type: ignore[valid-type]
 
 
 def _as_json(value: Any) -> Any:
@@ -125,7 +145,7 @@ def in_words(kind: Any, section: Any, name: str, error: ValidationError) -> Surg
         else:  # the names of a union's members, or an entry that is missing: what stands here is refused as a whole
             break
     bound = _BOUNDS.get(first["type"])
-    expected = bound.format(**first["ctx"]) if bound else _spelled(hint)
+    expected = bound.format(**first.get("ctx", {})) if bound else _spelled(hint)
     what = f"{key} cannot be used" if key else "not what it should hold"
     return SurgdinoError(what, expected=expected, found=shown(repr(value), 80))
 
@@ -229,11 +249,15 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     """The configuration with every interpolation resolved, as plain dicts and lists.
 
     Raises:
-        SurgdinoError: a mandatory value (`???`) was not given.
+        SurgdinoError: a mandatory value (`???`) was not given, or an interpolation leads nowhere.
     """
-    for key in sorted(OmegaConf.missing_keys(cfg)):
-        raise SurgdinoError(f"{key} is not set", fix=f"add {key}=... to the command")
-    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    try:
+        for key in sorted(OmegaConf.missing_keys(cfg)):
+            raise SurgdinoError(f"{key} is not set", fix=f"add {key}=... to the command")
+        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    except (OmegaConfBaseException, RecursionError) as error:
+        key, found = getattr(error, "full_key", None) or "a setting", str(error).partition("\n")[0]
+        raise SurgdinoError(f"{key} cannot be used", expected="values, not deeply nested", found=found) from error
 
 
 def flat_keys(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

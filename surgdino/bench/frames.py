@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from surgdino.config import Positive, typed
+from pydantic import Field
+
+from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.manifest import Manifest
@@ -25,7 +27,7 @@ from surgdino.inputs.settings import DataSettings, RunSettings, manifest_of
 class BenchSettings:
     """The `bench` section."""
 
-    seconds: Positive
+    seconds: Annotated[float, Field(gt=0, le=3600)]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from surgdino.config import flat_keys, read_yaml
 from surgdino.discovery import files
-from surgdino.errors import SurgdinoError, nearest
+from surgdino.errors import SurgdinoError, nearest, shown
 from surgdino.paths import share
 
 GROUPS = ("recipe", "dataset", "model", "method", "task", "augment", "hardware")
@@ -77,7 +77,7 @@ def compose(verb: str, words: Sequence[str] = ()) -> DictConfig:
     """The configuration of `surgdino VERB WORDS`, before its interpolations are resolved."""
     try:
         return _compose(verb, words)
-    except FAULTS as error:
+    except (*FAULTS, ValueError, OSError, RecursionError) as error:  # as Hydra raises them for odd words
         raise in_words(verb, words, error) from error
 
 
@@ -94,8 +94,11 @@ def in_words(verb: str, words: Sequence[str], error: Exception) -> SurgdinoError
         word = getattr(error, "override", text)
         return SurgdinoError(f"{word!r} is not a setting of the form key=value", fix="write section.key=value")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        group, _, choice = str(error.missing_cfg_file).partition("/")
         return SurgdinoError(f"there is no {group}={choice}", fix=nearest(choice, error.options or []))
+    for group, _, choice in (word.partition("=") for word in words):
+        if group in GROUPS and choice not in _files(group):
+            return SurgdinoError(f"there is no {group}={choice}", fix=nearest(choice, _files(group)))
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if unknown:
         key = (unknown.group(1) or unknown.group(2)).lstrip("+~")
@@ -105,4 +108,4 @@ def in_words(verb: str, words: Sequence[str], error: Exception) -> SurgdinoError
         chosen = _compose(verb, [word for word in words if word.partition("=")[0] in GROUPS])
         valid = [*flat_keys(OmegaConf.to_container(chosen)), *GROUPS]  # type: ignore[arg-type]
         return SurgdinoError(f"unknown setting {key!r}", fix=nearest(key, valid))
-    return SurgdinoError("the settings do not fit together", found=text.splitlines()[0])
+    return SurgdinoError("the settings do not fit together", found=shown(text.partition("\n")[0], 200))

@@ -23,6 +23,11 @@ from surgdino.paths import share
 SUBJECTS = {"show": ("augment", "crops", "content"), "bench": ("step", "data", "store")}
 # Verbs that are a folder of their own.
 FOLDERS = ("show", "bench", "verify")
+# Hydra's options.
+OPTIONS = (
+    *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package", "-r", "--run", "-i"),
+    *("--info", "-m", "--multirun", "-sc", "--shell-completion", "-cd", "--config-dir", "--experimental-rerun"),
+)
 # Settings of a section that may be written without it.
 SHORT = {"exclude": "data.exclude", "organ": "data.organ"}
 # Settings that were renamed: old key -> new key. The old one is still taken, with a line that says the new one.
@@ -41,6 +46,8 @@ def run_configured(verb: str, words: list[str]) -> int:
     # Of two words that set the same key, the later one: scripts append theirs, and Hydra cannot merge mappings.
     last = {word.partition("=")[0]: word for word in map(_in_full, words)}
     words = [_parsable(word, multirun) for word in last.values()]
+    if unknown := [word for word in words if word[:1] in ("-", "=") and word.partition("=")[0] not in OPTIONS]:
+        raise SurgdinoError(f"unknown option {unknown[0]!r}", fix="write settings as section.key=value, without dashes")
     if any(word.startswith("-") for word in words):
         return _run_by_hydra(verb, subject, words)
     return _run(verb, subject, compose(verb, words))
@@ -115,7 +122,7 @@ def _parsable(word: str, multirun: bool) -> str:
         override = OverridesParser.create().parse_override(word)
         if multirun or not override.is_sweep_override():
             return word
-    except HydraException:
+    except (HydraException, ValueError, RecursionError):  # ValueError: a number of thousands of digits
         pass
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"

@@ -8,11 +8,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from rich.rule import Rule
 
 from surgdino import console
-from surgdino.config import from_words, shipped_settings
+from surgdino.config import Location, PositiveInt, from_words, shipped_settings
 from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write
 
@@ -30,10 +32,10 @@ class DemoWords:
         steps: of pretraining.
     """
 
-    dir: Path = Path("demo")
-    videos: int = 6
-    seconds: int = 40
-    steps: int = 120
+    dir: Location = Path("demo")
+    videos: Annotated[int, Field(ge=2, le=1000)] = 6
+    seconds: Annotated[int, Field(ge=2, le=36000)] = 40
+    steps: PositiveInt = 120
 
 
 def main(words: Sequence[str]) -> int:

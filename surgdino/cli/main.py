@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 
 from surgdino import __version__
-from surgdino.errors import SurgdinoError, from_os_error, nearest
+from surgdino.errors import SurgdinoError, from_os_error, nearest, shown
 
 VERBS = {
     "pretrain": "continue self-supervised pretraining on surgical video",
@@ -65,10 +65,10 @@ def main(argv: list[str] | None = None) -> int:
         if debug:
             raise
         if isinstance(error, OSError) and error.filename:
-            line = from_os_error(error, error.filename).line()
-        else:
-            first = (str(error).splitlines() or [""])[0]
-            line = f"unexpected error: {type(error).__name__}: {first} (the same command with --debug shows where)"
+            print(f"surgdino: {from_os_error(error, error.filename).line()}", file=sys.stderr)
+            return 2
+        first = shown((str(error).splitlines() or [""])[0])
+        line = f"unexpected error: {type(error).__name__}: {first} (the same command with --debug shows where)"
         print(f"surgdino: {line}", file=sys.stderr)
         return 70
     except KeyboardInterrupt:

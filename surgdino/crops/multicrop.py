@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from surgdino.config import NonNegativeInt, Positive, Range
+from surgdino.config import Positive, Range, Side
 from surgdino.crops.augment.build import VIEWS, Augment, View, build_augment
 from surgdino.crops.region import Box, sample_box
 from surgdino.errors import SurgdinoError
@@ -23,20 +23,19 @@ Picture = tuple[np.ndarray, Content]
 # OpenCV's linear resize reads four source pixels whatever the factor; beyond this one area averaging is worth its cost.
 _AREA_BEYOND = 2.0
 
-
-Size = Annotated[int, Field(ge=8)]  # pixels
+_Ratio = Annotated[float, Field(ge=0.01, le=100)]
 
 
 @dataclass(frozen=True)
 class CropSettings:
     """The `crops` section of the configuration, key for key."""
 
-    global_size: Size
-    local_size: Size
-    local_count: NonNegativeInt
+    global_size: Side
+    local_size: Side
+    local_count: Annotated[int, Field(ge=0, le=100)]
     global_scale: Range
     local_scale: Range
-    ratio: tuple[Positive, Positive]
+    ratio: tuple[_Ratio, _Ratio]
     inside_disc: bool
     pair_seconds: Positive | None
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from surgdino.config import Positive, PositiveInt, read_yaml, typed
+from surgdino.config import Fps, NonNegativeInt, PositiveInt, read_yaml, typed
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest
 
 PARTS = ("train", "val", "test")
-Entry = int | str  # a video's number, or its id or operation where it has no number
+Entry = NonNegativeInt | str  # a video's number, or its id or operation where it has no number
 
 _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 
@@ -45,7 +45,7 @@ class Card:
     how_to_get: str = ""
     notes: str = ""
     layout: tuple[str, ...] = ()
-    fps: Positive | None = None
+    fps: Fps | None = None
     videos: tuple[Entry, ...] = ()
     operation: str = "{root}/{place}"
     phases: tuple[str, ...] = ()

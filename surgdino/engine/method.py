@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from surgdino import discovery
 from surgdino.backbone.vit import Backbone
-from surgdino.config import typed
+from surgdino.config import Share, typed
 from surgdino.engine.methods.parts.views import Views
 from surgdino.engine.processes import Pool, ProcessGroup, local
 from surgdino.errors import SurgdinoError
@@ -33,8 +33,8 @@ class MethodSettings:
     """
 
     name: str
-    momentum: float
-    momentum_end: float
+    momentum: Share
+    momentum_end: Share
 
 
 @dataclass

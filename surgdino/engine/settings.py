@@ -10,7 +10,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from surgdino.backbone.vit import Backbone
-from surgdino.config import NonNegative, NonNegativeInt, Positive, PositiveInt
+from surgdino.config import (
+    BelowOne,
+    LearningRate,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Seed,
+    Share,
+    Workers,
+)
 from surgdino.crops.multicrop import CropSettings
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.probing.report import ProbeHistory
@@ -25,24 +35,24 @@ class PretrainSettings:
     steps: PositiveInt | None
     epochs: Positive
     batch_size: PositiveInt
-    seed: int
-    lr: float
-    min_lr: float
+    seed: Seed
+    lr: LearningRate
+    min_lr: LearningRate
     warmup_steps: NonNegativeInt | None
     head_warmup_steps: NonNegativeInt
     layer_decay: Annotated[float, Field(gt=0, le=1)]
-    weight_decay: float
-    weight_decay_end: float
-    clip: float | None
-    patch_embed_lr: float
-    momentum: float | None
-    momentum_end: float | None
+    weight_decay: NonNegative
+    weight_decay_end: NonNegative
+    clip: NonNegative | None
+    patch_embed_lr: NonNegative
+    momentum: Share | None
+    momentum_end: Share | None
     checkpoint_every: PositiveInt
     log_every: PositiveInt
     ship: Literal["teacher", "student"]
     ship_alpha: Annotated[float, Field(gt=0, le=1)]
     accumulate: PositiveInt
-    drop_path: float
+    drop_path: BelowOne
     frozen_blocks: NonNegativeInt
     pull: NonNegative
     low_rank: NonNegativeInt
@@ -71,8 +81,8 @@ class HardwareSettings:
 
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "fp32", "bf16"]
-    loader_workers: NonNegativeInt | Literal["auto"]
-    threads: PositiveInt | Literal["auto"]
+    loader_workers: Workers | Literal["auto"]
+    threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
     activation_checkpointing: bool
     shard: bool
 

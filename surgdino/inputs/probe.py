@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -12,7 +11,7 @@ from pydantic import Field
 
 from surgdino import distributed
 from surgdino.backbone.preprocess import Preprocess
-from surgdino.config import NonNegativeInt, PositiveInt
+from surgdino.config import Location, NonNegativeInt, PositiveInt, Text
 from surgdino.console import warn
 from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.manifest import Labels, Video
@@ -31,13 +30,13 @@ class ProbeSettings:
     """The `probe` section; configs/probe.yaml explains its keys."""
 
     every: NonNegativeInt
-    frames: Annotated[int, Field(ge=2)]
+    frames: Annotated[int, Field(ge=2, le=10**6)]
     both: bool
     part: Part | None
-    hold_out: PositiveInt | tuple[int | str, ...] | None
-    dataset: str | None
-    root: Path | None
-    split: str | dict | None
+    hold_out: PositiveInt | tuple[NonNegativeInt | str, ...] | None
+    dataset: Text | None
+    root: Location | None
+    split: Text | dict | None
     options: dict
 
     def __post_init__(self) -> None:

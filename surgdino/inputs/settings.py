@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from surgdino.config import Names, Positive, PositiveInt, Share, shipped
+from surgdino.config import Fps, Location, Names, Share, Text, Workers, shipped
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
@@ -20,6 +19,7 @@ from surgdino.frames.store import StoreSettings
 _TEST_OF = "test-of:"
 _OPTIONS = ("operation_pattern", "labels", "organ", "rater")
 Part = Literal["train", "val", "test"]
+_Deviation = Annotated[float, Field(ge=1e-3, le=10)]
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class ModelSettings:
     name: str
     timm: str
     timm_kwargs: dict
-    patch_size: PositiveInt
-    mean: tuple[float, float, float]
-    std: tuple[Positive, Positive, Positive]
-    weights: Path | None
+    patch_size: Annotated[int, Field(ge=1, le=256)]
+    mean: tuple[Share, Share, Share]
+    std: tuple[_Deviation, _Deviation, _Deviation]
+    weights: Location | None
     drop_path: Share
 
     def as_dict(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class ModelSettings:
 class RunSettings:
     """The `run` section: the run folder; None lets the verb name it."""
 
-    dir: Path | None
+    dir: Location | None
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ class AlsoSettings:
     of all datasets, since the same operation may be in several. Without `fps`, `data.fps` is taken.
     """
 
-    dataset: str
-    root: Path
-    split: str | dict | None = None
+    dataset: Text
+    root: Location
+    split: Text | dict | None = None
     part: Part | None = None
     exclude: Names = ()
-    fps: Positive | None = None
-    operation_pattern: str | None = None
-    labels: str | None = None
-    organ: str | None = None
-    rater: str | None = None
+    fps: Fps | None = None
+    operation_pattern: Text | None = None
+    labels: Text | None = None
+    organ: Text | None = None
+    rater: Text | None = None
 
     def __post_init__(self) -> None:
         _require_split(self.part, self.split, "part of data.also")
@@ -82,20 +82,20 @@ class AlsoSettings:
 class DataSettings:
     """The `data` section; configs/data.yaml explains its keys."""
 
-    root: Path
-    split: str | dict | None
+    root: Location
+    split: Text | dict | None
     part: Part | None
     exclude: Names
-    operation_pattern: str | None
-    labels: str | None
-    organ: str | None
-    rater: str | None
-    fps: Positive
-    store: Path
-    short_side: Annotated[int, Field(ge=16)]
+    operation_pattern: Text | None
+    labels: Text | None
+    organ: Text | None
+    rater: Text | None
+    fps: Fps
+    store: Location
+    short_side: Annotated[int, Field(ge=16, le=8192)]
     quality: Annotated[int, Field(ge=1, le=100)]
     decoder: Literal["pyav", "decord"]
-    workers: int | Literal["auto"]
+    workers: Workers | Literal["auto"]
     max_bad_share: Share
     also: tuple[AlsoSettings, ...]
 

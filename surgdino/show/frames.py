@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
 import numpy as np
 from pydantic import Field
 
+from surgdino.config import Location, Seed
 from surgdino.crops.multicrop import CropSettings
 from surgdino.frames.content import Content
 from surgdino.frames.store import FrameStore
@@ -26,8 +26,8 @@ class ShowSettings:
     """The `show` section."""
 
     frames: Annotated[int, Field(ge=1, le=16)]
-    seed: int
-    out: Path | None
+    seed: Seed
+    out: Location | None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surgdino import console
-from surgdino.config import from_words
+from surgdino.config import Location, from_words
 from surgdino.errors import SurgdinoError
 from surgdino.report.evidence import compared
 from surgdino.report.page import write_page
@@ -21,7 +21,7 @@ HELP = f"{USAGE}\n\nWrites one HTML file: differences with intervals, overlaid c
 class CompareWords:
     """The settings of the command."""
 
-    out: Path = Path("compare.html")
+    out: Location = Path("compare.html")
 
 
 def main(words: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from surgdino.config import shipped, typed
+from surgdino.config import Location, Text, shipped, typed
 from surgdino.console import field, say, warn
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
@@ -39,10 +39,10 @@ _OF_THE_DATASET = ("split", "labels", "operation_pattern", "organ", "rater", "ex
 class EvaluateConfig:
     """configs/evaluate.yaml."""
 
-    checkpoint: str
+    checkpoint: Text
     part: Literal["test", "val", "train"]
     leakage: Leakage | None
-    out: Path | None
+    out: Location | None
     hardware: HardwareSettings
     data: dict[str, Any]
     dataset: dict[str, Any] | None = None

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from surgdino import distributed
-from surgdino.config import typed
+from surgdino.config import Side, Text, typed
 from surgdino.console import field, say
-from surgdino.crops.augment.build import build_augment
+from surgdino.crops.augment.build import VIEWS, build_augment
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.engine.precision import choose_device
@@ -28,7 +28,7 @@ from surgdino.inputs.labelled import (
     split_manifest,
     split_name,
 )
-from surgdino.inputs.settings import DataSettings, RunSettings
+from surgdino.inputs.settings import DataSettings, ModelSettings, RunSettings
 from surgdino.runs.folder import open_run, write_data
 from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, refuse_leaks, seen_of
 from surgdino.tasks.context import TaskContext, build_context
@@ -51,14 +51,14 @@ FREE = (
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """configs/finetune.yaml. `dataset`, `model`, `task` and `augment` are checked by those who read them."""
+    """configs/finetune.yaml. `dataset`, `task` and `augment` are checked by those who read them."""
 
-    checkpoint: str | None
+    checkpoint: Text | None
     backbone: Tuning
     leakage: Leakage
-    image_size: int | None
+    image_size: Side | None
     dataset: dict[str, Any]
-    model: dict[str, Any]
+    model: ModelSettings
     task: dict[str, Any]
     augment: dict[str, Any]
     data: DataSettings
@@ -95,12 +95,13 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any]) -> int:
     """What `main` does in each process."""
     # Everything that can be wrong is checked before the store is built, which may take hours.
     task, card, data = open_task(config.task), Card.from_dict(config.dataset), config.data
-    build_augment(config.augment, "global_1")
+    for view in VIEWS:
+        build_augment(config.augment, view)
     manifest = split_manifest(card, data, task.LABELS)
     require_parts(manifest, data, ("train", "test"))
     classes = task.classes(card, manifest)
     torch.manual_seed(config.train.seed)  # of a backbone without weights
-    start = starting_backbone(config.model, config.checkpoint)
+    start = starting_backbone(config.model.as_dict(), config.checkpoint)
     leaks = find_leaks(seen_of(start.info), manifest.part("test"), f"{card.name} {split_name(data)} test")
     refuse_leaks(leaks, config.leakage)
     preprocess = start.preprocess(config.image_size)

@@ -20,7 +20,7 @@ from surgdino.backbone.checkpoint import WEIGHTS, find_weights, read_model_json,
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import WeightsReport, load_weights
-from surgdino.config import Share, shipped, typed
+from surgdino.config import Location, Share, shipped, typed
 from surgdino.datasets.card import Card
 from surgdino.engine import precision
 from surgdino.engine.averaging import Measure, Trial, best, between, mean_of, sweep
@@ -40,9 +40,9 @@ _USAGE = "surgdino merge INITIAL ADAPTED out=FOLDER"
 class MergeConfig:
     """configs/merge.yaml; `data` and `probe` are replaced by those of a saved run where `data.root` is null."""
 
-    out: Path
+    out: Location
     alpha: Share
-    sweep: tuple[float, ...] | float | str | None
+    sweep: tuple[Share, ...] | Share | str | None
     dataset: dict
     data: dict
     probe: ProbeSettings

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from surgdino.config import Positive, shipped, typed
+from surgdino.config import Fps, Location, Text, shipped, typed
 from surgdino.console import field, warn
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError, from_os_error
@@ -30,17 +30,17 @@ _WORK = ".frames"  # in the output folder, until all is written
 class DatasetRoot:
     """The `data` section of configs/predict.yaml."""
 
-    root: Path | None
+    root: Location | None
 
 
 @dataclass(frozen=True)
 class PredictConfig:
     """configs/predict.yaml."""
 
-    checkpoint: str
-    out: Path | None
-    truth: Path | None
-    image_fps: Positive | None
+    checkpoint: Text
+    out: Location | None
+    truth: Location | None
+    image_fps: Fps | None
     hardware: HardwareSettings
     data: DatasetRoot
 

@@ -15,8 +15,9 @@ from surgdino import console, distributed
 from surgdino.backbone.checkpoint import usual_size
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.config import typed
-from surgdino.crops.multicrop import CropSettings
+from surgdino.crops.multicrop import CropSettings, MultiCrop
 from surgdino.datasets.card import Card
+from surgdino.engine.method import open_method
 from surgdino.engine.precision import choose_device
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan, TrainResult
@@ -73,6 +74,8 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any]) -> int:
     """What `main` does in each process; `cfg` is what the run folder's config.yaml records."""
     data, card = settings.data, Card.from_dict(settings.dataset)
     # Everything that can be wrong is checked before the store is built, which may take hours.
+    open_method(settings.method)
+    MultiCrop(settings.crops, settings.augment)
     datasets = open_datasets(card, data)
     names = ("pretrain", "+".join([card.name, *(entry.dataset for entry in data.also)]), settings.model.name)
     # The same command continues in the same folder.

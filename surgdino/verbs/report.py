@@ -13,7 +13,7 @@ from surgdino import console
 from surgdino.backbone.checkpoint import LoadedBackbone, load
 from surgdino.backbone.vit import build_backbone
 from surgdino.backbone.weights import load_weights
-from surgdino.config import from_words
+from surgdino.config import Location, from_words
 from surgdino.datasets.card import Card
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import open_store
@@ -36,7 +36,7 @@ class ReportWords:
     """The settings of the command."""
 
     report: ReportSettings = _WITHOUT_FRAMES
-    out: Path | None = None
+    out: Location | None = None
 
 
 def main(words: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from surgdino import __version__, console
 from surgdino.backbone.catalogue import Entry, catalogue, entry
-from surgdino.config import from_words, shipped_settings
+from surgdino.config import Location, from_words, shipped_settings
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.paths import atomic_write
 
@@ -39,7 +39,7 @@ Any other file works too: model.weights=PATH takes .safetensors, .pth, .pt and .
 class GetWords:
     """The settings of `weights get`: the folder that the files are written to."""
 
-    to: Path = Path("weights")
+    to: Location = Path("weights")
 
 
 def main(args: list[str]) -> int:

@@ -74,6 +74,28 @@ def test_a_mistyped_word_gets_one_line_with_the_nearest_valid_one(words, said, c
         ("crops.global_scale=0.5", "crops.global_scale"),
         ("data.decoder=ffmpeg", "pyav or decord"),
         ("hardware.device=tpu", "auto or cpu or cuda"),
+        ("train.lr=nan", "train.lr"),
+        ("train.lr=-1", "train.lr"),
+        ("train.lr=1e999", "train.lr"),
+        ("train.lr=null", "train.lr"),
+        ("train.lr=", "train.lr"),
+        ("train.lr=${nowhere}", "train.lr"),
+        ("train.lr=" + "9" * 5000, "train.lr"),
+        ("train.steps=1" + "0" * 30, "train.steps"),
+        ("train=null", "train cannot be used"),
+        ("data.workers=-3", "data.workers"),
+        ("data.fps=inf", "data.fps"),
+        ("data.root=", "data.root"),
+        ("run.dir=", "run.dir"),
+        ("data.root=" + "x" * 5000, "too long"),
+        ("data.split=" + "{a: " * 500 + "1" + "}" * 500, "data.split"),
+        ("crops.global_size=800000", "crops.global_size"),
+        ("method.eps=0", "method.eps"),
+        ("method=null", "no method=null"),
+        ("dataset=../../etc", "no dataset=../../etc"),
+        ("augment.transforms.smoke.p=nan", "augment.transforms.smoke.p"),
+        ("--train.steps=5", "--train.steps"),
+        ("=5", "'=5'"),
     ],
 )
 def test_a_value_of_the_wrong_kind_names_its_key(setting, said, capsys, synthetic_cholec80, tmp_path):
@@ -82,6 +104,7 @@ def test_a_value_of_the_wrong_kind_names_its_key(setting, said, capsys, syntheti
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1
+    assert not (tmp_path / "run").exists(), "refused before the work begins"
 
 
 @pytest.mark.parametrize("name", ["OR 3 (left), März=x", "it's [here]", "a,b", "Übung", "back\\slash"])

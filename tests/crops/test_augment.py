@@ -16,10 +16,10 @@ import pytest
 from surgdino.config import shipped_settings
 from surgdino.crops.augment import turbulence
 from surgdino.crops.augment.build import VIEWS, build_augment, transforms
+from surgdino.discovery import files
 from surgdino.errors import SurgdinoError
-from surgdino.paths import names_in, share
 
-SETS = names_in(share("configs") / "augment")
+SETS = list(files("configs/augment"))
 SURGICAL = {
     "tower_drift",
     "smoke",

@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from surgdino.cli.compose import compose
 from surgdino.cli.main import CONFIGURED
 from surgdino.config import Names, PositiveInt, plain, shipped, typed
+from surgdino.discovery import files
 from surgdino.errors import SurgdinoError
-from surgdino.paths import names_in, share
+from surgdino.paths import share
 
 GROUPS = {
     "model": "configs/model",
@@ -22,8 +23,8 @@ GROUPS = {
     "hardware": "configs/hardware",
     "dataset": "datasets",
 }
-NAMES = {group: names_in(share(folder)) for group, folder in GROUPS.items()}
-RECIPES = names_in(share("recipes"))
+NAMES = {group: list(files(folder)) for group, folder in GROUPS.items()}
+RECIPES = list(files("recipes"))
 # One composition tries a choice of every group: the k-th of each, and the first again where a group has fewer.
 ROUNDS = [
     {group: names[k % len(names)] for group, names in NAMES.items()} for k in range(max(map(len, NAMES.values())))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from surgdino.config import Share
 from surgdino.engine.method import Method, Terms
 from surgdino.engine.methods.parts.heads import PrototypeHead
 from surgdino.engine.methods.parts.prototypes import (
@@ -29,7 +30,7 @@ from surgdino.engine.processes import Pool, ProcessGroup
 class Settings(PrototypeSettings):
     """The `method` section; configs/method/dino.yaml explains the keys."""
 
-    centre_momentum: float
+    centre_momentum: Share
 
 
 class CentredHead(PrototypeHead):

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone
+from surgdino.config import NonNegative, PositiveInt, Range, Share
 from surgdino.engine.method import Method, Terms
 from surgdino.engine.methods.parts.heads import PrototypeHead
 from surgdino.engine.methods.parts.prototypes import (
@@ -41,12 +44,12 @@ from surgdino.engine.processes import Pool, ProcessGroup
 class Settings(PrototypeSettings):
     """The `method` section; configs/method/dinov2.yaml explains the keys."""
 
-    sinkhorn_iterations: int
-    patch_weight: float
-    koleo_weight: float
-    group_size: int | None
-    mask_probability: float
-    mask_ratio: tuple[float, float]
+    sinkhorn_iterations: Annotated[int, Field(ge=1, le=1000)]
+    patch_weight: NonNegative
+    koleo_weight: NonNegative
+    group_size: PositiveInt | None
+    mask_probability: Share
+    mask_ratio: Range
 
 
 @dataclass

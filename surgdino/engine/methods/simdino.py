@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from surgdino.config import Range
 from surgdino.engine.method import Terms
 from surgdino.engine.methods import simdinov2
 from surgdino.engine.methods.parts.views import Views
@@ -18,7 +19,7 @@ class Settings(simdinov2.Settings):
 
     patch_weight: float = field(default=0.0, init=False)
     mask_probability: float = field(default=0.0, init=False)
-    mask_ratio: tuple[float, float] = field(default=(0.1, 0.5), init=False)
+    mask_ratio: Range = field(default=(0.1, 0.5), init=False)
 
 
 class SimDINO(simdinov2.SimDINOv2):

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from surgdino.backbone.vit import Backbone, Features
+from surgdino.config import NonNegative, PositiveInt, Range, Share, Width
 from surgdino.engine.method import Method, MethodSettings, Targets, Terms
 from surgdino.engine.methods.parts.heads import ProjectionHead
 from surgdino.engine.methods.parts.spread import Gamma, coding_rate, gamma, highest_rate, lowest_rate
@@ -27,16 +29,16 @@ class Settings(MethodSettings):
     """The `method` section; configs/method/simdinov2.yaml explains the keys."""
 
     expa_type: Literal[0, 1]
-    eps: float
+    eps: Annotated[float, Field(ge=1e-6, le=1e6)]
     gamma: Gamma
-    coeff: float
-    group_size: int | None
-    pooled_groups: int
-    patch_weight: float
-    head_hidden: int
-    head_out: int
-    mask_probability: float
-    mask_ratio: tuple[float, float]
+    coeff: NonNegative
+    group_size: PositiveInt | None
+    pooled_groups: PositiveInt
+    patch_weight: NonNegative
+    head_hidden: Width
+    head_out: Width
+    mask_probability: Share
+    mask_ratio: Range
 
 
 @dataclass

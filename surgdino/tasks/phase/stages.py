@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from surgdino import distributed
-from surgdino.config import NonNegative, NonNegativeInt, Positive
+from surgdino.config import BelowOne, LearningRate, NonNegative, Positive, PositiveInt
 from surgdino.metrics.phase import script_scores, strict_counts
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.files import FeatureRows
@@ -38,15 +39,15 @@ class PhaseSettings:
     temporal: str
     tokens: Literal["cls", "cls+mean"]
     align: bool
-    hidden: NonNegativeInt
+    hidden: Annotated[int, Field(ge=0, le=16384)]
     balance: Literal["median-frequency", "none"]
     smoothing: NonNegative
-    layers: int | None
-    width: int | None
-    window: int
-    dropout: float | None
+    layers: Annotated[int, Field(ge=1, le=20)] | None
+    width: Annotated[int, Field(ge=1, le=4096)] | None
+    window: PositiveInt
+    dropout: BelowOne | None
     temporal_epochs: Positive | None
-    temporal_lr: Positive | None
+    temporal_lr: LearningRate | None
 
     def __post_init__(self) -> None:
         check_temporal(self.temporal)

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from surgdino.config import Names, Positive, PositiveInt
+from surgdino.config import Fps, Location, Names, Positive, PositiveInt, Seed
 from surgdino.datasets.card import Card, Entry, number_in
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ScoreRequest
@@ -22,19 +23,19 @@ from surgdino.tasks.scoring.video_files import FIRST_ROW
 class Folders:
     """What to score, and how: configs/score.yaml, which explains the keys."""
 
-    truth: Path
-    predictions: Path
+    truth: Location
+    predictions: Location
     protocol: str | None
     classes: Names | None
-    fps: Positive | None
+    fps: Fps | None
     tolerance_seconds: Positive
     every: PositiveInt
     missing: Literal["refuse", "ignore"]
     extra: Literal["refuse", "ignore"]
     hd95: bool
-    resamples: PositiveInt
-    seed: int
-    out: Path | None
+    resamples: Annotated[int, Field(ge=1, le=10**6)]
+    seed: Seed
+    out: Location | None
     task: dict[str, Any] | None = None
     dataset: dict[str, Any] | None = None
 

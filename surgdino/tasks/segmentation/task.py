@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.config import PositiveInt
+from surgdino.config import BelowOne, Side
 from surgdino.datasets.files import is_image
 from surgdino.errors import SurgdinoError
 from surgdino.frames.video.decode import Frame, probe, read_frames
@@ -53,11 +53,11 @@ class SegmentationSettings:
 
     name: str
     head: str
-    maps: PositiveInt
+    maps: Annotated[int, Field(ge=1, le=4096)]
     loss: LossName
     balance: Literal["inverse-root", "none"]
-    window: PositiveInt | None
-    overlap: Annotated[float, Field(ge=0, lt=1)]
+    window: Side | None
+    overlap: BelowOne
 
     def __post_init__(self) -> None:
         open_head(self.head)

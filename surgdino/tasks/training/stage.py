@@ -11,7 +11,17 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.config import NonNegative, NonNegativeInt, Positive, PositiveInt, Range, Share
+from surgdino.config import (
+    BelowOne,
+    LearningRate,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Range,
+    Seed,
+    Share,
+)
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.tasks.training.batches import Batch, TrainingData
 
@@ -54,17 +64,17 @@ class HeadTraining:
     epochs: Positive | None
     steps: PositiveInt | None
     batch_size: PositiveInt | None
-    lr: Positive | None
-    min_lr: NonNegative | None
+    lr: LearningRate | None
+    min_lr: LearningRate | None
     weight_decay: NonNegative | None
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None
     warmup: Share | None
     clip: NonNegative | None
-    drop_path: NonNegative | None
+    drop_path: BelowOne | None
     patience: NonNegativeInt | None
     validate_every: PositiveInt | None
     crop_scale: Range | None
-    seed: int
+    seed: Seed
     checkpoint_every: PositiveInt
     log_every: PositiveInt
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone
-from surgdino.config import NonNegative, NonNegativeInt
+from surgdino.config import MOST, BelowOne, NonNegative
 from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.triplet import class_ap, component_videos
 from surgdino.tasks.context import TaskContext
@@ -29,7 +29,6 @@ Probabilities = dict[str, np.ndarray]
 # Class tokens [b, D] and patches [b, N, D], block by block.
 Tokens = Iterable[tuple[Tensor, Tensor | None]]
 
-_BelowOne = Annotated[float, Field(ge=0, lt=1)]
 _TUNED = {"epochs": 10, "lr": 5e-4, "drop_path": 0.1}
 _LAST = (-1,)
 _ROWS = 256
@@ -40,11 +39,11 @@ class TripletSettings:
     """The `task` section; configs/task/triplet.yaml explains every key."""
 
     name: str
-    pool_heads: NonNegativeInt
-    dropout: _BelowOne
+    pool_heads: Annotated[int, Field(ge=0, le=64)]
+    dropout: BelowOne
     loss: LossName
-    positive_weight_cap: Annotated[float, Field(ge=1)]
-    repeat_threshold: _BelowOne
+    positive_weight_cap: Annotated[float, Field(ge=1, le=MOST)]
+    repeat_threshold: BelowOne
     component_loss: NonNegative
     component_weight: NonNegative
 

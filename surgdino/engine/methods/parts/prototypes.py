@@ -14,11 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from surgdino.config import Share, Width
 from surgdino.engine.method import MethodSettings, Targets
 
 LEAST_INFORMATION = 0.01
 # Cosines divided by less would leave the range of fp32's exponential.
-Temperature = Annotated[float, Field(ge=0.02)]
+Temperature = Annotated[float, Field(ge=0.02, le=100)]
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class PrototypeSettings(MethodSettings):
     student_temp: Temperature
     teacher_temp_start: Temperature
     teacher_temp: Temperature
-    teacher_temp_warmup: float
-    prototypes: int
-    head_hidden: int
-    head_out: int
-    freeze_last_layer: float
+    teacher_temp_warmup: Share
+    prototypes: Annotated[int, Field(ge=1, le=2**20)]
+    head_hidden: Width
+    head_out: Width
+    freeze_last_layer: Share
 
     def teacher_temperature(self, progress: float) -> float:
         """At `progress` in [0, 1] of the run."""
