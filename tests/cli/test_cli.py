@@ -88,7 +88,7 @@ def test_a_mistyped_word_gets_one_line_with_the_nearest_valid_one(words, said, c
         ("data.root=", "data.root"),
         ("run.dir=", "run.dir"),
         ("data.root=" + "x" * 5000, "too long"),
-        ("data.split=" + "{a: " * 500 + "1" + "}" * 500, "data.split"),
+        ("data.split=" + "{a: " * 500 + "1" + "}" * 500, "no split"),
         ("crops.global_size=800000", "crops.global_size"),
         ("method.eps=0", "method.eps"),
         ("method=null", "no method=null"),

@@ -106,7 +106,7 @@ def test_every_set_builds_for_every_view_and_is_seeded(name: str, view: str, tis
 @pytest.mark.parametrize("name", SETS)
 def test_no_set_turns_frames_upside_down_and_each_opens_with_a_comment(name: str) -> None:
     assert shipped_settings("augment", name)["vertical_flip"] == 0.0
-    assert (share("configs") / "augment" / f"{name}.yaml").read_text(encoding="utf-8").startswith("# ")
+    assert files("configs/augment")[name].read_text(encoding="utf-8").startswith("# ")
 
 
 def test_only_the_second_global_view_is_solarised() -> None:

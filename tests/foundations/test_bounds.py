@@ -68,7 +68,8 @@ def test_every_number_has_a_lower_and_an_upper_bound(name):
             if leaf in (int, float):
                 metadata = [each for note in notes for each in getattr(note, "metadata", ())]
                 bounds = {side for each in metadata for side in ("gt", "ge", "lt", "le") if hasattr(each, side)}
-                assert bounds & {"gt", "ge"} and bounds & {"lt", "le"}, f"{name}.{key}"
+                assert bounds & {"gt", "ge"}, f"{name}.{key} has no lower bound"
+                assert bounds & {"lt", "le"}, f"{name}.{key} has no upper bound"
 
 
 @pytest.mark.parametrize("name", KINDS)
