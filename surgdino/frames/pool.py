@@ -1,34 +1,59 @@
-"""Building shards in parallel over videos, with one progress bar."""
+"""Reading many videos at once, in processes of their own, with one progress bar: one bad video never costs the others."""
 
 from __future__ import annotations
 
-import multiprocessing
+import fcntl
+import json
 import os
-import signal
-import threading
-from collections.abc import Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
 
 import cv2
 
 from surgdino import console
-from surgdino.errors import SurgdinoError
+from surgdino.datasets.manifest import Video
+from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.build import ShardTask, build_shard
+from surgdino.frames.video.decode import VideoInfo, probe
+from surgdino.frames.worker import Ask, Died, crew
+from surgdino.paths import regular
+from surgdino.records import checked, parse_json
 
-# Places in the counters that all workers share: frames planned, videos probed, frames stored, and a request to stop.
-_PLANNED, _PROBED, _DONE, _STOP = range(4)
-_counters: Any = None
+# A video whose process has died this often is set aside, until it is changed or its note is deleted.
+_DEATHS = 2
+_SAY_EVERY = 16  # frames
+_NOTE_SIZE = 1000  # characters
 
 Result = tuple[ShardTask, SurgdinoError | None]
+
+
+def probe_all(videos: Sequence[Video], decoder: str, workers: int) -> Iterator[VideoInfo | SurgdinoError]:
+    """What is known of each video without decoding it, or why nothing is, in their order; `workers` at most."""
+    with crew(max(1, min(workers, len(videos), len(os.sched_getaffinity(0))))) as ask:
+        asked = [ask(video.path, _probe, video, decoder) for video in videos]
+        for video, future in zip(videos, asked, strict=True):
+            try:
+                yield future.result()
+            except SurgdinoError as error:
+                yield error
+            except Died as death:
+                yield _died(video, str(death))
+
+
+def _probe(video: Video, decoder: str, say: Callable[[Any], None]) -> VideoInfo:
+    return probe(video.path, decoder, fps=video.fps)
 
 
 def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Generator[Result, None, None]:
     """Build shards, the largest source first; yields each task as it ends, with the error in its video, if any.
 
-    Leaving the iteration early stops the other workers at their next frame; they write no shard.
+    A video whose process dies is tried again at the end, when nothing else runs. Leaving the iteration early stops the
+    others, which write no shard.
 
     Args:
         tasks: one a video.
@@ -40,81 +65,151 @@ def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Gener
     cores = len(os.sched_getaffinity(0))
     workers = min(workers or cores, len(tasks))
     threads = max(1, cores // workers)
-    largest_first = sorted(tasks, key=lambda task: -(task.video.path.stat().st_size if task.video.path.exists() else 0))
-    context = multiprocessing.get_context("spawn")  # not forked: the parent may hold torch's threads
-    counters = context.Array("q", 4)
-    executor: Executor
-    if workers == 1:
-        executor = ThreadPoolExecutor(1, initializer=_share, initargs=(counters,))
-    else:
-        executor = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(counters,))
-    with console.bar("building the frame store", shown=progress) as bar:
-        try:
-            running = {executor.submit(_work, replace(task, threads=threads)): task for task in largest_first}
-            ended = 0
-            while running:
-                finished, _ = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    ended += 1
-                    yield running.pop(future), future.result()
-                planned, probed, done = counters[_PLANNED], max(1, counters[_PROBED]), counters[_DONE]
-                # Videos not probed yet are taken to be as long as the others.
-                total = planned if not running else round(planned / probed * len(tasks))
-                bar.update(done=done, total=total or None, text=f"frames of {ended}/{len(tasks)} videos")
-        except BrokenProcessPool as error:
-            raise SurgdinoError(
-                "a worker of the frame store was killed, perhaps for lack of memory; finished videos are kept",
-                fix="run it again, with fewer data.workers",
-            ) from error
-        finally:
-            counters[_STOP] = 1
-            executor.shutdown(cancel_futures=True)
+    tasks = [replace(task, threads=threads) for task in sorted(tasks, key=lambda task: -_size(task.video.path))]
+    deaths = {id(task): _noted_deaths(task) for task in tasks}
+    suspects = [task for task in tasks if deaths[id(task)]]
+    with console.bar("building the frame store", shown=progress) as bar, crew(workers) as ask:
+        counts = _Counts(len(tasks), bar)
+        together = [task for task in tasks if not deaths[id(task)]]
+        with closing(_ended(ask, together, counts)) as results:
+            for task, outcome in results:
+                if isinstance(outcome, Died):
+                    deaths[id(task)] += 1
+                    suspects.append(task)
+                else:
+                    yield task, outcome
+        for task in suspects:  # one by one: what kills one process may have been another's hunger for memory
+            how = f"its process died {_DEATHS} times before"
+            while deaths[id(task)] < _DEATHS:
+                _, outcome = next(_ended(ask, [task], counts))
+                if not isinstance(outcome, Died):
+                    yield task, outcome
+                    break
+                deaths[id(task)] += 1
+                how = str(outcome)
+            else:
+                yield task, _died(task.video, how, fix=f"re-encode it; to have it tried again, delete {_note(task)}")
 
 
-def _work(task: ShardTask) -> SurgdinoError | None:
-    seen = False
+def _ended(
+    ask: Ask, tasks: Sequence[ShardTask], counts: _Counts
+) -> Generator[tuple[ShardTask, SurgdinoError | Died | None], None, None]:
+    """Each task as it ends."""
+    running: dict[Future, ShardTask] = {
+        ask(task.video.path, _build, task, hear=partial(counts.hear, task)): task for task in tasks
+    }
+    while running:
+        finished, _ = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
+        for future in finished:
+            task, error = running.pop(future), future.exception()
+            if error is not None and not isinstance(error, SurgdinoError | Died):
+                raise error
+            counts.ended(task)
+            yield task, error
+        counts.show()
 
-    def planned(frames: int) -> None:
-        nonlocal seen
-        seen = True
-        _add(_PLANNED, frames)
-        _add(_PROBED, 1)
+
+class _Counts:
+    """Frames planned and stored, and videos ended, for the bar."""
+
+    def __init__(self, videos: int, bar: console.Bar) -> None:
+        self._videos, self._bar = videos, bar
+        self._planned: dict[int, int] = {}
+        self._done: dict[int, int] = {}
+        self._ended: set[int] = set()
+
+    def hear(self, task: ShardTask, said: tuple[int, int]) -> None:
+        self._planned[id(task)], self._done[id(task)] = said
+
+    def ended(self, task: ShardTask) -> None:
+        self._ended.add(id(task))
+        self._planned.setdefault(id(task), 0)
+
+    def show(self) -> None:
+        planned, done = list(self._planned.values()), sum(list(self._done.values()))
+        # Videos not probed yet are taken to be as long as the others.
+        total = round(sum(planned) / max(1, len(planned)) * self._videos)
+        self._bar.update(done=done, total=total or None, text=f"frames of {len(self._ended)}/{self._videos} videos")
+
+
+def _build(task: ShardTask, say: Callable[[Any], None]) -> None:
+    cv2.setNumThreads(task.threads)
+    frames = stored = 0
+
+    def planned(count: int) -> None:
+        nonlocal frames
+        frames = count
+        say((frames, 0))
 
     def done() -> None:
-        if _counters[_STOP]:
-            raise SurgdinoError("stopped", file=task.shard)
-        _add(_DONE, 1)
+        nonlocal stored
+        stored += 1
+        if stored % _SAY_EVERY == 0 or stored == frames:
+            say((frames, stored))
 
-    try:
+    with _noted(task):
         build_shard(task, planned, done)
-    except SurgdinoError as error:
-        return error
-    finally:
-        if not seen:
-            planned(0)
-    return None
 
 
-def _add(place: int, amount: int) -> None:
-    with _counters.get_lock():
-        _counters[place] += amount
+@dataclass(frozen=True)
+class _Deaths:
+    """What is left beside the shard of a video in whose reading a process died."""
+
+    source: str
+    deaths: int
 
 
-def _share(counters: Any) -> None:
-    global _counters
-    _counters = counters
+def _note(task: ShardTask) -> Path:
+    return task.shard.with_name(f".{task.shard.name}.died")
 
 
-def _start_worker(counters: Any) -> None:
-    _share(counters)
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent ends the workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _noted_deaths(task: ShardTask) -> int:
+    """How many processes died while they read this very file; one that is at it now does not count."""
+    with suppress(OSError, SurgdinoError), regular(_note(task)).open() as file:
+        if _locked(file):
+            note = checked(_Deaths, parse_json(file.read(_NOTE_SIZE), _note(task)), _note(task))
+            return note.deaths if note.source == _version(task) else 0
+    return 0
 
 
-def _end_with_parent() -> None:
-    # A worker that waits for tasks does not notice that its parent was killed.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+@contextmanager
+def _noted(task: ShardTask) -> Iterator[None]:
+    """A note that stays where the process does not live to remove it."""
+    note, deaths = _note(task), _noted_deaths(task) + 1
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        file = note.open("a")
+    except OSError as error:
+        raise from_os_error(error, task.shard) from error
+    with file:
+        mine = _locked(file)
+        if mine:
+            file.truncate(0)
+            file.write(json.dumps({"source": _version(task), "deaths": deaths}))
+            file.flush()
+        try:
+            yield
+        finally:
+            if mine:
+                note.unlink(missing_ok=True)
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _version(task: ShardTask) -> str:
+    status = task.video.path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _died(video: Video, how: str, fix: str = "re-encode it or leave it out") -> SurgdinoError:
+    return SurgdinoError("the process that read it died", file=video.path, found=how, fix=fix)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

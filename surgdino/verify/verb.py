@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,7 +15,8 @@ from surgdino.datasets.held import SLACK, Length, held_against
 from surgdino.datasets.manifest import Manifest, Problem, Video
 from surgdino.datasets.masks import FrameMasks, VideoMasks, read_mask
 from surgdino.errors import SurgdinoError
-from surgdino.frames.video.decode import VideoInfo, probe
+from surgdino.frames.pool import probe_all
+from surgdino.frames.video.decode import VideoInfo
 from surgdino.inputs.settings import DataSettings, manifest_of
 from surgdino.verify.tables import print_findings
 
@@ -57,18 +57,18 @@ def inspect(manifest: Manifest, decoder: str) -> tuple[dict[str, VideoInfo], lis
         What was found by video id, and a problem for each video that cannot be read.
     """
 
-    def read(video: Video) -> VideoInfo | Problem:
-        try:
-            return probe(video.path, decoder, fps=video.fps)
-        except SurgdinoError as error:
-            found = Problem.of(error, "repair it or copy it again; pretraining sets it aside")
-            return replace(found, file=found.file or video.path)
-
     known = {problem.file for problem in manifest.errors}  # the adapter has reported that these are empty
     videos = [video for video in manifest.videos if video.path not in known]
-    found = list(_in_threads("reading the videos", read, videos, min(_VIDEO_READERS, len(os.sched_getaffinity(0)))))
-    infos = {video.id: info for video, info in zip(videos, found, strict=True) if isinstance(info, VideoInfo)}
-    return infos, [each for each in found if isinstance(each, Problem)]
+    infos, problems = {}, []
+    with console.bar("reading the videos", len(videos), shown=bool(videos), stays=False) as bar:
+        for video, found in zip(videos, probe_all(videos, decoder, _VIDEO_READERS), strict=True):
+            bar.advance()
+            if isinstance(found, VideoInfo):
+                infos[video.id] = found
+                continue
+            problem = Problem.of(found, "repair it or copy it again; pretraining sets it aside")
+            problems.append(replace(problem, file=problem.file or video.path))
+    return infos, problems
 
 
 def _in_threads(title: str, work: Callable[[In], Out], items: Sequence[In], threads: int) -> Iterator[Out]:
