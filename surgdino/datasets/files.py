@@ -11,10 +11,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.paths import regular
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -31,7 +33,7 @@ IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 _DEBRIS = frozenset(("thumbs.db", "desktop.ini", "__macosx", "lost+found"))
 _END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
 MOST_DIGITS = 15  # of a frame number: more is a time stamp or damage
-_MOST_PIXELS = 100_000_000
+MOST_PIXELS = 100_000_000
 _END = 1 << 16  # bytes at the end in which the end mark is looked for
 
 
@@ -177,31 +179,37 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         SurgdinoError: empty, cut short, or no image.
     """
-    check_regular(path)
     try:
-        with path.open("rb") as file, warnings.catch_warnings():
+        with regular(path).open("rb") as file:
+            return size_of(file, path)
+    except OSError as error:
+        raise from_os_error(error, path) from error
+
+
+def size_of(file: BinaryIO, path: Path) -> tuple[int, int]:
+    """As `image_size`, of an open file."""
+    empty = not file.read(1)
+    try:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is below
-            empty = not file.read(1)
             with Image.open(file) as image:
                 size, end_mark = image.size, _END_MARKS.get(image.format or "", b"")
                 # A PNG with its orientation after the pixels would be decoded for it.
                 exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
                 turned = exif.get(ExifTags.Base.Orientation, 1) >= 5
-            file.seek(0, os.SEEK_END)
-            file.seek(max(file.tell() - _END, 0))
-            if end_mark not in file.read():
-                raise SurgdinoError("the image is cut short", file=path, fix="copy it again")
     except Image.DecompressionBombError as error:
-        expected = f"at most {_MOST_PIXELS:,} pixels"
-        raise SurgdinoError("the image is too large", file=path, expected=expected, found=error) from error
+        raise _too_large(path, str(error)) from error
     except (UnidentifiedImageError, SyntaxError, ValueError) as error:
         what = "the file is empty" if empty else "is not a readable image"
         raise SurgdinoError(what, file=path, expected="an image", fix="copy it again") from error
-    except OSError as error:
-        raise from_os_error(error, path) from error
-    if size[0] * size[1] > _MOST_PIXELS:
-        found = f"{size[0]}x{size[1]}"
-        raise SurgdinoError(
-            "the image is too large", file=path, expected=f"at most {_MOST_PIXELS:,} pixels", found=found
-        )
+    if size[0] * size[1] > MOST_PIXELS:
+        raise _too_large(path, f"{size[0]}x{size[1]}")
+    file.seek(0, os.SEEK_END)
+    file.seek(max(file.tell() - _END, 0))
+    if end_mark not in file.read():
+        raise SurgdinoError("the image is cut short", file=path, fix="copy it again")
     return (size[1], size[0]) if turned else size
+
+
+def _too_large(path: Path, found: str) -> SurgdinoError:
+    return SurgdinoError("the image is too large", file=path, expected=f"at most {MOST_PIXELS:,} pixels", found=found)

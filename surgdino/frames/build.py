@@ -14,10 +14,20 @@ import cv2
 import numpy as np
 
 from surgdino.datasets.manifest import Manifest, Video
-from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.errors import SurgdinoError, from_os_error, shown
 from surgdino.frames.content import Content, detect_content, fit_near, frame_flags
 from surgdino.frames.shard import FORMAT, write_shard
-from surgdino.frames.video.decode import Frame, VideoInfo, probe, read_frames, resize, sample_numbers, scaled_size
+from surgdino.frames.video.decode import (
+    Frame,
+    VideoInfo,
+    decoder_of,
+    probe,
+    read_frames,
+    resize,
+    sample_numbers,
+    scaled_size,
+)
+from surgdino.paths import regular, safe_name
 
 _MIB = 1 << 20
 # The content is found from this many frames; in a short video from all of its samples, which are then decoded once.
@@ -79,7 +89,7 @@ def expected_header(video: Video, root: Path, settings: StoreSettings) -> dict[s
     """
     return {
         "format": FORMAT,
-        "video": video.id,
+        "video": shown(video.id),
         "source": source_identity(video.path, root),
         "source_fps": video.fps,
         "settings": asdict(settings),
@@ -100,14 +110,14 @@ def source_identity(path: Path, root: Path) -> dict[str, Any]:
                 digest.update(f"{image}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="surrogateescape"))
             size, modified = sum(s.st_size for _, s in stats), max((s.st_mtime_ns for _, s in stats), default=0)
         else:
-            size, modified = path.stat().st_size, path.stat().st_mtime_ns
+            size, modified = regular(path).stat().st_size, path.stat().st_mtime_ns
             with path.open("rb") as file:
                 digest.update(file.read(_MIB))
                 file.seek(max(0, size - _MIB))
                 digest.update(file.read(_MIB))
     except OSError as error:
         raise from_os_error(error, path) from error
-    return {"path": name, "size": size, "mtime_ns": modified, "sha256": digest.hexdigest()}
+    return {"path": shown(name), "size": size, "mtime_ns": modified, "sha256": digest.hexdigest()}
 
 
 def build_shard(task: ShardTask, planned: Callable[[int], None], done: Callable[[], None]) -> None:
@@ -124,14 +134,15 @@ def build_shard(task: ShardTask, planned: Callable[[int], None], done: Callable[
     planned(len(numbers))
     held, content = _find_content(task, info, numbers)
     prepare = FramePreparer(info, content, settings)
-    stored = 0
+    found: list[int] = []
     with write_shard(task.shard) as shard:
         for frame in held or _read(task, info, numbers, prepare.short_side):
             done()
             shard.add(frame.number, frame.time, *prepare(frame))
-            stored += 1
+            found.append(frame.number)
+        stored = len(found)
         if stored < (1 - _MAX_DAMAGED_SHARE) * len(numbers) or not stored:
-            raise _too_damaged(video, len(numbers), stored)
+            raise _too_damaged(task, info, numbers, found)
         damaged = {"damaged": len(numbers) - stored} if stored < len(numbers) else {}
         size = {"width": prepare.size[0], "height": prepare.size[1]}
         shard.finish({**header, **size, "content": prepare.describe(), "missing": damaged})
@@ -148,7 +159,7 @@ def _find_content(task: ShardTask, info: VideoInfo, numbers: np.ndarray) -> tupl
     places = np.linspace(0, len(candidates) - 1, _CONTENT_FRAMES).astype(int)
     frames = list(_read(task, info, numbers if short else candidates[places], 2 * task.settings.short_side))
     if not frames:
-        raise _too_damaged(task.video, len(numbers), 0)
+        raise _too_damaged(task, info, numbers, [])
     height, width = frames[0].image.shape[:2]
     content = detect_content([frame.image for frame in frames])
     return frames if short else [], content.crop_and_scale((0, 0, width, height), info.height, info.width)
@@ -160,12 +171,13 @@ def _read(task: ShardTask, info: VideoInfo, numbers: np.ndarray, short_side: int
     )
 
 
-def _too_damaged(video: Video, expected: int, found: int) -> SurgdinoError:
+def _too_damaged(task: ShardTask, info: VideoInfo, numbers: np.ndarray, found: list[int]) -> SurgdinoError:
+    first = decoder_of(info, task.settings.decoder).fault(info, int(np.setdiff1d(numbers, found)[0]))
     return SurgdinoError(
-        "too many frames do not decode",
-        file=video.path,
-        expected=f"{expected} frames",
-        found=found,
+        "too many frames cannot be used",
+        file=task.video.path,
+        expected=f"{len(numbers)} frames",
+        found=f"{len(found)}; the first of the others: {first.line()}",
         fix="copy or re-encode the video",
     )
 
@@ -213,4 +225,5 @@ def _jpeg(picture: np.ndarray, quality: int) -> bytes:
 def _safe(name: str) -> str:
     """A file name for any id: spaces and separators become underscores, and a hash keeps two such ids apart."""
     safe = re.sub(r"[^\w.-]+", "_", name).strip(".")[:80]
-    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    mark = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return safe_name(safe if safe == name else f"{safe}-{mark}")

@@ -1,4 +1,4 @@
-"""Reading many videos at once, in processes of their own, with one progress bar: one bad video never costs the others."""
+"""Reading many videos at once, in processes of their own: one bad video never costs the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from surgdino.datasets.manifest import Video
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.build import ShardTask, build_shard
 from surgdino.frames.video.decode import VideoInfo, probe
-from surgdino.frames.worker import Ask, Died, crew
+from surgdino.frames.worker import Ask, CrashError, crew
 from surgdino.paths import regular
 from surgdino.records import checked, parse_json
 
@@ -41,12 +41,12 @@ def probe_all(videos: Sequence[Video], decoder: str, workers: int) -> Iterator[V
                 yield future.result()
             except SurgdinoError as error:
                 yield error
-            except Died as death:
+            except CrashError as death:
                 yield _died(video, str(death))
 
 
 def _probe(video: Video, decoder: str, say: Callable[[Any], None]) -> VideoInfo:
-    return probe(video.path, decoder, fps=video.fps)
+    return replace(probe(video.path, decoder, fps=video.fps), source=None)  # a long list that nobody asks for
 
 
 def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Generator[Result, None, None]:
@@ -73,7 +73,7 @@ def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Gener
         together = [task for task in tasks if not deaths[id(task)]]
         with closing(_ended(ask, together, counts)) as results:
             for task, outcome in results:
-                if isinstance(outcome, Died):
+                if isinstance(outcome, CrashError):
                     deaths[id(task)] += 1
                     suspects.append(task)
                 else:
@@ -82,7 +82,7 @@ def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Gener
             how = f"its process died {_DEATHS} times before"
             while deaths[id(task)] < _DEATHS:
                 _, outcome = next(_ended(ask, [task], counts))
-                if not isinstance(outcome, Died):
+                if not isinstance(outcome, CrashError):
                     yield task, outcome
                     break
                 deaths[id(task)] += 1
@@ -93,7 +93,7 @@ def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Gener
 
 def _ended(
     ask: Ask, tasks: Sequence[ShardTask], counts: _Counts
-) -> Generator[tuple[ShardTask, SurgdinoError | Died | None], None, None]:
+) -> Generator[tuple[ShardTask, SurgdinoError | CrashError | None], None, None]:
     """Each task as it ends."""
     running: dict[Future, ShardTask] = {
         ask(task.video.path, _build, task, hear=partial(counts.hear, task)): task for task in tasks
@@ -102,7 +102,7 @@ def _ended(
         finished, _ = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
         for future in finished:
             task, error = running.pop(future), future.exception()
-            if error is not None and not isinstance(error, SurgdinoError | Died):
+            if error is not None and not isinstance(error, SurgdinoError | CrashError):
                 raise error
             counts.ended(task)
             yield task, error

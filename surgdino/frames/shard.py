@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import re
+import struct
 import time
 import weakref
 import zipfile
@@ -18,13 +19,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from surgdino.datasets.files import MOST_PIXELS
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.content import Content, content_mask
-from surgdino.paths import atomic_write
+from surgdino.paths import atomic_write, regular
+from surgdino.records import checked, parse_json
 
 FORMAT = 1
 FLAGS = ("black", "out_of_body")
@@ -35,7 +39,7 @@ _COMMENT_SIZE = len(_COMMENT.format(offset=0, size=0, crc=0))
 _LEFTOVER_SECONDS = 3600
 # ZIP keeps a time stamp for every entry; a fixed one makes equal input give equal bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_COLUMNS = {
+_COLUMNS: dict[str, type[np.integer] | type[np.floating]] = {
     "number": np.int64,
     "time": np.float64,
     "flags": np.uint8,
@@ -45,6 +49,39 @@ _COLUMNS = {
     "offset": np.int64,
     "size": np.int32,
 }
+_AGAIN = "it will be built anew"
+_MOST_INDEX = 1 << 30  # bytes; an index has about 60 a frame
+# The archive has an entry's CRC-32 in these bytes of its 30 before the name, which comes before the picture.
+_CRC, _BEFORE_NAME = slice(14, 18), 30
+Pixels = Annotated[int, Field(ge=1, le=65_535)]
+
+
+@dataclass(frozen=True)
+class _ContentRecord:
+    """The content that a video's stored frames share."""
+
+    kind: Literal["disc", "rectangle", "full"]
+    box: tuple[int, int, int, int]
+    cx: float | None
+    cy: float | None
+    radius: float | None
+    source_box: tuple[int, int, int, int]
+    source_size: tuple[Pixels, Pixels]
+
+
+@dataclass(frozen=True)
+class _Index:
+    """`index.json` but for the columns of `frames`."""
+
+    format: int
+    video: str
+    source: dict[str, str | int]
+    source_fps: float | None
+    settings: dict[str, str | int | float | bool]
+    width: Pixels
+    height: Pixels
+    content: _ContentRecord
+    missing: dict[str, Annotated[int, Field(ge=0)]]
 
 
 @dataclass(frozen=True)
@@ -103,7 +140,7 @@ class ShardReader:
         """
         self._shard = shard
         try:
-            self._descriptor = os.open(shard.path, os.O_RDONLY)
+            self._descriptor = os.open(regular(shard.path), os.O_RDONLY)
         except OSError as error:
             raise from_os_error(error, shard.path) from error
         weakref.finalize(self, os.close, self._descriptor)
@@ -115,9 +152,21 @@ class ShardReader:
             )
 
     def jpeg(self, row: int) -> bytes:
-        """The encoded frame in that row of the index."""
-        columns = self._shard.columns
-        return os.pread(self._descriptor, int(columns["size"][row]), int(columns["offset"][row]))
+        """The encoded frame in that row of the index.
+
+        Raises:
+            SurgdinoError: its bytes have changed, by the archive's checksum, or it is of another size than its shard.
+        """
+        shard, header = self._shard, self._shard.header
+        number, size = int(shard.columns["number"][row]), int(shard.columns["size"][row])
+        before = _BEFORE_NAME + len(_name(number))
+        entry = os.pread(self._descriptor, before + size, max(0, int(shard.columns["offset"][row]) - before))
+        jpeg = entry[before:]
+        if zlib.crc32(jpeg) != int.from_bytes(entry[_CRC], "little"):
+            raise shard.damaged(f"frame {number}")
+        if _size(jpeg) != (header["width"], header["height"]):
+            raise shard.damaged(f"frame {number}")
+        return jpeg
 
 
 class ShardWriter:
@@ -129,7 +178,7 @@ class ShardWriter:
 
     def add(self, number: int, time: float, jpeg: bytes, flags: set[str], content: Content) -> None:
         """Append one encoded frame; `content` is in stored pixels."""
-        offset, size = self._entry(f"frames/{number:08d}.jpg", jpeg)
+        offset, size = self._entry(_name(number), jpeg)
         bits = sum(1 << FLAGS.index(flag) for flag in flags)
         self._rows.append((number, round(time, 6), bits, content.cx, content.cy, content.radius, offset, size))
 
@@ -161,25 +210,81 @@ def read_shard(path: Path) -> Shard:
         FileNotFoundError: there is no such shard.
         SurgdinoError: it is damaged, or of another format.
     """
+    if not path.exists():
+        raise FileNotFoundError(path)
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _COMMENT_SIZE))
             found = _PATTERN.search(file.read())
-            file.seek(min(int(found[1]), size) if found else size)
-            index = file.read(int(found[2]) if found else 0)
-    except FileNotFoundError:
-        raise
+            start = min(int(found[1]), size) if found else size
+            file.seek(start)
+            index = file.read(min(int(found[2]), _MOST_INDEX) if found else 0)
     except OSError as error:
         raise from_os_error(error, path) from error
     if not found or zlib.crc32(index) != int(found[3], 16):
-        raise SurgdinoError("the shard of the frame store is damaged", file=path, fix="it will be built anew")
-    header = json.loads(index)
+        raise SurgdinoError("the shard of the frame store is damaged", file=path, fix=_AGAIN)
+    header = parse_json(index, path, _AGAIN)
+    rows: Any = header.pop("frames", None) if isinstance(header, dict) else None
+    checked(_Index, header, path, _AGAIN, more=True)
     if header["format"] != FORMAT:
         raise SurgdinoError("the shard has another format", file=path, expected=FORMAT, found=header["format"])
-    rows = header.pop("frames")
-    columns = {name: np.array(rows[name], dtype=kind) for name, kind in _COLUMNS.items()}
+    try:
+        columns = {name: _column(rows[name], kind) for name, kind in _COLUMNS.items()}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise SurgdinoError(
+            "the index of the shard is wrong", file=path, place="frames", found=error, fix=_AGAIN
+        ) from None
+    if wrong := _wrong(header, columns, start):
+        raise SurgdinoError("the index of the shard is wrong", file=path, place=wrong, fix=_AGAIN)
     return Shard(path, header, columns, zlib.crc32(index))
+
+
+def _column(values: list, kind: type[np.integer] | type[np.floating]) -> np.ndarray:
+    column = np.array(values, None if issubclass(kind, np.integer) else kind)
+    if column.ndim != 1 or not np.can_cast(column.dtype, np.int64 if issubclass(kind, np.integer) else kind):
+        raise ValueError(f"no column of {kind.__name__}")
+    if issubclass(kind, np.integer) and not (column <= np.iinfo(kind).max).all():
+        raise ValueError("a number that is too large")
+    return column.astype(kind)
+
+
+def _wrong(header: Mapping[str, Any], columns: Mapping[str, np.ndarray], end: int) -> str | None:
+    """What cannot be right of a shard whose pictures lie before `end`."""
+    width, height, content = header["width"], header["height"], header["content"]
+    if width * height > MOST_PIXELS:
+        return f"{width}x{height} pixels"
+    x0, y0, x1, y1 = content["box"]
+    discs = np.array([[content[name], *columns[name]] for name in ("cx", "cy", "radius")], float)
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        return "content.box"
+    if content["kind"] == "disc" and not (np.isfinite(discs).all() and (discs[2] > 0).all()):
+        return "content.radius"
+    number, time, offset, size = (columns[name] for name in ("number", "time", "offset", "size"))
+    if len({len(column) for column in columns.values()}) > 1 or not len(number):
+        return "frames"
+    if number[0] < 0 or not (np.diff(number) > 0).all() or not (time >= 0).all() or not (np.diff(time) >= 0).all():
+        return "frames.number or frames.time"
+    # As far as a size reaches, an offset before `end` cannot overflow.
+    if offset[0] < 0 or not (offset < end).all() or not (size > 0).all():
+        return "frames.offset or frames.size"
+    ends = offset + size
+    return None if (ends[:-1] <= offset[1:]).all() and ends[-1] <= end else "frames.offset"
+
+
+def _name(number: int) -> str:
+    return f"frames/{number:08d}.jpg"
+
+
+def _size(jpeg: bytes) -> tuple[int, int] | None:
+    """(width, height) by the frame header of a JPEG, before anything is decoded."""
+    at = 2
+    while at + 9 <= len(jpeg) and jpeg[at] == 0xFF:
+        if 0xC0 <= jpeg[at + 1] <= 0xCF and jpeg[at + 1] not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", jpeg, at + 5)
+            return width, height
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return None
 
 
 def remove_leftovers(folder: Path) -> None:

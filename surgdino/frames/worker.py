@@ -36,7 +36,7 @@ Work = Callable[..., Any]
 Ask = Callable[..., "Future[Any]"]
 
 
-class Died(Exception):
+class CrashError(Exception):
     """The process ended in the middle of its work; the text says how."""
 
 
@@ -73,7 +73,7 @@ class _Worker:
                 how = self.end()
                 if how is None and again and not fresh:
                     continue  # it had waited for work too long
-                raise Died(how or "ended") from None
+                raise CrashError(how or "ended") from None
         raise AssertionError
 
     def end(self) -> str | None:
@@ -111,7 +111,7 @@ class _Worker:
 
     def _start(self) -> None:
         self._connection, there = Pipe()
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
         with there:
             number, none, errors = there.fileno(), subprocess.DEVNULL, self._errors
             pipes = {"pass_fds": [number], "stdin": none, "stdout": errors, "stderr": errors}
@@ -127,7 +127,7 @@ def crew(size: int) -> Iterator[Ask]:
     """Yield `ask(file, function, *arguments, hear=None)`: a future of what `function(*arguments, say)` returns.
 
     `size` processes take what is asked for in turn. On the way out, what waits is dropped and what runs is stopped.
-    The future raises `Died` where the process did not survive, and a SurgdinoError about `file` for any exception.
+    The future raises `CrashError` where the process did not survive, and a SurgdinoError about `file` for any fault.
     """
     workers = [_spare.pop() if _spare else _Worker() for _ in range(size)]
     free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()

@@ -56,15 +56,16 @@ def inspect(manifest: Manifest, decoder: str) -> tuple[dict[str, VideoInfo], lis
     Returns:
         What was found by video id, and a problem for each video that cannot be read.
     """
-
     known = {problem.file for problem in manifest.errors}  # the adapter has reported that these are empty
     videos = [video for video in manifest.videos if video.path not in known]
-    infos, problems = {}, []
+    infos: dict[str, VideoInfo] = {}
+    problems: list[Problem] = []
     with console.bar("reading the videos", len(videos), shown=bool(videos), stays=False) as bar:
         for video, found in zip(videos, probe_all(videos, decoder, _VIDEO_READERS), strict=True):
             bar.advance()
             if isinstance(found, VideoInfo):
                 infos[video.id] = found
+                problems += [Problem("warning", remark, video.path) for remark in found.remarks]
                 continue
             problem = Problem.of(found, "repair it or copy it again; pretraining sets it aside")
             problems.append(replace(problem, file=problem.file or video.path))

@@ -17,6 +17,7 @@ import numpy as np
 from surgdino import discovery
 from surgdino.datasets.files import is_image
 from surgdino.errors import SurgdinoError
+from surgdino.paths import regular
 
 # Of two frames equally far from a sampling point, up to the rounding of time stamps, the earlier one, on every machine.
 _TIE = 1e-6
@@ -35,6 +36,8 @@ class VideoInfo:
         fps: average frames per second.
         duration: seconds from the first frame to the end of the last one.
         rotation: degrees anticlockwise (0, 90, 180, 270) that the stored picture is turned before it is shown.
+        mirrored: whether left and right are exchanged before that.
+        remarks: what a user should know of the file.
         variable_rate: whether the steps between frames differ by more than time stamps round.
         numbers: int64 [frame_count], ascending; 0, 1, 2, ... for a video.
         times: float64 [frame_count], seconds from the first presentable frame.
@@ -55,6 +58,8 @@ class VideoInfo:
     times: np.ndarray = field(repr=False, compare=False)
     key_numbers: np.ndarray = field(repr=False, compare=False)
     source: Any = field(repr=False, compare=False, default=None)
+    mirrored: bool = False
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass
@@ -77,6 +82,11 @@ class Decoder:
         """Frames by number (ascending, present) at `size` (width, height); those that do not decode are left out."""
         raise NotImplementedError
 
+    def fault(self, info: VideoInfo, number: int) -> SurgdinoError:
+        """Why `read` left that frame out."""
+        fix = "repair or re-encode the video"
+        return SurgdinoError("the frame does not decode", file=info.path, place=f"frame {number}", fix=fix)
+
 
 _DECODERS = "surgdino.frames.video.decoders"
 
@@ -88,6 +98,11 @@ def backends() -> list[str]:
 
 def _decoder(name: str) -> Decoder:
     return discovery.defined(discovery.load(_DECODERS, name, "data.decoder"), Decoder)()
+
+
+def decoder_of(info: VideoInfo, backend: str = "pyav") -> Decoder:
+    """What reads a source that was probed."""
+    return _decoder("images" if info.codec == "images" else backend)
 
 
 def probe(path: str | Path, backend: str = "pyav", *, fps: float | None = None) -> VideoInfo:
@@ -104,7 +119,7 @@ def probe(path: str | Path, backend: str = "pyav", *, fps: float | None = None) 
     path = Path(path)
     if not path.exists():
         raise SurgdinoError("does not exist", file=path, expected="a video or a folder of images", fix="check the path")
-    if not path.is_dir() and path.stat().st_size == 0:
+    if not path.is_dir() and regular(path).stat().st_size == 0:
         raise SurgdinoError("the file is empty", file=path, expected="a video", found="0 bytes", fix="copy it again")
     return _decoder("images" if path.is_dir() or is_image(path) else backend).probe(path, fps)
 
@@ -142,15 +157,17 @@ def read_frames(
         )
     size = (info.width, info.height) if short_side is None else scaled_size(info.width, info.height, short_side)
     expected = iter(wanted.tolist())
-    decoder = _decoder("images" if info.codec == "images" else backend)
+    decoder = decoder_of(info, backend)
     for frame in decoder.read(info, wanted, size, threads):
         for number in expected:
             if number == frame.number:
                 break
-            _damaged(info, number, damaged)
+            if damaged == "raise":
+                raise decoder.fault(info, number)
         yield frame
     for number in expected:
-        _damaged(info, number, damaged)
+        if damaged == "raise":
+            raise decoder.fault(info, number)
 
 
 def sample_numbers(times: np.ndarray, fps: float | None) -> np.ndarray:
@@ -172,7 +189,12 @@ def sample_numbers(times: np.ndarray, fps: float | None) -> np.ndarray:
         raise ValueError(f"fps must be positive, found {fps}")
     if fps is None or len(times) < 2:
         return np.arange(len(times), dtype=np.int64)
-    grid = np.arange(int((times[-1] + _TIE) * fps) + 1) / fps
+    last = np.floor((times[-1] + _TIE) * fps)
+    if last <= 4 * len(times):
+        grid = np.arange(int(last) + 1) / fps
+    else:  # long gaps, perhaps of years: only grid points beside a frame can be nearest to one that is taken
+        beside = np.unique(np.floor(times * fps)[:, None] + np.arange(-1, 3))
+        grid = beside[(beside >= 0) & (beside <= last)] / fps
     after = np.clip(np.searchsorted(times, grid), 1, len(times) - 1)
     before = after - 1
     nearest = np.where(times[after] - grid < grid - times[before] - _TIE, after, before)
@@ -190,10 +212,3 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if (image.shape[1], image.shape[0]) == size:
         return image
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _damaged(info: VideoInfo, number: int, policy: str) -> None:
-    if policy == "raise":
-        raise SurgdinoError(
-            "the frame does not decode", file=info.path, place=f"frame {number}", fix="repair or re-encode the video"
-        )

@@ -26,7 +26,3 @@ def main() -> None:
         replies.write(json.dumps({"shape": image.shape[:2]}).encode() + b"\n")
         replies.write(image.tobytes())
     replies.flush()
-
-
-if __name__ == "__main__":
-    main()

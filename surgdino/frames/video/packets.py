@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,15 +10,13 @@ from pathlib import Path
 import av
 import numpy as np
 
-from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.errors import SurgdinoError
+from surgdino.frames.video.container import truncated
 
-# FFmpeg's own messages name no file; ours do. At any level but None, decoder threads call into Python: they would hang
-# when they report damage while the interpreter waits for them to end.
-av.logging.set_level(None)
-
-_MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"moof", b"sidx", b"uuid", b"pnot"}
 # This much (seconds or frames, or a share) may be missing of what a header promises before a file counts as truncated.
 _MISSING, _MISSING_SHARE = 2.0, 0.02
+# A clock that goes back this far, or ahead, was set anew: parts were joined, or it began to tell the time of day.
+_BACK, _AHEAD = 0.5, 12 * 3600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,8 @@ class PacketIndex:
         key_pts: int64 [k], presentation times of the key frames, ascending; an edit list may hide such a frame.
         key_dts: int64 [k], their decoding times, by which demuxers seek.
         exact: False where the container has no presentation times, or repeats them; frames are then counted.
+        resets: numbers of the frames at which the clock was set anew; `ticks` go on as if it had not been.
+        stream: its index in the file.
     """
 
     ticks: np.ndarray
@@ -39,6 +37,8 @@ class PacketIndex:
     key_dts: np.ndarray
     time_base: float
     exact: bool
+    resets: tuple[int, ...]
+    stream: int
 
     def number_of(self, tick: int | None) -> int | None:
         """The number of the frame presented at `tick`, if there is one."""
@@ -88,34 +88,6 @@ class PacketQueue:
         self._packets = chain(again, self._packets)
 
 
-@contextmanager
-def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open the file's first video stream.
-
-    Raises:
-        SurgdinoError: truncated, not a video, or without a video stream.
-    """
-    check_whole(path)
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise SurgdinoError("has no video stream", file=path, expected="a video", fix="leave the file out")
-            stream = container.streams.video[0]
-            # Without the first the decoder conceals damage silently. With the second it does not guess how far pictures
-            # are out of order, which loses some at the start of a stream that does not declare it.
-            stream.codec_context.options = {"err_detect": "explode", "strict": "strict"}
-            yield container, stream
-    except av.error.FFmpegError as error:
-        raise SurgdinoError(
-            "is not a readable video",
-            file=path,
-            found=error.strerror,
-            fix="check that it plays; copy it again or leave it out",
-        ) from error
-    except OSError as error:
-        raise from_os_error(error, path) from error
-
-
 def index_packets(path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> PacketIndex:
     """Demux the whole stream, decoding nothing.
 
@@ -139,6 +111,8 @@ def index_packets(path: Path, container: av.container.InputContainer, stream: av
     exact = container.format.name != "avi" and all(pts is not None for pts, *_ in rows)
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     time_base = float(stream.time_base or 1 / 90_000)  # a stream without one has MPEG's
+    clock, resets = _growing(rows, rate, time_base)
+    exact = exact and not resets
     if exact:
         # Matroska leaves out decoding times at the start; it seeks by presentation times anyway.
         keys = sorted((pts, pts if dts is None else dts) for pts, dts, is_key, _ in rows if is_key)
@@ -149,60 +123,31 @@ def index_packets(path: Path, container: av.container.InputContainer, stream: av
         ticks = np.unique(shown)
         exact = len(ticks) == len(shown)
     if not exact:
-        steady = np.round(np.arange(len(rows)) / rate / time_base)
-        ticks = np.array([at if dts is None else dts for at, (_, dts, *_) in zip(steady, rows, strict=True)], np.int64)
-        ticks = np.sort(ticks)
+        ticks = np.sort(clock)
         key_pts = key_dts = ticks[:1]
     if not len(ticks):
         raise SurgdinoError("has no presentable frame", file=path, expected="a video", fix="leave the file out")
     # Only where the video is alone: a sound track may well go on after the picture.
-    if container.duration is not None and len(container.streams) == 1:
-        declared = (container.duration + max(container.start_time or 0, 0)) / av.time_base
+    if container.duration is not None and len(container.streams) == 1 and not resets:
+        declared = (container.duration + (container.start_time or 0)) / av.time_base
         _check_promise(path, round(declared, 1), round(float(ticks[-1]) * time_base + 1 / rate, 1), "s")
-    return PacketIndex(ticks, key_pts, key_dts, time_base, exact)
+    return PacketIndex(ticks, key_pts, key_dts, time_base, exact, resets, stream.index)
 
 
-def check_whole(path: Path) -> None:
-    """Refuse an MP4 or QuickTime file whose top-level boxes reach past the file's end.
-
-    A demuxer reads a truncated file silently, but the boxes state their own sizes. Other containers pass;
-    `index_packets` compares their declared duration with their last frame.
-
-    Raises:
-        SurgdinoError: truncated, or without the index (`moov`) that a recorder writes last.
-    """
-    size, position = path.stat().st_size, 0
-    kinds: set[bytes] = set()
-    with path.open("rb") as file:
-        while position < size:
-            file.seek(position)
-            kind, length = _box(file.read(16), size - position)
-            if not kinds and kind not in _MP4_BOXES:
-                return
-            if length < 8 or (position + length > size and kind not in _MP4_BOXES):
-                return  # padding after the last box: nothing that a reader needs
-            kinds.add(kind)
-            position += length
-    if position > size:
-        raise _truncated(path, f"{position:,} bytes", f"{size:,} bytes")
-    if kinds and not kinds & {b"moov", b"moof"}:
-        raise _truncated(path, "an index (moov box)", "none")
-
-
-def _box(header: bytes, remaining: int) -> tuple[bytes, int]:
-    if len(header) < 8:
-        return b"", 0
-    length, kind = struct.unpack(">I4s", header[:8])
-    if length == 1 and len(header) == 16:
-        length = struct.unpack(">Q", header[8:])[0]
-    return kind, remaining if length == 0 else length
+def _growing(rows: list[tuple[int | None, int | None, bool, bool]], rate: float, time_base: float) -> tuple:
+    """Decoding times as one growing clock, int64 [n], and the places at which the recorder's clock was set anew."""
+    steady = np.round(np.arange(len(rows)) / rate / time_base)
+    clock = np.array([at if dts is None else dts for at, (_, dts, *_) in zip(steady, rows, strict=True)], np.int64)
+    seconds = np.diff(clock.astype(float)) * time_base
+    anew = (seconds < -_BACK) | (seconds > _AHEAD)
+    if not anew.any():
+        return clock, ()
+    steps = np.diff(clock)
+    steps[anew] = np.median(steps[~anew]) if not anew.all() else round(1 / rate / time_base)
+    return np.concatenate([[0], np.cumsum(steps)]), tuple((np.flatnonzero(anew) + 1).tolist())
 
 
 def _check_promise(path: Path, promised: float, found: float, unit: str) -> None:
     """Compare what the container's header promises with what is there; headers round."""
     if promised - found > max(_MISSING, _MISSING_SHARE * promised):
-        raise _truncated(path, f"{promised} {unit}", f"{found} {unit}")
-
-
-def _truncated(path: Path, expected: str, found: str) -> SurgdinoError:
-    return SurgdinoError("the video is truncated", file=path, expected=expected, found=found, fix="copy it again")
+        raise truncated(path, f"{promised} {unit}", f"{found} {unit}")

@@ -12,7 +12,6 @@ import json
 import os
 import select
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ import numpy as np
 from surgdino.errors import SurgdinoError
 from surgdino.frames.video.decode import Decoder, Frame, VideoInfo, resize
 from surgdino.frames.video.decoders.pyav import PyAV
+from surgdino.frames.worker import start
 
 # Seconds that decord may take for the next frame, or for looking through a file; a frame takes it well under one.
 PATIENCE = 120.0
@@ -40,8 +40,8 @@ class Decord(Decoder):
             SurgdinoError: decord counts or times frames differently, ignores a rotation, hangs or crashes.
         """
         info = PyAV().probe(path, fps)
-        if info.rotation:
-            raise SurgdinoError("decord ignores the rotation that the file asks for", file=path, fix=_USE_PYAV)
+        if info.rotation or info.mirrored:
+            raise SurgdinoError("decord ignores the turn that the file asks for", file=path, fix=_USE_PYAV)
         with _process(path, []) as replies:
             found = np.array(replies.line()["times"])
         if len(found) != info.frame_count:
@@ -113,10 +113,11 @@ class _Replies:
 @contextmanager
 def _process(path: Path, numbers: list[int]) -> Iterator[_Replies]:
     with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as errors:
-        request.write(json.dumps({"path": str(path), "numbers": numbers}).encode())
+        # An absolute path is never taken for an address, and the container was looked at before.
+        request.write(json.dumps({"path": str(path.absolute()), "numbers": numbers}).encode())
         request.seek(0)
-        command = [sys.executable, "-m", "surgdino.frames.video.decord_process"]
-        process = subprocess.Popen(command, stdin=request, stdout=subprocess.PIPE, stderr=errors, bufsize=0)
+        module = "surgdino.frames.video.decord_process"
+        process = start(module, "main", stdin=request, stdout=subprocess.PIPE, stderr=errors, bufsize=0)
         assert process.stdout is not None  # it was asked for
         try:
             yield _Replies(path, process.stdout, errors)

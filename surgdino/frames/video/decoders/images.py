@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from surgdino.datasets.files import numbered_images
-from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.datasets.files import numbered_images, size_of
+from surgdino.errors import SurgdinoError
 from surgdino.frames.video.decode import Decoder, Frame, VideoInfo, resize
+from surgdino.paths import read_bytes
+
+_MOST_BYTES = 1 << 30  # of one image
 
 
 class Images(Decoder):
@@ -46,19 +50,37 @@ class Images(Decoder):
         time_of = dict(zip(info.numbers.tolist(), info.times.tolist(), strict=True))
         for number in numbers.tolist():
             try:
-                image = _load(info.source[number])
+                image = _checked(info, number)
             except SurgdinoError:
                 continue
-            if image.shape[:2] == (info.height, info.width):
-                yield Frame(number, time_of[number], resize(image, size))
+            yield Frame(number, time_of[number], resize(image, size))
+
+    def fault(self, info: VideoInfo, number: int) -> SurgdinoError:
+        """What is wrong with that image."""
+        try:
+            _checked(info, number)
+        except SurgdinoError as error:
+            return error
+        return super().fault(info, number)
+
+
+def _checked(info: VideoInfo, number: int) -> np.ndarray:
+    file = info.source[number]
+    image = _load(file)
+    height, width = image.shape[:2]
+    if (width, height) != (info.width, info.height):
+        expected = f"{info.width}x{info.height}, as the first image of the folder"
+        fix = "give all images one size and orientation (an EXIF orientation turns one)"
+        raise SurgdinoError(
+            "the image has another size", file=file, expected=expected, found=f"{width}x{height}", fix=fix
+        )
+    return image
 
 
 def _load(file: Path) -> np.ndarray:
-    try:
-        data = np.fromfile(file, dtype=np.uint8)  # cv2.imread does not know every letter in a name on every platform
-    except OSError as error:
-        raise from_os_error(error, file) from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    data = read_bytes(file, _MOST_BYTES)  # cv2.imread does not know every letter in a name on every platform
+    size_of(io.BytesIO(data), file)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
         raise SurgdinoError("is not a readable image", file=file, expected="an image", fix="copy it again")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

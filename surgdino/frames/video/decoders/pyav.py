@@ -6,16 +6,19 @@ skipping make reading faster but never shift a label.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterator
 from pathlib import Path
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideData
 from av.video.reformatter import VideoReformatter
 
 from surgdino.errors import SurgdinoError
+from surgdino.frames.video.container import open_video
 from surgdino.frames.video.decode import Decoder, Frame, VideoInfo
-from surgdino.frames.video.packets import PacketIndex, PacketQueue, index_packets, open_video
+from surgdino.frames.video.packets import PacketIndex, PacketQueue, index_packets
 
 Numbered = Iterator[tuple[int, av.VideoFrame]]
 
@@ -27,7 +30,7 @@ class PyAV(Decoder):
         """Decodes one frame, for the rotation in its side data, and to know that anything decodes."""
         with open_video(path) as (container, stream):
             index = index_packets(path, container, stream)
-        with open_video(path) as (container, stream):
+        with open_video(path, index.stream) as (container, stream):
             first = next(container.decode(stream), None)
             if first is None:
                 raise SurgdinoError("no frame decodes", file=path, expected="a video", fix="copy or re-encode it")
@@ -36,9 +39,9 @@ class PyAV(Decoder):
             rate = float(stream.average_rate or stream.guessed_rate or 25)
         times = (index.ticks - index.ticks[0]) * index.time_base
         steps = np.diff(times)
-        if steps.size:
+        if times[-1] > 0:
             rate = len(steps) / float(times[-1])
-        rotation = round(first.rotation / 90) % 4 * 90
+        rotation, mirrored = _orientation(first)
         # Video from tape has pixels that are not square; a disc is round only at its display size.
         width, height = round(first.width * pixel_aspect), first.height
         width, height = (width, height) if rotation % 180 == 0 else (height, width)
@@ -51,6 +54,8 @@ class PyAV(Decoder):
             fps=rate,
             duration=float(times[-1]) + 1 / rate,
             rotation=rotation,
+            mirrored=mirrored,
+            remarks=_remarks(index, mirrored),
             # Time stamps in milliseconds (Matroska) make 40 ms steps of 33 and 34: rounding, not a variable rate.
             variable_rate=bool(steps.size) and float(np.ptp(steps)) > max(2.1 * index.time_base, 0.002),
             numbers=np.arange(len(times), dtype=np.int64),
@@ -62,11 +67,11 @@ class PyAV(Decoder):
     def read(self, info: VideoInfo, numbers: np.ndarray, size: tuple[int, int], threads: int) -> Iterator[Frame]:
         """Group by group; from the first frame lost that way on, everything is decoded."""
         position = 0
-        upright = _Upright(size, info.rotation)
+        upright = _Upright(size, info.rotation, info.mirrored)
         for decode in (_decode_groups, _decode_everything):
             if position == len(numbers):
                 return
-            with open_video(info.path) as (container, stream):
+            with open_video(info.path, info.source.stream) as (container, stream):
                 stream.codec_context.thread_count = threads
                 stream.codec_context.thread_type = "AUTO" if threads > 1 else "NONE"
                 for number, picture in decode(info, container, stream, numbers[position:]):
@@ -145,19 +150,44 @@ def _decode_everything(
             if number in wanted and number >= trusted_from:
                 yield number, picture
     if not index.exact and following != info.frame_count:
+        why, fix = "the container has no presentation times", "convert it to MP4"
+        if index.resets:
+            why = f"the clock is set anew at frame {index.resets[0]}"
+            fix = "join the parts of the recording with FFmpeg's concat, not byte by byte"
         raise SurgdinoError(
-            "frames cannot be numbered: the container has no presentation times, and packets and frames differ",
+            f"frames cannot be numbered: {why}, and packets and frames differ",
             file=info.path,
             expected=f"{info.frame_count} frames",
             found=following,
-            fix="convert it to MP4",
+            fix=fix,
         )
+
+
+def _orientation(picture: av.VideoFrame) -> tuple[int, bool]:
+    """Degrees anticlockwise by which a picture is turned before it is shown, and whether it is mirrored before that."""
+    matrix = picture.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, SideData):
+        return 0, False
+    a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32).astype(float).tolist()  # x' = a x + c y, y' = b x + d y
+    mirrored = a * d < b * c
+    if mirrored:
+        a, b = -a, -b
+    return round(-math.degrees(math.atan2(b, a)) / 90) % 4 * 90, mirrored
+
+
+def _remarks(index: PacketIndex, mirrored: bool) -> tuple[str, ...]:
+    remarks = ["it is stored mirrored, and shown as players show it"] if mirrored else []
+    if index.resets:
+        place = ", ".join(map(str, index.resets[:3])) + (", ..." if len(index.resets) > 3 else "")
+        remarks.append(f"its clock is set anew at frame {place}: the parts count as one recording")
+    return tuple(remarks)
 
 
 class _Upright:
     """Turns pictures into uint8 [H, W, 3] RGB at the size (width, height) in which they are shown."""
 
-    def __init__(self, size: tuple[int, int], rotation: int) -> None:
+    def __init__(self, size: tuple[int, int], rotation: int, mirrored: bool) -> None:
+        self._mirrored = mirrored
         self._size = size if rotation % 180 == 0 else size[::-1]
         self._quarter_turns = rotation // 90
         self._reformatter = VideoReformatter()  # one for all frames: it caches its tables
@@ -166,4 +196,5 @@ class _Upright:
         # Scaling within the colour conversion takes half the time of scaling after it.
         width, height = self._size
         image = self._reformatter.reformat(picture, width, height, "rgb24", interpolation="AREA").to_ndarray()
-        return np.ascontiguousarray(np.rot90(image, self._quarter_turns)) if self._quarter_turns else image
+        image = image[:, ::-1] if self._mirrored else image
+        return np.ascontiguousarray(np.rot90(image, self._quarter_turns))
