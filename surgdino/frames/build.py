@@ -105,7 +105,8 @@ def source_identity(path: Path, root: Path) -> dict[str, Any]:
     digest = hashlib.sha256()
     try:
         if path.is_dir():
-            stats = [(entry.name, entry.stat()) for entry in sorted(os.scandir(path), key=lambda entry: entry.name)]
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+            stats = [(entry.name, _status(entry)) for entry in entries]
             for image, stat in stats:
                 digest.update(f"{image}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="surrogateescape"))
             size, modified = sum(s.st_size for _, s in stats), max((s.st_mtime_ns for _, s in stats), default=0)
@@ -118,6 +119,14 @@ def source_identity(path: Path, root: Path) -> dict[str, Any]:
     except OSError as error:
         raise from_os_error(error, path) from error
     return {"path": shown(name), "size": size, "mtime_ns": modified, "sha256": digest.hexdigest()}
+
+
+def _status(entry: os.DirEntry) -> os.stat_result:
+    """Of what a link leads to, or of the link where that is gone: one image is then missing, and no video."""
+    try:
+        return entry.stat()
+    except FileNotFoundError:
+        return entry.stat(follow_symlinks=False)
 
 
 def build_shard(task: ShardTask, planned: Callable[[int], None], done: Callable[[], None]) -> None:
@@ -177,7 +186,7 @@ def _too_damaged(task: ShardTask, info: VideoInfo, numbers: np.ndarray, found: l
         "too many frames cannot be used",
         file=task.video.path,
         expected=f"{len(numbers)} frames",
-        found=f"{len(found)}; the first of the others: {first.line()}",
+        found=f"{len(found)}; the first of the others: {first.line().rstrip('.')}",
         fix="copy or re-encode the video",
     )
 

@@ -48,7 +48,7 @@ def test_a_hanging_decord_is_killed(tmp_path, monkeypatch):
     asleep = tmp_path / "asleep"
     asleep.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
     asleep.chmod(0o755)
-    monkeypatch.setattr(decode_decord.sys, "executable", str(asleep))
+    monkeypatch.setattr(sys, "executable", str(asleep))
     monkeypatch.setattr(decode_decord, "PATIENCE", 0.5)
     with pytest.raises(SurgdinoError, match="did not answer"):
         probe(path, "decord")
@@ -59,7 +59,7 @@ def test_a_crashing_decord_is_one_line(tmp_path, monkeypatch):
     crash = tmp_path / "crash"
     crash.write_text(f"#!{sys.executable}\nraise SystemExit('segmentation fault')\n")
     crash.chmod(0o755)
-    monkeypatch.setattr(decode_decord.sys, "executable", str(crash))
+    monkeypatch.setattr(sys, "executable", str(crash))
     with pytest.raises(SurgdinoError, match="decord failed; found segmentation fault"):
         probe(path, "decord")
 

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -19,6 +21,7 @@ import pytest
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError
 from surgdino.frames import build as building
+from surgdino.frames import pool
 from surgdino.frames.store import StoreSettings, build_store, open_store
 from tests.frames.numbered_video import number_in, write_video
 
@@ -118,6 +121,12 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_finished(videos, tmp_path, m
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return encode(*arguments)
 
+    @contextmanager
+    def in_this_process(size):
+        with ThreadPoolExecutor(size) as threads:
+            yield lambda file, function, *arguments, hear: threads.submit(function, *arguments, hear)
+
+    monkeypatch.setattr(pool, "crew", in_this_process)
     monkeypatch.setattr(building, "_jpeg", until_full)
     with pytest.raises(SurgdinoError, match=r"video\d\.zip: the disk is full.*Free some space"):
         build(videos, tmp_path)

@@ -105,7 +105,7 @@ def _unreadable(path: Path, error: av.error.FFmpegError) -> SurgdinoError:
         return SurgdinoError("is a DICOM file", file=path, expected="a video", fix=fix)
     found, fix = error.strerror, "check that it plays; copy it again or leave it out"
     if head and all(byte >= 32 or byte in b"\t\r\n" for byte in head):
-        found, fix = "text: a list of other files is no recording", "leave it out, or name the files themselves"
+        found, fix = "text, such as a web page or a list of other files", "leave it out"
     elif isinstance(error, av.error.ArgumentError):
         found = "another kind of file"
     return SurgdinoError("is not a readable video", file=path, expected="a recording", found=found, fix=fix)
@@ -143,6 +143,9 @@ def _check_boxes(path: Path, file: int, size: int) -> None:
             return
         if length < 8 or (position + length > size and kind not in _MP4_BOXES):
             return  # padding after the last box: nothing that a reader needs
+        if kind == b"moov" and kind in kinds:
+            fix = "join the parts with FFmpeg's concat, not byte by byte: players show the first alone"
+            raise SurgdinoError("holds several recordings", file=path, found="a second moov box", fix=fix)
         kinds.add(kind)
         if kind in _PARENTS:
             _check_claims(path, file, position + 8, min(position + length, size))
