@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -69,7 +69,7 @@ def write_video(
         stream.codec_context.max_b_frames = b_frames
         stream.options = options or ({"preset": "veryfast", "threads": "1"} if codec == "libx264" else {})
         # MPEG-4 has no room for such fine ticks, and AVI for none but whole frames.
-        coarse = codec == "mpeg4" or path.suffix == ".avi"
+        coarse = codec in ("mpeg4", "mpeg2video") or path.suffix == ".avi"
         base = 1 / Fraction(fps).limit_denominator(1001) if coarse else Fraction(1, _TICKS)
         stream.codec_context.time_base = base
         for number, time in enumerate(times):
@@ -96,11 +96,25 @@ def cut_start(path: Path, frames: int, fps: float = 25) -> Path:
 
 
 def rotate(path: Path, quarter_turns_clockwise: int) -> Path:
-    """Ask players to turn the picture, as a phone held upright does, through the matrix in the track's header."""
+    """Ask players to turn the picture, as a phone held upright does."""
     a, b = {0: (1, 0), 1: (0, 1), 2: (-1, 0), 3: (0, -1)}[quarter_turns_clockwise % 4]
+    return show_by_matrix(path, a, b, -b, a)
+
+
+def show_by_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
+    """Ask players to show (x, y) at (a x + c y, b x + d y), through the matrix in the track's header."""
     data = bytearray(path.read_bytes())
-    at = data.index(b"tkhd") + 44
     one = 1 << 16
-    struct.pack_into(">9i", data, at, a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30)
+    struct.pack_into(">9i", data, data.index(b"tkhd") + 44, a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
+    return path
+
+
+def restamp(source: Path, path: Path, stamp: Callable[[int, int], int]) -> Path:
+    """Copy the packets, the time stamps of the k-th changed to `stamp(k, ticks)`."""
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for k, packet in enumerate(each for each in old.demux(old.streams.video[0]) if each.dts is not None):
+            packet.pts, packet.dts, packet.stream = stamp(k, packet.pts), stamp(k, packet.dts), stream
+            new.mux(packet)
     return path

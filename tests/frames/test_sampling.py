@@ -61,3 +61,16 @@ def test_any_video_gives_ascending_numbers_that_exist(steps, fps):
     assert numbers[0] == 0
     assert numbers[-1] < len(times)
     assert (np.diff(numbers) > 0).all()
+
+
+@given(st.lists(st.floats(0.001, 300), min_size=1, max_size=40), st.floats(0.05, 40))
+def test_long_gaps_change_nothing_but_the_memory(steps, fps):
+    times = np.concatenate([[0.0], np.cumsum(steps)])
+    grid = np.arange(int((times[-1] + 1e-6) * fps) + 1) / fps
+    after = np.clip(np.searchsorted(times, grid), 1, len(times) - 1)
+    nearest = np.where(times[after] - grid < grid - times[after - 1] - 1e-6, after, after - 1)
+    assert sample_numbers(times, fps).tolist() == np.unique(nearest).tolist()
+
+
+def test_a_gap_of_fifty_years_costs_nothing():
+    assert sample_numbers(np.array([0, 0.5, 1.0, 1.7e9, 1.7e9 + 1]), 1e3).tolist() == [0, 1, 2, 3, 4]
