@@ -41,7 +41,8 @@ class Decord(Decoder):
         """
         info = PyAV().probe(path, fps)
         if info.rotation or info.mirrored:
-            raise SurgdinoError("decord ignores the rotation or mirroring that the file asks for", file=path, fix=_USE_PYAV)
+            what = "decord ignores the rotation or mirroring that the file asks for"
+            raise SurgdinoError(what, file=path, fix=_USE_PYAV)
         with _process(path, []) as replies:
             found = np.array(replies.line()["times"])
         if len(found) != info.frame_count:
