@@ -32,6 +32,8 @@ class Card:
         phases, tools, instruments, verbs, targets: class names in the order of their ids.
         triplets: `instrument,verb,target` in the order of their ids.
         mask_classes: what the masks show, in the order of their channels.
+        masks: class -> its id or colour (RGB) in masks that show several; 0 and black are none of them. It names the
+            mask classes too.
         multilabel: those of them that one picture's masks tell of together.
         tool_step: frames from one row of a tool file to the next.
         splits: split -> part -> video numbers or ids.
@@ -55,12 +57,17 @@ class Card:
     targets: tuple[str, ...] = ()
     triplets: tuple[str, ...] = ()
     mask_classes: tuple[str, ...] = ()
+    masks: dict[str, int | tuple[int, int, int]] = field(default_factory=dict)
     multilabel: tuple[str, ...] = ()
     tool_step: PositiveInt = 25
     splits: dict[str, dict[str, tuple[Entry, ...]]] = field(default_factory=dict)
     overlaps: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        values = list(self.masks.values())
+        for name, value in self.masks.items():
+            if values.count(value) > 1:
+                raise SurgdinoError(f"dataset.masks gives {name!r} the value of another class", found=value)
         for f in fields(self):
             names = getattr(self, f.name)
             if isinstance(names, tuple) and len(set(names)) < len(names):
@@ -80,10 +87,18 @@ class Card:
         """
         try:
             given = {key: value for key, value in values.items() if value is not None}
-            readers = {"videos": _entries, "splits": _each(read_parts), "overlaps": _each(_entries), "triplets": _tree}
+            readers = {
+                "videos": _entries,
+                "splits": _each(read_parts),
+                "overlaps": _each(_entries),
+                "triplets": _tree,
+                "masks": _each(_id_or_colour),
+            }
             for key, reader in readers.items():
                 if key in given:
                     given[key] = reader(given[key], f"dataset.{key}")
+            if given.get("masks"):
+                given["mask_classes"] = list(given["masks"])
             return typed(cls, given, "dataset")
         except SurgdinoError as error:
             if source is None:
@@ -145,6 +160,16 @@ def _entries(value: Any, key: str) -> tuple[Entry, ...]:
     if not _is_list(value) or not all(isinstance(item, int | str) for item in value):
         raise _wrong(key, "a list such as [1, 2, 5-8]", value)
     return expand(value)
+
+
+def _id_or_colour(value: Any, key: str) -> Any:
+    """`3`, `[255, 0, 0]` or `"#ff0000"`."""
+    text = re.fullmatch(r"#?([0-9a-fA-F]{6})", value) if isinstance(value, str) else None
+    parts = list(bytes.fromhex(text[1])) if text else value if _is_list(value) else [value]
+    whole = all(isinstance(part, int) and not isinstance(part, bool) and 0 <= part <= 65535 for part in parts)
+    if not whole or len(parts) not in (1, 3) or not any(parts) or (len(parts) == 3 and max(parts) > 255):
+        raise _wrong(key, "an id from 1, or a colour such as [255, 0, 0] or '#ff0000' that is not black", value)
+    return parts if len(parts) == 3 else parts[0]
 
 
 def _tree(value: Any, key: str) -> tuple[str, ...]:

@@ -67,6 +67,11 @@ def plain_name(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def letters(text: str) -> str:
+    """What two spellings of one name have in common: letters and digits without case and accents."""
+    return "".join(letter for letter in unicodedata.normalize("NFKD", text).casefold() if letter.isalnum())
+
+
 def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Every folder below `root` (itself first, by name) with its files; links are followed, but none twice."""
     seen: set[tuple[int, int]] = set()

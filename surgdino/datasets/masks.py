@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from surgdino.datasets.drawings import Drawing
 from surgdino.datasets.files import image_size
+from surgdino.datasets.mask_files import THRESHOLD, Layer, read_layers, read_mask
 from surgdino.errors import SurgdinoError
 
-# Masks kept as JPEG are blurred at their edges: 0..5 and 250..255 where 0 and 255 were meant.
-THRESHOLD = 127
-_DARK = 15  # grey values that JPEG makes of black; as many below white
+__all__ = ["THRESHOLD", "FrameMasks", "Mask", "VideoMasks", "read_mask", "read_masks"]
+
+# A file of its own, a class of a file with several, or outlines that a labelling tool has exported.
+Mask = Path | Layer | Drawing
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class FrameMasks:
     """
 
     image: Path
-    files: Mapping[str, Path | None]
+    files: Mapping[str, Mask | None]
 
 
 class VideoMasks(Mapping[int, FrameMasks]):
@@ -61,55 +63,25 @@ class VideoMasks(Mapping[int, FrameMasks]):
         return len(self.frames)
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """The mask of one class as bool [H, W], turned by its EXIF orientation as pictures are.
+@dataclass(frozen=True)
+class Shown:
+    """What the masks of one picture show, by class.
 
-    Two values (grey of 8 or 16 bits, palette indices, colours, or transparent and not): what is not 0, black or
-    transparent is the class. Grey masks with soft edges, as JPEG writes them: more than 127 of 255.
-
-    Raises:
-        SurgdinoError: not a readable image, or one of more classes or colours.
+    Attributes:
+        labelled: bool [classes], whether anything is known of a class.
+        pixels: int64 [classes], that a class covers.
+        size: pixels of the picture.
     """
-    image_size(path)  # refuses what is no image, is cut short, or has too many pixels
-    try:
-        with Image.open(path) as image:
-            pixels = _one_channel(np.asarray(ImageOps.exif_transpose(image)))
-    except (OSError, SyntaxError, ValueError) as error:
-        fix = "copy it again"
-        raise SurgdinoError("is not a readable mask", file=path, expected="an image", fix=fix) from error
-    if pixels is not None:
-        values = np.unique(pixels)
-        top = int(values[-1])
-        if (len(values) == 2 and values[0] == 0) or top in (0, 1) or (len(values) == 1 and top in (255, 65535)):
-            return pixels > 0
-        soft = pixels[(pixels > _DARK) & (pixels < 255 - _DARK)]
-        if top <= 255 and top > THRESHOLD and 2 * soft.size <= (pixels > _DARK).sum():
-            return pixels > THRESHOLD
-    found = "several colours" if pixels is None else f"{len(values)} values, {int(values[0])} to {top}"
-    raise SurgdinoError(
-        "not a mask of one class",
-        file=path,
-        expected="two values or two colours, one of them black",
-        found=found,
-        fix="export one mask a class",
-    )
+
+    labelled: np.ndarray
+    pixels: np.ndarray
+    size: int
 
 
-def _one_channel(pixels: np.ndarray) -> np.ndarray | None:
-    """[H, W] from grey, palette, colour or transparency; None where there are more than two colours."""
-    if pixels.dtype == bool or pixels.ndim == 2:
-        return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
-    if pixels.shape[2] in (2, 4):
-        alpha = pixels[..., -1]
-        shown = np.where(alpha[..., None] > 0, pixels[..., :-1], 0)
-        if not shown.any():
-            return alpha
-        pixels = shown
-    if (pixels == pixels[..., :1]).all():
-        return np.asarray(pixels[..., 0])
-    coloured = np.asarray(pixels.any(axis=-1))
-    colours = pixels[coloured]
-    return np.asarray(coloured, np.uint8) if (colours == colours[0]).all() else None
+def count_pixels(frame: FrameMasks, classes: Sequence[str]) -> Shown:
+    """What the masks of a picture show; raises as `read_masks`."""
+    masks, labelled = read_masks(frame, classes)
+    return Shown(labelled, masks.sum((1, 2), dtype=np.int64), masks[0].size)
 
 
 def read_masks(frame: FrameMasks, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -128,13 +100,28 @@ def read_masks(frame: FrameMasks, classes: Sequence[str]) -> tuple[np.ndarray, n
     """
     width, height = image_size(frame.image)
     masks = np.zeros((len(classes), height, width), dtype=bool)
+    layers: dict[Path, dict[str, np.ndarray]] = {}
     for channel, name in enumerate(classes):
-        path = frame.files.get(name)
-        if path is None:
+        source = frame.files.get(name)
+        if source is None:
             continue
-        mask = read_mask(path)
+        if isinstance(source, Drawing):
+            masks[channel] = source.draw(width, height)
+            continue
+        if isinstance(source, Layer):
+            path = source.path
+            if path not in layers:
+                layers[path] = read_layers(path, source.legend)
+            mask = layers[path][source.name]
+        else:
+            path, mask = source, read_mask(source)
         if mask.shape != (height, width):
-            found = f"{mask.shape[1]}x{mask.shape[0]}"
-            raise SurgdinoError("the mask has another size", file=path, expected=f"{width}x{height}", found=found)
+            raise SurgdinoError(
+                "the mask has another size than its picture",
+                file=path,
+                expected=f"{width}x{height}",
+                found=f"{mask.shape[1]}x{mask.shape[0]}",
+                fix="make the mask again at the picture's size",
+            )
         masks[channel] = mask
     return masks, np.array([name in frame.files for name in classes], dtype=bool)

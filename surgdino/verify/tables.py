@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +15,17 @@ from surgdino import console
 from surgdino.datasets.card import PARTS, Card
 from surgdino.datasets.files import is_image
 from surgdino.datasets.manifest import Labels, Manifest, Problem, SegmentLabels
+from surgdino.datasets.masks import Shown, VideoMasks
 from surgdino.frames.video.decode import VideoInfo
 
 _BAR = 16  # characters
 _MARKS = {"error": ("✗ error", "bold red"), "warning": ("! warning", "yellow")}
 
 
-def print_findings(card: Card, manifest: Manifest, infos: Mapping[str, VideoInfo]) -> None:
-    """All tables and the verdict."""
+def print_findings(
+    card: Card, manifest: Manifest, infos: Mapping[str, VideoInfo], shown: Mapping[str, Sequence[Shown]]
+) -> None:
+    """All tables and the verdict; `shown` is what masks were found to show, by video."""
     console.field(card.name, card.title)
     console.say(str(manifest.root), "dim")
     if manifest.problems:
@@ -32,7 +35,8 @@ def print_findings(card: Card, manifest: Manifest, infos: Mapping[str, VideoInfo
         console.say(note, "dim")
     console.table(overview_table(manifest, infos, parts))
     for labels in manifest.labels.values():
-        console.table(class_table(labels, infos, parts))
+        is_mask = any(isinstance(values, VideoMasks) for values in labels.values.values())
+        console.table(pixel_table(labels, shown, parts) if is_mask else class_table(labels, infos, parts))
     errors, warnings = len(manifest.errors), len(manifest.problems) - len(manifest.errors)
     counts = f"{_plural(errors, 'error')}, {_plural(warnings, 'warning')}"
     console.say(f"✗ {counts}" if errors else f"✓ {counts}", "bold red" if errors else "bold green")
@@ -107,6 +111,29 @@ def class_table(labels: Labels, infos: Mapping[str, VideoInfo], parts: Mapping[s
     table.add_section()
     totals = [cell for _, total in counts.values() for cell in (Text(f"{total:,}", "bold"), Text(""))]
     table.add_row(Text("labelled frames", "bold"), *totals)
+    return table
+
+
+def pixel_table(labels: Labels, shown: Mapping[str, Sequence[Shown]], parts: Mapping[str, set[str]]) -> Table:
+    """Pictures that show each class, by part, and the class's share of all pixels in which it is labelled."""
+    table = console.new_table(f"Pictures by {labels.task}")
+    table.add_column("class", no_wrap=True)
+    pictures = {part: [each for video in ids for each in shown.get(video, ())] for part, ids in parts.items()}
+    pictures = {part: found for part, found in pictures.items() if found}
+    for part in pictures:
+        table.add_column(part, justify="right", no_wrap=True)
+        table.add_column("of pixels", justify="right", no_wrap=True)
+    for position, name in enumerate(labels.classes):
+        cells: list[Text] = []
+        for found in pictures.values():
+            pixels = [int(each.pixels[position]) for each in found if each.labelled[position]]
+            size = sum(each.size for each in found if each.labelled[position])
+            count = sum(number > 0 for number in pixels)
+            cells += [Text(f"{count:,}", "" if count else "red"), Text(f"{sum(pixels) / size:.1%}" if size else "-")]
+        table.add_row(name, *cells)
+    table.add_section()
+    totals = [cell for found in pictures.values() for cell in (Text(f"{len(found):,}", "bold"), Text(""))]
+    table.add_row(Text("pictures with masks", "bold"), *totals)
     return table
 
 

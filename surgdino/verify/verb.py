@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
+
+import numpy as np
 
 from surgdino import console
 from surgdino.config import typed
 from surgdino.datasets.card import Card
-from surgdino.datasets.files import image_size
 from surgdino.datasets.held import SLACK, Length, held_against
-from surgdino.datasets.manifest import Manifest, Problem, Video
-from surgdino.datasets.masks import FrameMasks, VideoMasks, read_mask
+from surgdino.datasets.manifest import Labels, Manifest, Problem, Video
+from surgdino.datasets.masks import FrameMasks, Shown, VideoMasks, count_pixels
 from surgdino.errors import SurgdinoError
 from surgdino.frames.pool import probe_all
 from surgdino.frames.video.decode import VideoInfo
@@ -22,6 +24,7 @@ from surgdino.verify.tables import print_findings
 
 # Reading a header waits for the disk more than it computes; network file systems answer several questions at once.
 _VIDEO_READERS, _MASK_READERS = 4, 8
+_SHOWN = 6
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -45,8 +48,9 @@ def main(cfg: Mapping[str, Any]) -> int:
     for video in manifest.videos:
         if video.id in infos:
             problems += compare(video, infos[video.id], manifest)
-    problems += check_masks(manifest)
-    print_findings(card, replace(manifest, problems=tuple(problems)), infos)
+    faults, shown = check_masks(manifest)
+    problems += faults
+    print_findings(card, replace(manifest, problems=tuple(problems)), infos, shown)
     return 1 if any(problem.severity == "error" for problem in problems) else 0
 
 
@@ -98,49 +102,55 @@ def compare(video: Video, info: VideoInfo, manifest: Manifest) -> list[Problem]:
     return problems
 
 
-def check_masks(manifest: Manifest) -> list[Problem]:
-    """Masks against their images: readable, complete, of the same size and of one class each.
+def check_masks(manifest: Manifest) -> tuple[list[Problem], dict[str, list[Shown]]]:
+    """Masks against their images: readable, complete, of the same size, with no value that no class has.
 
     Returns:
-        One problem for each kind of fault and video, with the first mask at fault and the count of the others.
+        One problem for each kind of fault and video, with the first mask at fault and the count of the others, and one
+        for classes that no picture shows; and video id -> what each of its pictures shows.
     """
-    masks = list(_masks(manifest))
     problems: dict[tuple[str, str], list[Problem]] = {}
-    frames = [frame for _, frame in masks]
-    for (group, _), faults in zip(masks, _in_threads("reading the masks", _check, frames, _MASK_READERS), strict=True):
-        for problem in faults:
-            problems.setdefault((group, problem.message), []).append(problem)
-    more = [(first, len(others)) for first, *others in problems.values()]
-    return [replace(p, message=f"{p.message}, and {n} more like it") if n else p for p, n in more]
-
-
-def _masks(manifest: Manifest) -> Iterator[tuple[str, FrameMasks]]:
-    """(what faults are summed up over, masks) of every picture: its video, or everything where a video is a picture."""
+    shown: dict[str, list[Shown]] = {}
     for labels in manifest.labels.values():
-        for video_id, masks in labels.values.items():
-            if isinstance(masks, VideoMasks):
-                group = video_id if manifest[video_id].is_image_folder else ""
-                yield from ((group, frame) for frame in masks.values())
+        videos = {video: masks for video, masks in labels.values.items() if isinstance(masks, VideoMasks)}
+        pictures = [(video, frame) for video, masks in videos.items() for frame in masks.values()]
+        read = partial(_shown, classes=labels.classes)
+        found = _in_threads("reading the masks", read, [frame for _, frame in pictures], _MASK_READERS)
+        for (video, _), each in zip(pictures, found, strict=True):
+            if isinstance(each, Shown):
+                shown.setdefault(video, []).append(each)
+            else:  # summed up over a video, or over everything where a video is a picture
+                group = video if manifest[video].is_image_folder else ""
+                problems.setdefault((group, each.message), []).append(each)
+        if videos and shown:
+            problems |= {("", p.message): [p] for p in _never_shown(labels, shown, manifest)}
+    more = [(first, len(others)) for first, *others in problems.values()]
+    return [replace(p, message=f"{p.message}, and {n} more like it") if n else p for p, n in more], shown
 
 
-def _check(frame: FrameMasks) -> list[Problem]:
-    """What is wrong with the masks of one image."""
-    fix = "copy it again"
+def _shown(frame: FrameMasks, classes: Sequence[str]) -> Shown | Problem:
     try:
-        size = image_size(frame.image)
+        return count_pixels(frame, classes)
     except SurgdinoError as error:
-        return [Problem.of(error, fix)]
-    problems = []
-    for path in filter(None, frame.files.values()):
-        try:
-            found = image_size(path)
-            if found == size:
-                read_mask(path)
-        except SurgdinoError as error:
-            problems.append(Problem.of(error, fix))
-            continue
-        if found != size:
-            message, remedy = "a mask of another size than its image", "make the mask again at the image's size"
-            expected, actual = "{}x{}".format(*size), "{}x{}".format(*found)
-            problems.append(Problem("error", message, path, None, expected, actual, remedy))
-    return problems
+        return Problem.of(error, "copy it again")
+
+
+def _never_shown(labels: Labels, shown: Mapping[str, Sequence[Shown]], manifest: Manifest) -> Iterator[Problem]:
+    """Classes of which masks tell and which no picture shows, and pictures that are all one class."""
+    pictures = [each for video in labels.values for each in shown.get(video, ())]
+    labelled = np.any([each.labelled for each in pictures], axis=0)
+    seen = np.any([each.pixels > 0 for each in pictures], axis=0)
+    absent = [name for name, told, any_pixel in zip(labels.classes, labelled, seen, strict=True) if told > any_pixel]
+    if absent:
+        empty = not seen.any()
+        what = "the masks are all empty" if empty else "no picture shows some classes"
+        fix = "check their values: dataset.masks says which id or colour is which class"
+        names = ", ".join(absent[:_SHOWN]) + (", ..." if len(absent) > _SHOWN else "")
+        found = f"none of {names} in {len(pictures)} pictures"
+        yield Problem("error" if empty else "warning", what, manifest.root, None, "pixels of every class", found, fix)
+    if full := sum(bool((each.pixels == each.size).any()) for each in pictures):
+        what, fix = (
+            f"{full} of {len(pictures)} pictures are covered by one class",
+            "check that the masks are not turned",
+        )
+        yield Problem("warning", what, manifest.root, None, "some background", "none", fix)

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.files import (
@@ -24,14 +22,11 @@ from surgdino.datasets.files import (
     walk,
 )
 from surgdino.datasets.label_table import read_label_table
+from surgdino.datasets.labelled_pictures import find_exports, pairs_of_folders, read_exports, read_pairs
 from surgdino.datasets.manifest import Labels, Manifest, Video
-from surgdino.datasets.masks import FrameMasks, VideoMasks
 from surgdino.errors import SurgdinoError
 
 _LABELS = "labels.csv"
-# What tools call the two folders of pictures with masks.
-_IMAGES = ("images", "image", "imgs", "img", "jpegimages")
-_MASKS = ("masks", "mask", "segmentationclass", "segmentations", "segmentation")
 _PATTERN_SECONDS = 5.0
 
 
@@ -51,25 +46,29 @@ class Folder(Adapter):
     takes = ("operation_pattern", "labels")
 
     def read(self) -> Manifest:
-        pair = self._pair_of_folders()
-        images, labels = self._pairs(*pair) if pair else ({}, [])
-        sources = list(images.items()) if pair else self._named_sources()
-        top = pair[0] if pair else self.root
-        videos = [Video(name, self._operation(name, path, top), path, self.card.fps) for name, path in sources]
-        for _, path in sources:
-            self.check_not_empty(path)
-        if not pair:
+        pairs, file = pairs_of_folders(self.root), self._label_file()
+        exports = [] if pairs else find_exports(self, file)
+        labels: list[Labels] = []
+        if pairs or exports:
+            pictures, labels = read_pairs(self, pairs) if pairs else read_exports(self, exports)
+            videos = [Video(p.name, self._operation(p.name, p.path, p.top, p.prefix), p.path) for p in pictures]
+        else:
+            sources = self._named_sources()
+            operations = [self._operation(name, path, self.root) for name, path in sources]
+            found = zip(sources, operations, strict=True)
+            videos = [Video(name, operation, path, self.card.fps) for (name, path), operation in found]
             self._report_left_out()
+        for video in videos:
+            self.check_not_empty(video.path)
         if self.pattern is None and len(videos) > 1 and len({video.operation for video in videos}) == 1:
             what = f"all {len(videos)} videos lie in one subfolder and count as one operation"
             here = videos[0].path.parent
             fix = f"point data.root at {here} if each is an operation, or set data.operation_pattern"
             self.problem("warning", what, self.root, found=videos[0].operation, fix=fix)
-        table = self._label_file()
-        if table is not None and videos:
-            phases, problems, understood = read_label_table(table, videos, self.card.phases)
+        if file is not None and videos and not exports:
+            phases, problems, understood = read_label_table(file, videos, self.card.phases)
             self.problems += problems
-            self.notes.append(f"{table.name}: {understood}")
+            self.notes.append(f"{file.name}: {understood}")
             labels += [phases] if phases else []
         return self.manifest(videos, labels)
 
@@ -91,15 +90,15 @@ class Folder(Adapter):
             raise SurgdinoError(what, expected="exactly one group", found=found, fix=fix)
         return compiled
 
-    def _operation(self, name: str, path: Path, top: Path) -> str:
+    def _operation(self, name: str, path: Path, top: Path, prefix: str = "") -> str:
         """Named by the pattern's group, else by the subfolder, else by the file itself."""
-        place: str | None = _name(path, top, suffix=False)
+        place: str | None = prefix + _name(path, top, suffix=False)
         if self.pattern is not None:
             with time_limit(_PATTERN_SECONDS, f"data.operation_pattern takes too long on {path.name!r}"):
-                found = self.pattern.search(plain_name(path.relative_to(top).as_posix()))
+                found = self.pattern.search(prefix + plain_name(path.relative_to(top).as_posix()))
             place = found[1] if found else None
         elif path.is_file() and path.parent != top:
-            place = plain_name(path.parent.relative_to(top).as_posix())
+            place = prefix + plain_name(path.parent.relative_to(top).as_posix())
         if not place and self.pattern is not None:
             what, expected = "the name does not say the operation", f"a path that matches {self.pattern.pattern!r}"
             fix = "widen data.operation_pattern: files of one operation must belong together"
@@ -111,7 +110,7 @@ class Folder(Adapter):
         if "labels" not in self.options:
             return next((path for path in entries(self.root) if path.name.lower() == _LABELS and path.is_file()), None)
         place = Path(self.options["labels"]).expanduser()
-        path = next((p for p in (place, self.root / place) if p.is_file()), None)
+        path = next((p for p in (place, self.root / place) if p.is_file() or p.is_dir()), None)
         if path is None:
             fix = f"give its path, or its name in {self.root}"
             raise SurgdinoError("data.labels is not a file", file=place, fix=fix)
@@ -133,18 +132,6 @@ class Folder(Adapter):
             (_name(path, self.root, suffix=stems[_name(path, self.root, suffix=False)] > 1), path) for path in sources
         ]
 
-    def _pair_of_folders(self) -> tuple[Path, Path] | None:
-        """The folders of pictures and of their masks, if there is one of each."""
-        folders = [path for path in entries(self.root) if path.is_dir()]
-        found = [[path for path in folders if path.name.lower() in names] for names in (_IMAGES, _MASKS)]
-        if [len(paths) for paths in found] != [1, 1]:
-            return None
-        images, masks = found[0][0], found[1][0]
-        if (images.name, masks.name) != ("images", "masks"):
-            what = f"{masks.name}/ is read as the masks of the pictures in {images.name}/"
-            self.problem("warning", what, masks, fix="call the folders images/ and masks/ if this is right")
-        return images, masks
-
     def _report_left_out(self) -> None:
         """One warning for the files that nothing reads and that may be recordings."""
         left_out = [
@@ -163,50 +150,6 @@ class Folder(Adapter):
                 expected="videos such as .mp4, .mov, .mts, .mod, .avi, .mkv, or images",
                 fix=fix,
             )
-
-    def _pairs(self, image_folder: Path, mask_folder: Path) -> tuple[dict[str, Path], list[Labels]]:
-        """Pictures and their masks, by name inside the two folders without suffix."""
-        images, masks = self._by_name(image_folder), self._by_name(mask_folder)
-        classes = self.card.mask_classes[:1]
-        # Sizes may differ from picture to picture, so each is a video of its own, whose frame 0 it is.
-        values = {
-            name: VideoMasks({0: FrameMasks(path, dict.fromkeys(classes, masks[name]))}, classes)
-            for name, path in images.items()
-            if name in masks
-        }
-        fix = "they are used in pretraining only; if nothing is to be seen, add an empty mask"
-        self._report_alone(images, masks, "warning", "images without a mask", fix)
-        self._report_alone(masks, images, "error", "masks without an image", "copy the images, or remove the masks")
-        return images, [Labels("masks", classes, values)]
-
-    def _by_name(self, folder: Path) -> dict[str, Path]:
-        files: dict[str, Path] = {}
-        for _, paths in walk(folder):
-            for path in filter(is_image, paths):
-                name = _name(path, folder, suffix=False)
-                if name in files:
-                    found = files[name].name
-                    self.problem("error", "two files of one name", path, found=found, fix="keep one of them")
-                elif path.stat().st_size == 0:
-                    what, found = "the file is empty", "0 bytes"
-                    self.problem("error", what, path, expected="an image", found=found, fix="copy it again")
-                else:
-                    files[name] = path
-        return files
-
-    def _report_alone(
-        self,
-        these: Mapping[str, Path],
-        those: Mapping[str, Path],
-        severity: Literal["error", "warning"],
-        what: str,
-        fix: str,
-    ) -> None:
-        alone = sorted(these.keys() - those.keys())
-        if alone:
-            shown = ", ".join(these[name].name for name in alone[:3]) + (", ..." if len(alone) > 3 else "")
-            message, expected = f"{len(alone)} {what}", "the same name in images/ and masks/"
-            self.problem(severity, message, these[alone[0]], expected=expected, found=shown, fix=fix)
 
 
 def _name(path: Path, root: Path, *, suffix: bool) -> str:

@@ -1,0 +1,291 @@
+"""Pictures with masks in a folder of one's own: `images/` beside `masks/`, or pictures and what a tool exported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from surgdino.datasets.adapter import Adapter
+from surgdino.datasets.drawings import Drawing
+from surgdino.datasets.files import entries, is_image, is_video, letters, plain_name, read_text, walk
+from surgdino.datasets.manifest import Labels, Problem
+from surgdino.datasets.mask_exports import SUFFIXES, DrawnPicture, Export, labels_of, read_export
+from surgdino.datasets.mask_files import Colour, Layer, Legend
+from surgdino.datasets.masks import FrameMasks, Mask, VideoMasks
+from surgdino.errors import SurgdinoError
+
+# What tools call the two folders of pictures with masks, without case, spaces and marks.
+IMAGES = frozenset(("images", "image", "imgs", "img", "jpegimages", "pictures", "original", "originals"))
+MASKS = frozenset(
+    (
+        "masks",
+        "mask",
+        "segmentationclass",
+        "segmentations",
+        "segmentation",
+        "groundtruth",
+        "gt",
+        "annotations",
+        "labels",
+    )
+)
+_ENDINGS = re.compile(r"[_-](mask|masks|seg|segmentation|label|gt)$", re.IGNORECASE)
+_LEGEND = "labelmap.txt"  # CVAT writes it beside SegmentationClass/
+_UNSAID = ("foreground",)  # the card's classes where the user has named none
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture.
+
+    Attributes:
+        name: unique in the dataset: its path without suffix.
+        path: its file.
+        top: the folder that subfolders of one operation lie in.
+        prefix: what the name has before the path inside `top`.
+    """
+
+    name: str
+    path: Path
+    top: Path
+    prefix: str
+
+
+def pairs_of_folders(root: Path) -> list[tuple[Path, Path]]:
+    """Folders of pictures and of their masks that lie side by side, in `root` or below (`train/images`)."""
+    pairs = []
+    for folder, _ in walk(root):
+        inside = [path for path in entries(folder) if path.is_dir()]
+        found = [[path for path in inside if letters(path.name) in names] for names in (IMAGES, MASKS)]
+        if [len(paths) for paths in found] == [1, 1] and _has_images(found[1][0]):
+            pairs.append((found[0][0], found[1][0]))
+    return pairs
+
+
+def _has_images(folder: Path) -> bool:
+    return any(is_image(path) for _, files in walk(folder) for path in files)
+
+
+def read_pairs(adapter: Adapter, pairs: Sequence[tuple[Path, Path]]) -> tuple[list[Picture], list[Labels]]:
+    """Pictures and their masks, by name inside the two folders, without suffix and without regard to case."""
+    pictures: list[Picture] = []
+    values: dict[str, VideoMasks] = {}
+    legend = _legend(adapter)
+    classes = tuple(legend.values) if legend else adapter.card.mask_classes[:1]
+    for images, masks in pairs:
+        if (images.name, masks.name) != ("images", "masks"):
+            what = f"{masks.name}/ is read as the masks of the pictures in {images.name}/"
+            fix = "call the folders images/ and masks/ if this is right"
+            adapter.problem("warning", what, masks, fix=fix)
+        prefix = "" if images.parent == adapter.root else f"{name_of(images.parent, adapter.root)}/"
+        of_images, of_masks = _by_name(adapter, images), _by_name(adapter, masks)
+        spelled, used = _mask_spellings(of_masks), set[Path]()
+        for name, path in of_images.items():
+            pictures.append(Picture(prefix + name, path, images, prefix))
+            files = _masks_of(name, spelled, classes, legend)
+            if files:
+                values[prefix + name] = VideoMasks({0: FrameMasks(path, files)}, classes)
+                used |= {mask.path if isinstance(mask, Layer) else mask for mask in files.values() if mask is not None}
+        bare = [path for name, path in of_images.items() if prefix + name not in values]
+        fix = "they are used in pretraining only; if nothing is to be seen, add an empty mask"
+        _report_alone(adapter, bare, "warning", "images without a mask", fix)
+        alone = [path for path in of_masks.values() if path not in used]
+        _report_alone(adapter, alone, "error", "masks without an image", "copy the images, or remove the masks")
+    # Sizes may differ from picture to picture, so each is a video of its own, whose frame 0 it is.
+    return pictures, [Labels("masks", classes, values)]
+
+
+def _legend(adapter: Adapter) -> Legend | None:
+    """Of masks with several classes: the card's, CVAT's, or ids in the order of the classes; None of one class."""
+    card, path = adapter.card, adapter.root / _LEGEND
+    if card.masks:
+        return Legend(card.masks)
+    if len(card.mask_classes) > 1:
+        legend = Legend({name: number for number, name in enumerate(card.mask_classes, start=1)})
+        adapter.notes.append(f"masks are read as ids: 0 none, {legend}, 255 unlabelled; or one file a class")
+        return legend
+    if not path.is_file():
+        return None
+    values: dict[str, int | Colour] = {}
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        found = re.fullmatch(r"\s*([^#:][^:]*?)\s*:\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*(:.*)?", line)
+        if found:
+            colour = (int(found[2]), int(found[3]), int(found[4]))
+            if any(colour):
+                values[plain_name(found[1])] = colour
+        elif line.strip() and not line.lstrip().startswith("#"):
+            expected = "name:red,green,blue::"
+            raise SurgdinoError("not a class and its colour", file=path, place=f"row {number}", expected=expected)
+    if not values:
+        return None
+    adapter.notes.append(f"{_LEGEND}: {len(values)} classes by their colours: {Legend(values)}")
+    return Legend(values)
+
+
+def _masks_of(
+    name: str, masks: Mapping[str, Path], classes: Sequence[str], legend: Legend | None
+) -> dict[str, Path | Layer | None]:
+    """Class -> mask of one picture; empty where it has none.
+
+    Args:
+        masks: of all pictures, by every spelling of their names.
+    """
+    found = masks.get(name, masks.get(name.casefold()))
+    if found is not None and legend is not None:
+        return {kind: Layer(found, kind, legend) for kind in classes}
+    if found is not None:
+        return dict.fromkeys(classes, found)
+    names = {kind: (f"{name}_{kind}".casefold(), f"{kind}/{name}".casefold()) for kind in classes}
+    files = {kind: masks.get(first, masks.get(second)) for kind, (first, second) in names.items()}
+    return dict(files) if any(files.values()) else {}
+
+
+def _mask_spellings(masks: Mapping[str, Path]) -> dict[str, Path]:
+    """Every name that means just one mask: as it is, in small letters, and without `_mask` at its end."""
+    found: dict[str, set[str]] = {}
+    for name in masks:
+        for spelling in (name, _ENDINGS.sub("", name)):
+            found.setdefault(spelling.casefold(), set()).add(name)
+    return {name: masks[names.pop()] for name, names in found.items() if len(names) == 1} | dict(masks)
+
+
+def _by_name(adapter: Adapter, folder: Path) -> dict[str, Path]:
+    """The images of a folder by their names in it, without suffix."""
+    files: dict[str, Path] = {}
+    for _, paths in walk(folder):
+        for path in filter(is_image, paths):
+            name = name_of(path, folder)
+            if name in files:
+                found = files[name].name
+                adapter.problem("error", "two files of one name", path, found=found, fix="keep one of them")
+            elif path.stat().st_size == 0:
+                what, found = "the file is empty", "0 bytes"
+                adapter.problem("error", what, path, expected="an image", found=found, fix="copy it again")
+            else:
+                files[name] = path
+    return files
+
+
+def _report_alone(
+    adapter: Adapter, paths: Sequence[Path], severity: Literal["error", "warning"], what: str, fix: str
+) -> None:
+    if paths:
+        shown = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
+        message, expected = f"{len(paths)} {what}", "the same name in images/ and masks/"
+        adapter.problem(severity, message, paths[0], expected=expected, found=shown, fix=fix)
+
+
+def find_exports(adapter: Adapter, named: Path | None) -> list[Export]:
+    """What labelling tools exported of the pictures in the folder.
+
+    Args:
+        named: the file or folder that the user names; otherwise every such file is looked at, where there is no video.
+    """
+    if named is None:
+        found = [path for _, files in walk(adapter.root) for path in files]
+        if any(map(is_video, found)) or not any(map(is_image, found)):
+            return []
+    else:
+        found = [path for _, files in walk(named) for path in files] if named.is_dir() else [named]
+    exports = []
+    for path in found:
+        if path.suffix.lower() in SUFFIXES:
+            try:
+                export = read_export(path)
+            except SurgdinoError as error:
+                adapter.problems.append(Problem.of(error))
+                continue
+            if export is not None:
+                exports.append(export)
+    return exports
+
+
+def read_exports(adapter: Adapter, exports: Sequence[Export]) -> tuple[list[Picture], list[Labels]]:
+    """The folder's pictures with the masks that the exports draw on them."""
+    pictures = list(_pictures(adapter.root))
+    known = _spellings(pictures)
+    card, drawn = adapter.card, labels_of(exports)
+    classes = card.mask_classes if card.mask_classes != _UNSAID else tuple(drawn)
+    values: dict[str, VideoMasks] = {}
+    unknown: list[tuple[Export, DrawnPicture]] = []
+    for export in exports:
+        for entry in export.pictures:
+            picture = next((known[name] for name in entry.names if name in known), None)
+            if picture is None:
+                unknown.append((export, entry))
+            elif picture.name in values and entry.shapes:
+                export.tell("a picture that another export names too", entry.place, "each once", entry.name)
+            elif entry.shapes:
+                files = _drawings(export, entry, classes)
+                values[picture.name] = VideoMasks({0: FrameMasks(picture.path, files)}, classes)
+    if unknown:
+        export, entry = unknown[0]
+        what, fix = (
+            f"{len(unknown)} pictures of the export are not here",
+            "copy them, with the names that the tool knew",
+        )
+        adapter.problem("error", what, export.path, place=entry.place, expected=entry.name, fix=fix)
+    bare = len(pictures) - len(values)
+    if bare:
+        first = next(picture for picture in pictures if picture.name not in values)
+        what, fix = f"{bare} of {len(pictures)} pictures have no outline", "they are used in pretraining only"
+        adapter.problem("warning", what, first.path, fix=fix)
+    tools = ", ".join(dict.fromkeys(export.tool for export in exports))
+    source = exports[0].path.name if len(exports) == 1 else f"{len(exports)} files"
+    shapes = sum(len(s) for e in exports for p in e.pictures for s in p.shapes.values())
+    understood = f"{shapes:,} masks of {len(classes)} classes, {len(values):,} of {len(pictures):,} pictures"
+    adapter.notes.append(f"{source} ({tools}): {understood}: {', '.join(classes)}")
+    adapter.problems += [problem for export in exports for problem in export.problems.values()]
+    adapter.problems += near_spellings(drawn, exports[0].path)
+    return pictures, [Labels("masks", classes, values)]
+
+
+def _drawings(export: Export, entry: DrawnPicture, classes: Sequence[str]) -> dict[str, Mask | None]:
+    for label in entry.shapes:
+        if label not in classes:
+            export.tell("unknown label", entry.place, "one of dataset.mask_classes", label)
+    drawn = {
+        label: Drawing(export.path, f"{entry.place}, {label}", entry.size, tuple(shapes))
+        for label, shapes in entry.shapes.items()
+    }
+    return {name: drawn.get(name) for name in classes}
+
+
+def _pictures(root: Path) -> Iterator[Picture]:
+    """Every picture below `root`; a folder that holds all of them is not part of their names."""
+    paths = [path for _, files in walk(root) for path in files if is_image(path)]
+    tops = {path.relative_to(root).parts[0] for path in paths}
+    top = root / tops.pop() if len(tops) == 1 and all(path.parent != root for path in paths) else root
+    for path in paths:
+        yield Picture(name_of(path, top), path, top, "")
+
+
+def _spellings(pictures: Sequence[Picture]) -> dict[str, Picture]:
+    """Every way to name a picture that means just one."""
+    found: dict[str, set[int]] = {}
+    for place, picture in enumerate(pictures):
+        inside = plain_name(picture.path.relative_to(picture.top).as_posix())
+        for name in (inside, f"{picture.top.name}/{inside}", picture.path.name):
+            found.setdefault(plain_name(name), set()).add(place)
+    return {name: pictures[places.pop()] for name, places in found.items() if len(places) == 1}
+
+
+def near_spellings(names: Sequence[str], path: Path) -> list[Problem]:
+    """A warning for labels that differ in case, spaces, marks or accents alone: probably they are one class."""
+    seen: dict[str, str] = {}
+    problems = []
+    for name in names:
+        first = seen.setdefault(letters(name) or name, name)
+        if first != name:
+            what, fix = f"two spellings of one label: {first!r} and {name!r}", "write it in one way everywhere"
+            problems.append(Problem("warning", what, path, None, first, name, fix))
+    return problems
+
+
+def name_of(path: Path, root: Path) -> str:
+    """The path inside `root`, of a file without its suffix."""
+    inside = path.relative_to(root)
+    return plain_name((inside.with_suffix("") if path.is_file() else inside).as_posix())

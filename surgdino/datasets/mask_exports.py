@@ -1,0 +1,324 @@
+"""Masks in a labelling tool's export: COCO, CVAT (images 1.1), LabelMe, Label Studio; told apart by their content."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+from xml.parsers import expat
+
+import numpy as np
+
+from surgdino.datasets.drawings import Brush, Outline, Runs, Shape, Stamp, coco_counts
+from surgdino.datasets.files import plain_name
+from surgdino.datasets.manifest import Problem
+from surgdino.errors import SurgdinoError
+from surgdino.paths import read_bytes
+from surgdino.records import parse_json
+
+SUFFIXES = frozenset((".json", ".xml"))
+_SIZE_LIMIT = 512 << 20  # bytes; LabelMe may keep the picture in the file
+_MOST_SIDE = 65_536  # pixels
+_OUTSIDE = 2.0  # pixels that an outline may lie outside of its picture: hands slip at the edge
+_AGAIN = "correct it in the labelling tool and export it again"
+_MARK = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts it before a file's name
+
+
+@dataclass
+class DrawnPicture:
+    """What an export says of one picture.
+
+    Attributes:
+        name: as the export calls it, a path with `/`.
+        size: (width, height) in pixels.
+        place: where in the export, for messages.
+        shapes: class -> its shapes.
+    """
+
+    name: str
+    size: tuple[int, int]
+    place: str
+    shapes: dict[str, list[Shape]] = field(default_factory=dict)
+
+    def add(self, label: str, shape: Shape) -> None:
+        """One more shape of a class."""
+        self.shapes.setdefault(label, []).append(shape)
+
+    @property
+    def names(self) -> Iterator[str]:
+        """How the picture's file may be called: its path, its name, and what Label Studio made them of."""
+        for name in dict.fromkeys((self.name, unquote(self.name), unquote(self.name.partition("?d=")[2]))):
+            last = PurePosixPath(name).name
+            yield from filter(None, (name, last, _MARK.sub("", last)))
+
+
+@dataclass
+class Export:
+    """One export file.
+
+    Attributes:
+        path: the file.
+        tool: that wrote it.
+        pictures: in their order.
+        problems: what cannot be used; the first of each kind.
+    """
+
+    path: Path
+    tool: str
+    pictures: list[DrawnPicture] = field(default_factory=list)
+    problems: dict[str, Problem] = field(default_factory=dict)
+
+    def tell(self, what: str, place: str, expected: object, found: object, *, error: bool = True) -> None:
+        """Report what cannot be used."""
+        severity = "error" if error else "warning"
+        self.problems.setdefault(what, Problem(severity, what, self.path, place, expected, found, _AGAIN))  # type: ignore[arg-type]
+
+    def picture(self, name: object, width: object, height: object, place: str) -> DrawnPicture | None:
+        """A picture of the export, or None where it has no name or no size."""
+        if not isinstance(name, str) or not name:
+            self.tell("a picture without a name", place, "the name of its file", repr(name))
+            return None
+        sides = [int(side) for side in (width, height) if isinstance(side, int | float) and 1 <= side <= _MOST_SIDE]
+        if len(sides) < 2:
+            self.tell("a picture without a size", place, "its width and height in pixels", f"{width!r} x {height!r}")
+            return None
+        self.pictures.append(DrawnPicture(plain_name(name.replace("\\", "/")), (sides[0], sides[1]), place))
+        return self.pictures[-1]
+
+    def outline(self, picture: DrawnPicture, label: str, points: object, place: str) -> None:
+        """Add a polygon of [[x, y], ...] or [x, y, x, y, ...] in pixels."""
+        try:
+            found = np.asarray(points, np.float64).reshape(-1, 2)
+        except (ValueError, TypeError):
+            self.tell("not an outline", place, "pairs of x and y", f"{str(points)[:40]}")
+            return
+        inside = ((found >= -_OUTSIDE) & (found <= np.add(picture.size, _OUTSIDE))).all(1)  # false of NaN
+        if len(found) < 3:
+            self.tell("an outline of less than three points", place, "three points or more", len(found), error=False)
+        elif not inside.all():
+            expected = "points inside {}x{}".format(*picture.size)
+            self.tell("an outline outside of its picture", place, expected, "{:g}, {:g}".format(*found[~inside][0]))
+        else:
+            picture.add(label, Outline(found))
+
+    def label(self, name: object, place: str) -> str | None:
+        """A class's name, or None where there is none."""
+        text = plain_name(" ".join(name.split())) if isinstance(name, str) else ""
+        if not text:
+            self.tell("a shape without a label", place, "the name of a class", repr(name))
+        return text or None
+
+    def no_mask(self, kind: object, place: str) -> None:
+        """Report a shape that is no mask, such as a box or a point."""
+        self.tell("shapes that are no masks are left out", place, "outlines or masks", str(kind)[:40], error=False)
+
+
+def read_export(path: Path) -> Export | None:
+    """What an export holds, or None where the file is something else.
+
+    Raises:
+        SurgdinoError: it cannot be read at all: not JSON or XML, too large, too deep, with entities.
+    """
+    content = read_bytes(path, _SIZE_LIMIT)
+    if path.suffix.lower() == ".xml":
+        return _cvat(path, content)
+    values = parse_json(content, path, _AGAIN)
+    if isinstance(values, dict) and isinstance(values.get("images"), list) and "annotations" in values:
+        return _coco(path, values)
+    if isinstance(values, dict) and "imagePath" in values and isinstance(values.get("shapes"), list):
+        return _labelme(path, values)
+    if isinstance(values, list) and values and isinstance(values[0], dict) and "annotations" in values[0]:
+        return _label_studio(path, values)
+    return None
+
+
+def _rows(values: object) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The mappings of a list with their places; anything else is passed over as one without keys."""
+    rows = values if isinstance(values, list) else []
+    yield from ((place, row if isinstance(row, dict) else {}) for place, row in enumerate(rows))
+
+
+def _coco(path: Path, values: Mapping[str, Any]) -> Export:
+    export = Export(path, "COCO")
+    pictures = {
+        _key(row.get("id")): export.picture(row.get("file_name"), row.get("width"), row.get("height"), f"images[{n}]")
+        for n, row in _rows(values["images"])
+    }
+    names = {_key(row.get("id")): row.get("name") for _, row in _rows(values.get("categories"))}
+    for number, row in _rows(values["annotations"]):
+        place = f"annotations[{number}]"
+        if _key(row.get("image_id")) not in pictures:
+            export.tell("an annotation of no picture", place, "the id of one of images", repr(row.get("image_id")))
+            continue
+        picture = pictures[_key(row.get("image_id"))]
+        if _key(row.get("category_id")) not in names:
+            found = repr(row.get("category_id"))
+            export.tell("an annotation of no class", place, "the id of one of categories", found)
+            continue
+        label = export.label(names[_key(row.get("category_id"))], place)
+        if picture is None or label is None:
+            continue
+        shape = row.get("segmentation")
+        if isinstance(shape, dict):
+            _coco_runs(export, picture, label, shape, place)
+        elif isinstance(shape, list) and shape:
+            for points in shape:
+                export.outline(picture, label, points, place)
+        else:
+            export.no_mask("a box", place)
+    return export
+
+
+def _coco_runs(export: Export, picture: DrawnPicture, label: str, shape: Mapping[str, Any], place: str) -> None:
+    counts, size = shape.get("counts"), shape.get("size")
+    try:
+        runs = coco_counts(counts) if isinstance(counts, str) else np.asarray(counts, np.int64)
+    except (ValueError, TypeError, OverflowError):
+        export.tell("not a mask", place, "COCO's runs", str(counts)[:40])
+        return
+    expected = [picture.size[1], picture.size[0]]
+    if size != expected or runs.ndim != 1:
+        export.tell("a mask of another size than its picture", place, expected, str(size)[:40])
+    else:
+        picture.add(label, Runs(runs, (0, 0, *picture.size), by_column=True))
+
+
+def _key(value: object) -> object:
+    return value if isinstance(value, int | str) else None
+
+
+def _labelme(path: Path, values: Mapping[str, Any]) -> Export:
+    export = Export(path, "LabelMe")
+    picture = export.picture(values["imagePath"], values.get("imageWidth"), values.get("imageHeight"), "imagePath")
+    for number, row in _rows(values["shapes"]):
+        place, kind, points = f"shapes[{number}]", row.get("shape_type") or "polygon", row.get("points")
+        label = export.label(row.get("label"), place)
+        if picture is None or label is None:
+            continue
+        if kind == "polygon":
+            export.outline(picture, label, points, place)
+        elif kind == "mask":
+            try:
+                left, top = np.asarray(points, np.float64).reshape(-1, 2)[0]
+                stamp = Stamp(base64.b64decode(str(row.get("mask")), validate=True), int(left), int(top))
+            except (ValueError, TypeError, IndexError, OverflowError):
+                export.tell("not a mask", place, "a corner and a picture", str(points)[:40])
+                continue
+            picture.add(label, stamp)
+        else:
+            export.no_mask(kind, place)
+    return export
+
+
+def _label_studio(path: Path, tasks: list[Any]) -> Export:
+    export = Export(path, "Label Studio")
+    for number, task in _rows(tasks):
+        place, data = f"task {task.get('id', number)}", task.get("data")
+        done = [row for _, row in _rows(task.get("annotations")) if not row.get("was_cancelled")]
+        texts = [v for v in data.values() if isinstance(v, str)] if isinstance(data, dict) else []
+        if len(done) > 1:
+            what = "pictures labelled twice: the first labels count"
+            export.tell(what, place, "one annotation", len(done), error=False)
+        results = [row for _, row in _rows(done[0].get("result"))] if done else []
+        sizes = [(r.get("original_width"), r.get("original_height")) for r in results if "original_width" in r]
+        if not sizes:
+            continue  # nothing is drawn on it
+        picture = export.picture(texts[0] if texts else None, *sizes[0], place)
+        for row in results if picture else []:
+            assert picture is not None
+            _studio_shape(export, picture, row, f"{place}, {row.get('id', '')}")
+    return export
+
+
+def _studio_shape(export: Export, picture: DrawnPicture, row: Mapping[str, Any], place: str) -> None:
+    kind, value = row.get("type"), row.get("value")
+    if kind not in ("polygonlabels", "brushlabels") or not isinstance(value, dict):
+        return export.no_mask(kind, place)
+    if row.get("image_rotation"):
+        return export.tell("a rotated picture", place, "pictures as they are", row.get("image_rotation"))
+    labels = value.get(kind)
+    label = export.label(labels[0] if isinstance(labels, list) and labels else None, place)
+    if label is None:
+        return None
+    if kind == "polygonlabels":
+        try:
+            points = np.asarray(value.get("points"), np.float64).reshape(-1, 2) * picture.size / 100
+        except (ValueError, TypeError):
+            return export.tell("not an outline", place, "pairs of x and y", str(value.get("points"))[:40])
+        return export.outline(picture, label, points, place)
+    try:
+        return picture.add(label, Brush(b"".join(part.to_bytes() for part in value["rle"])))
+    except (KeyError, TypeError, AttributeError, OverflowError):
+        return export.tell("not a mask", place, "Label Studio's runs, 0 to 255", str(value.get("rle"))[:40])
+
+
+def _cvat(path: Path, content: bytes) -> Export | None:
+    """CVAT's `images 1.1`; elements come one by one, and documents that declare entities are refused."""
+    export, elements = Export(path, "CVAT"), _elements(path, content)
+    if next(elements, ("", {}))[0] != "annotations":
+        return None
+    picture: DrawnPicture | None = None
+    for name, values in elements:
+        if name == "track":
+            fix = "export the job as `CVAT for images 1.1`"
+            raise SurgdinoError("tracks of a video", file=path, expected="pictures", fix=fix)
+        if name == "image":
+            width, height = _number(values.get("width")), _number(values.get("height"))
+            picture = export.picture(values.get("name"), width, height, f"image {values.get('id', '')}")
+        elif name in ("polygon", "mask", "box", "points", "polyline", "ellipse", "cuboid", "skeleton") and picture:
+            place = f"{picture.place}, {name}"
+            label = export.label(values.get("label"), place)
+            if label is None:
+                continue
+            if name == "polygon":
+                points = [[_number(n) for n in pair.split(",")] for pair in values.get("points", "").split(";")]
+                export.outline(picture, label, points, place)
+            elif name == "mask":
+                box = [_number(values.get(key)) for key in ("left", "top", "width", "height")]
+                counts = [_number(n) for n in values.get("rle", "").split(",")]
+                if any(n is None or not 0 <= n <= 1e9 for n in (*box, *counts)):
+                    export.tell("not a mask", place, "runs in a box", values.get("rle", "")[:40])
+                    continue
+                left, top, width, height = (int(n) for n in box if n is not None)
+                picture.add(label, Runs(np.array(counts, np.int64), (left, top, width, height), by_column=False))
+            else:
+                export.no_mask(name, place)
+    return export
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+def _elements(path: Path, content: bytes) -> Iterator[tuple[str, dict[str, str]]]:
+    """(name, attributes) of each element of an XML file, in their order.
+
+    Raises:
+        SurgdinoError: not XML, or it declares a document type or entities.
+    """
+    found: list[tuple[str, dict[str, str]]] = []
+
+    def refuse(*_: object) -> None:
+        what, fix = "an XML file that declares a document type or entities", "export it again"
+        raise SurgdinoError(what, file=path, expected="plain elements, as CVAT writes them", fix=fix)
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = lambda name, values: found.append((name, values))
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
+    try:
+        parser.Parse(content, True)
+    except (expat.ExpatError, ValueError, LookupError) as error:
+        raise SurgdinoError("not valid XML", file=path, found=error, fix=_AGAIN) from error
+    return iter(found)
+
+
+def labels_of(exports: Iterable[Export]) -> list[str]:
+    """The classes that are drawn anywhere, in alphabetical order."""
+    return sorted({label for export in exports for picture in export.pictures for label in picture.shapes})
