@@ -15,8 +15,8 @@ from PIL import Image
 
 from surgdino.errors import SurgdinoError
 
-_FINE = 4  # an outline is drawn at this scale: a pixel belongs to it that is covered by more than half
-_MOST_FINE = 1 << 26  # pixels of that drawing; a larger outline is drawn at its own scale
+_FINE = (8, 4, 2, 1)  # an outline is drawn at this scale: a pixel belongs to it that is covered by more than half
+_MOST_FINE = 1 << 26  # pixels of that drawing
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Outline:
         size = high - low
         if (size <= 0).any():
             return
-        fine = _FINE if size.prod() * _FINE**2 <= _MOST_FINE else 1
+        fine = next((scale for scale in _FINE if size.prod() * scale**2 <= _MOST_FINE), 1)
         canvas = np.zeros(size[::-1] * fine, np.uint8)
         corners = np.round((self.points - low) * fine - 0.5).clip(-(1 << 20), 1 << 20).astype(np.int32)
         cv2.fillPoly(canvas, [corners], 255)
