@@ -18,6 +18,7 @@ from yaml import YAMLError
 
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest, shown
+from surgdino.yaml_files import invalid, yaml_text
 
 T = TypeVar("T")
 _BOUNDS = {
@@ -235,14 +236,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """What a YAML file says; numbers are read as Hydra reads them (1e-4 is one).
 
     Raises:
-        SurgdinoError: not valid YAML.
+        SurgdinoError: not valid YAML, or not keys with values; see `yaml_text`.
     """
     try:
-        return OmegaConf.to_container(OmegaConf.load(path))  # type: ignore[return-value]
+        values = OmegaConf.create(yaml_text(path))
     except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}" if mark else None
-        raise SurgdinoError("not valid YAML", file=path, place=place, found=getattr(error, "problem", error)) from error
+        raise invalid(path, error) from error
+    except (OmegaConfBaseException, ValueError) as error:
+        raise SurgdinoError("not valid YAML", file=path, found=str(error).partition("\n")[0]) from error
+    if not isinstance(values, DictConfig):
+        raise SurgdinoError("not settings", file=path, expected="keys with values", found="a list")
+    return OmegaConf.to_container(values)  # type: ignore[return-value]
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from surgdino import console
 from surgdino.bench.frames import BenchConfig
 from surgdino.bench.report import Report, print_report, write_report
+from surgdino.runs.lock import FolderLock
 
 
 def main(cfg: Mapping[str, Any], subject: str) -> int:
@@ -21,5 +22,6 @@ def main(cfg: Mapping[str, Any], subject: str) -> int:
         report = measure(config)
     print_report(report)
     if config.run.dir is not None:
-        console.field("figures", write_report(config.run.dir, subject, report))
+        with FolderLock(config.run.dir):
+            console.field("figures", write_report(config.run.dir, subject, report))
     return 0

@@ -21,6 +21,7 @@ from surgdino.config import flat_keys, read_yaml
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest, shown
 from surgdino.paths import share
+from surgdino.yaml_files import yaml_text
 
 GROUPS = ("recipe", "dataset", "model", "method", "task", "augment", "hardware")
 _FOLDERS = {"dataset": "datasets", "recipe": "recipes"}  # their files lie beside configs/, not in it
@@ -38,7 +39,7 @@ class ChoiceSource(ConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         group, _, name = config_path.rpartition("/")
         path = _files(group)[name.removesuffix(".yaml")]
-        header = self._get_header_dict(path.read_text(encoding="utf-8"))
+        header = self._get_header_dict(yaml_text(path))
         header["package"] = header.get("package") or _PACKAGES.get(group)
         return ConfigResult(self.provider, self.full_path(), OmegaConf.create(read_yaml(path)), header)
 

@@ -20,6 +20,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.shard import FLAGS
 from surgdino.frames.store import FrameStore, StoredVideo
 from surgdino.paths import atomic_write
+from surgdino.yaml_files import read_settings
 
 # Settings that may change when a run is continued: they change where, how fast and how long it runs, or (the initial
 # weights) were needed at its start only. The engine checks its settings again; here a change is found before the store
@@ -29,6 +30,7 @@ FREE = (
     *("probe.every", "probe.both", "probe.root"),
     *(f"train.{key}" for key in sorted(FREE_SETTINGS)),
 )
+_MADE = ("metrics.jsonl", "state", "checkpoint")
 _ALSO = re.compile(r"(?<=^data)\.also\[\d+\]")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless", "albumentations", "hydra-core")
 
@@ -41,7 +43,7 @@ def open_run(folder: Path, cfg: Mapping[str, Any], *, data_hash: str, free: tupl
         free: settings that may differ from those the run began with, or what their names begin with.
     """
     saved = folder / "config.yaml"
-    if saved.exists():
+    if saved.exists() and any((folder / made).exists() for made in _MADE):  # else the command before had ended at once
         _refuse_changes(saved, cfg, free)
     text = yaml.safe_dump(dict(cfg), sort_keys=False, allow_unicode=True)
     _write(saved, "# Every setting of this run, resolved. The command is in environment.json.\n" + text)
@@ -62,7 +64,7 @@ def environment(data_hash: str) -> dict[str, Any]:
 
 
 def _refuse_changes(saved: Path, cfg: Mapping[str, Any], free: tuple[str, ...]) -> None:
-    before = yaml.safe_load(saved.read_text(encoding="utf-8")) or {}
+    before = read_settings(saved)
     now = json.loads(json.dumps(cfg, default=str))
     # The folders of further datasets may change as the first one's may: the data hash is what counts.
     changed = [row for row in differences(before, now) if not _ALSO.sub("", row[0]).startswith(free)]

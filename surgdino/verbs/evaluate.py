@@ -27,6 +27,7 @@ from surgdino.inputs.labelled import (
 from surgdino.inputs.settings import DataSettings
 from surgdino.runs.folder import environment
 from surgdino.runs.leaks import Leakage, find_leaks, refuse_leaks, seen_of
+from surgdino.runs.lock import FolderLock
 from surgdino.runs.results import RESULTS, print_scores, write_results
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.saved import SavedTask, load_task
@@ -61,12 +62,13 @@ def main(cfg: Mapping[str, Any]) -> int:
     manifest = manifest.part(config.part)
     leaks = find_leaks(seen_of(saved.model.info), manifest, f"{card.name} {split_name(data)} {config.part}")
     refuse_leaks(leaks, config.leakage or saved.config["leakage"])
-    parts = labelled_parts(manifest, open_store_of(manifest, data), task.LABELS, (config.part,))
-    context = saved.context(config.hardware, features_folder(data, card.name, run, saved.tuning), card, parts)
     out = config.out or run / "evaluation" / f"{card.name}-{config.part}"
-    known = {key: saved.model.info.get(key) for key in ("started_from", "seed", "stages")}
-    facts = {"split": data.split, "checkpoint": saved.folder, **known, "leakage": leaks.as_dict()}
-    path = measure(task, context, saved.load_head(context), config.part, out, manifest, facts)
+    with FolderLock(out):
+        parts = labelled_parts(manifest, open_store_of(manifest, data), task.LABELS, (config.part,))
+        context = saved.context(config.hardware, features_folder(data, card.name, run, saved.tuning), card, parts)
+        known = {key: saved.model.info.get(key) for key in ("started_from", "seed", "stages")}
+        facts = {"split": data.split, "checkpoint": saved.folder, **known, "leakage": leaks.as_dict()}
+        path = measure(task, context, saved.load_head(context), config.part, out, manifest, facts)
     print_comparison(saved, path)
     field("results", path)
     return 0

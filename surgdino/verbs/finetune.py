@@ -31,6 +31,7 @@ from surgdino.inputs.labelled import (
 from surgdino.inputs.settings import DataSettings, ModelSettings, RunSettings
 from surgdino.runs.folder import open_run, write_data
 from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, refuse_leaks, seen_of
+from surgdino.runs.lock import FolderLock
 from surgdino.tasks.context import TaskContext, build_context
 from surgdino.tasks.features.cache import weights_hash
 from surgdino.tasks.saved import save_task
@@ -87,11 +88,11 @@ def main(cfg: Mapping[str, Any]) -> int:
     Under torchrun or another launcher its processes train together, and the first one writes and prints.
     """
     config = typed(FinetuneConfig, cfg, "")
-    with distributed.together(cuda=choose_device(config.hardware).type == "cuda"):
-        return finetune(config, cfg)
+    with distributed.together(cuda=choose_device(config.hardware).type == "cuda"), FolderLock() as lock:
+        return finetune(config, cfg, lock)
 
 
-def finetune(config: FinetuneConfig, cfg: Mapping[str, Any]) -> int:
+def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -> int:
     """What `main` does in each process."""
     # Everything that can be wrong is checked before the store is built, which may take hours.
     task, card, data = open_task(config.task), Card.from_dict(config.dataset), config.data
@@ -111,6 +112,7 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any]) -> int:
 
     with distributed.main_first():
         if distributed.is_main():
+            lock.take(folder)
             open_run(folder, recorded, data_hash=manifest.fingerprint(), free=FREE)
         store = open_store_of(manifest, data)
     parts = labelled_parts(manifest, store, task.LABELS, ("train", "val", "test"))

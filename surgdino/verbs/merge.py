@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
 from surgdino import console
@@ -32,6 +31,8 @@ from surgdino.inputs.probe import ProbeSettings, choose_probe, open_probe
 from surgdino.inputs.settings import DataSettings
 from surgdino.metrics.arrays import as_json
 from surgdino.runs.leaks import Seen, seen_of
+from surgdino.runs.lock import FolderLock
+from surgdino.yaml_files import read_settings
 
 _USAGE = "surgdino merge INITIAL ADAPTED out=FOLDER"
 
@@ -81,6 +82,12 @@ def main(cfg: Mapping[str, Any], paths: Sequence[str]) -> int:
     settings = typed(MergeConfig, cfg, "")
     if len(paths) < 2:
         raise SurgdinoError("merging takes the initial weights and an adapted checkpoint", fix=f"write {_USAGE}")
+    with FolderLock(settings.out):
+        return merge(settings, paths)
+
+
+def merge(settings: MergeConfig, paths: Sequence[str]) -> int:
+    """What `main` does in the folder that it holds."""
     if (settings.out / WEIGHTS).exists():
         fix = "give another out=FOLDER, or remove it"
         raise SurgdinoError("there is a checkpoint already", file=settings.out, fix=fix)
@@ -153,7 +160,7 @@ def open_measurement(settings: MergeConfig, adapted: Path, info: Mapping[str, An
         if not file.is_file():
             fix = "add dataset=... and data.root=..."
             raise SurgdinoError("a sweep needs frames to measure on", place="data.root", fix=fix)
-        saved = yaml.safe_load(file.read_text(encoding="utf-8"))
+        saved = read_settings(file)
         dataset, section = saved.get("dataset", dataset), saved.get("data", section)
         probe_settings = shipped(ProbeSettings, "probe", **saved.get("probe", asdict(probe_settings)))
     card, data = Card.from_dict(dataset), shipped(DataSettings, "data", **section)

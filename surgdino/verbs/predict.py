@@ -19,6 +19,7 @@ from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.store import FrameStore, build_store
 from surgdino.inputs.settings import DataSettings
 from surgdino.inputs.video import find_video
+from surgdino.runs.lock import FolderLock
 from surgdino.tasks.labelled_frames import every_frame
 from surgdino.tasks.request import InputVideo, PredictRequest
 from surgdino.tasks.saved import SavedTask, load_task
@@ -59,15 +60,16 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
     sources = [find_video(path, saved, data, config.image_fps) for path in paths]
     for source, folder in zip(sources, output_folders(sources, config.out), strict=True):
         work = folder / _WORK
-        frames = every_frame(stored(source, work, data))
-        context = saved.context(config.hardware, work / "features")
-        head, caption = saved.load_head(context), model_line(saved, source)
-        request = PredictRequest(context, head, frames, source, data.decoder, truth, folder, caption)
-        written = saved.task.write(request)
-        try:
-            shutil.rmtree(work)
-        except OSError as error:
-            raise from_os_error(error, work) from error
+        with FolderLock(folder):
+            frames = every_frame(stored(source, work, data))
+            context = saved.context(config.hardware, work / "features")
+            head, caption = saved.load_head(context), model_line(saved, source)
+            request = PredictRequest(context, head, frames, source, data.decoder, truth, folder, caption)
+            written = saved.task.write(request)
+            try:
+                shutil.rmtree(work)
+            except OSError as error:
+                raise from_os_error(error, work) from error
         for name, path in written.items():
             field(name, path)
     return 0

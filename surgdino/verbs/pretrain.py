@@ -38,6 +38,7 @@ from surgdino.inputs.probe import ProbeSettings, choose_probe, open_probe
 from surgdino.inputs.settings import DataSettings, ModelSettings, ReportSettings, RunSettings
 from surgdino.report.curves import TERMS, draw_curves
 from surgdino.runs.folder import open_run, write_data
+from surgdino.runs.lock import FolderLock
 from surgdino.verbs.report import try_report
 
 _SHOWN = 5
@@ -66,11 +67,11 @@ def main(cfg: Mapping[str, Any]) -> int:
     Under torchrun or another launcher its processes train together, and the first one writes and prints.
     """
     settings = typed(PretrainConfig, cfg, "")
-    with distributed.together(cuda=choose_device(settings.hardware).type == "cuda"):
-        return pretrain(settings, cfg)
+    with distributed.together(cuda=choose_device(settings.hardware).type == "cuda"), FolderLock() as lock:
+        return pretrain(settings, cfg, lock)
 
 
-def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any]) -> int:
+def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock) -> int:
     """What `main` does in each process; `cfg` is what the run folder's config.yaml records."""
     data, card = settings.data, Card.from_dict(settings.dataset)
     # Everything that can be wrong is checked before the store is built, which may take hours.
@@ -87,6 +88,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any]) -> int:
     preprocess = Preprocess(usual_size(backbone, settings.crops.global_size), settings.model.mean, settings.model.std)
     with distributed.main_first():
         if distributed.is_main():
+            lock.take(folder)
             open_run(folder, {**cfg, "run": {"dir": str(folder)}}, data_hash=data_hash(datasets))
         store = joined_store(datasets, data, progress=distributed.is_main())
         probe = open_probe(chosen, data, preprocess)

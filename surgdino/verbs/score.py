@@ -14,6 +14,7 @@ from surgdino import __version__
 from surgdino.config import typed
 from surgdino.console import field
 from surgdino.errors import SurgdinoError
+from surgdino.runs.lock import FolderLock
 from surgdino.runs.results import print_scores, write_results
 from surgdino.tasks import task_names
 from surgdino.tasks.scoring.folders import Folders
@@ -37,5 +38,6 @@ def main(cfg: Mapping[str, Any]) -> int:
             "versions": {"surgdino": __version__, "numpy": np.__version__, "python": platform.python_version()},
             "command": " ".join(sys.argv),
         }
-        field("results", write_results(folders.out, name, scores, facts=facts))
+        with FolderLock(folders.out):
+            field("results", write_results(folders.out, name, scores, facts=facts))
     return 0
