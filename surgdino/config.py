@@ -242,8 +242,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = OmegaConf.create(yaml_text(path))
     except YAMLError as error:
         raise invalid(path, error) from error
-    except (OmegaConfBaseException, ValueError) as error:
-        raise SurgdinoError("not valid YAML", file=path, found=str(error).partition("\n")[0]) from error
+    except (OmegaConfBaseException, ValueError, AssertionError) as error:  # AssertionError: a number alone
+        found = str(error).partition("\n")[0] or "no keys"
+        raise SurgdinoError("not settings", file=path, expected="keys with values", found=found) from error
     if not isinstance(values, DictConfig):
         raise SurgdinoError("not settings", file=path, expected="keys with values", found="a list")
     return OmegaConf.to_container(values)  # type: ignore[return-value]
