@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,6 +23,7 @@ from surgdino.frames.store import FrameStore
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 # Apart from each other, so that crops at position p and masks of step p do not share their random numbers.
+_END = object()
 _CROPS, _MASK_SHARES, _MASK_BLOCKS, _PAIRS = range(4)
 
 
@@ -151,7 +154,7 @@ def load(
     """`work(job)` of every job, in order, computed ahead by worker processes (each up to `ahead` jobs), or here for 0.
 
     Raises:
-        SurgdinoError: `work` raised it.
+        SurgdinoError: `work` raised it, or a worker process was killed.
     """
     _one_thread(0)
     loader = DataLoader(
@@ -163,10 +166,32 @@ def load(
         worker_init_fn=_one_thread,
         prefetch_factor=ahead if workers else None,
     )
-    for result in loader:
+    results = _iterate(loader)
+    while (result := _next(results)) is not _END:
         if isinstance(result, SurgdinoError):
             raise result
         yield result
+
+
+def _iterate(loader: DataLoader) -> Iterator[Any]:
+    """The loader at work. torch would raise a worker's death in the middle of whatever this process does; without its
+    handler it is noticed where the next result is waited for, between two steps."""
+    before = signal.getsignal(signal.SIGCHLD)
+    results = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    return results
+
+
+def _next(results: Iterator[Any]) -> Any:
+    try:
+        return next(results, _END)
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        fix = "lower hardware.loader_workers or train.batch_size; the same command continues"
+        found = f"{str(error).partition(chr(10))[0]}: the system may have killed it for want of memory"
+        raise SurgdinoError("a worker process that loads frames was killed", found=found, fix=fix) from None
 
 
 @dataclass
@@ -180,6 +205,9 @@ class _Work(Dataset):
             return self.work(job)
         except SurgdinoError as fault:
             return fault
+        except MemoryError:
+            fix = "lower hardware.loader_workers or train.batch_size"
+            return SurgdinoError("not enough memory in a worker process that loads frames", fix=fix)
 
 
 def _one_thread(_worker: int) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a question that the loop asks before each step, so that it can save before it goes."""
+"""SIGTERM, Ctrl-C and failing batches as a question that the loop asks before each step, so that it can save first."""
 
 from __future__ import annotations
 
@@ -8,21 +8,30 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from surgdino.errors import SurgdinoError
+
 T = TypeVar("T")
 
 
 class Stop:
-    """Whether a signal has asked the run to end, and which."""
+    """Whether a signal, or batches that could not be made, have asked the run to end, and which."""
 
     def __init__(self) -> None:
         self.requested = False
         self.signal: int | None = None
+        self.fault: SurgdinoError | None = None
+
+    def check(self) -> None:
+        """Raise what ended the batches; the loop calls it when all is saved."""
+        if self.fault is not None:
+            raise self.fault
 
     def until(self, batches: Iterable[T], agreed: Callable[[bool], bool] = bool) -> Iterator[T]:
         """The batches until a stop is requested.
 
-        A launcher sends its signal to the loader's workers too, and the loader reports their death as an error in this
-        process: after a request that is no error.
+        Where they fail (a worker was killed, a stored frame is damaged) that is a request too: all processes stop at
+        the same step and save, and `check` raises it. After a request it is no error: a launcher sends its signal to
+        the loader's workers too.
 
         Args:
             agreed: whether any process was asked to stop, given whether this one was. It is called before every
@@ -38,9 +47,9 @@ class Stop:
     def _next(self, source: Iterator[T]) -> T | None:
         try:
             return next(source, None)
-        except RuntimeError:
+        except SurgdinoError as fault:
             if not self.requested:
-                raise
+                self.requested, self.fault = True, fault
             return None
 
 
@@ -62,8 +71,6 @@ def stop_signals() -> Iterator[Stop]:
         if stop.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.requested, stop.signal = True, number
-        # From now on the death of a loader worker must not raise in the middle of saving.
-        before.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
 
     listened_to = [signal.SIGUSR2] if callable(signal.getsignal(signal.SIGUSR2)) else []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, *listened_to)}

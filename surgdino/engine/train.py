@@ -50,6 +50,7 @@ def train(plan: TrainPlan) -> TrainResult:
             if session.step % plan.train.checkpoint_every == 0:
                 save(session)
         save(session)
+    stop.check()
     return session.result("finished" if session.step >= session.steps else "stopped")
 
 

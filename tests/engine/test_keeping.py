@@ -129,15 +129,18 @@ def test_a_full_disk_keeps_the_state_before(tmp_path, monkeypatch):
 def test_a_dying_worker_is_an_error_unless_a_stop_was_requested():
     def batches():
         yield 1
-        raise RuntimeError("DataLoader worker exited unexpectedly")
+        raise SurgdinoError("a worker process was killed")
 
     with stop_signals() as stop:
-        with pytest.raises(RuntimeError):
-            list(stop.until(batches()))
+        assert list(stop.until(batches())) == [1]
+        with pytest.raises(SurgdinoError, match="worker"):  # after saving
+            stop.check()
+    with stop_signals() as stop:
         source = stop.until(batches())
         assert next(source) == 1
         stop.requested = True
         assert list(source) == []
+        stop.check()
 
 
 def test_a_signal_that_somebody_listens_to_is_passed_on_when_all_is_saved():

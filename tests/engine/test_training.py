@@ -21,6 +21,7 @@ from surgdino.backbone.checkpoint import load
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped, shipped_settings
+from surgdino.crops.loader import CropBatches
 from surgdino.crops.multicrop import CropSettings
 from surgdino.engine import step
 from surgdino.engine.method import Method
@@ -196,6 +197,24 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypa
     assert (resumed.first, resumed.last) == (uninterrupted.first, uninterrupted.last)
     of_steps = [[r for r in without_timings(lines(x)) if "loss" in r] for x in (resumed, uninterrupted)]
     assert of_steps[0] == of_steps[1]
+
+
+def test_batches_that_fail_end_the_run_with_its_state_saved(tmp_path, monkeypatch, uninterrupted):
+    make = CropBatches.__call__
+
+    def fail_at_7(self, plan):
+        if plan.step == 7:
+            raise SurgdinoError("a worker process was killed")
+        return make(self, plan)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CropBatches, "__call__", fail_at_7)
+        with pytest.raises(SurgdinoError, match="worker"):
+            train(plan_in(tmp_path))
+    resumed = train(plan_in(tmp_path))
+    assert (resumed.status, resumed.resumed_from) == ("finished", 7)
+    expected, found = final_tensors(uninterrupted.metrics.parent), final_tensors(tmp_path)
+    assert [k for k in expected if not torch.equal(expected[k], found[k])] == []
 
 
 def test_killed_between_checkpoints_resumes_from_the_last_and_forgets_later_lines(tmp_path, monkeypatch, uninterrupted):

@@ -98,6 +98,7 @@ def fit(
             if run.step % training.checkpoint_every == 0:
                 run.save()
     run.save()
+    stop.check()
     return run.result("finished" if run.finished else "stopped")
 
 
