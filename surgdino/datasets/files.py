@@ -25,8 +25,7 @@ VIDEO_SUFFIXES = frozenset((
     ".tod", ".m2p", ".m2t", ".trp", ".mjpg", ".mjpeg", ".ogv", ".dv", ".f4v",
 ))
 _DOCUMENT_SUFFIXES = frozenset((
-    ".txt", ".md", ".pdf", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".docx", ".xlsx", ".srt", ".vtt",
-    ".sha256", ".md5", ".log",
+    ".txt", ".md", ".pdf", ".yaml", ".yml", ".html", ".docx", ".srt", ".vtt", ".sha256", ".md5", ".log",
 ))
 # fmt: on
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
@@ -53,8 +52,13 @@ def is_image(path: Path) -> bool:
 
 
 def is_document(path: Path) -> bool:
-    """Whether a file's name says that it is text or a table, which is expected beside recordings."""
+    """Whether a file's name says that it is text for people, which is expected beside recordings."""
     return path.suffix.lower() in _DOCUMENT_SUFFIXES or path.stem.lower().startswith(("readme", "licen", "sha256"))
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file's name says that it is a table of text."""
+    return path.suffix.lower() in (".csv", ".tsv")
 
 
 def is_mask(path: Path) -> bool:
@@ -112,7 +116,9 @@ def read_text(path: Path, *, spreadsheet: bool = False) -> str:
         encodings.append("cp1252")
     for encoding in encodings:
         with suppress(UnicodeDecodeError):
-            return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+            text = data.decode(encoding)
+            if "\0" not in text:  # UTF-16 without its mark, or no text at all
+                return text.replace("\r\n", "\n").replace("\r", "\n")
     raise SurgdinoError("not a text file", file=path, expected="text in UTF-8", fix="save it as UTF-8")
 
 

@@ -1,13 +1,14 @@
 """A group's own phases as a table (CSV): rows of moments, rows of segments, or rows of starts.
 
-The header names the columns. `video` (its id or file name) may be missing where there is one video. `label` is the
-phase. When it is: `frame` (0-based) or `second` from the first frame for single moments; `start` and `end` for segments
-(the end is not part of it); `start` alone where every phase lasts until the next one starts. Other names for the same
-are accepted (`phase`, `begin`, `time_ms`, `start_frame`, ...). Times are seconds, `hh:mm:ss`, `mm:ss`, or `hh:mm:ss:ff`
-where the dataset has an fps; columns in `ms` are milliseconds, in `frame(s)` frames.
+The header names the columns. `video` (its id or file name) may be missing where there is one video, or where the file
+is named after its video. `label` is the phase. When it is: `frame` (0-based) or `second` from the first frame for
+single moments; `start` and `end` (or `duration`) for segments, the end not being part of it; `start` alone where every
+phase lasts until the next one starts. Other names for the same are accepted (`phase`, `begin`, `time_ms`, ...). Times
+are seconds, `hh:mm:ss`, `mm:ss`, or `hh:mm:ss:ff` where the dataset has an fps; columns in `ms` are milliseconds, in
+`frame(s)` frames. Frames count their end where each segment starts one frame after the end of the one before.
 
-Commas, semicolons and tabs separate; a first line `sep=;` says which; with the latter two a decimal comma is read too.
-The text may be UTF-8, UTF-16 or Windows-1252.
+Commas, semicolons, tabs and bars separate; a first line `sep=;` says which. A decimal comma is read where it can be
+told from a separator. The text may be UTF-8, UTF-16 or Windows-1252.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import csv
 import io
 import math
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,18 +24,20 @@ from pathlib import Path
 
 import numpy as np
 
-from surgdino.datasets.files import plain_name, read_text
+from surgdino.datasets.files import letters, plain_name, read_text
 from surgdino.datasets.manifest import FrameLabels, Labels, Problem, SecondLabels, SegmentLabels, Video
 from surgdino.errors import SurgdinoError, nearest
 
 _HEADER = "columns video, label, and frame, second, or start (and end)"
 _COLUMNS = {
     "video": ("video", "file", "filename", "recording", "clip"),
-    "label": ("label", "phase", "class", "annotation", "step"),
+    "label": ("label", "phase", "class", "annotation", "step", "category", "event", "activity", "action", "state"),
     "moment": ("frame", "second", "time", "timestamp", "seconds", "sec", "ms", "milliseconds", "millisecond", "frames"),
     "start": ("start", "begin", "onset", "from"),
     "end": ("end", "stop", "offset", "to"),
+    "duration": ("duration", "length"),
 }
+_EMPTY_WORDS = ("", "in", "id", "name", "number", "path", "file", "time")
 _UNITS = {
     "frame": ("frame", "frames"),
     "millisecond": ("ms", "millisecond", "milliseconds", "msec"),
@@ -44,6 +46,7 @@ _UNITS = {
 _MOST_CLASSES = 1000
 _MOST = {"frame": 10**8, "second": 10**6}  # 40 days at 30 frames a second, 11 days
 _DECIMAL = re.compile(r"^(\d+),(\d+)$")  # as spreadsheets write it in half of Europe
+_QUOTED_DECIMAL = re.compile(r"^(\d+),(\d{1,2})$")  # between commas; three digits may be thousands
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)(?::(\d{1,3}))?")
 _END_OF_VIDEO = math.inf
 
@@ -60,12 +63,14 @@ class _Row:
 class _Table:
     """One file: its columns, its unit, and the first problem of each kind; a script repeats its fault in each row."""
 
-    def __init__(self, path: Path, videos: Sequence[Video]) -> None:
+    def __init__(self, path: Path, videos: Sequence[Video], own: Video | None) -> None:
         self.path, self.videos = path, videos
+        self.own = own if own is not None or len(videos) > 1 else videos[0]
         self.problems: dict[str, Problem] = {}
         self.header, self.rows = self._cells()
         self.columns, self.unit = self._columns()
-        self.ids = _spellings(videos)
+        self.ids = video_spellings(videos)
+        self.how = ""  # how the ends are counted, where that is not the usual way
 
     def tell(self, what: str, place: str | None, expected: object, found: object, fix: str, error: bool = True) -> None:
         severity = "error" if error else "warning"
@@ -75,22 +80,24 @@ class _Table:
         """The header, and (place, cells) of every row that is not empty."""
         text = read_text(self.path, spreadsheet=True)
         first, _, rest = text.partition("\n")
-        said = re.fullmatch(r"\s*sep=(.)\s*", first)
+        said = re.fullmatch(r' *"?sep=(.)"? *', first)
         if said:
             text, separator = f"\n{rest}", said[1]
         else:
-            head = text.lstrip().partition("\n")[0]
-            separator = max(";\t,", key=head.count)
+            head = next((line for line in text.split("\n") if line.strip() and not line.startswith("#")), "")
+            separator = max(";\t,|", key=head.count)
         try:
             rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
         except csv.Error as error:
             raise SurgdinoError("not a CSV", file=self.path, found=str(error)) from error
         stripped = [(f"row {n}", [cell.strip() for cell in cells]) for n, cells in enumerate(rows, start=1)]
         filled = [(place, cells) for place, cells in stripped if any(cells)]
+        while filled and filled[0][1][0].startswith("#"):  # what a tool says of itself
+            filled.pop(0)
         if not filled:
             raise SurgdinoError("the file is empty", file=self.path, expected=_HEADER)
-        if separator != ",":
-            filled = [(place, [_DECIMAL.sub(r"\1.\2", cell) for cell in cells]) for place, cells in filled]
+        decimal = _QUOTED_DECIMAL if separator == "," else _DECIMAL
+        filled = [(place, [decimal.sub(r"\1.\2", cell) for cell in cells]) for place, cells in filled]
         return [name.lower() for name in filled[0][1]], filled[1:]
 
     def _columns(self) -> tuple[dict[str, int], str]:
@@ -98,7 +105,8 @@ class _Table:
         columns: dict[str, int] = {}
         units = set()
         for position, name in enumerate(self.header):
-            words = [word for word in re.split(r"[\W_]+", name) if word not in ("", "in", "id", "name", "number")]
+            every = re.split(r"[\W_]+", name)
+            words = [word for place, word in enumerate(every) if word not in _EMPTY_WORDS or (not place and word)]
             unit = next((unit for unit, known in _UNITS.items() if words and words[-1] in known), None)
             meaning = next((m for m, known in _COLUMNS.items() if words and words[0] in known), None)
             if len(words) > 1 and words[-1] in (*_COLUMNS["start"], *_COLUMNS["end"]):  # frame_start
@@ -107,15 +115,21 @@ class _Table:
             if meaning is None or (meaning in ("video", "label") and len(words) > 1):
                 continue
             if meaning in columns:
-                self._refuse_columns("the CSV has other columns")
+                self._refuse_columns(f"two columns for the {meaning}")
             columns[meaning] = position
             if meaning not in ("video", "label"):
-                units.add(unit or "second")
-        when = columns.keys() & {"moment", "start", "end"}
-        if "label" not in columns or when not in ({"moment"}, {"start"}, {"start", "end"}) or len(units) > 1:
+                units.add("second" if unit is None or "mm" in words else unit)  # hh:mm:ss.ms is no count of ms
+        if {"end", "duration"} <= columns.keys():
+            del columns["duration"]
+        when = columns.keys() & {"moment", "start", "end", "duration"}
+        known = ({"moment"}, {"start"}, {"start", "end"}, {"start", "duration"})
+        if "label" not in columns or when not in known:
             self._refuse_columns("the CSV has other columns")
-        if "video" not in columns and len(self.videos) > 1:
-            self._refuse_columns("the CSV names no videos", f"a column video: there are {len(self.videos)} of them")
+        if len(units) > 1:
+            self._refuse_columns("the columns count in two units", "one of frames, seconds, milliseconds")
+        if "video" not in columns and self.own is None:
+            expected = f"a column video: there are {len(self.videos)} of them; or a file named after each"
+            self._refuse_columns("the CSV names no videos", expected)
         return columns, units.pop()
 
     def _refuse_columns(self, what: str, expected: str = _HEADER) -> None:
@@ -132,7 +146,11 @@ class _Table:
             video = self._video(cells, place)
             label = plain_name(" ".join(cells[self.columns["label"]].split()))
             start = self._when(cells, "moment" if "moment" in self.columns else "start", place, video)
-            end = self._when(cells, "end", place, video) if "end" in self.columns else _END_OF_VIDEO
+            end: float | None = _END_OF_VIDEO
+            if last := self.columns.keys() & {"end", "duration"}:
+                end = self._when(cells, "end" if "end" in last else "duration", place, video)
+            if "duration" in last and start is not None and end is not None:
+                end += start
             if not label:
                 self.tell("no label", place, "a label", "nothing", "leave the whole row out where there is none")
             elif video is not None and start is not None and end is not None:
@@ -145,7 +163,7 @@ class _Table:
 
     def _video(self, cells: list[str], place: str) -> Video | None:
         if "video" not in self.columns:
-            return self.videos[0]
+            return self.own
         name = plain_name(cells[self.columns["video"]])
         for spelling in (name, re.split(r"[\\/]", name)[-1], name.casefold()):
             if spelling in self.ids:
@@ -158,13 +176,21 @@ class _Table:
         """Seconds, or frames where the column holds frames."""
         text = cells[self.columns[column]]
         unit = "frame" if self.unit == "frame" else "second"
-        if column == "end" and not text:
+        if column in ("end", "duration") and not text:
             return _END_OF_VIDEO
         fps = video.fps if video is not None else None
         clock = _CLOCK.fullmatch(text) if unit == "second" else None
         if clock and clock[4] and fps is None:
             fix = "set dataset.fps=25, or whatever the numbers count in"
             self.tell("a time that counts frames", place, "hh:mm:ss, or a known fps", repr(text), fix)
+            return None
+        if clock and (float(clock[3].replace(",", ".")) >= 60 or (clock[1] and int(clock[2]) >= 60)):
+            expected = "minutes and seconds below 60"
+            self.tell("not a time", place, expected, repr(text), "correct the row")
+            return None
+        if clock and clock[4] and fps and int(clock[4]) >= fps:
+            expected = f"less than {fps:g} frames after the last colon"
+            self.tell("not a time", place, expected, repr(text), "correct the row, or dataset.fps")
             return None
         if clock:
             value = 3600 * int(clock[1] or 0) + 60 * int(clock[2]) + float(clock[3].replace(",", "."))
@@ -181,32 +207,68 @@ class _Table:
         return value
 
 
-def read_label_table(
-    path: Path, videos: Sequence[Video], classes: Sequence[str] = ()
+def read_label_tables(
+    files: Mapping[Path, Video | None], videos: Sequence[Video], classes: Sequence[str] = ()
 ) -> tuple[Labels | None, list[Problem], str]:
-    """The phases in a table; rows in any order, of any of the videos.
+    """The phases in tables; rows in any order, of any of the videos.
 
-    Rows with a fault are left out; each kind of fault is reported once.
+    Rows with a fault are left out; each kind of fault is reported once a file.
 
     Args:
-        path: the file.
-        videos: those it may name.
-        classes: the labels in the order of their ids; empty takes those in the file, in alphabetical order.
+        files: the tables; with its video where a file is named after one.
+        videos: those they may name.
+        classes: the labels in the order of their ids; empty takes those in the files, in alphabetical order.
 
     Returns:
         The labels, the problems, and what was understood: `12 segments, seconds, 3 of 3 videos`.
 
     Raises:
-        SurgdinoError: not such a file at all.
+        SurgdinoError: not such a file at all, where there is just one.
     """
-    table = _Table(path, videos)
-    rows = list(table.parsed())
-    names = list(classes) or sorted({row.label for row in rows})
+    tables: list[_Table] = []
+    problems: list[Problem] = []
+    for path, own in files.items():
+        try:
+            tables.append(_Table(path, videos, own))
+        except SurgdinoError as error:
+            if len(files) == 1:
+                raise
+            problems.append(Problem.of(error))
+    parsed = [(table, list(table.parsed())) for table in tables]
+    names = list(classes) or sorted({row.label for _, rows in parsed for row in rows})
     if len(names) > _MOST_CLASSES:
         what, fix = f"{len(names):,} different labels", "check which column holds the labels"
-        raise SurgdinoError(what, file=path, expected=f"at most {_MOST_CLASSES:,} classes", fix=fix)
+        expected = f"at most {_MOST_CLASSES:,} classes"
+        raise SurgdinoError(what, file=next(iter(files)), expected=expected, fix=fix)
     if not classes:
-        _check_spellings(table, rows)
+        _check_spellings(parsed)
+    ids = {name: number for number, name in enumerate(names)}
+    values: dict[str, FrameLabels | SecondLabels | SegmentLabels] = {}
+    count = 0
+    for table, rows in parsed:
+        for video, found in _by_video(table, rows, names).items():
+            if video in values:
+                fix = "keep one of them"
+                table.tell("labels of a video that another file has too", found[0].place, "one file", video, fix)
+                continue
+            values[video] = _values(table, found, ids)
+            count += len(found)
+    missing = [video.id for video in videos if video.id not in values]
+    if missing and values:
+        what = f"{len(missing)} of {len(videos)} videos have no labels, the first is {missing[0]}"
+        parsed[0][0].tell(
+            what, None, "rows of every video", None, "fine where they are only to be predicted", error=False
+        )
+    for table in tables:
+        problems += table.problems.values()
+    kinds = dict.fromkeys("labelled moments" if "moment" in table.columns else "segments" for table in tables)
+    units = dict.fromkeys(f"{table.unit}s" + table.how for table in tables)
+    understood = f"{count:,} {' and '.join(kinds)}, {' and '.join(units)}, {len(values)} of {len(videos)} videos"
+    return Labels("phase", tuple(names), values) if values else None, problems, understood
+
+
+def _by_video(table: _Table, rows: Sequence[_Row], names: Sequence[str]) -> dict[str, list[_Row]]:
+    """Video id -> its rows in the order of their starts, each moment once."""
     by_video: dict[str, dict[float, _Row]] = {}
     known = set(names)
     for row in rows:
@@ -216,18 +278,12 @@ def read_label_table(
         first = by_video.setdefault(row.video, {}).setdefault(row.start, row)
         if first.label != row.label:
             table.tell("two labels for one moment", row.place, first.label, row.label, "keep one of the rows")
-    ids = {name: number for number, name in enumerate(names)}
-    values = {
-        video: _values(table, [found[start] for start in sorted(found)], ids) for video, found in by_video.items()
-    }
-    missing = [video.id for video in videos if video.id not in values]
-    if missing and values:
-        what = f"{len(missing)} of {len(videos)} videos have no labels, the first is {missing[0]}"
-        table.tell(what, None, "rows of every video", None, "fine where they are only to be predicted", error=False)
-    count = sum(len(found) for found in by_video.values())
-    kind = "labelled moments" if "moment" in table.columns else "segments"
-    understood = f"{count:,} {kind}, {table.unit}s, {len(values)} of {len(videos)} videos"
-    return Labels("phase", tuple(names), values) if values else None, list(table.problems.values()), understood
+        elif first.end != row.end:
+            what, found = "two segments that start together", f"ends at {first.end:g} and {row.end:g}"
+            table.tell(what, row.place, "one end", found, "keep one of the rows")
+        elif first is not row:
+            table.tell("a row twice", row.place, "each once", f"{first.place} too", "remove one of them", error=False)
+    return {video: [found[start] for start in sorted(found)] for video, found in by_video.items()}
 
 
 def _values(table: _Table, rows: list[_Row], ids: Mapping[str, int]) -> FrameLabels | SecondLabels | SegmentLabels:
@@ -241,10 +297,13 @@ def _values(table: _Table, rows: list[_Row], ids: Mapping[str, int]) -> FrameLab
         return SecondLabels(starts, classes)
     ends = np.array([row.end for row in rows])
     following = np.append(starts[1:], _END_OF_VIDEO)
-    if "end" not in table.columns:
+    if table.unit == "frame" and "end" in table.columns and len(rows) > 1 and (ends[:-1] + 1 == following[:-1]).all():
+        ends, table.how = ends + 1, " (ends included)"  # 0 to 9, 10 to 19
+    has_ends = bool(table.columns.keys() & {"end", "duration"})
+    if not has_ends:
         ends = following
     overlapping = np.flatnonzero(ends > following + 1e-6)
-    if "end" in table.columns and len(overlapping):
+    if has_ends and len(overlapping):
         first, second = rows[overlapping[0]], rows[overlapping[0] + 1]
         fix = "end each segment where the next one starts"
         table.tell(
@@ -268,19 +327,18 @@ def _check_moments(table: _Table, rows: list[_Row], starts: np.ndarray) -> None:
         )
 
 
-def _check_spellings(table: _Table, rows: list[_Row]) -> None:
+def _check_spellings(parsed: Sequence[tuple[_Table, list[_Row]]]) -> None:
     """Labels that differ in case, spaces, hyphens or accents alone are probably one class."""
     seen: dict[str, str] = {}
-    for row in rows:
-        plain = unicodedata.normalize("NFKD", row.label).casefold()
-        key = "".join(letter for letter in plain if letter.isalnum()) or row.label
-        first = seen.setdefault(key, row.label)
-        if first != row.label:
-            what, fix = f"two spellings of one label: {first!r} and {row.label!r}", "write it in one way in all rows"
-            table.tell(what, row.place, first, row.label, fix, error=False)
+    for table, rows in parsed:
+        for row in rows:
+            first = seen.setdefault(letters(row.label) or row.label, row.label)
+            if first != row.label:
+                what, fix = f"two spellings of one label: {first!r} and {row.label!r}", "write it in one way everywhere"
+                table.tell(what, row.place, first, row.label, fix, error=False)
 
 
-def _spellings(videos: Sequence[Video]) -> dict[str, Video]:
+def video_spellings(videos: Sequence[Video]) -> dict[str, Video]:
     """Every way to write a video that means just one: its id, its file's name, with and without what is before it."""
     spellings: dict[str, dict[str, Video]] = {}
     for video in videos:

@@ -6,7 +6,9 @@ With labels where there are some: a CSV of phases beside videos, or `images/` wi
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,19 +16,24 @@ from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.files import (
     VIDEO_SUFFIXES,
     entries,
-    is_document,
     is_image,
+    is_table,
     is_video,
     plain_name,
     time_limit,
     walk,
 )
-from surgdino.datasets.label_table import read_label_table
+from surgdino.datasets.label_table import read_label_tables, video_spellings
 from surgdino.datasets.labelled_pictures import find_exports, pairs_of_folders, read_exports, read_pairs
+from surgdino.datasets.left_out import mask_folders, report_left_out
 from surgdino.datasets.manifest import Labels, Manifest, Video
 from surgdino.errors import SurgdinoError
 
-_LABELS = "labels.csv"
+_LABELS = ("labels.csv", "labels.tsv")
+_LABEL_ENDING = re.compile(r"[ ._-]*(labels?|phases?|annotations?)$", re.IGNORECASE)
+# `OP1 (2)`, `OP1_part2`, `OP1 Teil 2`; and `OP1-2`, which may as well be another operation.
+_PART = re.compile(r"[ _-]*(\(\d+\)|[ _-](part|pt|teil|cd|disc)[ _.-]*\d+)$", re.IGNORECASE)
+_COUNT = re.compile(r"[ _.-]+\(?\d+\)?$")
 _PATTERN_SECONDS = 5.0
 
 
@@ -39,38 +46,62 @@ class Folder(Adapter):
     them; its first `mask_classes` is what the masks show.
 
     Option `operation_pattern` is a regular expression on the path inside the folder (with `/` between its parts) whose
-    one group is the operation; `labels` is a CSV of phases by its path or its name in the folder, without which
-    `labels.csv` is read if it exists.
+    one group is the operation; `labels` is a table of phases, an export of masks, or a folder of them, by its path or
+    its name in the folder; without it `labels.csv` is read, or tables that are named after the videos.
     """
 
     takes = ("operation_pattern", "labels")
 
     def read(self) -> Manifest:
-        pairs, file = pairs_of_folders(self.root), self._label_file()
-        exports = [] if pairs else find_exports(self, file)
+        pairs, named = pairs_of_folders(self.root), self._named_labels()
+        exports = [] if pairs else find_exports(self, named)
         labels: list[Labels] = []
         if pairs or exports:
             pictures, labels = read_pairs(self, pairs) if pairs else read_exports(self, exports)
             videos = [Video(p.name, self._operation(p.name, p.path, p.top, p.prefix), p.path) for p in pictures]
         else:
-            sources = self._named_sources()
-            operations = [self._operation(name, path, self.root) for name, path in sources]
-            found = zip(sources, operations, strict=True)
-            videos = [Video(name, operation, path, self.card.fps) for (name, path), operation in found]
-            self._report_left_out()
+            found = [(name, path, self._operation(name, path, self.root)) for name, path in self._named_sources()]
+            videos = [Video(name, operation, path, self.card.fps) for name, path, operation in found]
         for video in videos:
             self.check_not_empty(video.path)
-        if self.pattern is None and len(videos) > 1 and len({video.operation for video in videos}) == 1:
+        self._check_operations(videos)
+        tables = {} if exports or not videos else self._tables(named, videos)
+        if tables:
+            phases, problems, understood = read_label_tables(tables, videos, self.card.phases)
+            self.problems += problems
+            source = next(iter(tables)).name if len(tables) == 1 else f"{len(tables)} tables"
+            self.notes.append(f"{source}: {understood}")
+            labels += [phases] if phases else []
+        masks = [folder for pair in pairs for folder in pair]
+        report_left_out(self, [*(v.path for v in videos), *masks, *tables, *(export.path for export in exports)])
+        return self.manifest(videos, labels)
+
+    def _check_operations(self, videos: Sequence[Video]) -> None:
+        """Ask where the names suggest other operations than were found."""
+        if self.pattern is not None or len(videos) < 2:
+            return
+        if len({video.operation for video in videos}) == 1:
             what = f"all {len(videos)} videos lie in one subfolder and count as one operation"
             here = videos[0].path.parent
             fix = f"point data.root at {here} if each is an operation, or set data.operation_pattern"
             self.problem("warning", what, self.root, found=videos[0].operation, fix=fix)
-        if file is not None and videos and not exports:
-            phases, problems, understood = read_label_table(file, videos, self.card.phases)
-            self.problems += problems
-            self.notes.append(f"{file.name}: {understood}")
-            labels += [phases] if phases else []
-        return self.manifest(videos, labels)
+        groups: dict[str, list[Video]] = {}
+        names = {_plain(video.id) for video in videos}
+        for video in videos:
+            whole = _plain(_PART.sub("", video.id))
+            # `OP1-2` is a part where there is an OP1, and `OP1_part2` anyway.
+            short = _plain(_COUNT.sub("", video.id))
+            is_part = short in names and short != _plain(video.id)
+            groups.setdefault(short if is_part else whole, []).append(video)
+        parts = [group for group in groups.values() if len({video.operation for video in group}) > 1]
+        if parts:
+            shown = ", ".join(video.id for video in parts[0][:3]) + (", ..." if len(parts[0]) > 3 else "")
+            count = len({video.operation for video in parts[0]})
+            what = f"{len(parts)} times, videos that look like parts of one operation count as several"
+            fix = "move the parts into one subfolder, or set data.operation_pattern"
+            self.problem(
+                "warning", what, parts[0][0].path, expected="one operation", found=f"{count}: {shown}", fix=fix
+            )
 
     @cached_property
     def pattern(self) -> re.Pattern[str] | None:
@@ -106,15 +137,33 @@ class Folder(Adapter):
         place = place or name
         return self.card.operation.format(root=plain_name(self.root.resolve().name), place=place, number=place)
 
-    def _label_file(self) -> Path | None:
+    def _named_labels(self) -> Path | None:
+        """The file or folder that data.labels names."""
         if "labels" not in self.options:
-            return next((path for path in entries(self.root) if path.name.lower() == _LABELS and path.is_file()), None)
+            return None
         place = Path(self.options["labels"]).expanduser()
         path = next((p for p in (place, self.root / place) if p.is_file() or p.is_dir()), None)
         if path is None:
             fix = f"give its path, or its name in {self.root}"
             raise SurgdinoError("data.labels is not a file", file=place, fix=fix)
         return path
+
+    def _tables(self, named: Path | None, videos: Sequence[Video]) -> dict[Path, Video | None]:
+        """Tables of labels, with the video that a table is named after: data.labels, labels.csv, or each video's."""
+        if named is not None and named.is_file():
+            return {named: None}
+        in_root = [path for path in entries(self.root) if path.name.lower() in _LABELS and path.is_file()]
+        if named is None and in_root:
+            return {in_root[0]: None}
+        spellings = video_spellings(videos)
+        tables = {}
+        for path in (path for _, files in walk(named or self.root) for path in files if is_table(path)):
+            stem = plain_name(path.stem)
+            names = (stem, stem.casefold(), _LABEL_ENDING.sub("", stem).casefold())
+            own = next((spellings[name] for name in names if name in spellings), None)
+            if own is not None or named is not None:
+                tables[path] = own
+        return tables
 
     def _named_sources(self) -> list[tuple[str, Path]]:
         """Video files, and folders that hold images but no video, with their names."""
@@ -125,31 +174,18 @@ class Folder(Adapter):
             # A picture or two beside videos is a logo; in a folder of its own, a numbered image is a frame.
             if not videos and any(is_image(path) and re.search(r"\d", path.stem) for path in files):
                 sources.append(folder)
-        sources.sort()
+        sources = sorted(set(sources) - {folder for folder, _ in mask_folders(self, sources)})
         # Two files may differ in their suffix alone; then it stays in the id.
         stems = Counter(_name(path, self.root, suffix=False) for path in sources)
         return [
             (_name(path, self.root, suffix=stems[_name(path, self.root, suffix=False)] > 1), path) for path in sources
         ]
 
-    def _report_left_out(self) -> None:
-        """One warning for the files that nothing reads and that may be recordings."""
-        left_out = [
-            path
-            for _, files in walk(self.root)
-            for path in files
-            if not (is_video(path) or is_image(path) or is_document(path))
-        ]
-        if left_out:
-            suffixes = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in left_out})[:8])
-            fix = "rename or convert those that are videos; export DICOM videos as MP4"
-            self.problem(
-                "warning",
-                f"{len(left_out)} files are not read ({suffixes}), the first is {left_out[0].name}",
-                left_out[0],
-                expected="videos such as .mp4, .mov, .mts, .mod, .avi, .mkv, or images",
-                fix=fix,
-            )
+
+def _plain(name: str) -> str:
+    """A name without case and accents, and with one kind of separator."""
+    plain = unicodedata.normalize("NFKD", name).casefold()
+    return re.sub(r"[\s_.-]+", "_", "".join(letter for letter in plain if not unicodedata.combining(letter))).strip("_")
 
 
 def _name(path: Path, root: Path, *, suffix: bool) -> str:

@@ -1,0 +1,79 @@
+"""What a folder holds that is not looked at: said, so that nobody believes it to be in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from surgdino.datasets.adapter import Adapter
+from surgdino.datasets.files import is_document, is_image, is_table, letters, walk
+from surgdino.datasets.labelled_pictures import MASKS
+
+_SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
+_EXPORTS = (".json", ".xml", ".eaf")
+_FEW = 2  # pictures beside videos are a logo
+_MASK_MODES = ("1", "P", "L", "I", "I;16", "F")
+_SHARED = 0.8  # of a folder's names are another's too: the masks of its pictures
+
+
+def report_left_out(adapter: Adapter, used: Iterable[Path]) -> None:
+    """Warn of files that nothing reads: recordings of another kind, tables of another name, pictures beside videos.
+
+    Args:
+        used: files, and folders whose pictures are read.
+    """
+    known = set(used)
+    left_out: list[Path] = []
+    for folder, files in walk(adapter.root):
+        unread = [path for path in files if path not in known and not is_document(path)]
+        inside = any(parent in known for parent in (folder, *folder.parents))
+        pictures = [path for path in unread if is_image(path)]
+        if inside or len(pictures) <= _FEW:
+            unread = [path for path in unread if not is_image(path)]
+        left_out += unread
+    labels = [path for path in left_out if is_table(path) or path.suffix.lower() in (*_SHEETS, *_EXPORTS)]
+    others = [path for path in left_out if path not in labels]
+    fix = "call it labels.csv, name it after its video, or give data.labels="
+    if labels and all(path.suffix.lower() in _SHEETS for path in labels):
+        fix = "save it as labels.csv"
+    _report(adapter, labels, "labels in a table or export that is read", fix)
+    pictures, recordings = [path for path in others if is_image(path)], [path for path in others if not is_image(path)]
+    fix = "move them into a folder of their own if they are frames"
+    _report(adapter, pictures, "pictures in a folder without videos, with a number in their names", fix)
+    fix = "rename or convert those that are videos; export DICOM videos as MP4"
+    _report(adapter, recordings, "videos such as .mp4, .mov, .mts, .mod, .avi, .mkv, or images", fix)
+
+
+def _report(adapter: Adapter, paths: Sequence[Path], expected: str, fix: str) -> None:
+    if paths:
+        suffixes = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in paths})[:8])
+        what = f"{len(paths)} files are not read ({suffixes}), the first is {paths[0].name}"
+        adapter.problem("warning", what, paths[0], expected=expected, fix=fix)
+
+
+def mask_folders(adapter: Adapter, sources: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """Folders of pictures that are the masks of another one's, by their names; each is reported and not read."""
+    folders = [path for path in sources if path.is_dir()]
+    stems = {folder: {p.stem.casefold() for p in folder.iterdir() if is_image(p)} for folder in folders}
+    for folder in folders:
+        by_name = letters(folder.name) in MASKS or letters(folder.name).startswith("segmentation")
+        for other in folders:
+            shared = len(stems[folder] & stems[other]) >= _SHARED * len(stems[folder])
+            if other is folder or not shared or not (by_name or (_is_mask_like(folder) and not _is_mask_like(other))):
+                continue
+            what = f"{folder.name}/ has the names of {other.name}/ and looks like its masks: it is not read as a video"
+            fix = "put the pictures into images/ and the masks into masks/, or move them elsewhere"
+            adapter.problem("warning", what, folder, expected="images/ beside masks/", fix=fix)
+            yield folder, other
+            break
+
+
+def _is_mask_like(folder: Path) -> bool:
+    first = min(path for path in folder.iterdir() if is_image(path))
+    try:
+        with Image.open(first) as image:
+            return image.mode in _MASK_MODES
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
