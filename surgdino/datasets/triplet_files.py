@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from surgdino.datasets.files import MOST_DIGITS, read_text
 from surgdino.datasets.manifest import FrameLabels, Problem
 from surgdino.datasets.triplets import TASKS, check_names, triplet_table, vocabulary
 from surgdino.errors import SurgdinoError
+from surgdino.records import read_json
 
 # triplet, instrument, score, x, y, w, h, verb, target, score, x, y, w, h, phase
 ROW = 15
@@ -102,16 +102,7 @@ def _annotations(path: Path, card: Card) -> tuple[dict[int, Any], list[Problem]]
 
 
 def _parsed(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        expected, place = error.msg[0].lower() + error.msg[1:], f"line {error.lineno}, column {error.colno}"
-        found = repr(error.doc[error.pos : error.pos + 12]) if error.pos < len(error.doc) else "the end of the file"
-        raise _fault(path, "not JSON", place, f"JSON ({expected})", found) from error
-    except RecursionError as error:
-        raise _fault(path, "not JSON", None, "JSON of a few levels", "too many levels") from error
-    except ValueError as error:  # Python refuses to read numbers of thousands of digits
-        raise _fault(path, "not a label file", None, "numbers of a few digits", str(error)) from error
+    content = read_json(path, fix=_COPY)
     if not isinstance(content, Mapping):
         expected = "a mapping with the key annotations"
         raise _fault(path, "not a label file", None, expected, type(content).__name__)

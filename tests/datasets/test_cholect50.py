@@ -217,18 +217,20 @@ def test_parts_that_are_not_the_triplets_are_a_warning(root):
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "expected", "found"),
+    ("text", "found"),
     [
-        ('{"annotations": {"0": [}}', "line 1, column 24", "expecting value", "}}"),
-        ('{"annotations":\n {"0": []', "line 2, column 10", "expecting ',' delimiter", "the end of the file"),
-        ("", "line 1, column 1", "expecting value", "the end of the file"),
+        ('{"annotations": {"0": [}}', "Expecting value: line 1 column 24"),
+        ('{"annotations":\n {"0": []', "Expecting ',' delimiter: line 2 column 10"),
+        ("", "Expecting value: line 1 column 1"),
+        ("[" * 100_000, ""),
+        (b"\xff\xfe\x00", "can't decode"),
     ],
 )
-def test_a_file_that_is_not_json(root, text, place, expected, found):
-    label_file(root).write_text(text)
+def test_a_file_that_is_not_json(root, text, found):
+    label_file(root).write_bytes(text if isinstance(text, bytes) else text.encode())
     (problem,) = opened(root).errors
-    assert (problem.message, problem.file, problem.place) == ("not JSON", label_file(root), place)
-    assert expected in str(problem.expected)
+    assert problem.file == label_file(root)
+    assert problem.message in ("not valid JSON", "nested too deeply")
     assert found in str(problem.found)
 
 
@@ -239,11 +241,6 @@ def test_numbers_that_are_no_ids(root, number):
     assert opened(root).errors[0].file == label_file(root)
     label_file(root).write_text(re.sub(r'"annotations": \{"\d+"', f'"annotations": {{"{number}"', text, count=1))
     assert opened(root).errors[0].file == label_file(root)
-
-
-def test_a_file_that_is_not_text(root):
-    label_file(root).write_bytes(b"\xff\xfe\x00")
-    assert opened(root).errors[0].message == "not a text file"
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ def test_a_label_file_cut_in_two(verify, tmp_path):
     code, text = verify(tmp_path, dataset="cholect50")
     assert code == 1
     assert "labels/VID68.json" in text
-    assert "line 1, column" in text
-    assert "not JSON" in text
+    assert "line 1 column" in text
+    assert "not valid JSON" in text
 
 
 @pytest.mark.parametrize(
