@@ -49,7 +49,8 @@ def report_left_out(adapter: Adapter, used: Iterable[Path]) -> None:
 def _report(adapter: Adapter, paths: Sequence[Path], expected: str, fix: str) -> None:
     if paths:
         suffixes = ", ".join(sorted({path.suffix.lower() or "no suffix" for path in paths})[:8])
-        what = f"{len(paths)} {'files are' if len(paths) > 1 else 'file is'} not read ({suffixes}), the first is {paths[0].name}"
+        count = f"{len(paths)} files are" if len(paths) > 1 else "1 file is"
+        what = f"{count} not read ({suffixes}), the first is {paths[0].name}"
         adapter.problem("warning", what, paths[0], expected=expected, fix=fix)
 
 
