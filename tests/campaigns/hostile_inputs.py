@@ -62,23 +62,24 @@ def main() -> int:
         import_module(name)
     with tempfile.TemporaryDirectory() as place:
         bases = Path(place) / "bases"
-        _in_child(bases)
+        for name in making.SOUND:
+            _sound_run(name, bases / name)
         _tried.extend(sample)
         with ProcessPoolExecutor(options.at_once, multiprocessing.get_context("fork")) as pool:
             came = pool.map(_try, range(len(sample)), [Path(place)] * len(sample), [bases] * len(sample))
             return _table(sample, list(came))
 
 
-def _in_child(bases: Path) -> None:
-    """The sound runs, made in a child so that this process never starts torch's threads."""
+def _sound_run(name: str, place: Path) -> None:
+    """Make a sound run in a child, so that this process never starts torch's threads."""
     child = os.fork()
     if not child:
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            making.sound_runs(bases)
+            making.sound_run(name, place)
             os._exit(0)
         except BaseException as error:
-            print(f"sound runs: {error!r}", file=sys.stderr)
+            print(f"sound run {name!r}: {error!r}", file=sys.stderr)
             os._exit(1)
     if os.waitpid(child, 0)[1]:
         raise SystemExit("the sound runs could not be made")

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.campaigns.hostile.case import Case, done, either, refused, shows
+from surgdino.errors import SurgdinoError
+from tests.campaigns.hostile.case import Case, Outcome, done, either, refused, shows
 from tests.campaigns.hostile.making import MASKS, PHASE, VERIFY, grey, label_rows, operations, squares
 
 _PLAIN = [(f"op{n}", f, "ab"[f >= 30]) for n in (1, 2, 3) for f in range(0, 60, 5)]
@@ -133,11 +134,14 @@ def cases() -> Iterator[Case]:
 _SPLIT = "data.split={train: [op1], val: [op2], test: [op3]}"
 
 
-def _as_shown(outcome) -> str | None:
+def _as_shown(outcome: Outcome) -> str | None:
     """Every mask covers 900 of 6,144 pixels: that share, as `read_mask` has it."""
     from surgdino.datasets.masks import read_mask
 
-    shares = [read_mask(path).mean() for path in sorted((outcome.folder / "d/masks").iterdir())]
+    try:
+        shares = [read_mask(path).mean() for path in sorted((outcome.folder / "d/masks").iterdir())]
+    except SurgdinoError as error:
+        return str(error)
     wrong = [share for share in shares if abs(share - 900 / 6144) > 0.01]
     return f"a mask is read as {wrong[0]:.1%} of the image" if wrong else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,8 @@ from typing import Any
 import av
 import numpy as np
 from PIL import Image
+
+from surgdino.cli.main import main
 
 TOY = ("model=vit_toy", "hardware=cpu", "dataset=folder", "data.root=d", "data.store=s", "data.workers=1")
 PRETRAIN = (
@@ -156,24 +159,17 @@ def grey(mask: np.ndarray, path: Path) -> None:
     Image.fromarray((mask * 255).astype("uint8")).save(f"{path}.png")
 
 
-def sound_runs(folder: Path) -> None:
-    """The sound runs that cases damage: `pretrained`, `phase`, `masks`; each has its data d, store s and run."""
-    import os
+SOUND = {"pretrained": PRETRAIN, "phase": PHASE, "masks": MASKS}
 
-    from surgdino.cli.main import main
 
-    home = Path.cwd()
-    for name, words in {"pretrained": PRETRAIN, "phase": PHASE, "masks": MASKS}.items():
-        place = folder / name
-        place.mkdir(parents=True)
-        if name == "masks":
-            squares(place / "d", grey)
-        else:
-            operations(place / "d")
-            phases(place / "d") if name == "phase" else None
-        os.chdir(place)
-        try:
-            if main(list(words)):
-                raise RuntimeError(f"the sound run {name!r} did not succeed")
-        finally:
-            os.chdir(home)
+def sound_run(name: str, place: Path) -> None:
+    """A sound run that cases damage, with its data d, its store s and its folder run; the current folder changes."""
+    if name == "masks":
+        squares(place / "d", grey)
+    else:
+        operations(place / "d")
+    if name == "phase":
+        phases(place / "d")
+    os.chdir(place)
+    if main(list(SOUND[name])):
+        raise RuntimeError(f"the sound run {name!r} did not succeed")
