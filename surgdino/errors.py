@@ -85,7 +85,7 @@ def from_os_error(error: OSError, file: str | Path) -> SurgdinoError:
         what, fix = "the disk is full; what was finished before is kept", "free some space and run it again"
         return SurgdinoError(what, file=file, fix=fix)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        fix = "choose a folder you may write to, or change its rights"
+        fix = "change its rights, or choose another place"
         return SurgdinoError("no permission", file=file, found=error.strerror, fix=fix)
     if error.errno == errno.ENOENT:
         return SurgdinoError("does not exist", file=file, fix="check the path")

@@ -18,19 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from surgdino.backbone import model_json
+from surgdino.backbone.model_json import FORMAT
 from surgdino.backbone.preprocess import Preprocess
+from surgdino.backbone.settings import ModelSettings
+from surgdino.backbone.tensor_files import check_tensors, differences, header_of, read_tensors, shapes_of
 from surgdino.backbone.vit import Backbone, Features, build_backbone
 from surgdino.errors import SurgdinoError
-from surgdino.paths import atomic_write
+from surgdino.paths import atomic_write, read_bytes
+from surgdino.records import SIZE_LIMIT
 
-FORMAT = 1
 WEIGHTS, MODEL_JSON = "backbone.safetensors", "model.json"
 _HEADER = "surgdino"
-_NEEDED = ("format", "timm", "timm_kwargs", "patch_size", "mean", "std", "image_size")
+_AGAIN = "continue the run to write it again, or copy it again"
 _PACKAGES = ("surgdino", "torch", "timm")
 
 
@@ -46,7 +50,7 @@ class LoadedBackbone(nn.Module):
     def __init__(self, backbone: Backbone, info: dict[str, Any]) -> None:
         super().__init__()
         self.backbone, self.info = backbone, info
-        self.preprocess = Preprocess(int(info["image_size"]), tuple(info["mean"]), tuple(info["std"]))
+        self.preprocess = Preprocess(info["image_size"], tuple(info["mean"]), tuple(info["std"]))
         self.eval()
 
     def forward(self, images: Tensor) -> Features:
@@ -67,13 +71,13 @@ def save_backbone(folder: str | Path, backbone: Backbone, facts: Mapping[str, An
     settings = backbone.settings
     architecture = {
         "format": FORMAT,
-        "name": settings.get("name", settings["timm"]),
-        "timm": settings["timm"],
-        "timm_kwargs": settings.get("timm_kwargs") or {},
+        "name": settings.name,
+        "timm": settings.timm,
+        "timm_kwargs": settings.timm_kwargs.as_dict(),
         "patch_size": backbone.patch_size,
         "embed_dim": backbone.embed_dim,
-        "mean": settings["mean"],
-        "std": settings["std"],
+        "mean": list(settings.mean),
+        "std": list(settings.std),
         "image_size": usual_size(backbone),
     }
     info = {**architecture, **facts, "created": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -101,18 +105,29 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> LoadedBackbone
         SurgdinoError: nothing there, a damaged file, or weights that are not of the architecture model.json names.
     """
     weights = find_weights(path)
-    info = read_model_json(weights)
-    backbone = build_backbone(info, drop_path=0.0)
-    try:
-        backbone.vit.load_state_dict(load_file(weights), strict=True)
-    except SafetensorError as error:
-        raise _damaged(weights, error) from error
-    except RuntimeError as error:
-        found = str(error).splitlines()[1].strip() if "\n" in str(error) else error
-        raise SurgdinoError(
-            "the weights are not those that model.json describes", file=weights, expected=info["timm"], found=found
-        ) from error
+    info, settings = _described(weights)
+    backbone = _build(weights, settings)
+    tensors = read_tensors(weights, _AGAIN)
+    check_tensors(tensors, weights)
+    backbone.vit.load_state_dict(tensors, strict=True)
     return LoadedBackbone(backbone, info).to(device)
+
+
+def untrained(path: str | Path) -> Backbone:
+    """A freshly initialised backbone of the architecture that a checkpoint has; `path` is as for `load`."""
+    weights = find_weights(path)
+    return _build(weights, _described(weights)[1])
+
+
+def _build(weights: Path, settings: ModelSettings) -> Backbone:
+    """The backbone that is described, once the weights are known to be of it: what a text claims takes no memory."""
+    shapes = shapes_of(weights, _AGAIN)
+    with torch.device("meta"):
+        found = differences(shapes, build_backbone(settings, drop_path=0.0).vit)
+    if found:
+        what, more = "the weights are not those that model.json describes", f" (and {len(found) - 1} more)"
+        raise SurgdinoError(what, file=weights, expected=settings.timm, found=found[0] + (more if found[1:] else ""))
+    return build_backbone(settings, drop_path=0.0)
 
 
 def find_weights(path: str | Path) -> Path:
@@ -131,37 +146,29 @@ def find_weights(path: str | Path) -> Path:
 
 
 def read_model_json(path: str | Path) -> dict[str, Any]:
-    """What model.json says, without reading the weights.
+    """What model.json says, without reading the weights; every field that is read anywhere was checked.
 
     Args:
         path: as for `load`.
     """
-    weights = find_weights(path)
-    beside = weights.with_name(MODEL_JSON)
-    written = _parse(beside.read_text(encoding="utf-8"), beside) if beside.is_file() else None
-    info = header_of(weights) or written
-    if info is None:
-        raise SurgdinoError("does not say what it is", file=weights, expected=f"{MODEL_JSON} beside it", found="none")
-    missing = [key for key in _NEEDED if key not in info]
-    if missing:
-        raise SurgdinoError("incomplete", file=beside, expected=", ".join(_NEEDED), found=f"no {', '.join(missing)}")
-    if info["format"] > FORMAT:
-        raise SurgdinoError(
-            "written by a newer surgdino", file=beside, expected=f"format {FORMAT}", found=info["format"], fix="update"
-        )
-    return info
+    return _described(find_weights(path))[0]
 
 
-def header_of(weights: Path) -> dict[str, Any] | None:
+def description_in(weights: Path) -> dict[str, Any] | None:
     """model.json as the header of a weights file holds it; None where the file is not one of ours."""
-    if weights.suffix != ".safetensors":
-        return None
-    try:
-        with safe_open(weights, framework="pt") as stream:
-            header = (stream.metadata() or {}).get(_HEADER)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(weights, error) from error
-    return None if header is None else _parse(header, weights)
+    header = header_of(weights, _HEADER, _AGAIN) if weights.suffix == ".safetensors" else None
+    return None if header is None else model_json.parse(header, weights)[0]
+
+
+def _described(weights: Path) -> tuple[dict[str, Any], ModelSettings]:
+    beside, written = weights.with_name(MODEL_JSON), None
+    if beside.is_file():
+        written = model_json.parse(read_bytes(beside, SIZE_LIMIT), beside)
+    if (header := header_of(weights, _HEADER, _AGAIN)) is not None:
+        written = model_json.parse(header, weights)
+    if written is None:
+        raise SurgdinoError("does not say what it is", file=weights, expected=f"{MODEL_JSON} beside it", found="none")
+    return written[0], written[1].settings
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
@@ -189,22 +196,3 @@ def usual_size(backbone: Backbone, trained_at: int = 0) -> int:
     """
     side = max(trained_at, min(224, backbone.grid[0] * backbone.patch_size))
     return side - side % backbone.patch_size
-
-
-def _parse(text: str, file: Path) -> dict[str, Any]:
-    try:
-        info = json.loads(text)
-    except ValueError as error:
-        raise SurgdinoError(
-            "not valid JSON", file=file, found=error, fix="restore it from a copy of the run"
-        ) from error
-    if not isinstance(info, dict):
-        raise SurgdinoError("not a description of a model", file=file, expected="an object", found=type(info).__name__)
-    return info
-
-
-def _damaged(weights: Path, error: Exception) -> SurgdinoError:
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    return SurgdinoError(
-        "damaged", file=weights, found=first, fix="continue the run to write it again, or copy it again"
-    )

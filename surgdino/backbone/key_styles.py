@@ -1,9 +1,10 @@
 """Translates the parameter names of other code bases into timm's.
 
 Read here: timm, DINO, DINOv2 (with and without registers, in block chunks) and DINOv3 as their authors published them,
-Hugging Face ViT, Dinov2 and Dinov2WithRegisters, and any of these inside a training checkpoint (`teacher`, `student`,
-`model`, `state_dict`) or behind prefixes (`module.`, `backbone.`, `_orig_mod.`, ...). Everything works on plain
-dictionaries of tensors; what fits a given model is decided in weights.py.
+Hugging Face ViT, Dinov2 and Dinov2WithRegisters, the encoder of a masked autoencoder, and any of these inside a
+training checkpoint (`teacher`, `student`, `model`, Lightning's `state_dict`) or behind prefixes (`module.`,
+`backbone.`, `_orig_mod.`, ...). Everything works on plain dictionaries of tensors; what fits a given model is decided
+in weights.py.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from torch.nn import functional as F
 from surgdino.errors import SurgdinoError
 
 # A training checkpoint's parts in the order of preference: the averaged weights are the better features.
-_CONTAINERS = ("teacher", "model_ema", "state_dict", "model", "student")
+_CONTAINERS = ("teacher", "model_ema", "state_dict", "model_state_dict", "model", "module", "student", "backbone")
+_LEVELS = 8  # of containers; a pickle may hold itself
 _TIMM_ANCHOR, _HF_ANCHOR = "patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight"
 _HEADS = re.compile(r"^(head|heads|head_dist|dino_head|ibot_head|pre_logits|classifier|pooler|linear_head)\.")
+_DECODER = re.compile(r"^decoder[._]")  # of a masked autoencoder, whose mask token is the decoder's too
 # Not parameters of a timm model: constants that it computes itself, or parts that serve pretraining only.
 _CONSTANTS = re.compile(r"^(rope_embed|rope)\.periods$|\.bias_mask$|^local_cls_norm\.|position_ids$")
 
@@ -67,14 +70,17 @@ def to_timm_names(payload: Mapping, file: Path | None = None) -> Conversion:
         style = "dinov3"
         tensors = {re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", name): t for name, t in tensors.items()}
         tensors["reg_token"] = tensors.pop("storage_tokens")
+    elif any(map(_DECODER.match, [*tensors, *outside])):
+        style = "masked autoencoder"
     elif "mask_token" in tensors or "register_tokens" in tensors:
         style = "dinov2"
-    heads = [name for name in tensors if _HEADS.match(name)]
+    autoencoder = ["mask_token"] if style == "masked autoencoder" else []
+    heads = [n for n in tensors if _HEADS.match(n) or _DECODER.match(n) or n in autoencoder]
     # DINOv2 trains in chunks of blocks, `blocks.<chunk>.<block>.`, and numbers the blocks through all chunks.
     kept = {
         re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name): tensor
         for name, tensor in tensors.items()
-        if not _HEADS.match(name) and not _CONSTANTS.search(name)
+        if name not in heads and not _CONSTANTS.search(name)
     }
     mask_token = kept.pop("mask_token", None)
     if "register_tokens" in kept:
@@ -98,9 +104,11 @@ def fit_to_model(tensors: Mapping[str, Tensor], vit: Any) -> tuple[dict[str, Ten
         if not tensors[name].any():
             del tensors[name]
     positions, target = tensors.get("pos_embed"), own.get("pos_embed")
-    if positions is None or target is None or positions.ndim != 3:
+    if positions is None or target is None or positions.ndim != 3 or len(positions) != 1 or "cls_token" not in tensors:
         return tensors, remarks
     if vit.no_embed_class and _side(positions.shape[1]) is None and _side(positions.shape[1] - 1) is not None:
+        if tensors["cls_token"].shape != positions[:, :1].shape:
+            return tensors, remarks
         tensors["cls_token"] = tensors["cls_token"] + positions[:, :1]
         tensors["pos_embed"] = positions = positions[:, 1:]
     prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
@@ -120,10 +128,10 @@ def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, in
 
 
 def _open_containers(payload: Mapping) -> tuple[Mapping, str]:
-    path = []
-    while not any(isinstance(value, Tensor) for value in payload.values()):
+    path: list[str] = []
+    while not any(str(name).endswith((_TIMM_ANCHOR, _HF_ANCHOR)) for name in payload):
         inner = next((c for c in _CONTAINERS if isinstance(payload.get(c), Mapping)), None)
-        if inner is None:
+        if inner is None or len(path) == _LEVELS:
             break
         path.append(inner)
         payload = payload[inner]
@@ -132,7 +140,7 @@ def _open_containers(payload: Mapping) -> tuple[Mapping, str]:
 
 def _select_backbone(flat: Mapping, file: Path | None) -> tuple[dict[str, Tensor], str, list[str]]:
     """The tensors below the prefix that leads to a patch embedding, that prefix, and the names outside of it."""
-    names = [str(name) for name, value in flat.items() if isinstance(value, Tensor)]
+    names = [name for name, value in flat.items() if isinstance(name, str) and isinstance(value, Tensor)]
     prefixes = {
         name.removesuffix(anchor)
         for anchor in (_TIMM_ANCHOR, _HF_ANCHOR)
@@ -160,7 +168,7 @@ def _from_hugging_face(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         named[name] = tensor
     for name in [n for n in named if ".attn.query." in n]:
         parts = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
-        if all(part in named for part in parts):
+        if len({named[part].shape if part in named else None for part in parts}) == 1 and named[name].ndim:
             named[name.replace(".query.", ".qkv.")] = torch.cat([named.pop(part) for part in parts])
     return named
 

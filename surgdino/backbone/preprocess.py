@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from surgdino.backbone.settings import IMAGENET_MEAN, IMAGENET_STD
 from surgdino.errors import SurgdinoError
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def normalize(

@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from surgdino.backbone.packed import draw_kept, pack_blocks
+from surgdino.backbone.settings import ModelSettings
 from surgdino.backbone.timm_import import timm
 from surgdino.errors import SurgdinoError, nearest
 
 _BLOCK = re.compile(r"^blocks\.(\d+)\.")
 Schedule = Literal["uniform", "linear"]
+# timm's files of vision transformers with a class token; another architecture, a hub or a folder is never opened.
+_MODULES = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva")
 _EMBEDDINGS = ("patch_embed.", "pos_embed", "cls_token", "reg_token", "mask_token", "norm_pre.")
 
 
@@ -43,15 +46,15 @@ class Backbone(nn.Module):
         mask_token: [D], put in place of the embeddings of masked patches before positions are added.
         embed_dim, depth, patch_size: D, the number of blocks, a patch's side in pixels.
         grid: (rows, columns) of the native position embedding.
-        settings: the keys of configs/model/*.yaml that it was built from, as plain values.
+        settings: what it was built from.
     """
 
     vit: Any  # timm's models share no type that names their parts
 
-    def __init__(self, vit: Any, settings: Mapping | None = None) -> None:
+    def __init__(self, vit: Any, settings: ModelSettings) -> None:
         super().__init__()
         self.vit = vit
-        self.settings: dict = _plain(settings or {})
+        self.settings = settings
         self.embed_dim: int = vit.embed_dim
         self.depth: int = len(vit.blocks)
         self.patch_size: int = vit.patch_embed.patch_size[0]
@@ -218,35 +221,42 @@ def embed_patches(patch_embed: Any, images: Tensor) -> Tensor:
     return patch_embed.norm(F.linear(pixels, projection.weight.flatten(1), projection.bias))
 
 
-def build_backbone(model: Mapping, drop_path: float | None = None, schedule: Schedule = "uniform") -> Backbone:
+def build_backbone(
+    model: ModelSettings | Mapping[str, Any], drop_path: float | None = None, schedule: Schedule = "uniform"
+) -> Backbone:
     """The backbone that a model's settings describe, freshly initialised.
 
     Args:
-        model: the keys of configs/model/*.yaml; `timm` (architecture), `timm_kwargs` and `patch_size` are read here.
+        model: a mapping has the keys of configs/model/*.yaml; `timm` (architecture), `timm_kwargs` and `patch_size` are
+            read here.
         drop_path: stochastic depth: the share of sequences that a block's branch leaves out; the settings' own where
             None.
         schedule: `uniform` for all blocks, as DINOv2 and SimDINOv2 train, or `linear` from 0 in the first to
             `drop_path` in the last, as timm does.
+
+    Raises:
+        SurgdinoError: a setting out of its range, no vision transformer, or options that do not go together.
     """
-    architecture, kwargs = str(model["timm"]), _plain(model.get("timm_kwargs") or {})
-    drop_path = float(model.get("drop_path", 0.0)) if drop_path is None else drop_path
-    place = f"model={model.get('name', architecture)}"
-    if not timm.is_model(architecture):
+    model = model if isinstance(model, ModelSettings) else ModelSettings.of(model)
+    architecture, place = model.timm, f"model={model.name}"
+    drop_path = model.drop_path if drop_path is None else drop_path
+    if not re.fullmatch(r"\w+(\.\w+)?", architecture) or not timm.is_model(architecture):
         raise SurgdinoError(
             f"timm has no architecture {architecture!r}", place=place, fix=nearest(architecture, timm.list_models())
         )
+    needed = ("patch_embed", "blocks", "norm", "norm_pre", "_pos_embed", "num_prefix_tokens", "cls_token")
+    options = {**model.timm_kwargs.as_dict(), "dynamic_img_size": True}
+    vit: Any = None
     try:
-        vit = timm.create_model(
-            architecture, pretrained=False, num_classes=0, dynamic_img_size=True, drop_path_rate=drop_path, **kwargs
-        )
-    except (TypeError, ValueError, AssertionError) as error:
+        if timm.models.is_model_in_modules(architecture, _MODULES):
+            vit = timm.create_model(architecture, num_classes=0, drop_path_rate=drop_path, **options)
+    except Exception as error:  # whatever a constructor raises on options that do not go together
         raise SurgdinoError(
             f"timm refuses these options for {architecture}",
             place=place,
-            found=error,
+            found=f"{type(error).__name__}: {error}",
             fix="use an architecture named vit_* and correct timm_kwargs",
         ) from error
-    needed = ("patch_embed", "blocks", "norm", "norm_pre", "_pos_embed", "num_prefix_tokens", "cls_token")
     if not all(hasattr(vit, name) for name in needed) or vit.cls_token is None:
         raise SurgdinoError(
             f"{architecture} is not a vision transformer with a class token",
@@ -256,15 +266,7 @@ def build_backbone(model: Mapping, drop_path: float | None = None, schedule: Sch
     backbone = Backbone(vit, model)
     if schedule == "uniform":
         backbone.set_drop_path(drop_path)
-    if (stated := model.get("patch_size")) is not None and int(stated) != backbone.patch_size:
-        raise SurgdinoError(
-            f"patch_size is not that of {architecture}", place=place, expected=backbone.patch_size, found=stated
-        )
+    if model.patch_size is not None and model.patch_size != backbone.patch_size:
+        expected, found = backbone.patch_size, model.patch_size
+        raise SurgdinoError(f"patch_size is not that of {architecture}", place=place, expected=expected, found=found)
     return backbone
-
-
-def _plain(value: Any) -> Any:
-    """Lists and dictionaries as JSON and timm expect them, in place of a configuration's own types."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value

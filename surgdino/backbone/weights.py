@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
-import errno
 import hashlib
-import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from surgdino.backbone.catalogue import entry_of_file
-from surgdino.backbone.checkpoint import find_weights, header_of
+from surgdino.backbone.checkpoint import description_in, find_weights
 from surgdino.backbone.key_styles import Conversion, fit_to_model, to_timm_names
+from surgdino.backbone.tensor_files import check_tensors, differences, read_tensors
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.config import read_yaml
 from surgdino.discovery import files
-from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.errors import SurgdinoError
 
-_PICKLES = (".pth", ".pt", ".bin")
 _SHOWN = 4
 
 
@@ -95,20 +90,21 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
     """Read a weights file into `backbone`.
 
     Args:
-        path: `.safetensors`, or `.pth`, `.pt`, `.bin` as torch.save writes them; or one of our checkpoint folders.
+        path: `.safetensors`, or `.pth`, `.pt`, `.ckpt`, `.bin` as torch.save writes them; or a folder of ours.
 
     Raises:
-        SurgdinoError: the file is missing, damaged, holds code, or differs in even one tensor; nothing is loaded then.
+        SurgdinoError: the file is missing, damaged, holds code, values that cannot be weights, or differs in even one
+            tensor; nothing is loaded then.
     """
     file = find_weights(path) if Path(path).is_dir() else Path(path)
-    conversion = to_timm_names(read_tensors(file), file)
+    payload, ours = read_tensors(file), description_in(file) or {}
+    conversion = to_timm_names(payload, file)
+    check_tensors(conversion.tensors, file)
     tensors, interpolated = fit_to_model(conversion.tensors, backbone.vit)
-    if differences := _differences(tensors, backbone.vit):
-        raise _mismatch(file, differences, conversion, backbone)
-    if not all(t.isfinite().all() for t in tensors.values()):
-        raise SurgdinoError("holds values that are not finite", file=file, fix="get the file again")
+    if found := differences(_shapes(tensors), backbone.vit):
+        raise _mismatch(file, found, conversion, backbone)
     backbone.vit.load_state_dict({name: t.float() for name, t in tensors.items()}, strict=True)
-    entry, ours = entry_of_file(file), header_of(file) or {}
+    entry = entry_of_file(file)
     token = conversion.mask_token
     if token is not None and token.numel() == backbone.embed_dim:
         backbone.mask_token.data.copy_(token.reshape(-1))
@@ -132,79 +128,24 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
     )
 
 
-def read_tensors(file: Path) -> Mapping[str, Any]:
-    """The content of a weights file, read without running code from it."""
-    if not file.is_file():
-        raise SurgdinoError("no such weights file", file=file, fix="check model.weights, or see surgdino weights list")
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        if file.suffix in _PICKLES:
-            # DINO's own checkpoints hold their command line, a plain container of values.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                payload = torch.load(file, map_location="cpu", weights_only=True)
-            return payload if isinstance(payload, Mapping) else {}
-    except pickle.UnpicklingError as error:
-        raise _unreadable_pickle(file, error) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise _damaged(file, error) from error
-    except OSError as error:
-        if error.errno == errno.EINVAL:  # torch's error for an archive that ends too early
-            raise _damaged(file, error) from error
-        raise from_os_error(error, file) from error
-    raise SurgdinoError(
-        "not a supported kind of weights file",
-        file=file,
-        expected=".safetensors, " + ", ".join(_PICKLES),
-        found=file.suffix or "no extension",
-    )
-
-
 def sha256_of(file: Path) -> str:
     """The file's SHA-256 in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _unreadable_pickle(file: Path, error: pickle.UnpicklingError) -> SurgdinoError:
-    # torch reports damage the same way; only a refused global means that the file is whole but holds objects.
-    message = str(error)
-    if "GLOBAL" not in message and "Unsupported global" not in message:
-        return _damaged(file, error)
-    return SurgdinoError(
-        "holds Python objects, which could run code when read; refused",
-        file=file,
-        expected="tensors only",
-        found=message.split("GLOBAL ", 1)[1].split()[0] if "GLOBAL " in message else "an object",
-        fix="convert it to .safetensors where you trust it, or get a file with the backbone only",
-    )
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _damaged(file: Path, error: Exception) -> SurgdinoError:
-    found = (str(error).splitlines() or [type(error).__name__])[0][:160]
-    return SurgdinoError("damaged or not a weights file", file=file, found=found, fix="get the file again")
-
-
-def _differences(tensors: Mapping[str, Tensor], vit: nn.Module) -> list[str]:
-    """The differences between file and model, one phrase each, in the model's order."""
-    own = vit.state_dict()
-    found = []
-    for name, tensor in own.items():
-        if name not in tensors:
-            found.append(f"{name} {tuple(tensor.shape)} is missing")
-        elif tensors[name].shape != tensor.shape:
-            found.append(f"{name} is {tuple(tensors[name].shape)} where the model has {tuple(tensor.shape)}")
-    return found + [f"{name} {tuple(t.shape)} is not in the model" for name, t in tensors.items() if name not in own]
-
-
-def _mismatch(file: Path, differences: list[str], conversion: Conversion, backbone: Backbone) -> SurgdinoError:
+def _mismatch(file: Path, found: list[str], conversion: Conversion, backbone: Backbone) -> SurgdinoError:
     fitting = models_that_fit(conversion)
     fits = f"these weights fit {' or '.join(f'model={name}' for name in fitting)}"
-    more = f" (and {len(differences) - _SHOWN} more)" if len(differences) > _SHOWN else ""
+    more = f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""
     return SurgdinoError(
-        f"is for another architecture than {backbone.settings.get('name') or backbone.settings.get('timm')}",
+        f"is for another architecture than {backbone.settings.name}",
         file=file,
-        found=f"{len(differences)} differences: " + "; ".join(differences[:_SHOWN]) + more,
+        found=f"{len(found)} differences: " + "; ".join(found[:_SHOWN]) + more,
         fix=fits if fitting else "choose the model= that these weights were made for",
     )
 
@@ -217,6 +158,6 @@ def models_that_fit(conversion: Conversion) -> list[str]:
         with torch.device("meta"):
             vit = build_backbone(settings).vit
         tensors, _ = fit_to_model(conversion.tensors, vit)
-        if not _differences(tensors, vit):
+        if not differences(_shapes(tensors), vit):
             fitting.append(name)
     return fitting

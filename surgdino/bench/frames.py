@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from surgdino.backbone.settings import ModelSettings
 from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import Card, load_card
@@ -42,7 +43,7 @@ class BenchConfig:
     bench: BenchSettings
     data: DataSettings
     dataset: dict[str, Any]
-    model: dict[str, Any]
+    model: ModelSettings
     method: dict[str, Any]
     augment: dict[str, Any]
     crops: CropSettings

@@ -68,7 +68,7 @@ def bench_session(config: BenchConfig, store: FrameStore, folder: Path) -> Itera
     """A training session as pretraining would open it, without the head's warm-up; it writes to `folder`."""
     plan = TrainPlan(
         backbone=build_backbone(config.model, drop_path=config.train.drop_path),
-        model=config.model,
+        model=config.model.as_dict(),
         method=config.method,
         store=store,
         augment=config.augment,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from surgdino.backbone import checkpoint
 from surgdino.backbone.preprocess import Preprocess
+from surgdino.backbone.settings import ModelSettings
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import load_weights
 from surgdino.console import field, say, warn
@@ -27,7 +27,7 @@ class StartingBackbone:
     """
 
     backbone: Backbone
-    model: Mapping[str, Any]
+    model: ModelSettings
     info: Mapping[str, Any]
     image_size: int
 
@@ -38,36 +38,34 @@ class StartingBackbone:
             what, expected = "the images do not divide into patches", f"a multiple of {patch}"
             fix = f"use image_size={max(round(size / patch), 1) * patch}"
             raise SurgdinoError(what, place="image_size", expected=expected, found=size, fix=fix)
-        return Preprocess(size, tuple(self.model["mean"]), tuple(self.model["std"]))
+        return Preprocess(size, self.model.mean, self.model.std)
 
 
-def starting_backbone(model: Mapping[str, Any], path: str | None) -> StartingBackbone:
+def starting_backbone(model: ModelSettings, path: str | None) -> StartingBackbone:
     """The backbone of a checkpoint, or of `model=` with its natural-image weights."""
     if path is None:
         backbone, weights = natural_backbone(model, 0.0)
         side = min(224, backbone.grid[0] * backbone.patch_size)
         return StartingBackbone(backbone.eval(), model, weights or {}, side - side % backbone.patch_size)
-    if model.get("weights") is not None:
-        found = f"checkpoint={path} and model.weights={model['weights']}"
+    if model.weights is not None:
+        found = f"checkpoint={path} and model.weights={model.weights}"
         raise SurgdinoError("two backbones to start from", found=found, fix="give one of them")
     loaded = checkpoint.load(path)
     steps = f", {loaded.info['steps']} steps" if loaded.info.get("steps") else ""
     past = ", ".join(filter(None, (str(loaded.info.get("dataset") or ""), str(loaded.info.get("name")))))
     field("backbone", f"{path} ({past}{steps})")
-    keys = ("name", "timm", "timm_kwargs", "patch_size", "mean", "std")
-    known = {**{key: loaded.info.get(key) for key in keys}, "weights": None}
-    return StartingBackbone(loaded.backbone, known, loaded.info, loaded.preprocess.image_size)
+    return StartingBackbone(loaded.backbone, loaded.backbone.settings, loaded.info, loaded.preprocess.image_size)
 
 
-def natural_backbone(model: Mapping[str, Any], drop_path: float) -> tuple[Backbone, dict[str, Any] | None]:
+def natural_backbone(model: ModelSettings, drop_path: float) -> tuple[Backbone, dict[str, Any] | None]:
     """The backbone with its natural-image weights, and what model.json says of them; None where it starts at random."""
     backbone = build_backbone(model, drop_path=drop_path)
-    if model.get("weights") is None:
+    if model.weights is None:
         random = "this starts from random weights, not from a natural-image checkpoint. See surgdino weights list."
         say(f"model.weights is not set: {random}", style="yellow")
         return backbone, None
-    report = load_weights(backbone, Path(model["weights"]))
+    report = load_weights(backbone, model.weights)
     field("weights", report.line())
-    if warning := report.normalisation_warning(model["mean"], model["std"]):
+    if warning := report.normalisation_warning(model.mean, model.std):
         warn(warning)
     return backbone, report.as_dict()

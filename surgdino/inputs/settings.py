@@ -1,9 +1,9 @@
-"""The `data` and `model` sections of the configuration, and the manifest that `data` asks for."""
+"""The `data` section of the configuration, and the manifest that `data` asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -19,26 +19,6 @@ from surgdino.frames.store import StoreSettings
 _TEST_OF = "test-of:"
 _OPTIONS = ("operation_pattern", "labels", "organ", "rater")
 Part = Literal["train", "val", "test"]
-_Deviation = Annotated[float, Field(ge=1e-3, le=10)]
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """A configs/model/NAME.yaml, with `model.weights` of the command."""
-
-    name: str
-    timm: str
-    timm_kwargs: dict
-    patch_size: Annotated[int, Field(ge=1, le=256)]
-    mean: tuple[Share, Share, Share]
-    std: tuple[_Deviation, _Deviation, _Deviation]
-    weights: Location | None
-    drop_path: Share
-
-    def as_dict(self) -> dict[str, Any]:
-        """As in the YAML file."""
-        weights = None if self.weights is None else str(self.weights)
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "weights": weights}
 
 
 @dataclass(frozen=True)

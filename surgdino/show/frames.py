@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
+from surgdino.backbone.settings import ModelSettings
 from surgdino.config import Location, Seed
 from surgdino.crops.multicrop import CropSettings
 from surgdino.frames.content import Content
@@ -38,7 +39,7 @@ class ShowConfig:
     dataset: dict[str, Any]
     crops: CropSettings
     augment: dict[str, Any]
-    model: dict[str, Any]
+    model: ModelSettings
     show: ShowSettings
 
 

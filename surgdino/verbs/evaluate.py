@@ -109,7 +109,7 @@ def measure(
     path = write_results(out, task.name, scores, facts=facts)
     print_scores(scores, leak=facts["leakage"]["stamp"])
     try:
-        task.draw(context, head, frames, out / "predictions", str(context.backbone.settings.get("name", "")))
+        task.draw(context, head, frames, out / "predictions", context.backbone.settings.name)
     except Exception as error:  # costs the pictures, not the numbers
         warn(f"the pictures of the predictions could not be drawn: {type(error).__name__}: {error}")
     return path

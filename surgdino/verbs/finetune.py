@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from surgdino import distributed
+from surgdino.backbone.settings import ModelSettings
 from surgdino.config import Side, Text, typed
 from surgdino.console import field, say
 from surgdino.crops.augment.build import VIEWS, build_augment
@@ -46,7 +47,7 @@ from surgdino.verbs.report import try_report
 # A continued run may change these: where things are and how fast they go.
 FREE = (
     *("hardware.", "run.", "report.", "data.root", "data.store", "data.workers", "data.max_bad_share"),
-    *("model.weights", "checkpoint", "train.checkpoint_every", "train.log_every"),
+    *("model.weights", "model.drop_path", "checkpoint", "train.checkpoint_every", "train.log_every"),
 )
 
 
@@ -106,9 +107,9 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
     leaks = find_leaks(seen_of(start.info), manifest.part("test"), f"{card.name} {split_name(data)} test")
     refuse_leaks(leaks, config.leakage)
     preprocess = start.preprocess(config.image_size)
-    names = ("finetune", task.name, card.name, str(start.model["name"]), config.backbone)
+    names = ("finetune", task.name, card.name, start.model.name, config.backbone)
     folder = config.run.dir or Path("runs") / "-".join(names)  # the same command continues in the same folder
-    recorded = {**cfg, "model": dict(start.model), "run": {"dir": str(folder)}}
+    recorded = {**cfg, "model": start.model.as_dict(), "run": {"dir": str(folder)}}
 
     with distributed.main_first():
         if distributed.is_main():

@@ -15,9 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from surgdino import console
-from surgdino.backbone.checkpoint import WEIGHTS, find_weights, read_model_json, save_backbone
+from surgdino.backbone.checkpoint import WEIGHTS, find_weights, read_model_json, save_backbone, untrained
 from surgdino.backbone.preprocess import Preprocess
-from surgdino.backbone.vit import Backbone, build_backbone
+from surgdino.backbone.vit import Backbone
 from surgdino.backbone.weights import WeightsReport, load_weights
 from surgdino.config import Location, Share, shipped, typed
 from surgdino.datasets.card import Card
@@ -93,7 +93,7 @@ def merge(settings: MergeConfig, paths: Sequence[str]) -> int:
         raise SurgdinoError("there is a checkpoint already", file=settings.out, fix=fix)
     initial_path, *adapted_paths = (Path(path).expanduser() for path in paths)
     infos = [read_model_json(path) for path in adapted_paths]
-    backbone = build_backbone(infos[0], drop_path=0.0)
+    backbone = untrained(adapted_paths[0])
     initial, *adapted = (read(backbone, path) for path in (initial_path, *adapted_paths))
     for info, path in zip(infos, adapted_paths, strict=True):
         begun = info.get("initial_weights") or {}
@@ -165,7 +165,7 @@ def open_measurement(settings: MergeConfig, adapted: Path, info: Mapping[str, An
         probe_settings = shipped(ProbeSettings, "probe", **saved.get("probe", asdict(probe_settings)))
     card, data = Card.from_dict(dataset), shipped(DataSettings, "data", **section)
     probe_settings = replace(probe_settings, every=1)  # a run without probes has its frames all the same
-    preprocess = Preprocess(int(info["image_size"]), tuple(info["mean"]), tuple(info["std"]))
+    preprocess = Preprocess(info["image_size"], tuple(info["mean"]), tuple(info["std"]))
     probe = open_probe(choose_probe(probe_settings, card, data, open_datasets(card, data)), data, preprocess)
     assert probe is not None
     return card, probe

@@ -14,6 +14,7 @@ from rich.text import Text
 from surgdino import console, distributed
 from surgdino.backbone.checkpoint import usual_size
 from surgdino.backbone.preprocess import Preprocess
+from surgdino.backbone.settings import ModelSettings
 from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings, MultiCrop
 from surgdino.datasets.card import Card
@@ -35,7 +36,7 @@ from surgdino.inputs.datasets import (
     summaries,
 )
 from surgdino.inputs.probe import ProbeSettings, choose_probe, open_probe
-from surgdino.inputs.settings import DataSettings, ModelSettings, ReportSettings, RunSettings
+from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
 from surgdino.report.curves import TERMS, draw_curves
 from surgdino.runs.folder import open_run, write_data
 from surgdino.runs.lock import FolderLock
@@ -84,7 +85,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     chosen = choose_probe(settings.probe, card, data, datasets)
     datasets = chosen.left_of(datasets) if chosen else datasets
     torch.manual_seed(settings.train.seed)  # of a backbone without weights, and of the mask token
-    backbone, weights = natural_backbone(settings.model.as_dict(), settings.train.drop_path)
+    backbone, weights = natural_backbone(settings.model, settings.train.drop_path)
     preprocess = Preprocess(usual_size(backbone, settings.crops.global_size), settings.model.mean, settings.model.std)
     with distributed.main_first():
         if distributed.is_main():

@@ -23,7 +23,12 @@ from surgdino.config import shipped_settings
 from surgdino.errors import SurgdinoError
 from surgdino.paths import share
 
-FACTS = {"method": "simdinov2", "operations": ["camma/1", "klinik süd/7"], "steps": 12, "licence": "CC BY-NC-SA 4.0"}
+FACTS = {
+    "method": {"name": "simdinov2"},
+    "operations": ["camma/1", "klinik süd/7"],
+    "steps": 12,
+    "licence": "CC BY-NC-SA 4.0",
+}
 
 
 def toy(seed: int = 0) -> Backbone:
@@ -135,7 +140,7 @@ def test_weights_without_our_header_need_a_model_json(saved) -> None:
         (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:2000]), "damaged"),
         (lambda f: (f / WEIGHTS).write_bytes(b""), "damaged"),
         (lambda f: (f / MODEL_JSON).write_text("{"), "not valid JSON"),
-        (lambda f: (f / MODEL_JSON).write_text("[]"), "not a description"),
+        (lambda f: (f / MODEL_JSON).write_text("[]"), "not what it should hold"),
         (lambda f: (f / WEIGHTS).unlink(), "no checkpoint here"),
     ],
 )
@@ -154,7 +159,7 @@ def test_a_damaged_checkpoint_is_told_in_one_line_with_its_file(spoil, words: st
     ("change", "words"),
     [
         ({"format": 99}, "newer surgdino"),
-        ({"mean": ...}, "no mean"),
+        ({"mean": ...}, "mean is not set"),
         ({"timm_kwargs": {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 2}}, "blocks.2."),
     ],
 )

@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 import yaml
-from omegaconf import OmegaConf
 
 from surgdino.backbone.catalogue import catalogue
+from surgdino.backbone.settings import ModelSettings
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.discovery import files
@@ -152,10 +152,9 @@ def test_layer_ids_rise_with_depth_and_cover_every_parameter() -> None:
     assert all(backbone.layer_id(name.removeprefix("vit.")) == number for name, number in ids.items())
 
 
-def test_settings_from_a_configuration_become_plain_values() -> None:
-    backbone = build_backbone(OmegaConf.create(settings("vit_toy")))
-    assert backbone.settings == settings("vit_toy")
-    assert type(backbone.settings["mean"]) is list
+@pytest.mark.parametrize("name", MODELS)
+def test_the_settings_of_every_model_are_kept_as_its_file_gives_them(name: str) -> None:
+    assert ModelSettings.of(settings(name)).as_dict() == settings(name)
 
 
 @pytest.mark.parametrize(

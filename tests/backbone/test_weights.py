@@ -284,7 +284,7 @@ def test_a_cut_file_is_told_as_damaged(suffix: str, left: int, tmp_path: Path) -
 
 
 def test_missing_foreign_and_headless_files_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(SurgdinoError, match="no such weights file"):
+    with pytest.raises(SurgdinoError, match="does not exist"):
         load_weights(small(PLAIN), tmp_path / "nowhere.pth")
     (tmp_path / "weights.npz").write_bytes(b"x")
     with pytest.raises(SurgdinoError, match=r"expected \.safetensors, .*found \.npz"):
