@@ -23,12 +23,7 @@ from surgdino.config import shipped_settings
 from surgdino.errors import SurgdinoError
 from surgdino.paths import share
 
-FACTS = {
-    "method": {"name": "simdinov2"},
-    "operations": ["camma/1", "klinik süd/7"],
-    "steps": 12,
-    "licence": "CC BY-NC-SA 4.0",
-}
+FACTS = {"method": {"name": "simdinov2"}, "operations": ["camma/1", "klinik süd/7"], "steps": 12}
 
 
 def toy(seed: int = 0) -> Backbone:
