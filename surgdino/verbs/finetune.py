@@ -29,7 +29,7 @@ from surgdino.inputs.labelled import (
     split_manifest,
     split_name,
 )
-from surgdino.inputs.settings import DataSettings, ModelSettings, RunSettings
+from surgdino.inputs.settings import DataSettings, RunSettings
 from surgdino.runs.folder import open_run, write_data
 from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, refuse_leaks, seen_of
 from surgdino.runs.lock import FolderLock
@@ -103,7 +103,7 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
     require_parts(manifest, data, ("train", "test"))
     classes = task.classes(card, manifest)
     torch.manual_seed(config.train.seed)  # of a backbone without weights
-    start = starting_backbone(config.model.as_dict(), config.checkpoint)
+    start = starting_backbone(config.model, config.checkpoint)
     leaks = find_leaks(seen_of(start.info), manifest.part("test"), f"{card.name} {split_name(data)} test")
     refuse_leaks(leaks, config.leakage)
     preprocess = start.preprocess(config.image_size)
