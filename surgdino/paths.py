@@ -68,10 +68,10 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
 def safe_name(text: str) -> str:
     """A file name made of any text: readable, harmless, and different for different texts.
 
-    Letters, digits, spaces within, and `._-()+,=@` stay; a text with anything else, one that starts with a dot or a
-    dash, ends with a dot or a space, is empty or longer than 120 bytes gets a mark of its own at the end.
+    Letters, digits, spaces within, and `._-()[]{}+,;=@&'#~!` stay; a text with anything else, one that starts with a dot
+    or a dash, ends with a dot or a space, is empty or longer than 100 bytes gets a mark of its own at the end.
     """
-    plain = re.sub(r"[^\w .()+,=@-]", "_", text).strip(" .").lstrip("-")
+    plain = re.sub(r"[^\w .()\[\]{}+,;=@&'#~!-]", "_", text).strip(" .").lstrip("-")
     plain = plain.encode("utf-8", "replace")[:100].decode("utf-8", "ignore").rstrip(" .") or "unnamed"
     if plain == text:
         return text
@@ -90,6 +90,12 @@ def inside(folder: str | Path, *names: str) -> Path:
         fix = "rename it: a name may not lead out of its folder"
         raise SurgdinoError("would be written outside its folder", file=folder, found="/".join(names), fix=fix)
     return path
+
+
+def file_of(folder: str | Path, name: str, ending: str = "") -> Path:
+    """The file of something named elsewhere, such as a video's predictions: slashes make folders, nothing leads out."""
+    *folders, last = (safe_name(part) for part in name.split("/"))
+    return inside(folder, *folders, last + ending)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from surgdino.datasets.overlap import part_operations
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.inputs.settings import AlsoSettings, DataSettings, excluded_operations, not_empty, open_whole, part_of
+from surgdino.paths import safe_name
 
 _SHOWN = 4
 
@@ -65,7 +66,7 @@ def open_datasets(card: Card, data: DataSettings) -> list[RunDataset]:
                 held_back=_held_back(card, entry, whole[place]),
                 prefix=f"{name}/" if place else "",
                 # Shards are named by dataset and video: two folders of the same dataset would overwrite each other's.
-                folder=data.store / name if earlier else data.store,
+                folder=data.store / safe_name(name) if earlier else data.store,
                 settings=replace(data.store_settings, fps=entry.fps or data.fps),
             )
         )

@@ -14,6 +14,7 @@ from surgdino.datasets.manifest import Labels, Manifest, Problem
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, build_store
 from surgdino.inputs.settings import DataSettings, manifest_of
+from surgdino.paths import safe_name
 from surgdino.runs.leaks import refuse_shared_parts
 from surgdino.tasks.labelled_frames import LabelledFrames, labelled_frames, labels_of
 from surgdino.tasks.training.tuning import Tuning
@@ -137,5 +138,5 @@ def split_name(data: DataSettings) -> str:
 def features_folder(data: DataSettings, dataset: str, run: Path, tuning: Tuning) -> Path:
     """Where features are kept: of a frozen backbone beside the frames, since every run shares them."""
     if tuning == "frozen":
-        return data.store / "features" / dataset / data.store_settings.folder
+        return data.store / "features" / safe_name(dataset) / data.store_settings.folder
     return run / "features"

@@ -17,7 +17,7 @@ from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import FrameLabels, Manifest
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ScoreRequest, TaskScores
-from surgdino.paths import atomic_write
+from surgdino.paths import atomic_write, file_of
 from surgdino.tasks import MAIN, PACKAGE
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames, labels_of
@@ -99,7 +99,7 @@ class Task(ABC, Generic[S, P]):
         values = np.asarray(prediction).reshape(len(numbers), -1)
         header = classes if values.shape[1] == len(classes) else ["value"] * values.shape[1]
         rows = ((number, *row) for number, row in zip(numbers.tolist(), values.tolist(), strict=True))
-        return write_csv(folder / f"{video}.csv", ["frame", *header], rows)
+        return write_csv(file_of(folder, video, ".csv"), ["frame", *header], rows)
 
     def write(self, request: PredictRequest) -> dict[str, Path]:
         """Predict a video and write it down, for `surgdino predict`; what it is -> where it is."""

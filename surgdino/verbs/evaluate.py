@@ -25,6 +25,7 @@ from surgdino.inputs.labelled import (
     split_name,
 )
 from surgdino.inputs.settings import DataSettings
+from surgdino.paths import file_of
 from surgdino.runs.folder import environment
 from surgdino.runs.leaks import Leakage, find_leaks, refuse_leaks, seen_of
 from surgdino.runs.lock import FolderLock
@@ -62,7 +63,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     manifest = manifest.part(config.part)
     leaks = find_leaks(seen_of(saved.model.info), manifest, f"{card.name} {split_name(data)} {config.part}")
     refuse_leaks(leaks, config.leakage or saved.config["leakage"])
-    out = config.out or run / "evaluation" / f"{card.name}-{config.part}"
+    out = config.out or file_of(run / "evaluation", card.name, f"-{config.part}")
     with FolderLock(out):
         parts = labelled_parts(manifest, open_store_of(manifest, data), task.LABELS, (config.part,))
         context = saved.context(config.hardware, features_folder(data, card.name, run, saved.tuning), card, parts)

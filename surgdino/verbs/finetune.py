@@ -30,6 +30,7 @@ from surgdino.inputs.labelled import (
     split_name,
 )
 from surgdino.inputs.settings import DataSettings, RunSettings
+from surgdino.paths import safe_name
 from surgdino.runs.folder import open_run, write_data
 from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, refuse_leaks, seen_of
 from surgdino.runs.lock import FolderLock
@@ -108,7 +109,9 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
     refuse_leaks(leaks, config.leakage)
     preprocess = start.preprocess(config.image_size)
     names = ("finetune", task.name, card.name, start.model.name, config.backbone)
-    folder = config.run.dir or Path("runs") / "-".join(names)  # the same command continues in the same folder
+    folder = config.run.dir or Path("runs") / safe_name(
+        "-".join(names)
+    )  # the same command continues in the same folder
     recorded = {**cfg, "model": start.model.as_dict(), "run": {"dir": str(folder)}}
 
     with distributed.main_first():

@@ -19,6 +19,7 @@ from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.store import FrameStore, build_store
 from surgdino.inputs.settings import DataSettings
 from surgdino.inputs.video import find_video
+from surgdino.paths import file_of
 from surgdino.runs.lock import FolderLock
 from surgdino.tasks.labelled_frames import every_frame
 from surgdino.tasks.request import InputVideo, PredictRequest
@@ -94,7 +95,7 @@ def output_folders(sources: list[InputVideo], out: Path | None) -> list[Path]:
             raise SurgdinoError(f"two videos are called {name!r}", fix=fix)
     if out is not None and len(sources) == 1:
         return [out]
-    return [(out or Path("predictions")) / name for name in names]
+    return [file_of(out or Path("predictions"), name) for name in names]
 
 
 def model_line(saved: SavedTask, source: InputVideo) -> str:

@@ -37,6 +37,7 @@ from surgdino.inputs.datasets import (
 )
 from surgdino.inputs.probe import ProbeSettings, choose_probe, open_probe
 from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
+from surgdino.paths import safe_name
 from surgdino.report.curves import TERMS, draw_curves
 from surgdino.runs.folder import open_run, write_data
 from surgdino.runs.lock import FolderLock
@@ -81,7 +82,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     datasets = open_datasets(card, data)
     names = ("pretrain", "+".join([card.name, *(entry.dataset for entry in data.also)]), settings.model.name)
     # The same command continues in the same folder.
-    folder = settings.run.dir or Path("runs") / "-".join([*names, settings.method["name"]])
+    folder = settings.run.dir or Path("runs") / safe_name("-".join([*names, settings.method["name"]]))
     chosen = choose_probe(settings.probe, card, data, datasets)
     datasets = chosen.left_of(datasets) if chosen else datasets
     torch.manual_seed(settings.train.seed)  # of a backbone without weights, and of the mask token

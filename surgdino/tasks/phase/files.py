@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from surgdino.errors import SurgdinoError, nearest
-from surgdino.paths import atomic_write
+from surgdino.paths import atomic_write, file_of
 from surgdino.tasks.scoring.video_files import FIRST_ROW, table_rows, text_of
 
 HEADER = ("Frame", "Phase")
@@ -27,7 +27,7 @@ def write_phase(folder: Path, video: str, frames: np.ndarray, phases: np.ndarray
     """
     rows = zip(np.asarray(frames).tolist(), np.asarray(phases).tolist(), strict=True)
     text = "".join(f"{frame}\t{classes[phase]}\n" for frame, phase in rows)
-    path = folder / f"{video}.txt"
+    path = file_of(folder, video, ".txt")
     with atomic_write(path) as temporary:
         temporary.write_text("\t".join(HEADER) + f"\n{text}", encoding="utf-8")
     return path

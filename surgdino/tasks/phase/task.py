@@ -17,6 +17,7 @@ from surgdino.console import warn
 from surgdino.datasets.manifest import FrameLabels
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ScoreRequest, TaskScores
+from surgdino.paths import file_of
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.phase.files import read_phase, write_phase
@@ -130,9 +131,9 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
         ribbon = _ribbon(name, frames.times, request.context.classes, probabilities, truth, request.caption)
         numbers, classes = frames.numbers, request.context.classes
         return {
-            "table": _write_table(folder / f"{name}.csv", ribbon, numbers, probabilities),
+            "table": _write_table(file_of(folder, name, ".csv"), ribbon, numbers, probabilities),
             "phases": self.write_predictions(folder, name, numbers, probabilities, classes),
-            "picture": draw_ribbon(ribbon, folder / f"{name}.png"),
+            "picture": draw_ribbon(ribbon, file_of(folder, name, ".png")),
         }
 
     def draw(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path, caption: str) -> None:
@@ -141,7 +142,7 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
         for place, (video, probabilities) in enumerate(self.predict(context, head, frames)):
             times = frames.times[frames.span(place)]
             ribbon = _ribbon(video, times, context.classes, probabilities, truths[video], caption)
-            draw_ribbon(ribbon, folder / f"{video}-ribbon.png")
+            draw_ribbon(ribbon, file_of(folder, video, "-ribbon.png"))
 
     def read_truth(self, path: Path, classes: Sequence[str]) -> FrameLabels:
         """The phases of an M2CAI text file."""

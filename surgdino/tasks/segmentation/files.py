@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from surgdino.datasets.files import is_image, plain_name, walk
 from surgdino.datasets.masks import THRESHOLD
 from surgdino.errors import SurgdinoError, from_os_error
-from surgdino.paths import atomic_write
+from surgdino.paths import atomic_write, file_of, safe_name
 
 UNLABELLED = 255
 _LOSSY = frozenset((".jpg", ".jpeg", ".webp"))
@@ -56,7 +56,7 @@ def write_masks(folder: Path, video: str, frame: int | None, masks: np.ndarray, 
     written = []
     stem = video if frame is None else f"{video}/{frame:06d}"
     for name, mask in zip(classes, masks, strict=True):
-        path = folder / (f"{stem}.png" if len(classes) == 1 else f"{stem}_{name}.png")
+        path = file_of(folder, stem, ".png" if len(classes) == 1 else f"_{safe_name(name)}.png")
         data = cv2.imencode(".png", mask.astype(np.uint8) * 255)[1]
         with atomic_write(path) as temporary:
             temporary.write_bytes(data.tobytes())
@@ -167,8 +167,9 @@ def _pixels(path: Path) -> np.ndarray:
 def _class_of(name: str, classes: Sequence[str]) -> tuple[str, str | None]:
     """`04/mask07_liver` -> (`04/mask07`, `liver`): the longest class that the name ends with, if any."""
     for kind in sorted(classes, key=len, reverse=True):
-        if name.lower().endswith(f"_{kind.lower()}"):
-            return name[: -len(kind) - 1], kind
+        for written in (kind, safe_name(kind)):
+            if name.lower().endswith(f"_{written.lower()}"):
+                return name[: -len(written) - 1], kind
     return name, None
 
 

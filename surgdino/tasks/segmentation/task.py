@@ -22,6 +22,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.video.decode import Frame, probe, read_frames
 from surgdino.metrics.scores import TaskScores
 from surgdino.metrics.segmentation import class_means, stacked
+from surgdino.paths import file_of
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
@@ -121,10 +122,10 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
             for (video, (number, masks)), frame in zip(predicted, _source_frames(request), strict=True):
                 write_masks(folder / "masks", video, None if alone else number, masks, classes)
                 name = video if alone else f"{video}/{number:06d}"
-                write_overlay(folder / "overlays" / f"{name}.jpg", frame.image, masks, classes)
+                write_overlay(file_of(folder / "overlays", name, ".jpg"), frame.image, masks, classes)
                 yield [video, number, f"{frame.time:.3f}", *(f"{share:.5f}" for share in masks.mean((1, 2)))]
 
-        table = write_csv(folder / f"{request.source.name}.csv", ["video", "frame", "seconds", *classes], rows())
+        table = write_csv(file_of(folder, request.source.name, ".csv"), ["video", "frame", "seconds", *classes], rows())
         return {"table": table, "masks": folder / "masks", "pictures": folder / "overlays"}
 
     def variant(self) -> str:

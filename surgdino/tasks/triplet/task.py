@@ -18,6 +18,7 @@ from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ScoreRequest, TaskScores
+from surgdino.paths import file_of
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.request import PredictRequest
@@ -98,8 +99,8 @@ class TripletTask(Task[TripletSettings, Probabilities]):
         strips = ScoreStrips(name, frames.times, classes, found["IVT"], truth, request.caption)
         return {
             "scores": self.write_predictions(request.folder, name, frames.numbers, found, classes),
-            "list": _write_list(request.folder / f"{name}-top.csv", strips, frames.numbers),
-            "picture": draw_score_strips(strips, request.folder / f"{name}.png"),
+            "list": _write_list(file_of(request.folder, name, "-top.csv"), strips, frames.numbers),
+            "picture": draw_score_strips(strips, file_of(request.folder, name, ".png")),
         }
 
 
