@@ -68,8 +68,8 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
 def safe_name(text: str) -> str:
     """A file name made of any text: readable, harmless, and different for different texts.
 
-    Letters, digits, spaces within, and `._-()[]{}+,;=@&'#~!` stay; a text with anything else, one that starts with a dot
-    or a dash, ends with a dot or a space, is empty or longer than 100 bytes gets a mark of its own at the end.
+    Letters, digits, spaces within, and `._-()[]{}+,;=@&'#~!` stay; a text with anything else, one that starts with a
+    dot or a dash, ends with a dot or a space, is empty or longer than 100 bytes gets a mark of its own at the end.
     """
     plain = re.sub(r"[^\w .()\[\]{}+,;=@&'#~!-]", "_", text).strip(" .").lstrip("-")
     plain = plain.encode("utf-8", "replace")[:100].decode("utf-8", "ignore").rstrip(" .") or "unnamed"

@@ -109,9 +109,8 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
     refuse_leaks(leaks, config.leakage)
     preprocess = start.preprocess(config.image_size)
     names = ("finetune", task.name, card.name, start.model.name, config.backbone)
-    folder = config.run.dir or Path("runs") / safe_name(
-        "-".join(names)
-    )  # the same command continues in the same folder
+    # The same command continues in the same folder.
+    folder = config.run.dir or Path("runs") / safe_name("-".join(names))
     recorded = {**cfg, "model": start.model.as_dict(), "run": {"dir": str(folder)}}
 
     with distributed.main_first():
