@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import pickle
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from surgdino import distributed
 from surgdino.backbone.checkpoint import save_backbone, usual_size
+from surgdino.backbone.tensor_files import read_torch
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.engine.averaging import between
 from surgdino.engine.method import Method
@@ -27,6 +28,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write
 
 FORMAT = 1
+_KEYS = ("settings", "student", "teacher", "optimizer", "initial", "initial_backbone", "monitor", "probes")
 _KEPT = 2  # states, the newest and the one before it
 # A change of these makes no other run: they may change from one call to the next.
 FREE_SETTINGS = {"accumulate", "checkpoint_every", "log_every", "ship", "steps", "epochs"}
@@ -107,7 +109,7 @@ def model_json(session: Session) -> dict[str, Any]:
 
 def saved_state(plan: TrainPlan, processes: ProcessGroup, warn: Callable[[str], None]) -> dict[str, Any] | None:
     """The state in the run folder, of a run with the same settings; None where there is none."""
-    state = load_state(plan.folder / "state", warn)
+    state = load_state(plan.folder / "state", warn, _KEYS)
     step = -1 if state is None else state["step"]
     if processes.max(step) != -processes.max(-step):
         raise SurgdinoError(
@@ -116,13 +118,35 @@ def saved_state(plan: TrainPlan, processes: ProcessGroup, warn: Callable[[str], 
             fix="put run.dir on a file system that all machines see",
         )
     if state is not None:
-        _check_settings(plan, state["settings"], warn)
+        with restoring(plan.folder):
+            _check_settings(plan, state["settings"], warn)
     return state
+
+
+@contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """While a run takes over its saved state: whatever does not fit it becomes one line.
+
+    Args:
+        folder: of the run.
+    """
+    try:
+        yield
+    except SurgdinoError:
+        raise
+    except Exception as error:
+        found = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise _unusable("the saved state is not one of this run", folder / "state", found) from error
+
+
+def _unusable(what: str, folder: Path, found: str | None) -> SurgdinoError:
+    fix = "start anew in another run.dir, or remove it"
+    return SurgdinoError(what, file=folder, found=found, fix=fix)
 
 
 def resume(session: Session, state: dict[str, Any]) -> None:
     """Restore everything but the networks' weights, which were loaded before the networks were parallelised."""
-    _load_optimizer(session.optimizer, state["optimizer"])
+    load_optimizer(session.optimizer, state["optimizer"])
     session.step = session.saved = session.measured = session.resumed_from = state["step"]
     session.monitor.load_state_dict(state["monitor"], session.step, session.device)
     session.probes.load_state_dict(state["probes"])
@@ -130,8 +154,17 @@ def resume(session: Session, state: dict[str, Any]) -> None:
         session.plan.probe.frames.reference = state["probe_reference"]
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Load the state of an optimiser of the same parameters.
+
+    Raises:
+        ValueError: its moments are of other parameters.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for place, state in saved["state"].items():
+        for name, value in state.items():
+            if value.ndim and value.shape != parameters[place].shape:
+                raise ValueError(f"{name} of parameter {place} is {tuple(value.shape)}")
     moments = {
         i: {name: part_like(value, parameters[i]) for name, value in state.items()}
         for i, state in saved["state"].items()
@@ -193,26 +226,24 @@ def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
     return target
 
 
-def load_state(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
+def load_state(folder: Path, warn: Callable[[str], None], keys: Collection[str] = ()) -> dict[str, Any] | None:
     """The newest state that is whole, or None where there is none at all.
 
     A damaged one is named by `warn` before the one before it is used.
+
+    Args:
+        keys: what it must hold.
     """
     for leftover in folder.glob(".*.tmp"):  # of processes that were killed while they wrote
         leftover.unlink(missing_ok=True)
     files = _files(folder)
     for file in files:
-        fault = _fault(file)
+        fault = _fault(file, keys)
         if fault is None:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return read_torch(file)
         warn(f"{file} is damaged ({fault}); the state before it is used")
     if files:
-        raise SurgdinoError(
-            "every saved state is damaged",
-            file=folder,
-            found=fault,
-            fix="start anew in another run.dir, or remove it",
-        )
+        raise _unusable("every saved state is damaged", folder, fault)
     return None
 
 
@@ -220,17 +251,23 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*.pt"), reverse=True)
 
 
-def _fault(file: Path) -> str | None:
+def _fault(file: Path, keys: Collection[str]) -> str | None:
     """What is wrong with a state file. torch does not check all checksums, so this does."""
     try:
+        state = read_torch(file, "meta")
         with zipfile.ZipFile(file) as archive:
             broken = archive.testzip()
-        if broken:
-            return f"checksum of {broken}"
-        found = torch.load(file, map_location="meta", weights_only=True).get("format")
-        return None if found == FORMAT else f"format {found}, not {FORMAT}"
-    except (zipfile.BadZipFile, OSError, RuntimeError, pickle.UnpicklingError, EOFError, AttributeError) as error:
+    except SurgdinoError as error:
+        return ", ".join(str(part) for part in (error.what, error.found) if part)
+    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
         return " ".join(str(error).split())[:120] or type(error).__name__
+    if broken:
+        return f"checksum of {broken}"
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        return f"not of format {FORMAT}"
+    if missing := [key for key in ("step", *keys) if key not in state]:
+        return f"no {', '.join(missing)}"
+    return None if state["step"] == int(file.stem) else f"step {state['step']!r}"
 
 
 def _reason(file: Path, error: RuntimeError) -> OSError:

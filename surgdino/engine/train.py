@@ -19,7 +19,7 @@ from surgdino.engine.optim import make_optimizer
 from surgdino.engine.parallel import parallelize
 from surgdino.engine.processes import ProcessGroup
 from surgdino.engine.retention import Retention, prepare
-from surgdino.engine.saving import initial_weights, model_json, resume, save, saved_state, shipped
+from surgdino.engine.saving import initial_weights, model_json, restoring, resume, save, saved_state, shipped
 from surgdino.engine.session import Session
 from surgdino.engine.settings import TrainPlan, TrainResult
 from surgdino.engine.step import train_step
@@ -76,10 +76,13 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
     teacher = student.make_teacher()
     saved = saved_state(plan, processes, warn)
     if saved is not None:  # before they are parallelised: the saved state is the same for any number of processes
-        student.load_state_dict(saved["student"])
-        teacher.load_state_dict(saved["teacher"])
+        with restoring(plan.folder):
+            student.load_state_dict(saved["student"])
+            teacher.load_state_dict(saved["teacher"])
     wrapped = parallelize(student, teacher, shard=plan.hardware.shard, device=device)
     steps = plan.train.total_steps(len(plan.store))
+    with restoring(plan.folder):
+        retention = Retention.of(student.backbone, plan.train, None if saved is None else saved["initial"])
     session = Session(
         plan=plan,
         device=device,
@@ -89,7 +92,7 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
         wrapped=wrapped,
         processes=processes,
         optimizer=make_optimizer(student, plan.train),
-        retention=Retention.of(student.backbone, plan.train, None if saved is None else saved["initial"]),
+        retention=retention,
         initial=initial if saved is None else saved["initial_backbone"],
         monitor=Monitor(
             plan.folder,
@@ -103,7 +106,8 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
         steps=steps,
     )
     if saved is not None:
-        resume(session, saved)
+        with restoring(plan.folder):
+            resume(session, saved)
     return session
 
 

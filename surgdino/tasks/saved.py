@@ -8,21 +8,25 @@ to, so that files of different moments are noticed instead of used together.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+import torch
+from pydantic import Field
 from torch import nn
 
 from surgdino.backbone.checkpoint import LoadedBackbone, find_weights, load, save_backbone, save_tensors
-from surgdino.config import shipped, shipped_settings
+from surgdino.backbone.tensor_files import check_tensors, differences, header_of, read_tensors, shapes_of
+from surgdino.config import PositiveInt, shipped, shipped_settings
 from surgdino.datasets.card import Card
 from surgdino.engine.settings import HardwareSettings
-from surgdino.errors import SurgdinoError
+from surgdino.errors import SurgdinoError, nearest, shown
 from surgdino.paths import atomic_write
+from surgdino.records import checked, parse_json
+from surgdino.tasks import task_names
 from surgdino.tasks.context import TaskContext, build_context
 from surgdino.tasks.features.cache import weights_hash
 from surgdino.tasks.labelled_frames import LabelledFrames
@@ -33,7 +37,31 @@ from surgdino.tasks.training.tuning import Tuning
 FORMAT = 1
 HEAD, TASK_JSON = "head.safetensors", "task.json"
 _HEADER = "surgdino_task"
-_NEEDED = ("format", "task", "settings", "classes", "card", "config", "tuning", "backbone_sha256")
+_AGAIN = "run the finetune command again, or copy it again"
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+@dataclass(frozen=True)
+class SavedConfig:
+    """Of a run's configuration, what its checkpoint is used with; each section is checked by those who read it."""
+
+    data: dict[str, Any]
+    train: dict[str, Any]
+    leakage: Literal["refuse", "allow"] = "refuse"
+
+
+@dataclass(frozen=True)
+class TaskJson:
+    """The fields of task.json; `settings`, `card` and `config` are checked further by the task and the card."""
+
+    format: PositiveInt
+    task: Name
+    settings: dict[str, Any]
+    classes: Annotated[tuple[Name, ...], Field(min_length=1, max_length=10_000)]
+    card: dict[str, Any]
+    config: SavedConfig
+    tuning: Tuning
+    backbone_sha256: Name
 
 
 @dataclass(frozen=True)
@@ -45,7 +73,7 @@ class SavedTask:
         task: with the settings that it was trained with.
         classes: names in the order of their ids.
         card: of the dataset that it was trained on.
-        config: the whole configuration of the run.
+        config: the configuration of the run.
         tuning: how much of the backbone had learned.
         model: backbone and preprocessing; `model.info` is model.json, with the operations that it has seen.
     """
@@ -54,7 +82,7 @@ class SavedTask:
     task: Task[Any, Any]
     classes: tuple[str, ...]
     card: Card
-    config: Mapping[str, Any]
+    config: SavedConfig
     tuning: Tuning
     model: LoadedBackbone
 
@@ -66,6 +94,8 @@ class SavedTask:
         parts: Mapping[str, LabelledFrames] | None = None,
     ) -> TaskContext:
         """What the task is asked with; on another dataset's `card` where one is given."""
+        with _said_by(self.folder / TASK_JSON):
+            train = shipped(HeadTraining, "finetune", "train", **self.config.train)
         return build_context(
             self.model.backbone,
             hardware,
@@ -73,7 +103,7 @@ class SavedTask:
             preprocess=self.model.preprocess,
             card=card or self.card,
             classes=self.classes,
-            train=shipped(HeadTraining, "finetune", "train", **self.config["train"]),
+            train=train,
             tuning=self.tuning,
             parts=parts or {},
         )
@@ -84,17 +114,17 @@ class SavedTask:
         Raises:
             SurgdinoError: the file is damaged, or holds another head than these settings make.
         """
-        head = self.task.build_head(context)
         file = self.folder / HEAD
-        try:
-            head.load_state_dict(load_file(file), strict=True)
-        except SafetensorError as error:
-            raise _damaged(file, error) from error
-        except RuntimeError as error:
-            found = str(error).splitlines()[1].strip() if "\n" in str(error) else error
-            raise SurgdinoError(
-                "the head is not the one that task.json describes", file=file, expected=self.task.name, found=found
-            ) from error
+        # What the settings claim takes no memory before it is known to be in the file.
+        with _said_by(self.folder / TASK_JSON), torch.device("meta"):
+            found = differences(shapes_of(file, _AGAIN), self.task.build_head(context))
+        if found:
+            what = "the head is not the one that task.json describes"
+            raise SurgdinoError(what, file=file, expected=self.task.name, found="; ".join(found[:3]))
+        tensors = read_tensors(file, _AGAIN)
+        check_tensors(tensors, file)
+        head = self.task.build_head(context)
+        head.load_state_dict(tensors, strict=True)
         return head.to(context.device).eval()
 
 
@@ -146,9 +176,18 @@ def load_task(path: str | Path) -> SavedTask:
         SurgdinoError: nothing there, a backbone without a head, a damaged file, or files of different moments.
     """
     folder = find_weights(path).parent
-    facts = _read_facts(folder)
+    saved = _described(folder)
+    file = folder / TASK_JSON
+    if saved.task not in task_names():
+        raise SurgdinoError(
+            f"there is no task={shown(saved.task, 80)}", file=file, fix=nearest(saved.task, task_names())
+        )
+    settings = {**shipped_settings("task", saved.task), **saved.settings, "name": saved.task}
+    with _said_by(file):
+        task = open_task(settings)
+    card = Card.from_dict(saved.card, file)
     model = load(folder)
-    if weights_hash(model.backbone) != facts["backbone_sha256"]:
+    if weights_hash(model.backbone) != saved.backbone_sha256:
         raise SurgdinoError(
             "the head was trained on another backbone than the one beside it",
             file=folder,
@@ -156,16 +195,16 @@ def load_task(path: str | Path) -> SavedTask:
         )
     return SavedTask(
         folder=folder,
-        task=open_task({**shipped_settings("task", facts["task"]), **facts["settings"]}),
-        classes=tuple(facts["classes"]),
-        card=Card.from_dict(facts["card"], folder / TASK_JSON),
-        config=facts["config"],
-        tuning=facts["tuning"],
+        task=task,
+        classes=saved.classes,
+        card=card,
+        config=saved.config,
+        tuning=saved.tuning,
         model=model,
     )
 
 
-def _read_facts(folder: Path) -> dict[str, Any]:
+def _described(folder: Path) -> TaskJson:
     """What task.json says, taken from the header of the head's file."""
     file = folder / HEAD
     if not file.is_file():
@@ -176,21 +215,23 @@ def _read_facts(folder: Path) -> dict[str, Any]:
             found="a checkpoint of pretraining",
             fix=f"train one: surgdino finetune task=... checkpoint={folder}",
         )
+    facts = parse_json(header_of(file, _HEADER, _AGAIN) or "{}", file, _AGAIN)
+    written_by = facts.get("format") if isinstance(facts, dict) else None
+    if type(written_by) is int and written_by > FORMAT:
+        raise SurgdinoError("written by a newer surgdino", file=file, expected=FORMAT, found=written_by, fix="update")
+    saved = checked(TaskJson, facts, file, _AGAIN, more=True)
+    if len(set(saved.classes)) < len(saved.classes):
+        raise SurgdinoError("classes cannot be used", file=file, expected="names that differ", fix=_AGAIN)
+    return saved
+
+
+@contextmanager
+def _said_by(file: Path) -> Iterator[None]:
+    """Whatever is refused in here comes from this file."""
     try:
-        with safe_open(file, framework="pt") as stream:
-            text = (stream.metadata() or {}).get(_HEADER, "{}")
-        facts = json.loads(text)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(file, error) from error
-    missing = [key for key in _NEEDED if key not in facts]
-    if missing:
-        raise SurgdinoError("incomplete", file=file, expected=", ".join(_NEEDED), found=f"no {', '.join(missing)}")
-    if facts["format"] > FORMAT:
-        found = facts["format"]
-        raise SurgdinoError("written by a newer surgdino", file=file, expected=FORMAT, found=found, fix="update")
-    return facts
-
-
-def _damaged(file: Path, error: Exception) -> SurgdinoError:
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    return SurgdinoError("damaged", file=file, found=first, fix="run the finetune command again, or copy it again")
+        yield
+    except SurgdinoError as error:
+        what, where = error.what, error.file or file
+        raise SurgdinoError(
+            what, file=where, place=error.place, expected=error.expected, found=error.found, fix=_AGAIN
+        ) from error

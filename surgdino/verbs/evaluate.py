@@ -62,7 +62,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     check_classes(task.classes(card, manifest), saved, card)
     manifest = manifest.part(config.part)
     leaks = find_leaks(seen_of(saved.model.info), manifest, f"{card.name} {split_name(data)} {config.part}")
-    refuse_leaks(leaks, config.leakage or saved.config["leakage"])
+    refuse_leaks(leaks, config.leakage or saved.config.leakage)
     out = config.out or file_of(run / "evaluation", card.name, f"-{config.part}")
     with FolderLock(out):
         parts = labelled_parts(manifest, open_store_of(manifest, data), task.LABELS, (config.part,))
@@ -119,7 +119,7 @@ def measure(
 def data_of(config: EvaluateConfig, saved: SavedTask, card: Card) -> DataSettings:
     """The run's `data` section with what was said of the data in its place."""
     given = {key: value for key, value in config.data.items() if value is not None}
-    run = dict(saved.config["data"])
+    run = dict(saved.config.data)
     if card.name != saved.card.name:
         for key in ("root", "split"):
             if key not in given:

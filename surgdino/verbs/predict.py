@@ -54,7 +54,7 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
     if config.truth is not None and len(paths) > 1:
         raise SurgdinoError("one truth for several videos", file=config.truth, fix="predict them one by one")
     saved = load_task(config.checkpoint)
-    data = shipped(DataSettings, "data", **saved.config["data"])
+    data = shipped(DataSettings, "data", **saved.config.data)
     data = replace(data, root=config.data.root or data.root)
     truth = None if config.truth is None else saved.task.read_truth(config.truth, saved.classes)
     # All are looked for before the first is predicted, which may take long.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import signal
 from pathlib import Path
 
@@ -161,3 +162,54 @@ def test_where_one_process_is_asked_to_stop_none_begins_the_next_step():
     asked_elsewhere = iter([False, False, True])
     with stop_signals() as stop:
         assert list(stop.until(range(10), lambda here: here or next(asked_elsewhere))) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1, 2],
+        {"format": 1, "step": 2},
+        {"format": "1", "step": 2, "student": {}},
+        {"format": 1, "step": "2", "student": {}},
+        {"format": 1, "step": 7, "student": {}},
+        {"step": 2, "student": {}},
+    ],
+)
+def test_a_state_that_lacks_something_is_named_and_the_one_before_it_is_used(content, tmp_path):
+    saving.save_state(tmp_path, 1, small_state())
+    torch.save(content, tmp_path / "00000002.pt")
+    said: list[str] = []
+    assert saving.load_state(tmp_path, said.append, ["student"])["step"] == 1
+    assert "00000002.pt is damaged" in said[0]
+
+
+def test_a_state_that_is_a_pipe_or_folder_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "00000002.pt")
+    (tmp_path / "00000001.pt").mkdir()
+    with pytest.raises(SurgdinoError, match="every saved state is damaged"):
+        saving.load_state(tmp_path, print)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("student"), TypeError("5"), RuntimeError("size mismatch\nfor x"), IndexError()]
+)
+def test_what_does_not_fit_a_run_is_one_line_with_its_folder(error, tmp_path):
+    with (
+        pytest.raises(SurgdinoError, match=r"state: the saved state is not one of this run") as caught,
+        saving.restoring(tmp_path),
+    ):
+        raise error
+    assert "\n" not in caught.value.line()
+
+
+def test_moments_of_other_parameters_are_refused():
+    def adam(size: int) -> torch.optim.Optimizer:
+        weight = torch.nn.Parameter(torch.zeros(size))
+        weight.grad = torch.ones(size)
+        optimizer = torch.optim.AdamW([weight])
+        optimizer.step()
+        return optimizer
+
+    saving.load_optimizer(adam(3), adam(3).state_dict())
+    with pytest.raises(ValueError, match="exp_avg of parameter 0"):
+        saving.load_optimizer(adam(3), adam(4).state_dict())

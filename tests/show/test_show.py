@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from surgdino.backbone.settings import ModelSettings
 from surgdino.config import shipped, shipped_settings
 from surgdino.crops.augment.build import transforms
 from surgdino.crops.multicrop import CropSettings
@@ -23,6 +24,8 @@ from surgdino.show import content as show_content
 from surgdino.show import crops as show_crops
 from surgdino.show.frames import ShowConfig, ShowSettings, StoredFrame, choose
 
+TOY = ModelSettings.of(shipped_settings("model", "vit_toy"))
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, synthetic_cholec80: Path) -> FrameStore:
@@ -34,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, synthetic_cholec80: Path) ->
 def config(augment: str = "surgical", pair_seconds: float | None = None, **show: Any) -> ShowConfig:
     small = {"global_size": 64, "local_size": 32, "local_count": 3, "inside_disc": True, "pair_seconds": pair_seconds}
     crops, settings = shipped(CropSettings, "crops", **small), shipped(ShowSettings, "show", "show", **show)
-    return ShowConfig(None, {}, crops, shipped_settings("augment", augment), {"patch_size": 8}, settings)
+    return ShowConfig(None, {}, crops, shipped_settings("augment", augment), TOY, settings)
 
 
 def words_on(sheet: Sheet) -> set[str]:

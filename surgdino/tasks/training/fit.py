@@ -20,7 +20,7 @@ from surgdino.engine.log import summary
 from surgdino.engine.methods.parts.views import seed_step
 from surgdino.engine.optim import apply_gradients, warmup_cosine
 from surgdino.engine.processes import ProcessGroup
-from surgdino.engine.saving import differences, load_state, save_state
+from surgdino.engine.saving import differences, load_optimizer, load_state, restoring, save_state
 from surgdino.engine.stop import stop_signals
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.training.batches import Batch
@@ -139,10 +139,13 @@ class _Run:
             training.total_steps(samples),
         )
         stage.model.to(device)
-        state = load_state(self.folder, warn)
+        state = load_state(self.folder, warn, ("begun_with", "model", "optimizer", "log", "best"))
         if state is not None:
-            _check_begun_with(state["begun_with"], self.begun_with, folder)
-            stage.model.load_state_dict(state["model"])
+            with restoring(folder):
+                _check_begun_with(state["begun_with"], self.begun_with, folder)
+                if state["best"] is not None:  # needed at the end, tried now
+                    stage.model.load_state_dict(state["best"]["weights"])
+                stage.model.load_state_dict(state["model"])
         self.sampler = FrameSampler(
             length=samples,
             batch_size=training.batch_size,
@@ -164,10 +167,11 @@ class _Run:
         self.step, self.saved = 0, -1
         self.best: _Best | None = None
         if state is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.log.load_state_dict(state["log"], state["step"], device)
-            self.step = self.saved = state["step"]
-            self.best = None if state["best"] is None else _Best(**state["best"])
+            with restoring(folder):
+                load_optimizer(self.optimizer, state["optimizer"])
+                self.log.load_state_dict(state["log"], state["step"], device)
+                self.step = self.saved = state["step"]
+                self.best = None if state["best"] is None else _Best(**state["best"])
 
     @property
     def ended_early(self) -> bool:

@@ -310,3 +310,16 @@ def test_files_are_read_without_torch():
         text=True,
     )
     assert done.stdout == "set()\n", done.stderr
+
+
+@pytest.mark.parametrize("kind", ["/../../../ESCAPED", "..", "a/b", "Gallbladder [wall]", "\x1b[2J"])
+@pytest.mark.parametrize("video", ["op1", "case/op1", "..", "../../x", "/x"])
+def test_files_of_any_class_and_video_lie_in_their_folder_and_masks_are_found_again(tmp_path, kind, video):
+    folder, classes, frames = tmp_path / "a" / "b", ["liver", kind], np.arange(2)
+    written = write_masks(folder, video, 7, np.ones((2, 4, 4)), classes)
+    [found] = index_masks(folder, classes).values()
+    assert set(found.files) == set(classes)
+    written.append(write_phase(folder, video, frames, frames, classes))
+    written.append(write_triplets(folder, video, frames, np.ones((2, 3))))
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(written)
+    assert all(path.is_relative_to(folder) and not path.name.startswith(".") for path in written)
