@@ -32,7 +32,7 @@ _CHUNK = 1 << 20
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _LEGEND = """MB: 10^6 bytes. mean / std ImageNet: 0.485, 0.456, 0.406 / 0.229, 0.224, 0.225.
 fetched by get: surgdino weights get NAME; by hand: the same command explains how.
-Any other file works too: model.weights=PATH takes .safetensors, .pth, .pt and .bin. Publishers' pages:"""
+Any other file works too: model.weights=PATH takes .safetensors, .pth, .pt, .ckpt and .bin. Publishers' pages:"""
 
 
 @dataclass(frozen=True)
