@@ -28,7 +28,7 @@ from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.settings import ModelSettings
 from surgdino.backbone.tensor_files import check_tensors, differences, header_of, read_tensors, shapes_of
 from surgdino.backbone.vit import Backbone, Features, build_backbone
-from surgdino.errors import SurgdinoError
+from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.paths import atomic_write, read_bytes
 from surgdino.records import SIZE_LIMIT
 
@@ -132,17 +132,17 @@ def _build(weights: Path, settings: ModelSettings) -> Backbone:
 
 def find_weights(path: str | Path) -> Path:
     """The weights file of a run folder, a checkpoint folder, or the file itself."""
-    path = Path(path)
-    candidates = (path, path / WEIGHTS, path / "checkpoint" / WEIGHTS)
-    for candidate in candidates:
-        if candidate.is_file() and candidate.suffix == ".safetensors":
-            return candidate
-    if not path.exists():
-        raise SurgdinoError("does not exist", file=path, fix="give a run folder or its checkpoint folder")
-    found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing" if path.is_dir() else path.name
-    raise SurgdinoError(
-        "no checkpoint here", file=path, expected=WEIGHTS, found=found, fix="give a run folder or its checkpoint folder"
-    )
+    path, fix = Path(path), "give a run folder or its checkpoint folder"
+    try:
+        for candidate in (path, path / WEIGHTS, path / "checkpoint" / WEIGHTS):
+            if candidate.is_file() and candidate.suffix == ".safetensors":
+                return candidate
+        if not path.exists():
+            raise SurgdinoError("does not exist", file=path, fix=fix)
+        found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing" if path.is_dir() else path.name
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    raise SurgdinoError("no checkpoint here", file=path, expected=WEIGHTS, found=found, fix=fix)
 
 
 def read_model_json(path: str | Path) -> dict[str, Any]:
