@@ -70,6 +70,11 @@ class VitOptions:
     use_abs_pos_emb: Option = None
     use_rot_pos_emb: Option = None
     use_post_norm: Option = None
+    use_pre_transformer_norm: Option = None
+    use_post_transformer_norm: Option = None
+    use_fc_norm: Option = None
+    attn_type: Literal["eva", "rope"] | None = None
+    swiglu_align_to: Annotated[int, Field(ge=0, le=1024)] | None = None
     rope_type: Literal["cat", "mixed", "dinov3"] | None = None
     rope_temperature: Positive | None = None
     rope_grid_offset: Annotated[float, Field(ge=-1, le=1)] | None = None
