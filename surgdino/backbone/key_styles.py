@@ -26,7 +26,7 @@ _CONTAINERS = ("teacher", "model_ema", "state_dict", "model_state_dict", "model"
 _LEVELS = 8  # of containers; a pickle may hold itself
 _TIMM_ANCHOR, _HF_ANCHOR = "patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight"
 _HEADS = re.compile(r"^(head|heads|head_dist|dino_head|ibot_head|pre_logits|classifier|pooler|linear_head)\.")
-_DECODER = re.compile(r"^decoder[._]")  # of a masked autoencoder, whose mask token is the decoder's too
+_DECODER = re.compile(r"(^|\.)decoder[._]")  # of a masked autoencoder, whose mask token is the decoder's too
 # Not parameters of a timm model: constants that it computes itself, or parts that serve pretraining only.
 _CONSTANTS = re.compile(r"^(rope_embed|rope)\.periods$|\.bias_mask$|^local_cls_norm\.|position_ids$")
 
@@ -63,6 +63,7 @@ def to_timm_names(payload: Mapping, file: Path | None = None) -> Conversion:
     """The backbone in `payload` under timm's parameter names."""
     flat, container = _open_containers(payload)
     tensors, prefix, outside = _select_backbone(flat, file)
+    autoencoder = any(map(_DECODER.search, [*tensors, *outside]))
     style = "hugging face" if _HF_ANCHOR in tensors else "timm"
     if style == "hugging face":
         tensors = _from_hugging_face(tensors)
@@ -70,12 +71,10 @@ def to_timm_names(payload: Mapping, file: Path | None = None) -> Conversion:
         style = "dinov3"
         tensors = {re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", name): t for name, t in tensors.items()}
         tensors["reg_token"] = tensors.pop("storage_tokens")
-    elif any(map(_DECODER.match, [*tensors, *outside])):
-        style = "masked autoencoder"
-    elif "mask_token" in tensors or "register_tokens" in tensors:
+    elif ("mask_token" in tensors and not autoencoder) or "register_tokens" in tensors:
         style = "dinov2"
-    autoencoder = ["mask_token"] if style == "masked autoencoder" else []
-    heads = [n for n in tensors if _HEADS.match(n) or _DECODER.match(n) or n in autoencoder]
+    theirs = ("mask_token",) if autoencoder else ()
+    heads = [name for name in tensors if _HEADS.match(name) or _DECODER.search(name) or name in theirs]
     # DINOv2 trains in chunks of blocks, `blocks.<chunk>.<block>.`, and numbers the blocks through all chunks.
     kept = {
         re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name): tensor

@@ -107,6 +107,7 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
     entry = entry_of_file(file)
     token = conversion.mask_token
     if token is not None and token.numel() == backbone.embed_dim:
+        check_tensors({"mask_token": token}, file)
         backbone.mask_token.data.copy_(token.reshape(-1))
     else:
         token = None
