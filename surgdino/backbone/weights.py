@@ -99,18 +99,16 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
     file = find_weights(path) if Path(path).is_dir() else Path(path)
     payload, ours = read_tensors(file), description_in(file) or {}
     conversion = to_timm_names(payload, file)
-    check_tensors(conversion.tensors, file)
+    token = conversion.mask_token
+    token = None if token is None or token.numel() != backbone.embed_dim else token
+    check_tensors(conversion.tensors if token is None else {**conversion.tensors, "mask_token": token}, file)
     tensors, interpolated = fit_to_model(conversion.tensors, backbone.vit)
     if found := differences(_shapes(tensors), backbone.vit):
         raise _mismatch(file, found, conversion, backbone)
     backbone.vit.load_state_dict({name: t.float() for name, t in tensors.items()}, strict=True)
     entry = entry_of_file(file)
-    token = conversion.mask_token
-    if token is not None and token.numel() == backbone.embed_dim:
-        check_tensors({"mask_token": token}, file)
+    if token is not None:
         backbone.mask_token.data.copy_(token.reshape(-1))
-    else:
-        token = None
     return WeightsReport(
         path=str(file),
         sha256=sha256_of(file),
