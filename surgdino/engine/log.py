@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 from collections.abc import Callable, Mapping
@@ -16,9 +17,11 @@ from torch import Tensor
 from surgdino.engine.optim import Update
 from surgdino.engine.processes import ProcessGroup
 from surgdino.errors import SurgdinoError, from_os_error
-from surgdino.paths import atomic_write
+from surgdino.paths import atomic_write, read_bytes
 
 NAME = "metrics.jsonl"
+_LARGEST = 1 << 30  # bytes; a line is some 500, and there are fewer lines than steps
+_MOST = 1e300  # of numbers; leaves room to compute with them
 BAD_STEPS_IN_A_ROW = 10
 
 
@@ -162,14 +165,44 @@ def keep_lines(file: Path, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
     """Drop the lines that are not wanted (of steps that a resumed run does again), and the torn last one of a kill."""
     if not file.exists():
         return
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if (row := _row(line)) and wanted(row)]
+    lines = [line for line in _lines(file) if (row := _row(line)) and wanted(row)]
     with atomic_write(file) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
+def rows_of(file: Path) -> tuple[list[dict[str, Any]], str | None]:
+    """The rows of a metrics.jsonl in order, without values of a kind that no row has; and a sentence on lines that are
+    no rows, or None. The torn last line of a kill is left out without a word."""
+    lines = _lines(file) if os.path.lexists(file) else []
+    rows = [_row(line) for line in lines]
+    odd = [place for place, row in enumerate(rows, 1) if row is None and place < len(rows)]
+    said = f"{file}, line {odd[0]}: {len(odd)} of {len(rows)} lines are no records of a step" if odd else None
+    return [{key: value for key, value in row.items() if _fits(key, value)} for row in rows if row is not None], said
+
+
+def _lines(file: Path) -> list[str]:
+    return read_bytes(file, _LARGEST).decode("utf-8", "replace").splitlines()
+
+
 def _row(line: str) -> dict[str, Any] | None:
+    """A step and what was measured at it; None for anything else."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int | float) else None
+    if not isinstance(row, dict) or not _number(row.get("step")):
+        return None
+    return row
+
+
+def _fits(key: str, value: Any) -> bool:
+    """`warning` and `stage` are texts, `..._per_operation` measure -> operation -> number, all else numbers or null."""
+    if key in ("warning", "stage"):
+        return isinstance(value, str)
+    if key.endswith("per_operation"):
+        return isinstance(value, dict) and all(isinstance(each, dict) for each in value.values())
+    return key.isprintable() and (value is None or _number(value))
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < _MOST

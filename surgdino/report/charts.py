@@ -14,7 +14,12 @@ from surgdino.report.colours import ALARM, GRID, INK, LINE, SOFT
 PALETTE = (LINE, "#d9480f", "#5f3dc4", "#2b8a3e", "#a61e4d", "#1864ab")
 _DASHES = ((0, ()), (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 _TITLE_FITS = 36  # characters of a title in full size; longer ones are set smaller
-_STYLE = {"svg.fonttype": "none", "svg.hashsalt": "surgdino", "font.family": "sans-serif"}
+_STYLE = {
+    "text.parse_math": False,  # a dollar sign in a name is one
+    "svg.fonttype": "none",
+    "svg.hashsalt": "surgdino",
+    "font.family": "sans-serif",
+}
 _METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 

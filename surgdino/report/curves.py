@@ -57,7 +57,18 @@ def draw_curves(metrics: Path, target: Path, collapse: Mapping[str, float] | Non
     rows, probes = [row for row in every if "loss" in row], [row for row in every if PROBE + SCORE in row]
     if not rows:
         return None
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    # A dollar sign in a name is one.
+    with rc_context({"text.parse_math": False}), atomic_write(target) as temporary:
+        FigureCanvasAgg(_figure(rows, probes, collapse or {})).print_png(str(temporary))
+    return target
+
+
+def _figure(
+    rows: Sequence[Mapping[str, Any]], probes: Sequence[Mapping[str, Any]], collapse: Mapping[str, float]
+) -> Any:
     from matplotlib.figure import Figure
 
     drawn = [key for key in PANELS if any(key in row for row in rows)]
@@ -71,14 +82,12 @@ def draw_curves(metrics: Path, target: Path, collapse: Mapping[str, float] | Non
     for axis, key in zip(grid.ravel(), drawn, strict=False):
         points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
         axis.plot(*zip(*points, strict=True), color=LINE, linewidth=1.8, marker="o" if len(points) == 1 else None)
-        if collapse and key in collapse:
+        if key in collapse:
             draw_level(axis, collapse[key], "collapse", ALARM)
         style_axis(axis, PANELS[key], size=10)
     for axis, panel in zip(grid[training_lines:].ravel(), panels, strict=False):
         _draw_probes(axis, probes, panel)
-    with atomic_write(target) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
-    return target
+    return figure
 
 
 def probe_panels(probes: Sequence[Mapping[str, Any]]) -> list[ProbePanel]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from surgdino import __version__
+from surgdino.errors import shown
 from surgdino.paths import atomic_write
+from surgdino.report.blocks import Block, Paragraph
 from surgdino.report.evidence import changes, compared, headline, verdict
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section, all_sections
 
+# Escape codes and what no UTF-8 file can hold, from names and sentences of a run.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -33,13 +38,16 @@ def write_page(records: Sequence[RunRecord], target: Path, *, learned: Section |
         title=" and ".join(record.name for record in records),
         kind=_kind(records),
         verdict={"tone": tone, "sentence": sentence},
-        stamps=[f"{record.name}: {stamp}" for record, stamp in zip(records, stamps, strict=True) if stamp],
+        stamps=[
+            *(f"{record.name}: {stamp}" for record, stamp in zip(records, stamps, strict=True) if stamp),
+            *(line for record in records for line in record.left_out),
+        ],
         facts=_facts(records[0]) if len(records) == 1 else [],
-        sections=[(section, blocks) for section in sections if (blocks := section.blocks(records))],
+        sections=[(section, blocks) for section in sections if (blocks := _blocks(section, records))],
         frames=learned is not None,
     )
     with atomic_write(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(_CONTROL.sub(lambda found: shown(found.group()), text), encoding="utf-8")
     return target
 
 
@@ -60,6 +68,15 @@ def _render(**values: Any) -> str:
         version=__version__,
         render=lambda block: macros[type(block).__name__.lower()](block),
     )
+
+
+def _blocks(section: Section, records: Sequence[RunRecord]) -> list[Block]:
+    """A section's content, or a sentence in its place: what is odd in a run costs no more than its own part."""
+    try:
+        return section.blocks(records)
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}"
+        return [Paragraph(f"This part could not be shown: a file of the run holds an odd value. {fault}", note=True)]
 
 
 def _kind(records: Sequence[RunRecord]) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from surgdino import console
+from surgdino.engine.log import NAME as METRICS
+from surgdino.engine.log import rows_of
 from surgdino.errors import SurgdinoError
+from surgdino.records import checked, read_json
+from surgdino.yaml_files import read_settings
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class RunRecord:
         rows: the lines of metrics.jsonl.
         data: data.json; empty for runs that write none.
         results: results.json; None for a pretraining run.
+        left_out: a line on each file, or part of one, that did not hold what it should.
     """
 
     folder: Path
@@ -34,6 +38,7 @@ class RunRecord:
     rows: Sequence[Mapping[str, Any]]
     data: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] | None = None
+    left_out: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -52,14 +57,16 @@ class RunRecord:
 
     def section(self, name: str) -> Mapping[str, Any]:
         """A section of the configuration, such as `train`; empty where the run has none."""
-        return self.config.get(name) or {}
+        values = self.config.get(name)
+        return values if isinstance(values, Mapping) else {}
 
 
 def read_run(folder: Path) -> RunRecord:
-    """Read a run folder.
+    """Read a run folder. A file that does not hold what it should is named in a line and left out, as if it were not
+    there.
 
     Raises:
-        SurgdinoError: not a run folder, or one of its files is damaged.
+        SurgdinoError: not a run folder, or its config.yaml cannot be read.
     """
     config = folder / "config.yaml"
     if not config.is_file():
@@ -67,38 +74,132 @@ def read_run(folder: Path) -> RunRecord:
         raise SurgdinoError(
             "not a run folder", file=folder, expected="config.yaml and metrics.jsonl", found=found, fix="give a run.dir"
         )
+    settings, left_out = read_settings(config), []
+
+    def read(kind: type[Any], *place: str) -> Any:
+        path = folder.joinpath(*place)
+        try:
+            return _values(kind, path) if os.path.lexists(path) else None
+        except SurgdinoError as error:
+            left_out.append(f"left out of the report: {error.line()}")
+
+    for name, values in list(settings.items()):
+        if not isinstance(values, dict) and name in _SECTIONS:
+            left_out.append(f"left out of the report: {config}, {name}: expected keys with values, found {values!r}")
+            del settings[name]
     try:
-        settings = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise SurgdinoError("damaged", file=config, found=str(error).splitlines()[0]) from error
-    return RunRecord(
+        rows, odd = rows_of(folder / METRICS)
+    except SurgdinoError as error:
+        rows, odd = [], error.line()
+    left_out += [f"left out of the report: {odd}"] if odd else []
+    record = RunRecord(
         folder=folder,
         config=settings,
-        environment=_json(folder / "environment.json") or {},
-        model=_json(folder / "checkpoint" / "model.json") or {},
-        rows=read_metrics(folder / "metrics.jsonl"),
-        data=_json(folder / "data.json") or {},
-        results=_json(folder / "results.json"),
+        environment=read(_Environment, "environment.json") or {},
+        model=read(_Model, "checkpoint", "model.json") or {},
+        rows=rows,
+        data=read(_Data, "data.json") or {},
+        results=read(_Results, RESULTS),
+        left_out=left_out,
     )
+    for line in left_out:
+        console.warn(line)
+    return record
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The numbers of a fine-tuned run.
+
+    Raises:
+        SurgdinoError: damaged; names the field.
+    """
+    return _values(_Results, path)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl in order, without a last line that a kill cut short; none where there is no file."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    """The rows of a metrics.jsonl in order, without what is no row; none where there is no file."""
+    return rows_of(path)[0]
 
 
-def _json(path: Path) -> Any:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SurgdinoError(
-            "not valid JSON", file=path, found=error, fix="run the command again to write it"
-        ) from error
+def _values(kind: type[Any], path: Path) -> dict[str, Any]:
+    values = read_json(path, fix=_AGAIN)
+    checked(kind, values, path, _AGAIN, more=True)
+    return values
+
+
+_AGAIN = "run the command again to write it"
+RESULTS = "results.json"
+_SECTIONS = ("dataset", "model", "method", "task", "augment", "data", "crops", "probe", "train", "hardware", "run")
+_Number = float | None
+
+
+# What the files hold as far as the report reads it; other keys may be there too.
+
+
+@dataclass(frozen=True)
+class _Environment:
+    packages: dict[str, Any] | None = None
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class _Method:
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class _Model:
+    method: _Method | None = None
+    created: str | None = None
+    operations: tuple[str, ...] | None = None
+    chosen_on: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _Video:
+    id: str
+    operation: str
+    frames: int
+    left_out: dict[str, int]
+    kind: str
+    share: float
+
+
+@dataclass(frozen=True)
+class _Data:
+    videos: tuple[_Video, ...] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
+    set_aside: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Headline:
+    name: str
+    protocol: str
+    value: _Number = None
+
+
+@dataclass(frozen=True)
+class _Score:
+    name: str
+    protocol: str
+    value: _Number
+    std_over_operations: _Number
+    interval_95: tuple[_Number, _Number]
+    operations: int
+    per_operation: dict[str, _Number]
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
+class _Leakage:
+    stamp: str | None = None
+
+
+@dataclass(frozen=True)
+class _Results:
+    task: str
+    headline: _Headline
+    scores: tuple[_Score, ...]
+    notes: tuple[str, ...] = ()
+    leakage: _Leakage | None = None

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from surgdino.paths import read_bytes
 from surgdino.report.blocks import Block, Heading, Paragraph, Pictures, Table, png_picture
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section, run_by_run
 
 _MOST_RIBBONS = 12
+_PNG_LIMIT = 16 << 20  # bytes
 
 
 class Results(Section):
@@ -41,7 +43,7 @@ def _notes(record: RunRecord) -> list[Block]:
     blocks: list[Block] = [Paragraph(note, note=True) for note in record.results.get("notes", [])]
     # Phase ribbons show no patient; overlays would, and stay out.
     files = sorted((record.folder / "predictions").glob("*-ribbon.png"))[:_MOST_RIBBONS]
-    ribbons = [png_picture(file.read_bytes(), file.stem.removesuffix("-ribbon")) for file in files]
+    ribbons = [png_picture(read_bytes(file, _PNG_LIMIT), file.stem.removesuffix("-ribbon")) for file in files]
     return [*blocks, Heading("Predictions"), Pictures(ribbons, 1)] if ribbons else blocks
 
 
