@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from surgdino.errors import SurgdinoError
 
@@ -130,7 +130,11 @@ class Stamp:
         Raises:
             ValueError: not a picture, or it does not lie inside.
         """
-        with Image.open(io.BytesIO(self.content)) as image:
+        try:
+            opened = Image.open(io.BytesIO(self.content))
+        except UnidentifiedImageError:
+            raise ValueError("no picture") from None
+        with opened as image:
             width, height = image.size
             if not (0 <= self.left <= mask.shape[1] - width and 0 <= self.top <= mask.shape[0] - height):
                 raise ValueError(f"a mask of {width}x{height} at {self.left}, {self.top}")

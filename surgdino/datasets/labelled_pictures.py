@@ -16,6 +16,7 @@ from surgdino.datasets.mask_exports import SUFFIXES, DrawnPicture, Export, label
 from surgdino.datasets.mask_files import Colour, Layer, Legend
 from surgdino.datasets.masks import FrameMasks, Mask, VideoMasks
 from surgdino.errors import SurgdinoError
+from surgdino.paths import regular
 
 # What tools call the two folders of pictures with masks, without case, spaces and marks.
 IMAGES = frozenset(("images", "image", "imgs", "img", "jpegimages", "pictures", "original", "originals"))
@@ -34,6 +35,8 @@ MASKS = frozenset(
 )
 _ENDINGS = re.compile(r"[_-](mask|masks|seg|segmentation|label|gt)$", re.IGNORECASE)
 _LEGEND = "labelmap.txt"  # CVAT writes it beside SegmentationClass/
+_COLOURS = "0 to 255, each colour once"
+_MOST_CLASSES = 254
 _UNSAID = ("foreground",)  # the card's classes where the user has named none
 
 
@@ -114,6 +117,9 @@ def _legend(adapter: Adapter) -> Legend | None:
         found = re.fullmatch(r"\s*([^#:][^:]*?)\s*:\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*(:.*)?", line)
         if found:
             colour = (int(found[2]), int(found[3]), int(found[4]))
+            if max(colour) > 255 or colour in values.values():
+                what = "a colour that cannot be"
+                raise SurgdinoError(what, file=path, place=f"row {number}", expected=_COLOURS, found=line)
             if any(colour):
                 values[plain_name(found[1])] = colour
         elif line.strip() and not line.lstrip().startswith("#"):
@@ -158,6 +164,11 @@ def _by_name(adapter: Adapter, folder: Path) -> dict[str, Path]:
     for _, paths in walk(folder):
         for path in filter(is_image, paths):
             name = name_of(path, folder)
+            try:
+                regular(path)
+            except SurgdinoError as error:
+                adapter.problems.append(Problem.of(error))
+                continue
             if name in files:
                 found = files[name].name
                 adapter.problem("error", "two files of one name", path, found=found, fix="keep one of them")
@@ -209,6 +220,10 @@ def read_exports(adapter: Adapter, exports: Sequence[Export]) -> tuple[list[Pict
     known = _spellings(pictures)
     card, drawn = adapter.card, labels_of(exports)
     classes = card.mask_classes if card.mask_classes != _UNSAID else tuple(drawn)
+    if len(classes) > _MOST_CLASSES:
+        what, expected = "too many classes", f"at most {_MOST_CLASSES}"
+        fix = "name those that count: 'dataset.mask_classes=[...]'"
+        raise SurgdinoError(what, file=exports[0].path, expected=expected, found=len(classes), fix=fix)
     values: dict[str, VideoMasks] = {}
     unknown: list[tuple[Export, DrawnPicture]] = []
     for export in exports:

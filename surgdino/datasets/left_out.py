@@ -25,15 +25,23 @@ def report_left_out(adapter: Adapter, used: Iterable[Path]) -> None:
         used: files, and folders whose pictures are read.
     """
     known = set(used)
+    stems = {path.stem for path in known}
     left_out: list[Path] = []
     for folder, files in walk(adapter.root):
-        unread = [path for path in files if path not in known and not is_document(path)]
+        # Text for people is no label, unless it lies where labels do or is named after a recording.
+        of_labels = letters(folder.name) in MASKS and folder != adapter.root
+        unread = [
+            path
+            for path in files
+            if path not in known
+            and (not is_document(path) or (path.suffix.lower() == ".txt" and (of_labels or path.stem in stems)))
+        ]
         inside = any(parent in known for parent in (folder, *folder.parents))
         pictures = [path for path in unread if is_image(path)]
         if inside or len(pictures) <= _FEW:
             unread = [path for path in unread if not is_image(path)]
         left_out += unread
-    labels = [path for path in left_out if is_table(path) or path.suffix.lower() in (*_SHEETS, *_EXPORTS)]
+    labels = [path for path in left_out if is_table(path) or path.suffix.lower() in (*_SHEETS, *_EXPORTS, ".txt")]
     others = [path for path in left_out if path not in labels]
     fix = "call it labels.csv, name it after its video, or give data.labels="
     if labels and all(path.suffix.lower() in _SHEETS for path in labels):
@@ -54,21 +62,26 @@ def _report(adapter: Adapter, paths: Sequence[Path], expected: str, fix: str) ->
         adapter.problem("warning", what, paths[0], expected=expected, fix=fix)
 
 
-def mask_folders(adapter: Adapter, sources: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+def mask_folders(adapter: Adapter, sources: Sequence[Path]) -> Iterator[Path]:
     """Folders of pictures that are the masks of another one's, by their names; each is reported and not read."""
     folders = [path for path in sources if path.is_dir()]
     stems = {folder: {p.stem.casefold() for p in folder.iterdir() if is_image(p)} for folder in folders}
     for folder in folders:
-        by_name = letters(folder.name) in MASKS or letters(folder.name).startswith("segmentation")
         for other in folders:
             shared = len(stems[folder] & stems[other]) >= _SHARED * len(stems[folder])
-            if other is folder or not shared or not (by_name or (_is_mask_like(folder) and not _is_mask_like(other))):
+            if other is folder or not shared or _is_named_mask(other):
+                continue
+            if not (_is_named_mask(folder) or (_is_mask_like(folder) and not _is_mask_like(other))):
                 continue
             what = f"{folder.name}/ has the names of {other.name}/ and looks like its masks: it is not read as a video"
             fix = "put the pictures into images/ and the masks into masks/, or move them elsewhere"
             adapter.problem("warning", what, folder, expected="images/ beside masks/", fix=fix)
-            yield folder, other
+            yield folder
             break
+
+
+def _is_named_mask(folder: Path) -> bool:
+    return letters(folder.name) in MASKS or letters(folder.name).startswith("segmentation")
 
 
 def _is_mask_like(folder: Path) -> bool:

@@ -93,7 +93,7 @@ class Export:
         """Add a polygon of [[x, y], ...] or [x, y, x, y, ...] in pixels."""
         try:
             found = np.asarray(points, np.float64).reshape(-1, 2)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             self.tell("not an outline", place, "pairs of x and y", f"{str(points)[:40]}")
             return
         inside = ((found >= -_OUTSIDE) & (found <= np.add(picture.size, _OUTSIDE))).all(1)  # false of NaN
@@ -127,7 +127,8 @@ def read_export(path: Path) -> Export | None:
     if path.suffix.lower() == ".xml":
         return _cvat(path, content)
     values = parse_json(content, path, _AGAIN)
-    if isinstance(values, dict) and isinstance(values.get("images"), list) and "annotations" in values:
+    rows = values.get("annotations") if isinstance(values, dict) else None
+    if isinstance(values, dict) and isinstance(values.get("images"), list) and isinstance(rows, list):
         return _coco(path, values)
     if isinstance(values, dict) and "imagePath" in values and isinstance(values.get("shapes"), list):
         return _labelme(path, values)
@@ -225,8 +226,10 @@ def _label_studio(path: Path, tasks: list[Any]) -> Export:
             export.tell(what, place, "one annotation", len(done), error=False)
         results = [row for _, row in _rows(done[0].get("result"))] if done else []
         sizes = [(r.get("original_width"), r.get("original_height")) for r in results if "original_width" in r]
-        if not sizes:
-            continue  # nothing is drawn on it
+        if not sizes:  # nothing is drawn on it
+            for row in results:
+                export.no_mask(row.get("type"), place)
+            continue
         picture = export.picture(texts[0] if texts else None, *sizes[0], place)
         for row in results if picture else []:
             assert picture is not None
@@ -247,7 +250,7 @@ def _studio_shape(export: Export, picture: DrawnPicture, row: Mapping[str, Any],
     if kind == "polygonlabels":
         try:
             points = np.asarray(value.get("points"), np.float64).reshape(-1, 2) * picture.size / 100
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return export.tell("not an outline", place, "pairs of x and y", str(value.get("points"))[:40])
         return export.outline(picture, label, points, place)
     try:

@@ -68,6 +68,8 @@ def open_dataset(
     except OSError as error:
         raise from_os_error(error, error.filename or root) from error
     if not manifest.videos:
+        if manifest.errors:
+            raise manifest.errors[0].error()
         expected = "; ".join(card.layout) or "videos"
         raise SurgdinoError("no videos in this folder", file=root, expected=expected, fix="check data.root and dataset")
     return manifest if split is None else apply_split(manifest, card, split)

@@ -151,6 +151,6 @@ def _never_shown(labels: Labels, shown: Mapping[str, Sequence[Shown]], manifest:
     if full := sum(bool((each.pixels == each.size).any()) for each in pictures):
         what, fix = (
             f"{full} of {len(pictures)} pictures are covered by one class",
-            "check that the masks are not turned",
+            "check that black is not the class",
         )
         yield Problem("warning", what, manifest.root, None, "some background", "none", fix)

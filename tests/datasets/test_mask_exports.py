@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from surgdino.datasets.drawings import Drawing, coco_counts
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.masks import read_masks
 from surgdino.datasets.open import open_dataset
+from surgdino.errors import SurgdinoError
 
 CARD = load_card("folder")
 SIZE = WIDTH, HEIGHT = 40, 30
@@ -184,6 +186,7 @@ def test_pictures_in_subfolders_and_classes_of_the_card(root):
             "an outline outside of its picture",
         ),
         (lambda c: c["annotations"][0].update(segmentation=[["a", "b"]]), "not an outline"),
+        (lambda c: c["annotations"][0].update(segmentation=[[10**400, 0, 5, 5, 1, 1]]), "not an outline"),
         (lambda c: c["annotations"][0].update(segmentation={"size": [3, 3], "counts": [9]}), "a mask of another size"),
         (lambda c: c["annotations"][0].update(segmentation={"size": [30, 40], "counts": "\u00e9"}), "not a mask"),
         (lambda c: c["categories"][0].update(name=None), "a shape without a label"),
@@ -239,6 +242,21 @@ def test_files_that_are_refused_whole(root, content, said):
     (root / ("x.xml" if content.startswith("<") else "x.json")).write_text(content)
     (problem,) = open_dataset(CARD, root).errors
     assert said in problem.error().line()
+
+
+def test_a_pipe_and_too_many_classes(root):
+    os.mkfifo(root / "pipe.json")
+    assert "found a named pipe" in opened(root, coco("runs")).errors[0].error().line()
+    content = coco("outlines")
+    content["categories"] = [{"id": n, "name": f"c{n}"} for n in range(300)]
+    content["annotations"] = [dict(content["annotations"][0], category_id=n) for n in range(300)]
+    with pytest.raises(SurgdinoError, match="too many classes; expected at most 254, found 300"):
+        opened(root, content)
+
+
+def test_what_is_no_mask_is_said(root):
+    tasks = [{"id": 1, "data": {"video": "p0.mp4"}, "annotations": [{"result": [{"type": "timelinelabels"}]}]}]
+    assert "found timelinelabels" in opened(root, tasks).problems[-1].error().line()
 
 
 def test_other_json_files_are_none_of_ours(root):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,25 @@ def test_cvats_own_legend(folder):
     assert manifest.labels["masks"].classes == ("liver", "tool")
     assert manifest.notes == ("labelmap.txt: 2 classes by their colours: #ff0000 liver, #008040 tool",)
     assert [p.severity for p in manifest.problems] == ["warning"]
+
+
+@pytest.mark.parametrize("line", ["tool;255;0;0", "tool:999,0,0::", "liver:1,2,3\ntool:1,2,3::"])
+def test_a_legend_file_that_cannot_be(folder, line):
+    (folder / "labelmap.txt").write_text(line)
+    Image.fromarray(IDS).save(folder / "masks/P0.png")
+    with pytest.raises(SurgdinoError, match=r"labelmap\.txt, row \d: "):
+        open_dataset(load_card("folder"), folder)
+
+
+def test_masks_that_are_no_files_cost_only_themselves(folder):
+    for number in range(2):
+        Image.fromarray(np.uint8(255) * (IDS == 1)).save(folder / f"masks/P{number}.png")
+    (folder / "masks/P0.png").unlink()
+    os.mkfifo(folder / "masks/P0.png")
+    (folder / "masks/link.png").symlink_to(folder / "nowhere")
+    manifest = open_dataset(load_card("folder"), folder)
+    assert {str(problem.file)[-8:] for problem in manifest.errors} == {"s/P0.png", "link.png"}
+    assert list(manifest.labels["masks"].values) == ["P1"]
 
 
 @pytest.mark.parametrize("value", [0, -1, 70000, 1.5, True, "red", [0, 0, 0], [1, 2], [256, 0, 0], None])

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from surgdino.datasets.adapter import Adapter
+from surgdino.datasets.card import Card
 from surgdino.datasets.files import (
     VIDEO_SUFFIXES,
     entries,
@@ -52,6 +53,10 @@ class Folder(Adapter):
 
     takes = ("operation_pattern", "labels")
 
+    def __init__(self, card: Card, root: Path, options: Mapping[str, str]) -> None:
+        super().__init__(card, root, options)
+        self.masks: list[Path] = []  # folders that are not read as videos
+
     def read(self) -> Manifest:
         pairs, named = pairs_of_folders(self.root), self._named_labels()
         exports = [] if pairs else find_exports(self, named)
@@ -72,7 +77,7 @@ class Folder(Adapter):
             source = next(iter(tables)).name if len(tables) == 1 else f"{len(tables)} tables"
             self.notes.append(f"{source}: {understood}")
             labels += [phases] if phases else []
-        masks = [folder for pair in pairs for folder in pair]
+        masks = [*self.masks, *(folder for pair in pairs for folder in pair)]
         report_left_out(self, [*(v.path for v in videos), *masks, *tables, *(export.path for export in exports)])
         return self.manifest(videos, labels)
 
@@ -85,6 +90,8 @@ class Folder(Adapter):
             here = videos[0].path.parent
             fix = f"point data.root at {here} if each is an operation, or set data.operation_pattern"
             self.problem("warning", what, self.root, found=videos[0].operation, fix=fix)
+        if any(is_image(video.path) for video in videos):
+            return  # single pictures, whose numbers mean nothing
         groups: dict[str, list[Video]] = {}
         names = {_plain(video.id) for video in videos}
         for video in videos:
@@ -97,7 +104,8 @@ class Folder(Adapter):
         if parts:
             shown = ", ".join(video.id for video in parts[0][:3]) + (", ..." if len(parts[0]) > 3 else "")
             count = len({video.operation for video in parts[0]})
-            what = f"{len(parts)} times, videos that look like parts of one operation count as several"
+            more = f", and {len(parts) - 1} more like it" if len(parts) > 1 else ""
+            what = f"videos that look like parts of one operation count as several{more}"
             fix = "move the parts into one subfolder, or set data.operation_pattern"
             self.problem(
                 "warning", what, parts[0][0].path, expected="one operation", found=f"{count}: {shown}", fix=fix
@@ -174,7 +182,8 @@ class Folder(Adapter):
             # A picture or two beside videos is a logo; in a folder of its own, a numbered image is a frame.
             if not videos and any(is_image(path) and re.search(r"\d", path.stem) for path in files):
                 sources.append(folder)
-        sources = sorted(set(sources) - {folder for folder, _ in mask_folders(self, sources)})
+        self.masks += mask_folders(self, sources)
+        sources = sorted(set(sources) - set(self.masks))
         # Two files may differ in their suffix alone; then it stays in the id.
         stems = Counter(_name(path, self.root, suffix=False) for path in sources)
         return [
