@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.errors import SurgdinoError, from_os_error, shown
 from surgdino.paths import regular
 
 # fmt: off
@@ -67,8 +67,12 @@ def is_mask(path: Path) -> bool:
 
 
 def plain_name(text: str) -> str:
-    """One spelling for letters with accents: some file systems keep `ü` as one character, others as two."""
-    return unicodedata.normalize("NFC", text)
+    """One spelling for letters with accents: some file systems keep `ü` as one character, others as two.
+
+    A byte that is no UTF-8 (`M\\xfcller.mp4` from an old disk) becomes the text `\\xfc`, which every file can hold.
+    """
+    readable = re.sub("[\ud800-\udfff]", lambda found: shown(found[0]), text)
+    return unicodedata.normalize("NFC", readable)
 
 
 def letters(text: str) -> str:

@@ -31,8 +31,9 @@ def find_video(path: Path, saved: SavedTask, data: DataSettings, image_fps: floa
     if known is not None:
         return replace(known, videos=tuple(replace(v, fps=image_fps or v.fps) for v in known.videos))
     if not path.is_dir():
-        return InputVideo(path.stem, (Video(id=path.stem, operation=f"unknown/{path.stem}", path=path),))
-    name = path.resolve().name
+        name = plain_name(path.stem)
+        return InputVideo(name, (Video(name, f"unknown/{name}", path),))
+    name = plain_name(path.resolve().name)
     if not _is_numbered(path, saved.task.SINGLE_IMAGES):
         return InputVideo(name, tuple(Video(each, f"unknown/{name}", file) for each, file in _pictures(path)))
     return InputVideo(name, (Video(name, f"unknown/{name}", path, image_fps or saved.card.fps),))
