@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,12 +63,16 @@ def checked(kind: type[T], values: Any, file: Path, fix: str = _AGAIN, *, more: 
     Raises:
         SurgdinoError: names the field, what it takes and what it holds.
     """
-    adapter = TypeAdapter(dict[str, kind], config=ConfigDict(extra="ignore" if more else "forbid"))  # type: ignore[valid-type]
     try:
-        return adapter.validate_json(json.dumps({"": values}), strict=True)[""]
+        return _adapter(kind, more).validate_json(json.dumps({"": values}), strict=True)[""]
     except ValidationError as error:
         fault = in_words(kind, values, "", error)
         raise SurgdinoError(fault.what, file=file, expected=fault.expected, found=fault.found, fix=fix) from None
+
+
+@cache
+def _adapter(kind: Any, more: bool) -> TypeAdapter:
+    return TypeAdapter(dict[str, kind], config=ConfigDict(extra="ignore" if more else "forbid"))
 
 
 def read_record(kind: type[T], path: Path, fix: str = _AGAIN, *, more: bool = False) -> T:
