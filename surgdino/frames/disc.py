@@ -40,7 +40,7 @@ def lit_mask(image: np.ndarray) -> tuple[np.ndarray, int] | None:
         uint8 [h, w] of 0 and 1, and the whole number of pixels that one of them stands for, per side; None where the
         corners are too bright for a surround, or hardly anything is lit.
     """
-    factor = max(1, round(max(image.shape[:2]) / _WORKING_SIDE))
+    factor = max(1, min(round(max(image.shape[:2]) / _WORKING_SIDE), *image.shape[:2]))
     height, width = (side // factor for side in image.shape[:2])
     # OpenCV averages areas fast only by a whole factor; the remainder is a pixel or two of surround.
     whole = image[: height * factor, : width * factor]

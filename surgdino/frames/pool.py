@@ -79,7 +79,7 @@ def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Gener
                 else:
                     yield task, outcome
         for task in suspects:  # one by one: what kills one process may have been another's hunger for memory
-            how = f"its process died {_DEATHS} times before"
+            how = f"{_DEATHS} deaths, in earlier runs"
             while deaths[id(task)] < _DEATHS:
                 _, outcome = next(_ended(ask, [task], counts))
                 if not isinstance(outcome, CrashError):

@@ -14,6 +14,7 @@ from typing import Any
 
 from surgdino.config import Fps, Location, Text, shipped, typed
 from surgdino.console import field, warn
+from surgdino.datasets.manifest import FrameLabels
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.store import FrameStore, build_store
@@ -59,21 +60,45 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
     truth = None if config.truth is None else saved.task.read_truth(config.truth, saved.classes)
     # All are looked for before the first is predicted, which may take long.
     sources = [find_video(path, saved, data, config.image_fps) for path in paths]
+    faults = []
     for source, folder in zip(sources, output_folders(sources, config.out), strict=True):
-        work = folder / _WORK
-        with FolderLock(folder):
-            frames = every_frame(stored(source, work, data))
-            context = saved.context(config.hardware, work / "features")
-            head, caption = saved.load_head(context), model_line(saved, source)
-            request = PredictRequest(context, head, frames, source, data.decoder, truth, folder, caption)
-            written = saved.task.write(request)
-            try:
-                shutil.rmtree(work)
-            except OSError as error:
-                raise from_os_error(error, work) from error
+        try:
+            written = _predict(source, folder, saved, data, config, truth)
+        except SurgdinoError as error:
+            if len(sources) == 1:
+                raise
+            warn(f"not predicted: {error.line()}")
+            faults.append(source.name)
+            continue
         for name, path in written.items():
             field(name, path)
+    if faults:
+        what = f"{len(faults)} of {len(sources)} videos could not be predicted"
+        raise SurgdinoError(what, found=", ".join(faults), fix="see the lines above; the others are written")
     return 0
+
+
+def _predict(
+    source: InputVideo,
+    folder: Path,
+    saved: SavedTask,
+    data: DataSettings,
+    config: PredictConfig,
+    truth: FrameLabels | None,
+) -> Mapping[str, Path]:
+    """Predict one video into its folder; what was written where."""
+    work = folder / _WORK
+    with FolderLock(folder):
+        frames = every_frame(stored(source, work, data))
+        context = saved.context(config.hardware, work / "features")
+        head, caption = saved.load_head(context), model_line(saved, source)
+        request = PredictRequest(context, head, frames, source, data.decoder, truth, folder, caption)
+        written = saved.task.write(request)
+        try:
+            shutil.rmtree(work)
+        except OSError as error:
+            raise from_os_error(error, work) from error
+    return written
 
 
 def stored(source: InputVideo, work: Path, data: DataSettings) -> FrameStore:

@@ -121,6 +121,15 @@ def test_several_videos_have_a_folder_each(phase, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_video_that_cannot_be_read_does_not_cost_the_others(phase, tmp_path, capsys):
+    root, run = phase
+    (tmp_path / "bad.mp4").write_bytes(b"bad")
+    assert predict(run, tmp_path / "bad.mp4", root / "videos" / "video04.mp4", f"out={tmp_path}") == 2
+    assert (tmp_path / "video04" / "video04.txt").is_file()
+    assert "1 of 2 videos could not be predicted; found bad" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_triplets_come_as_scores_as_a_list_and_as_a_picture(triplet, tmp_path):
     root, run = triplet
     assert predict(run, root / "videos" / "VID05", f"out={tmp_path}") == 0
