@@ -64,7 +64,8 @@ def checked(kind: type[T], values: Any, file: Path, fix: str = _AGAIN, *, more: 
         SurgdinoError: names the field, what it takes and what it holds.
     """
     try:
-        return _adapter(kind, more).validate_json(json.dumps({"": values}), strict=True)[""]
+        text = json.dumps({"": values})
+        return _adapter(kind, more).validate_json(text, strict=True)[""]  # type: ignore[arg-type]
     except ValidationError as error:
         fault = in_words(kind, values, "", error)
         raise SurgdinoError(fault.what, file=file, expected=fault.expected, found=fault.found, fix=fix) from None
