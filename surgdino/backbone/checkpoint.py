@@ -26,11 +26,10 @@ from surgdino.backbone import model_json
 from surgdino.backbone.model_json import FORMAT
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.settings import ModelSettings
-from surgdino.backbone.tensor_files import check_tensors, differences, header_of, read_tensors, shapes_of
+from surgdino.backbone.tensor_files import TEXT_LIMIT, check_tensors, differences, header_of, read_tensors, shapes_of
 from surgdino.backbone.vit import Backbone, Features, build_backbone
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.paths import atomic_write, read_bytes
-from surgdino.records import SIZE_LIMIT
 
 WEIGHTS, MODEL_JSON = "backbone.safetensors", "model.json"
 _HEADER = "surgdino"
@@ -163,7 +162,7 @@ def description_in(weights: Path) -> dict[str, Any] | None:
 def _described(weights: Path) -> tuple[dict[str, Any], ModelSettings]:
     beside, written = weights.with_name(MODEL_JSON), None
     if beside.is_file():
-        written = model_json.parse(read_bytes(beside, SIZE_LIMIT), beside)
+        written = model_json.parse(read_bytes(beside, TEXT_LIMIT), beside)
     if (header := header_of(weights, _HEADER, _AGAIN)) is not None:
         written = model_json.parse(header, weights)
     if written is None:

@@ -28,6 +28,7 @@ T = TypeVar("T")
 PICKLES = (".pth", ".pt", ".ckpt", ".bin")
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _AGAIN = "get the file again"
+TEXT_LIMIT = 16 << 20  # characters of a description; one of 100,000 operations has 3 million
 _ENTRIES = 500_000  # of an archive
 _PICKLE_BYTES = 64 << 20  # without the tensors: 1.4 MB for a network of 4,000 and its optimizer
 _NESTED = 100
@@ -69,7 +70,10 @@ def read_torch(file: Path, device: str = "cpu", fix: str = _AGAIN) -> Any:
 def header_of(file: Path, key: str, fix: str = _AGAIN) -> str | None:
     """A text in the header of a safetensors file; None where it has none of that name."""
     with _header(file, fix) as stream:
-        return (stream.metadata() or {}).get(key)
+        text = (stream.metadata() or {}).get(key)
+    if text is not None and len(text) > TEXT_LIMIT:
+        raise _bomb(file, f"a description of at most {TEXT_LIMIT:,} characters", f"{len(text):,}")
+    return text
 
 
 def shapes_of(file: Path, fix: str = _AGAIN) -> dict[str, tuple[int, ...]]:
@@ -152,10 +156,10 @@ def _pickles(stream: BinaryIO, file: Path) -> Iterator[bytes | BinaryIO]:
         if (claimed := sum(entry.file_size for entry in entries)) > size:
             raise _bomb(file, f"at most its own size, {size:,} bytes", f"entries of {claimed:,} bytes")
         for entry in entries:
-            name = entry.filename.rpartition("/")[2]
-            if name == "constants.pkl":
+            name = entry.filename.lower()  # torch looks for names in any case
+            if name.endswith("constants.pkl"):
                 raise _code(file, "a TorchScript program")
-            if name == "data.pkl":
+            if name.endswith("data.pkl"):
                 if entry.file_size > _PICKLE_BYTES:
                     raise _bomb(file, f"at most {_PICKLE_BYTES:,} bytes beside tensors", f"{entry.file_size:,}")
                 yield archive.read(entry)

@@ -135,6 +135,12 @@ def test_a_description_that_is_none_is_refused(text: str, sound: Path, tmp_path:
     refused(lambda: load_weights(toy(), folder / WEIGHTS), WEIGHTS)
 
 
+def test_a_description_of_gigabytes_is_refused_by_its_length(sound: Path, tmp_path: Path) -> None:
+    refused(lambda: surgdino.load(describe(sound, tmp_path / "c", " " * (17 << 20))), "c/model.json: too large")
+    (tmp_path / "c" / MODEL_JSON).unlink()
+    refused(lambda: surgdino.load(tmp_path / "c"), WEIGHTS, "more than it can hold")
+
+
 def test_a_damaged_model_json_is_not_opened_where_it_is_a_pipe(sound: Path, tmp_path: Path) -> None:
     folder = describe(sound, tmp_path / "c", (sound / MODEL_JSON).read_text())
     (folder / MODEL_JSON).unlink()
@@ -170,6 +176,12 @@ def text(word: str) -> bytes:
     return b"X" + len(word).to_bytes(4, "little") + word.encode()
 
 
+def _capitals(file: Path) -> None:
+    """torch finds its pickle in an archive whatever the case of its name."""
+    torch.save({"a": Call(bytearray, 8 << 30)}, file)
+    file.write_bytes(file.read_bytes().replace(b"data.pkl", b"DATA.PKL"))
+
+
 def _overlap(file: Path) -> None:
     """Every entry of the list points to the same content, as in a zip bomb without compression."""
     forge(file, extra={f"archive/data/{k}": b"0" * 50_000 for k in range(1, 3)})
@@ -196,6 +208,7 @@ BAD_PICKLES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: torch.save({"a": Call(bytearray, 8 << 30)}, f, _use_new_zipfile_serialization=False),
         "bytearray",
     ),
+    "8 GB, capitals": (lambda f: _capitals(f), "bytearray"),
     "compressed": (lambda f: forge(f, extra={"archive/data/1": bytes(5 << 20)}, kind=8), "compressed"),
     "overlapping": (_overlap, "more than it can hold"),
     "TorchScript": (lambda f: forge(f, extra={"archive/constants.pkl": b"x"}), "TorchScript"),
