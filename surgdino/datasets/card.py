@@ -15,7 +15,8 @@ from surgdino.errors import SurgdinoError, nearest
 PARTS = ("train", "val", "test")
 Entry = NonNegativeInt | str  # a video's number, or its id or operation where it has no number
 
-_RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
+_RANGE = re.compile(r"(\d{1,9})\s*-\s*(\d{1,9})")
+_MOST_VIDEOS = 100_000  # in a range
 
 
 @dataclass(frozen=True)
@@ -207,9 +208,12 @@ def expand(entries: Sequence[Entry]) -> tuple[Entry, ...]:
         text = str(entry).strip()
         span = _RANGE.fullmatch(text)
         if span and int(span[1]) <= int(span[2]):
+            if int(span[2]) - int(span[1]) >= _MOST_VIDEOS:
+                what, fix = "a range of too many videos", "name the videos that are there"
+                raise SurgdinoError(what, expected=f"at most {_MOST_VIDEOS:,}", found=text, fix=fix)
             expanded.extend(range(int(span[1]), int(span[2]) + 1))
         else:
-            expanded.append(int(text) if text.isdecimal() else text)
+            expanded.append(int(text) if text.isdecimal() and len(text) < 16 else text)
     return tuple(expanded)
 
 
@@ -235,5 +239,5 @@ def number_in(name: str) -> int | None:
 
 def stride(words: str) -> int | None:
     """`every 5th` -> 5; None for anything else."""
-    found = re.fullmatch(r"every 0*([1-9]\d*)(?:st|nd|rd|th)", words.strip().lower())
+    found = re.fullmatch(r"every 0*([1-9]\d{0,8})(?:st|nd|rd|th)", words.strip().lower())
     return int(found[1]) if found else None

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from surgdino.errors import SurgdinoError, from_os_error, shown
-from surgdino.paths import regular
+from surgdino.paths import read_bytes, regular
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -32,6 +32,7 @@ IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 _DEBRIS = frozenset(("thumbs.db", "desktop.ini", "__macosx", "lost+found"))
 _END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
 MOST_DIGITS = 15  # of a frame number: more is a time stamp or damage
+_MOST_TEXT = 256 << 20  # bytes of a label file
 MOST_PIXELS = 100_000_000
 _END = 1 << 16  # bytes at the end in which the end mark is looked for
 
@@ -108,11 +109,7 @@ def read_text(path: Path, *, spreadsheet: bool = False) -> str:
     Raises:
         SurgdinoError: the file cannot be read, or is not text.
     """
-    check_regular(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise from_os_error(error, path) from error
+    data = read_bytes(path, _MOST_TEXT)
     encodings = ["utf-8-sig"]
     if spreadsheet and data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encodings = ["utf-16"]
@@ -124,16 +121,6 @@ def read_text(path: Path, *, spreadsheet: bool = False) -> str:
             if "\0" not in text:  # UTF-16 without its mark, or no text at all
                 return text.replace("\r\n", "\n").replace("\r", "\n")
     raise SurgdinoError("not a text file", file=path, expected="text in UTF-8", fix="save it as UTF-8")
-
-
-def check_regular(path: Path) -> None:
-    """Refuse a named pipe, a socket or a device, which could block for ever when opened.
-
-    Raises:
-        SurgdinoError: it is one.
-    """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise SurgdinoError("not a regular file", file=path, expected="a file", found="a pipe, socket or device")
 
 
 @contextmanager

@@ -47,7 +47,7 @@ _MOST_CLASSES = 1000
 _MOST = {"frame": 10**8, "second": 10**6}  # 40 days at 30 frames a second, 11 days
 _DECIMAL = re.compile(r"^(\d+),(\d+)$")  # as spreadsheets write it in half of Europe
 _QUOTED_DECIMAL = re.compile(r"^(\d+),(\d{1,2})$")  # between commas; three digits may be thousands
-_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)(?::(\d{1,3}))?")
+_CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,3}):(\d{1,2}(?:[.,]\d+)?)(?::(\d{1,3}))?")
 _END_OF_VIDEO = math.inf
 
 

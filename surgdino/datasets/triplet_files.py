@@ -88,7 +88,7 @@ def _annotations(path: Path, card: Card) -> tuple[dict[int, Any], list[Problem]]
         categories = {}  # the ids are then taken as the card's
     for task, names in vocabulary(card).items():
         given = categories.get(task)
-        if isinstance(given, Mapping) and all(str(key).isdecimal() for key in given):
+        if isinstance(given, Mapping) and all(str(key).isdecimal() and len(key) <= MOST_DIGITS for key in given):
             # Releases explain -1 in further entries, which are not ids.
             by_id = {int(key): name for key, name in given.items()}
             problems += check_names(by_id, names, path, f"categories.{task}.{{}}")
@@ -195,7 +195,7 @@ def read_flags(path: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, list[P
         flagged = (table[:, 1:] == 0) | (table[:, 1:] == 1)
         if table.shape == (len(lines), width) and flagged.all() and (np.diff(table[:, 0], prepend=-1) > 0).all():
             return table, []
-    except ValueError:
+    except (ValueError, OverflowError):
         pass  # reported by row below
     rows: list[list[int]] = []
     for number, line in enumerate(lines, start=1):
@@ -204,9 +204,9 @@ def read_flags(path: Path, classes: tuple[str, ...]) -> tuple[np.ndarray, list[P
         odd = next((column for column, cell in enumerate(cells[1:]) if cell not in ("0", "1")), None)
         if len(cells) != width:
             fault = _fault(path, "wrong number of columns", place, f"{width}, separated by commas", len(cells))
-        elif not cells[0].isdecimal():
+        elif not (cells[0].isdecimal() and len(cells[0]) <= MOST_DIGITS):
             expected = "a frame number in the first column, and no header"
-            fault = _fault(path, "not a frame number", place, expected, repr(cells[0]))
+            fault = _fault(path, "not a frame number", place, expected, repr(cells[0][:40]))
         elif rows and int(cells[0]) <= rows[-1][0]:
             fault = _fault(path, "the frame numbers do not ascend", place, f"more than {rows[-1][0]}", cells[0])
         elif odd is not None:

@@ -64,7 +64,7 @@ def check_tables(root: Path, card: Card) -> list[Problem]:
             problems.append(Problem.of(error))
             continue
         if path.stem in names:
-            rows = (re.fullmatch(r"(\d+)\s*[:\s]\s*(\S.*)", line) for line in lines)  # 3:scissors
+            rows = (re.fullmatch(r"(\d{1,9})\s*[:\s]\s*(\S.*)", line) for line in lines)  # 3:scissors
             problems += check_names({int(r[1]): r[2] for r in rows if r}, names[path.stem], path, "line of id {}")
         else:
             problems += _check_mapping(path, lines, card)
@@ -80,7 +80,7 @@ def _check_mapping(path: Path, lines: list[str], card: Card) -> list[Problem]:
         if not line or line.startswith("#"):
             continue
         place = f"row {number}"
-        if len(cells) != len(COLUMNS) or not all(re.fullmatch(r"\d+", cell) for cell in cells):
+        if len(cells) != len(COLUMNS) or not all(re.fullmatch(r"\d{1,9}", cell) for cell in cells):
             what = "not a row of the triplet mapping"
             return [Problem("error", what, path, place, ", ".join(COLUMNS), repr(line), _FIX)]
         triplet, found = int(cells[0]), ",".join(str(int(cell)) for cell in cells)

@@ -136,7 +136,7 @@ def test_dsad_and_m2cai16_have_their_published_splits():
         ({"phasse": []}, "Did you mean 'dataset.phases'"),
         ({"adapter": None}, "dataset.adapter is not set"),
         ({"fps": "fast"}, "dataset.fps cannot be used; expected a number"),
-        ({"fps": 0}, "more than 0"),
+        ({"fps": 0}, "at least 0.0001"),
         ({"phases": "Preparation"}, "a list, each entry a text"),
         ({"phases": ["A", "A"]}, "dataset.phases names 'A' twice; expected names that differ"),
         ({"splits": {"a": {"trian": [1]}}}, "Did you mean 'train'"),
