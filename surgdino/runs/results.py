@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgdino import console
+from surgdino.csv_files import write_csv
 from surgdino.metrics.arrays import as_json
 from surgdino.metrics.scores import ClassTable, Score, TaskScores
 from surgdino.paths import atomic_write
@@ -49,13 +49,12 @@ def write_results(folder: Path, task: str, scores: TaskScores, *, facts: Mapping
     path = folder / RESULTS
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-    with atomic_write(folder / PER_OPERATION) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("operation", "protocol", "metric", "value"))
-        for row in scores.table:
-            for operation, value in row.per_operation.items():
-                full = "" if math.isnan(value) else repr(float(value))  # an undefined value is an empty cell
-                writer.writerow((operation, row.protocol, row.name, full))
+    rows = [
+        (operation, row.protocol, row.name, "" if math.isnan(value) else repr(float(value)))  # undefined: an empty cell
+        for row in scores.table
+        for operation, value in row.per_operation.items()
+    ]
+    write_csv(folder / PER_OPERATION, ("operation", "protocol", "metric", "value"), rows)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +12,12 @@ from torch import nn
 
 from surgdino import discovery
 from surgdino.config import typed
+from surgdino.csv_files import write_csv
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import FrameLabels, Manifest
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ScoreRequest, TaskScores
-from surgdino.paths import atomic_write, file_of
+from surgdino.paths import file_of
 from surgdino.tasks import MAIN, PACKAGE
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames, labels_of
@@ -141,12 +141,3 @@ def task_class(name: str) -> type[Task[Any, Any]]:
         SurgdinoError: no such task; the nearest is named.
     """
     return discovery.defined(discovery.load(PACKAGE, name, "task", MAIN), Task)  # type: ignore[type-abstract]
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterator[Sequence[object]]) -> Path:
-    """Write a table, whole or not at all."""
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-    return path

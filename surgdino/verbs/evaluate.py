@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from surgdino.inputs.labelled import (
 )
 from surgdino.inputs.settings import DataSettings
 from surgdino.paths import file_of
+from surgdino.report.record import read_results
 from surgdino.runs.folder import environment
 from surgdino.runs.leaks import Leakage, find_leaks, refuse_leaks, seen_of
 from surgdino.runs.lock import FolderLock
@@ -150,7 +150,11 @@ def print_comparison(saved: SavedTask, path: Path) -> None:
     before = saved.folder.parent / RESULTS
     if not before.is_file() or before == path:
         return
-    then, now = (json.loads(file.read_text(encoding="utf-8")) for file in (before, path))
+    try:
+        then, now = read_results(before), read_results(path)
+    except SurgdinoError as error:
+        warn(f"not compared with the run's own numbers: {error.line()}")
+        return
     if any(then.get(key) != now[key] for key in ("dataset", "split", "part", "checkpoint")):
         return
     differing = [row["name"] for row, again in zip(then["scores"], now["scores"], strict=False) if row != again]

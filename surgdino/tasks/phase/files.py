@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from surgdino.errors import SurgdinoError, nearest
+from surgdino.csv_files import as_meant, harmless
+from surgdino.errors import SurgdinoError, nearest, shown
 from surgdino.paths import atomic_write, file_of
 from surgdino.tasks.scoring.video_files import FIRST_ROW, table_rows, text_of
 
@@ -26,7 +27,7 @@ def write_phase(folder: Path, video: str, frames: np.ndarray, phases: np.ndarray
         SurgdinoError: the file system refused.
     """
     rows = zip(np.asarray(frames).tolist(), np.asarray(phases).tolist(), strict=True)
-    text = "".join(f"{frame}\t{classes[phase]}\n" for frame, phase in rows)
+    text = "".join(f"{frame}\t{harmless(shown(classes[phase]))}\n" for frame, phase in rows)
     path = file_of(folder, video, ".txt")
     with atomic_write(path) as temporary:
         temporary.write_text("\t".join(HEADER) + f"\n{text}", encoding="utf-8")
@@ -61,5 +62,5 @@ def phase_cells(path: Path) -> tuple[np.ndarray, list[str]]:
     expected = "the header Frame ⇥ Phase"
     if [cell.strip() for cell in lines[0].split("\t")] != list(HEADER):
         raise SurgdinoError("wrong header", file=path, place="row 1", expected=expected, found=repr(lines[0][:60]))
-    rows = [(frame, name.strip()) for _, frame, [name] in table_rows(path, lines, "\t")]
+    rows = [(frame, as_meant(name.strip())) for _, frame, [name] in table_rows(path, lines, "\t")]
     return np.array([frame for frame, _ in rows], dtype=np.int64), [name for _, name in rows]

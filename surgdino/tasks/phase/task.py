@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from surgdino.console import warn
+from surgdino.csv_files import write_csv
 from surgdino.datasets.manifest import FrameLabels
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ScoreRequest, TaskScores
@@ -34,7 +35,7 @@ from surgdino.tasks.phase.stages import (
 )
 from surgdino.tasks.phase.temporal import NONE, build_temporal
 from surgdino.tasks.request import PredictRequest
-from surgdino.tasks.task import Task, write_csv
+from surgdino.tasks.task import Task
 from surgdino.tasks.training.stage import Stage
 
 _BLOCK = 1024  # frames that go through a temporal model at a time

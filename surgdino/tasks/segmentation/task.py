@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from surgdino.config import BelowOne, Side
+from surgdino.csv_files import write_csv
 from surgdino.datasets.files import is_image
 from surgdino.errors import SurgdinoError
 from surgdino.frames.video.decode import Frame, probe, read_frames
@@ -40,7 +41,7 @@ from surgdino.tasks.segmentation.targets import (
     shown_classes,
     target_side,
 )
-from surgdino.tasks.task import Task, write_csv
+from surgdino.tasks.task import Task
 from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages
 from surgdino.tasks.training.stage import Stage, Validate
 from surgdino.tasks.training.tuning import head_groups, tuned_groups

@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 from torch import nn
 
+from surgdino.csv_files import write_csv
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
@@ -22,7 +23,7 @@ from surgdino.paths import file_of
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.request import PredictRequest
-from surgdino.tasks.task import Task, write_csv
+from surgdino.tasks.task import Task
 from surgdino.tasks.training.stage import Stage
 from surgdino.tasks.triplet.components import PARTS, combined_scores, triplet_map_of
 from surgdino.tasks.triplet.files import write_triplets
