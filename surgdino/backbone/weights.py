@@ -35,7 +35,8 @@ class WeightsReport:
         mask_token: whether the file holds one.
         known_as, licence, mean, std: from the catalogue; None for a file that is not in it.
         operations: of one of our checkpoints, the surgical operations it has seen; a model trained from it has seen
-            them too. `chosen_on` are those that its state was chosen on; `seen` lists both by training, as model.json.
+            them too. `chosen_on` are those that its state was chosen on; `seen` lists both by training, as model.json;
+            `contents` and `names_keys` are how the leak guard tells them again.
     """
 
     path: str
@@ -54,6 +55,8 @@ class WeightsReport:
     operations: list[str] = field(default_factory=list)
     chosen_on: list[str] = field(default_factory=list)
     seen: list[dict[str, Any]] = field(default_factory=list)
+    contents: dict[str, list[str]] = field(default_factory=dict)
+    names_keys: list[str] = field(default_factory=list)
 
     def line(self) -> str:
         """All of it on one line."""
@@ -123,7 +126,8 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
         licence=entry.licence if entry else None,
         mean=list(entry.mean) if entry else None,
         std=list(entry.std) if entry else None,
-        **{key: list(ours.get(key, [])) for key in ("operations", "chosen_on", "seen")},
+        **{key: list(ours.get(key, [])) for key in ("operations", "chosen_on", "seen", "names_keys")},
+        contents=dict(ours.get("contents", {})),
     )
 
 

@@ -20,6 +20,7 @@ VERBS = {
     "bench": "what limits training on this machine, disk, CPU or GPU: surgdino bench step|data|store",
     "score": "anyone's predictions under every protocol: surgdino score task=phase truth=... predictions=...",
     "report": "what a run did, as one HTML file: surgdino report RUN",
+    "share": "what of a run may leave the house: surgdino share RUN out=FOLDER",
     "compare": "two runs side by side: surgdino compare RUN_A RUN_B",
     "list": "datasets, recipes, models, methods and augmentations",
     "weights": "natural-image checkpoints: surgdino weights list | get NAME",

@@ -112,7 +112,8 @@ def _known_names(manifest: Manifest, card: Card) -> dict[Entry, list[Video]]:
     names: dict[Entry, list[Video]] = {}
     for video in manifest.videos:
         place = video.operation.partition("/")[2]
-        known: set[Entry | None] = {video.id, video.operation, place}
+        # The last is how a pseudonym is read back, see surgdino.runs.names.
+        known: set[Entry | None] = {video.id, video.operation, place, f"{manifest.root.resolve().name}/{video.id}"}
         if video.id not in card.videos:  # what a card lists by name has no number: test_workflow_video_01 is not 1
             known |= {number_in(video.id), number_in(place)}
         for name in known - {None}:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -84,9 +86,12 @@ class Monitor:
         """Open TensorBoard's file."""
         if self._processes.rank:
             return self
+        from tensorboard.summary.writer import event_file_writer
         from torch.utils.tensorboard import SummaryWriter
 
-        self._board = SummaryWriter(str(self._board_folder), purge_step=self._resumed_from + 1)
+        # The writer puts the host's name into its file's name; runs are shared.
+        with patch.object(event_file_writer, "socket", SimpleNamespace(gethostname=lambda: "surgdino")):
+            self._board = SummaryWriter(str(self._board_folder), purge_step=self._resumed_from + 1)
         return self
 
     def __exit__(self, *failure: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -87,6 +87,10 @@ class HardwareSettings:
     shard: bool
 
 
+def _as_they_are(value: Any) -> Any:
+    return value
+
+
 @dataclass(frozen=True)
 class TrainPlan:
     """Everything a run needs.
@@ -103,6 +107,7 @@ class TrainPlan:
             weights); the engine adds method, steps and seed.
         probe: what the backbone is measured on, and when; None: never.
         progress: draw a progress bar.
+        hide: what is written of names, from what they are; see `surgdino.runs.names`.
     """
 
     backbone: Backbone
@@ -118,6 +123,7 @@ class TrainPlan:
     model_json: Mapping[str, Any] = field(default_factory=dict)
     probe: Probing | None = None
     progress: bool = True
+    hide: Callable[[Any], Any] = _as_they_are
 
 
 @dataclass

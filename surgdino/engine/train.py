@@ -158,7 +158,8 @@ def measure(session: Session) -> None:
         session.probes.seconds += other.seconds
         seconds += other.seconds
     row["seconds"] = seconds
-    session.monitor.write(session.step, as_json({f"probe_{key}": value for key, value in row.items()}))
+    row = session.plan.hide({f"probe_{key}": value for key, value in row.items()})
+    session.monitor.write(session.step, as_json(row))
     for change in session.probes.changes:
         if change.fell:
             session.monitor.warn(session.step, change.sentence(session.step))

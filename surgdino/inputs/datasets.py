@@ -17,6 +17,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.inputs.settings import AlsoSettings, DataSettings, excluded_operations, not_empty, open_whole, part_of
 from surgdino.paths import safe_name
+from surgdino.runs.names import Pseudonyms
 
 _SHOWN = 4
 
@@ -42,35 +43,48 @@ class RunDataset:
     settings: StoreSettings
 
 
-def open_datasets(card: Card, data: DataSettings) -> list[RunDataset]:
-    """The dataset of `data.root`, then those of `data.also`, without what any of them excludes."""
+def open_datasets(card: Card, data: DataSettings, names: Pseudonyms | None = None) -> list[RunDataset]:
+    """The dataset of `data.root`, then those of `data.also`, without what any of them excludes.
+
+    Args:
+        names: takes in all of their videos.
+    """
     roots = Counter(entry.root.expanduser().resolve() for entry in data.selections)
     for root, times in roots.items():
         if times > 1:
             what = f"data.root and data.also name this folder {times} times"
             raise SurgdinoError(what, file=root, fix="name it once")
     cards = [card, *(load_card(entry.dataset) for entry in data.also)]
-    whole = [open_whole(card, entry) for card, entry in zip(cards, data.selections, strict=True)]
+    called = [_name(cards, place) for place in range(len(cards))]
+    prefixes = [f"{name}/" if place else "" for place, name in enumerate(called)]
+    whole = [
+        open_whole(card, entry, names, prefix)
+        for card, entry, prefix in zip(cards, data.selections, prefixes, strict=True)
+    ]
     parts = [part_of(manifest, entry) for manifest, entry in zip(whole, data.selections, strict=True)]
     excluded = excluded_operations(parts, data.exclude)
     for part, also in zip(parts[1:], data.also, strict=True):
         excluded |= excluded_operations([part], also.exclude)
     datasets = []
     for place, (card, entry, part) in enumerate(zip(cards, data.selections, parts, strict=True)):
-        earlier = sum(other.name == card.name for other in cards[:place])
-        name = f"{card.name}-{earlier + 1}" if earlier else card.name
         datasets.append(
             RunDataset(
                 card=card,
                 manifest=not_empty(part.without(excluded)),
                 held_back=_held_back(card, entry, whole[place]),
-                prefix=f"{name}/" if place else "",
+                prefix=prefixes[place],
                 # Shards are named by dataset and video: two folders of the same dataset would overwrite each other's.
-                folder=data.store / safe_name(name) if earlier else data.store,
+                folder=data.store if called[place] == card.name else data.store / safe_name(called[place]),
                 settings=replace(data.store_settings, fps=entry.fps or data.fps),
             )
         )
     return datasets
+
+
+def _name(cards: Sequence[Card], place: int) -> str:
+    """`cholec80`, and `cholec80-2` for a second folder of it."""
+    earlier = sum(other.name == cards[place].name for other in cards[:place])
+    return f"{cards[place].name}-{earlier + 1}" if earlier else cards[place].name
 
 
 def _held_back(card: Card, entry: DataSettings | AlsoSettings, whole: Manifest) -> frozenset[str]:

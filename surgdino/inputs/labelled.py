@@ -16,6 +16,7 @@ from surgdino.frames.store import FrameStore, build_store
 from surgdino.inputs.settings import DataSettings, manifest_of
 from surgdino.paths import safe_name
 from surgdino.runs.leaks import refuse_shared_parts
+from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.labelled_frames import LabelledFrames, labelled_frames, labels_of
 from surgdino.tasks.training.tuning import Tuning
 
@@ -23,21 +24,22 @@ _SHOWN = 3
 _FASTEST = 240.0  # frames a second, of a video too short to tell
 
 
-def split_manifest(card: Card, data: DataSettings, labels: str) -> Manifest:
+def split_manifest(card: Card, data: DataSettings, labels: str, names: Pseudonyms | None = None) -> Manifest:
     """The videos of the split's parts, with labels that can be learned.
 
     Args:
         labels: the kind that the task learns.
+        names: takes in those of the whole folder.
     """
     if data.part is not None:
         what = "data.part has no use here: a task needs all parts of a split"
         raise SurgdinoError(what, found=f"data.part={data.part}", fix="leave it out")
     if data.split is None:
         expected, fix = "a split such as {train: [1, 2], test: [3]}", "add data.split='{train: [...], test: [...]}'"
-        if names := list(card.splits):
-            expected, fix = f"one of {', '.join(names)}, or inline", f"add data.split={names[0]}"
+        if known := list(card.splits):
+            expected, fix = f"one of {', '.join(known)}, or inline", f"add data.split={known[0]}"
         raise SurgdinoError("data.split is not set", expected=expected, fix=fix)
-    manifest = manifest_of(card, data)
+    manifest = manifest_of(card, data, names)
     labels_of(manifest, labels)
     if manifest.errors:  # a fault that would make the scores wrong
         first, more = manifest.errors[0], len(manifest.errors) - 1
@@ -58,7 +60,7 @@ def require_parts(manifest: Manifest, data: DataSettings, parts: tuple[str, ...]
         if not manifest.part(part).videos:
             there = [name for name in PARTS if manifest.part(name).videos]
             raise SurgdinoError(
-                f"the split {split_name(data)} has no {part} part here",
+                f"the split {split_name(data, Pseudonyms())} has no {part} part here",
                 file=manifest.root,
                 expected=f"videos to {'train' if part == 'train' else 'test'} on",
                 found=f"videos in {', '.join(there)}" if there else "no videos of this split",
@@ -79,9 +81,12 @@ def open_store_of(manifest: Manifest, data: DataSettings) -> FrameStore:
 
 
 def labelled_parts(
-    manifest: Manifest, store: FrameStore, labels: str, parts: tuple[str, ...]
+    manifest: Manifest, store: FrameStore, labels: str, parts: tuple[str, ...], names: Pseudonyms
 ) -> dict[str, LabelledFrames]:
-    """Part -> its labelled frames, with a line printed on each; parts without videos are left out."""
+    """Part -> its labelled frames, with a line printed on each; parts without videos are left out.
+
+    The videos are called what `names` shows of them.
+    """
     for video, reason in store.set_aside.items():
         warn(f"set aside {video}: {reason}")  # the scores are those without it
     _refuse_unheld(manifest, store, labels)
@@ -103,7 +108,7 @@ def labelled_parts(
         operations = len(set(frames.operations.values()))
         labelled = f"{len(frames):,} of {total:,} frames labelled"
         field(part, f"{labelled}, {len(frames.videos)} videos, {operations} operations")
-        found[part] = frames
+        found[part] = names.frames(frames)
     return found
 
 
@@ -130,9 +135,9 @@ def _refuse_unheld(manifest: Manifest, store: FrameStore, task: str) -> None:
         warn(problem.error().line())
 
 
-def split_name(data: DataSettings) -> str:
-    """A split as people call it: its name, or the inline one in one line."""
-    return data.split if isinstance(data.split, str) else json.dumps(data.split)
+def split_name(data: DataSettings, names: Pseudonyms) -> str:
+    """A split as people call it: its name, or the inline one in one line, with pseudonyms."""
+    return data.split if isinstance(data.split, str) else json.dumps(names.named(data.split))
 
 
 def features_folder(data: DataSettings, dataset: str, run: Path, tuning: Tuning) -> Path:

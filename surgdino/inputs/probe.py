@@ -23,6 +23,7 @@ from surgdino.errors import SurgdinoError, nearest
 from surgdino.inputs.datasets import RunDataset, joined_store, open_datasets, without
 from surgdino.inputs.labelled import unheld
 from surgdino.inputs.settings import DataSettings, Part, excluded_operations, open_whole
+from surgdino.runs.names import Pseudonyms
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,11 @@ class ProbeData:
 
 
 def choose_probe(
-    settings: ProbeSettings, card: Card, data: DataSettings, training: Sequence[RunDataset]
+    settings: ProbeSettings,
+    card: Card,
+    data: DataSettings,
+    training: Sequence[RunDataset],
+    names: Pseudonyms | None = None,
 ) -> ProbeData | None:
     """Which operations to measure on, and which the labelled probes may learn from; None where there is no probe.
 
@@ -85,6 +90,7 @@ def choose_probe(
     Args:
         card: of the dataset of `data.root`.
         training: what would be trained on without a probe.
+        names: takes in those of `probe.dataset`.
     """
     if not settings.every:
         return None
@@ -93,7 +99,7 @@ def choose_probe(
         known = open_datasets(card, replace(data, part=None, also=also))
         candidates = training
     else:
-        known = candidates = [_other_dataset(settings.dataset, settings, card, data)]
+        known = candidates = [_other_dataset(settings.dataset, settings, card, data, names)]
     videos = [video for each in known for video in each.manifest.videos]
     of_part = {video.operation for video in videos if settings.part is not None and video.split == settings.part}
     if settings.hold_out is not None:
@@ -144,11 +150,15 @@ def joined_labels(datasets: Sequence[RunDataset]) -> dict[str, Labels]:
     return joined
 
 
-def _other_dataset(name: str, settings: ProbeSettings, card: Card, data: DataSettings) -> RunDataset:
+def _other_dataset(
+    name: str, settings: ProbeSettings, card: Card, data: DataSettings, names: Pseudonyms | None
+) -> RunDataset:
     """The dataset `probe.dataset`, without what the training data exclude."""
     assert settings.root is not None
     other = load_card(name)
     manifest = open_dataset(other, settings.root, split=settings.split, options=settings.options)
+    if names is not None:
+        names.add(other, manifest)
     excluded = [name for entry in data.selections for name in entry.exclude]
     if excluded:
         cards = [card, *(load_card(entry.dataset) for entry in data.also)]
@@ -167,6 +177,7 @@ def _held_out(
             raise SurgdinoError(what, expected=f"at most {len(operations)}", found=hold_out)
         return set(even(np.array(operations), hold_out).tolist())
     names = {name: v.operation for v in videos for name in (v.id, v.operation, v.operation.partition("/")[2])}
+    names |= {f"{v.operation.partition('/')[0]}/{v.id}": v.operation for v in videos}  # as a pseudonym is read back
     for name in hold_out:
         if str(name) not in names:
             what = f"probe.hold_out names {name!r}, which does not exist, or which data.exclude leaves out"

@@ -15,6 +15,7 @@ from surgdino.datasets.open import open_dataset
 from surgdino.datasets.overlap import operations_named
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.frames.store import StoreSettings
+from surgdino.runs.names import Mode, Pseudonyms
 
 _TEST_OF = "test-of:"
 _OPTIONS = ("operation_pattern", "labels", "organ", "rater")
@@ -23,9 +24,10 @@ Part = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The `run` section: the run folder; None lets the verb name it."""
+    """The `run` section: the run folder (None lets the verb name it), and whether own operations get pseudonyms."""
 
     dir: Location | None
+    names: Mode
 
 
 @dataclass(frozen=True)
@@ -113,15 +115,20 @@ def _require_split(part: str | None, split: object, key: str) -> None:
         raise SurgdinoError(f"{key} cannot be used", expected="a split beside it", found=part)
 
 
-def manifest_of(card: Card, data: DataSettings) -> Manifest:
+def manifest_of(card: Card, data: DataSettings, names: Pseudonyms | None = None) -> Manifest:
     """The videos that the settings ask for: dataset, split, part, without what is excluded."""
-    manifest = part_of(open_whole(card, data), data)
+    manifest = part_of(open_whole(card, data, names), data)
     return not_empty(manifest.without(excluded_operations([manifest], data.exclude)))
 
 
-def open_whole(card: Card, data: DataSettings | AlsoSettings) -> Manifest:
-    """All videos of a dataset, each with its part of the split that was asked for."""
-    return open_dataset(card, data.root, split=data.split, options=_options(data))
+def open_whole(
+    card: Card, data: DataSettings | AlsoSettings, names: Pseudonyms | None = None, prefix: str = ""
+) -> Manifest:
+    """All videos of a dataset, each with its part of the split that was asked for; `names` takes them in."""
+    manifest = open_dataset(card, data.root, split=data.split, options=_options(data))
+    if names is not None:
+        names.add(card, manifest, prefix)
+    return manifest
 
 
 def part_of(manifest: Manifest, data: DataSettings | AlsoSettings) -> Manifest:
@@ -144,6 +151,9 @@ def excluded_operations(manifests: Sequence[Manifest], exclude: Sequence[str]) -
         # A video id names its whole operation: leaving out half of an operation would leak it through the other half.
         operations_of.setdefault(video.id, set()).add(video.operation)
         operations_of.setdefault(video.operation, set()).add(video.operation)
+    for manifest in manifests:  # as a pseudonym is read back
+        for video in manifest.videos:
+            operations_of.setdefault(f"{manifest.root.resolve().name}/{video.id}", set()).add(video.operation)
     operations: set[str] = set()
     for name in exclude:
         if name.startswith(_TEST_OF):

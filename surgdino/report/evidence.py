@@ -121,7 +121,11 @@ def headline(record: RunRecord) -> tuple[str, str]:
     value, low, high = (f"{100 * v:.1f}" if _finite(v) else "" for v in (row["value"], *row["interval_95"]))
     interval = f", 95 % interval {low} to {high}" if low and high else ""
     count = row["operations"]
-    where = f"under {row['protocol']} on {_operations(count)} not trained on"
+    leakage = (record.results or {}).get("leakage") or {}
+    unseen = "" if leakage.get("stamp") else " not trained on"
+    if leakage.get("not_known_whether_seen"):
+        unseen = ", of which it is not known whether they were trained on"
+    where = f"under {row['protocol']} on {_operations(count)}{unseen}"
     few = "" if count > 1 else " One operation says little about the next."
     return "open", f"{row['name']} {value} % {where}{interval}.{few}"
 

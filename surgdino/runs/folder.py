@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -20,41 +21,64 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.shard import FLAGS
 from surgdino.frames.store import FrameStore, StoredVideo
 from surgdino.paths import atomic_write
-from surgdino.yaml_files import read_settings
+from surgdino.runs.names import Mode, Pseudonyms, settings_of
 
 # Settings that may change when a run is continued: they change where, how fast and how long it runs, or (the initial
 # weights) were needed at its start only. The engine checks its settings again; here a change is found before the store
 # is rebuilt for it.
 FREE = (
-    *("hardware.", "run.", "report.", "data.root", "data.store", "data.workers", "data.max_bad_share", "model.weights"),
-    *("probe.every", "probe.both", "probe.root"),
+    *("hardware.", "run.", "report.", "data.root", "data.store", "data.workers", "data.max_bad_share"),
+    *("model.weights", "probe.every", "probe.both", "probe.root"),
     *(f"train.{key}" for key in sorted(FREE_SETTINGS)),
 )
 _MADE = ("metrics.jsonl", "state", "checkpoint")
+CONFIG = "config.yaml"
 _ALSO = re.compile(r"(?<=^data)\.also\[\d+\]")
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "opencv-python-headless", "albumentations", "hydra-core")
 
 
-def open_run(folder: Path, cfg: Mapping[str, Any], *, data_hash: str, free: tuple[str, ...] = FREE) -> None:
+def names_mode(folder: Path, wanted: Mode) -> Mode:
+    """How a run folder names own operations: as it began to; runs of before November 2026 wrote plain names."""
+    saved = folder / CONFIG
+    if not saved.exists():
+        return wanted
+    return recorded_mode(settings_of(folder).get("run"))
+
+
+def recorded_mode(run: Any) -> Mode:
+    """How a run with this `run` section names own operations."""
+    return "pseudonyms" if isinstance(run, Mapping) and run.get("names") == "pseudonyms" else "plain"
+
+
+def open_run(
+    folder: Path, cfg: Mapping[str, Any], names: Pseudonyms, *, data_hash: str, free: tuple[str, ...] = FREE
+) -> dict[str, Any]:
     """Make the run folder, or continue in it if it holds the same run; write config.yaml and environment.json.
 
     Args:
         cfg: every setting, resolved.
         free: settings that may differ from those the run began with, or what their names begin with.
+
+    Returns:
+        The settings as config.yaml has them.
     """
-    saved = folder / "config.yaml"
+    saved, local = folder / CONFIG, dict[str, str]()
+    recorded = names.config(json.loads(json.dumps(cfg, default=str)), local)
     if saved.exists() and any((folder / made).exists() for made in _MADE):  # else the command before had ended at once
-        _refuse_changes(saved, cfg, free)
-    text = yaml.safe_dump(dict(cfg), sort_keys=False, allow_unicode=True)
+        _refuse_changes(folder, {**recorded, **local}, names, free)
+    text = yaml.safe_dump(recorded, sort_keys=False, allow_unicode=True)
     _write(saved, "# Every setting of this run, resolved. The command is in environment.json.\n" + text)
-    _write(folder / "environment.json", json.dumps(environment(data_hash), indent=2, ensure_ascii=False) + "\n")
+    facts = json.dumps(environment(data_hash, names), indent=2, ensure_ascii=False)
+    _write(folder / "environment.json", facts + "\n")
+    names.write_local(folder, sys.argv, local)
+    return recorded
 
 
-def environment(data_hash: str) -> dict[str, Any]:
+def environment(data_hash: str, names: Pseudonyms) -> dict[str, Any]:
     """What a reader needs to repeat the run beyond its settings."""
     return {
         "surgdino": __version__,
-        "command": " ".join(sys.argv),
+        "command": names.command(sys.argv),
         "data_hash": data_hash,
         "git_revision": _git_revision(),
         "python": platform.python_version(),
@@ -63,9 +87,10 @@ def environment(data_hash: str) -> dict[str, Any]:
     }
 
 
-def _refuse_changes(saved: Path, cfg: Mapping[str, Any], free: tuple[str, ...]) -> None:
-    before = read_settings(saved)
-    now = json.loads(json.dumps(cfg, default=str))
+def _refuse_changes(folder: Path, now: Mapping[str, Any], names: Pseudonyms, free: tuple[str, ...]) -> None:
+    """`now` has pseudonyms for names, and the paths by their dotted keys."""
+    local = dict[str, str]()
+    before = names.config(settings_of(folder), local) | local
     # The folders of further datasets may change as the first one's may: the data hash is what counts.
     changed = [row for row in differences(before, now) if not _ALSO.sub("", row[0]).startswith(free)]
     if changed:
@@ -73,7 +98,7 @@ def _refuse_changes(saved: Path, cfg: Mapping[str, Any], free: tuple[str, ...]) 
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise SurgdinoError(
             f"this folder holds a run with other settings: {shown}{more}",
-            file=saved.parent,
+            file=folder,
             fix="give another run.dir, or the settings that the run began with",
         )
 
@@ -83,20 +108,26 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_data(folder: Path, store: FrameStore) -> None:
+def write_data(folder: Path, store: FrameStore, names: Pseudonyms) -> None:
     """Write `data.json`: what the run was trained on, video by video; counts and geometry, nothing of the pictures."""
     summary = store.summary()
-    videos = [_video(video, store, summary["content"][video.id]) for video in store.videos]
-    record = {"videos": videos, "left_out": summary["left_out"], "set_aside": summary["set_aside"]}
+    videos = [_video(video, store, summary["content"][video.id], names) for video in store.videos]
+    set_aside = set_aside_of(store, names)
+    record = {"videos": videos, "left_out": summary["left_out"], "set_aside": set_aside}
     _write(folder / "data.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
-def _video(video: StoredVideo, store: FrameStore, content: dict[str, Any]) -> dict[str, Any]:
+def set_aside_of(store: FrameStore, names: Pseudonyms) -> dict[str, str]:
+    """Video -> why it was set aside, as a run may say it."""
+    return {names.named(video): names.sentence(reason) for video, reason in store.set_aside.items()}
+
+
+def _video(video: StoredVideo, store: FrameStore, content: dict[str, Any], names: Pseudonyms) -> dict[str, Any]:
     flags = video.shard.columns["flags"]
     left_out = {flag: int((flags >> place & 1).sum()) for place, flag in enumerate(FLAGS)}
     return {
-        "id": video.id,
-        "operation": video.operation,
+        "id": names.named(video.id),
+        "operation": names.named(video.operation),
         "frames": int(((flags == 0) | store.flagged).sum()),
         "left_out": {flag: count for flag, count in left_out.items() if count},
         "kind": content["kind"],
@@ -115,8 +146,9 @@ def _version(package: str) -> str | None:
 def _git_revision() -> str | None:
     here = Path(__file__).resolve().parent
     command = ["git", "describe", "--always", "--dirty"]
+    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # git would refresh its index, in a folder that is not ours
     try:
-        done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=5)
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=5, env=quiet)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

@@ -16,6 +16,7 @@ from rich.table import Table
 from surgdino import console
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError
+from surgdino.runs.names import Pseudonyms
 
 Leakage = Literal["refuse", "allow"]
 _SHOWN = 40  # rows of the table on the terminal
@@ -72,6 +73,7 @@ class LeakReport:
     tested_on: str  # such as `cholect50 rdv test`
     tested: int  # operations
     overlaps: tuple[Overlap, ...]
+    unknown: tuple[str, ...] = ()  # tested operations that may be among those that another house's names hide
 
     @property
     def stamp(self) -> str | None:
@@ -91,6 +93,7 @@ class LeakReport:
             "tested_operations": self.tested,
             "seen_operations": {o.operation: [seen.description for seen in o.seen] for o in self.overlaps},
             "stamp": self.stamp,
+            **({"not_known_whether_seen": list(self.unknown)} if self.unknown else {}),
         }
 
 
@@ -109,18 +112,40 @@ def seen_of(info: Mapping[str, Any]) -> list[Seen]:
     return found
 
 
-def find_leaks(seen: Iterable[Seen], tested: Manifest, tested_on: str) -> LeakReport:
-    """Which of the manifest's operations were seen, and by which training."""
-    seen, overlaps = list(seen), []
+def find_leaks(
+    seen: Iterable[Seen],
+    tested: Manifest,
+    tested_on: str,
+    names: Pseudonyms | None = None,
+    past: Mapping[str, Any] | None = None,
+) -> LeakReport:
+    """Which of the manifest's operations were seen, and by which training: by name, pseudonym or content.
+
+    Args:
+        names: of the tested data.
+        past: model.json, with what `Pseudonyms.past` wrote.
+    """
+    names, past = names or Pseudonyms(), past or {}
+    seen, overlaps, contents = list(seen), [], names.contents(tested.operations if past.get("contents") else ())
     for operation in tested.operations:
-        if by := tuple(each for each in seen if operation in each.operations):
+        copies = {name for name, found in past.get("contents", {}).items() if {*found} & {*contents.get(operation, ())}}
+        called = names.aliases(operation) | copies
+        if by := tuple(each for each in seen if called.intersection(each.operations)):
             videos = tuple(video.id for video in tested.videos if video.operation == operation)
             overlaps.append(Overlap(operation, videos, by))
-    return LeakReport(tested_on, len(tested.operations), tuple(overlaps))
+    unknown: set[str] = set()
+    if {*past.get("names_keys", ())} - {names.key_id}:
+        unknown = {each for each in tested.operations if names.is_own(each)} - {each.operation for each in overlaps}
+    return LeakReport(tested_on, len(tested.operations), tuple(overlaps), tuple(sorted(unknown)))
 
 
 def refuse_leaks(report: LeakReport, leakage: Leakage) -> None:
     """Print what was found; stop there unless `leakage` allows it."""
+    if report.unknown:
+        console.warn(
+            f"whether the checkpoint has seen {len(report.unknown)} of {report.tested} tested operations is not known: "
+            "it has pseudonyms that another key made, and only recordings with the same content are told again"
+        )
     if not report.overlaps:
         return
     console.table(overlap_table(report))

@@ -17,6 +17,7 @@ from surgdino.csv_files import write_csv
 from surgdino.metrics.arrays import as_json
 from surgdino.metrics.scores import ClassTable, Score, TaskScores
 from surgdino.paths import atomic_write
+from surgdino.runs.names import Pseudonyms
 
 RESULTS, PER_OPERATION = "results.json", "per_operation.csv"
 _BAR = 12  # characters
@@ -24,7 +25,9 @@ _WIDE = 100  # characters of a terminal that has room for bars
 _LONG = 30  # classes; of more, the table shows those with the most frames
 
 
-def write_results(folder: Path, task: str, scores: TaskScores, *, facts: Mapping[str, Any]) -> Path:
+def write_results(
+    folder: Path, task: str, scores: TaskScores, *, facts: Mapping[str, Any], names: Pseudonyms | None = None
+) -> Path:
     """Write `results.json` and `per_operation.csv`; gives the path of the first.
 
     The same scores and facts give the same bytes.
@@ -32,6 +35,7 @@ def write_results(folder: Path, task: str, scores: TaskScores, *, facts: Mapping
     Args:
         facts: what a reader needs beside the numbers, each under a key of its own: split, seed, versions, data hash,
             checkpoint, leak stamp, command. Plain JSON values, arrays, dataclasses or paths.
+        names: of the operations, which are written as it says.
     """
     name, value = scores.headline
     first = {"task": task, "headline": {"name": name, "protocol": scores.headline_row.protocol, "value": value}}
@@ -44,13 +48,15 @@ def write_results(folder: Path, task: str, scores: TaskScores, *, facts: Mapping
     if taken := sorted(facts.keys() & (first.keys() | last.keys())):
         raise ValueError(f"facts may not be named {', '.join(taken)}")
     values = {key: str(fact) if isinstance(fact, Path) else fact for key, fact in facts.items()}
-    content = as_json({**first, **values, **last})
+    names = names or Pseudonyms()
+    content = names.hide(as_json({**first, **values, **last}))
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     path = folder / RESULTS
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     rows = [
-        (operation, row.protocol, row.name, "" if math.isnan(value) else repr(float(value)))  # undefined: an empty cell
+        # An undefined value is an empty cell.
+        (names.named(operation), row.protocol, row.name, "" if math.isnan(value) else repr(float(value)))
         for row in scores.table
         for operation, value in row.per_operation.items()
     ]

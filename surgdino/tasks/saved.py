@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,6 +48,7 @@ class SavedConfig:
     data: dict[str, Any]
     train: dict[str, Any]
     leakage: Literal["refuse", "allow"] = "refuse"
+    run: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,9 +26,10 @@ from surgdino.inputs.labelled import (
 from surgdino.inputs.settings import DataSettings
 from surgdino.paths import file_of
 from surgdino.report.record import read_results
-from surgdino.runs.folder import environment
+from surgdino.runs.folder import environment, recorded_mode, set_aside_of
 from surgdino.runs.leaks import Leakage, find_leaks, refuse_leaks, seen_of
 from surgdino.runs.lock import FolderLock
+from surgdino.runs.names import Pseudonyms, real_config
 from surgdino.runs.results import RESULTS, print_scores, write_results
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.saved import SavedTask, load_task
@@ -53,23 +54,25 @@ class EvaluateConfig:
 def main(cfg: Mapping[str, Any]) -> int:
     """Test the checkpoint that `cfg` names; 0."""
     config = typed(EvaluateConfig, cfg, "")
-    saved = load_task(config.checkpoint)
+    saved = local_task(config.checkpoint)
     task, run = saved.task, saved.folder.parent
     card = saved.card if config.dataset is None else Card.from_dict(config.dataset)
     data = data_of(config, saved, card)
-    manifest = split_manifest(card, data, task.LABELS)
+    names = names_of(saved, data)
+    manifest = split_manifest(card, data, task.LABELS, names)
     require_parts(manifest, data, (config.part,))
     check_classes(task.classes(card, manifest), saved, card)
     manifest = manifest.part(config.part)
-    leaks = find_leaks(seen_of(saved.model.info), manifest, f"{card.name} {split_name(data)} {config.part}")
+    info, tested_on = saved.model.info, f"{card.name} {split_name(data, names)} {config.part}"
+    leaks = find_leaks(seen_of(info), manifest, tested_on, names, info)
     refuse_leaks(leaks, config.leakage or saved.config.leakage)
     out = config.out or file_of(run / "evaluation", card.name, f"-{config.part}")
     with FolderLock(out):
-        parts = labelled_parts(manifest, open_store_of(manifest, data), task.LABELS, (config.part,))
+        parts = labelled_parts(manifest, open_store_of(manifest, data), task.LABELS, (config.part,), names)
         context = saved.context(config.hardware, features_folder(data, card.name, run, saved.tuning), card, parts)
-        known = {key: saved.model.info.get(key) for key in ("started_from", "seed", "stages")}
+        known = {key: info.get(key) for key in ("started_from", "seed", "stages")}
         facts = {"split": data.split, "checkpoint": saved.folder, **known, "leakage": leaks.as_dict()}
-        path = measure(task, context, saved.load_head(context), config.part, out, manifest, facts)
+        path = measure(task, context, saved.load_head(context), config.part, out, manifest, facts, names)
     print_comparison(saved, path)
     field("results", path)
     return 0
@@ -83,6 +86,7 @@ def measure(
     out: Path,
     manifest: Manifest,
     facts: Mapping[str, Any],
+    names: Pseudonyms,
 ) -> Path:
     """Test a head on a part of `context.parts`; write, print and draw what comes out.
 
@@ -90,6 +94,7 @@ def measure(
         manifest: the data whose hash is recorded.
         facts: what results.json says beyond the numbers and the context: `split`, `checkpoint`, `started_from`, `seed`,
             `stages`, `leakage`.
+        names: of the operations; `context.parts` has the videos under what it shows of them.
 
     Returns:
         The path of results.json.
@@ -104,16 +109,30 @@ def measure(
         "precision": context.features.precision,
         "settings": asdict(task.settings),
         **facts,
-        "set_aside": dict(frames.store.set_aside),
-        "environment": environment(manifest.fingerprint()),
+        "split": names.named(facts["split"]),
+        "checkpoint": names.place(facts["checkpoint"]),
+        "set_aside": set_aside_of(frames.store, names),
+        "environment": environment(manifest.fingerprint(), names),
     }
-    path = write_results(out, task.name, scores, facts=facts)
+    path = write_results(out, task.name, scores, facts=facts, names=names)
     print_scores(scores, leak=facts["leakage"]["stamp"])
     try:
         task.draw(context, head, frames, out / "predictions", context.backbone.settings.name)
     except Exception as error:  # costs the pictures, not the numbers
         warn(f"the pictures of the predictions could not be drawn: {type(error).__name__}: {error}")
     return path
+
+
+def local_task(checkpoint: str) -> SavedTask:
+    """A saved task, with the paths and names that its run folder knows of this machine."""
+    saved = load_task(checkpoint)
+    real = real_config({"data": saved.config.data}, saved.folder.parent)
+    return replace(saved, config=replace(saved.config, data=real["data"]))
+
+
+def names_of(saved: SavedTask, data: DataSettings) -> Pseudonyms:
+    """The names of the run that a task was trained in."""
+    return Pseudonyms.open(recorded_mode(saved.config.run), data.store)
 
 
 def data_of(config: EvaluateConfig, saved: SavedTask, card: Card) -> DataSettings:

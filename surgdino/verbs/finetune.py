@@ -31,9 +31,10 @@ from surgdino.inputs.labelled import (
 )
 from surgdino.inputs.settings import DataSettings, RunSettings
 from surgdino.paths import safe_name
-from surgdino.runs.folder import open_run, write_data
+from surgdino.runs.folder import names_mode, open_run, write_data
 from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, refuse_leaks, seen_of
 from surgdino.runs.lock import FolderLock
+from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.context import TaskContext, build_context
 from surgdino.tasks.features.cache import weights_hash
 from surgdino.tasks.saved import save_task
@@ -82,6 +83,7 @@ class Run:
     start: StartingBackbone  # the backbone as it was
     leaks: LeakReport
     context: TaskContext  # with the backbone that learns
+    names: Pseudonyms
 
 
 def main(cfg: Mapping[str, Any]) -> int:
@@ -100,25 +102,28 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
     task, card, data = open_task(config.task), Card.from_dict(config.dataset), config.data
     for view in VIEWS:
         build_augment(config.augment, view)
-    manifest = split_manifest(card, data, task.LABELS)
-    require_parts(manifest, data, ("train", "test"))
-    classes = task.classes(card, manifest)
     torch.manual_seed(config.train.seed)  # of a backbone without weights
     start = starting_backbone(config.model, config.checkpoint)
-    leaks = find_leaks(seen_of(start.info), manifest.part("test"), f"{card.name} {split_name(data)} test")
+    parts_of_name = ("finetune", task.name, card.name, start.model.name, config.backbone)
+    # The same command continues in the same folder.
+    folder = config.run.dir or Path("runs") / safe_name("-".join(parts_of_name))
+    mode = names_mode(folder, config.run.names)
+    names = Pseudonyms.open(mode, data.store)
+    manifest = split_manifest(card, data, task.LABELS, names)
+    require_parts(manifest, data, ("train", "test"))
+    classes = task.classes(card, manifest)
+    tested_on = f"{card.name} {split_name(data, names)} test"
+    leaks = find_leaks(seen_of(start.info), manifest.part("test"), tested_on, names, start.info)
     refuse_leaks(leaks, config.leakage)
     preprocess = start.preprocess(config.image_size)
-    names = ("finetune", task.name, card.name, start.model.name, config.backbone)
-    # The same command continues in the same folder.
-    folder = config.run.dir or Path("runs") / safe_name("-".join(names))
-    recorded = {**cfg, "model": start.model.as_dict(), "run": {"dir": str(folder)}}
+    recorded = {**cfg, "model": start.model.as_dict(), "run": {"dir": str(folder), "names": mode}}
 
     with distributed.main_first():
         if distributed.is_main():
             lock.take(folder)
-            open_run(folder, recorded, data_hash=manifest.fingerprint(), free=FREE)
+            recorded = open_run(folder, recorded, names, data_hash=manifest.fingerprint(), free=FREE)
         store = open_store_of(manifest, data)
-    parts = labelled_parts(manifest, store, task.LABELS, ("train", "val", "test"))
+    parts = labelled_parts(manifest, store, task.LABELS, ("train", "val", "test"), names)
     if "val" not in parts:
         say("no validation part in this split: no early stopping, the last step counts")
     context = build_context(
@@ -135,7 +140,7 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
         tuning=config.backbone,
         parts=parts,
     )
-    run = Run(config, recorded, folder, task, manifest, start, leaks, context)
+    run = Run(config, recorded, folder, task, manifest, start, leaks, context, names)
     head, results = train_stages(run)
     if (last := results[-1]).status == "stopped":
         say(f"Stopped at step {last.step} of {last.steps} ({last.stage}); the same command continues.", style="yellow")
@@ -200,8 +205,8 @@ def conclude(run: Run, head: nn.Module, results: list[StageResult]) -> None:
         "chosen_on": "the validation part" if "val" in run.context.parts else "nothing: the last step counts",
         "leakage": run.leaks.as_dict(),
     }
-    path = measure(run.task, run.context.alone(), head, "test", run.folder, run.manifest, facts)
-    write_data(run.folder, run.context.parts["test"].store)
+    path = measure(run.task, run.context.alone(), head, "test", run.folder, run.manifest, facts, run.names)
+    write_data(run.folder, run.context.parts["test"].store, run.names)
     field("results", path)
     field("checkpoint", run.folder / "checkpoint")
     if page := try_report(run.folder):
@@ -229,13 +234,16 @@ def save(run: Run, head: nn.Module, results: list[StageResult], name: Literal["c
         "stages": [result.as_dict() for result in results],
         "state": name,
     }
-    save_task(run.folder / name, run.task, run.context, head, model_json=facts, config=run.recorded)
+    learned = [operation for part in ("train", "val") for operation in manifest.part(part).operations]
+    facts |= run.names.past(learned, run.start.info)
+    save_task(run.folder / name, run.task, run.context, head, model_json=run.names.hide(facts), config=run.recorded)
 
 
 def started_from(run: Run) -> dict[str, Any]:
     """Which checkpoint or weights the backbone came from."""
-    info = run.start.info
-    return {"checkpoint": run.config.checkpoint, "weights": info.get("path"), "sha256": info.get("sha256")}
+    info, place = run.start.info, run.names.place
+    found = {"checkpoint": place(run.config.checkpoint), "weights": place(info.get("path"))}
+    return {**found, "sha256": info.get("sha256")}
 
 
 def _operations(seen: list[Seen], how: Literal["trained on", "chosen on"]) -> list[str]:

@@ -32,7 +32,7 @@ from surgdino.inputs.settings import DataSettings
 from surgdino.metrics.arrays import as_json
 from surgdino.runs.leaks import Seen, seen_of
 from surgdino.runs.lock import FolderLock
-from surgdino.yaml_files import read_settings
+from surgdino.runs.names import Pseudonyms, settings_of
 
 _USAGE = "surgdino merge INITIAL ADAPTED out=FOLDER"
 
@@ -104,12 +104,13 @@ def merge(settings: MergeConfig, paths: Sequence[str]) -> int:
     facts = provenance(initial, adapted, infos)
     mean, alpha = mean_of([each.state for each in adapted]), settings.alpha
     if settings.alphas:
-        card, probe = open_measurement(settings, adapted_paths[0], infos[0])
-        warn_of_trained(probe, facts)
+        card, probe, names = open_measurement(settings, adapted_paths[0], infos[0])
+        warn_of_trained(probe, facts, names)
         trials = list(sweep(backbone, initial.state, mean, settings.alphas, measure_with(probe, settings.hardware)))
         alpha = best(trials).alpha
         print_trials(trials, alpha)
-        add_choice(facts, trials, probe.frames.operations, card.name)
+        add_choice(facts, trials, names.hide(probe.frames.operations), card.name)
+        facts |= names.past(probe.frames.operations, facts)
     backbone.vit.load_state_dict(between(initial.state, mean, alpha))
     facts["merged"]["alpha"] = alpha
     folder = save_backbone(settings.out, backbone, facts)
@@ -131,7 +132,8 @@ def provenance(initial: Weights, adapted: Sequence[Weights], infos: Sequence[Map
     licences = dict.fromkeys(info["dataset_licence"] for info in infos if info.get("dataset_licence"))
     methods = [info.get("method") for info in infos]
     kept = ("steps", "seed", "weights_of", "ship_alpha", "data_hash", "merged")
-    origins = [{"path": report.path, "sha256": report.sha256} for report in reports]
+    origins = [{"path": Path(report.path).name, "sha256": report.sha256} for report in reports]
+    pasts = [initial.report.as_dict(), *infos]
     return {
         "dataset": infos[0].get("dataset"),
         "dataset_licence": "; ".join(licences) or None,
@@ -139,7 +141,9 @@ def provenance(initial: Weights, adapted: Sequence[Weights], infos: Sequence[Map
         "operations": sorted({operation for report in reports for operation in report.operations}),
         "chosen_on": sorted({operation for report in reports for operation in report.chosen_on}),
         "seen": [row.as_dict() for row in dict.fromkeys(seen)],
-        "initial_weights": initial.report.as_dict(),
+        "initial_weights": {**initial.report.as_dict(), "path": origins[0]["path"]},
+        "contents": {name: found for past in pasts for name, found in past.get("contents", {}).items()},
+        "names_keys": sorted({key for past in pasts for key in past.get("names_keys", ())}),
         "image_size": infos[0]["image_size"],
         **({"method": methods[0]} if methods.count(methods[0]) == len(methods) else {}),
         "merged": {
@@ -152,7 +156,7 @@ def provenance(initial: Weights, adapted: Sequence[Weights], infos: Sequence[Map
     }
 
 
-def open_measurement(settings: MergeConfig, adapted: Path, info: Mapping[str, Any]) -> tuple[Card, Probing]:
+def open_measurement(settings: MergeConfig, adapted: Path, info: Mapping[str, Any]) -> tuple[Card, Probing, Pseudonyms]:
     """The probe that chooses, on pictures as the backbone was trained with: of the command, or of the adapted run."""
     dataset, section, probe_settings = settings.dataset, settings.data, settings.probe
     if section["root"] is None:
@@ -160,15 +164,17 @@ def open_measurement(settings: MergeConfig, adapted: Path, info: Mapping[str, An
         if not file.is_file():
             fix = "add dataset=... and data.root=..."
             raise SurgdinoError("a sweep needs frames to measure on", place="data.root", fix=fix)
-        saved = read_settings(file)
+        saved = settings_of(file.parent)
         dataset, section = saved.get("dataset", dataset), saved.get("data", section)
         probe_settings = shipped(ProbeSettings, "probe", **saved.get("probe", asdict(probe_settings)))
     card, data = Card.from_dict(dataset), shipped(DataSettings, "data", **section)
     probe_settings = replace(probe_settings, every=1)  # a run without probes has its frames all the same
     preprocess = Preprocess(info["image_size"], tuple(info["mean"]), tuple(info["std"]))
-    probe = open_probe(choose_probe(probe_settings, card, data, open_datasets(card, data)), data, preprocess)
+    names = Pseudonyms.open("pseudonyms", data.store)
+    chosen = choose_probe(probe_settings, card, data, open_datasets(card, data, names), names)
+    probe = open_probe(chosen, data, preprocess)
     assert probe is not None
-    return card, probe
+    return card, probe, names
 
 
 def measure_with(probe: Probing, hardware: HardwareSettings) -> Measure:
@@ -179,9 +185,9 @@ def measure_with(probe: Probing, hardware: HardwareSettings) -> Measure:
     return lambda backbone: probe.frames.measure(backbone.to(device), autocast).as_dict()
 
 
-def warn_of_trained(probe: Probing, facts: Mapping[str, Any]) -> None:
+def warn_of_trained(probe: Probing, facts: Mapping[str, Any], names: Pseudonyms) -> None:
     """A line where operations that choose were trained on."""
-    both = sorted(set(probe.frames.operations) & set(facts["operations"]))
+    both = sorted(each for each in probe.frames.operations if names.aliases(each) & set(facts["operations"]))
     if both:
         some = ", ".join(both[:4]) + (", ..." if len(both) > 4 else "")
         trained = f"{len(both)} of the {len(probe.frames.operations)} operations that choose were trained on"

@@ -22,9 +22,11 @@ from surgdino.inputs.settings import DataSettings
 from surgdino.inputs.video import find_video
 from surgdino.paths import file_of
 from surgdino.runs.lock import FolderLock
+from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.labelled_frames import every_frame
 from surgdino.tasks.request import InputVideo, PredictRequest
-from surgdino.tasks.saved import SavedTask, load_task
+from surgdino.tasks.saved import SavedTask
+from surgdino.verbs.evaluate import local_task
 
 _WORK = ".frames"  # in the output folder, until all is written
 
@@ -54,16 +56,17 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
     paths = [Path(video).expanduser() for video in videos]
     if config.truth is not None and len(paths) > 1:
         raise SurgdinoError("one truth for several videos", file=config.truth, fix="predict them one by one")
-    saved = load_task(config.checkpoint)
+    saved = local_task(config.checkpoint)
     data = shipped(DataSettings, "data", **saved.config.data)
     data = replace(data, root=config.data.root or data.root)
+    names = Pseudonyms.open("plain", data.store)  # files are called as the videos that the user names
     truth = None if config.truth is None else saved.task.read_truth(config.truth, saved.classes)
     # All are looked for before the first is predicted, which may take long.
     sources = [find_video(path, saved, data, config.image_fps) for path in paths]
     faults = []
     for source, folder in zip(sources, output_folders(sources, config.out), strict=True):
         try:
-            written = _predict(source, folder, saved, data, config, truth)
+            written = _predict(source, folder, saved, data, config, truth, names)
         except SurgdinoError as error:
             if len(sources) == 1:
                 raise
@@ -85,13 +88,14 @@ def _predict(
     data: DataSettings,
     config: PredictConfig,
     truth: FrameLabels | None,
+    names: Pseudonyms,
 ) -> Mapping[str, Path]:
     """Predict one video into its folder; what was written where."""
     work = folder / _WORK
     with FolderLock(folder):
         frames = every_frame(stored(source, work, data))
         context = saved.context(config.hardware, work / "features")
-        head, caption = saved.load_head(context), model_line(saved, source)
+        head, caption = saved.load_head(context), model_line(saved, source, names)
         request = PredictRequest(context, head, frames, source, data.decoder, truth, folder, caption)
         written = saved.task.write(request)
         try:
@@ -123,10 +127,10 @@ def output_folders(sources: list[InputVideo], out: Path | None) -> list[Path]:
     return [file_of(out or Path("predictions"), name) for name in names]
 
 
-def model_line(saved: SavedTask, source: InputVideo) -> str:
+def model_line(saved: SavedTask, source: InputVideo, names: Pseudonyms) -> str:
     """Backbone, task's model and training data in a line, and a warning for a video that was trained on."""
     name = saved.model.info.get("name") or saved.model.info["timm"]
     parts = [str(name), saved.task.variant(), f"trained on {saved.card.name}"]
-    if source.operation in saved.model.info.get("operations", ()):
+    if source.operation and names.aliases(source.operation).intersection(saved.model.info.get("operations", ())):
         parts.append("this operation among them")
     return " · ".join(filter(None, parts))

@@ -39,8 +39,9 @@ from surgdino.inputs.probe import ProbeSettings, choose_probe, open_probe
 from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
 from surgdino.paths import safe_name
 from surgdino.report.curves import TERMS, draw_curves
-from surgdino.runs.folder import open_run, write_data
+from surgdino.runs.folder import names_mode, open_run, write_data
 from surgdino.runs.lock import FolderLock
+from surgdino.runs.names import Pseudonyms
 from surgdino.verbs.report import try_report
 
 _SHOWN = 5
@@ -79,11 +80,13 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     # Everything that can be wrong is checked before the store is built, which may take hours.
     open_method(settings.method)
     MultiCrop(settings.crops, settings.augment)
-    datasets = open_datasets(card, data)
-    names = ("pretrain", "+".join([card.name, *(entry.dataset for entry in data.also)]), settings.model.name)
+    parts = ("pretrain", "+".join([card.name, *(entry.dataset for entry in data.also)]), settings.model.name)
     # The same command continues in the same folder.
-    folder = settings.run.dir or Path("runs") / safe_name("-".join([*names, settings.method["name"]]))
-    chosen = choose_probe(settings.probe, card, data, datasets)
+    folder = settings.run.dir or Path("runs") / safe_name("-".join([*parts, settings.method["name"]]))
+    mode = names_mode(folder, settings.run.names)
+    names = Pseudonyms.open(mode, data.store)
+    datasets = open_datasets(card, data, names)
+    chosen = choose_probe(settings.probe, card, data, datasets, names)
     datasets = chosen.left_of(datasets) if chosen else datasets
     torch.manual_seed(settings.train.seed)  # of a backbone without weights, and of the mask token
     backbone, weights = natural_backbone(settings.model, settings.train.drop_path)
@@ -91,11 +94,12 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     with distributed.main_first():
         if distributed.is_main():
             lock.take(folder)
-            open_run(folder, {**cfg, "run": {"dir": str(folder)}}, data_hash=data_hash(datasets))
+            recorded = {**cfg, "run": {"dir": str(folder), "names": mode}}
+            open_run(folder, recorded, names, data_hash=data_hash(datasets))
         store = joined_store(datasets, data, progress=distributed.is_main())
         probe = open_probe(chosen, data, preprocess)
         if distributed.is_main():
-            write_data(folder, store)
+            write_data(folder, store, names)
     print_store(store)
     print_probe(probe, held_out=chosen is not None and chosen.held_out)
     for line in overlap_warnings(datasets):
@@ -112,8 +116,9 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
             hardware=settings.hardware,
             folder=folder,
             data_hash=data_hash(datasets),
-            model_json=provenance(datasets, store, probe, weights),
+            model_json=provenance(datasets, store, probe, weights, names),
             probe=probe,
+            hide=names.hide,
         )
     )
     if distributed.is_main():
@@ -124,7 +129,11 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
 
 
 def provenance(
-    datasets: Sequence[RunDataset], store: FrameStore, probe: Probing | None, weights: dict[str, Any] | None
+    datasets: Sequence[RunDataset],
+    store: FrameStore,
+    probe: Probing | None,
+    weights: dict[str, Any] | None,
+    names: Pseudonyms,
 ) -> dict[str, Any]:
     """What a checkpoint records of its data.
 
@@ -134,19 +143,22 @@ def provenance(
     if not len(store):
         root, fix = datasets[0].manifest.root, "run surgdino verify on this folder"
         raise SurgdinoError("no usable frame in any video", file=root, fix=fix)
-    before: dict[str, Any] = weights or {}
-    seen = {*(video.operation for video in store.videos), *before.get("operations", ())}
-    chose = {*(probe.frames.operations if probe else ()), *before.get("chosen_on", ())}
-    return {
+    before: dict[str, Any] = {**weights, "path": names.place(weights["path"])} if weights else {}
+    learned = {video.operation for video in store.videos}
+    measured = set(probe.frames.operations if probe else ())
+    seen, chose = {*learned, *before.get("operations", ())}, {*measured, *before.get("chosen_on", ())}
+    facts = {
         "dataset": datasets[0].card.name,
         "dataset_licence": licence_note(datasets),
         "datasets": summaries(datasets, store),
         "data_hash": data_hash(datasets),
         "operations": sorted(seen),
         "frames": len(store),
-        "initial_weights": weights,
+        "initial_weights": before or None,
         "chosen_on": sorted(chose),
+        **names.past(sorted(learned | measured), before),
     }
+    return names.hide(facts)
 
 
 def print_store(store: FrameStore) -> None:

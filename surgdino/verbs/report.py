@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,8 @@ from surgdino.inputs.settings import DataSettings, ReportSettings, manifest_of
 from surgdino.report.learned import Learned, Sample
 from surgdino.report.page import write_page
 from surgdino.report.record import RunRecord, read_run
+from surgdino.runs.folder import recorded_mode
+from surgdino.runs.names import Pseudonyms, settings_of
 
 USAGE = "surgdino report RUN [report.frames=true] [out=RUN/report.html]"
 HELP = f"""{USAGE}
@@ -67,9 +68,11 @@ def try_report(folder: Path, *, frames: bool = False) -> Path | None:
 
 def learned_of(record: RunRecord) -> Learned:
     """The section with pictures of a run, from frames evenly over its store."""
-    config: dict[str, Any] = dict(record.config)
+    config = settings_of(record.folder)
     data = DataSettings.of(config)
-    store = open_store(data.store, manifest_of(Card.from_dict(config["dataset"]), data), data.store_settings)
+    names = Pseudonyms.open(recorded_mode(config.get("run")), data.store)
+    manifest = manifest_of(Card.from_dict(config["dataset"]), data, names)
+    store = open_store(data.store, manifest, data.store_settings)
     after, before = load(record.folder), None
     weights = (config.get("model") or {}).get("weights")
     if weights and Path(weights).exists():  # the backbone that the run started from
@@ -80,6 +83,6 @@ def learned_of(record: RunRecord) -> Learned:
     sample = Sample(
         frames=[store.read(i) for i in index],
         operations=[store.operation(i) for i in index],
-        names=[f"{store.video_id(i)} {store.time(i):.0f} s" for i in index],
+        names=[f"{names.named(store.video_id(i))} {store.time(i):.0f} s" for i in index],
     )
     return Learned(sample, before, after)

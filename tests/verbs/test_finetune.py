@@ -129,10 +129,12 @@ def test_the_loss_falls(runs, task):
 
 
 @TASKS
-def test_evaluate_repeats_the_numbers_from_the_checkpoint_folder_alone(runs, task, tmp_path):
-    alone = tmp_path / "run" / "checkpoint"
+def test_evaluate_repeats_the_numbers_from_the_checkpoint_folder_alone(runs, sets, task, tmp_path):
+    """Where the data lie is not in it, as it is made to be handed on."""
+    alone, root = tmp_path / "run" / "checkpoint", sets[task]
     shutil.copytree(runs[task] / "checkpoint", alone)
-    assert main(["evaluate", f"checkpoint={alone}", "hardware.loader_workers=0", f"out={tmp_path / 'out'}"]) == 0
+    words = [f"data.root={root}", f"data.store={root.parent / 'store'}", "hardware.loader_workers=0"]
+    assert main(["evaluate", f"checkpoint={alone}", *words, f"out={tmp_path / 'out'}"]) == 0
     before, again = results_of(runs[task]), results_of(tmp_path / "out")
     for key in ("scores", "classes", "headline", "notes", "split", "settings", "leakage"):
         assert again[key] == before[key], key

@@ -1,0 +1,38 @@
+"""`surgdino share RUN out=FOLDER`: what of a run may leave the house, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from surgdino import console
+from surgdino.config import from_words
+from surgdino.errors import SurgdinoError
+from surgdino.runs.share import share_run
+from surgdino.verbs.report import report_run
+
+USAGE = "surgdino share RUN out=FOLDER"
+HELP = f"""{USAGE}
+
+Copies backbone, head, results, report and metrics of a run folder into FOLDER, and says what it leaves out and why.
+Refuses where the name of an operation, of the user or of the machine, or a path, is found in any of it."""
+
+
+@dataclass(frozen=True)
+class ShareWords:
+    """The settings of the command."""
+
+    out: Path | None = None
+
+
+def main(words: Sequence[str]) -> int:
+    """Write the folder; 0."""
+    folders, settings = from_words(ShareWords, words, USAGE)
+    if len(folders) != 1 or settings.out is None:
+        raise SurgdinoError("share which run, and where to?", expected="a run folder and out=", fix=f"use {USAGE}")
+    run = Path(folders[0])
+    for name, why in share_run(run, settings.out, lambda target: report_run(run, target)).items():
+        console.say(f"left out {name}: {why}")
+    console.field("shared", settings.out)
+    return 0

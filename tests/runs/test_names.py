@@ -1,0 +1,151 @@
+"""Own operations leave a run as pseudonyms, come back by name on this machine, and are known to the leak guard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from surgdino.datasets.card import load_card
+from surgdino.datasets.manifest import Manifest, Video
+from surgdino.runs.leaks import Seen, find_leaks
+from surgdino.runs.names import PSEUDONYM, TABLE, Pseudonyms, real_config
+
+OWN = load_card("folder")
+CONFIG = {
+    "data": {
+        "root": "/srv/klinik/d",
+        "store": "",
+        "split": {"train": ["Mueller", "test"], "test": "every 5th"},
+        "exclude": ["d/Schmidt"],
+        "part": "test",
+        "also": [{"dataset": "cholec80", "root": "/srv/cholec80", "exclude": ["camma/1"]}],
+    },
+    "probe": {"hold_out": ["Schmidt"], "root": None},
+    "run": {"dir": "runs/a", "names": "pseudonyms"},
+    "checkpoint": "/home/anna/run",
+    "train": {"lr": 0.1},
+}
+
+
+def manifest_of(root: Path, *names: str, content: str = "") -> Manifest:
+    root.mkdir(exist_ok=True)
+    for name in names:
+        (root / f"{name}.mp4").write_text(content or name)
+    return Manifest("folder", root, tuple(Video(n, f"{root.name}/{n}", root / f"{n}.mp4") for n in names))
+
+
+@pytest.fixture
+def manifest(tmp_path) -> Manifest:
+    return manifest_of(tmp_path / "d", "Mueller", "Schmidt", "test")
+
+
+def names_of(store: Path, manifest: Manifest, mode: str = "pseudonyms") -> Pseudonyms:
+    names = Pseudonyms.open(mode, store)
+    names.add(OWN, manifest)
+    return names
+
+
+def test_one_store_gives_one_pseudonym_and_the_table_is_beside_the_frames(manifest, tmp_path):
+    first, again, other = (names_of(tmp_path / store, manifest) for store in ("s", "s", "t"))
+    assert PSEUDONYM.fullmatch(first.hide("d/Mueller"))
+    assert first.hide("d/Mueller") == again.hide("d/Mueller") != other.hide("d/Mueller")
+    table = json.loads((tmp_path / "s" / TABLE).read_text())
+    assert table["names"][first.hide("d/Mueller")] == "d/Mueller"
+
+
+def test_public_ids_stay(tmp_path):
+    names = Pseudonyms.open("pseudonyms", tmp_path)
+    names.add(load_card("cholec80"), Manifest("cholec80", tmp_path, (Video("video01", "camma/1", tmp_path / "v.mp4"),)))
+    assert names.named({"video01": "camma/1"}) == {"video01": "camma/1"}
+
+
+def test_only_names_are_replaced_though_a_video_is_called_test(manifest, tmp_path):
+    names = names_of(tmp_path, manifest)
+    found = names.hide({"part": "test", "per_operation": {"d/test": 1.0}, "file": "/srv/x/y.mp4"})
+    assert found["part"] == "test"
+    assert found["file"] == "<path>"
+    assert list(found["per_operation"]) == [names.named("test")]
+
+
+@pytest.mark.parametrize("folder", ["{root}", "/srv/OR 3"])
+def test_a_reason_names_no_recording(manifest, tmp_path, folder):
+    names = names_of(tmp_path, manifest)
+    file = f"{folder.format(root=manifest.root)}/Mueller.mp4"
+    said = names.sentence(f"{file}, packet 3: damaged; see Mueller and d/Schmidt")
+    assert "Mueller" not in said
+    assert "Schmidt" not in said
+    assert "damaged" in said
+
+
+def test_settings_lose_paths_and_names_and_get_them_back_here(manifest, tmp_path):
+    store, run = tmp_path / "s", tmp_path / "run"
+    names, local = names_of(store, manifest), dict[str, str]()
+    config = {**CONFIG, "data": {**CONFIG["data"], "store": str(store)}}
+    recorded = names.config(config, local)
+    text = json.dumps(recorded)
+    assert not any(word in text for word in ("Mueller", "Schmidt", "/srv", "anna", str(tmp_path)))
+    assert recorded["data"]["part"] == "test"
+    assert recorded["data"]["split"]["test"] == "every 5th"
+    assert recorded["data"]["also"][0]["exclude"] == ["camma/1"]
+    names.write_local(run, ["surgdino", "pretrain"], local)
+    back = real_config(recorded, run)
+    assert back["data"]["root"] == "/srv/klinik/d"
+    assert back["data"]["split"]["train"] == ["d/Mueller", "d/test"]
+    assert back["data"]["exclude"] == ["d/Schmidt"]
+    assert back["checkpoint"] == "/home/anna/run"
+    elsewhere = real_config(recorded, tmp_path / "other")
+    assert "store" not in elsewhere["data"]
+    assert "checkpoint" not in elsewhere
+
+
+def test_a_command_loses_them_too(manifest, tmp_path):
+    names = names_of(tmp_path, manifest)
+    words = ["/home/anna/.venv/bin/surgdino", "pretrain", "data.root=/srv/d", "data.split={train: [Mueller]}", "a=1"]
+    said = names.command(words)
+    assert said.startswith("surgdino pretrain data.root=<data.root>")
+    assert said.endswith("a=1")
+    assert "Mueller" not in said
+
+
+def test_plain_names_stay_as_they_are(manifest, tmp_path):
+    names = names_of(tmp_path / "s", manifest, "plain")
+    assert names.config(CONFIG, {}) == CONFIG
+    assert names.hide("d/Mueller") == "d/Mueller"
+    assert not (tmp_path / "s").exists()
+
+
+def seen(*operations: str) -> list[Seen]:
+    return [Seen("pretrain", "trained on", "folder", None, None, operations)]
+
+
+@pytest.mark.parametrize("mode", ["pseudonyms", "plain"])
+@pytest.mark.parametrize("trained", ["pseudonyms", "plain"])
+def test_the_guard_knows_an_operation_by_pseudonym_and_by_name(manifest, tmp_path, mode, trained):
+    hidden = names_of(tmp_path / "s", manifest)
+    names, operation = names_of(tmp_path / "s", manifest, mode), "d/Mueller"
+    past = hidden.past([operation], {}) if trained == "pseudonyms" else {}
+    past.pop("contents", None)
+    before = seen(hidden.hide(operation) if trained == "pseudonyms" else operation)
+    report = find_leaks(before, manifest, "folder test", names, past)
+    assert [overlap.operation for overlap in report.overlaps] == [operation]
+    assert not report.unknown
+
+
+def test_the_guard_knows_a_copy_under_another_name_and_key(manifest, tmp_path):
+    before = names_of(tmp_path / "s", manifest)
+    copy = manifest_of(tmp_path / "renamed", "OP1", content="Mueller")
+    names = names_of(tmp_path / "t", copy)
+    past = before.past(["d/Mueller"], {})
+    report = find_leaks(seen(before.hide("d/Mueller")), copy, "folder test", names, past)
+    assert [overlap.operation for overlap in report.overlaps] == ["renamed/OP1"]
+
+
+def test_what_another_key_hides_is_never_said_to_be_unseen(manifest, tmp_path):
+    before, names = names_of(tmp_path / "s", manifest), names_of(tmp_path / "t", manifest)
+    past = {key: value for key, value in before.past(["d/Mueller"], {}).items() if key != "contents"}
+    report = find_leaks(seen(before.hide("d/Mueller")), manifest, "folder test", names, past)
+    assert not report.overlaps
+    assert report.unknown == ("d/Mueller", "d/Schmidt", "d/test")
+    assert report.as_dict()["not_known_whether_seen"] == ["d/Mueller", "d/Schmidt", "d/test"]
