@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +48,8 @@ class InitialWeights:
     operations: Names = ()
     chosen_on: Names = ()
     seen: tuple[SeenRow, ...] = ()
+    contents: dict[str, Names] = field(default_factory=dict)
+    names_keys: Names = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class ModelJson:
     operations: Names = ()
     chosen_on: Names = ()
     seen: tuple[SeenRow, ...] = ()
+    contents: dict[str, Names] = field(default_factory=dict)
+    names_keys: Names = ()
     datasets: tuple[DatasetRow, ...] = ()
     initial_weights: InitialWeights | None = None
     dataset: Name | None = None

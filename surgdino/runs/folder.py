@@ -87,7 +87,7 @@ def environment(data_hash: str, names: Pseudonyms) -> dict[str, Any]:
     }
 
 
-def _refuse_changes(folder: Path, now: Mapping[str, Any], names: Pseudonyms, free: tuple[str, ...]) -> None:
+def _refuse_changes(folder: Path, now: dict[str, Any], names: Pseudonyms, free: tuple[str, ...]) -> None:
     """`now` has pseudonyms for names, and the paths by their dotted keys."""
     local = dict[str, str]()
     before = names.config(settings_of(folder), local) | local
