@@ -79,6 +79,11 @@ class _Pixels:
     colours: np.ndarray | None
     lossy: bool
 
+    @property
+    def speaks_by_index(self) -> bool:
+        """Whether a palette shows no black, such as a colour map: its indices then stand for themselves."""
+        return self.values is not None and self.colours is not None and bool(self.colours.any(-1).all())
+
 
 def read_mask(path: Path) -> np.ndarray:
     """The mask of one class as bool [H, W], turned by its EXIF orientation as pictures are.
@@ -90,12 +95,12 @@ def read_mask(path: Path) -> np.ndarray:
         SurgdinoError: not a readable image, or one of more classes or colours.
     """
     pixels = _read(path)
-    grey = pixels.values if pixels.colours is None else _one_colour(pixels.colours)
+    grey = pixels.values if pixels.colours is None or pixels.speaks_by_index else _one_colour(pixels.colours)
     if grey is None:
         assert pixels.colours is not None
         found = _listed(np.unique(_codes(pixels.colours)), by_colour=True)
     else:
-        values = np.unique(grey)
+        values = _values(grey)
         if (len(values) == 2 and values[0] == 0) or (len(values) == 1 and values[0] in (0, 1, 255, 65535)):
             return grey > 0
         if _is_soft(grey, values, pixels.lossy):
@@ -109,26 +114,39 @@ def read_layers(path: Path, legend: Legend) -> dict[str, np.ndarray]:
     """The masks of all classes in a file, bool [H, W] each; all are empty where it shows none of them.
 
     Raises:
-        SurgdinoError: not a readable image, or with an id or a colour that the legend does not have.
+        SurgdinoError: not a readable image, with an id or a colour that the legend does not have, or with none but that
+            of unlabelled pixels: a mask of one class, most likely.
     """
+    masks, unlabelled = layers_and_unlabelled(path, legend)
+    if unlabelled.any() and not any(mask.any() for mask in masks.values()):
+        found = f"{_shown(_VOID_COLOUR if legend.by_colour else _VOID)} alone"
+        raise _not_of(path, legend, found, "export ids, or one file a class")
+    return masks
+
+
+def layers_and_unlabelled(path: Path, legend: Legend) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """As `read_layers`, and bool [H, W] of the pixels of which nothing is known; there may be nothing else."""
     pixels = _read(path)
     if legend.by_colour:
         colours = np.repeat(pixels.values[..., None], 3, 2) if pixels.colours is None else pixels.colours  # type: ignore[index]
-        codes, none, void = _codes(colours), 0, _code(_VOID_COLOUR)
+        codes, void = _codes(colours), _code(_VOID_COLOUR)
         known = {name: _code(value) for name, value in legend.values.items()}
     else:
-        codes, none, void = _ids(path, pixels, legend), 0, _VOID
+        codes, void = _ids(path, pixels, legend), _VOID
         known = {name: value for name, value in legend.values.items() if isinstance(value, int)}
-    values, counts = np.unique(codes, return_counts=True)
-    odd = ~np.isin(values, [*known.values(), none, void])
-    if odd.any():
-        found = f"{_listed(values[odd], legend.by_colour)} ({counts[odd].sum() / counts.sum():.1%} of the pixels)"
+    masks = {name: np.asarray(codes == code) for name, code in known.items()}
+    unlabelled = np.zeros(codes.shape, bool) if void in known.values() else np.asarray(codes == void)
+    odd = codes[~np.any([*masks.values(), unlabelled, codes == 0], axis=0)]
+    if len(odd):
+        found = f"{_listed(np.unique(odd), legend.by_colour)} ({len(odd) / codes.size:.1%} of the pixels)"
         fix = "JPEG changes values: export it as PNG" if pixels.lossy else "name its class, or correct the mask"
         raise _not_of(path, legend, found, fix)
-    if void not in known.values() and void in values and not np.isin(values, list(known.values())).any():
-        found, fix = f"{_listed(np.array([void]), legend.by_colour)} alone", "export ids, or one file a class"
-        raise _not_of(path, legend, found, fix)
-    return {name: np.asarray(codes == code) for name, code in known.items()}
+    return masks, unlabelled
+
+
+def _not_of(path: Path, legend: Legend, found: str, fix: str = _NAME_THEM) -> SurgdinoError:
+    what = "a value of no class in the mask"
+    return SurgdinoError(what, file=path, expected=f"0 or black for none, {legend}", found=found, fix=fix)
 
 
 def _ids(path: Path, pixels: _Pixels, legend: Legend) -> np.ndarray:
@@ -137,14 +155,9 @@ def _ids(path: Path, pixels: _Pixels, legend: Legend) -> np.ndarray:
         if (pixels.colours != pixels.colours[..., :1]).any():
             raise _not_of(path, legend, _listed(np.unique(_codes(pixels.colours)), by_colour=True))
         return np.asarray(pixels.colours[..., 0])
-    if pixels.colours is not None and pixels.colours[pixels.values == 0].any():
+    if pixels.colours is not None and pixels.colours[pixels.values == 0].any() and not pixels.speaks_by_index:
         raise _not_of(path, legend, "a palette in which 0 is not black", "name its colours instead of ids")
     return pixels.values
-
-
-def _not_of(path: Path, legend: Legend, found: str, fix: str = _NAME_THEM) -> SurgdinoError:
-    what = "a value of no class in the mask"
-    return SurgdinoError(what, file=path, expected=f"0 or black for none, {legend}", found=found, fix=fix)
 
 
 def _read(path: Path) -> _Pixels:
@@ -224,13 +237,18 @@ def _plateaus(grey: np.ndarray) -> float:
     return float(inside[1:-1, 1:-1].mean())
 
 
+def _values(grey: np.ndarray) -> np.ndarray:
+    """The values that occur, ascending."""
+    return np.flatnonzero(np.bincount(grey.ravel())) if grey.dtype == np.uint8 else np.unique(grey)
+
+
 def _code(value: int | Colour) -> int:
     red, green, blue = (value,) * 3 if isinstance(value, int) else value
     return (red << 16) + (green << 8) + blue
 
 
 def _codes(colours: np.ndarray) -> np.ndarray:
-    wide = colours.astype(np.int64)
+    wide = colours.astype(np.int32)
     return (wide[..., 0] << 16) + (wide[..., 1] << 8) + wide[..., 2]
 
 

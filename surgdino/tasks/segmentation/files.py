@@ -18,15 +18,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from surgdino.datasets.files import is_image, plain_name, walk
-from surgdino.datasets.masks import THRESHOLD
-from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.datasets.mask_files import Legend, layers_and_unlabelled, read_mask
+from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write, file_of, safe_name
 
-UNLABELLED = 255
-_LOSSY = frozenset((".jpg", ".jpeg", ".webp"))
 _PREFIX = re.compile(r"(?:mask|image)[_-]?(?=\d)", re.IGNORECASE)
 
 
@@ -95,9 +92,8 @@ def read_mask_image(image: MaskImage, classes: Sequence[str]) -> tuple[np.ndarra
         if len(image.files) > 1:
             fix = "keep one file for the picture, or one for each class"
             raise SurgdinoError("a picture's mask and masks of its classes", file=path, found=image.name, fix=fix)
-        valid = _pixels(path) != UNLABELLED if len(classes) > 1 else None
-        return read_mask_file(path, classes), None if valid is None or valid.all() else valid
-    channels = {name: _binary(path) for name, path in image.files.items()}
+        return _read(path, classes)
+    channels = {name: read_mask(path) for name, path in image.files.items()}
     if not channels:
         return None, None
     empty = np.zeros_like(next(iter(channels.values())))
@@ -109,15 +105,15 @@ def read_mask_image(image: MaskImage, classes: Sequence[str]) -> tuple[np.ndarra
 
 def read_mask_file(path: Path, classes: Sequence[str]) -> np.ndarray:
     """The mask of all classes as bool [C, H, W]: binary where there is one class, ids where there are several."""
+    return _read(path, classes)[0]
+
+
+def _read(path: Path, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """bool [C, H, W], and bool [H, W] of the labelled pixels, None where all are."""
     if len(classes) == 1:
-        return _binary(path)[None]
-    ids = _pixels(path)
-    odd = np.unique(ids[(ids > len(classes)) & (ids != UNLABELLED)])
-    if odd.size:
-        fix = "ids are 0 for none, then 1 for the first class; or write one file a class, <frame>_<class>.png"
-        expected = f"ids 0 to {len(classes)}, {UNLABELLED} where unlabelled"
-        raise SurgdinoError("unknown class id in a mask", file=path, expected=expected, found=int(odd[0]), fix=fix)
-    return ids[None] == np.arange(1, len(classes) + 1).reshape(-1, 1, 1)
+        return read_mask(path)[None], None
+    masks, unlabelled = layers_and_unlabelled(path, Legend({name: k for k, name in enumerate(classes, start=1)}))
+    return np.stack([masks[name] for name in classes]), ~unlabelled if unlabelled.any() else None
 
 
 def size_error(path: Path, expected: Sequence[int], found: Sequence[int]) -> SurgdinoError:
@@ -129,39 +125,6 @@ def size_error(path: Path, expected: Sequence[int], found: Sequence[int]) -> Sur
         found=f"{found[1]}x{found[0]}",
         fix="bring it to the size of the truth, by nearest neighbour",
     )
-
-
-def _binary(path: Path) -> np.ndarray:
-    pixels = _pixels(path)
-    if path.suffix.lower() in _LOSSY:  # 0..5 and 250..255 where 0 and 255 were meant
-        return pixels > THRESHOLD
-    values = set(np.unique(pixels).tolist())
-    if not (values <= {0, 1} or values <= {0, 255}):
-        shown = ", ".join(map(str, sorted(values)[:6])) + (", ..." if len(values) > 6 else "")
-        fix = "threshold it first; for ids of several classes name them all with classes=[...]"
-        raise SurgdinoError("not a binary mask", file=path, expected="0 and 255, or 0 and 1", found=shown, fix=fix)
-    return pixels > 0
-
-
-def _pixels(path: Path) -> np.ndarray:
-    """[H, W] of grey values or, in an image with a palette, of its indices."""
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("L", "P", "I;16", "I"):
-                return np.asarray(image)
-            if image.mode == "1" or path.suffix.lower() in _LOSSY:
-                return np.asarray(image.convert("L"))
-            channels = np.asarray(image.convert("RGB"))
-    except OSError as error:
-        if error.filename:
-            raise from_os_error(error, path) from error
-        found = None if isinstance(error, UnidentifiedImageError) else error
-        raise SurgdinoError(
-            "is not a readable mask", file=path, expected="a PNG", found=found, fix="write it again"
-        ) from error
-    if (channels != channels[..., :1]).any():
-        raise SurgdinoError("a coloured mask", file=path, expected="grey values", fix="write 0 and 255, or class ids")
-    return channels[..., 0]
 
 
 def _class_of(name: str, classes: Sequence[str]) -> tuple[str, str | None]:

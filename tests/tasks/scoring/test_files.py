@@ -259,10 +259,10 @@ def test_a_jpeg_mask_has_blurred_edges(tmp_path):
 @pytest.mark.parametrize(
     ("pixels", "classes", "words"),
     [
-        (np.full((4, 4), 38, np.uint8), ["polyp"], "not a binary mask; expected 0 and 255, or 0 and 1, found 38"),
-        (np.arange(16, dtype=np.uint8).reshape(4, 4), ["polyp"], "found 0, 1, 2, 3, 4, 5, .... Threshold it first"),
-        (np.full((4, 4), 4, np.uint8), ORGANS, "unknown class id in a mask; expected ids 0 to 3, 255 where unlabelled"),
-        (np.arange(48, dtype=np.uint8).reshape(4, 4, 3), ORGANS, "a coloured mask; expected grey values"),
+        (np.full((4, 4), 38, np.uint8), ["polyp"], "not a mask of one class; expected two values or two colours"),
+        (np.arange(16, dtype=np.uint8).reshape(4, 4), ["polyp"], "found 0, 1, 2, 3, 4, 5, ... 16 in all"),
+        (np.full((4, 4), 4, np.uint8), ORGANS, "no class in the mask; expected 0 or black for none, 1 "),
+        (np.arange(48, dtype=np.uint8).reshape(4, 4, 3), ORGANS, "a value of no class in the mask"),
     ],
 )
 def test_pixels_that_are_no_mask_are_refused(tmp_path, pixels, classes, words):
@@ -287,7 +287,7 @@ def test_mask_files_that_contradict_one_another_are_refused(tmp_path):
 
 def test_what_is_no_image_or_no_folder_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
-    assert "a.png: is not a readable mask" in refusal(read_mask_file, tmp_path / "a.png", ["polyp"])
+    assert "a.png: is not a readable image" in refusal(read_mask_file, tmp_path / "a.png", ["polyp"])
     assert "does not exist" in refusal(read_mask_file, tmp_path / "b.png", ["polyp"])
     assert "the folder does not exist" in refusal(index_masks, tmp_path / "none", ["polyp"])
     (tmp_path / "empty").mkdir()
@@ -299,7 +299,7 @@ def test_a_half_written_png_is_refused(tmp_path):
     write_masks(tmp_path, "v", 0, np.random.default_rng(0).random((1, 200, 200)) < 0.5, ["polyp"])
     path = tmp_path / "v" / "000000.png"
     path.write_bytes(path.read_bytes()[:900])
-    assert "is not a readable mask" in refusal(read_mask_file, path, ["polyp"])
+    assert "the image is cut short" in refusal(read_mask_file, path, ["polyp"])
 
 
 def test_files_are_read_without_torch():
