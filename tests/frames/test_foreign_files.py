@@ -89,6 +89,19 @@ def test_a_name_is_never_an_address_or_a_pattern(whole, tmp_path, monkeypatch, n
     assert probe(path).frame_count == 40
 
 
+def test_a_codec_that_nobody_knows_is_one_line(whole, tmp_path):
+    (tmp_path / "x.mp4").write_bytes(whole.read_bytes().replace(b"avc1", b"zzzz"))
+    refused(tmp_path / "x.mp4", "no video stream.*unknown codec")
+
+
+def test_a_title_in_an_old_encoding_is_no_obstacle(tmp_path):
+    path = write_video(tmp_path / "x.mkv", 3)
+    data = path.read_bytes()
+    assert b"Lavf" in data
+    path.write_bytes(data.replace(b"Lavf", b"L\xfcvf"))
+    assert probe(path).frame_count == 3
+
+
 def test_pipes_and_devices_are_never_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "zero.mp4").symlink_to("/dev/zero")

@@ -59,7 +59,7 @@ def open_video(path: Path, stream: int | None = None) -> Iterator[tuple[av.conta
     """
     check_whole(path)
     try:
-        with av.open(f"file:{path.absolute()}", options=_OPTIONS) as container:
+        with av.open(f"file:{path.absolute()}", options=_OPTIONS, metadata_errors="replace") as container:
             film = container.streams[stream] if stream is not None else _film(path, container)
             assert isinstance(film, av.VideoStream)
             if film.width * film.height > MOST_PIXELS:
@@ -86,13 +86,14 @@ def open_video(path: Path, stream: int | None = None) -> Iterator[tuple[av.conta
 def _film(path: Path, container: av.container.InputContainer) -> av.VideoStream:
     """The stream that FFmpeg shows by default: no cover, no still beside a film; the largest, a declared one first."""
     streams = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
-    moving = [each for each in streams if each.frames != 1 and not each.disposition & Disposition.still_image]
-    if not streams:
-        found = "a cover picture" if container.streams.video else "none"
+    known = [each for each in streams if each.codec_context is not None]
+    if not known:
+        found = "one of an unknown codec" if streams else "a cover picture" if container.streams.video else "none"
         raise SurgdinoError("has no video stream", file=path, expected="a video", found=found, fix="leave the file out")
+    moving = [each for each in known if each.frames != 1 and not each.disposition & Disposition.still_image]
     declared = 5_000_000  # pixels that a default stream is ahead, as in FFmpeg
     return max(
-        moving or streams,
+        moving or known,
         key=lambda each: each.width * each.height + declared * bool(each.disposition & Disposition.default),
     )
 
