@@ -18,9 +18,10 @@ import numpy as np
 from surgdino.bench.frames import BenchConfig, generated
 from surgdino.bench.report import Line, Report, number, unit
 from surgdino.datasets.manifest import Manifest, Video
-from surgdino.errors import from_os_error
+from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.build import ShardTask, build_shard, shard_path
 from surgdino.frames.store import StoreSettings
+from surgdino.frames.video.container import open_video
 from surgdino.frames.video.decode import probe, read_frames, sample_numbers
 
 EXCERPT_SECONDS = 60.0  # of a long video: each contestant then takes a second or two
@@ -107,8 +108,7 @@ def best_times(
 def bare(path: Path, fps: float, threads: int) -> None:
     """Decode the whole video; the sampled frames become RGB arrays. The simplest way to write it."""
     wanted = set(sample_numbers(probe(path).times, fps).tolist())
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
+    with open_video(path) as (container, stream):
         stream.codec_context.thread_count = threads
         stream.thread_type = "AUTO" if threads > 1 else "NONE"
         for number, frame in enumerate(container.decode(stream)):
@@ -161,8 +161,7 @@ def generated_video(folder: Path, seconds: float) -> Path:
 
 def excerpt(path: Path, folder: Path) -> Path:
     """A minute from the middle of a long video, its packets copied; the video itself where it is short."""
-    with suppress(av.error.FFmpegError), av.open(str(path)) as source:
-        stream = source.streams.video[0]
+    with suppress(av.error.FFmpegError, SurgdinoError), open_video(path) as (source, stream):
         length = float(source.duration or 0) / av.time_base
         if length <= 2 * EXCERPT_SECONDS:
             return path

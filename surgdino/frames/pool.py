@@ -178,6 +178,8 @@ def _noted(task: ShardTask) -> Iterator[None]:
     note, deaths = _note(task), _noted_deaths(task) + 1
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
+        if note.exists():
+            regular(note)  # a pipe would be waited for
         file = note.open("a")
     except OSError as error:
         raise from_os_error(error, task.shard) from error
