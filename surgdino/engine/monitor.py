@@ -75,7 +75,7 @@ class Monitor:
 
     def load_state_dict(self, state: Mapping[str, Any], step: int, device: torch.device) -> None:
         """Resume at `step`. Later lines belong to steps that will be done again, and are dropped."""
-        self.warnings, self.skipped = state["warnings"], state["skipped"]
+        self.warnings, self.skipped = list(state["warnings"]), int(state["skipped"])
         self.first, self.last = state["first"], state["last"]
         self._window.load_state_dict(state, device)
         self._resumed_from = step

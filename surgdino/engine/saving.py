@@ -24,11 +24,12 @@ from surgdino.engine.parallel import whole_backbone
 from surgdino.engine.processes import ProcessGroup, part_like, whole
 from surgdino.engine.session import Session
 from surgdino.engine.settings import TrainPlan
-from surgdino.errors import SurgdinoError
+from surgdino.errors import SurgdinoError, shown
 from surgdino.paths import atomic_write
 
 FORMAT = 1
 _KEYS = ("settings", "student", "teacher", "optimizer", "initial", "initial_backbone", "monitor", "probes")
+_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
 _KEPT = 2  # states, the newest and the one before it
 # A change of these makes no other run: they may change from one call to the next.
 FREE_SETTINGS = {"accumulate", "checkpoint_every", "log_every", "ship", "steps", "epochs"}
@@ -135,7 +136,7 @@ def restoring(folder: Path) -> Iterator[None]:
     except SurgdinoError:
         raise
     except Exception as error:
-        found = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        found = f"{type(error).__name__}: {shown(' '.join(str(error).split()), 200)}"
         raise _unusable("the saved state is not one of this run", folder / "state", found) from error
 
 
@@ -162,6 +163,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for place, state in saved["state"].items():
+        if set(state) != _MOMENTS:
+            raise ValueError(f"parameter {place} has {', '.join(map(str, state)) or 'nothing'}")
         for name, value in state.items():
             if value.ndim and value.shape != parameters[place].shape:
                 raise ValueError(f"{name} of parameter {place} is {tuple(value.shape)}")
