@@ -23,7 +23,7 @@ from surgdino.errors import SurgdinoError, nearest
 _BLOCK = re.compile(r"^blocks\.(\d+)\.")
 Schedule = Literal["uniform", "linear"]
 # timm's files of vision transformers with a class token; another architecture, a hub or a folder is never opened.
-_MODULES = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva")
+_MODULES = ("vision_transformer", "deit", "eva")
 _EMBEDDINGS = ("patch_embed.", "pos_embed", "cls_token", "reg_token", "mask_token", "norm_pre.")
 
 
