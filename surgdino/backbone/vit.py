@@ -257,7 +257,8 @@ def build_backbone(
             found=f"{type(error).__name__}: {error}",
             fix="use an architecture named vit_* and correct timm_kwargs",
         ) from error
-    if not all(hasattr(vit, name) for name in needed) or vit.cls_token is None:
+    whole = all(hasattr(vit, name) for name in needed) and vit.cls_token is not None
+    if not whole or not isinstance(vit.patch_embed, timm.layers.PatchEmbed):  # others cut patches after convolutions
         raise SurgdinoError(
             f"{architecture} is not a vision transformer with a class token",
             place=place,
