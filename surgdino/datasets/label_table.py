@@ -17,15 +17,12 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-
-from surgdino.datasets.files import letters, plain_name, read_text
-from surgdino.datasets.manifest import FrameLabels, Labels, Problem, SecondLabels, SegmentLabels, Video
+from surgdino.datasets.files import plain_name, read_text
+from surgdino.datasets.manifest import Problem, Video
 from surgdino.errors import SurgdinoError, nearest
 
 _HEADER = "columns video, label, and frame, second, or start (and end)"
@@ -43,16 +40,15 @@ _UNITS = {
     "millisecond": ("ms", "millisecond", "milliseconds", "msec"),
     "second": ("s", "sec", "second", "seconds", "time"),
 }
-_MOST_CLASSES = 1000
 _MOST = {"frame": 10**8, "second": 10**6}  # 40 days at 30 frames a second, 11 days
 _DECIMAL = re.compile(r"^(\d+),(\d+)$")  # as spreadsheets write it in half of Europe
 _QUOTED_DECIMAL = re.compile(r"^(\d+),(\d{1,2})$")  # between commas; three digits may be thousands
 _CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,3}):(\d{1,2}(?:[.,]\d+)?)(?::(\d{1,3}))?")
-_END_OF_VIDEO = math.inf
+END_OF_VIDEO = math.inf
 
 
 @dataclass(frozen=True)
-class _Row:
+class LabelRow:
     place: str
     video: str
     start: float
@@ -60,7 +56,7 @@ class _Row:
     label: str
 
 
-class _Table:
+class LabelTable:
     """One file: its columns, its unit, and the first problem of each kind; a script repeats its fault in each row."""
 
     def __init__(self, path: Path, videos: Sequence[Video], own: Video | None) -> None:
@@ -136,7 +132,7 @@ class _Table:
         found, fix = ", ".join(self.header), "name the columns in the first row"
         raise SurgdinoError(what, file=self.path, place="row 1", expected=expected, found=found, fix=fix)
 
-    def parsed(self) -> Iterator[_Row]:
+    def parsed(self) -> Iterator[LabelRow]:
         """The rows without those that have a fault."""
         most = max(self.columns.values())
         for place, cells in self.rows:
@@ -146,7 +142,7 @@ class _Table:
             video = self._video(cells, place)
             label = plain_name(" ".join(cells[self.columns["label"]].split()))
             start = self._when(cells, "moment" if "moment" in self.columns else "start", place, video)
-            end: float | None = _END_OF_VIDEO
+            end: float | None = END_OF_VIDEO
             if last := self.columns.keys() & {"end", "duration"}:
                 end = self._when(cells, "end" if "end" in last else "duration", place, video)
             if "duration" in last and start is not None and end is not None:
@@ -155,7 +151,7 @@ class _Table:
                 self.tell("no label", place, "a label", "nothing", "leave the whole row out where there is none")
             elif video is not None and start is not None and end is not None:
                 if end > start:
-                    yield _Row(place, video.id, start, end, label)
+                    yield LabelRow(place, video.id, start, end, label)
                 else:
                     self.tell(
                         "a segment that ends before it starts", place, f"more than {start:g}", f"{end:g}", "correct it"
@@ -177,7 +173,7 @@ class _Table:
         text = cells[self.columns[column]]
         unit = "frame" if self.unit == "frame" else "second"
         if column in ("end", "duration") and not text:
-            return _END_OF_VIDEO
+            return END_OF_VIDEO
         fps = video.fps if video is not None else None
         clock = _CLOCK.fullmatch(text) if unit == "second" else None
         if clock and clock[4] and fps is None:
@@ -205,137 +201,6 @@ class _Table:
             self.tell(f"not a {unit}", place, f"at most {_MOST[unit]:,}", repr(text[:40]), "correct the row")
             return None
         return value
-
-
-def read_label_tables(
-    files: Mapping[Path, Video | None], videos: Sequence[Video], classes: Sequence[str] = ()
-) -> tuple[Labels | None, list[Problem], str]:
-    """The phases in tables; rows in any order, of any of the videos.
-
-    Rows with a fault are left out; each kind of fault is reported once a file.
-
-    Args:
-        files: the tables; with its video where a file is named after one.
-        videos: those they may name.
-        classes: the labels in the order of their ids; empty takes those in the files, in alphabetical order.
-
-    Returns:
-        The labels, the problems, and what was understood: `12 segments, seconds, 3 of 3 videos`.
-
-    Raises:
-        SurgdinoError: not such a file at all, where there is just one.
-    """
-    tables: list[_Table] = []
-    problems: list[Problem] = []
-    for path, own in files.items():
-        try:
-            tables.append(_Table(path, videos, own))
-        except SurgdinoError as error:
-            if len(files) == 1:
-                raise
-            problems.append(Problem.of(error))
-    parsed = [(table, list(table.parsed())) for table in tables]
-    names = list(classes) or sorted({row.label for _, rows in parsed for row in rows})
-    if len(names) > _MOST_CLASSES:
-        what, fix = f"{len(names):,} different labels", "check which column holds the labels"
-        expected = f"at most {_MOST_CLASSES:,} classes"
-        raise SurgdinoError(what, file=next(iter(files)), expected=expected, fix=fix)
-    if not classes:
-        _check_spellings(parsed)
-    ids = {name: number for number, name in enumerate(names)}
-    values: dict[str, FrameLabels | SecondLabels | SegmentLabels] = {}
-    count = 0
-    for table, rows in parsed:
-        for video, found in _by_video(table, rows, names).items():
-            if video in values:
-                fix = "keep one of them"
-                table.tell("labels of a video that another file has too", found[0].place, "one file", video, fix)
-                continue
-            values[video] = _values(table, found, ids)
-            count += len(found)
-    missing = [video.id for video in videos if video.id not in values]
-    if missing and values:
-        what = f"{len(missing)} of {len(videos)} videos have no labels, the first is {missing[0]}"
-        parsed[0][0].tell(
-            what, None, "rows of every video", None, "fine where they are only to be predicted", error=False
-        )
-    for table in tables:
-        problems += table.problems.values()
-    kinds = dict.fromkeys("labelled moments" if "moment" in table.columns else "segments" for table in tables)
-    units = dict.fromkeys(f"{table.unit}s" + table.how for table in tables)
-    understood = f"{count:,} {' and '.join(kinds)}, {' and '.join(units)}, {len(values)} of {len(videos)} videos"
-    return Labels("phase", tuple(names), values) if values else None, problems, understood
-
-
-def _by_video(table: _Table, rows: Sequence[_Row], names: Sequence[str]) -> dict[str, list[_Row]]:
-    """Video id -> its rows in the order of their starts, each moment once."""
-    by_video: dict[str, dict[float, _Row]] = {}
-    known = set(names)
-    for row in rows:
-        if row.label not in known:
-            table.tell("unknown label", row.place, "one of dataset.phases", row.label, nearest(row.label, names))
-            continue
-        first = by_video.setdefault(row.video, {}).setdefault(row.start, row)
-        if first.label != row.label:
-            table.tell("two labels for one moment", row.place, first.label, row.label, "keep one of the rows")
-        elif first.end != row.end:
-            what, found = "two segments that start together", f"ends at {first.end:g} and {row.end:g}"
-            table.tell(what, row.place, "one end", found, "keep one of the rows")
-        elif first is not row:
-            table.tell("a row twice", row.place, "each once", f"{first.place} too", "remove one of them", error=False)
-    return {video: [found[start] for start in sorted(found)] for video, found in by_video.items()}
-
-
-def _values(table: _Table, rows: list[_Row], ids: Mapping[str, int]) -> FrameLabels | SecondLabels | SegmentLabels:
-    """The labels of one video from its rows in the order of their starts."""
-    starts = np.array([row.start for row in rows])
-    classes = np.array([ids[row.label] for row in rows], np.int16)
-    if "moment" in table.columns:
-        _check_moments(table, rows, starts)
-        if table.unit == "frame":
-            return FrameLabels(starts.astype(np.int64), classes)
-        return SecondLabels(starts, classes)
-    ends = np.array([row.end for row in rows])
-    following = np.append(starts[1:], _END_OF_VIDEO)
-    if table.unit == "frame" and "end" in table.columns and len(rows) > 1 and (ends[:-1] + 1 == following[:-1]).all():
-        ends, table.how = ends + 1, " (ends included)"  # 0 to 9, 10 to 19
-    has_ends = bool(table.columns.keys() & {"end", "duration"})
-    if not has_ends:
-        ends = following
-    overlapping = np.flatnonzero(ends > following + 1e-6)
-    if has_ends and len(overlapping):
-        first, second = rows[overlapping[0]], rows[overlapping[0] + 1]
-        fix = "end each segment where the next one starts"
-        table.tell(
-            "segments that overlap", second.place, f"a start of {first.end:g} or later", f"{second.start:g}", fix
-        )
-    return SegmentLabels(starts, np.minimum(ends, following), classes, by_frame=table.unit == "frame")
-
-
-def _check_moments(table: _Table, rows: list[_Row], starts: np.ndarray) -> None:
-    """Rows of changing phases at uneven distances are where phases start, and not samples."""
-    gaps = np.diff(starts)
-    changes = all(first.label != second.label for first, second in pairwise(rows))
-    if len(gaps) and changes and (gaps.max() > 1.5 * gaps.min() or gaps.min() > (250 if table.unit == "frame" else 10)):
-        table.tell(
-            "every row has another label than the one before: are these samples, or the starts of phases?",
-            rows[1].place,
-            f"rows at even distances, one for every labelled {table.unit}",
-            f"rows {gaps.min():g} to {gaps.max():g} {table.unit}s apart",
-            "name the column `start` if each phase lasts until the next row",
-            error=False,
-        )
-
-
-def _check_spellings(parsed: Sequence[tuple[_Table, list[_Row]]]) -> None:
-    """Labels that differ in case, spaces, hyphens or accents alone are probably one class."""
-    seen: dict[str, str] = {}
-    for table, rows in parsed:
-        for row in rows:
-            first = seen.setdefault(letters(row.label) or row.label, row.label)
-            if first != row.label:
-                what, fix = f"two spellings of one label: {first!r} and {row.label!r}", "write it in one way everywhere"
-                table.tell(what, row.place, first, row.label, fix, error=False)
 
 
 def video_spellings(videos: Sequence[Video]) -> dict[str, Video]:

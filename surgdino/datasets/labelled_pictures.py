@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from surgdino.datasets.adapter import Adapter
-from surgdino.datasets.drawings import Drawing
-from surgdino.datasets.files import entries, is_image, is_video, letters, plain_name, read_text, walk
+from surgdino.datasets.files import entries, is_image, letters, plain_name, read_text, walk
 from surgdino.datasets.manifest import Labels, Problem
-from surgdino.datasets.mask_exports import SUFFIXES, DrawnPicture, Export, labels_of, read_export
 from surgdino.datasets.mask_files import Colour, Layer, Legend
-from surgdino.datasets.masks import FrameMasks, Mask, VideoMasks
+from surgdino.datasets.masks import FrameMasks, VideoMasks
 from surgdino.errors import SurgdinoError
 from surgdino.paths import regular
 
@@ -36,8 +34,6 @@ MASKS = frozenset(
 _ENDINGS = re.compile(r"[_-](mask|masks|seg|segmentation|label|gt)$", re.IGNORECASE)
 _LEGEND = "labelmap.txt"  # CVAT writes it beside SegmentationClass/
 _COLOURS = "0 to 255, each colour once"
-_MOST_CLASSES = 254
-_UNSAID = ("foreground",)  # the card's classes where the user has named none
 
 
 @dataclass(frozen=True)
@@ -187,117 +183,6 @@ def _report_alone(
         shown = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
         message, expected = f"{len(paths)} {what}", "the same name in images/ and masks/"
         adapter.problem(severity, message, paths[0], expected=expected, found=shown, fix=fix)
-
-
-def find_exports(adapter: Adapter, named: Path | None) -> list[Export]:
-    """What labelling tools exported of the pictures in the folder.
-
-    Args:
-        named: the file or folder that the user names; otherwise every such file is looked at, where there is no video.
-    """
-    if named is None:
-        found = [path for _, files in walk(adapter.root) for path in files]
-        if any(map(is_video, found)) or not any(map(is_image, found)):
-            return []
-    else:
-        found = [path for _, files in walk(named) for path in files] if named.is_dir() else [named]
-    exports = []
-    for path in found:
-        if path.suffix.lower() in SUFFIXES:
-            try:
-                export = read_export(path)
-            except SurgdinoError as error:
-                adapter.problems.append(Problem.of(error))
-                continue
-            if export is not None:
-                exports.append(export)
-    return exports
-
-
-def read_exports(adapter: Adapter, exports: Sequence[Export]) -> tuple[list[Picture], list[Labels]]:
-    """The folder's pictures with the masks that the exports draw on them."""
-    pictures = list(_pictures(adapter.root))
-    known = _spellings(pictures)
-    card, drawn = adapter.card, labels_of(exports)
-    classes = card.mask_classes if card.mask_classes != _UNSAID else tuple(drawn)
-    if len(classes) > _MOST_CLASSES:
-        what, expected = "too many classes", f"at most {_MOST_CLASSES}"
-        fix = "name those that count: 'dataset.mask_classes=[...]'"
-        raise SurgdinoError(what, file=exports[0].path, expected=expected, found=len(classes), fix=fix)
-    values: dict[str, VideoMasks] = {}
-    unknown: list[tuple[Export, DrawnPicture]] = []
-    for export in exports:
-        for entry in export.pictures:
-            picture = next((known[name] for name in entry.names if name in known), None)
-            if picture is None:
-                unknown.append((export, entry))
-            elif picture.name in values and entry.shapes:
-                export.tell("a picture that another export names too", entry.place, "each once", entry.name)
-            elif entry.shapes:
-                files = _drawings(export, entry, classes)
-                values[picture.name] = VideoMasks({0: FrameMasks(picture.path, files)}, classes)
-    if unknown:
-        export, entry = unknown[0]
-        what, fix = (
-            f"{len(unknown)} pictures of the export are not here",
-            "copy them, with the names that the tool knew",
-        )
-        adapter.problem("error", what, export.path, place=entry.place, expected=entry.name, fix=fix)
-    bare = len(pictures) - len(values)
-    if bare:
-        first = next(picture for picture in pictures if picture.name not in values)
-        what, fix = f"{bare} of {len(pictures)} pictures have no outline", "they are used in pretraining only"
-        adapter.problem("warning", what, first.path, fix=fix)
-    tools = ", ".join(dict.fromkeys(export.tool for export in exports))
-    source = exports[0].path.name if len(exports) == 1 else f"{len(exports)} files"
-    shapes = sum(len(s) for e in exports for p in e.pictures for s in p.shapes.values())
-    understood = f"{shapes:,} masks of {len(classes)} classes, {len(values):,} of {len(pictures):,} pictures"
-    adapter.notes.append(f"{source} ({tools}): {understood}: {', '.join(classes)}")
-    adapter.problems += [problem for export in exports for problem in export.problems.values()]
-    adapter.problems += near_spellings(drawn, exports[0].path)
-    return pictures, [Labels("masks", classes, values)]
-
-
-def _drawings(export: Export, entry: DrawnPicture, classes: Sequence[str]) -> dict[str, Mask | None]:
-    for label in entry.shapes:
-        if label not in classes:
-            export.tell("unknown label", entry.place, "one of dataset.mask_classes", label)
-    drawn = {
-        label: Drawing(export.path, f"{entry.place}, {label}", entry.size, tuple(shapes))
-        for label, shapes in entry.shapes.items()
-    }
-    return {name: drawn.get(name) for name in classes}
-
-
-def _pictures(root: Path) -> Iterator[Picture]:
-    """Every picture below `root`; a folder that holds all of them is not part of their names."""
-    paths = [path for _, files in walk(root) for path in files if is_image(path)]
-    tops = {path.relative_to(root).parts[0] for path in paths}
-    top = root / tops.pop() if len(tops) == 1 and all(path.parent != root for path in paths) else root
-    for path in paths:
-        yield Picture(name_of(path, top), path, top, "")
-
-
-def _spellings(pictures: Sequence[Picture]) -> dict[str, Picture]:
-    """Every way to name a picture that means just one."""
-    found: dict[str, set[int]] = {}
-    for place, picture in enumerate(pictures):
-        inside = plain_name(picture.path.relative_to(picture.top).as_posix())
-        for name in (inside, f"{picture.top.name}/{inside}", picture.path.name):
-            found.setdefault(plain_name(name), set()).add(place)
-    return {name: pictures[places.pop()] for name, places in found.items() if len(places) == 1}
-
-
-def near_spellings(names: Sequence[str], path: Path) -> list[Problem]:
-    """A warning for labels that differ in case, spaces, marks or accents alone: probably they are one class."""
-    seen: dict[str, str] = {}
-    problems = []
-    for name in names:
-        first = seen.setdefault(letters(name) or name, name)
-        if first != name:
-            what, fix = f"two spellings of one label: {first!r} and {name!r}", "write it in one way everywhere"
-            problems.append(Problem("warning", what, path, None, first, name, fix))
-    return problems
 
 
 def name_of(path: Path, root: Path) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.card import Card
+from surgdino.datasets.exported_pictures import find_exports, read_exports
 from surgdino.datasets.files import (
     VIDEO_SUFFIXES,
     entries,
@@ -24,10 +25,11 @@ from surgdino.datasets.files import (
     time_limit,
     walk,
 )
-from surgdino.datasets.label_table import read_label_tables, video_spellings
-from surgdino.datasets.labelled_pictures import find_exports, pairs_of_folders, read_exports, read_pairs
+from surgdino.datasets.label_table import video_spellings
+from surgdino.datasets.labelled_pictures import pairs_of_folders, read_pairs
 from surgdino.datasets.left_out import mask_folders, report_left_out
 from surgdino.datasets.manifest import Labels, Manifest, Video
+from surgdino.datasets.phases import read_label_tables
 from surgdino.errors import SurgdinoError
 
 _LABELS = ("labels.csv", "labels.tsv")
