@@ -8,7 +8,7 @@ import signal
 import threading
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -81,11 +81,21 @@ def letters(text: str) -> str:
     return "".join(letter for letter in unicodedata.normalize("NFKD", text).casefold() if letter.isalnum())
 
 
-def walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Every folder below `root` (itself first, by name) with its files; links are followed, but none twice."""
+def walk(root: Path, refused: Callable[[OSError], object] | None = None) -> Iterator[tuple[Path, list[Path]]]:
+    """Every folder below `root` (itself first, by name) with its files; links are followed, but none twice.
+
+    Args:
+        refused: is told of each folder that may not be read; its content is left out.
+    """
     seen: set[tuple[int, int]] = set()
-    for folder, names, files in os.walk(root, followlinks=True):
-        here = os.stat(folder)
+    for folder, names, files in os.walk(root, onerror=refused, followlinks=True):
+        try:
+            here = os.stat(folder)
+        except OSError as error:
+            if refused:
+                refused(error)
+            names.clear()
+            continue
         if (here.st_dev, here.st_ino) in seen:
             names.clear()
             continue

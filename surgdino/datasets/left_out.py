@@ -10,6 +10,7 @@ from PIL import Image
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.files import is_document, is_image, is_table, letters, walk
 from surgdino.datasets.labelled_pictures import MASKS
+from surgdino.errors import from_os_error
 
 _SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _EXPORTS = (".json", ".xml", ".eaf")
@@ -27,7 +28,8 @@ def report_left_out(adapter: Adapter, used: Iterable[Path]) -> None:
     known = set(used)
     stems = {path.stem for path in known}
     left_out: list[Path] = []
-    for folder, files in walk(adapter.root):
+    refused: dict[str, OSError] = {}
+    for folder, files in walk(adapter.root, lambda error: refused.setdefault(str(error.filename), error)):
         # Text for people is no label, unless it lies where labels do or is named after a recording.
         of_labels = letters(folder.name) in MASKS and folder != adapter.root
         unread = [
@@ -41,6 +43,9 @@ def report_left_out(adapter: Adapter, used: Iterable[Path]) -> None:
         if inside or len(pictures) <= _FEW:
             unread = [path for path in unread if not is_image(path)]
         left_out += unread
+    for closed, error in refused.items():
+        fault = from_os_error(error, closed)
+        adapter.problem("warning", f"not looked into: {fault.what}", Path(closed), found=fault.found, fix=fault.fix)
     labels = [path for path in left_out if is_table(path) or path.suffix.lower() in (*_SHEETS, *_EXPORTS, ".txt")]
     others = [path for path in left_out if path not in labels]
     fix = "call it labels.csv, name it after its video, or give data.labels="
