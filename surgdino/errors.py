@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import errno
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -85,9 +84,6 @@ def from_os_error(error: OSError, file: str | Path) -> SurgdinoError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what, fix = "the disk is full; what was finished before is kept", "free some space and run it again"
         return SurgdinoError(what, file=file, fix=fix)
-    if error.errno == errno.EACCES and os.path.lexists(file) and not os.access(file, os.R_OK):
-        fix = "ask its owner for the right to read it, or change its rights"
-        return SurgdinoError("no permission to read it", file=file, found=error.strerror, fix=fix)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         fix = "change its rights, or choose another place"
         return SurgdinoError("no permission", file=file, found=error.strerror, fix=fix)

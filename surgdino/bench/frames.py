@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,7 +55,7 @@ class BenchConfig:
     @classmethod
     def of(cls, cfg: Mapping[str, Any]) -> BenchConfig:
         """The checked configuration."""
-        names = ("bench", "dataset", "model", "method", "augment", "crops", "train", "hardware", "run")
+        names = [field.name for field in fields(cls) if field.name in cfg]
         data = {**cfg["data"], "root": cfg["data"]["root"] or "."}
         sections = {**{name: cfg[name] for name in names}, "data": data, "generated": cfg["data"]["root"] is None}
         return typed(cls, sections, "")

@@ -17,7 +17,7 @@ from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
-from surgdino.inputs.settings import manifest_of
+from surgdino.inputs.settings import DataSettings, manifest_of
 from surgdino.report.sheet import Sheet
 from surgdino.show.frames import ShowConfig
 
@@ -25,6 +25,7 @@ from surgdino.show.frames import ShowConfig
 def main(cfg: Mapping[str, Any], what: str) -> int:
     """Draw one sheet and print its path."""
     data = None if cfg["data"]["root"] is None else cfg["data"]
+    typed(DataSettings, {**cfg["data"], "root": cfg["data"]["root"] or "."}, "data")  # a slip is one without a root too
     config = typed(ShowConfig, {**{field.name: cfg[field.name] for field in fields(ShowConfig)}, "data": data}, "")
     draw: Callable[[ShowConfig, FrameStore], Sheet] = import_module(f"surgdino.show.{what}").draw
     with frames_to_show(config) as store:
