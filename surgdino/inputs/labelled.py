@@ -144,4 +144,4 @@ def features_folder(data: DataSettings, dataset: str, run: Path, tuning: Tuning)
     """Where features are kept: of a frozen backbone beside the frames, since every run shares them."""
     if tuning == "frozen":
         return data.store / "features" / safe_name(dataset) / data.store_settings.folder
-    return run / "features"
+    return run / "state" / "features"  # their files are named after the recordings

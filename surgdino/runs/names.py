@@ -20,7 +20,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -294,6 +294,7 @@ def _alone(file: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@cache
 def _content(path: Path) -> str:
     """Of the sizes of a recording's files and of the ends of the first one."""
     files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
