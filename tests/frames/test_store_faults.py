@@ -54,14 +54,37 @@ def shards(folder):
 BUILD_SLOWLY = """
 import sys, pickle, time
 from pathlib import Path
-from surgdino.frames import build, store
+from surgdino.frames import build, pool, store
 
-if __name__ == "__main__":
-    manifest, settings = pickle.loads(Path(sys.argv[1]).read_bytes())
+whole = pool._build
+
+def slowly(task, say):
     encode = build._jpeg
     build._jpeg = lambda *a: (time.sleep(0.005), encode(*a))[1]
+    try:
+        whole(task, say)
+    finally:
+        build._jpeg = encode
+
+if __name__ == "__main__":
+    import build_slowly  # what the workers find under this name
+
+    pool._build = build_slowly.slowly
+    manifest, settings = pickle.loads(Path(sys.argv[1]).read_bytes())
     store.build_store(manifest, sys.argv[2], settings, workers=int(sys.argv[3]), progress=False)
 """
+
+
+def all_ended(leader):
+    """Whether the processes of a session come to an end by themselves."""
+    for _ in range(400):
+        try:
+            os.killpg(leader.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    os.killpg(leader.pid, signal.SIGKILL)
+    return False
 
 
 @pytest.mark.quick("1")
@@ -74,14 +97,15 @@ def test_a_kill_at_any_moment_loses_no_finished_video(videos, tmp_path, workers)
     request.write_bytes(pickle.dumps((videos, SETTINGS)))
     finished, generator = {}, random.Random(workers)
     for _ in range(4):
-        process = subprocess.Popen([sys.executable, script, request, folder, str(workers)])
+        command = [sys.executable, script, request, folder, str(workers)]
+        process = subprocess.Popen(command, start_new_session=True)
         deadline = time.monotonic() + 20
         while len(shards(folder)) <= len(finished) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(generator.uniform(0, 0.15))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        time.sleep(0.1)  # its workers notice and end
+        assert all_ended(process), "workers outlived their parent"
         now = shards(folder)
         assert finished.items() <= now.items(), "a finished shard was built again or lost"
         for path in folder.rglob("*.zip"):
@@ -105,14 +129,7 @@ def test_workers_end_when_their_parent_is_killed(videos, tmp_path):
         assert process.poll() is None
     process.kill()
     process.wait()
-    for _ in range(100):
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    pytest.fail("workers outlived their parent")
+    assert all_ended(process), "workers outlived their parent"
 
 
 def test_a_full_disk_is_one_line_and_keeps_what_was_finished(videos, tmp_path, monkeypatch):
