@@ -14,6 +14,7 @@ from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import build_store
 from surgdino.inputs.labelled import labelled_parts
+from surgdino.runs.names import Pseudonyms
 
 LENGTH = Length(600, 60.0)  # ten frames a second
 
@@ -29,9 +30,9 @@ def test_training_refuses_what_verify_refuses(synthetic_cholec80, tmp_path, caps
         store = build_store(manifest, tmp_path / "store", workers=1, progress=False)
         if last == 30:
             with pytest.raises(SurgdinoError, match=r"video01\.mp4: 17 phase labels lie beyond the video's end"):
-                labelled_parts(manifest, store, "phase", ("train",))
+                labelled_parts(manifest, store, "phase", ("train",), Pseudonyms())
         else:
-            assert len(labelled_parts(manifest, store, "phase", ("train",))["train"]) in (12, 3)
+            assert len(labelled_parts(manifest, store, "phase", ("train",), Pseudonyms())["train"]) in (12, 3)
             said = capsys.readouterr().out
             assert ("labels end long before the video does" in said) == (unit == "frame")
             assert f"{12 if last == 12 else 3} of 12 frames labelled" in said
