@@ -6,13 +6,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from surgdino.config import Fps, NonNegativeInt, PositiveInt, read_yaml, typed
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest
 
 PARTS = ("train", "val", "test")
+_MaskValue = Annotated[int, Field(ge=0, le=65535)]
 Entry = NonNegativeInt | str  # a video's number, or its id or operation where it has no number
 
 _RANGE = re.compile(r"(\d{1,9})\s*-\s*(\d{1,9})")
@@ -58,7 +61,7 @@ class Card:
     targets: tuple[str, ...] = ()
     triplets: tuple[str, ...] = ()
     mask_classes: tuple[str, ...] = ()
-    masks: dict[str, int | tuple[int, int, int]] = field(default_factory=dict)
+    masks: dict[str, _MaskValue | tuple[_MaskValue, _MaskValue, _MaskValue]] = field(default_factory=dict)
     multilabel: tuple[str, ...] = ()
     tool_step: PositiveInt = 25
     splits: dict[str, dict[str, tuple[Entry, ...]]] = field(default_factory=dict)
