@@ -1,6 +1,10 @@
-"""How sure a figure is: all here resamples whole operations, because frames of one operation are not independent.
+"""How sure a figure is. Everything here counts whole operations, because frames of one operation are not independent.
 
-Percentile bootstrap (Efron 1979). With few operations such an interval is too narrow; `n` stands beside it for that.
+Intervals are 95 % intervals of the delete-one jackknife with Student's t (Tukey 1958; Efron and Stein 1981): the figure
+is computed once without each operation, and its standard error is that of these n values. For a mean this is the
+textbook's t interval. Shares are taken to log odds before and back after, so that an interval stays within 0 and 1 and
+follows their skew. From `ENOUGH` operations on, a simulation (tests/metrics/test_coverage.py) has each kind of interval
+cover the truth in 93 to 97 % of trials; a percentile bootstrap covers 86 % at six operations. Below that there is none.
 """
 
 from __future__ import annotations
@@ -14,20 +18,21 @@ import numpy as np
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import nanmean, nanstd
 
-LEVEL, RESAMPLES = 0.95, 2000
+LEVEL = 0.95
+ENOUGH = 6  # operations; with fewer every value is shown instead of an interval
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure, its spread and its bootstrap interval over operations.
+    """A figure, its spread and its interval over operations.
 
     Attributes:
-        value: the figure on the operations as they are (for per-operation values their mean).
+        value: the figure on all operations (for per-operation values their mean).
         std: the sample standard deviation over operations; NaN for pooled statistics and below two operations.
-        low, high: the interval's ends; NaN below two operations.
+        low, high: the interval's ends; NaN below `ENOUGH` operations, and where the figure does not exist without one
+            of them.
         n: operations behind the figure.
         left_out: operations whose value is undefined.
-        undefined_resamples: resamples on which the figure does not exist, left out of the percentiles.
     """
 
     value: float
@@ -35,8 +40,7 @@ class Interval:
     low: float
     high: float
     n: int
-    left_out: int
-    undefined_resamples: int
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,21 @@ class PairedDifference:
 
     Attributes:
         difference: of the operations' differences; its interval excludes 0 where the gain is more than chance.
-        wins, losses: operations in which the first is better, worse (as a larger value).
+        values: operation -> difference, of those that both have a value of; what is shown below `ENOUGH` operations.
     """
 
     difference: Interval
-    wins: int
-    losses: int
+    values: Mapping[str, float]
+
+    @property
+    def wins(self) -> int:
+        """Operations in which the first has the larger value."""
+        return sum(value > 0 for value in self.values.values())
+
+    @property
+    def losses(self) -> int:
+        """Operations in which the first has the smaller value."""
+        return sum(value < 0 for value in self.values.values())
 
 
 def operations_of(videos: Iterable[str], operations: Mapping[str, str] | None) -> list[str]:
@@ -67,65 +80,83 @@ def operations_of(videos: Iterable[str], operations: Mapping[str, str] | None) -
     return [operations[video] for video in videos]
 
 
-def mean_interval(values: Mapping[str, float], *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """Mean ± standard deviation over operations, with the bootstrap interval of the mean.
+def mean_interval(values: Mapping[str, float], *, shares: bool = False) -> Interval:
+    """Mean, standard deviation over operations, and the interval of the mean.
 
     Args:
         values: operation id -> value; NaN is left out and counted. The order of the operations does not matter.
-        resamples, seed: of the bootstrap; equal ones give equal ends.
+        shares: whether all values lie in [0, 1].
 
     Raises:
-        SurgdinoError: no operations, an infinite value, no resamples.
+        SurgdinoError: no operations, an infinite value.
     """
-    _check(len(values), resamples)
+    if not values:
+        raise SurgdinoError("there is no operation to judge by", expected="at least one", found="none")
     infinite = [operation for operation, value in values.items() if math.isinf(value)]
     if infinite:
         raise SurgdinoError("a value is infinite", place=infinite[0], expected="a number or NaN", found="infinity")
     every = np.array([values[operation] for operation in sorted(values)], dtype=np.float64)
     defined = every[~np.isnan(every)]
-    drawn = defined[_draws(defined.size, resamples, seed)].mean(1) if defined.size > 1 else np.empty(0)
-    return Interval(
-        value=float(nanmean(every)),
-        std=nanstd(every),
-        **_ends(drawn),
-        n=int(defined.size),
-        left_out=int(every.size - defined.size),
-    )
+    value, count = float(nanmean(every)), defined.size
+    without = (defined.sum() - defined) / (count - 1) if count > 1 else defined
+    return Interval(value, nanstd(every), *interval_ends(value, without, shares), count, every.size - count)
 
 
-def bootstrap(
-    statistic: Callable[[np.ndarray], Mapping[str, float]],
-    operations: Sequence[str],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+def jackknife(
+    statistic: Callable[[np.ndarray], Mapping[str, float]], operations: Sequence[str], *, shares: Iterable[str] = ()
 ) -> dict[str, Interval]:
     """Intervals of statistics that are no means of per-operation values, such as pooled ones.
 
     Args:
-        statistic: row numbers int [m] (repeated where drawn more than once) -> name -> value. First called with
-            every row once, then once a resample.
-        operations: the operation of each row; rows of one operation are drawn together.
+        statistic: row numbers int [m] -> name -> value. First called with all rows, then once without each operation.
+        operations: the operation of each row.
+        shares: the names whose values lie in [0, 1].
 
     Raises:
-        SurgdinoError: no rows, no resamples.
+        SurgdinoError: no rows.
     """
-    _check(len(operations), resamples)
+    if not operations:
+        raise SurgdinoError("there is no operation to judge by", expected="at least one", found="none")
+    owner = np.asarray(operations)
     names = sorted(set(operations))
-    rows_of = [np.flatnonzero(np.asarray(operations) == name) for name in names]
-    values = dict(statistic(np.arange(len(operations))))
-    drawn = np.full((resamples if len(names) > 1 else 0, len(values)), np.nan)
-    for resample, draw in enumerate(_draws(len(names), len(drawn), seed)):
-        result = statistic(np.concatenate([rows_of[operation] for operation in draw]))
-        drawn[resample] = [result[name] for name in values]
+    values = dict(statistic(np.arange(len(owner))))
+    left = [statistic(np.flatnonzero(owner != name)) for name in names] if len(names) >= ENOUGH else []
     return {
-        name: Interval(value=float(value), std=math.nan, **_ends(drawn[:, column]), n=len(names), left_out=0)
-        for column, (name, value) in enumerate(values.items())
+        name: Interval(
+            float(value),
+            math.nan,
+            *interval_ends(value, [each[name] for each in left], name in set(shares)),
+            len(names),
+        )
+        for name, value in values.items()
     }
 
 
+def interval_ends(value: float, without: Sequence[float] | np.ndarray, share: bool) -> tuple[float, float]:
+    """Low and high end of a figure's 95 % interval; NaN where there are too few operations, or it is undefined.
+
+    Args:
+        value: the figure on all operations.
+        without: float [n], the figure without each of them.
+        share: whether it lies in [0, 1]. One that touches an end has no finite log odds: its interval is taken on the
+            plain scale and cut at the ends.
+    """
+    from scipy.special import expit, logit, stdtrit  # takes longer to import than all metrics together
+
+    left = np.asarray(without, dtype=np.float64)
+    if left.size < ENOUGH or not np.isfinite([value, *left]).all():
+        return math.nan, math.nan
+    inner = share and min(value, left.min()) > 0 and max(value, left.max()) < 1
+    centre, left = (logit(value), logit(left)) if inner else (value, left)
+    error = math.sqrt((left.size - 1) / left.size * ((left - left.mean()) ** 2).sum())
+    reach = stdtrit(left.size - 1, (1 + LEVEL) / 2) * error
+    ends = np.array([centre - reach, centre + reach])
+    low, high = expit(ends) if inner else np.clip(ends, 0, 1) if share else ends
+    return float(low), float(high)
+
+
 def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -> PairedDifference:
-    """The mean of first - second over the same operations, with its bootstrap interval.
+    """The mean of first - second over the same operations, with its interval.
 
     Raises:
         SurgdinoError: the two do not hold the same operations, and as `mean_interval`.
@@ -140,24 +171,5 @@ def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -
             fix="score both on the same split",
         )
     differences = {operation: float(first[operation] - second[operation]) for operation in sorted(first)}
-    values = np.array(list(differences.values()))
-    return PairedDifference(mean_interval(differences), wins=int((values > 0).sum()), losses=int((values < 0).sum()))
-
-
-def _draws(operations: int, resamples: int, seed: int) -> np.ndarray:
-    """int64 [resamples, operations], with replacement."""
-    return np.random.default_rng(seed).integers(0, operations, size=(resamples, operations))
-
-
-def _ends(drawn: np.ndarray) -> dict:
-    defined = drawn[~np.isnan(drawn)]
-    outside = (1 - LEVEL) / 2
-    low, high = np.quantile(defined, [outside, 1 - outside]) if defined.size else (math.nan, math.nan)
-    return {"low": float(low), "high": float(high), "undefined_resamples": int(drawn.size - defined.size)}
-
-
-def _check(operations: int, resamples: int) -> None:
-    if not operations:
-        raise SurgdinoError("there is no operation to resample", expected="at least one", found="none")
-    if resamples < 1:
-        raise SurgdinoError("too few resamples", expected="at least 1", found=resamples)
+    defined = {operation: value for operation, value in differences.items() if not math.isnan(value)}
+    return PairedDifference(mean_interval(differences), defined)

@@ -53,7 +53,7 @@ class PhaseCounts:
         return self.true_positive, self.predicted, self.present, self.union, self.correct, self.frames
 
     def select(self, rows: Sequence[int] | np.ndarray) -> PhaseCounts:
-        """The counts of these videos, in this order; a video may come more than once (bootstrap)."""
+        """The counts of these videos, in this order."""
         return PhaseCounts(tuple(self.videos[row] for row in rows), *(array[rows] for array in self.arrays()))
 
 

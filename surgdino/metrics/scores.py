@@ -11,10 +11,10 @@ import numpy as np
 
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.metrics.arrays import nanstd
-from surgdino.metrics.intervals import bootstrap
+from surgdino.metrics.intervals import jackknife
 
 ALL = "all"
-_FEW = 7  # operations
+FRACTION = "fraction"
 
 Statistic = Callable[[np.ndarray], Mapping[str, float]]
 
@@ -28,7 +28,7 @@ class Score:
         protocol: how it was computed, e.g. `phase/script`.
         value: on all operations; a fraction in [0, 1] unless `unit` says otherwise. NaN where it is undefined.
         std: sample standard deviation of `per_operation`; NaN below two.
-        low, high: the 95 % bootstrap interval over operations; NaN below two of them.
+        low, high: the 95 % interval over operations (metrics/intervals.py); NaN below six of them.
         n: operations on which the number is defined.
         per_operation: operation -> the same protocol on that operation alone.
         own_std, own_std_over: the "±" that the protocol itself prescribes where that runs over something else (the
@@ -46,7 +46,7 @@ class Score:
     per_operation: Mapping[str, float]
     own_std: float = math.nan
     own_std_over: str = ""
-    unit: str = "fraction"
+    unit: str = FRACTION
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,6 @@ class ScoreRequest:
             truths (-1), which are left out on both sides. Masks: video id -> frame -> bool [C], True for the classes
             that are not labelled in that picture.
         tolerance_seconds: of the relaxed protocols.
-        resamples, seed: of the bootstrap.
         notes: what a reader has to know beside the numbers.
     """
 
@@ -131,8 +130,6 @@ class ScoreRequest:
     frames: Mapping[str, np.ndarray] | None = None
     unlabelled: Any = None
     tolerance_seconds: float = 10.0
-    resamples: int = 1000
-    seed: int = 0
     notes: list[str] = field(default_factory=list)
 
 
@@ -154,58 +151,26 @@ def chosen(protocol: str | None, known: Sequence[str], default: Sequence[str]) -
 
 
 def score_rows(
-    statistic: Statistic,
-    owners: Sequence[str],
-    protocol: str,
-    *,
-    resamples: int,
-    seed: int,
-    units: Mapping[str, str] | None = None,
+    statistic: Statistic, owners: Sequence[str], protocol: str, units: Mapping[str, str] | None = None
 ) -> list[Score]:
     """A Score of each number that `statistic` gives.
 
     Args:
-        statistic: row numbers int [m] (a video or an image each, repeated where drawn more than once) -> name -> value;
-            their order must not matter.
+        statistic: row numbers int [m], ascending (a video or an image each) -> name -> value.
         owners: the operation of each row.
         units: name -> unit, where that is not a fraction.
     """
-    owner = np.asarray(owners)
-    if len(set(owners)) <= _FEW:
-        statistic = _remembering(statistic)
+    owner, unit = np.asarray(owners), dict(units or {})
     each = {name: statistic(np.flatnonzero(owner == name)) for name in sorted(set(owners))}
+    shares = [name for name in next(iter(each.values()), {}) if unit.get(name, FRACTION) == FRACTION]
     rows = []
-    for name, interval in bootstrap(statistic, owners, resamples=resamples, seed=seed).items():
+    for name, interval in jackknife(statistic, owners, shares=shares).items():
         per_operation = {operation: float(values[name]) for operation, values in each.items()}
         defined = np.array(list(per_operation.values()))
-        rows.append(
-            Score(
-                name=name,
-                protocol=protocol,
-                value=interval.value,
-                std=nanstd(defined),
-                low=interval.low,
-                high=interval.high,
-                n=int((~np.isnan(defined)).sum()),
-                per_operation=per_operation,
-                unit=(units or {}).get(name, "fraction"),
-            )
-        )
+        spread, count = nanstd(defined), int((~np.isnan(defined)).sum())
+        ends = (interval.value, spread, interval.low, interval.high, count)
+        rows.append(Score(name, protocol, *ends, per_operation, unit=unit.get(name, FRACTION)))
     return rows
-
-
-def _remembering(statistic: Statistic) -> Statistic:
-    """Few operations give few different resamples, 35 of four and 1,716 of seven: none is computed twice."""
-    known: dict[bytes, Mapping[str, float]] = {}
-
-    def remembered(rows: np.ndarray) -> Mapping[str, float]:
-        rows = np.sort(rows)
-        key = rows.tobytes()
-        if key not in known:
-            known[key] = statistic(rows)
-        return known[key]
-
-    return remembered
 
 
 def find_row(table: Sequence[Score], name: str, protocol: str) -> Score:

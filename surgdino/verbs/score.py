@@ -33,7 +33,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     if folders.out is not None:
         keys = ("protocol", "truth", "predictions", "every", "missing", "extra", "fps", "tolerance_seconds")
         facts = {
-            **{key: getattr(folders, key) for key in (*keys, "resamples", "seed")},
+            **{key: getattr(folders, key) for key in keys},
             "dataset": folders.card.name if folders.card else None,
             "versions": {"surgdino": __version__, "numpy": np.__version__, "python": platform.python_version()},
             "command": " ".join(sys.argv),

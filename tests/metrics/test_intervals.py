@@ -1,4 +1,4 @@
-"""Intervals resample operations: seeded, NaN-aware, honest about n, and of the width that the textbook gives."""
+"""Intervals leave out operations: NaN-aware, honest about n, of the width that the textbook gives, absent below six."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scipy import stats
 import surgdino.metrics
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import as_json
-from surgdino.metrics.intervals import bootstrap, mean_interval, operations_of, paired_difference
+from surgdino.metrics.intervals import ENOUGH, jackknife, mean_interval, operations_of, paired_difference
 
 
 def by_operation(values) -> dict[str, float]:
@@ -31,74 +31,67 @@ def test_mean_and_deviation_over_operations():
     assert (interval.n, interval.left_out) == (3, 0)
 
 
-def test_the_interval_is_scipys_percentile_bootstrap():
-    values = np.random.default_rng(0).beta(8, 2, size=25)
-    ours = mean_interval(by_operation(values), resamples=20000)
-    theirs = stats.bootstrap((values,), np.mean, n_resamples=20000, method="percentile", rng=1).confidence_interval
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=2e-3)
+def test_the_interval_of_a_mean_is_students():
+    values = np.random.default_rng(0).normal(size=9)
+    ours = mean_interval(by_operation(values))
+    theirs = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
 
 
-def test_it_covers_the_true_mean_about_as_often_as_it_says():
-    rng = np.random.default_rng(1)
-    inside = 0
-    for trial in range(300):
-        interval = mean_interval(by_operation(rng.normal(size=40)), resamples=400, seed=trial)
-        inside += interval.low <= 0 <= interval.high
-    assert 0.90 <= inside / 300 <= 0.98
+def test_the_interval_of_a_pooled_share_is_the_jackknifes_in_log_odds():
+    rng = np.random.default_rng(3)
+    frames, right = rng.integers(50, 200, 8), rng.beta(8, 2, 8)
+    hits = frames * right
+    names = [f"op{number}" for number in range(8)]
+    pooled = jackknife(lambda rows: {"a": hits[rows].sum() / frames[rows].sum()}, names, shares=["a"])["a"]
+    odds = [math.log(share / (1 - share)) for share in ((hits.sum() - hits) / (frames.sum() - frames))]
+    pseudo = [8 * math.log(pooled.value / (1 - pooled.value)) - 7 * each for each in odds]  # Tukey's pseudo-values
+    reach = stats.t.ppf(0.975, 7) * np.std(pseudo, ddof=1) / math.sqrt(8)
+    centre = math.log(pooled.value / (1 - pooled.value))
+    assert pooled.low == pytest.approx(1 / (1 + math.exp(reach - centre)))
+    assert pooled.high == pytest.approx(1 / (1 + math.exp(-reach - centre)))
 
 
-def test_the_seed_decides_and_the_order_of_operations_does_not():
-    values = by_operation(np.random.default_rng(2).random(9))
-    assert mean_interval(values, seed=3) == mean_interval(dict(reversed(values.items())), seed=3)
-    assert mean_interval(values, seed=3).low != mean_interval(values, seed=4).low
+@pytest.mark.parametrize("count", range(1, 9))
+def test_below_six_operations_there_is_no_interval(count):
+    interval = mean_interval(by_operation(np.linspace(0.2, 0.8, count)))
+    pooled = jackknife(lambda rows: {"x": float(rows.mean())}, [f"{n}" for n in range(count)])["x"]
+    assert math.isnan(interval.low) == math.isnan(pooled.high) == (count < ENOUGH)
+    if count < ENOUGH:
+        assert json.loads(json.dumps(as_json(interval), allow_nan=False))["high"] is None
 
 
 def test_undefined_operations_are_left_out_and_counted():
-    values = by_operation([0.5, np.nan, 0.7, 0.9])
+    values = by_operation([0.5, np.nan, 0.7, 0.9, 0.6, 0.8, 0.4])
     interval, without = mean_interval(values), mean_interval({k: v for k, v in values.items() if not math.isnan(v)})
-    assert (interval.n, interval.left_out) == (3, 1)
+    assert (interval.n, interval.left_out) == (6, 1)
     assert (interval.value, interval.low, interval.high) == (without.value, without.low, without.high)
 
 
-@pytest.mark.parametrize("values", [[0.4], [0.4, np.nan], [np.nan]])
-def test_fewer_than_two_operations_have_no_interval(values):
-    interval = mean_interval(by_operation(values))
-    assert math.isnan(interval.low)
-    assert math.isnan(interval.std)
-    assert json.loads(json.dumps(as_json(interval), allow_nan=False))["high"] is None
-
-
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=12), st.integers(0, 99))
-def test_the_interval_holds_the_mean_and_stays_within_the_values(values, seed):
-    interval = mean_interval(by_operation(values), resamples=200, seed=seed)
-    assert min(values) - 1e-12 <= interval.low <= interval.high <= max(values) + 1e-12
+@given(st.lists(st.floats(0, 1), min_size=ENOUGH, max_size=12))
+def test_the_interval_of_shares_holds_the_mean_and_stays_a_share(values):
+    interval = mean_interval(by_operation(values), shares=True)
+    assert 0 <= interval.low <= interval.value + 1e-12
+    assert interval.value - 1e-12 <= interval.high <= 1
+    assert interval == mean_interval(dict(reversed(by_operation(values).items())), shares=True)
 
 
-def test_a_statistic_that_is_the_mean_gives_the_means_interval():
-    values = np.random.default_rng(5).random(10)
-    names = [f"op{number}" for number in range(10)]
-    pooled = bootstrap(lambda rows: {"mean": values[rows].mean()}, names, resamples=500, seed=6)["mean"]
-    direct = mean_interval(dict(zip(names, values, strict=True)), resamples=500, seed=6)
-    assert (pooled.low, pooled.high) == pytest.approx((direct.low, direct.high), abs=1e-12)
-
-
-def test_rows_of_one_operation_are_drawn_together():
-    operations = ["a", "b", "a", "b", "c"]
+def test_rows_of_one_operation_are_left_out_together():
+    operations = [*"abcdef", *"abcdef"]
     seen = []
-    bootstrap(lambda rows: seen.append(sorted(rows.tolist())) or {"x": 0.0}, operations, resamples=40)
-    assert seen[0] == [0, 1, 2, 3, 4]
-    for rows in seen[1:]:
-        assert rows.count(0) == rows.count(2)
-        assert rows.count(1) == rows.count(3)
-        assert rows.count(0) + rows.count(1) + rows.count(4) == 3
+    jackknife(lambda rows: seen.append(rows.tolist()) or {"x": 0.0}, operations)
+    assert seen[0] == list(range(12))
+    assert sorted(sorted(set(range(12)) - set(rows)) for rows in seen[1:]) == [[n, n + 6] for n in range(6)]
 
 
-def test_resamples_without_the_statistic_are_counted():
-    values = np.array([np.nan, 0.5, 0.7])
-    interval = bootstrap(lambda rows: {"x": float(np.mean(values[rows]))}, ["a", "b", "c"], resamples=300)["x"]
-    assert 0 < interval.undefined_resamples < 300
-    assert 0.5 <= interval.low <= interval.high <= 0.7
+def test_a_figure_that_depends_on_one_operation_has_no_interval():
+    values = np.array([0.5, *[np.nan] * 6])
+    interval = jackknife(
+        lambda rows: {"x": float(np.nanmean(values[rows])) if 0 in rows else math.nan}, list("abcdefg")
+    )
+    assert interval["x"].value == 0.5
+    assert math.isnan(interval["x"].low)
 
 
 def test_every_video_belongs_to_an_operation():
@@ -127,15 +120,14 @@ def test_a_paired_difference_leaves_out_what_either_lacks_a_value_for():
     paired = paired_difference({"a": 0.5, "b": np.nan, "c": 0.5}, {"a": 0.5, "b": 0.1, "c": 0.6})
     assert (paired.difference.n, paired.difference.left_out) == (2, 1)
     assert (paired.wins, paired.losses) == (0, 1)
+    assert paired.values == pytest.approx({"a": 0.0, "c": -0.1})
 
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(SurgdinoError, match="not scored on the same operations"):
         paired_difference({"a": 1.0}, {"b": 1.0})
-    with pytest.raises(SurgdinoError, match="no operation to resample"):
+    with pytest.raises(SurgdinoError, match="no operation to judge by"):
         mean_interval({})
-    with pytest.raises(SurgdinoError, match="too few resamples"):
-        mean_interval({"a": 1.0}, resamples=0)
     with pytest.raises(SurgdinoError, match="a value is infinite"):
         mean_interval({"a": math.inf})
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from surgdino.metrics.arrays import nanmean
-from surgdino.metrics.intervals import Interval, bootstrap, operations_of
+from surgdino.metrics.intervals import Interval, jackknife, operations_of
 from surgdino.metrics.triplet import (
     COMPONENTS,
     DEFAULT,
@@ -83,13 +83,13 @@ def top_k(truths: dict, scores: dict, mapping: TripletMap, *, k: int, component:
 
 
 def triplet_interval(
-    truths: dict, scores: dict, mapping: TripletMap, protocol: str, *, operations: dict | None = None, **how
+    truths: dict, scores: dict, mapping: TripletMap, protocol: str, *, operations: dict | None = None
 ) -> Interval:
-    """The interval of AP_IVT over operations with every resample scored anew, a video drawn twice as two videos."""
+    """The interval of AP_IVT over operations, with what is left scored anew without each of them."""
     names = list(truths)
 
     def mean_ap(rows: np.ndarray) -> dict[str, float]:
-        drawn = [{f"{place}": side[names[row]] for place, row in enumerate(rows)} for side in (truths, scores)]
-        return {"IVT": score_triplets(*drawn, mapping, protocol).mean_ap["IVT"]}
+        left = [{names[row]: side[names[row]] for row in rows} for side in (truths, scores)]
+        return {"IVT": score_triplets(*left, mapping, protocol).mean_ap["IVT"]}
 
-    return bootstrap(mean_ap, operations_of(names, operations), **how)["IVT"]
+    return jackknife(mean_ap, operations_of(names, operations), shares=["IVT"])["IVT"]

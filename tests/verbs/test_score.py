@@ -31,7 +31,7 @@ PHASES, CHOLECT50, DSAD = load_card("cholec80").phases, load_card("cholect50"), 
 
 
 def score(task: str, truth: Path, predictions: Path, out: Path, *settings: str) -> dict:
-    words = ["score", f"task={task}", f"truth={truth}", f"predictions={predictions}", f"out={out}", "resamples=20"]
+    words = ["score", f"task={task}", f"truth={truth}", f"predictions={predictions}", f"out={out}"]
     assert main([*words, *settings]) == 0
     return json.loads((out / "results.json").read_text())
 

@@ -9,10 +9,7 @@ from typing import Any
 
 from surgdino.engine.probing.measures import Finding, Measure, measure_named
 from surgdino.metrics.arrays import as_json
-from surgdino.metrics.intervals import Interval, mean_interval, paired_difference
-
-# With fewer operations an interval over operations would be too narrow to tell a change from noise.
-ENOUGH_OPERATIONS = 5
+from surgdino.metrics.intervals import ENOUGH, Interval, paired_difference
 
 
 @dataclass(frozen=True)
@@ -39,15 +36,6 @@ class ProbeReport:
     def per_operation(self) -> dict[str, dict[str, float]]:
         """Finding -> operation -> value, of those that are means over operations."""
         return {name: dict(f.per_operation) for name, f in self.findings.items() if f.per_operation}
-
-    @property
-    def intervals(self) -> dict[str, Interval]:
-        """95 % bootstrap intervals over operations, of the findings with 5 operations or more."""
-        return {
-            name: mean_interval(values)
-            for name, values in self.per_operation.items()
-            if _defined(values) >= ENOUGH_OPERATIONS
-        }
 
     def state_dict(self) -> dict[str, Any]:
         """Everything in plain values."""
@@ -120,13 +108,13 @@ def _change(before: Finding, after: Finding) -> Change:
     """A fall counts beyond the measure's margin or, for shares, one standard error of a share on as many frames.
 
     That error is at most 1 / (2 sqrt(n)); the two measurements share their frames, so their difference varies less.
-    With 5 operations or more the margin alone holds, and the interval of the difference over operations must lie
-    below 0 too.
+    With `ENOUGH` operations or more the margin alone holds, and the interval of the difference over operations must
+    lie below 0 too.
     """
     measure, difference = measure_named(after.name), None
     both = before.per_operation.keys() & after.per_operation.keys()
     first, second = ({op: float(f.per_operation[op]) for op in both} for f in (after, before))
-    if min(_defined(first), _defined(second)) >= ENOUGH_OPERATIONS:
+    if min(_defined(first), _defined(second)) >= ENOUGH:
         difference = paired_difference(first, second).difference
     if measure.margin is None:
         return Change(after.name, measure, before.value, after.value, difference)

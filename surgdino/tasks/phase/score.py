@@ -121,13 +121,7 @@ def _framewise(request: ScoreRequest, protocol: str, relaxed: bool) -> tuple[lis
     )
     owners = operations_of(counts.videos, request.operations)
     average = FRAME_PROTOCOLS[protocol][1]
-    rows = score_rows(
-        lambda videos: AVERAGES[average](counts.select(videos)),
-        owners,
-        protocol,
-        resamples=request.resamples,
-        seed=request.seed,
-    )
+    rows = score_rows(lambda videos: AVERAGES[average](counts.select(videos)), owners, protocol)
     means = phase_means(counts, average)
     if average == "script":  # whose "±" runs over phases, but for accuracy
         rows = [
@@ -150,7 +144,7 @@ def _segmental(request: ScoreRequest) -> list[Score]:
     def statistic(videos: np.ndarray) -> dict[str, float]:
         return segmental_scores(edit[videos], matches[videos])
 
-    return score_rows(statistic, owners, SEGMENTAL, resamples=request.resamples, seed=request.seed)
+    return score_rows(statistic, owners, SEGMENTAL)
 
 
 def _names(truths: dict[str, Path]) -> tuple[str, ...]:

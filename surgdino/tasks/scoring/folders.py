@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
-from surgdino.config import Fps, Location, Names, Positive, PositiveInt, Seed
+from surgdino.config import Fps, Location, Names, Positive, PositiveInt
 from surgdino.datasets.card import Card, Entry, number_in
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ScoreRequest
@@ -33,8 +32,6 @@ class Folders:
     missing: Literal["refuse", "ignore"]
     extra: Literal["refuse", "ignore"]
     hd95: bool
-    resamples: Annotated[int, Field(ge=1, le=10**6)]
-    seed: Seed
     out: Location | None
     task: dict[str, Any] | None = None
     dataset: dict[str, Any] | None = None
@@ -73,8 +70,6 @@ class Folders:
             operations={video: self.operation_of(video) for video in truths},
             protocol=self.protocol,
             tolerance_seconds=self.tolerance_seconds,
-            resamples=self.resamples,
-            seed=self.seed,
         )
 
     def inside(self, names: Sequence[str]) -> Path:

@@ -29,7 +29,7 @@ class SegmentationScoring(Scoring):
     def panel(self, request: ScoreRequest) -> TaskScores:
         """Masks that fit into memory."""
         chosen(request.protocol, self.PROTOCOLS, self.PROTOCOLS)
-        tally = SegmentationTally(request.classes, request.operations, resamples=request.resamples, seed=request.seed)
+        tally = SegmentationTally(request.classes, request.operations)
         for video in pair_videos(request.truths, request.predictions):
             truth, prediction = request.truths[video], request.predictions[video]
             odd = sorted(set(truth) ^ set(prediction))
@@ -55,9 +55,7 @@ class SegmentationScoring(Scoring):
         pairs = _paired(truths, predictions, folders)
         # The folder that a picture lies in; of pictures that lie flat, each is an operation by itself.
         operations = {_video(key): folders.operation_of("/".join(key[:-1]) or key[0]) for key, _, _ in pairs}
-        tally = SegmentationTally(
-            classes, operations, hd95=folders.hd95, resamples=folders.resamples, seed=folders.seed
-        )
+        tally = SegmentationTally(classes, operations, hd95=folders.hd95)
         for number, (key, truth, prediction) in enumerate(pairs):
             masks, guesses, valid = _masks(truth, prediction, classes, folders)
             tally.add(_video(key), int(key[-1]) if _is_frame(key) else number, masks, guesses, valid=valid)

@@ -28,7 +28,6 @@ class SegmentationTally:
         classes: names in the order of the channels.
         operations: video id -> operation id; None takes each video for an operation.
         hd95: compute HD95 too, which costs more than the rest together and imports MONAI.
-        resamples, seed: of the bootstrap.
     """
 
     def __init__(
@@ -37,11 +36,9 @@ class SegmentationTally:
         operations: Mapping[str, str] | None = None,
         *,
         hd95: bool = True,
-        resamples: int = 1000,
-        seed: int = 0,
     ) -> None:
         self.classes, self.operations = tuple(classes), operations
-        self.hd95, self.resamples, self.seed = hd95, resamples, seed
+        self.hd95 = hd95
         self.images: dict[tuple[str, int], ImageScores] = {}
 
     def add(
@@ -84,14 +81,7 @@ class SegmentationTally:
         owners = operations_of([video for video, _ in keys], self.operations)
         values = stacked(images, self.classes)
         measures = {name: value for name, value in values.items() if self.hd95 or name != "hd95"}
-        table = score_rows(
-            lambda rows: class_means(measures, rows),
-            owners,
-            PROTOCOL,
-            resamples=self.resamples,
-            seed=self.seed,
-            units={"hd95": "pixels"},
-        )
+        table = score_rows(lambda rows: class_means(measures, rows), owners, PROTOCOL, {"hd95": "pixels"})
         shown = {
             name: {key: number for key, number in row.items() if self.hd95 or not key.startswith("hd95")}
             for name, row in class_table(images, self.classes).items()

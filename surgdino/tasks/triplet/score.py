@@ -117,7 +117,7 @@ def _average_precision(
         return {f"AP_{component}": float(nanmean(ap_of(rows)[kept]))}
 
     owners = operations_of([name for name, _, _ in videos], request.operations)
-    rows = score_rows(statistic, owners, protocol, resamples=request.resamples, seed=request.seed)
+    rows = score_rows(statistic, owners, protocol)
     if component not in TITLES or challenge:
         return rows, []
     values = ap_of(np.arange(len(videos)))
@@ -138,7 +138,7 @@ def _top_k(request: ScoreRequest) -> list[Score]:
         return {f"top-{k}": float(hits[rows, i].sum() / total) if total else float("nan") for i, k in enumerate(ks)}
 
     owners = operations_of([name for name, _, _ in videos], request.operations)
-    return score_rows(statistic, owners, TOP_K, resamples=request.resamples, seed=request.seed)
+    return score_rows(statistic, owners, TOP_K)
 
 
 def _truth(path: Path, card: Card) -> tuple[np.ndarray, np.ndarray]:

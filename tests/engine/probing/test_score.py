@@ -62,10 +62,3 @@ def test_with_enough_operations_the_interval_of_the_difference_decides():
     (change,) = changes(*reports(before, one_fell))
     assert one_fell.value == pytest.approx(0.55)
     assert not change.fell
-
-
-def test_intervals_stand_where_there_are_enough_operations():
-    few, enough = ({f"op{i}": 0.1 * i for i in range(n)} for n in (4, 5))
-    report = ProbeReport(0.5, (), {"a": Finding.over("a", few, 9), "b": Finding.over("b", enough, 9)})
-    assert list(report.intervals) == ["b"]
-    assert report.intervals["b"].n == 5

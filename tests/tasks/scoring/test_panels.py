@@ -11,10 +11,10 @@ from sklearn import metrics as sklearn_metrics
 
 from surgdino.datasets.card import load_card
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.intervals import bootstrap
+from surgdino.metrics.intervals import jackknife
 from surgdino.metrics.phase import PROTOCOLS, script_scores, strict_counts
 from surgdino.metrics.relaxed import TOLERANCES
-from surgdino.metrics.scores import ScoreRequest, TaskScores, score_rows
+from surgdino.metrics.scores import ScoreRequest, TaskScores
 from surgdino.metrics.segmentation import class_means, class_table, image_scores, stacked
 from surgdino.metrics.triplet import triplet_map
 from surgdino.tasks import task_names
@@ -51,9 +51,7 @@ def value(scores: TaskScores, name: str, protocol: str) -> float:
 @pytest.fixture(scope="module")
 def phase_scores() -> TaskScores:
     truths, predictions = phases()
-    return score_task(
-        "phase", truths, predictions, classes=PHASES, operations=own(truths), protocol="all", fps=1.0, resamples=50
-    )
+    return score_task("phase", truths, predictions, classes=PHASES, operations=own(truths), protocol="all", fps=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +66,6 @@ def triplet_scores() -> TaskScores:
         protocol="all",
         mapping=MAP,
         heads={"I": {v: np.maximum(s[:, :6], 0) for v, s in scores.items()}},
-        resamples=20,
     )
 
 
@@ -97,7 +94,7 @@ def test_segmental_rows_are_score_segments(phase_scores):
         assert value(phase_scores, name, "phase/segmental") == pytest.approx(number)
 
 
-def test_a_row_has_its_operations_spread_and_interval():
+def test_a_row_has_its_operations_spread_and_no_interval_below_six():
     truths, predictions = phases(3)
     operations = {"v0": "camma/1", "v1": "camma/1", "v2": "camma/2"}
     scores = score_task("phase", truths, predictions, classes=PHASES, operations=operations, protocol="script")
@@ -107,34 +104,20 @@ def test_a_row_has_its_operations_spread_and_interval():
     assert accuracy.value == pytest.approx(np.mean(list(each.values())))
     assert accuracy.std == pytest.approx(np.std(list(accuracy.per_operation.values()), ddof=1))
     assert accuracy.n == scores.operations == 2
-    counts = strict_counts(truths, predictions, 7)
-    owners = list(operations.values())
-    interval = bootstrap(lambda rows: script_scores(counts.select(rows)), owners, resamples=1000)["accuracy"]
-    assert (accuracy.low, accuracy.high) == pytest.approx((interval.low, interval.high))
+    assert np.isnan([accuracy.low, accuracy.high]).all()
     assert scores.headline == ("accuracy", accuracy.value)
 
 
-def test_remembered_resamples_change_no_interval():
-    values = np.random.default_rng(0).random(12)
-    few, many = (
-        score_rows(
-            lambda rows: {"mean": float(values[rows].mean())},
-            [f"{n % k}" for n in range(12)],
-            "p",
-            resamples=99,
-            seed=0,
-        )
-        for k in (4, 12)
-    )
-    assert few[0].value == pytest.approx(many[0].value)
-    calls = []
-
-    def counted(rows: np.ndarray) -> dict[str, float]:
-        calls.append(len(rows))
-        return {"mean": float(values[rows].mean())}
-
-    score_rows(counted, [f"{n % 3}" for n in range(12)], "p", resamples=500, seed=0)
-    assert len(calls) <= 10 + 3, "three operations have ten different resamples"
+def test_from_six_operations_on_a_row_has_the_jackknifes_interval():
+    truths, predictions = phases(7)
+    operations = {video: f"camma/{min(number, 5)}" for number, video in enumerate(truths)}
+    scores = score_task("phase", truths, predictions, classes=PHASES, operations=operations, protocol="script")
+    counts = strict_counts(truths, predictions, 7)
+    owners = list(operations.values())
+    interval = jackknife(lambda rows: script_scores(counts.select(rows)), owners, shares=["accuracy"])["accuracy"]
+    row = scores.headline_row
+    assert (row.low, row.value, row.high, row.n) == (interval.low, interval.value, interval.high, 6)
+    assert 0 < row.low < row.value < row.high < 1
 
 
 def test_the_spread_over_phases_that_the_script_prescribes_stands_beside(phase_scores):
@@ -147,7 +130,7 @@ def test_the_spread_over_phases_that_the_script_prescribes_stands_beside(phase_s
 
 def test_by_default_strict_and_segmental_and_all_says_what_is_left_out():
     truths, predictions = phases(2)
-    case = {"classes": PHASES, "operations": own(truths), "resamples": 5}
+    case = {"classes": PHASES, "operations": own(truths)}
     assert score_task("phase", truths, predictions, **case).protocols == ["phase/script", "phase/segmental"]
     scores = score_task("phase", truths, predictions, **case, protocol="all")
     assert not any("relaxed" in protocol for protocol in scores.protocols)
@@ -162,7 +145,7 @@ def test_by_default_strict_and_segmental_and_all_says_what_is_left_out():
 def test_gaps_forbid_the_relaxed_protocols():
     truths, predictions = phases(1)
     frames = {"v0": np.arange(len(truths["v0"]))}
-    case = {"classes": PHASES, "operations": own(truths), "resamples": 5, "fps": 1.0, "protocol": "relaxed-corrected"}
+    case = {"classes": PHASES, "operations": own(truths), "fps": 1.0, "protocol": "relaxed-corrected"}
     assert score_task("phase", truths, predictions, frames=frames, **case).table
     frames["v0"][-1] += 5
     with pytest.raises(SurgdinoError, match="v0 leave gaps"):
@@ -173,7 +156,7 @@ def test_unlabelled_frames_count_on_neither_side():
     truths, predictions = phases(2)
     marked = {v: np.concatenate([truth, [-1, -1]]) for v, truth in truths.items()} | {"bare": np.array([-1])}
     padded = {v: np.concatenate([p, [3, 4]]) for v, p in predictions.items()} | {"bare": np.array([0])}
-    case = {"classes": PHASES, "operations": own(marked), "resamples": 5}
+    case = {"classes": PHASES, "operations": own(marked)}
     scores = score_task("phase", marked, padded, unlabelled=-1, **case)
     assert scores.headline == score_task("phase", truths, predictions, **case).headline
     assert scores.operations == 2
@@ -206,14 +189,17 @@ def test_top_k_own_heads_and_names_of_the_components(triplet_scores):
     }
 
 
-def test_triplet_intervals_are_the_rooms_own(triplet_scores):
-    operations = own(recipe()[0])
+def test_triplet_intervals_are_the_rooms_own():
+    truths, scores = ({f"{v}-{half}": side[v][half::2] for v in side for half in (0, 1)} for side in recipe())
+    operations = own(truths)
+    case = {"classes": TRIPLETS, "operations": operations, "protocol": "all", "mapping": MAP}
+    table = score_task("triplet", truths, scores, **case).table
     for protocol in ("triplet/video-wise", "triplet/global"):
-        expected = triplet_interval(*recipe(), MAP, protocol, operations=operations, resamples=20)
-        row = next(
-            r for r in triplet_scores.table if (r.name, r.protocol) == ("AP_IVT", f"{protocol}/component-maximum")
-        )
+        expected = triplet_interval(truths, scores, MAP, protocol, operations=operations)
+        name = ("AP_IVT", f"{protocol}/component-maximum")
+        row = next(row for row in table if (row.name, row.protocol) == name)
         assert (row.low, row.high) == pytest.approx((expected.low, expected.high))
+        assert row.low < row.value < row.high
 
 
 def masks(seed: int = 0, pictures: int = 6) -> list[tuple[str, int, np.ndarray, np.ndarray]]:
@@ -225,7 +211,7 @@ def masks(seed: int = 0, pictures: int = 6) -> list[tuple[str, int, np.ndarray, 
 
 def test_a_tally_is_the_means_of_its_pictures_in_any_order():
     operations = {"v0": "a", "v1": "a", "v2": "b"}
-    tally, backwards = (SegmentationTally(["liver", "colon"], operations, resamples=20) for _ in range(2))
+    tally, backwards = (SegmentationTally(["liver", "colon"], operations) for _ in range(2))
     for picture in masks():
         tally.add(*picture)
     for picture in masks()[::-1]:
@@ -265,8 +251,8 @@ def test_masks_in_memory_score_as_the_tally():
         truths.setdefault(video, {})[frame] = truth
         predictions.setdefault(video, {})[frame] = prediction
     operations = own(truths)
-    case = {"classes": ["liver", "colon"], "operations": operations, "resamples": 20}
-    tally = SegmentationTally(["liver", "colon"], operations, resamples=20)
+    case = {"classes": ["liver", "colon"], "operations": operations}
+    tally = SegmentationTally(["liver", "colon"], operations)
     for picture in masks():
         tally.add(*picture)
     assert score_task("segmentation", truths, predictions, **case) == tally.scores()
