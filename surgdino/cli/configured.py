@@ -32,6 +32,10 @@ OPTIONS = (
 SHORT = {"exclude": "data.exclude", "organ": "data.organ"}
 # Settings that were renamed: old key -> new key. The old one is still taken, with a line that says the new one.
 RENAMED: dict[str, str] = {}
+# Settings that are no more: (verb, key) -> why. They are still taken, with that line, and change nothing.
+GONE = dict.fromkeys(
+    (("score", "resamples"), ("score", "seed")), "intervals over operations are computed without drawing"
+)
 # Verbs that take paths before their settings: what they are, and an example.
 PATHS = {
     "predict": ("video files or folders of images", "surgdino predict VIDEO checkpoint=RUN"),
@@ -45,6 +49,9 @@ def run_configured(verb: str, words: list[str]) -> int:
     multirun = "-m" in words or "--multirun" in words
     # Of two words that set the same key, the later one: scripts append theirs, and Hydra cannot merge mappings.
     last = {word.partition("=")[0]: word for word in map(_in_full, words)}
+    for key in [key for key in last if (verb, key) in GONE]:
+        console.warn(f"{key} is left out: {GONE[verb, key]}")
+        del last[key]
     words = [_parsable(word, multirun) for word in last.values()]
     if unknown := [word for word in words if word[:1] in ("-", "=") and word.partition("=")[0] not in OPTIONS]:
         raise SurgdinoError(f"unknown option {unknown[0]!r}", fix="write settings as section.key=value, without dashes")

@@ -9,7 +9,7 @@ from typing import Any
 
 from surgdino.engine.probing.measures import LABELS, Measure, measure_named
 from surgdino.engine.probing.report import Change
-from surgdino.metrics.intervals import Interval, PairedDifference, paired_difference
+from surgdino.metrics.intervals import ENOUGH, Interval, PairedDifference, paired_difference
 from surgdino.report.record import RunRecord
 
 PROBE = "probe_"  # what the keys of probes begin with in metrics.jsonl
@@ -56,11 +56,21 @@ def probe_changes(first: Row, second: Row) -> list[Change]:
     found = []
     common = set(measures_in([second]))
     for name in (name for name in measures_in([first]) if name in common):
-        difference = paired(*((row.get(f"{PROBE}per_operation") or {}).get(name) or {} for row in (first, second)))
+        difference = paired(*(_by_operation(row, name) for row in (first, second)))
         ends = float(first[PROBE + name]), float(second[PROBE + name])
-        interval = difference.difference if difference else None
-        found.append(Change(name, measure_of(name), *ends, interval))
+        known = (difference.difference, difference.values) if difference else (None, {})
+        found.append(Change(name, measure_of(name), *ends, known[0], by_operation=known[1]))
     return found
+
+
+def _by_operation(row: Row, name: str) -> Mapping[str, Any]:
+    """Operation -> value; of the score, the mean of the measures with labels that it is made of."""
+    values = row.get(f"{PROBE}per_operation") or {}
+    if name != SCORE:
+        return values.get(name) or {}
+    parts = [values[part] for part in measures_in([row]) if part in values and is_merit(measure_of(part))]
+    common = set.intersection(*(set(part) for part in parts)) if parts else set()
+    return {op: sum(part[op] for part in parts) / len(parts) for op in common if all(_finite(p[op]) for p in parts)}
 
 
 def paired(before: Mapping[str, Any], after: Mapping[str, Any]) -> PairedDifference | None:
@@ -85,32 +95,58 @@ def is_merit(measure: Measure) -> bool | None:
 
 
 def verdict(found: Sequence[Change]) -> tuple[str, str]:
-    """(`better`, `worse`, `open` or `unknown`; one sentence) on the measures that operations were held out for."""
-    judged = [(change, change.difference) for change in found if is_merit(change.measure) and change.difference]
+    """(`better`, `worse`, `open` or `unknown`; one or two sentences) by the measure that was chosen beforehand.
+
+    That is the score that chooses the best checkpoint; without it, the first measure with labels. The others are
+    counted, and a fall beyond chance in any of them is named.
+    """
+    judged = [change for change in found if change.difference and (change.name == SCORE or is_merit(change.measure))]
     if not judged:
         return "unknown", (
             "It is not known whether the backbone became better: no operation with labels was held out to measure it. "
             "Set probe settings, or compare the two backbones with surgdino finetune."
         )
-    rise = [pair for pair in judged if pair[1].low > 0]
-    fall = [pair for pair in judged if pair[1].high < 0]
-    measured = "; ".join(_in_words(*pair) for pair in (fall or rise or judged)[:3])
-    if fall:
-        return "worse", f"The adapted backbone is worse than the one it started from: {measured}."
-    if rise and judged[0][1].n > 1:
-        return "better", f"The adapted backbone is better than the one it started from: {measured}."
-    if max(difference.n for _, difference in judged) == 1:
-        return "open", f"One operation is too few to tell whether the backbone became better: {measured}."
-    return "open", f"No difference that these operations could show: {measured}."
+    chosen = next((change for change in judged if change.name == SCORE), judged[0])
+    others = [change for change in judged if change is not chosen and not _network(change)]
+    measured, tone = f"{_in_words(chosen)}.", tone_of(chosen.difference, True)
+    if chosen.difference and math.isnan(chosen.difference.low):
+        return "open", f"{_too_few(chosen.difference.n)}: {measured}"
+    first = {
+        "better": "The adapted backbone is better than the one it started from: ",
+        "worse": "The adapted backbone is worse than the one it started from: ",
+        None: "No difference that these operations could show: ",
+    }[tone]
+    tones = [tone_of(change.difference, True) for change in others]
+    fell = [_in_words(change) for change, each in zip(others, tones, strict=True) if each == "worse"]
+    rest = ""
+    if len(others) > 1 or fell:
+        rest = f" Of {len(others)} other measures {tones.count('better')} rose and {len(fell)} fell beyond chance"
+        rest += f": {'; '.join(fell)}." if fell else "."
+    return ("open" if fell and tone == "better" else tone or "open"), f"{first}{measured}{rest}"
 
 
-def _in_words(change: Change, difference: Interval) -> str:
-    factor = 100 if change.measure.percent else 1
-    interval = f", 95 % interval {change.interval}" if change.interval else ""
-    return (
-        f"{change.measure.words} {factor * change.before:.1f} to {factor * change.after:.1f} "
-        f"({change.signed(difference.value)}{interval}, {_operations(difference.n)})"
+def _network(change: Change) -> bool:
+    """Whether a measure stands for one of two networks that are both measured."""
+    return change.name.partition("_")[0] in NETWORKS
+
+
+def _too_few(operations: int) -> str:
+    return f"{_operations(operations).capitalize()} {'is' if operations == 1 else 'are'} too few for a verdict"
+
+
+def _in_words(change: Change) -> str:
+    assert change.difference is not None
+    ends = (
+        f"{100 * value:.1f}" if change.measure.percent else f"{value:.3g}" for value in (change.before, change.after)
     )
+    spread = f"95 % interval {change.interval}, {_operations(change.difference.n)}"
+    if not change.interval:
+        spread = "by operation: " + _each(change.by_operation, change)
+    return f"{change.measure.words} {' to '.join(ends)} ({change.signed(change.difference.value)}; {spread})"
+
+
+def _each(values: Mapping[str, float], change: Change) -> str:
+    return ", ".join(f"{operation} {change.signed(value)}" for operation, value in values.items())
 
 
 def headline(record: RunRecord) -> tuple[str, str]:
@@ -119,14 +155,16 @@ def headline(record: RunRecord) -> tuple[str, str]:
     if row is None:
         return "unknown", "This run has no results yet."
     value, low, high = (f"{100 * v:.1f}" if _finite(v) else "" for v in (row["value"], *row["interval_95"]))
-    interval = f", 95 % interval {low} to {high}" if low and high else ""
     count = row["operations"]
+    enough = count >= ENOUGH  # results of an earlier version have intervals of fewer
+    interval = f", 95 % interval {low} to {high}" if low and high and enough else ""
     leakage = (record.results or {}).get("leakage") or {}
     unseen = "" if leakage.get("stamp") else " not trained on"
     if leakage.get("not_known_whether_seen"):
         unseen = ", of which it is not known whether they were trained on"
     where = f"under {row['protocol']} on {_operations(count)}{unseen}"
-    few = "" if count > 1 else " One operation says little about the next."
+    each = [f"{operation} {100 * v:.1f}" for operation, v in row["per_operation"].items() if _finite(v)]
+    few = "" if enough else f" Too few for an interval; by operation: {', '.join(each)}."
     return "open", f"{row['name']} {value} % {where}{interval}.{few}"
 
 
@@ -155,10 +193,12 @@ def compared(first: RunRecord, second: RunRecord) -> tuple[str, str]:
         points += f", 95 % interval {100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
     wins = f"{difference.wins} better, {difference.losses} worse"
     measured = f"{title}: {second.name} against {first.name} {points} over {_operations(interval.n)} ({wins})"
-    if interval.n > 1 and (tone := tone_of(interval, True)):
+    if tone := tone_of(interval, True):
         return tone, f"{second.name} is {tone}. {measured}."
-    few = "One operation is too few to tell" if interval.n == 1 else "No difference that these operations could show"
-    return "open", f"{few}. {measured}."
+    if math.isnan(interval.low):
+        each = ", ".join(f"{operation} {100 * value:+.1f}" for operation, value in difference.values.items())
+        return "open", f"{_too_few(interval.n)}. {measured}; by operation: {each}."
+    return "open", f"No difference that these operations could show. {measured}."
 
 
 def _difference_of_results(first: RunRecord, second: RunRecord) -> tuple[str, PairedDifference] | None:

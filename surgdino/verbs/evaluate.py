@@ -176,7 +176,9 @@ def print_comparison(saved: SavedTask, path: Path) -> None:
         return
     if any(then.get(key) != now[key] for key in ("dataset", "split", "part", "checkpoint")):
         return
-    differing = [row["name"] for row, again in zip(then["scores"], now["scores"], strict=False) if row != again]
+    # An earlier version computed intervals in another way.
+    old, new = ([{**row, "interval_95": None} for row in each["scores"]] for each in (then, now))
+    differing = [row["name"] for row, again in zip(old, new, strict=False) if row != again]
     if differing:
         warn(f"numbers differ from {before}: {', '.join(differing[:5])}")
     else:

@@ -143,6 +143,12 @@ def test_a_renamed_setting_is_taken_with_a_line_that_says_its_new_name(capsys, m
     assert "steps: 7" in told
 
 
+@pytest.mark.parametrize("word", ["resamples=20", "seed=3"])
+def test_a_setting_that_is_no_more_is_taken_with_a_line(word, capsys):
+    assert main(["score", "task=phase", "truth=none", "predictions=none", word]) == 2
+    assert f"! {word.partition('=')[0]} is left out: intervals" in capsys.readouterr().out
+
+
 def test_cards_recipes_and_methods_of_an_extension_are_choices(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("SURGDINO_EXTENSIONS", str(tmp_path))
     texts = {"configs/method": "name: toy", "datasets": "name: ours", "recipes": "train: {lr: 3.0}"}

@@ -17,12 +17,19 @@ from surgdino.report.evidence import changes, compared, verdict
 from surgdino.report.page import write_page
 from surgdino.report.record import read_run
 
-OPERATIONS = ("hospital/1", "hospital/2", "hospital/3")
+OPERATIONS = ("camma/1", "camma/2", "camma/3", "camma/4", "camma/5", "camma/6")
 SECTIONS = ["before-after", "curves", "data", "seen", "settings"]
 
 
 def write_run(
-    folder: Path, *, gain: float = 0.1, spread: float = 0.01, seen=("camma/68", "camma/1"), probes=True
+    folder: Path,
+    *,
+    gain: float = 0.1,
+    spread: float = 0.01,
+    seen=("camma/68", "camma/1"),
+    probes=True,
+    operations=OPERATIONS,
+    fallen: float | None = None,
 ) -> Path:
     """A pretraining run folder whose probes rose by `gain`, differently by `spread` from operation to operation."""
     (folder / "checkpoint").mkdir(parents=True)
@@ -39,10 +46,15 @@ def write_run(
         for step in (1, 5, 10)
     ]
     for step in (0, 10) if probes else ():
-        values = {op: 0.5 + (gain + spread * k) * step / 10 for k, op in enumerate(OPERATIONS)}
+        values = {op: 0.5 + (gain + spread * k) * step / 10 for k, op in enumerate(operations)}
         mean = sum(values.values()) / len(values)
         measured = {"score": mean, "phase_linear_balanced_accuracy": mean, "effective_rank": 30.0 + step}
         per_operation = {"phase_linear_balanced_accuracy": values}
+        if fallen is not None:
+            per_operation["tool_linear_ap"] = {
+                op: 0.5 - (fallen + 0.001 * k) * step / 10 for k, op in enumerate(values)
+            }
+            measured["tool_linear_ap"] = sum(per_operation["tool_linear_ap"].values()) / len(values)
         rows.append(
             {"step": step, **{f"probe_{k}": v for k, v in measured.items()}, "probe_per_operation": per_operation}
         )
@@ -131,14 +143,32 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("gain", "spread", "tone"), [(0.1, 0.01, "better"), (-0.1, 0.01, "worse"), (-0.01, 0.02, "open")]
+    ("gain", "spread", "tone"), [(0.1, 0.01, "better"), (-0.1, 0.01, "worse"), (-0.05, 0.02, "open")]
 )
 def test_the_verdict_is_what_the_interval_over_operations_allows(tmp_path, gain, spread, tone):
     found = changes(read_run(write_run(tmp_path / "run", gain=gain, spread=spread)).rows)
     assert verdict(found)[0] == tone
     if tone == "better":
-        assert "50.0 to 61.0 (+11.0, 95 % interval" in verdict(found)[1]
-        assert "3 operations" in verdict(found)[1]
+        assert "50.0 to 62.5 (+12.5; 95 % interval" in verdict(found)[1]
+        assert "6 operations" in verdict(found)[1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_below_six_operations_every_value_stands_and_no_word_says_better(tmp_path, count):
+    found = changes(read_run(write_run(tmp_path / "run", gain=0.3, operations=OPERATIONS[:count])).rows)
+    tone, sentence = verdict(found)
+    assert tone == "open"
+    assert not re.search("better|worse|interval", sentence)
+    for place, operation in enumerate(OPERATIONS[:count]):
+        assert f"{operation} +{30 + place}.0" in sentence
+
+
+def test_a_fall_of_another_measure_stands_in_the_verdict(tmp_path):
+    found = changes(read_run(write_run(tmp_path / "run", fallen=0.08)).rows)
+    tone, sentence = verdict(found)
+    assert tone != "better"
+    assert "1 fell beyond chance" in sentence
+    assert "50.0 to 41.8 (-8.3; 95 % interval" in sentence
 
 
 def test_without_held_out_operations_nothing_is_claimed(tmp_path):
@@ -182,6 +212,7 @@ def test_results_come_first_with_their_protocol(tmp_path):
     path = write_page([read_run(folder)], tmp_path / "report.html")
     assert Page(path).ids[0] == "results"
     assert "accuracy 65.0 % under phase/script on 2 operations not trained on" in path.read_text()
+    assert "Too few for an interval; by operation: camma/1 70.0, camma/2 60.0." in path.read_text()
 
 
 @pytest.mark.slow
@@ -194,31 +225,32 @@ def test_two_runs_stand_side_by_side_with_the_settings_that_differ(tmp_path):
 
 
 def test_two_fine_tuned_runs_are_compared_operation_by_operation(tmp_path):
-    first = write_results(tmp_path / "one", {"a": 0.5, "b": 0.9, "c": 0.7})
-    second = write_results(tmp_path / "two", {"a": 0.4, "b": 0.8, "c": 0.65})
+    few = [read_run(write_results(tmp_path / name, {"a": value})) for name, value in (("x", 0.5), ("y", 0.4))]
+    assert compared(*few)[0] == "open"
+    assert "by operation: a -10.0" in compared(*few)[1]
+    first = write_results(tmp_path / "one", {"a": 0.5, "b": 0.9, "c": 0.7, "d": 0.5, "e": 0.9, "f": 0.7})
+    second = write_results(tmp_path / "two", {"a": 0.4, "b": 0.8, "c": 0.65, "d": 0.4, "e": 0.8, "f": 0.65})
     tone, sentence = compared(read_run(first), read_run(second))
     assert tone == "worse"
-    assert "0 better, 3 worse" in sentence
+    assert "0 better, 6 worse" in sentence
     text = write_page([read_run(first), read_run(second)], tmp_path / "compare.html").read_text()
     table = re.search(r'id="side-by-side".*?</section>', text, re.S).group()
     assert re.findall(r"<th[^>]*>([^<]*)</th>", table)[:4] == ["measure", "one", "two", "difference"]
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", table)
     assert cells[:4] == ["accuracy", "70.0", "61.7", "-8.3"]
-    assert cells[5] == "3"
+    assert cells[5] == "6"
     assert 'class="number worse"' in table
     other = write_results(tmp_path / "three", {"x": 0.4})
     assert compared(read_run(first), read_run(other))[0] == "unknown"
 
 
-@pytest.mark.parametrize("damage", ["no folder", "no config", "bad json", "bad yaml"])
+@pytest.mark.parametrize("damage", ["no folder", "no config", "bad yaml"])
 def test_what_is_no_run_folder_is_told_in_one_line(tmp_path, damage):
     folder = tmp_path / "run"
     if damage != "no folder":
         write_run(folder)
     if damage == "no config":
         (folder / "config.yaml").unlink()
-    if damage == "bad json":
-        (folder / "data.json").write_text("{")
     if damage == "bad yaml":
         (folder / "config.yaml").write_text("a: [")
     with pytest.raises(SurgdinoError) as caught:

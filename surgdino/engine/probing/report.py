@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from surgdino.engine.probing.measures import Finding, Measure, measure_named
@@ -60,7 +60,7 @@ class Change:
         margin: a smaller fall is taken for noise.
         fell: whether it fell by more.
 
-    The report makes its own from metrics.jsonl, without `margin` and `fell`.
+    The report makes its own from metrics.jsonl, without `margin` and `fell`, but with `by_operation`: the differences.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Change:
     difference: Interval | None
     margin: float = math.nan
     fell: bool = False
+    by_operation: Mapping[str, float] = field(default_factory=dict)
 
     def form(self, value: float) -> str:
         """A value as tables and sentences show it."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from surgdino.metrics.intervals import ENOUGH
 from surgdino.paths import read_bytes
 from surgdino.report.blocks import Block, Heading, Paragraph, Pictures, Table, png_picture
 from surgdino.report.record import RunRecord
@@ -54,5 +55,5 @@ def _row(row: Mapping[str, Any]) -> list[str]:
         return "" if value is None else f"{value:.1f} px" if pixels else f"{100 * value:.1f}"
 
     low, high = row["interval_95"]
-    interval = f"{shown(low)} to {shown(high)}" if low is not None else ""
+    interval = f"{shown(low)} to {shown(high)}" if low is not None and row["operations"] >= ENOUGH else ""
     return [row["name"], shown(row["value"]), shown(row["std_over_operations"]), interval, str(row["operations"])]
