@@ -60,7 +60,7 @@ def cases() -> Iterator[Case]:
             yield _load("model.json", f"timm_kwargs.{argument} is {name}", change, refused("model|backbone"))
     for argument, value in FOREIGN.items():
         yield _load("foreign arguments", argument, partial(_set, "timm_kwargs", argument, value), refused(argument))
-    for name in ("hf-hub:some/model", "local-dir:/etc", "resnet50", "../x", "vit_huge_patch14_224", ""):
+    for name in ("hf-hub:some/model", "local-dir:/etc", "resnet50", "../x", "vit_huge", ""):
         yield _load("foreign arguments", f"timm={name}", lambda i, n=name: i.update(timm=n), refused())
     for name in ("../../x", "/tmp/x", "a/b", "x\x1b[31m", "x" * 5000, "..."):
         change = partial(lambda n, i: i.update(name=n), name)
@@ -73,7 +73,13 @@ def cases() -> Iterator[Case]:
         yield Case("weights", name.replace(" ", ": ", 1), write, words, right, base="pretrained", sound=name in _RIGHT)
 
 
-_HARMLESS = {("operations", "nothing"), ("image_size", "huge"), ("name", "text"), ("operations", "mapping")}
+_HARMLESS = {
+    ("name", "nothing"),
+    ("operations", "nothing"),
+    ("image_size", "huge"),
+    ("name", "text"),
+    ("operations", "mapping"),
+}
 
 
 def _load(kind: str, name: str, change: Callable[[dict], object], right: Callable) -> Case:
@@ -190,6 +196,7 @@ _RIGHT |= {
     "mae.pth with its decoder": done("decoder"),
     "last.ckpt of Lightning": done(),
     "nan.pth": refused_or_done("nan"),
+    "other.pth other names": refused_or_done("other"),
 }
 
 
