@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surgdino import console
-from surgdino.config import from_words
+from surgdino.config import Location, from_words
 from surgdino.errors import SurgdinoError
 from surgdino.runs.share import share_run
 from surgdino.verbs.report import report_run
@@ -23,7 +23,7 @@ Refuses where the name of an operation, of the user or of the machine, or a path
 class ShareWords:
     """The settings of the command."""
 
-    out: Path | None = None
+    out: Location | None = None
 
 
 def main(words: Sequence[str]) -> int:

@@ -128,7 +128,7 @@ def test_more_bad_videos_than_allowed_stop_before_training(synthetic_cholec80, t
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "no such weights file"), (b"", "safetensors"), (b"garbage" * 100, "safetensors")],
+    [(None, "does not exist"), (b"", "safetensors"), (b"garbage" * 100, "safetensors")],
     ids=["missing", "empty", "garbage"],
 )
 def test_a_wrong_weights_file_is_one_line_before_any_work(synthetic_cholec80, tmp_path, capsys, content, said):

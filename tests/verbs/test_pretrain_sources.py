@@ -154,7 +154,7 @@ def test_a_second_folder_of_the_same_dataset_has_its_own_shards(opened, tmp_path
         ({"entry": {"exclude": ["video03"]}}, "video03"),
         ({"entry": {"dataset": "cholect51"}}, "cholect50"),
         ({"entry": {"part": "train"}}, "split beside it"),
-        ({"entry": {"fps": 0}}, "more than 0"),
+        ({"entry": {"fps": 0}}, "at least 0.0001"),
         ({"entry": {"fpss": 1}}, r"data.also\[0\].fps"),
         ({"entry": {"organ": "liver"}}, "organ"),
         ({"entry": {"exclude": ["VID01", "VID02", "VID04", "VID43"]}}, "no videos to work on"),

@@ -23,7 +23,7 @@ DSAD = "{train: [1, 4], val: [3], test: [2]}"
 def finetune(root: Path, run: Path, *more: str, dataset: str = "folder", split: str = "fifth") -> int:
     words = ["finetune", "task=segmentation", f"dataset={dataset}", f"data.root={root}", f"data.split={split}"]
     words += [f"data.store={root.parent / 'store'}", "model=vit_toy", "image_size=32", f"run.dir={run}"]
-    return main([*words, "train.batch_size=8", "data.workers=1", "hardware.loader_workers=0", *more])
+    return main([*words, "train.batch_size=8", "data.workers=1", "hardware.loader_workers=0", "run.names=plain", *more])
 
 
 def results(run: Path) -> dict:
