@@ -61,7 +61,8 @@ class _Worker:
             if fresh:
                 self._start()
             try:
-                self._connection.send((file, function, arguments))
+                # A process that is used again was started elsewhere, perhaps: paths count from where we are.
+                self._connection.send((Path.cwd(), file, function, arguments))
                 while True:
                     kind, value = self._connection.recv()
                     if kind == "raised":
@@ -175,9 +176,10 @@ def serve() -> None:
     threading.Thread(target=_receive, args=(connection, requests), daemon=True).start()
     while True:
         try:
-            file, function, arguments = requests.get(timeout=_IDLE)
+            here, file, function, arguments = requests.get(timeout=_IDLE)
         except queue.Empty:
             return
+        os.chdir(here)
         connection.send(_answer(file, function, arguments, lambda said: connection.send(("said", said))))
 
 

@@ -66,6 +66,18 @@ def test_a_process_imports_nothing_from_the_working_folder(tmp_path, monkeypatch
     assert not (tmp_path / "ran").exists()
 
 
+def here(say):
+    return Path.cwd()
+
+
+def test_a_process_that_is_used_again_works_where_its_caller_is(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        with crew(1) as ask:
+            assert ask(Path("x"), here).result() == tmp_path / name
+
+
 def crash_on_hostile(task, say):
     with pool._noted(task):
         if "hostile" in task.video.id:
