@@ -57,6 +57,7 @@ def test_every_subject_says_what_binds_and_leaves_its_figures(
     assert not list(tmp_path.rglob(".bench*")), "scratch files stay on the store's disk"
 
 
+@pytest.mark.slow
 def test_generated_frames_stand_in_where_no_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert bench("store", f"data.store={tmp_path / 'store'}") == 0
     assert "generated" in capsys.readouterr().out

@@ -215,6 +215,7 @@ def test_micro_batches_make_the_run_of_one(tmp_path, settings):
     assert_same_run(tmp_path / "micro", tmp_path / "one")
 
 
+@pytest.mark.slow
 @pytest.mark.quick("all")
 @spread
 def test_two_processes_make_the_run_of_one(tmp_path, settings):

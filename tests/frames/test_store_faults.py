@@ -87,6 +87,7 @@ def all_ended(leader):
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.quick("1")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_kill_at_any_moment_loses_no_finished_video(videos, tmp_path, workers):

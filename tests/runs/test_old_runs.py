@@ -85,6 +85,7 @@ def test_a_finished_run_is_found_finished(here, name, said, capsys):
     assert all(torch.equal(after[key], before[key]) for key in before)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_what_the_uninterrupted_one_became(here):
     """To the bit on the kind of machine that made them; elsewhere as close as 8 steps of other rounding leave it."""
     shutil.copytree("runs/stopped", "runs/resumed")

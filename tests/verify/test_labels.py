@@ -121,6 +121,7 @@ def test_test_sets_are_left_out_by_name(verify, synthetic_cholec80):
     assert "no split 'fold9'" in text
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_real_labels_are_sound(verify, real_data):
     code, text = verify(real_data / "cholect50", "data.split={train: [68, 73], test: [75]}", dataset="cholect50")
