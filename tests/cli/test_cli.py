@@ -64,6 +64,7 @@ def test_a_mistyped_word_gets_one_line_with_the_nearest_valid_one(words, said, c
     assert told.count("\n") == 1
 
 
+@pytest.mark.quick("nan", "lr", "-1", "--train", "=5")
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

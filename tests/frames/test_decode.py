@@ -66,6 +66,7 @@ def test_an_encoder_leaves_no_priority_behind(tmp_path, name):
     assert (os.sched_getscheduler(0), os.sched_getaffinity(0)) == before
 
 
+@pytest.mark.quick("h264.mp4", "b-frames", "ts", "hevc")
 @pytest.mark.parametrize("name", FILES)
 def test_what_is_skipped_changes_no_pixel_of_what_is_read(tmp_path, name):
     path = write(tmp_path, name)

@@ -40,6 +40,7 @@ def test_commands_were_found():
     assert len(COMMANDS) > 8
 
 
+@pytest.mark.quick("README")
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=lambda value: value[:60])
 def test_every_command_is_one(page, line):
     words = [word for word in shlex.split(line.split("  #")[0]) if word != "..."]

@@ -44,6 +44,7 @@ def words_on(sheet: Sheet) -> set[str]:
     return {text for _, _, text, _ in sheet._words}
 
 
+@pytest.mark.quick("surgical")
 @pytest.mark.parametrize("augment", ["surgical", "natural", "none"])
 def test_the_contact_sheet_names_every_augmentation_that_is_discovered(store: FrameStore, augment: str) -> None:
     sheet = show_augment.draw(config(augment, frames=2), store)

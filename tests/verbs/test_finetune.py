@@ -100,6 +100,7 @@ def stop_in_step(patched: pytest.MonkeyPatch, number: int) -> None:
     patched.setattr(loop, "_train_step", and_signal)
 
 
+@pytest.mark.quick("phase", "segmentation")
 @TASKS
 def test_a_run_folder_holds_what_the_docs_promise(runs, task):
     run = runs[task]
@@ -165,7 +166,7 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_a_finished_one_is_only_told(
     assert "done before" in capsys.readouterr().out
 
 
-@pytest.mark.quick("full-phase")
+@pytest.mark.slow
 @TASKS
 @pytest.mark.parametrize("backbone", ["last4", "full"])
 def test_the_backbone_learns_too_and_is_evaluated_as_it_became(runs, sets, task, backbone, tmp_path):

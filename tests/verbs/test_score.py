@@ -217,6 +217,7 @@ def test_own_heads_in_the_file_are_scored_beside_the_maximum(tmp_path):
     assert main(words) == 2
 
 
+@pytest.mark.slow
 def test_a_test_part_is_scored_against_a_whole_release_if_asked(tmp_path, capsys):
     truth = write_cholect50(tmp_path / "set", videos=(1, 2, 4), frames=24)
     for video in (2, 4):

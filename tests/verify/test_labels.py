@@ -111,6 +111,7 @@ def test_settings_of_another_dataset_are_refused(verify, videos):
     assert "dataset=folder has no use for data.organ" in text
 
 
+@pytest.mark.slow
 def test_test_sets_are_left_out_by_name(verify, synthetic_cholec80):
     code, text = verify(synthetic_cholec80, "data.exclude=[test-of:cholect50/fold1]", dataset="cholec80")
     assert code == 0

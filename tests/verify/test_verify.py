@@ -75,6 +75,7 @@ def test_labels_beyond_the_videos_end(verify, root):
     assert "expected 300 frames or more" in text
 
 
+@pytest.mark.slow
 def test_a_video_at_another_frame_rate_shifts_every_label(verify, root):
     made = write_cholec80(root.parent / "slow", videos=1, seconds=20, fps=15, size=(64, 48))
     shutil.copy(made[0].path, root / "videos")

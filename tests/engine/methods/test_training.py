@@ -69,6 +69,7 @@ def test_collapse_is_known_for_any_batch_and_warned_of(name):
 # Runs
 
 
+@pytest.mark.quick("simdinov2", "dinov2")
 @every_method
 def test_a_run_learns_and_stays_away_from_collapse(name, tmp_path):
     result = train(plan_of(name, tmp_path, steps=40, batch_size=16, lr=2e-3, checkpoint_every=50))
@@ -80,6 +81,7 @@ def test_a_run_learns_and_stays_away_from_collapse(name, tmp_path):
     assert not [said for said in result.warnings if "collapse" in said]
 
 
+@pytest.mark.quick("simdinov2", "dino")
 @every_method
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(name, tmp_path, monkeypatch):
     """Stopped while the prototypes are frozen, and once more after."""

@@ -231,6 +231,7 @@ def train_in(folder: str) -> None:
         torch.save({"model": stage.model.state_dict(), "score": result.score}, Path(folder) / "told.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_and_one_goes_on_from_two(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
