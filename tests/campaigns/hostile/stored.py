@@ -42,7 +42,7 @@ def cases() -> Iterator[Case]:
     more = (*(word for word in PRETRAIN if not word.startswith("train.steps")), "train.steps=3")
     for name, content in CONTENT.items():
         made = partial(_write, "run/config.yaml", content)
-        yield Case("continued run", f"config.yaml {name}", made, more, refused_or_done("config"), base="pretrained")
+        yield Case("continued run", f"config.yaml {name}", made, more, refused_or_done("config|run"), base="pretrained")
         made = partial(_every, "run/state", content)
         yield Case("continued run", f"state {name}", made, more, refused_or_done("state|run"), base="pretrained")
         for file in REPORTED:
