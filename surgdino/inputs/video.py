@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +28,13 @@ def find_video(path: Path, saved: SavedTask, data: DataSettings, image_fps: floa
     if not path.exists():
         fix = "check the path"
         raise SurgdinoError("does not exist", file=path, expected="a video or a folder of images", fix=fix)
-    known = _in_dataset(path.resolve(), saved, data)
+    known = _in_dataset(Path(os.path.realpath(path)), saved, data)
     if known is not None:
         return replace(known, videos=tuple(replace(v, fps=image_fps or v.fps) for v in known.videos))
     if not path.is_dir():
         name = plain_name(path.stem)
         return InputVideo(name, (Video(name, f"unknown/{name}", path),))
-    name = plain_name(path.resolve().name)
+    name = plain_name(Path(os.path.realpath(path)).name)
     if not _is_numbered(path, saved.task.SINGLE_IMAGES):
         return InputVideo(name, tuple(Video(each, f"unknown/{name}", file) for each, file in _pictures(path)))
     return InputVideo(name, (Video(name, f"unknown/{name}", path, image_fps or saved.card.fps),))
@@ -75,7 +76,7 @@ def _in_dataset(path: Path, saved: SavedTask, data: DataSettings) -> InputVideo 
         warn(f"no truth: {error.line()}")
         return None
     for video in manifest.videos:
-        if video.path.resolve() == path:
+        if os.path.realpath(video.path) == str(path):
             labels = manifest.labels.get(saved.task.LABELS)
             known = labels if labels is not None and video.id in labels.values else None
             return InputVideo(video.id, (video,), video.operation, known)

@@ -127,7 +127,7 @@ class Pseudonyms:
             shown, operation = (self._pseudonym(text, new) for text in (name, video.operation))
             self._shown.setdefault(video.operation.partition("/")[2], operation)
             self._shown |= {video.operation: operation, name: shown, video.id: shown, prefix + video.id: prefix + shown}
-            self._shown |= dict.fromkeys((str(video.path), str(video.path.resolve()), video.path.name), shown)
+            self._shown |= dict.fromkeys((str(video.path), os.path.realpath(video.path), video.path.name), shown)
         if new:
             self._take(_with_table(self.store, new))
         self.__dict__.pop("_pattern", None)

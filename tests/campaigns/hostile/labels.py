@@ -185,7 +185,7 @@ def _masks() -> dict[str, Callable[[np.ndarray, Path], object]]:
         "16 bit, 0 and 1": saved(lambda m: m.astype(np.uint16)),
         "16 bit, 0 and 65535": saved(lambda m: m.astype(np.uint16) * 65535),
         "float": saved(lambda m: m.astype(np.float32), "tiff"),
-        "three ids": saved(lambda m: m.astype(np.uint8) + 2 * (np.arange(96, dtype=np.uint8)[None] > 90)),
+        "three ids": saved(lambda m: np.where(np.arange(96) > 90, 2, m).astype(np.uint8)),
         "alpha alone": saved(lambda m: np.dstack([np.zeros((*m.shape, 3), np.uint8), m.astype(np.uint8) * 255])),
         "JPEG": saved(lambda m: m.astype(np.uint8) * 255, "jpg"),
         "another size": saved(lambda m: m[::2, ::2].astype(np.uint8) * 255),
