@@ -30,6 +30,7 @@ class FolderLock:
     def __init__(self, *folders: Path) -> None:
         self._folders = folders
         self._held: dict[Path, int] = {}
+        self._made: list[Path] = []
 
     def __enter__(self) -> Self:
         for folder in self._folders:
@@ -43,6 +44,9 @@ class FolderLock:
             with suppress(OSError):  # the folder may be gone, or no longer ours to write to
                 file.unlink()  # while it is held: whoever waits at the old file looks again
             os.close(descriptor)
+        for folder in self._made:
+            with suppress(OSError):  # it holds something now
+                folder.rmdir()
         self._held.clear()
 
     def take(self, folder: Path) -> None:
@@ -55,7 +59,9 @@ class FolderLock:
         if not distributed.is_main() or file in self._held:
             return
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if not folder.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                self._made.append(folder)
             while (descriptor := _locked(file)) is None:
                 pass
         except OSError as error:

@@ -211,7 +211,7 @@ def test_two_processes_learn_what_one_learns(sets, tmp_path):
 
 def moments_of(run: Path) -> list[torch.Tensor]:
     """AdamW's first moments, of every parameter that the last stage trains."""
-    [stage] = (run / "state").iterdir()
+    [stage] = [path for path in (run / "state").iterdir() if path.is_dir()]
     return [moments["exp_avg"] for moments in load_state(stage, print)["optimizer"]["state"].values()]
 
 

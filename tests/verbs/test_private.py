@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -98,10 +99,10 @@ def test_nothing_that_is_shared_says_a_name_and_all_works_by_name(house, capsys)
         assert main(["share", str(house / run), f"out={house / 'shared' / run}"]) == 0
         refuse_names(house / run, house)
         refuse_names(house / "shared" / run, house)
-    assert surgdino.load(house / "shared/pre").info["operations"] == sorted(
-        surgdino.load(house / "pre").info["operations"]
-    )
+    shared, own = (surgdino.load(house / run).info["operations"] for run in ("shared/pre", "pre"))
+    assert shared == own
     assert all(re.fullmatch(r"op-[0-9a-f]{6}", each) for each in surgdino.load(house / "pre").info["operations"])
     home = (str(house), str(Path.home() / ".cache"), "/dev/", "/proc/")
-    strays = [path for path in _written or () if not os.path.abspath(path).startswith(home) and ".pyc" not in path]
+    written = set(_written or ()) - {tempfile.gettempdir()}  # a file without a name, for a decoder's words
+    strays = [path for path in written if not os.path.abspath(path).startswith(home) and ".pyc" not in path]
     assert not strays
