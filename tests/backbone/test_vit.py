@@ -48,6 +48,7 @@ def test_every_discovered_model_builds_as_its_file_says(discovered) -> None:
     assert len(described["mean"]) == len(described["std"]) == 3
 
 
+@pytest.mark.quick("toy", "tiny", "small_patch14")
 def test_every_discovered_model_takes_two_crop_sizes_and_masks(discovered) -> None:
     _, backbone = discovered
     with torch.device("meta"):

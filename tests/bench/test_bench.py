@@ -30,6 +30,8 @@ from surgdino.engine.method import open_method
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.frames.video.decode import probe
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("recipe=demo", "bench.seconds=0.2", "hardware=cpu", "hardware.loader_workers=1", "train.batch_size=8")
 
 

@@ -12,6 +12,8 @@ from surgdino.datasets.synthetic.cholec80 import PHASES, write_cholec80
 from surgdino.datasets.synthetic.tools import TOOLS, Use, draw, is_visible
 from surgdino.errors import SurgdinoError
 
+pytestmark = pytest.mark.slow
+
 SIZE = (240, 160)
 
 

@@ -84,7 +84,7 @@ def losses(folder: Path) -> dict[int, dict]:
     return {row["step"]: row for row in rows if "loss" in row}
 
 
-@pytest.mark.quick("sharded")
+@pytest.mark.slow
 @SHARDED
 def test_two_processes_make_the_run_that_one_makes(tmp_path, one_process, shard):
     results = in_processes(2, run, tmp_path, {"shard": shard})

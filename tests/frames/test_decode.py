@@ -76,6 +76,7 @@ def test_what_is_skipped_changes_no_pixel_of_what_is_read(tmp_path, name):
         assert np.abs(frame.image.astype(int) - everything[frame.number]).max() <= 1
 
 
+@pytest.mark.quick("7-")
 @pytest.mark.parametrize(
     "name", ["h264.mp4", "b-frames.mkv", "all-key.mp4", "broadcast.ts", "hevc.mp4", "irregular.mp4"]
 )

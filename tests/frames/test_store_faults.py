@@ -357,6 +357,7 @@ def test_images_of_another_size_are_the_reason_that_is_given(tmp_path):
         build(manifest, tmp_path / "s")
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_do_not_disturb_each_other(videos, tmp_path):
     import pickle
 

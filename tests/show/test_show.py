@@ -24,6 +24,8 @@ from surgdino.show import content as show_content
 from surgdino.show import crops as show_crops
 from surgdino.show.frames import ShowConfig, ShowSettings, StoredFrame, choose
 
+pytestmark = pytest.mark.slow
+
 TOY = ModelSettings.of(shipped_settings("model", "vit_toy"))
 
 

@@ -198,6 +198,7 @@ def write_json(path: Path, video: int, truth: np.ndarray, table: np.ndarray) -> 
     path.write_text(json.dumps({"video": video, "annotations": rows}))
 
 
+@pytest.mark.slow
 def test_own_heads_in_the_file_are_scored_beside_the_maximum(tmp_path):
     truth = write_cholect50(tmp_path / "set", videos=(1, 2), frames=16)
     mapping = triplet_map(mapping_table(), null_verb=9)

@@ -164,6 +164,7 @@ def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("surgdino.engine.step._seed", lambda *arguments: None)
 
 
+@pytest.mark.quick("simdinov2-one group", "dinov2-groups of 16")
 @pytest.mark.usefixtures("calm")
 @pytest.mark.parametrize("group", [None, 16], ids=["one group", "groups of 16"])
 @every_method

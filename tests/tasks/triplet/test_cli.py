@@ -113,6 +113,7 @@ def test_the_older_release_goes_the_same_way(tmp_path):
     assert set(scores_of(tmp_path / "run")) >= BY_MAXIMUM | BY_OWN_HEADS
 
 
+@pytest.mark.slow
 def test_sparse_numbers_other_sizes_and_jpeg_are_borne(tmp_path):
     truth = write_cholect50(tmp_path / "data", (1, 2, 4), frames=30, sparse=True, suffix=".jpg")
     assert finetune(tmp_path / "data", tmp_path / "run", "train.steps=3") == 0
