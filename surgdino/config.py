@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -76,7 +76,7 @@ def typed(kind: type[T], section: Mapping[str, Any], name: str) -> T:
     # In JSON's strict mode lists become tuples and texts become paths, but "3" and true do not become numbers.
     text = json.dumps({"": section}, default=_as_json)
     try:
-        return _adapter(kind).validate_json(text, strict=True)[""]  # type: ignore[arg-type]
+        return adapter(kind).validate_json(text, strict=True)[""]  # type: ignore[arg-type]
     except ValidationError as error:
         raise in_words(kind, json.loads(text)[""], name, error) from None
 
@@ -103,15 +103,21 @@ def from_words(kind: type[T], words: Sequence[str], usage: str) -> tuple[list[st
         else:
             others.append(word)
     try:
-        return others, _adapter(kind).validate_strings({"": values})[""]  # type: ignore[arg-type]
+        return others, adapter(kind).validate_strings({"": values})[""]  # type: ignore[arg-type]
     except ValidationError as error:
         raise in_words(kind, values, "", error) from None
 
 
 @cache
-def _adapter(kind: type) -> TypeAdapter:
-    # An adapter's rules reach a dataclass only from a type around it.
-    return TypeAdapter(dict[str, kind], config=ConfigDict(extra="forbid", allow_inf_nan=False))  # type: ignore[valid-type]
+def adapter(kind: Any, *, more: bool = False, finite: bool = True) -> TypeAdapter:
+    """What checks a mapping of one `kind`: an adapter's rules reach a dataclass only from a type around it.
+
+    Args:
+        more: whether keys that `kind` does not have are left out; otherwise they are refused.
+        finite: whether infinity and NaN are refused.
+    """
+    extra: Literal["ignore", "forbid"] = "ignore" if more else "forbid"
+    return TypeAdapter(dict[str, kind], config=ConfigDict(extra=extra, allow_inf_nan=not finite))
 
 
 def _as_json(value: Any) -> Any:

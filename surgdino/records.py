@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from surgdino.config import in_words
+from surgdino.config import adapter, in_words
 from surgdino.errors import SurgdinoError
 from surgdino.paths import read_bytes
 
@@ -65,15 +64,10 @@ def checked(kind: type[T], values: Any, file: Path, fix: str = _AGAIN, *, more: 
     """
     try:
         text = json.dumps({"": values})
-        return _adapter(kind, more).validate_json(text, strict=True)[""]  # type: ignore[arg-type]
+        return adapter(kind, more=more, finite=False).validate_json(text, strict=True)[""]  # type: ignore[arg-type]
     except ValidationError as error:
         fault = in_words(kind, values, "", error)
         raise SurgdinoError(fault.what, file=file, expected=fault.expected, found=fault.found, fix=fix) from None
-
-
-@cache
-def _adapter(kind: Any, more: bool) -> TypeAdapter:
-    return TypeAdapter(dict[str, kind], config=ConfigDict(extra="ignore" if more else "forbid"))
 
 
 def read_record(kind: type[T], path: Path, fix: str = _AGAIN, *, more: bool = False) -> T:

@@ -117,7 +117,7 @@ def jackknife(
     """
     if not operations:
         raise SurgdinoError("there is no operation to judge by", expected="at least one", found="none")
-    owner = np.asarray(operations)
+    owner, bounded = np.asarray(operations), set(shares)
     names = sorted(set(operations))
     values = dict(statistic(np.arange(len(owner))))
     left = [statistic(np.flatnonzero(owner != name)) for name in names] if len(names) >= ENOUGH else []
@@ -125,7 +125,7 @@ def jackknife(
         name: Interval(
             float(value),
             math.nan,
-            *interval_ends(value, [each[name] for each in left], name in set(shares)),
+            *interval_ends(value, [each[name] for each in left], name in bounded),
             len(names),
         )
         for name, value in values.items()
