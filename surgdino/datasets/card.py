@@ -42,6 +42,7 @@ class Card:
         tool_step: frames from one row of a tool file to the next.
         splits: split -> part -> video numbers or ids.
         overlaps: other dataset -> numbers of the videos whose operation it shows too.
+        overlap_unknown: datasets of which nobody knows whether they show these operations too; it holds both ways.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Card:
     tool_step: PositiveInt = 25
     splits: dict[str, dict[str, tuple[Entry, ...]]] = field(default_factory=dict)
     overlaps: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+    overlap_unknown: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         values = list(self.masks.values())

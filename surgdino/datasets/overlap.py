@@ -12,18 +12,27 @@ from surgdino.datasets.card import PARTS, Card, card_names, compact, load_card
 from surgdino.errors import SurgdinoError, nearest
 
 TITLES = {"test": "Test", "val": "Validation", "all": "Everything"}
+UNKNOWN = "?"
 _HEAD = """\
 # What pretraining has seen of what is tested
 
-Made by `python -m surgdino.datasets.overlap` from the cards in `datasets/`; `surgdino list overlaps` prints it too. A
-row is a set that a backbone may have been trained on, a column a part of a split that it may be tested on, a cell how
-many of the column's operations are in the row. Rows of zeros are left out: they share nothing with the columns.
+Made by `python -m surgdino.datasets.overlap` from the cards in `datasets/`; `surgdino list overlaps` prints it too.
+
+How many operations two datasets share; `?` where nobody knows, which is neither 0 nor any other number:
+
+"""
+_DETAILS = """\
+- m2cai16 has numbers of its own. Which of its operations other sets show has not been published.
+- Sets without a card (their operations are `?`) stand here with the operations that they are known to share.
+- An own folder has no public ids: what it shares with anything is told by the content of its frames.
 
 Figures on operations that a backbone has seen, even without their labels, are not figures on unseen patients.
 `exclude=test-of:cholect50/rdv` (in full `data.exclude=[test-of:cholect50/rdv]`) leaves a test set out of pretraining.
 
-The training videos of m2cai16 are taken to bear the numbers of the other CAMMA sets. Which operations its test videos
-are is not published; they count as operations of their own, which they may not be.
+# The same by splits
+
+A row is a set that a backbone may have been trained on, a column a part of a split that it may be tested on, a cell how
+many of the column's operations are in the row. Rows of zeros are left out: they share nothing with the columns.
 """
 
 
@@ -44,12 +53,14 @@ class OverlapTable:
         part: `test`, `val`, or `all` for a dataset without splits.
         tested: the columns.
         seen: the rows that share anything, named with their dataset.
+        unknown: datasets of which nobody knows what they share.
     """
 
     dataset: str
     part: str
     tested: tuple[OperationSet, ...]
     seen: tuple[OperationSet, ...]
+    unknown: tuple[str, ...] = ()
 
     def shared(self, row: OperationSet, column: OperationSet) -> frozenset[str]:
         """The operations of `column` that `row` holds."""
@@ -87,35 +98,92 @@ def operations_named(reference: str, part: str = "test") -> frozenset[str]:
     return part_operations(card, split, part) if slash else part_operations(card)
 
 
+def unknown_between(dataset: str, other: str, cards: Iterable[Card] | None = None) -> bool:
+    """Whether nobody knows if two datasets, by their cards' names, show the same operations.
+
+    Args:
+        cards: to look in, instead of in `datasets/`.
+    """
+    if cards is None:
+        cards = map(load_card, {dataset, other} & {*card_names()})
+    known = {card.name: card.overlap_unknown for card in cards}
+    return other in known.get(dataset, ()) or dataset in known.get(other, ())
+
+
+@dataclass(frozen=True)
+class PublishedTest:
+    """A published test set: how many of its operations a training has seen; None where nobody knows."""
+
+    dataset: str
+    split: str
+    tested: int
+    shared: int | None
+
+
+def published_tests(seen: frozenset[str], datasets: Iterable[str]) -> list[PublishedTest]:
+    """Every test part that a card lists, with what is in `seen`, operations of these datasets."""
+    cards, trained, tests = [load_card(name) for name in card_names()], {*datasets}, []
+    for card in cards:
+        for split, parts in card.splits.items():
+            if card.videos and "test" in parts:
+                tested = part_operations(card, split, "test")
+                unknown = any(unknown_between(card.name, other, cards) for other in trained)
+                tests.append(
+                    PublishedTest(card.name, split, len(tested), len(tested & seen) or (None if unknown else 0))
+                )
+    return tests
+
+
+def _whole(cards: Iterable[Card]) -> dict[str, frozenset[str]]:
+    """Dataset -> its operations; of one without a card, those that other cards say it shares."""
+    whole = {card.name: part_operations(card) for card in cards}
+    for card in cards:
+        for other, entries in card.overlaps.items():
+            if other not in {each.name for each in cards}:
+                whole[other] = whole.get(other, frozenset()) | frozenset(map(card.operation_of, entries))
+    return whole
+
+
+def matrix(cards: Iterable[Card]) -> tuple[list[str], list[list[str]]]:
+    """The columns' headings and the rows: how many operations each two datasets share, `?` where nobody knows."""
+    known = [card for card in cards if card.videos]
+    whole, by_name = _whole(known), {card.name: card for card in known}
+    rows = []
+    for name, operations in whole.items():
+        counts = [
+            "-" if other == name else UNKNOWN if unknown_between(name, other, known) else str(len(operations & theirs))
+            for other, theirs in whole.items()
+        ]
+        rows.append([name, str(len(operations)) if name in by_name else UNKNOWN, *counts])
+    return ["operations", *whole], rows
+
+
 def overlap_tables(cards: Iterable[Card]) -> list[OverlapTable]:
     """Every overlap between the sets that can be trained on and the parts that can be tested on.
 
-    Datasets that have no card, but that another's card says it shares operations with, stand in them as a whole.
+    Datasets that have no card stand in them as `known`, with what other cards say that they share.
     """
     known = [card for card in cards if card.videos]
     by_name = {card.name: card for card in known}
-    whole = {card.name: part_operations(card) for card in known}
-    for card in known:
-        for other, entries in card.overlaps.items():
-            if other not in whole:
-                whole[other] = frozenset(map(card.operation_of, entries))
+    whole = _whole(known)
     seen = []
     for name, operations in whole.items():
         own = by_name.get(name)
         trained = [(f"{split} train", part_operations(own, split, "train")) for split in own.splits] if own else []
         seen += [
             OperationSet(tuple(f"{name} {label}" for label in group.names), group.operations)
-            for group in _merged([("all", operations), *trained])
+            for group in _merged([("all" if own else "known", operations), *trained])
         ]
     tables = []
     for name, operations in whole.items():
         own = by_name.get(name)
-        columns = _parts(own) if own and own.splits else [("all", "all", operations)]
+        columns = _parts(own) if own and own.splits else [("all", "all" if own else "known", operations)]
+        unknown = tuple(other for other in whole if unknown_between(name, other, known))
         for part in TITLES:
             tested = _merged([(label, ops) for kind, label, ops in columns if kind == part])
             if tested:
                 rows = tuple(r for r in seen if any(r.operations & column.operations for column in tested))
-                tables.append(OverlapTable(name, part, tuple(tested), rows))
+                tables.append(OverlapTable(name, part, tuple(tested), rows, unknown))
     return tables
 
 
@@ -148,22 +216,26 @@ def cells(table: OverlapTable) -> tuple[list[str], list[list[str]]]:
         dataset = row.names[0].partition(" ")[0]
         names = ", ".join(name.removeprefix(f"{dataset} ") for name in row.names)
         rows.append([f"{dataset}: {names}", *counts])
+    rows += [[f"{dataset}: all", *[UNKNOWN] * len(heads)] for dataset in table.unknown]
     return heads, rows
 
 
 def markdown(cards: Sequence[Card]) -> str:
     """The page of the documentation."""
-    pieces = [_HEAD]
+    pieces = [_HEAD + _table("", *matrix(cards)), _DETAILS]
     before = None
     for table in overlap_tables(cards):
         if table.dataset != before:
             pieces.append(f"## Tested on {table.dataset}\n")
             before = table.dataset
         heads, rows = cells(table)
-        lines = [" | ".join(["", TITLES[table.part], *heads, ""]).strip(), "|---" * (len(heads) + 1) + "|"]
-        lines += [" | ".join(["", *row, ""]).strip() for row in rows]
-        pieces.append("\n".join(lines) + "\n")
+        pieces.append(_table(TITLES[table.part], heads, rows))
     return "\n".join([*pieces, _which(cards)])
+
+
+def _table(corner: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [" | ".join(["", corner, *heads, ""]).strip(), "|---" * (len(heads) + 1) + "|"]
+    return "\n".join([*lines, *(" | ".join(["", *row, ""]).strip() for row in rows)]) + "\n"
 
 
 def _which(cards: Sequence[Card]) -> str:

@@ -148,11 +148,28 @@ class _Method:
 
 
 @dataclass(frozen=True)
-class _Model:
+class _Dataset:
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    dataset: str | None = None
+
+
+@dataclass(frozen=True)
+class _Past:
+    datasets: tuple[_Dataset, ...] = ()
+    seen: tuple[_Seen, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Model(_Past):
     method: _Method | None = None
     created: str | None = None
     operations: tuple[str, ...] | None = None
     chosen_on: tuple[str, ...] | None = None
+    initial_weights: _Past | None = None
 
 
 @dataclass(frozen=True)

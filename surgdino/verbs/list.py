@@ -10,7 +10,7 @@ from rich.text import Text
 
 from surgdino import console
 from surgdino.datasets.card import card_names, load_card
-from surgdino.datasets.overlap import TITLES, cells, overlap_tables
+from surgdino.datasets.overlap import TITLES, UNKNOWN, cells, matrix, overlap_tables
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest
 
@@ -70,13 +70,19 @@ def _table(kind: str) -> Table:
 
 def _print_overlaps() -> None:
     """What a backbone trained on one set has seen of another; docs/overlaps.md is the same as a page."""
-    for overlap in overlap_tables(map(load_card, card_names())):
-        heads, rows = cells(overlap)
-        table = console.new_table(f"seen of {overlap.dataset} ({TITLES[overlap.part].lower()})")
-        table.add_column("pretrained on")
-        for head in heads:
-            table.add_column(head, justify="right")
-        for row in rows:
-            shared = [Text(cell, "dim" if cell == "0" else "") for cell in row[1:]]
-            table.add_row(row[0], *shared)
-        console.table(table)
+    cards = [load_card(name) for name in card_names()]
+    _print_shared("operations that two datasets share", "", *matrix(cards))
+    console.say(f"{UNKNOWN}: nobody knows")
+    for overlap in overlap_tables(cards):
+        title = f"seen of {overlap.dataset} ({TITLES[overlap.part].lower()})"
+        _print_shared(title, "pretrained on", *cells(overlap))
+
+
+def _print_shared(title: str, corner: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = console.new_table(title)
+    table.add_column(corner)
+    for head in heads:
+        table.add_column(head, justify="right")
+    for row in rows:
+        table.add_row(row[0], *(Text(cell, "dim" if cell == "0" else "") for cell in row[1:]))
+    console.table(table)

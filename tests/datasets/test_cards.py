@@ -71,6 +71,8 @@ def test_cholec80_knows_which_sets_show_its_operations():
     assert len({6, 51, 10, 73, 14, 74, 32, 80, 42, 111} & fifty & set(range(1, 41))) == 4
     assert not {92, 96, 103, 110, 111} & fifty
     assert len(overlaps["cholecseg8k"]) == 17
+    assert set(overlaps["endoscapes"]) <= set(load_card("cholec80").splits["40-40"]["test"])
+    assert set(load_card("cholect50").overlaps["endoscapes"]) - set(load_card("cholec80").videos) == {96, 103, 110}
 
 
 def test_cholect50_shares_with_cholec80_what_its_own_list_says():

@@ -42,8 +42,8 @@ def test_training_and_test_videos_are_counted_apart(root):
     manifest = opened(root, split="official")
     assert told(manifest) == []
     assert [(v.id, v.operation, v.split) for v in manifest.videos] == [
-        ("workflow_video_01", "camma/1", "train"),
-        ("workflow_video_27", "camma/27", "train"),
+        ("workflow_video_01", "m2cai16/1", "train"),
+        ("workflow_video_27", "m2cai16/27", "train"),
         ("test_workflow_video_01", "m2cai16/test_workflow_video_01", "test"),
     ]
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from surgdino.datasets.card import Card, card_names, load_card
-from surgdino.datasets.overlap import cells, markdown, operations_named, overlap_tables, part_operations
+from surgdino.datasets.overlap import (
+    cells,
+    markdown,
+    matrix,
+    operations_named,
+    overlap_tables,
+    part_operations,
+    published_tests,
+    unknown_between,
+)
 from surgdino.errors import SurgdinoError
 from tests import ROOT
 
@@ -67,6 +76,47 @@ def test_a_set_without_a_card_counts_by_what_another_card_says_of_it():
     (table,) = [t for t in overlap_tables(CARDS) if t.dataset == "cholecseg8k"]
     assert table.part == "all"
     assert len(table.tested[0].operations) == 17
+
+
+def shares(dataset: str, other: str) -> str:
+    heads, rows = matrix(CARDS)
+    return next(row for row in rows if row[0] == dataset)[heads.index(other) + 1]
+
+
+def test_how_many_operations_two_sets_share_or_that_nobody_knows():
+    assert [shares("cholec80", other) for other in ("operations", "cholect50", "dsad", "m2cai16")] == [
+        "80",
+        "45",
+        "0",
+        "?",
+    ]
+    assert (shares("endoscapes", "cholec80"), shares("endoscapes", "cholect50")) == ("6", "6")
+    _, rows = matrix(CARDS)
+    assert [[row[place] for row in rows] for place in range(2, len(rows) + 2)] == [row[2:] for row in rows]
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_what_is_unknown_is_so_both_ways_and_claims_no_shared_operation(card):
+    known = {each.name: each for each in CARDS}
+    for other in card.overlap_unknown:
+        assert unknown_between(card.name, other)
+        assert unknown_between(other, card.name)
+        assert other in known or any(other in each.overlaps for each in CARDS), f"{other} is no dataset"
+        assert other not in card.overlaps
+        if other in known:
+            assert not part_operations(card) & part_operations(known[other]), "no name says what nobody knows"
+
+
+def test_a_sets_overlap_with_itself_and_with_unnamed_data_is_no_unknown_of_the_cards():
+    for pair in (("m2cai16", "m2cai16"), ("m2cai16", "dsad"), ("cholec80", "cholect50"), ("folder", "nowhere")):
+        assert not unknown_between(*pair)
+
+
+def test_published_tests_that_a_training_has_seen():
+    seen = part_operations(load_card("cholec80"), "40-40", "train")
+    found = {(each.dataset, each.split): each.shared for each in published_tests(seen, ["cholec80"])}
+    assert (found["cholect50", "rdv"], found["cholect50", "challenge"], found["cholec80", "40-40"]) == (4, 0, 0)
+    assert (found["m2cai16", "official"], found["dsad", "official"]) == (None, 0)
 
 
 def test_a_new_card_stands_in_the_tables_unasked():

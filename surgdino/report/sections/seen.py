@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from surgdino.datasets.card import card_names, load_card
-from surgdino.datasets.overlap import part_operations
+from surgdino.datasets.overlap import UNKNOWN, published_tests
 from surgdino.report.blocks import Block, Code, Paragraph, Table
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
@@ -21,26 +20,22 @@ class Seen(Section):
             return []
         summary = f"the {len(seen)} operations that this checkpoint has seen, initial weights included"
         listed = Code("\n".join(seen), summary=summary)
-        rows = _overlaps(frozenset(seen))
-        touched = sum(row[2] != "0" for row in rows)
-        if not touched:
+        trainings = (record.model, record.model.get("initial_weights") or {})
+        datasets = {row.get("name") for training in trainings for row in training.get("datasets", ())}
+        datasets |= {row.get("dataset") for training in trainings for row in training.get("seen", ())}
+        tests = published_tests(frozenset(seen), filter(None, datasets))
+        touched, unknown = sum(bool(each.shared) for each in tests), sum(each.shared is None for each in tests)
+        if not touched and not unknown:
             return [Paragraph("No published test set that surgdino knows shares an operation with it."), listed]
         text = (
             f"A backbone must not be tested on operations it was trained on. It has seen operations of {touched} of "
-            f"{len(rows)} published test sets. surgdino refuses to test on these unless leakage=allow is given, which "
+            f"{len(tests)} published test sets. surgdino refuses to test on these unless leakage=allow is given, which "
             "stamps the result."
         )
-        tones = {(place, 2): "worse" for place, row in enumerate(rows) if row[2] != "0"}
+        if unknown:
+            text += f" Of {unknown} more nobody knows whether it has seen their operations."
+        shared = [UNKNOWN if each.shared is None else str(each.shared) for each in tests]
+        rows = [[t.dataset, t.split, count, str(t.tested)] for t, count in zip(tests, shared, strict=True)]
+        tones = {(place, 2): "worse" for place, count in enumerate(shared) if count != "0"}
         table = Table(("tested on", "split", "shared", "of"), rows, numeric=frozenset({2, 3}), tones=tones)
         return [Paragraph(text), table, listed]
-
-
-def _overlaps(seen: frozenset[str]) -> list[list[str]]:
-    """Dataset, split, operations shared, operations tested, of every test part that a card lists."""
-    rows = []
-    for card in map(load_card, card_names()):
-        for split, parts in card.splits.items():
-            if card.videos and "test" in parts:
-                tested = part_operations(card, split, "test")
-                rows.append([card.name, split, str(len(tested & seen)), str(len(tested))])
-    return rows
