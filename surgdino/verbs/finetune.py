@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from surgdino import distributed
+from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.settings import ModelSettings
 from surgdino.config import Side, Text, typed
 from surgdino.console import field, say
@@ -34,7 +35,7 @@ from surgdino.paths import safe_name
 from surgdino.runs.folder import names_mode, open_run, write_data
 from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, refuse_leaks, seen_of
 from surgdino.runs.lock import FolderLock
-from surgdino.runs.names import Pseudonyms
+from surgdino.runs.names import Mode, Pseudonyms
 from surgdino.tasks.context import TaskContext, build_context
 from surgdino.tasks.features.cache import weights_hash
 from surgdino.tasks.saved import save_task
@@ -72,6 +73,21 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """What a run begins with, when all that can be wrong was looked for."""
+
+    folder: Path
+    task: Task[Any, Any]
+    card: Card
+    classes: tuple[str, ...]
+    manifest: Manifest
+    names: Pseudonyms
+    start: StartingBackbone
+    preprocess: Preprocess
+    leaks: LeakReport
+
+
+@dataclass(frozen=True)
 class Run:
     """A fine-tuning under way."""
 
@@ -93,12 +109,16 @@ def main(cfg: Mapping[str, Any]) -> int:
     """
     config = typed(FinetuneConfig, cfg, "")
     with distributed.together(cuda=choose_device(config.hardware).type == "cuda"), FolderLock() as lock:
-        return finetune(config, cfg, lock)
+        finetune(config, cfg, lock)
+    return 0
 
 
-def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -> int:
-    """What `main` does in each process."""
-    # Everything that can be wrong is checked before the store is built, which may take hours.
+def check(config: FinetuneConfig) -> Checked:
+    """All that can be wrong, found before the store is built, which may take hours.
+
+    Raises:
+        SurgdinoError: whatever stops the run, operations to test that the checkpoint has seen among it.
+    """
     task, card, data = open_task(config.task), Card.from_dict(config.dataset), config.data
     for view in VIEWS:
         build_augment(config.augment, view)
@@ -107,16 +127,22 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
     parts_of_name = ("finetune", task.name, card.name, start.model.name, config.backbone)
     # The same command continues in the same folder.
     folder = config.run.dir or Path("runs") / safe_name("-".join(parts_of_name))
-    mode = names_mode(folder, config.run.names)
-    names = Pseudonyms.open(mode, data.store)
+    names = Pseudonyms.open(names_mode(folder, config.run.names), data.store)
     manifest = split_manifest(card, data, task.LABELS, names)
     require_parts(manifest, data, ("train", "test"))
     classes = task.classes(card, manifest)
     tested_on = f"{card.name} {split_name(data, names)} test"
     leaks = find_leaks(seen_of(start.info), manifest.part("test"), tested_on, names, start.info)
     refuse_leaks(leaks, config.leakage)
-    preprocess = start.preprocess(config.image_size)
-    recorded = {**cfg, "model": start.model.as_dict(), "run": {"dir": str(folder), "names": mode}}
+    return Checked(folder, task, card, classes, manifest, names, start, start.preprocess(config.image_size), leaks)
+
+
+def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -> bool:
+    """One run, in each process; False where a signal stopped it."""
+    found, data = check(config), config.data
+    folder, task, card, manifest, names = found.folder, found.task, found.card, found.manifest, found.names
+    mode: Mode = "plain" if names.plain else "pseudonyms"
+    recorded = {**cfg, "model": found.start.model.as_dict(), "run": {"dir": str(folder), "names": mode}}
 
     with distributed.main_first():
         if distributed.is_main():
@@ -126,29 +152,28 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
     parts = labelled_parts(manifest, store, task.LABELS, ("train", "val", "test"), names)
     if "val" not in parts:
         say("no validation part in this split: no early stopping, the last step counts")
+    crop_scale = resolve(config.train, task.DEFAULTS, overrides={}).crop_scale
     context = build_context(
-        select(start.backbone, config.backbone),
+        select(found.start.backbone, config.backbone),
         config.hardware,
         features_folder(data, card.name, folder, config.backbone),
-        preprocess=preprocess,
-        cutter=Cutter(
-            preprocess.image_size, config.augment, resolve(config.train, task.DEFAULTS, overrides={}).crop_scale
-        ),
+        preprocess=found.preprocess,
+        cutter=Cutter(found.preprocess.image_size, config.augment, crop_scale),
         card=card,
-        classes=classes,
+        classes=found.classes,
         train=config.train,
         tuning=config.backbone,
         parts=parts,
     )
-    run = Run(config, recorded, folder, task, manifest, start, leaks, context, names)
+    run = Run(config, recorded, folder, task, manifest, found.start, found.leaks, context, names)
     head, results = train_stages(run)
     if (last := results[-1]).status == "stopped":
         say(f"Stopped at step {last.step} of {last.steps} ({last.stage}); the same command continues.", style="yellow")
-        return 0
+        return False
     with distributed.main_first():
         if distributed.is_main():
             conclude(run, head, results)
-    return 0
+    return True
 
 
 def train_stages(run: Run) -> tuple[nn.Module, list[StageResult]]:
