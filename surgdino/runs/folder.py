@@ -23,11 +23,17 @@ from surgdino.frames.store import FrameStore, StoredVideo
 from surgdino.paths import atomic_write
 from surgdino.runs.names import Mode, Pseudonyms, settings_of
 
-# Settings that may change when a run is continued: they change where, how fast and how long it runs, or (the initial
-# weights) were needed at its start only. The engine checks its settings again; here a change is found before the store
-# is rebuilt for it.
-FREE = (
+# What a dataset's card tells people may be corrected under a run.
+_TOLD = ("title", "licence", "how_to_get", "notes", "layout", "overlap")
+# Settings that may change when any run is continued: they change where it runs and how fast.
+ANYWHERE = (
     *("hardware.", "run.", "report.", "data.root", "data.store", "data.workers", "data.max_bad_share"),
+    *(f"dataset.{key}" for key in _TOLD),
+)
+# The same of a pretraining: also how long it runs, and (the initial weights) what was needed at its start only. The
+# engine checks its settings again; here a change is found before the store is rebuilt for it.
+FREE = (
+    *ANYWHERE,
     *("model.weights", "probe.every", "probe.both", "probe.root"),
     *(f"train.{key}" for key in sorted(FREE_SETTINGS)),
 )

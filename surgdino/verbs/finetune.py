@@ -32,7 +32,7 @@ from surgdino.inputs.labelled import (
 )
 from surgdino.inputs.settings import DataSettings, RunSettings
 from surgdino.paths import safe_name
-from surgdino.runs.folder import names_mode, open_run, write_data
+from surgdino.runs.folder import ANYWHERE, names_mode, open_run, write_data
 from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, refuse_leaks, seen_of
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Mode, Pseudonyms
@@ -49,7 +49,7 @@ from surgdino.verbs.report import try_report
 
 # A continued run may change these: where things are and how fast they go.
 FREE = (
-    *("hardware.", "run.", "report.", "data.root", "data.store", "data.workers", "data.max_bad_share"),
+    *ANYWHERE,
     *("model.weights", "model.drop_path", "checkpoint", "train.checkpoint_every", "train.log_every"),
 )
 
