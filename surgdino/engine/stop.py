@@ -83,3 +83,16 @@ def stop_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
     if stop.signal == signal.SIGUSR2:
         signal.raise_signal(stop.signal)
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM end what runs in here as Ctrl-C does, with all locks let go; `stop_signals` inside comes first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

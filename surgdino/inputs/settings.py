@@ -65,7 +65,7 @@ class DataSettings:
     """The `data` section; configs/data.yaml explains its keys."""
 
     root: Location
-    split: Text | dict | None
+    split: Text | tuple[Text, ...] | dict | None  # several: see inputs/folds.py
     part: Part | None
     exclude: Names
     operation_pattern: Text | None
@@ -125,6 +125,9 @@ def open_whole(
     card: Card, data: DataSettings | AlsoSettings, names: Pseudonyms | None = None, prefix: str = ""
 ) -> Manifest:
     """All videos of a dataset, each with its part of the split that was asked for; `names` takes them in."""
+    if isinstance(data.split, tuple):
+        what, fix = "data.split names several splits", "give one of them; surgdino finetune takes several"
+        raise SurgdinoError(what, expected="one split", found=", ".join(data.split) or "an empty list", fix=fix)
     manifest = open_dataset(card, data.root, split=data.split, options=_options(data))
     if names is not None:
         names.add(card, manifest, prefix)

@@ -89,11 +89,11 @@ def _kind(records: Sequence[RunRecord]) -> str:
 def _verdict(records: Sequence[RunRecord]) -> tuple[str, str]:
     if len(records) > 1:
         return compared(records[0], records[1])
-    return verdict(changes(records[0].rows)) if records[0].results is None else headline(records[0])
+    return headline(records[0]) if records[0].results or records[0].section("task") else verdict(changes(records[0].rows))
 
 
 def _facts(record: RunRecord) -> list[tuple[str, str]]:
-    model, train = record.model, record.section("train")
+    model, train, results = record.model, record.section("train"), record.results or {}
     videos = record.data.get("videos", [])
     facts = {
         "backbone": model.get("name"),
@@ -103,7 +103,8 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
         "frames": f"{sum(video['frames'] for video in videos):,}" if videos else None,
         "steps": model.get("steps"),
         "batch": train.get("batch_size"),
-        "seed": train.get("seed"),
+        "folds": len(results.get("folds", ())) or None,
+        "seed": ", ".join(map(str, results.get("seeds", ()))) or train.get("seed"),
         "written": (model.get("created") or "")[:16].replace("T", " ") or None,
     }
     return [(name, str(value)) for name, value in facts.items() if value is not None]

@@ -206,6 +206,11 @@ class _Score:
     operations: int
     per_operation: dict[str, _Number]
     unit: str | None = None
+    # Of several runs together
+    std_over_folds: _Number = None
+    std_over_seeds: _Number = None
+    mean_over_operations: _Number = None
+    per_run: dict[str, _Number] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -220,3 +225,6 @@ class _Results:
     scores: tuple[_Score, ...]
     notes: tuple[str, ...] = ()
     leakage: _Leakage | None = None
+    folds: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,9 @@ from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.engine.precision import choose_device
 from surgdino.engine.settings import HardwareSettings
+from surgdino.engine.stop import sigterm_interrupts
 from surgdino.inputs.backbone import StartingBackbone, starting_backbone
+from surgdino.inputs.folds import are_several, in_run, planned_runs
 from surgdino.inputs.labelled import (
     features_folder,
     labelled_parts,
@@ -32,10 +35,12 @@ from surgdino.inputs.labelled import (
 )
 from surgdino.inputs.settings import DataSettings, RunSettings
 from surgdino.paths import safe_name
-from surgdino.runs.folder import ANYWHERE, names_mode, open_run, write_data
+from surgdino.runs.folder import ANYWHERE, environment, names_mode, open_run, write_data
+from surgdino.runs.folds import is_finished, print_together, write_together
 from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, refuse_leaks, seen_of
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Mode, Pseudonyms
+from surgdino.runs.results import RESULTS
 from surgdino.tasks.context import TaskContext, build_context
 from surgdino.tasks.features.cache import weights_hash
 from surgdino.tasks.saved import save_task
@@ -109,8 +114,48 @@ def main(cfg: Mapping[str, Any]) -> int:
     """
     config = typed(FinetuneConfig, cfg, "")
     with distributed.together(cuda=choose_device(config.hardware).type == "cuda"), FolderLock() as lock:
-        finetune(config, cfg, lock)
+        if are_several(config.data, config.train):
+            several(config, cfg, lock)
+        else:
+            finetune(config, cfg, lock)
     return 0
+
+
+def several(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -> None:
+    """A run for each fold and seed in one folder, then what they say together; finished ones are not run again."""
+    task, card = open_task(config.task), Card.from_dict(config.dataset)
+    runs = planned_runs(card, config.data, config.train, task.LABELS)
+    hashes: dict[str, str] = {}
+    for run in runs:  # all folds are checked before the first is trained
+        if run.fold not in hashes:
+            with in_run(run.name):
+                found = check(typed(FinetuneConfig, run.settings(cfg, config.run.dir, config.run.names), ""))
+            hashes[run.fold] = found.manifest.fingerprint()
+    folder = config.run.dir or found.folder.with_name(f"{found.folder.name}-folds")
+    mode: Mode = "plain" if found.names.plain else "pseudonyms"
+    data_hash = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()[:16]
+    with distributed.main_first():
+        if distributed.is_main():
+            lock.take(folder)
+            recorded = {**cfg, "model": found.start.model.as_dict(), "run": {"dir": str(folder), "names": mode}}
+            open_run(folder, recorded, found.names, data_hash=data_hash, free=FREE)
+            (folder / "state").mkdir(exist_ok=True)  # marks a run that other settings may not continue
+    with sigterm_interrupts():
+        for place, run in enumerate(runs, 1):
+            say(f"{run.name}, {place} of {len(runs)}", style="bold")
+            if distributed.from_main(partial(is_finished, folder / run.name, hashes[run.fold])):
+                say("done before")
+                continue
+            settings = run.settings(cfg, folder / run.name, mode)
+            if not finetune(typed(FinetuneConfig, settings, ""), settings, lock):
+                return
+    with distributed.main_first():
+        if distributed.is_main():
+            by_name = {run.name: (run.fold, run.seed) for run in runs}
+            print_together(write_together(folder, by_name, environment(data_hash, found.names)))
+            field("results", folder / RESULTS)
+            if page := try_report(folder):
+                field("report", page)
 
 
 def check(config: FinetuneConfig) -> Checked:

@@ -29,7 +29,8 @@ class Results(Section):
 
     def of_run(self, record: RunRecord) -> list[Block]:
         """A table a protocol, notes, phase ribbons."""
-        scores = (record.results or {}).get("scores", [])
+        results = record.results or {}
+        scores = [] if results.get("runs") else results.get("scores", [])  # several runs have a section of their own
         heads = ("measure", "value", "± over operations", "95 % interval", "operations")
         tables = [
             Table(heads, [_row(row) for row in rows], f"protocol {protocol}", frozenset({1, 2, 3, 4}))

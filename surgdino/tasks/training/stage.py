@@ -75,10 +75,13 @@ class HeadTraining:
     validate_every: PositiveInt | None
     crop_scale: Range | None
     seed: Seed
+    seeds: Annotated[int, Field(ge=1, le=100)] | Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100)] | None
     checkpoint_every: PositiveInt
     log_every: PositiveInt
 
     def __post_init__(self) -> None:
+        if isinstance(self.seeds, tuple) and len(set(self.seeds)) < len(self.seeds):
+            raise SurgdinoError("train.seeds cannot be used", expected="seeds that differ", found=list(self.seeds))
         low, high = self.crop_scale or (1, 1)
         if not 0 < low <= high:
             expected = "[low, high], more than 0"

@@ -1,0 +1,73 @@
+"""Folds and seeds: every run of several, their mean and deviation, and the interval over all operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from surgdino.metrics.intervals import ENOUGH
+from surgdino.report.blocks import Block, Paragraph, Table
+from surgdino.report.record import RunRecord
+from surgdino.report.sections import Section
+
+
+class Folds(Section):
+    """The runs of one folder side by side; left out for single runs."""
+
+    id, title, order = "folds", "Folds and seeds", 4
+
+    def of_run(self, record: RunRecord) -> list[Block]:
+        """A table a protocol."""
+        results = record.results or {}
+        if not (runs := results.get("runs")):
+            return []
+        text = (
+            "Each run was trained and tested on its own. The mean and its deviation are over the runs' values on their "
+            "own test parts; the last lines count operations: an operation's values of all runs that tested it are "
+            "averaged, then all operations are pooled."
+        )
+        blocks: list[Block] = [Paragraph(text, note=True)]
+        for protocol in dict.fromkeys(row["protocol"] for row in results["scores"]):
+            heads, rows = fold_rows(results, protocol, digits=1)
+            strong = frozenset(range(len(runs), len(rows)))
+            numeric = frozenset(range(1, len(heads)))
+            blocks.append(Table(heads, rows, f"protocol {protocol}, shares in %", numeric, strong))
+        return blocks
+
+
+def fold_rows(results: Mapping[str, Any], protocol: str, *, digits: int) -> tuple[list[str], list[list[str]]]:
+    """(heads, rows) of one protocol: each run, then means, deviations and the interval; a column a measure.
+
+    Below `ENOUGH` operations there is no interval, and every operation has a row instead.
+
+    Args:
+        digits: after the point: 1 writes shares in percent, 4 as they are.
+    """
+    scores = [row for row in results["scores"] if row["protocol"] == protocol]
+    count = results["operations"]
+
+    def line(name: str, values: list[Any]) -> list[str]:
+        return [name, *(_form(value, row.get("unit"), digits) for value, row in zip(values, scores, strict=True))]
+
+    rows = [line(name, [row["per_run"].get(name) for row in scores]) for name in results["runs"]]
+    over = " and ".join(key for key in ("folds", "seeds") if len(results[key]) > 1)
+    rows.append(line(f"mean over {over or 'runs'}", [row["value"] for row in scores]))
+    for key in ("folds", "seeds"):
+        if len(results[key]) > 1:
+            rows.append(line(f"± {key}", [row.get(f"std_over_{key}") for row in scores]))
+    rows.append(line(f"mean over {count} operations", [row["mean_over_operations"] for row in scores]))
+    rows.append(line("± operations", [row["std_over_operations"] for row in scores]))
+    if count >= ENOUGH:
+        ends = ([_form(end, row.get("unit"), digits) for end in row["interval_95"]] for row in scores)
+        rows.append(["95 % interval", *(f"{low} to {high}" if low != "-" else "-" for low, high in ends)])
+    else:
+        operations = dict.fromkeys(operation for row in scores for operation in row["per_operation"])
+        rows += [line(each, [row["per_operation"].get(each) for row in scores]) for each in operations]
+    heads = ["run", *(f"{row['name']} (pixels)" if row.get("unit") == "pixels" else row["name"] for row in scores)]
+    return heads, rows
+
+
+def _form(value: float | None, unit: str | None, digits: int) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if unit == "pixels" else f"{100 * value:.1f}" if digits == 1 else f"{value:.{digits}f}"
