@@ -84,8 +84,8 @@ def planned_runs(card: Card, data: DataSettings, train: HeadTraining, labels: st
         folds = {name: name for name in listed}
         if len(folds) < len(listed) or not listed:
             raise SurgdinoError("data.split cannot be used", expected="splits that differ", found=str(listed))
-    seeds = [train.seed] if train.seeds is None else train.seeds
-    seeds = range(train.seed, train.seed + seeds) if isinstance(seeds, int) else seeds
+    count = train.seeds or 1
+    seeds = range(train.seed, train.seed + count) if isinstance(count, int) else count
     runs = []
     for fold, split in folds.items():
         of_fold = [safe_name(fold)] if _many(data.split) else []

@@ -1,8 +1,8 @@
 """A measure over several runs, as papers print a cross-validation: mean and deviation over folds, and over operations.
 
-The value is the mean over folds of what the protocol gives on each fold's test part (Nwoye and Padoy 2022 for CholecT45
-and CholecT50); where a fold was trained with several seeds, the mean over them comes first. For the interval the unit is
-the operation: its values of all runs that tested it are averaged, then all operations are pooled.
+The value is the mean over folds of what the protocol gives on each fold's test part (Nwoye and Padoy 2022, for
+CholecT45 and CholecT50); where a fold was trained with several seeds, the mean over them comes first. The interval is
+over operations: an operation's values of all runs that tested it are averaged, then all operations are pooled.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def over_runs(
         per_operation: run -> operation -> value; NaN is left out.
         shares: whether all values lie in [0, 1].
     """
-    folds, seeds = (list(dict.fromkeys(run[place] for run in values)) for place in (0, 1))
+    folds, seeds = dict.fromkeys(fold for fold, _ in values), dict.fromkeys(seed for _, seed in values)
     table = np.array([[values[fold, seed] for seed in seeds] for fold in folds], dtype=np.float64)
     found: dict[str, list[float]] = {}
     for each in per_operation.values():

@@ -165,16 +165,20 @@ def headline(record: RunRecord) -> tuple[str, str]:
     where = f"under {row['protocol']} on {_operations(count)}{unseen}"
     each = [f"{operation} {100 * v:.1f}" for operation, v in row["per_operation"].items() if _finite(v)]
     few = "" if enough else f" Too few for an interval; by operation: {', '.join(each)}."
-    mean = row.get("mean_over_operations")
-    by_operation = f"; mean over operations {100 * mean:.1f} %" if _finite(mean) else ""
+    mean = "mean_over_operations"  # of several runs
+    by_operation = f"; mean over operations {100 * row[mean]:.1f} %" if _finite(row.get(mean)) else ""
     return "open", f"{row['name']} {value} %{_spreads(record, row)} {where}{by_operation}{interval}.{few}"
 
 
 def _spreads(record: RunRecord, row: Row) -> str:
     """` ± 1.2 over 5 folds`, of the mean of several runs; empty for one."""
     results = record.results or {}
-    spreads = [(row.get(f"std_over_{key}"), f"{len(results.get(key, ()))} {key}") for key in ("folds", "seeds")]
-    return "".join(f" ± {100 * spread:.1f} over {over}" for spread, over in spreads if _finite(spread))
+    spreads = {key: f"std_over_{key}" for key in ("folds", "seeds")}
+    return "".join(
+        f" ± {100 * row[spread]:.1f} over {len(results[key])} {key}"
+        for key, spread in spreads.items()
+        if _finite(row.get(spread))
+    )
 
 
 def headline_row(record: RunRecord) -> Row | None:

@@ -89,7 +89,8 @@ def _kind(records: Sequence[RunRecord]) -> str:
 def _verdict(records: Sequence[RunRecord]) -> tuple[str, str]:
     if len(records) > 1:
         return compared(records[0], records[1])
-    return headline(records[0]) if records[0].results or records[0].section("task") else verdict(changes(records[0].rows))
+    learns_a_task = records[0].results or records[0].section("task")
+    return headline(records[0]) if learns_a_task else verdict(changes(records[0].rows))
 
 
 def _facts(record: RunRecord) -> list[tuple[str, str]]:

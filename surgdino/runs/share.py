@@ -38,20 +38,23 @@ _LIMIT = 256 << 20  # bytes of a text
 _SHOWN = 3
 
 
-def share_run(run: Path, out: Path, write_report: Callable[[Path], object]) -> dict[str, str]:
+def share_run(run: Path, out: Path, write_report: Callable[[Path, Path], object]) -> dict[str, str]:
     """Copy what may leave of a run folder into `out`; what was left out -> why.
 
     Args:
+        run: the folder of a run, or of several that belong together, each in a folder of its own.
         out: must not exist.
-        write_report: writes report.html to a path.
+        write_report: writes the report of a run to a path.
 
     Raises:
         SurgdinoError: `out` exists, or a name was found in what would leave; then nothing is written.
     """
     if out.exists():
         raise SurgdinoError("exists already", file=out, fix="give another out=FOLDER, or remove it")
-    secrets = _secrets(run)
-    files = sorted({file for pattern in _LEAVES for file in run.glob(pattern) if not file.is_symlink()})
+    runs = [run, *sorted(file.parent for file in run.glob("*/config.yaml"))]
+    secrets = {word: what for each in runs for word, what in _secrets(each).items()}
+    found = {file for each in runs for pattern in _LEAVES for file in each.glob(pattern) if not file.is_symlink()}
+    files = sorted(found)
     half = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(half, ignore_errors=True)
     try:
@@ -59,23 +62,25 @@ def share_run(run: Path, out: Path, write_report: Callable[[Path], object]) -> d
             target = half / file.relative_to(run)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(regular(file), target)
-        write_report(half / "report.html")
-        if found := list(_found(half, secrets)):
-            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        for each in runs:
+            write_report(each, half / each.relative_to(run) / "report.html")
+        if words := list(_found(half, secrets)):
+            more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
             raise SurgdinoError(
                 "what would leave holds names; nothing was written",
                 file=run,
-                found="; ".join(found[:_SHOWN]) + more,
+                found="; ".join(words[:_SHOWN]) + more,
                 fix="runs with run.names=plain, and those of before pseudonyms, cannot be shared: run it anew",
             )
         half.rename(out)
     finally:
         shutil.rmtree(half, ignore_errors=True)
-    kept = {file.relative_to(run).parts[0] for file in files}
+    kept = {parent for file in files for parent in (file, *file.parents)}
     return {
-        path.name: _WHY.get(path.name, "not known to be harmless")
-        for path in sorted(run.iterdir())
-        if path.name not in kept
+        path.relative_to(run).as_posix(): _WHY.get(path.name, "not known to be harmless")
+        for each in runs
+        for path in sorted(each.iterdir())
+        if path not in kept
     }
 
 

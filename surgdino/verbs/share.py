@@ -32,7 +32,7 @@ def main(words: Sequence[str]) -> int:
     if len(folders) != 1 or settings.out is None:
         raise SurgdinoError("share which run, and where to?", expected="a run folder and out=", fix=f"use {USAGE}")
     run = Path(folders[0])
-    for name, why in share_run(run, settings.out, lambda target: report_run(run, target)).items():
+    for name, why in share_run(run, settings.out, report_run).items():
         console.say(f"left out {name}: {why}")
     console.field("shared", settings.out)
     return 0

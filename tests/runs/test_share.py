@@ -37,7 +37,7 @@ def run(tmp_path, monkeypatch) -> Path:
 
 
 def share(run: Path, out: Path) -> dict[str, str]:
-    return share_run(run, out, lambda target: target.write_text("<html>report</html>"))
+    return share_run(run, out, lambda _, target: target.write_text("<html>report</html>"))
 
 
 def test_weights_numbers_and_report_leave_and_the_rest_is_named(run, tmp_path):
@@ -66,7 +66,7 @@ def test_a_name_or_path_in_any_of_it_is_refused_and_nothing_is_written(run, tmp_
     (run / file).parent.mkdir(parents=True, exist_ok=True)
     (run / file).write_text(text)
     with pytest.raises(SurgdinoError, match="holds names; nothing was written"):
-        share_run(run, tmp_path / "out", lambda target: target.write_text((run / file).read_text()))
+        share_run(run, tmp_path / "out", lambda _, target: target.write_text((run / file).read_text()))
     assert not (tmp_path / "out").exists()
 
 
