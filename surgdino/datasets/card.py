@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from surgdino.config import Fps, NonNegativeInt, PositiveInt, read_yaml, typed
+from surgdino.datasets.class_names import corrected
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest
 
@@ -99,6 +100,7 @@ class Card:
                 "overlaps": _each(_entries),
                 "triplets": _tree,
                 "masks": _each(_id_or_colour),
+                "phases": _phases,
             }
             for key, reader in readers.items():
                 if key in given:
@@ -166,6 +168,10 @@ def _entries(value: Any, key: str) -> tuple[Entry, ...]:
     if not _is_list(value) or not all(isinstance(item, int | str) for item in value):
         raise _wrong(key, "a list such as [1, 2, 5-8]", value)
     return expand(value)
+
+
+def _phases(value: Any, key: str) -> Any:
+    return [corrected(name) if isinstance(name, str) else name for name in value] if _is_list(value) else value
 
 
 def _id_or_colour(value: Any, key: str) -> Any:

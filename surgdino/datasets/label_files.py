@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from surgdino.datasets.card import Card
+from surgdino.datasets.class_names import class_finder, from_one
 from surgdino.datasets.files import read_text
 from surgdino.datasets.manifest import FrameLabels, Problem
 from surgdino.errors import SurgdinoError, nearest
@@ -24,15 +25,18 @@ _COPY = "copy it again from the release"
 def read_phases(path: Path, card: Card, step: int = 1) -> tuple[FrameLabels | None, list[Problem]]:
     """Class ids uint8 [n] of the rows `frame, phase` before the first fault; None where there is no such row."""
     table = _read_table(path, ("Frame", "Phase"), step)
-    ids = {name: position for position, name in enumerate(card.phases)}
     names = [name.strip() for name in table.columns[0]] if table.columns else []
-    values = np.fromiter((ids.get(name, _UNKNOWN) for name in names), np.uint8, len(names))
+    find = class_finder(card.phases)
+    ids = {name: _UNKNOWN if (found := find(name)) is None else found for name in set(names)}
+    values = np.fromiter((ids[name] for name in names), np.uint8, len(names))
     unknown = np.flatnonzero(values == _UNKNOWN)
     if len(unknown):
         first, name = int(unknown[0]), names[int(unknown[0])]
         message, fix = f"unknown phase {name!r}", nearest(name, card.phases)
         if name.isdecimal():
             message = "a phase's number instead of its name"
+            if from_one(ids, len(card.phases)):
+                message += ", and the numbers seem to count from 1"
             fix = "write names: releases number the phases differently (one swaps 4 and 6)"
         table.fault(message, first, "a phase of the card", f"{len(unknown)} such row(s)", fix)
         values = values[:first]

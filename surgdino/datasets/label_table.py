@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from surgdino.datasets.class_names import corrected
 from surgdino.datasets.files import plain_name, read_text
 from surgdino.datasets.manifest import Problem, Video
 from surgdino.errors import SurgdinoError, nearest
@@ -140,7 +141,7 @@ class LabelTable:
                 self.tell("too few columns", place, f"{most + 1} or more", len(cells), "complete the row")
                 continue
             video = self._video(cells, place)
-            label = plain_name(" ".join(cells[self.columns["label"]].split()))
+            label = corrected(plain_name(" ".join(cells[self.columns["label"]].split())))
             start = self._when(cells, "moment" if "moment" in self.columns else "start", place, video)
             end: float | None = END_OF_VIDEO
             if last := self.columns.keys() & {"end", "duration"}:

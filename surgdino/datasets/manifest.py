@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from surgdino.datasets.masks import VideoMasks
+from surgdino.datasets.masks import FrameMasks, VideoMasks
 from surgdino.errors import SurgdinoError
 
 
@@ -206,6 +207,34 @@ class Labels:
     task: str
     classes: tuple[str, ...]
     values: Mapping[str, FrameLabels | SecondLabels | SegmentLabels | VideoMasks] = field(repr=False)
+
+    def reordered(self, classes: Sequence[str], places: Sequence[int]) -> Labels:
+        """The same labels of classes in another order and spelling.
+
+        Args:
+            classes: all of them.
+            places: of each class as it was, its place in `classes`.
+        """
+        names = {name: classes[place] for name, place in zip(self.classes, places, strict=True)}
+        order = np.asarray(places)
+
+        def moved(array: np.ndarray) -> np.ndarray:
+            if array.ndim > 1:
+                return array[:, np.argsort(order)]
+            return np.where(array < 0, array, order.astype(array.dtype)[array])
+
+        values: dict[str, FrameLabels | SecondLabels | SegmentLabels | VideoMasks] = {}
+        for video, found in self.values.items():
+            if isinstance(found, VideoMasks):
+                frames = {
+                    number: FrameMasks(frame.image, {names[name]: mask for name, mask in frame.files.items()})
+                    for number, frame in found.items()
+                }
+                values[video] = VideoMasks(frames, classes)
+            else:
+                values[video] = copy(found)
+                values[video].array = moved(found.array)
+        return Labels(self.task, tuple(classes), values)
 
 
 @dataclass(frozen=True)

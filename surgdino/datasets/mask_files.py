@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from surgdino.datasets.class_names import from_one
 from surgdino.datasets.files import image_size
 from surgdino.errors import SurgdinoError
 
@@ -140,6 +141,12 @@ def layers_and_unlabelled(path: Path, legend: Legend) -> tuple[dict[str, np.ndar
     if len(odd):
         found = f"{_listed(np.unique(odd), legend.by_colour)} ({len(odd) / codes.size:.1%} of the pixels)"
         fix = "JPEG changes values: export it as PNG" if pixels.lossy else "name its class, or correct the mask"
+        if (
+            not legend.by_colour
+            and max(known.values()) == len(known)
+            and from_one(np.unique(codes[~unlabelled]).tolist(), len(known) + 1)
+        ):
+            fix = "its ids seem to count none as 1 and the first class as 2: none is 0"
         raise _not_of(path, legend, found, fix)
     return masks, unlabelled
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from surgdino.datasets.class_names import class_finder, from_one
 from surgdino.datasets.files import letters
 from surgdino.datasets.label_table import END_OF_VIDEO, LabelRow, LabelTable
 from surgdino.datasets.manifest import FrameLabels, Labels, Problem, SecondLabels, SegmentLabels, Video
@@ -51,16 +52,20 @@ def read_label_tables(
         raise SurgdinoError(what, file=next(iter(files)), expected=expected, fix=fix)
     if not classes:
         _check_spellings(parsed)
-    ids = {name: number for number, name in enumerate(names)}
+    numbers = {row.label for _, rows in parsed for row in rows}
+    if classes and from_one(numbers, len(names)):
+        first = next(rows[0] for _, rows in parsed if rows)
+        what, expected = "numbers of phases, which seem to count from 1", "the names in dataset.phases"
+        raise SurgdinoError(what, file=next(iter(files)), place=first.place, expected=expected, found=first.label)
+    find, count = class_finder(names), 0
     values: dict[str, FrameLabels | SecondLabels | SegmentLabels] = {}
-    count = 0
     for table, rows in parsed:
-        for video, found in _by_video(table, rows, names).items():
+        for video, found in _by_video(table, rows, find, names).items():
             if video in values:
                 fix = "keep one of them"
                 table.tell("labels of a video that another file has too", found[0].place, "one file", video, fix)
                 continue
-            values[video] = _values(table, found, ids)
+            values[video] = _values(table, found, find)
             count += len(found)
     missing = [video.id for video in videos if video.id not in values]
     if missing and values:
@@ -76,12 +81,13 @@ def read_label_tables(
     return Labels("phase", tuple(names), values) if values else None, problems, understood
 
 
-def _by_video(table: LabelTable, rows: Sequence[LabelRow], names: Sequence[str]) -> dict[str, list[LabelRow]]:
+def _by_video(
+    table: LabelTable, rows: Sequence[LabelRow], find: Callable[[str], int | None], names: Sequence[str]
+) -> dict[str, list[LabelRow]]:
     """Video id -> its rows in the order of their starts, each moment once."""
     by_video: dict[str, dict[float, LabelRow]] = {}
-    known = set(names)
     for row in rows:
-        if row.label not in known:
+        if find(row.label) is None:
             table.tell("unknown label", row.place, "one of dataset.phases", row.label, nearest(row.label, names))
             continue
         first = by_video.setdefault(row.video, {}).setdefault(row.start, row)
@@ -96,11 +102,11 @@ def _by_video(table: LabelTable, rows: Sequence[LabelRow], names: Sequence[str])
 
 
 def _values(
-    table: LabelTable, rows: list[LabelRow], ids: Mapping[str, int]
+    table: LabelTable, rows: list[LabelRow], find: Callable[[str], int | None]
 ) -> FrameLabels | SecondLabels | SegmentLabels:
     """The labels of one video from its rows in the order of their starts."""
     starts = np.array([row.start for row in rows])
-    classes = np.array([ids[row.label] for row in rows], np.int16)
+    classes = np.array([find(row.label) for row in rows], np.int16)
     if "moment" in table.columns:
         _check_moments(table, rows, starts)
         if table.unit == "frame":

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from surgdino.datasets.card import Card
+from surgdino.datasets.class_names import from_one
 from surgdino.datasets.files import MOST_DIGITS, read_text
 from surgdino.datasets.manifest import FrameLabels, Problem
 from surgdino.datasets.triplets import TASKS, check_names, triplet_table, vocabulary
@@ -55,7 +56,8 @@ def read_triplet_json(path: Path, card: Card) -> tuple[dict[str, FrameLabels], l
             odd += _odd_rows(path, number, rows, table)
         except SurgdinoError as fault:
             faults.append(fault)
-    problems += _summed_up(faults, "frame", "error") + _summed_up(odd, "row", "warning")
+    fix = _counted_from_1(annotations, names) if faults else None
+    problems += _summed_up(faults, "frame", "error", fix) + _summed_up(odd, "row", "warning")
     numbers = np.array(list(annotations), np.int64)
     labels = {task: FrameLabels(numbers[sound], values[sound]) for task, values in flags.items()}
     known = sound & (phases >= 0)
@@ -133,6 +135,16 @@ def _ids(path: Path, number: int, rows: object, names: Mapping[str, tuple[str, .
             raise _fault(path, f"not a valid {task} id", where, expected, repr(value))
 
 
+def _counted_from_1(annotations: Mapping[int, Any], names: Mapping[str, tuple[str, ...]]) -> str | None:
+    """What to do where the ids of a part seem to count from 1; all but the last of them would be read, as others."""
+    lists = [rows for rows in annotations.values() if isinstance(rows, list)]
+    rows = [row for each in lists for row in each if isinstance(row, list) and len(row) == ROW]
+    for task, position in _POSITIONS.items():
+        if from_one({str(row[position]) for row in rows} - {"-1"}, len(names[task])):
+            return f"the {task} ids seem to count from 1: count them from 0, as the release does"
+    return None
+
+
 def _odd_rows(path: Path, number: int, rows: list[list], table: np.ndarray) -> list[SurgdinoError]:
     """Rows whose instrument, verb or target is not that of their triplet."""
     odd = []
@@ -145,13 +157,21 @@ def _odd_rows(path: Path, number: int, rows: list[list], table: np.ndarray) -> l
     return odd
 
 
-def _summed_up(faults: list[SurgdinoError], unit: str, severity: Literal["error", "warning"]) -> list[Problem]:
-    """The first of many faults with the count of the others: a script that writes one fault writes it everywhere."""
+def _summed_up(
+    faults: list[SurgdinoError], unit: str, severity: Literal["error", "warning"], fix: str | None = None
+) -> list[Problem]:
+    """The first of many faults with the count of the others: a script that writes one fault writes it everywhere.
+
+    Args:
+        fix: what to do about all of them; None takes the first one's.
+    """
     if not faults:
         return []
     first, others = faults[0], len(faults) - 1
     more = f"; {others} more {unit}{'s are' if others > 1 else ' is'} at fault in this file" if others else ""
-    return [Problem(severity, first.what + more, first.file, first.place, first.expected, first.found, first.fix)]
+    return [
+        Problem(severity, first.what + more, first.file, first.place, first.expected, first.found, fix or first.fix)
+    ]
 
 
 def _fault(path: Path, what: str, place: str | None, expected: object, found: object) -> SurgdinoError:

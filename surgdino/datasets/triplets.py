@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from surgdino.datasets.card import Card
+from surgdino.datasets.class_names import class_key
 from surgdino.datasets.files import entries, read_text
 from surgdino.datasets.manifest import Problem
 from surgdino.errors import SurgdinoError, nearest
@@ -105,10 +106,13 @@ def check_names(found: Mapping[int, object], names: tuple[str, ...], path: Path,
     """
     if not found or not names:
         return []
+    if 0 not in found and [class_key(str(found.get(n))) for n in range(1, len(names) + 1)] == [*map(class_key, names)]:
+        what, place = "the ids count from 1", place.format(1)
+        return [Problem("error", what, path, place, f"{names[0]} as 0", f"{names[0]} as 1", _FIX)]
     for number in sorted({*found, *range(len(names))}):
         expected = names[number] if 0 <= number < len(names) else "no such id"
         name = found.get(number, "nothing")
-        if str(name).strip() != expected:
+        if class_key(str(name).strip()) != class_key(expected):
             what = "ids are numbered otherwise than on the card"
             return [Problem("error", what, path, place.format(number), expected, name, _FIX)]
     return []

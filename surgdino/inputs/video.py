@@ -77,7 +77,11 @@ def _in_dataset(path: Path, saved: SavedTask, data: DataSettings) -> InputVideo 
         return None
     for video in manifest.videos:
         if os.path.realpath(video.path) == str(path):
-            labels = manifest.labels.get(saved.task.LABELS)
-            known = labels if labels is not None and video.id in labels.values else None
+            known = None
+            if saved.task.LABELS in manifest.labels and video.id in manifest.labels[saved.task.LABELS].values:
+                try:
+                    known = saved.joined(saved.card, manifest).labels[saved.task.LABELS]
+                except SurgdinoError as error:
+                    warn(f"no truth: {error.line()}")
             return InputVideo(video.id, (video,), video.operation, known)
     return None

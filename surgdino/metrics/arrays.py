@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from surgdino.datasets.class_names import from_one
 from surgdino.errors import SurgdinoError
 
 
@@ -111,6 +112,7 @@ def class_ids(labels: np.ndarray | Sequence[int], classes: int, video: str, side
             place=f"{video}, row {wrong[0]}",
             expected=f"0 to {classes - 1}",
             found=int(labels[wrong[0]]),
+            fix="the ids seem to count from 1: count them from 0" if from_one(labels.tolist(), classes) else None,
         )
     return labels.astype(np.int64)
 

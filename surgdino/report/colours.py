@@ -11,6 +11,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+from surgdino.datasets.class_names import class_key, corrected
+
 # Charts: text, secondary text, grid, main line, what alarms.
 INK, SOFT, GRID, LINE, ALARM = "#22303c", "#7b8794", "#e4e7eb", "#0b7285", "#c92a2a"
 
@@ -54,18 +56,11 @@ _KNOWN = {
     "vesicularglands": "#997700",
     "foreground": "#88ccee",
 }
-# CholecT50 has its own spelling of the same phases.
-_SPELLINGS = {
-    "carlottriangledissection": "calottriangledissection",
-    "clippingandcutting": "clippingcutting",
-    "cleaningandcoagulation": "cleaningcoagulation",
-    "gallbladderextraction": "gallbladderretraction",
-}
 
 
 def class_colours(classes: Sequence[str]) -> dict[str, str]:
     """A colour `#rrggbb` for every class name, whatever their order; more classes than colours share some."""
-    keys = {name: _key(name) for name in classes}
+    keys = {name: class_key(name) for name in classes}
     colours = {name: _KNOWN[key] for name, key in keys.items() if key in _KNOWN}
     taken = set(colours.values())
     for name in sorted(name for name, key in keys.items() if key not in _KNOWN):
@@ -78,11 +73,6 @@ def class_colours(classes: Sequence[str]) -> dict[str, str]:
 
 def readable_name(name: str) -> str:
     """A class name as people write it: `CalotTriangleDissection` -> `Calot triangle dissection`."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-]+", " ", name).split()
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-]+", " ", corrected(name)).split()
     text = " ".join(word if word.isupper() else word.lower() for word in words)
     return text[:1].upper() + text[1:]
-
-
-def _key(name: str) -> str:
-    letters = re.sub(r"[^0-9a-z]", "", name.casefold()) or name
-    return _SPELLINGS.get(letters, letters)

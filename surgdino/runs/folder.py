@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from surgdino import __version__
+from surgdino.datasets.class_names import corrected
 from surgdino.engine.saving import FREE_SETTINGS, differences
 from surgdino.errors import SurgdinoError
 from surgdino.frames.shard import FLAGS
@@ -98,7 +99,11 @@ def _refuse_changes(folder: Path, now: dict[str, Any], names: Pseudonyms, free: 
     local = dict[str, str]()
     before = names.config(settings_of(folder), local) | local
     # The folders of further datasets may change as the first one's may: the data hash is what counts.
-    changed = [row for row in differences(before, now) if not _ALSO.sub("", row[0]).startswith(free)]
+    changed = [
+        (key, old, new)
+        for key, old, new in differences(before, now)
+        if not _ALSO.sub("", key).startswith(free) and corrected(str(old)) != corrected(str(new))
+    ]
     if changed:
         shown = "; ".join(f"{key} was {old!r}, is {new!r}" for key, old, new in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""

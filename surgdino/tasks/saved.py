@@ -8,9 +8,9 @@ to, so that files of different moments are noticed instead of used together.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +22,8 @@ from surgdino.backbone.checkpoint import LoadedBackbone, find_weights, load, sav
 from surgdino.backbone.tensor_files import check_tensors, differences, header_of, read_tensors, shapes_of
 from surgdino.config import PositiveInt, shipped, shipped_settings
 from surgdino.datasets.card import Card
+from surgdino.datasets.class_names import class_finder, corrected, from_one
+from surgdino.datasets.manifest import Manifest
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError, nearest, shown
 from surgdino.paths import atomic_write
@@ -37,6 +39,7 @@ from surgdino.tasks.training.tuning import Tuning
 FORMAT = 1
 HEAD, TASK_JSON = "head.safetensors", "task.json"
 _HEADER = "surgdino_task"
+_SHOWN = 10  # classes in a message
 _AGAIN = "run the finetune command again, or copy it again"
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
 
@@ -94,7 +97,7 @@ class SavedTask:
         card: Card | None = None,
         parts: Mapping[str, LabelledFrames] | None = None,
     ) -> TaskContext:
-        """What the task is asked with; on another dataset's `card` where one is given."""
+        """What the task is asked with; on another dataset's `card` where one is given, with the head's classes."""
         with _said_by(self.folder / TASK_JSON):
             train = shipped(HeadTraining, "finetune", "train", **self.config.train)
         return build_context(
@@ -102,12 +105,44 @@ class SavedTask:
             hardware,
             features,
             preprocess=self.model.preprocess,
-            card=card or self.card,
+            card=self.card if card is None else replace(self.card, name=card.name),
             classes=self.classes,
             train=train,
             tuning=self.tuning,
             parts=parts or {},
         )
+
+    def joined(self, card: Card, manifest: Manifest) -> Manifest:
+        """A manifest with the task's labels in the order and spelling of the head's classes: they meet by name.
+
+        Args:
+            card: of the manifest's dataset.
+
+        Raises:
+            SurgdinoError: the dataset has other classes; those that one of the two lacks are named.
+        """
+        found, find = self.task.classes(card, manifest), class_finder(self.classes)
+        places = [find(name) for name in found]
+        unknown = [name for name, place in zip(found, places, strict=True) if place is None]
+        missing = [name for place, name in enumerate(self.classes) if place not in places]
+        if unknown or missing or len(found) != len(self.classes):
+            sides = {"unknown to the head": unknown, "missing in the dataset": missing}
+            fix = "choose a dataset with these classes, or name a folder's: dataset.phases, dataset.mask_classes"
+            if from_one(found, len(self.classes)):
+                fix = "the numbers seem to count from 1: count them from 0, or write names"
+            raise SurgdinoError(
+                f"dataset={card.name} has other classes than the head",
+                file=self.folder,
+                expected=f"its {len(self.classes)} classes, in any order",
+                found=f"{len(found)}; " + "; ".join(f"{side}: {_few(names)}" for side, names in sides.items() if names),
+                fix=fix,
+            )
+        if found == self.classes:
+            return manifest
+        labels = manifest.labels[self.task.LABELS].reordered(
+            self.classes, [place for place in places if place is not None]
+        )
+        return replace(manifest, labels={**manifest.labels, self.task.LABELS: labels})
 
     def load_head(self, context: TaskContext) -> nn.Module:
         """The trained head, in evaluation mode on the context's device.
@@ -198,7 +233,7 @@ def load_task(path: str | Path) -> SavedTask:
     return SavedTask(
         folder=folder,
         task=task,
-        classes=saved.classes,
+        classes=tuple(map(corrected, saved.classes)),
         card=card,
         config=saved.config,
         tuning=saved.tuning,
@@ -225,6 +260,10 @@ def _described(folder: Path) -> TaskJson:
     if len(set(saved.classes)) < len(saved.classes):
         raise SurgdinoError("classes cannot be used", file=file, expected="names that differ", fix=_AGAIN)
     return saved
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 @contextmanager

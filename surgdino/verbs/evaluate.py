@@ -61,8 +61,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     names = names_of(saved, data)
     manifest = split_manifest(card, data, task.LABELS, names)
     require_parts(manifest, data, (config.part,))
-    check_classes(task.classes(card, manifest), saved, card)
-    manifest = manifest.part(config.part)
+    manifest = saved.joined(card, manifest).part(config.part)
     info, tested_on = saved.model.info, f"{card.name} {split_name(data, names)} {config.part}"
     leaks = find_leaks(seen_of(info), manifest, tested_on, names, info)
     refuse_leaks(leaks, config.leakage or saved.config.leakage)
@@ -146,22 +145,6 @@ def data_of(config: EvaluateConfig, saved: SavedTask, card: Card) -> DataSetting
                 raise SurgdinoError(f"data.{key} is not set", found=found, fix=f"add data.{key}=...")
         run |= {key: () if key == "exclude" else None for key in _OF_THE_DATASET}
     return shipped(DataSettings, "data", **{**run, **given})
-
-
-def check_classes(found: tuple[str, ...], saved: SavedTask, card: Card) -> None:
-    """Another dataset must have as many classes as the head; other names for them are reported."""
-    if len(found) != len(saved.classes):
-        raise SurgdinoError(
-            f"the head knows other classes than dataset={card.name}",
-            file=saved.folder,
-            expected=f"{len(saved.classes)} classes ({', '.join(saved.classes[:4])}, ...)",
-            found=f"{len(found)} ({', '.join(found[:4])}, ...)",
-            fix="evaluate it on a dataset with the same classes",
-        )
-    others = [f"{a} is {b}" for a, b in zip(saved.classes, found, strict=True) if a != b]
-    if others:
-        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        warn(f"classes are matched by their ids, though their names differ: {shown}")
 
 
 def print_comparison(saved: SavedTask, path: Path) -> None:

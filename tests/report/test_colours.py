@@ -70,7 +70,7 @@ def test_more_classes_than_colours_still_have_one_each():
     ("name", "text"),
     [
         ("CalotTriangleDissection", "Calot triangle dissection"),
-        ("carlot-triangle-dissection", "Carlot triangle dissection"),
+        ("carlot-triangle-dissection", "Calot triangle dissection"),
         ("abdominal_wall", "Abdominal wall"),
         ("CO2 insufflation", "CO2 insufflation"),
     ],

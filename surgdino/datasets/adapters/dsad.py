@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from surgdino.datasets.adapter import Adapter
+from surgdino.datasets.card import Card
 from surgdino.datasets.files import entries, is_image, is_mask, numbered_images
 from surgdino.datasets.manifest import Labels, Manifest, Problem, Video
-from surgdino.datasets.masks import FrameMasks, VideoMasks
+from surgdino.datasets.masks import FrameMasks, Mask, VideoMasks
+from surgdino.datasets.presence import read_absent
 from surgdino.errors import SurgdinoError, nearest
 
-MULTILABEL = "multilabel"
+MULTILABEL, _PRESENCE = "multilabel", "weak_labels.csv"
 RATERS = ("anno_1", "anno_2", "anno_3", "merged")
 # multilabel/ has the masks of stomach's pictures, in some copies without the pictures themselves.
 _PICTURES_OF_MULTILABEL = "stomach"
@@ -22,12 +26,17 @@ _MASK = re.compile(r"mask(\d+)(?:_(\w+))?", re.IGNORECASE)
 class Dsad(Adapter):
     """A video a surgery and organ (`liver/04`, `multilabel/04`), its pictures in the place of frames.
 
-    In an organ's folder the others are unlabelled; in `multilabel/` an organ without a file is absent. The card's
-    `mask_classes` are the organs, its `multilabel` those that are labelled together. Option `organ` (one of them, or
-    `multilabel`) leaves the others out; `rater` reads another's masks.
+    In an organ's folder the others are unlabelled, or absent (an empty mask) where `weak_labels.csv` says so; in
+    `multilabel/` an organ without a file is absent. The card's `mask_classes` are the organs, its `multilabel` those
+    that are labelled together. Option `organ` (one of them, or `multilabel`) leaves the others out; `rater` reads
+    another's masks.
     """
 
     takes = ("organ", "rater")
+
+    def __init__(self, card: Card, root: Path, options: Mapping[str, str]) -> None:
+        super().__init__(card, root, options)
+        self.empty = Counter[Path]()  # picture -> empty masks that the presence labels give it
 
     def read(self) -> Manifest:
         organ, rater = self._checked_options()
@@ -47,12 +56,16 @@ class Dsad(Adapter):
             if images:
                 video = Video(f"{name}/{number:02d}", operation, pictures, self.card.fps)
                 videos.append(video)
-                frames = self._frames(name, folder, rater, images)
+                absent = self._absent(folder, pictures, classes, images)
+                frames = self._frames(name, folder, rater, images, absent)
                 if frames:
                     labels[video.id] = VideoMasks(frames, classes)
         if videos:
             here = elsewhere | {video.operation for video in videos}
             self.check_complete([n for n in self.card.videos if self.card.operation_of(n) in here], self.root)
+        if self.empty:
+            pictures, masks = f"{len(self.empty):,} pictures", f"{self.empty.total():,} masks"
+            self.notes.append(f"{_PRESENCE}: what it says is absent is an empty mask: {masks} in {pictures}")
         return self.manifest(videos, [Labels("masks", classes, labels)], elsewhere)
 
     def _checked_options(self) -> tuple[str | None, str | None]:
@@ -91,7 +104,22 @@ class Dsad(Adapter):
             self.problem("error", "no images in this folder", folder, expected="image00.png, ...", fix=fix)
         return folder, images
 
-    def _frames(self, name: str, folder: Path, rater: str | None, images: dict[int, Path]) -> dict[int, FrameMasks]:
+    def _absent(
+        self, folder: Path, pictures: Path, classes: tuple[str, ...], images: dict[int, Path]
+    ) -> dict[int, set[str]]:
+        """Picture's number -> the organs that the presence labels say are absent."""
+        path = next((each / _PRESENCE for each in (folder, pictures) if (each / _PRESENCE).is_file()), None)
+        if path is None:
+            return {}
+        try:
+            return read_absent(path, classes, images)
+        except SurgdinoError as error:
+            self.problems.append(replace(Problem.of(error, "it is not used"), severity="warning"))
+            return {}
+
+    def _frames(
+        self, name: str, folder: Path, rater: str | None, images: dict[int, Path], absent: Mapping[int, set[str]]
+    ) -> dict[int, FrameMasks]:
         """Frame number -> masks of the labelled pictures."""
         if name == MULTILABEL:
             masks = self._multilabel_masks(folder)
@@ -101,8 +129,11 @@ class Dsad(Adapter):
             place = folder / rater if rater else folder
             found = ((path, _MASK.fullmatch(path.stem)) for path in entries(place) if is_image(path))
             masks = {(int(mask[1]), name): path for path, mask in found if mask and not mask[2]}
-            bare = [number for number in images if (number, name) not in masks]
-            frames = {n: FrameMasks(p, {name: masks.pop((n, name))}) for n, p in images.items() if (n, name) in masks}
+            files: dict[int, dict[str, Mask | None]] = {
+                n: {name: masks.pop((n, name))} for n in images if (n, name) in masks
+            }
+            bare = [number for number in images if number not in files and name not in absent.get(number, ())]
+            frames = {n: FrameMasks(path, files.get(n, {})) for n, path in images.items() if n not in bare}
             if bare:
                 first = images[bare[0]].name
                 self.problem(
@@ -113,9 +144,26 @@ class Dsad(Adapter):
                     found="no such file",
                     fix="copy the masks from the release; these images are left out",
                 )
+        frames = self._with_absent(frames, absent, folder)
         for number, organ in sorted(masks):
             path, expected, fix = masks[number, organ], f"image{number:02d}.png", "copy the image, or remove the mask"
             self.problem("error", "a mask without an image", path, expected=expected, fix=fix)
+        return frames
+
+    def _with_absent(
+        self, frames: dict[int, FrameMasks], absent: Mapping[int, set[str]], folder: Path
+    ) -> dict[int, FrameMasks]:
+        """The same with empty masks of absent organs; where a mask and its presence label differ, the mask counts."""
+        differing = [n for n, frame in frames.items() if any(frame.files.get(o) is not None for o in absent.get(n, ()))]
+        if differing:
+            what = f"{len(differing)} pictures have a mask of an organ that is labelled absent"
+            fix = "the masks count, and nothing else is taken from these rows"
+            self.problem("warning", what, folder / _PRESENCE, found=f"the first is {differing[0]}", fix=fix)
+        for number in absent.keys() & frames.keys() - set(differing):
+            frame = frames[number]
+            if added := {organ: None for organ in absent[number] if organ not in frame.files}:
+                frames[number] = FrameMasks(frame.image, {**frame.files, **added})
+                self.empty[frame.image] += len(added)
         return frames
 
     def _multilabel_masks(self, folder: Path) -> dict[tuple[int, str], Path]:

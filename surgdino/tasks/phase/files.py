@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from surgdino.csv_files import as_meant, harmless
+from surgdino.datasets.class_names import class_finder, corrected, from_one
 from surgdino.errors import SurgdinoError, nearest, shown
 from surgdino.paths import atomic_write, file_of
 from surgdino.tasks.scoring.video_files import FIRST_ROW, table_rows, text_of
@@ -45,13 +46,16 @@ def read_phase(path: Path, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarr
             phase that `classes` lacks.
     """
     frames, cells = phase_cells(path)
-    known = {name: place for place, name in enumerate(classes)}
-    if cells[0] not in known and cells[0].isdecimal():
-        known = {str(place): place for place in range(len(classes))}
-    expected = f"0 to {len(classes) - 1}" if "0" in known else "a phase of the class list"
+    find, valid, expected = class_finder(classes), classes, "a phase of the class list"
+    if find(cells[0]) is None and cells[0].isdecimal():
+        valid = [str(place) for place in range(len(classes))]
+        find, expected = class_finder(valid), f"0 to {len(classes) - 1}"
+    known = {cell: find(cell) for cell in set(cells)}
     for row, cell in enumerate(cells, start=FIRST_ROW):
-        if cell not in known:
-            what, place, fix = f"unknown phase {cell!r}", f"row {row}", nearest(cell, known)
+        if known[cell] is None:
+            what, place, fix = f"unknown phase {cell!r}", f"row {row}", nearest(cell, valid)
+            if from_one(known, len(classes)):
+                fix = "the ids seem to count from 1: count them from 0, or write names"
             raise SurgdinoError(what, file=path, place=place, expected=expected, fix=fix)
     return frames, np.array([known[cell] for cell in cells], dtype=np.int64)
 
@@ -62,5 +66,5 @@ def phase_cells(path: Path) -> tuple[np.ndarray, list[str]]:
     expected = "the header Frame ⇥ Phase"
     if [cell.strip() for cell in lines[0].split("\t")] != list(HEADER):
         raise SurgdinoError("wrong header", file=path, place="row 1", expected=expected, found=repr(lines[0][:60]))
-    rows = [(frame, as_meant(name.strip())) for _, frame, [name] in table_rows(path, lines, "\t")]
+    rows = [(frame, corrected(as_meant(name.strip()))) for _, frame, [name] in table_rows(path, lines, "\t")]
     return np.array([frame for frame, _ in rows], dtype=np.int64), [name for _, name in rows]

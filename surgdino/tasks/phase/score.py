@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from surgdino.datasets.card import load_card
+from surgdino.datasets.class_names import class_key, corrected
 from surgdino.datasets.triplet_files import read_triplet_json
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import nanstd
@@ -71,7 +72,8 @@ class PhaseScoring(Scoring):
             truths = video_files(truth_folder, ".txt", endings=ENDINGS[:2], ignored=(*_OTHERS, "_pred"))
         predictions = video_files(folders.predictions, ".txt", endings=ENDINGS, ignored=_OTHERS)
         pairs = paired_files(truths, predictions, folders)
-        classes = folders.classes or (folders.card.phases if folders.card else ()) or _names(truths)
+        given = tuple(map(corrected, folders.classes or (folders.card.phases if folders.card else ())))
+        classes = given or _names(truths)
         true: dict[str, np.ndarray] = {}
         predicted: dict[str, np.ndarray] = {}
         frames: dict[str, np.ndarray] = {}
@@ -82,13 +84,17 @@ class PhaseScoring(Scoring):
             found, guesses = read_phase(file, classes)
             rows = match_frames(frames[video], found, file, ignore_extra=folders.ignore_extra)
             predicted[video] = guesses[rows]
+        if not given and classes[0] == "0":
+            _refuse_two_counts(true, predicted, folders)
         request = folders.request(true, predicted, classes)
         return self.scores(replace(request, fps=_label_rate(folders, frames), frames=frames))
 
 
 def tolerance_of(phases: Sequence[str]) -> Tolerance | None:
     """The relaxed script's table for these phases: it has one for each dataset that it was written for."""
-    return next((TOLERANCES[name] for name in TOLERANCES if load_card(name).phases == tuple(phases)), None)
+    keys = [class_key(phase) for phase in phases]
+    known = {name: [class_key(phase) for phase in load_card(name).phases] for name in TOLERANCES}
+    return next((TOLERANCES[name] for name, phases_of_it in known.items() if phases_of_it == keys), None)
 
 
 def _lacking(request: ScoreRequest) -> str | None:
@@ -153,6 +159,22 @@ def _names(truths: dict[str, Path]) -> tuple[str, ...]:
     if all(cell.isdecimal() for cell in cells):
         return tuple(str(number) for number in range(max(map(int, cells)) + 1))
     return tuple(sorted(cells))
+
+
+def _refuse_two_counts(true: dict[str, np.ndarray], predicted: dict[str, np.ndarray], folders: Folders) -> None:
+    """Ids that one side counts from 0 and the other from 1; nothing else says what they mean."""
+    lowest, highest = (
+        [int(each(ids)) for ids in (np.concatenate(list(true.values())), np.concatenate(list(predicted.values())))]
+        for each in (np.min, np.max)
+    )
+    if lowest[0] > 0 and lowest[1] == 0 and highest[1] < highest[0]:
+        raise SurgdinoError(
+            "the truth's ids seem to count from 1 and the predictions' from 0",
+            file=folders.truth,
+            expected=f"the predictions' ids, {lowest[1]} to {highest[1]}",
+            found=f"{lowest[0]} to {highest[0]}",
+            fix="count both from 0, or write names",
+        )
 
 
 def _label_rate(folders: Folders, frames: dict[str, np.ndarray]) -> float | None:

@@ -83,6 +83,8 @@ def _head_columns(path: Path, header: list[str], triplets: int) -> dict[str, lis
     for place, (name, found) in enumerate(zip(expected, header, strict=False), start=1):
         if name != found:
             place_of = f"row 1, column {place}"
+            if header[1:] == [str(number) for number in range(1, triplets + 1)]:
+                fix = f"the ids count from 1: {fix}"
             raise SurgdinoError("wrong header", file=path, place=place_of, expected=name, found=repr(found), fix=fix)
     if len(header) < len(expected):
         counts = {"expected": len(expected), "found": len(header)}
