@@ -80,6 +80,8 @@ class Change:
 
     def signed(self, value: float) -> str:
         """A difference of two values: in points where they are shares."""
+        if math.isnan(value):
+            return "-"
         return f"{100 * value:+.1f}" if self.measure.percent else f"{value:+.3g}"
 
     @property

@@ -99,6 +99,8 @@ def tolerance_of(phases: Sequence[str]) -> Tolerance | None:
 
 def _lacking(request: ScoreRequest) -> str | None:
     """Why the relaxed protocols cannot be computed, or None where they can."""
+    if request.frames and max(map(len, request.frames.values())) < 2:
+        return "no video has two labelled frames"
     if request.fps is None:
         return "no fps (labels per second) was given"
     if tolerance_of(request.classes) is None:
