@@ -102,7 +102,8 @@ def _refuse_changes(folder: Path, now: dict[str, Any], names: Pseudonyms, free: 
     changed = [
         (key, old, new)
         for key, old, new in differences(before, now)
-        if not _ALSO.sub("", key).startswith(free) and corrected(str(old)) != corrected(str(new))
+        if not _ALSO.sub("", key).startswith(free)
+        and not (key == "dataset.phases" and corrected(str(old)) == corrected(str(new)))
     ]
     if changed:
         shown = "; ".join(f"{key} was {old!r}, is {new!r}" for key, old, new in changed[:5])

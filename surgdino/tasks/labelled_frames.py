@@ -152,7 +152,12 @@ def labels_of(manifest: Manifest, task: str) -> Labels:
 
 def _check_ids(targets: np.ndarray, labels: Labels, video: str) -> None:
     """Refuse ids that are no class of the labels, as an adapter of one's own may give them."""
-    if targets.ndim == 1 and targets.dtype.kind in "iu" and targets.size and not 0 <= targets.min() <= targets.max() < len(labels.classes):
+    if (
+        targets.ndim == 1
+        and targets.dtype.kind in "iu"
+        and targets.size
+        and not 0 <= targets.min() <= targets.max() < len(labels.classes)
+    ):
         ids = np.unique(targets).tolist()
         raise SurgdinoError(
             f"unknown class id in the labels of kind {labels.task!r}",

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,14 @@ from surgdino.backbone.vit import build_backbone
 from surgdino.cli.main import main
 from surgdino.config import shipped, shipped_settings
 from surgdino.datasets.card import load_card
+from surgdino.datasets.manifest import FrameLabels, Labels, Manifest
 from surgdino.engine.saving import load_state
-from surgdino.inputs.labelled import split_manifest
+from surgdino.errors import SurgdinoError
+from surgdino.inputs.labelled import open_store_of, split_manifest
 from surgdino.inputs.settings import DataSettings
 from surgdino.tasks import task_names
+from surgdino.tasks.labelled_frames import labelled_frames
+from surgdino.tasks.saved import load_task
 from surgdino.tasks.task import open_task
 from surgdino.tasks.training import fit as loop
 from surgdino.verbs.report import try_report
@@ -383,11 +388,67 @@ def test_an_evaluation_that_cannot_be_gets_one_line(runs, capsys, words, told):
 
 
 def test_a_head_is_tested_on_another_dataset_with_the_same_classes(runs, sets, tmp_path, capsys):
-    """Phases of Cholec80, tested on CholecT50: by their ids, and saying so."""
+    """Phases of Cholec80, tested on CholecT50, which spells and calls them otherwise."""
     words = [f"data.root={sets['triplet']}", "data.split={test: [5]}", f"out={tmp_path / 'out'}"]
     assert main(["evaluate", f"checkpoint={runs['phase']}", "dataset=cholect50", *words]) == 0
-    assert "classes are matched by their ids" in capsys.readouterr().out.replace("\n", " ")
     assert results_of(tmp_path / "out")["dataset"] == "cholect50"
+
+
+def test_classes_of_another_dataset_meet_by_name_and_not_by_id(runs, sets, tmp_path):
+    names = ["gallbladder_retraction", "Cleaning and coagulation", "GALLBLADDER PACKAGING", "gallbladder-dissection"]
+    names += ["clipping-and-cutting", "CarlotTriangleDissection", "preparation"]
+    words = [f"dataset.phases=[{','.join(names)}]", "hardware.loader_workers=0", f"out={tmp_path}"]
+    words += [f"data.root={sets['phase']}", set_of("phase").words[-1]]
+    assert main(["evaluate", f"checkpoint={runs['phase']}", "dataset=cholec80", *words]) == 0
+    assert results_of(tmp_path)["scores"] == results_of(runs["phase"])["scores"]
+    assert list(results_of(tmp_path)["classes"][0]["rows"])[1] == "CalotTriangleDissection"
+
+
+@pytest.mark.parametrize(
+    ("phases", "told"),
+    [
+        (
+            ["TrocarPlacement", *load_card("cholec80").phases],
+            "other classes than the head; expected its 7 classes, in any order, found 8; "
+            "unknown to the head: TrocarPlacement. ",
+        ),
+        (load_card("cholec80").phases[:6], "found 6; missing in the dataset: GallbladderRetraction"),
+        ([*load_card("cholec80").phases[:6], "Closure"], "Closure; missing in the dataset: GallbladderRetraction"),
+        (list("1234567"), "The numbers seem to count from 1"),
+    ],
+)
+def test_other_classes_are_refused_by_name(runs, phases, told):
+    saved = load_task(runs["phase"])
+    labels = Labels("phase", tuple(phases), {})
+    with pytest.raises(SurgdinoError) as caught:
+        saved.joined(saved.card, Manifest("other", Path(), (), {"phase": labels}))
+    assert told in caught.value.line()
+
+
+@TASKS
+def test_every_tasks_labels_are_brought_into_the_heads_order(runs, sets, task):
+    saved = load_task(runs[task])
+    data = DataSettings.of({"data": {**saved.config.data, "root": sets[task], "store": sets[task].parent / "store"}})
+    manifest = split_manifest(saved.card, data, saved.task.LABELS)
+    own = manifest.labels[saved.task.LABELS]
+    reversed_ids = list(range(len(own.classes)))[::-1]
+    theirs = replace(manifest, labels={own.task: own.reordered(own.classes[::-1], reversed_ids)})
+    card = replace(saved.card, triplets=saved.card.triplets[::-1])
+    found = saved.joined(card, theirs).labels[own.task]
+    assert found.classes == saved.classes
+    assert all((found.values[video].array == own.values[video].array).all() for video in own.values)
+
+
+def test_ids_beyond_the_classes_are_told_before_training(runs, sets):
+    saved = load_task(runs["phase"])
+    data = DataSettings.of(
+        {"data": {**saved.config.data, "root": sets["phase"], "store": sets["phase"].parent / "store"}}
+    )
+    manifest = split_manifest(saved.card, data, "phase")
+    values = {v: FrameLabels(each.numbers, each.array + 1) for v, each in manifest.labels["phase"].values.items()}
+    store = open_store_of(manifest, data)
+    with pytest.raises(SurgdinoError, match=r"expected 0 to 6, found 1 to 7\. The ids seem to count from 1"):
+        labelled_frames(replace(manifest, labels={"phase": Labels("phase", saved.classes, values)}), store, "phase")
 
 
 def test_the_recorded_settings_are_those_of_the_run(runs):
