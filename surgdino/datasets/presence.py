@@ -38,8 +38,8 @@ def read_absent(path: Path, classes: Sequence[str], pictures: Collection[int]) -
     find = class_finder(classes)
     columns = {place: classes[found] for place, name in enumerate(header) if (found := find(name)) is not None}
     if not columns:
-        expected, found = f"columns such as {', '.join(classes[:2])}", ", ".join(header)[:80]
-        raise SurgdinoError("no column of an organ", file=path, place="row 1", expected=expected, found=found)
+        expected, given = f"columns such as {', '.join(classes[:2])}", ", ".join(header)[:80]
+        raise SurgdinoError("no column of an organ", file=path, place="row 1", expected=expected, found=given)
     numbers = _numbers(path, header, rows, set(columns), pictures)
     absent: dict[int, set[str]] = {}
     for place, (number, row) in enumerate(zip(numbers, rows, strict=True), start=2):

@@ -14,6 +14,7 @@ from surgdino.datasets.manifest import Manifest, Problem
 from surgdino.datasets.masks import read_masks
 from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError
+from surgdino.metrics.segmentation import image_scores
 from tests.datasets.mask_sets import write_dsad
 
 CARD = load_card("dsad")
@@ -156,3 +157,84 @@ def test_a_folder_without_images(root):
     assert (problem.message, problem.file) == ("no images in this folder", root / "stomach/03")
     with pytest.raises(SurgdinoError, match="no videos in this folder"):
         opened(root / "liver")
+
+
+# Presence labels
+
+ORGANS = (*CARD.mask_classes, "uterus")
+
+
+def write_presence(folder: Path, rows: dict[str, str], header: str = "image", **present: int) -> Path:
+    """`weak_labels.csv` with 0 for every organ that `present` does not name; rows: picture -> further flags."""
+    flags = [str(present.get(organ, 0)) for organ in ORGANS]
+    lines = [",".join((header, *ORGANS)), *(",".join((name, *flags)) + more for name, more in rows.items())]
+    (folder / "weak_labels.csv").write_text("\n".join(lines) + "\n")
+    return folder / "weak_labels.csv"
+
+
+@pytest.mark.parametrize(("header", "names"), [("image", ("image00.png", "image01.png")), ("", ("0", "1"))])
+def test_an_organ_that_is_labelled_absent_has_an_empty_mask(root, header, names):
+    write_presence(root / "liver/01", dict.fromkeys(names, ""), header, liver=1, colon=1)
+    manifest = opened(root)
+    masks = manifest.labels["masks"].values["liver/01"]
+    image, labelled = read_masks(masks[0], CARD.mask_classes)
+    assert [c for c, told in zip(CARD.mask_classes, labelled, strict=True) if not told] == ["colon"]
+    assert [c for c, mask in zip(CARD.mask_classes, image, strict=True) if mask.any()] == ["liver"]
+    assert told(manifest) == []
+    (note,) = manifest.notes
+    assert note == "weak_labels.csv: an organ that is labelled absent has an empty mask: 18 masks in 2 pictures"
+
+
+def test_presence_labels_add_what_multilabel_says_nothing_of(root):
+    write_presence(root / "stomach/01", {"image00.png": "", "image01.png": ""}, **dict.fromkeys(CARD.multilabel, 1))
+    for path in (root / "multilabel").glob("*/image*.png"):
+        path.unlink()
+    frame = opened(root).labels["masks"].values["multilabel/01"][0]
+    assert frame.files["ureter"] is None
+    assert set(frame.files) == set(CARD.mask_classes)
+
+
+def test_a_picture_without_a_mask_is_empty_where_its_organ_is_labelled_absent(root):
+    (root / "liver/01/mask01.png").unlink()
+    write_presence(root / "liver/01", {"image01.png": ""})
+    manifest = opened(root, organ="liver")
+    assert told(manifest) == []
+    assert not read_masks(manifest.labels["masks"].values["liver/01"][1], ["liver"])[0].any()
+
+
+def test_a_mask_counts_more_than_a_presence_label(root):
+    write_presence(root / "liver/01", {"image00.png": "", "image01.png": ""})  # as with 0 and 1 the other way round
+    manifest = opened(root)
+    (problem,) = told(manifest)
+    assert (problem.severity, problem.message[:16]) == ("warning", "2 pictures have ")
+    assert set(manifest.labels["masks"].values["liver/01"][0].files) == {"liver"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no column of an organ"),
+        ("image,lung\nimage00.png,1\n", "no column of an organ"),
+        ("liver,colon\n1,0\n1,0\n", "no column names the pictures"),
+        ("row,liver\n0,1\n", "no column names the pictures"),
+        ("image,Liver\nimage00.png,1\nimage00.png,1\n", "no column names the pictures"),
+        ("image;liver\nimage00.png;1\nimage01.png;2\n", "neither 0 nor 1"),
+        ("image,liver,colon\nimage00.png,1\n", "neither 0 nor 1"),
+    ],
+)
+def test_presence_labels_that_cannot_be_read_are_told_and_not_used(root, text, said):
+    (root / "liver/01/weak_labels.csv").write_text(text)
+    manifest = opened(root)
+    (problem,) = told(manifest)
+    assert (problem.severity, problem.message) == ("warning", said)
+    assert set(manifest.labels["masks"].values["liver/01"][0].files) == {"liver"}
+
+
+def test_a_prediction_where_an_organ_is_absent_scores_0_and_none_is_left_out(root):
+    write_presence(root / "liver/01", {"image00.png": "", "image01.png": ""}, liver=1)
+    truth, labelled = read_masks(opened(root).labels["masks"].values["liver/01"][0], CARD.mask_classes)
+    guess = truth.copy()
+    guess[STOMACH, 0, 0] = True
+    scores = image_scores(truth, guess, labelled=labelled, hd95=False)
+    assert (scores.dice[LIVER], scores.dice[STOMACH]) == (1, 0)
+    assert np.isnan(np.delete(scores.dice, [LIVER, STOMACH])).all()

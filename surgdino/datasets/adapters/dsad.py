@@ -64,8 +64,8 @@ class Dsad(Adapter):
             here = elsewhere | {video.operation for video in videos}
             self.check_complete([n for n in self.card.videos if self.card.operation_of(n) in here], self.root)
         if self.empty:
-            pictures, masks = f"{len(self.empty):,} pictures", f"{self.empty.total():,} masks"
-            self.notes.append(f"{_PRESENCE}: what it says is absent is an empty mask: {masks} in {pictures}")
+            count = f"{self.empty.total():,} masks in {len(self.empty):,} pictures"
+            self.notes.append(f"{_PRESENCE}: an organ that is labelled absent has an empty mask: {count}")
         return self.manifest(videos, [Labels("masks", classes, labels)], elsewhere)
 
     def _checked_options(self) -> tuple[str | None, str | None]:
