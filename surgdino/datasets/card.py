@@ -41,7 +41,7 @@ class Card:
             mask classes too.
         multilabel: those of them that one picture's masks tell of together.
         tool_step: frames from one row of a tool file to the next.
-        splits: split -> part -> video numbers or ids.
+        splits: split -> part -> video numbers or ids. Those called `fold1`, `fold2`, ... are a cross-validation.
         overlaps: other dataset -> numbers of the videos whose operation it shows too.
         overlap_unknown: datasets of which nobody knows whether they show these operations too; it holds both ways.
     """
