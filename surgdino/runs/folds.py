@@ -19,7 +19,7 @@ from surgdino.metrics.folds import OverRuns, Run, over_runs
 from surgdino.metrics.scores import FRACTION
 from surgdino.paths import atomic_write
 from surgdino.report.record import read_results
-from surgdino.report.sections.folds import fold_rows
+from surgdino.report.sections.folds import SUMMARY, fold_rows
 from surgdino.runs.results import PER_OPERATION, RESULTS
 
 Results = Mapping[str, Any]
@@ -167,7 +167,7 @@ def print_together(results: Results) -> None:
     for place, head in enumerate(heads):
         table.add_column(head, justify="right" if place else "left", no_wrap=True)
     for name, *cells in rows:
-        table.add_row(name, *cells, style="" if name in results["runs"] else "bold")
+        table.add_row(name, *cells, style="bold" if name.startswith(SUMMARY) else "")
     console.table(table)
     for note in results["notes"]:
         console.warn(note)

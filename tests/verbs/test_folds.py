@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from surgdino.backbone.checkpoint import save_backbone
 from surgdino.backbone.vit import build_backbone
 from surgdino.cli.main import main
 from surgdino.config import shipped, shipped_settings
-from surgdino.datasets.card import load_card
+from surgdino.datasets import card
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.errors import SurgdinoError
 from surgdino.inputs.folds import are_several, planned_runs
@@ -34,6 +35,9 @@ def videos(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("folds") / "set"
     write_cholec80(root, videos=4, seconds=6, size=(96, 64), seed=0)
     return root
+
+
+load_card = cache(card.load_card)
 
 
 def planned(videos: Path, split: object, dataset: str = "cholec80", **train: object):
@@ -69,7 +73,7 @@ def test_drawn_folds_test_every_operation_once_and_never_split_one(videos):
         assert set.union(*part.values()) == everything
         assert sum(map(len, part.values())) == 4
     assert planned(videos, {"cv": 3, "val": "every 2nd"}) == runs
-    orders = {str([run.split for run in planned(videos, {"cv": 2}, seed=seed)]) for seed in range(8)}
+    orders = {str([run.split for run in planned(videos, {"cv": 2}, seed=seed)]) for seed in range(4)}
     assert len(orders) > 1
 
 

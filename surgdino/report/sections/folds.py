@@ -10,6 +10,8 @@ from surgdino.report.blocks import Block, Paragraph, Table
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
 
+SUMMARY = ("mean over ", "± ", "95 % ")  # how the rows begin that are neither a run nor an operation
+
 
 class Folds(Section):
     """The runs of one folder side by side; left out for single runs."""
@@ -19,7 +21,7 @@ class Folds(Section):
     def of_run(self, record: RunRecord) -> list[Block]:
         """A table a protocol."""
         results = record.results or {}
-        if not (runs := results.get("runs")):
+        if not results.get("runs"):
             return []
         text = (
             "Each run was trained and tested on its own. The mean and its deviation are over the runs' values on their "
@@ -29,7 +31,7 @@ class Folds(Section):
         blocks: list[Block] = [Paragraph(text, note=True)]
         for protocol in dict.fromkeys(row["protocol"] for row in results["scores"]):
             heads, rows = fold_rows(results, protocol, digits=1)
-            strong = frozenset(range(len(runs), len(rows)))
+            strong = frozenset(place for place, row in enumerate(rows) if row[0].startswith(SUMMARY))
             numeric = frozenset(range(1, len(heads)))
             blocks.append(Table(heads, rows, f"protocol {protocol}, shares in %", numeric, strong))
         return blocks
