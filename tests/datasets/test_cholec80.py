@@ -204,6 +204,24 @@ def test_an_unknown_phase_names_the_nearest_and_the_row(root):
     assert list(opened(root).labels["phase"].values["video01"]) == list(range(10)), "rows before it stay"
 
 
+def test_the_releases_misprint_and_other_spellings_are_read(root):
+    text = phase_file(root, 1).read_text()
+    assert "CalotTriangleDissection" in text
+    before = opened(root).labels["phase"]
+    text = text.replace("CalotTriangleDissection", "CarlotTriangleDissection")
+    phase_file(root, 1).write_text(text.replace("ClippingCutting", "clipping-and-cutting"))
+    after = opened(root).labels["phase"]
+    assert told(opened(root)) == []
+    assert after.classes == before.classes
+    assert (after.values["video01"].array == before.values["video01"].array).all()
+
+
+def test_phase_numbers_that_count_from_one_are_told(root):
+    rows = "".join(f"{frame}\t{1 + frame * 7 // FRAMES}\n" for frame in range(FRAMES))
+    phase_file(root, 1).write_text("Frame\tPhase\n" + rows)
+    assert the_error(root).message.endswith("instead of its name, and the numbers seem to count from 1")
+
+
 def test_phase_numbers_instead_of_names_are_refused(root):
     """The TensorFlow re-release swaps ids 4 and 6: a number cannot be trusted to mean what it says."""
     rows = "".join(f"{frame}\t{frame * 7 // FRAMES}\n" for frame in range(FRAMES))

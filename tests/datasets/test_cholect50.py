@@ -273,6 +273,27 @@ def test_other_categories_mean_other_ids(root):
     assert "VID04" not in opened(root).labels.get("triplet", {})
 
 
+def test_the_releases_misprint_is_read(root):
+    phases = {str(i): name.replace("calot", "carlot") for i, name in enumerate(CARD.phases)}
+    write(root, {"0": [row(17)], "1": [row(17)], "7": [row(17)]}, categories={"phase": phases})
+    assert told(opened(root)) == []
+    assert opened(root).labels["phase"].classes[1] == "calot-triangle-dissection"
+
+
+def test_categories_that_count_from_one(root):
+    verbs = {str(i): name for i, name in enumerate(CARD.verbs, start=1)}
+    write(root, {"0": [row(17)]}, categories={"verb": verbs})
+    (problem,) = opened(root).errors
+    assert (problem.message, problem.expected, problem.found) == ("the ids count from 1", "grasp as 0", "grasp as 1")
+
+
+def test_ids_that_count_from_one(root):
+    write(root, {str(frame): [row(17, phase)] for frame, phase in zip((0, 1, 7), (1, 3, 7), strict=True)})
+    problem = the_problem(root)
+    assert problem.found == "7"
+    assert problem.fix == "the phase ids seem to count from 1: count them from 0, as the release does"
+
+
 def test_a_file_of_another_video(root):
     write(root, {"0": [row(17)], "1": [row(17)], "7": [row(17)]}, video=5)
     problem = the_problem(root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -195,3 +196,29 @@ def test_pairs_below_the_folder_and_what_lies_beside_them(tmp_path):
         ("train/a", "train/a"),
     ]
     assert [problem.file for problem in manifest.problems] == [tmp_path / "op.mp4"]
+
+
+# Classes
+
+
+def test_labels_meet_the_listed_phases_in_any_spelling(root):
+    text = "video,label,start\nOP 1,carlot triangle,0\nOP 1,CLIPPING-AND-CUTTING,5\nOP 2,Calot-Triangle,0\n"
+    (root / "labels.csv").write_text(text)
+    labels = open_dataset(replace(CARD, phases=("Clipping cutting", "Calot triangle")), root).labels["phase"]
+    assert labels.values["OP 1"].array.tolist() == [1, 0]
+    assert opened(root).labels["phase"].classes == ("CLIPPING-AND-CUTTING", "Calot-Triangle", "calot triangle")
+
+
+def test_numbers_of_phases_that_count_from_one(root):
+    (root / "labels.csv").write_text("video,label,start\nOP 1,1,0\nOP 1,2,5\nOP 2,1,0\n")
+    with pytest.raises(SurgdinoError, match="numbers of phases, which seem to count from 1; expected the names in"):
+        open_dataset(replace(CARD, phases=("access", "closure")), root)
+    assert opened(root).labels["phase"].classes == ("1", "2")
+
+
+@pytest.mark.parametrize("when", ["frame", "second", "start"])
+def test_a_single_row_of_a_video(root, when):
+    manifest = opened(root, f"video,label,{when}\nOP 1,a,0\nOP 2,a,0\n")
+    present, found = manifest.labels["phase"].values["OP 1"].at(np.array([0, 25]), np.array([0.0, 1.0]))
+    assert present.tolist() == [True, when == "start"]
+    assert found[0] == 0

@@ -85,6 +85,12 @@ def test_what_no_class_has_is_refused(tmp_path, image, legend, said):
         read_layers(tmp_path / "m.tif", legend)
 
 
+def test_ids_of_which_none_is_1_are_told(tmp_path):
+    Image.fromarray(IDS + 1).save(tmp_path / "mask.png")
+    with pytest.raises(SurgdinoError, match="Its ids seem to count none as 1 and the first class as 2: none is 0"):
+        read_layers(tmp_path / "mask.png", BY_ID)
+
+
 def test_jpeg_and_colours_do_not_go_together(tmp_path):
     Image.fromarray(COLOURS[IDS]).save(tmp_path / "m.jpg")
     with pytest.raises(SurgdinoError, match="JPEG changes values: export it as PNG"):

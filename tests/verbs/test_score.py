@@ -332,3 +332,33 @@ def test_real_phases_stand_in_the_same_json(real_data, tmp_path):
     results = score("phase", real_data / "cholect50", tmp_path / "p", tmp_path / "out", "dataset=cholect50")
     assert set(values(results, "phase/script").values()) == {1.0}
     assert any("leave gaps" in note for note in results["notes"]), "the challenge's frame numbers are sparse"
+
+
+def phases_of(folder: Path, rows: dict[str, list[int]]) -> Path:
+    folder.mkdir()
+    for video, ids in rows.items():
+        text = "".join(f"{frame}\t{phase}\n" for frame, phase in enumerate(ids))
+        (folder / f"{video}.txt").write_text(f"Frame\tPhase\n{text}")
+    return folder
+
+
+def test_ids_that_two_sides_count_otherwise_are_told(tmp_path, capsys):
+    truth = phases_of(tmp_path / "truth", {"a": [1, 2], "b": [3, 3]})
+    predictions = phases_of(tmp_path / "predictions", {"a": [0, 1], "b": [2, 2]})
+    said = refused(capsys, "task=phase", f"truth={truth}", f"predictions={predictions}")
+    assert "the truth's ids seem to count from 1 and the predictions' from 0" in said
+    said = refused(capsys, "task=phase", f"truth={predictions}", f"predictions={truth}")
+    assert "The ids seem to count from 1" in said
+
+
+def test_videos_of_one_frame_are_scored(tmp_path, capsys):
+    truth = phases_of(tmp_path / "truth", {"a": [0], "b": [1]})
+    predictions = phases_of(tmp_path / "predictions", {"a": [0], "b": [0]})
+    found = score("phase", truth, predictions, tmp_path / "out", "dataset=cholec80")
+    assert values(found, "phase/script") == {"accuracy": 0.5, "precision": 1, "recall": 0.5, "jaccard": 0.5, "f1": 0.5}
+    assert values(found, "phase/segmental") == {"edit": 0.5, "f1@10": 0.5, "f1@25": 0.5, "f1@50": 0.5}
+    assert "phase/relaxed-script was not computed: no video has two labelled frames" in " ".join(found["notes"])
+    longer = phases_of(tmp_path / "longer", {"a": [0], "b": [1], "c": [1, 1]})
+    phases_of(tmp_path / "guesses", {"a": [1], "b": [0], "c": [1, 0]})
+    found = score("phase", longer, tmp_path / "guesses", tmp_path / "out", "dataset=cholec80", "fps=1")
+    assert values(found, "phase/relaxed-corrected")["accuracy"] == 1

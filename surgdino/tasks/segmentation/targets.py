@@ -132,7 +132,7 @@ class CutTargets:
 
 
 class MaskTargets:
-    """The targets of n images in memory: of labelled classes alone, 3 kB each for an input of 224 pixels.
+    """The targets of n images in memory: of classes with a mask alone, 3 kB each for an input of 224 pixels.
 
     Attributes:
         labelled: bool [n, C].
@@ -148,20 +148,21 @@ class MaskTargets:
         """
         known = [[name in frames.masks(i).files for name in classes] for i in range(len(frames))]
         self.labelled = np.array(known, dtype=bool).reshape(-1, len(classes))
-        self._pair = np.cumsum(self.labelled).reshape(self.labelled.shape) - 1
-        self._planes = np.zeros((int(self.labelled.sum()), side, side), np.uint8)
+        self._shown = shown_classes(frames, classes)
+        self._pair = np.cumsum(self._shown).reshape(self._shown.shape) - 1
+        self._planes = np.zeros((int(self._shown.sum()), side, side), np.uint8)
         read = partial(CutTargets(frames, tuple(classes)).whole, side=side)
         for i, planes in enumerate(load(read, range(len(frames)), min(workers, len(frames)))):
-            self._planes[self._pair[i][self.labelled[i]]] = planes[self.labelled[i]]
+            self._planes[self._pair[i][self._shown[i]]] = planes[self._shown[i]]
 
     def __len__(self) -> int:
         return len(self.labelled)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """uint8 [m, C, side, side], 255 where a pixel is all covered; 0 and meaningless where unlabelled."""
-        labelled = self.labelled[rows]
-        found = np.zeros((*labelled.shape, *self._planes.shape[1:]), np.uint8)
-        found[labelled] = self._planes[self._pair[rows][labelled]]
+        shown = self._shown[rows]
+        found = np.zeros((*shown.shape, *self._planes.shape[1:]), np.uint8)
+        found[shown] = self._planes[self._pair[rows][shown]]
         return found
 
 

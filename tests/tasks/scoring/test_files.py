@@ -54,6 +54,17 @@ def test_ids_are_read_too_with_any_line_ends(tmp_path, text):
     assert read_phase(text_file(tmp_path, text), PHASES)[1].tolist() == [6, 0]
 
 
+def test_names_in_other_spellings_and_the_misprint_are_read(tmp_path):
+    text = "Frame\tPhase\n0\tcarlot-triangle-dissection\n1\tClipping and cutting\n2\tgallbladder-extraction\n"
+    assert read_phase(text_file(tmp_path, text), PHASES)[1].tolist() == [1, 2, 6]
+    assert read_phase(text_file(tmp_path, text), ["CarlotTriangleDissection", *PHASES[2:]])[1].tolist() == [0, 1, 5]
+
+
+def test_ids_that_count_from_one_are_told(tmp_path):
+    told = refusal(read_phase, text_file(tmp_path, "Frame\tPhase\n0\t1\n1\t7\n"), PHASES)
+    assert "row 3: unknown phase '7'; expected 0 to 6. The ids seem to count from 1" in told
+
+
 def test_ids_that_are_names_are_names(tmp_path):
     assert read_phase(text_file(tmp_path, "Frame\tPhase\n0\t1\n"), ["2", "1"])[1].tolist() == [1]
 
@@ -128,6 +139,12 @@ def test_scores_are_read_back_to_the_last_digit(tmp_path, kind):
 def triplet_text(edit=lambda rows: rows) -> str:
     rows = [["frame", *map(str, range(100))], *([str(n), *["0.5"] * 100] for n in range(3))]
     return "\n".join(",".join(row) for row in edit(rows)) + "\n"
+
+
+def test_columns_that_count_from_one_are_told(tmp_path):
+    header = ",".join(["frame", *map(str, range(1, 101))])
+    told = refusal(read_triplets, text_file(tmp_path, f"{header}\n0{',0.5' * 100}\n", "VID01.csv"))
+    assert "expected 0, found '1'. The ids count from 1" in told
 
 
 def change(row: int, column: int, cell: str):
