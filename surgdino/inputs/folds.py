@@ -56,9 +56,12 @@ class PlannedRun:
 
     def settings(self, cfg: Mapping[str, Any], folder: Path | None, names: Mode) -> dict[str, Any]:
         """The settings of this run alone: with the same, `surgdino finetune` makes it anywhere."""
+        checkpoint = cfg["checkpoint"]
+        if isinstance(checkpoint, str):  # a backbone for each
+            checkpoint = checkpoint.replace("{fold}", safe_name(self.fold)).replace("{seed}", str(self.seed))
         data, train = {**cfg["data"], "split": self.split}, {**cfg["train"], "seed": self.seed, "seeds": None}
         run = {**cfg["run"], "dir": None if folder is None else str(folder), "names": names}
-        return {**cfg, "data": data, "train": train, "run": run}
+        return {**cfg, "checkpoint": checkpoint, "data": data, "train": train, "run": run}
 
 
 def are_several(data: DataSettings, train: HeadTraining) -> bool:

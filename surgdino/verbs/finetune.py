@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from surgdino.engine.precision import choose_device
 from surgdino.engine.settings import HardwareSettings
 from surgdino.engine.stop import sigterm_interrupts
 from surgdino.inputs.backbone import StartingBackbone, starting_backbone
-from surgdino.inputs.folds import are_several, in_run, planned_runs
+from surgdino.inputs.folds import PlannedRun, are_several, in_run, planned_runs
 from surgdino.inputs.labelled import (
     features_folder,
     labelled_parts,
@@ -125,21 +125,19 @@ def several(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) ->
     """A run for each fold and seed in one folder, then what they say together; finished ones are not run again."""
     task, card = open_task(config.task), Card.from_dict(config.dataset)
     runs = planned_runs(card, config.data, config.train, task.LABELS)
-    hashes: dict[str, str] = {}
-    for run in runs:  # all folds are checked before the first is trained
-        if run.fold not in hashes:
-            with in_run(run.name):
-                found = check(typed(FinetuneConfig, run.settings(cfg, config.run.dir, config.run.names), ""))
-            hashes[run.fold] = found.manifest.fingerprint()
-    folder = config.run.dir or found.folder.with_name(f"{found.folder.name}-folds")
-    mode: Mode = "plain" if found.names.plain else "pseudonyms"
+    checked = check_all(runs, config, cfg)
+    first = next(iter(checked.values()))
+    hashes = {fold: found.manifest.fingerprint() for (fold, _), found in checked.items()}
+    folder = config.run.dir or first.folder.with_name(f"{first.folder.name}-folds")
+    mode: Mode = "plain" if first.names.plain else "pseudonyms"
     data_hash = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()[:16]
     with distributed.main_first():
         if distributed.is_main():
             lock.take(folder)
-            recorded = {**cfg, "model": found.start.model.as_dict(), "run": {"dir": str(folder), "names": mode}}
-            open_run(folder, recorded, found.names, data_hash=data_hash, free=FREE)
+            recorded = {**cfg, "model": first.start.model.as_dict(), "run": {"dir": str(folder), "names": mode}}
+            open_run(folder, recorded, first.names, data_hash=data_hash, free=FREE)
             (folder / "state").mkdir(exist_ok=True)  # marks a run that other settings may not continue
+    del checked  # their backbones
     with sigterm_interrupts():
         for place, run in enumerate(runs, 1):
             say(f"{run.name}, {place} of {len(runs)}", style="bold")
@@ -152,10 +150,26 @@ def several(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) ->
     with distributed.main_first():
         if distributed.is_main():
             by_name = {run.name: (run.fold, run.seed) for run in runs}
-            print_together(write_together(folder, by_name, environment(data_hash, found.names)))
+            print_together(write_together(folder, by_name, environment(data_hash, first.names)))
             field("results", folder / RESULTS)
             if page := try_report(folder):
                 field("report", page)
+
+
+def check_all(
+    runs: Sequence[PlannedRun], config: FinetuneConfig, cfg: Mapping[str, Any]
+) -> dict[tuple[str, str | None], Checked]:
+    """What each fold begins with, by fold and checkpoint: all are checked before the first is trained."""
+    checked: dict[tuple[str, str | None], Checked] = {}
+    starts: dict[str | None, StartingBackbone] = {}
+    for run in runs:
+        settings = typed(FinetuneConfig, run.settings(cfg, config.run.dir, config.run.names), "")
+        if (key := (run.fold, settings.checkpoint)) not in checked:
+            with in_run(run.name):
+                found = check(settings)
+            # One backbone in memory for all that begin with it.
+            checked[key] = replace(found, start=starts.setdefault(settings.checkpoint, found.start))
+    return checked
 
 
 def check(config: FinetuneConfig) -> Checked:
