@@ -33,7 +33,8 @@ class Card:
         title, licence, how_to_get, notes, layout: for people.
         fps: frames per second that its label files count in; None where it has none.
         videos: numbers of all videos as released (names, where they have none); empty where nobody can know.
-        operation: how an operation is named, with `{number}` of its video or `{root}` and `{place}` on disk.
+        operation: how an operation is named, with `{number}` of its video, or `{place}` on disk (its path or name
+            without the folder's), `{content}` of its first recording, `{root}`, the folder's name.
         phases, tools, instruments, verbs, targets: class names in the order of their ids.
         triplets: `instrument,verb,target` in the order of their ids.
         mask_classes: what the masks show, in the order of their channels.
@@ -55,7 +56,7 @@ class Card:
     layout: tuple[str, ...] = ()
     fps: Fps | None = None
     videos: tuple[Entry, ...] = ()
-    operation: str = "{root}/{place}"
+    operation: str = "own/{place}~{content}"
     phases: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     instruments: tuple[str, ...] = ()
@@ -117,7 +118,7 @@ class Card:
 
     def operation_of(self, video: Entry) -> str:
         """The operation that a video of `videos` shows: by its number, or the set's own where it has a name only."""
-        if isinstance(video, str):
+        if isinstance(video, str) or "{content}" in self.operation:
             return f"{self.name}/{video}"
         return self.operation.format(number=video, root=self.name, place=video)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -131,6 +132,25 @@ def read_text(path: Path, *, spreadsheet: bool = False) -> str:
             if "\0" not in text:  # UTF-16 without its mark, or no text at all
                 return text.replace("\r\n", "\n").replace("\r", "\n")
     raise SurgdinoError("not a text file", file=path, expected="text in UTF-8", fix="save it as UTF-8")
+
+
+def content_hash(path: Path, end: int) -> str:
+    """Of a recording, 16 digits: the sizes of its files and the ends of the first one, which a copy has too.
+
+    Args:
+        end: bytes of each end.
+
+    Raises:
+        SurgdinoError, OSError: a file cannot be read.
+    """
+    files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256(repr([file.stat().st_size for file in files]).encode())
+    for file in map(regular, files[:1]):
+        with file.open("rb") as stream:
+            digest.update(stream.read(end))
+            stream.seek(max(file.stat().st_size - end, 0))
+            digest.update(stream.read(end))
+    return digest.hexdigest()[:16]
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,17 +32,24 @@ MASKS = frozenset(
     )
 )
 _ENDINGS = re.compile(r"[_-](mask|masks|seg|segmentation|label|gt)$", re.IGNORECASE)
+# `video01_000030_frame`, `case-12_f0003`, `smith (2)`, `IMG_0001`, `7`: a name, which may be empty, and a counter.
+_COUNTER = re.compile(
+    r"(?P<name>.*?)(?:(?:^|[ _.-]+)(?:f|fr|t|s|no|nr)?|[ _.-]*(?:frame|frm|image|img|picture|pic|photo|dsc[nf]?))"
+    r"[ _.-]*\(?\d+\)?(?:[ _.-]+[a-z]+)?",
+    re.IGNORECASE,
+)
+_PARTS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
 _LEGEND = "labelmap.txt"  # CVAT writes it beside SegmentationClass/
 _COLOURS = "0 to 255, each colour once"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture.
+    """One picture, or any recording by its place on disk.
 
     Attributes:
         name: unique in the dataset: its path without suffix.
-        path: its file.
+        path: its file or folder.
         top: the folder that subfolders of one operation lie in.
         prefix: what the name has before the path inside `top`.
     """
@@ -51,6 +58,33 @@ class Picture:
     path: Path
     top: Path
     prefix: str
+
+
+def without_parts(folders: Iterable[str]) -> list[str]:
+    """Folders without those that are parts of a split: they say nothing of operations."""
+    return [folder for folder in folders if letters(folder) not in _PARTS]
+
+
+def places_by_name(adapter: Adapter, pictures: Sequence[Picture]) -> list[str]:
+    """The operation of each picture: its subfolder, else its name without a counter; pictures of one video are one.
+
+    A number alone does not say which operation it is of: such pictures count as one.
+    """
+    places, unnamed = [], 0
+    for picture in pictures:
+        lead = without_parts(filter(None, picture.prefix.split("/")))
+        folders = without_parts(map(plain_name, picture.path.parent.relative_to(picture.top).parts))
+        stem = plain_name(picture.path.stem)
+        found = _COUNTER.fullmatch(stem)
+        unnamed += bool(found and not found["name"] and not folders)
+        places.append("/".join([*lead, *(folders or [(found["name"] or "pictures") if found else stem])]))
+    count = len({*places})
+    if unnamed > 1:
+        adapter.notes.append(f"{unnamed:,} pictures are called by a number, which says no operation: they count as one")
+    if count < len(pictures):
+        note = f"{len(pictures):,} pictures of {count:,} operations by their names; data.operation_pattern changes that"
+        adapter.notes.append(note)
+    return places
 
 
 def pairs_of_folders(root: Path) -> list[tuple[Path, Path]]:

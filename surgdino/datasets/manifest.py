@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,13 @@ import numpy as np
 
 from surgdino.datasets.masks import FrameMasks, VideoMasks
 from surgdino.errors import SurgdinoError
+
+_MARK = re.compile(r"~[0-9a-f]{8}(?=/|$)")
+
+
+def place_of(operation: str) -> str:
+    """What people call an operation: `OP7` of `own/OP7~1f0c9a3e`, `1` of `camma/1`."""
+    return _MARK.sub("", operation.partition("/")[2] or operation)
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,7 @@ class Video:
         fps: nominal frames per second where the dataset defines one (frame numbers in label files count in it).
         frame_count: number of frames according to the label files; None where they do not say.
         split: the part of the chosen split that it belongs to (`train`, `val`, `test`), or None.
+        formerly: what earlier versions called the operation.
     """
 
     id: str
@@ -39,6 +48,14 @@ class Video:
     fps: float | None = None
     frame_count: int | None = None
     split: str | None = None
+    formerly: tuple[str, ...] = ()
+
+    @property
+    def recording(self) -> str:
+        """A name of this recording that says its operation: the operation's own, where it is all of it."""
+        place = place_of(self.operation)
+        alone = self.id == place or self.id.endswith(f"/{place}")
+        return self.operation if alone else f"{self.operation}/{self.id.rpartition('/')[2]}"
 
     @property
     def is_image_folder(self) -> bool:
@@ -264,6 +281,15 @@ class Manifest:
             if video.id == video_id:
                 return video
         raise KeyError(video_id)
+
+    def formerly_recorded(self, video: Video) -> tuple[str, ...]:
+        """What earlier versions called this recording."""
+        return (f"{self.root.resolve().name}/{video.id}",)
+
+    def names_of(self, video: Video) -> set[str]:
+        """All that a setting may call a video or its operation; the last are how a pseudonym is read back."""
+        called = {video.id, video.operation, place_of(video.operation), video.recording}
+        return called.union(video.formerly, self.formerly_recorded(video))
 
     @property
     def errors(self) -> tuple[Problem, ...]:

@@ -9,7 +9,9 @@ from typing import Any
 
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.card import PARTS, Card, Entry, compact, number_in, read_parts, stride
-from surgdino.datasets.manifest import Manifest, Problem, Video
+from surgdino.datasets.files import is_image
+from surgdino.datasets.labelled_pictures import without_parts
+from surgdino.datasets.manifest import Manifest, Problem, Video, place_of
 from surgdino.discovery import load, names
 from surgdino.errors import SurgdinoError, from_os_error, nearest
 
@@ -111,11 +113,10 @@ def _known_names(manifest: Manifest, card: Card) -> dict[Entry, list[Video]]:
     """All that a split may call a video: its id, its operation with or without the dataset's name, their numbers."""
     names: dict[Entry, list[Video]] = {}
     for video in manifest.videos:
-        place = video.operation.partition("/")[2]
-        # The last is how a pseudonym is read back, see surgdino.runs.names.
-        known: set[Entry | None] = {video.id, video.operation, place, f"{manifest.root.resolve().name}/{video.id}"}
+        known: set[Entry | None] = {*manifest.names_of(video)}
         if video.id not in card.videos:  # what a card lists by name has no number: test_workflow_video_01 is not 1
-            known |= {number_in(video.id), number_in(place)}
+            known |= {number_in(video.id), number_in(place_of(video.operation))}
+        known |= {folder for folder in video.id.split("/")[:-1] if not without_parts([folder])}  # `train/`
         for name in known - {None}:
             names.setdefault(name, []).append(video)  # type: ignore[arg-type]
     return names
@@ -167,4 +168,6 @@ def _refuse_torn_operations(manifest: Manifest, part_of: Mapping[str, str], name
         if part_of.get(video.id) != part_of.get(before.id):
             parts = f"{before.id} in {part_of.get(before.id)}, {video.id} in {part_of.get(video.id)}"
             fix = "put all videos of an operation into one part"
+            if is_image(video.path):
+                fix += ", or say with data.operation_pattern which pictures are one operation ('(.+)': each is its own)"
             raise SurgdinoError(f"{name} tears the operation {video.operation} apart", found=parts, fix=fix)

@@ -14,7 +14,7 @@ from surgdino.backbone.preprocess import Preprocess
 from surgdino.config import Location, NonNegativeInt, PositiveInt, Text
 from surgdino.console import warn
 from surgdino.datasets.card import Card, load_card
-from surgdino.datasets.manifest import Labels, Video
+from surgdino.datasets.manifest import Labels
 from surgdino.datasets.open import open_dataset
 from surgdino.engine.probing import ProbeSet
 from surgdino.engine.probing.frames import even
@@ -103,7 +103,7 @@ def choose_probe(
     videos = [video for each in known for video in each.manifest.videos]
     of_part = {video.operation for video in videos if settings.part is not None and video.split == settings.part}
     if settings.hold_out is not None:
-        tested = _held_out(settings.hold_out, videos, candidates)
+        tested = _held_out(settings.hold_out, known, candidates)
     elif of_part or settings.dataset is not None:
         tested = of_part or _operations(known)
     else:
@@ -168,7 +168,7 @@ def _other_dataset(
 
 
 def _held_out(
-    hold_out: int | tuple[int | str, ...], videos: Sequence[Video], candidates: Sequence[RunDataset]
+    hold_out: int | tuple[int | str, ...], known: Sequence[RunDataset], candidates: Sequence[RunDataset]
 ) -> set[str]:
     if isinstance(hold_out, int):
         operations = sorted(_operations(candidates))
@@ -176,13 +176,16 @@ def _held_out(
             what = "probe.hold_out is larger than the number of operations"
             raise SurgdinoError(what, expected=f"at most {len(operations)}", found=hold_out)
         return set(even(np.array(operations), hold_out).tolist())
-    names = {name: v.operation for v in videos for name in (v.id, v.operation, v.operation.partition("/")[2])}
-    names |= {f"{v.operation.partition('/')[0]}/{v.id}": v.operation for v in videos}  # as a pseudonym is read back
-    for name in hold_out:
-        if str(name) not in names:
-            what = f"probe.hold_out names {name!r}, which does not exist, or which data.exclude leaves out"
-            raise SurgdinoError(what, fix=nearest(str(name), names))
-    return {names[str(name)] for name in hold_out}
+    names: dict[str, set[str]] = {}
+    for each in known:
+        for video in each.manifest.videos:
+            for name in each.manifest.names_of(video):
+                names.setdefault(name, set()).add(video.operation)
+    for wanted in map(str, hold_out):
+        if wanted not in names:
+            what = f"probe.hold_out names {wanted!r}, which does not exist, or which data.exclude leaves out"
+            raise SurgdinoError(what, fix=nearest(wanted, names))
+    return set().union(*(names[str(wanted)] for wanted in hold_out))
 
 
 def _operations(datasets: Sequence[RunDataset]) -> set[str]:

@@ -150,13 +150,11 @@ def not_empty(manifest: Manifest) -> Manifest:
 def excluded_operations(manifests: Sequence[Manifest], exclude: Sequence[str]) -> set[str]:
     """The operations that names as in `data.exclude` stand for, in any of these datasets; others are refused."""
     operations_of: dict[str, set[str]] = {}
-    for video in (video for manifest in manifests for video in manifest.videos):
-        # A video id names its whole operation: leaving out half of an operation would leak it through the other half.
-        operations_of.setdefault(video.id, set()).add(video.operation)
-        operations_of.setdefault(video.operation, set()).add(video.operation)
-    for manifest in manifests:  # as a pseudonym is read back
+    for manifest in manifests:
         for video in manifest.videos:
-            operations_of.setdefault(f"{manifest.root.resolve().name}/{video.id}", set()).add(video.operation)
+            # A video id names its whole operation: leaving out half of an operation would leak it through the other.
+            for name in manifest.names_of(video):
+                operations_of.setdefault(name, set()).add(video.operation)
     operations: set[str] = set()
     for name in exclude:
         if name.startswith(_TEST_OF):

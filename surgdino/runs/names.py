@@ -28,10 +28,11 @@ from pydantic import Field
 
 from surgdino import console
 from surgdino.datasets.card import Card
+from surgdino.datasets.files import content_hash
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import from_os_error
 from surgdino.frames.store import FrameStore
-from surgdino.paths import atomic_write, regular
+from surgdino.paths import atomic_write
 from surgdino.records import read_record
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.yaml_files import read_settings
@@ -76,6 +77,7 @@ class Pseudonyms:
     _names: dict[str, str] = field(default_factory=dict)  # pseudonym -> name
     _shown: dict[str, str] = field(default_factory=dict)  # name, id or path -> what is shown in its place
     _own: dict[str, list[Path]] = field(default_factory=dict)  # own operation -> its recordings
+    _formerly: dict[str, set[str]] = field(default_factory=dict)  # own operation -> what it was called before
 
     @classmethod
     def open(cls, mode: Mode, store: Path) -> Pseudonyms:
@@ -111,6 +113,7 @@ class Pseudonyms:
         """
         for video in [] if card.videos else manifest.videos:
             recordings = self._own.setdefault(video.operation, [])
+            self._formerly.setdefault(video.operation, set()).update(video.formerly)
             if video.path not in recordings:
                 recordings.append(video.path)
         if self.store is None:
@@ -118,21 +121,27 @@ class Pseudonyms:
         self._shown |= {str(manifest.root.resolve()): _HERE}
         if self._own and not self._key:
             self._take(_with_table(self.store))
-        root, new = manifest.root.resolve().name, dict[str, str]()
+        new: dict[str, str] = {}
         for video in manifest.videos:
             if card.videos:
                 self._shown |= {str(video.path): video.id}
                 continue
-            name = f"{root}/{video.id}"
-            shown, operation = (self._pseudonym(text, new) for text in (name, video.operation))
-            self._shown.setdefault(video.operation.partition("/")[2], operation)
-            self._shown |= {video.operation: operation, name: shown, video.id: shown, prefix + video.id: prefix + shown}
+            operation = self._pseudonym(video.operation, new, video.formerly)
+            shown = self._pseudonym(video.recording, new, manifest.formerly_recorded(video))
+            for called in manifest.names_of(video):
+                self._shown.setdefault(called, operation)
+            self._shown |= {video.operation: operation, video.recording: shown}
+            self._shown |= {video.id: shown, prefix + video.id: prefix + shown}
             self._shown |= dict.fromkeys((str(video.path), os.path.realpath(video.path), video.path.name), shown)
         if new:
             self._take(_with_table(self.store, new))
         self.__dict__.pop("_pattern", None)
 
-    def _pseudonym(self, name: str, new: dict[str, str]) -> str:
+    def _pseudonym(self, name: str, new: dict[str, str], before: Iterable[str] = ()) -> str:
+        """Of a name; that of a name `before` it, where a run had given it one."""
+        for old in before:
+            if self._names.get(pseudonym := f"op-{self._digest(old)[:6]}") == old:
+                return pseudonym
         digest = self._digest(name)
         for length in range(6, len(digest), 2):  # two names of one pseudonym are told apart by more digits
             pseudonym = f"op-{digest[:length]}"
@@ -147,7 +156,8 @@ class Pseudonyms:
 
     def aliases(self, operation: str) -> set[str]:
         """All that this operation is called in checkpoints made with this key, or with plain names."""
-        return {operation, self._shown.get(operation, operation), f"op-{self._digest(operation)[:6]}"}
+        names = {operation, *self._formerly.get(operation, ())}
+        return {*names, self._shown.get(operation, operation), *(f"op-{self._digest(name)[:6]}" for name in names)}
 
     def is_own(self, operation: str) -> bool:
         """Whether this is the name of an own operation."""
@@ -296,15 +306,7 @@ def _alone(file: Path) -> Iterator[None]:
 
 @cache
 def _content(path: Path) -> str:
-    """Of the sizes of a recording's files and of the ends of the first one."""
-    files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
-    digest = hashlib.sha256(repr([file.stat().st_size for file in files]).encode())
-    for file in map(regular, files[:1]):
-        with file.open("rb") as stream:
-            digest.update(stream.read(_END))
-            stream.seek(max(file.stat().st_size - _END, 0))
-            digest.update(stream.read(_END))
-    return digest.hexdigest()[:16]
+    return content_hash(path, _END)
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from surgdino.datasets.card import card_names, load_card
+from surgdino.datasets.manifest import place_of
 from surgdino.errors import SurgdinoError
 from surgdino.paths import read_bytes, regular
 from surgdino.records import read_json
@@ -88,7 +89,7 @@ def _secrets(run: Path) -> dict[str, str]:
     """Word -> what it is: all that must not leave."""
     words = of_this_machine() | dict.fromkeys(paths_of(run), "a path of the run")
     for name in names_in(settings_of(run)) | _plain_names(run):
-        words |= {name: "the name of an operation", name.partition("/")[2]: "the name of an operation"}
+        words |= dict.fromkeys((name, name.partition("/")[2], place_of(name)), "the name of an operation")
     return {word: what for word, what in words.items() if len(word) > 2 and not _OURS.fullmatch(word.lower())}
 
 

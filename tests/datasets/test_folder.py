@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -34,29 +36,30 @@ def opened(root: Path, pattern: str | None = None, **how) -> Manifest:
 
 
 def operations(manifest: Manifest) -> dict[str, str]:
-    return {video.id: video.operation for video in manifest.videos}
+    """Without the content that is in their names."""
+    return {video.id: re.sub("~[0-9a-f]{8}$", "", video.operation) for video in manifest.videos}
 
 
 def test_a_video_by_itself_is_an_operation(root):
     put(root, "a.mp4", "b.MOV", "c.mkv", "notes.txt", ".hidden.mp4", "logo.png")
-    assert operations(opened(root)) == {"a": "theatre 2/a", "b": "theatre 2/b", "c": "theatre 2/c"}
+    assert operations(opened(root)) == {"a": "own/a", "b": "own/b", "c": "own/c"}
     assert opened(root).problems == ()
 
 
 def test_videos_in_one_subfolder_are_one_operation(root):
     put(root, "OP 7/part 1.mp4", "OP 7/part 2.mp4", "2023/OP 8/x.avi", "solo.mp4")
     assert operations(opened(root)) == {
-        "2023/OP 8/x": "theatre 2/2023/OP 8",
-        "OP 7/part 1": "theatre 2/OP 7",
-        "OP 7/part 2": "theatre 2/OP 7",
-        "solo": "theatre 2/solo",
+        "2023/OP 8/x": "own/2023/OP 8",
+        "OP 7/part 1": "own/OP 7",
+        "OP 7/part 2": "own/OP 7",
+        "solo": "own/solo",
     }
 
 
 def test_a_pattern_tells_which_files_are_one_operation(root):
     put(root, "OP12_part1.mp4", "OP12_part2.mp4", "OP13_part1.mp4")
     found = operations(opened(root, r"(OP\d+)_"))
-    assert sorted(found.values()) == ["theatre 2/OP12", "theatre 2/OP12", "theatre 2/OP13"]
+    assert sorted(found.values()) == ["own/OP12", "own/OP12", "own/OP13"]
 
 
 def test_a_file_that_the_pattern_does_not_know_is_named(root):
@@ -74,24 +77,79 @@ def test_a_pattern_that_is_none(root, pattern, said):
         opened(root, pattern)
 
 
-def test_everything_in_one_subfolder_is_one_operation_and_said_so(root):
+def test_a_subfolder_that_holds_all_videos_is_taken_for_the_folder_and_said_so(root):
     put(root, "videos/a.mp4", "videos/b.mp4")
-    (problem,) = opened(root).problems
-    assert problem.severity == "warning"
-    assert "one operation" in problem.message
-    assert str(root / "videos") in problem.fix
+    manifest = opened(root)
+    assert operations(manifest) == {"videos/a": "own/a", "videos/b": "own/b"}
+    assert manifest.problems == ()
+    assert manifest.notes == ("all videos lie in videos/; what lies in one subfolder of it is one operation",)
+
+
+def names(root: Path, **how) -> set[str]:
+    return set(opened(root, **how).operations)
+
+
+LAYOUTS = [
+    ["a.mp4", "b.mp4"],
+    ["OP 7/1.mp4", "OP 7/2.mp4", "OP 8/1.mp4"],
+    ["V1/000001.png", "V2/000001.png"],
+    ["solo.mp4"],
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout[0])
+def test_an_operation_is_called_the_same_wherever_its_folder_lies(root, tmp_path, layout):
+    for name in layout:
+        put(root, name)
+        (root / name).write_text(name)
+    found = names(root)
+    assert len(found) == len({name.rpartition("/")[0] or name for name in layout})
+    (tmp_path / "link").mkdir()
+    os.symlink(root, tmp_path / "link" / "to it")
+    shutil.copytree(root, tmp_path / "copy" / "deep" / "in it")
+    for elsewhere in (root.parent / "link" / "to it", tmp_path / "link", tmp_path / "copy"):
+        assert names(elsewhere) == found
+    shutil.rmtree(tmp_path / "copy")
+    root.rename(tmp_path / "renamed")
+    assert names(tmp_path / "renamed") == found
+
+
+def test_two_of_the_same_name_are_told_apart(tmp_path):
+    for content in "ab":
+        put(tmp_path / content, "video01.mp4")
+        (tmp_path / content / "video01.mp4").write_text(content)
+    assert not names(tmp_path / "a") & names(tmp_path / "b")
+
+
+def test_a_setting_may_call_an_operation_by_its_plain_name_or_as_before(root):
+    put(root, "OP7/1.mp4", "OP7/2.mp4", "2023/OP8/1.mp4")
+    manifest = opened(root)
+    for called in ("OP7", 7, "theatre 2/OP7", "OP7/1", "theatre 2/OP7/1", manifest["OP7/1"].operation):
+        split = {"train": [called, "OP7/2"], "test": "rest"}
+        assert [v.split for v in opened(root, split=split).videos] == ["test", "train", "train"]
+    assert manifest["2023/OP8/1"].formerly == ("theatre 2/2023/OP8",)
+
+
+def test_parts_of_a_split_are_no_operations_and_may_be_named_in_one(root):
+    put(root, "train/a.mp4", "train/b.mp4", "test/OP7/1.mp4", "test/OP7/2.mp4", "test/c.mp4")
+    manifest = opened(root, split={"train": ["train"], "test": ["test"]})
+    assert sorted(operations(manifest).values()) == ["own/OP7", "own/OP7", "own/a", "own/b", "own/c"]
+    assert [len(manifest.part(part).videos) for part in ("train", "test")] == [2, 3]
+    put(root, "train/OP7/3.mp4")
+    with pytest.raises(SurgdinoError, match="tears the operation own/OP7"):
+        opened(root, split={"train": ["train"], "test": ["test"]})
 
 
 def test_folders_of_images_are_videos_too(root):
     put(root, "VID01/000001.png", "VID01/000007.jpg", "VID02/0.jpg", "pictures/logo.png")
     manifest = opened(root)
-    assert operations(manifest) == {"VID01": "theatre 2/VID01", "VID02": "theatre 2/VID02"}
+    assert operations(manifest) == {"VID01": "own/VID01", "VID02": "own/VID02"}
     assert all(video.is_image_folder for video in manifest.videos)
 
 
 def test_the_folder_itself_may_hold_the_images(root):
     put(root, "1.png", "2.png")
-    assert operations(opened(root)) == {"theatre 2": "theatre 2/theatre 2"}
+    assert operations(opened(root)) == {"theatre 2": "own/theatre 2"}
 
 
 def test_names_that_differ_in_their_suffix_alone_stay_apart(root):
@@ -157,7 +215,7 @@ def test_a_split_by_name_never_tears_an_operation_apart(root):
     manifest = opened(root, split={"train": ["OP7"], "test": ["theatre 2/OP8"]})
     assert [v.split for v in manifest.videos] == ["train", "train", "test"]
     assert [v.split for v in opened(root, split={"train": [7], "test": [8]}).videos] == ["train", "train", "test"]
-    with pytest.raises(SurgdinoError, match="tears the operation theatre 2/OP7 apart"):
+    with pytest.raises(SurgdinoError, match="tears the operation own/OP7 apart"):
         opened(root, split={"train": ["OP7/1"], "test": ["OP7/2", "OP8"]})
     with pytest.raises(SurgdinoError, match="Give it inline"):
         opened(root, split="40-40")

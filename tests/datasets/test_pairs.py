@@ -36,7 +36,8 @@ def test_each_picture_is_an_operation_by_itself(root):
     manifest = opened(root)
     assert manifest.problems == ()
     assert [v.id for v in manifest.videos] == [f"case{n:03d}" for n in range(10)]
-    assert manifest.videos[0].operation == "polyps/case000"
+    assert manifest.videos[0].operation.startswith("own/case000~")
+    assert len(manifest.operations) == 10
     masks = manifest.labels["masks"]
     assert masks.classes == ("foreground",)
     assert masks.values["case003"][0] == FrameMasks(
@@ -88,10 +89,49 @@ def test_pictures_of_one_patient_belong_together(root):
         for name in ("case000.jpg", "case001.jpg"):
             shutil.move(root / kind / name, root / kind / "p1" / name)
     found = {v.id: v.operation for v in opened(root).videos}
-    assert {found["p1/case000"], found["p1/case001"]} == {"polyps/p1"}
+    (patient,) = {found["p1/case000"], found["p1/case001"]}
+    assert patient.startswith("own/p1~")
     by_pattern = {v.operation for v in opened(root, operation_pattern=r"case\d\d(\d)").videos}
     assert len(by_pattern) == 10
     assert len({v.operation for v in opened(root, operation_pattern=r"case(\d\d)").videos}) == 1
+
+
+GROUPS = {
+    "two videos": ({"v1_0001": "v1", "v1_0002": "v1", "v2_0001": "v2"}, "3 pictures of 2 operations by their names"),
+    "frames": ({"video01_000030_frame": "video01", "video01_000060_frame": "video01"}, "2 pictures of 1 operations"),
+    "letters": (
+        {"case-12_f0003": "case-12", "case-12_f0004": "case-12", "case-13_f0003": "case-13"},
+        "of 2 operations",
+    ),
+    "no mark": ({"opAframe0001": "opA", "opAframe0002": "opA", "opBimg1": "opB"}, "of 2 operations"),
+    "copies": ({"smith (1)": "smith", "smith (2)": "smith", "jones": "jones"}, "of 2 operations"),
+    "a camera's": ({"IMG_0001": "pictures", "DSC0002": "pictures"}, "called by a number, which says no operation"),
+    "numbers": ({"1": "pictures", "612": "pictures", "frame_3": "pictures"}, "3 pictures are called by a number"),
+    "ids": ({"cju0qkwl35piu0993l0dewei2": "", "cju0qoxqj9q6s0835b43399p4": "", "case000": "", "polyp7": ""}, None),
+    "parts": ({"train/images/a_1": "a", "test/images/a_2": "a", "ward/images/a_1": "ward/a"}, "of 2 operations"),
+}
+
+
+@pytest.mark.parametrize("names", GROUPS)
+def test_pictures_of_one_video_are_one_operation(tmp_path, names):
+    expected, said = GROUPS[names]
+    for name in expected:
+        for kind in ("images", "masks"):
+            path = tmp_path / f"{name.replace('images', kind) if '/' in name else f'{kind}/{name}'}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+    manifest = opened(tmp_path)
+    found = {video.path.relative_to(tmp_path).with_suffix("").as_posix(): video.operation for video in manifest.videos}
+    for name, place in expected.items():
+        operation = found[name if "/" in name else f"images/{name}"]
+        assert operation.partition("~")[0] == f"own/{place or name}"
+    assert manifest.notes == () if said is None else said in " ".join(manifest.notes)
+    if len(manifest.operations) < len(manifest.videos):
+        owners = [v.operation for v in manifest.videos]
+        last = next(v.id for v in manifest.videos if owners.count(v.operation) > 1)
+        with pytest.raises(SurgdinoError, match=r"tears the operation own/.*data\.operation_pattern"):
+            opened(tmp_path, split={"train": [v.id for v in manifest.videos if v.id != last], "test": [last]})
+        assert len(opened(tmp_path, operation_pattern="(.+)").operations) == len(expected)
 
 
 def test_what_has_no_partner_is_named(root):

@@ -5,6 +5,7 @@ With labels where there are some: a CSV of phases beside videos, or `images/` wi
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -17,6 +18,7 @@ from surgdino.datasets.card import Card
 from surgdino.datasets.exported_pictures import find_exports, read_exports
 from surgdino.datasets.files import (
     VIDEO_SUFFIXES,
+    content_hash,
     entries,
     is_image,
     is_table,
@@ -26,7 +28,7 @@ from surgdino.datasets.files import (
     walk,
 )
 from surgdino.datasets.label_table import video_spellings
-from surgdino.datasets.labelled_pictures import pairs_of_folders, read_pairs
+from surgdino.datasets.labelled_pictures import Picture, pairs_of_folders, places_by_name, read_pairs, without_parts
 from surgdino.datasets.left_out import mask_folders, report_left_out
 from surgdino.datasets.manifest import Labels, Manifest, Video
 from surgdino.datasets.phases import read_label_tables
@@ -38,15 +40,17 @@ _LABEL_ENDING = re.compile(r"[ ._-]*(labels?|phases?|annotations?)$", re.IGNOREC
 _PART = re.compile(r"[ _-]*(\(\d+\)|[ _-](part|pt|teil|cd|disc)[ _.-]*\d+)$", re.IGNORECASE)
 _COUNT = re.compile(r"[ _.-]+\(?\d+\)?$")
 _PATTERN_SECONDS = 5.0
+_END = 1 << 14  # bytes of a recording's ends that go into its operation's name
 
 
 class Folder(Adapter):
     """Videos are named by their path inside the folder, operations by the subfolder they lie in or by their own name.
 
-    A folder with `images/` and `masks/` holds pictures instead: each is a video of one frame, and an operation by
-    itself unless it lies in a subfolder or a pattern says otherwise. The card's `operation` names the operation from
-    `{root}`, the folder's name, and `{place}`; its `phases` are the labels in the order of their ids where it lists
-    them; its first `mask_classes` is what the masks show.
+    A subfolder that holds all videos is taken for the folder itself; `train/` or `test/` say nothing of operations. A
+    folder with `images/` and `masks/` holds pictures instead: each is a video of one frame, and those whose names
+    differ in a counter alone are one operation, unless they lie in subfolders or a pattern says otherwise. The card's
+    `operation` names the operation from `{place}`, `{content}` and `{root}`; its `phases` are the labels in the order
+    of their ids where it lists them; its first `mask_classes` is what the masks show.
 
     Option `operation_pattern` is a regular expression on the path inside the folder (with `/` between its parts) whose
     one group is the operation; `labels` is a table of phases, an export of masks, or a folder of them, by its path or
@@ -65,10 +69,9 @@ class Folder(Adapter):
         labels: list[Labels] = []
         if pairs or exports:
             pictures, labels = read_pairs(self, pairs) if pairs else read_exports(self, exports)
-            videos = [Video(p.name, self._operation(p.name, p.path, p.top, p.prefix), p.path) for p in pictures]
         else:
-            found = [(name, path, self._operation(name, path, self.root)) for name, path in self._named_sources()]
-            videos = [Video(name, operation, path, self.card.fps) for name, path, operation in found]
+            pictures = [Picture(name, path, self.root, "") for name, path in self._named_sources()]
+        videos = self._videos(pictures, fps=None if pairs or exports else self.card.fps)
         for video in videos:
             self.check_not_empty(video.path)
         self._check_operations(videos)
@@ -87,13 +90,12 @@ class Folder(Adapter):
         """Ask where the names suggest other operations than were found."""
         if self.pattern is not None or len(videos) < 2:
             return
-        if len({video.operation for video in videos}) == 1:
-            what = f"all {len(videos)} videos lie in one subfolder and count as one operation"
-            here = videos[0].path.parent
-            fix = f"point data.root at {here} if each is an operation, or set data.operation_pattern"
-            self.problem("warning", what, self.root, found=videos[0].operation, fix=fix)
-        if any(is_image(video.path) for video in videos):
-            return  # single pictures, whose numbers mean nothing
+        if any(is_image(video.path) for video in videos):  # single pictures
+            if len({video.operation for video in videos}) == 1:
+                fix = "set data.operation_pattern; '(.+)' makes each an operation"
+                what = f"all {len(videos)} pictures count as one operation, by their names or their folder"
+                self.problem("warning", what, self.root, found=videos[0].operation, fix=fix)
+            return
         groups: dict[str, list[Video]] = {}
         names = {_plain(video.id) for video in videos}
         for video in videos:
@@ -131,21 +133,63 @@ class Folder(Adapter):
             raise SurgdinoError(what, expected="exactly one group", found=found, fix=fix)
         return compiled
 
-    def _operation(self, name: str, path: Path, top: Path, prefix: str = "") -> str:
-        """Named by the pattern's group, else by the subfolder, else by the file itself."""
-        place: str | None = prefix + _name(path, top, suffix=False)
-        if self.pattern is not None:
-            with time_limit(_PATTERN_SECONDS, f"data.operation_pattern takes too long on {path.name!r}"):
-                found = self.pattern.search(prefix + plain_name(path.relative_to(top).as_posix()))
-            place = found[1] if found else None
-        elif path.is_file() and path.parent != top:
-            place = prefix + plain_name(path.parent.relative_to(top).as_posix())
-        if not place and self.pattern is not None:
-            what, expected = "the name does not say the operation", f"a path that matches {self.pattern.pattern!r}"
-            fix = "widen data.operation_pattern: files of one operation must belong together"
-            self.problem("error", what, path, expected=expected, found=name, fix=fix)
-        place = place or name
-        return self.card.operation.format(root=plain_name(self.root.resolve().name), place=place, number=place)
+    def _videos(self, found: Sequence[Picture], fps: float | None) -> list[Video]:
+        """Recordings or single pictures as videos, each with its operation."""
+        places = [self._matched(each) if self.pattern else "" for each in found]
+        if self.pattern is None and all(is_image(each.path) for each in found):
+            places = places_by_name(self, found)
+        elif self.pattern is None:
+            places = self._places_on_disk(found)
+        names: dict[str, str] = {}  # by the first recording of each operation
+        for each, place in zip(found, places, strict=True):
+            names.setdefault(place, self._named(place, each.path))
+        root = plain_name(self.root.resolve().name)
+        return [
+            Video(
+                each.name, names[place], each.path, fps, formerly=(f"{root}/{place if self.pattern else _old(each)}",)
+            )
+            for each, place in zip(found, places, strict=True)
+        ]
+
+    def _matched(self, each: Picture) -> str:
+        """The pattern's group; a file that it does not match is an error, and its own name stands in."""
+        assert self.pattern is not None
+        with time_limit(_PATTERN_SECONDS, f"data.operation_pattern takes too long on {each.path.name!r}"):
+            found = self.pattern.search(each.prefix + plain_name(each.path.relative_to(each.top).as_posix()))
+        if found and found[1]:
+            return found[1]
+        what, expected = "the name does not say the operation", f"a path that matches {self.pattern.pattern!r}"
+        fix = "widen data.operation_pattern: files of one operation must belong together"
+        self.problem("error", what, each.path, expected=expected, found=each.name, fix=fix)
+        return each.name
+
+    def _places_on_disk(self, found: Sequence[Picture]) -> list[str]:
+        """The subfolder, else the recording itself, inside the folder that holds all of them."""
+        if not found:
+            return []
+        top = Path(os.path.commonpath([each.path.parent for each in found]))
+        if top != self.root and self.root in top.parents and len(found) > 1:
+            where = plain_name(top.relative_to(self.root).as_posix())
+            self.notes.append(f"all videos lie in {where}/; what lies in one subfolder of it is one operation")
+        places = []
+        for each in found:
+            within = each.path.parent.relative_to(top).parts if each.path.is_file() else ()
+            folders = without_parts(map(plain_name, within))
+            places.append(
+                "/".join(folders) or _name(each.path, top if each.path.is_dir() else each.path.parent, suffix=False)
+            )
+        return places
+
+    def _named(self, place: str, first: Path) -> str:
+        """The operation's name by the card."""
+        content = ""
+        if "{content}" in self.card.operation:
+            try:
+                content = content_hash(first, _END)[:8]
+            except (OSError, SurgdinoError):  # told where the recording is read
+                content = "0" * 8
+        root = plain_name(self.root.resolve().name)
+        return self.card.operation.format(root=root, place=place, number=place, content=content)
 
     def _named_labels(self) -> Path | None:
         """The file or folder that data.labels names."""
@@ -197,6 +241,13 @@ def _plain(name: str) -> str:
     """A name without case and accents, and with one kind of separator."""
     plain = unicodedata.normalize("NFKD", name).casefold()
     return re.sub(r"[\s_.-]+", "_", "".join(letter for letter in plain if not unicodedata.combining(letter))).strip("_")
+
+
+def _old(each: Picture) -> str:
+    """How operations were called before they were grouped by name and named by content."""
+    if each.path.is_file() and each.path.parent != each.top:
+        return each.prefix + plain_name(each.path.parent.relative_to(each.top).as_posix())
+    return each.prefix + _name(each.path, each.top, suffix=False)
 
 
 def _name(path: Path, root: Path, *, suffix: bool) -> str:
