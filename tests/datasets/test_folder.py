@@ -215,7 +215,7 @@ def test_a_split_by_name_never_tears_an_operation_apart(root):
     manifest = opened(root, split={"train": ["OP7"], "test": ["theatre 2/OP8"]})
     assert [v.split for v in manifest.videos] == ["train", "train", "test"]
     assert [v.split for v in opened(root, split={"train": [7], "test": [8]}).videos] == ["train", "train", "test"]
-    with pytest.raises(SurgdinoError, match="tears the operation own/OP7~[0-9a-f]{8} apart"):
+    with pytest.raises(SurgdinoError, match=r"tears the operation own/OP7~[0-9a-f]{8} apart"):
         opened(root, split={"train": ["OP7/1"], "test": ["OP7/2", "OP8"]})
     with pytest.raises(SurgdinoError, match="Give it inline"):
         opened(root, split="40-40")

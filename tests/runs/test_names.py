@@ -9,6 +9,7 @@ import pytest
 
 from surgdino.datasets.card import load_card
 from surgdino.datasets.manifest import Manifest, Video
+from surgdino.datasets.open import open_dataset
 from surgdino.runs.leaks import Seen, find_leaks
 from surgdino.runs.names import PSEUDONYM, TABLE, Pseudonyms, real_config
 
@@ -131,6 +132,30 @@ def test_the_guard_knows_an_operation_by_pseudonym_and_by_name(manifest, tmp_pat
     report = find_leaks(before, manifest, "folder test", names, past)
     assert [overlap.operation for overlap in report.overlaps] == [operation]
     assert not report.unknown
+
+
+@pytest.mark.parametrize("mode", ["pseudonyms", "plain"])
+def test_what_earlier_versions_called_an_operation_is_known(manifest, tmp_path, mode):
+    """They named it after its folder; its pseudonym stays, and so does what a checkpoint has seen."""
+    old, root = names_of(tmp_path / "s", manifest), manifest.root
+    now = open_dataset(OWN, root)
+    operation = next(each for each in now.operations if "Mueller" in each)
+    assert operation != "d/Mueller"
+    names = names_of(tmp_path / "s", now, mode)
+    for before in ("d/Mueller", old.hide("d/Mueller")):
+        assert [each.operation for each in find_leaks(seen(before), now, "folder test", names).overlaps] == [operation]
+    if mode == "pseudonyms":
+        assert names.hide(operation) == names.hide("d/Mueller") == names.named("Mueller") == old.hide("d/Mueller")
+    assert not find_leaks(seen("d/Maier", "e/Mueller"), now, "folder test", names).overlaps
+
+
+def test_a_pseudonym_does_not_change_with_the_folders_name(manifest, tmp_path):
+    first = names_of(tmp_path / "s", open_dataset(OWN, manifest.root))
+    pseudonym = first.named("Mueller")
+    manifest.root.rename(tmp_path / "elsewhere")
+    again = names_of(tmp_path / "s", open_dataset(OWN, tmp_path / "elsewhere"))
+    assert PSEUDONYM.fullmatch(pseudonym)
+    assert again.named("Mueller") == pseudonym
 
 
 def test_the_guard_knows_a_copy_under_another_name_and_key(manifest, tmp_path):
