@@ -40,7 +40,7 @@ def synthetic_cholec80(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from surgdino.datasets.synthetic.cholec80 import write_cholec80
 
     root = tmp_path_factory.mktemp("cholec80")
-    write_cholec80(root, videos=4, seconds=12, size=(240, 160), seed=0)
+    write_cholec80(root, videos=4, seconds=12, size=(240, 160), seed=0, public_ids=True)
     return root
 
 

@@ -64,10 +64,11 @@ def main(words: Sequence[str]) -> int:
 
 
 def _generate(settings: DemoWords, data: Path) -> None:
-    from surgdino.datasets.synthetic.cholec80 import write_cholec80
+    from surgdino.datasets.synthetic.cholec80 import mark_generated, write_cholec80
 
     console.table(Rule("Generate a set in Cholec80's layout", style="cyan", align="left"))
     if (data / "tool_annotations").is_dir() and len(list((data / "videos").glob("*.mp4"))) >= settings.videos:
+        mark_generated(data)
         console.say(f"{data} is there already")
         return
     with console.bar("encoding H.264") as bar:

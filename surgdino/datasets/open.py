@@ -9,7 +9,7 @@ from typing import Any
 
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.card import PARTS, Card, Entry, compact, number_in, read_parts, stride
-from surgdino.datasets.files import is_image
+from surgdino.datasets.files import GENERATED, is_image
 from surgdino.datasets.labelled_pictures import without_parts
 from surgdino.datasets.manifest import Manifest, Problem, Video, place_of
 from surgdino.discovery import load, names
@@ -74,7 +74,17 @@ def open_dataset(
             raise manifest.errors[0].error()
         expected = "; ".join(card.layout) or "videos"
         raise SurgdinoError("no videos in this folder", file=root, expected=expected, fix="check data.root and dataset")
+    if (root / GENERATED).exists():
+        manifest = _as_demo(manifest)
     return manifest if split is None else apply_split(manifest, card, split)
+
+
+def _as_demo(manifest: Manifest) -> Manifest:
+    """A generated set under names of its own: the public ids of its layout would be taken for real operations."""
+    videos = tuple(
+        replace(video, operation=f"demo/{place_of(video.operation)}", formerly=()) for video in manifest.videos
+    )
+    return replace(manifest, videos=videos, notes=(*manifest.notes, "a generated set: its operations are demo/1, ..."))
 
 
 def apply_split(manifest: Manifest, card: Card, split: str | Mapping[str, Any]) -> Manifest:

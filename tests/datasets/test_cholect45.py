@@ -48,7 +48,7 @@ def edit(path: Path, row: int, text: str) -> None:
 def test_four_files_are_one_videos_labels(made):
     manifest = opened(made)
     assert told(manifest) == []
-    assert [(v.id, v.operation) for v in manifest.videos] == [("VID01", "camma/1"), ("VID79", "camma/79")]
+    assert [(v.id, v.operation) for v in manifest.videos] == [("VID01", "demo/1"), ("VID79", "demo/79")]
     assert list(manifest.labels) == list(TASKS), "this release has no phases"
     assert [len(labels.classes) for labels in manifest.labels.values()] == [100, 6, 10, 15]
     assert list(manifest.labels["triplet"].values["VID79"]) == list(range(FRAMES))

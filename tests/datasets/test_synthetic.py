@@ -8,7 +8,10 @@ import av
 import numpy as np
 import pytest
 
+from surgdino.datasets.card import load_card
+from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import PHASES, write_cholec80
+from surgdino.datasets.synthetic.cholect50 import write_cholect50
 from surgdino.datasets.synthetic.tools import TOOLS, Use, draw, is_visible
 from surgdino.errors import SurgdinoError
 
@@ -133,3 +136,19 @@ def test_progress_counts_every_frame(tmp_path):
         tmp_path, videos=2, seconds=1, fps=5, size=(64, 48), on_frame=lambda done, total: seen.append((done, total))
     )
     assert seen == [(n, 10) for n in range(1, 11)]
+
+
+@pytest.mark.parametrize("dataset", ["cholec80", "cholect50", "cholect45"])
+def test_a_generated_set_shows_no_published_operation(tmp_path, dataset):
+    """Whatever its files are called; in the layouts that bear the same numbers, its operations are the same ones."""
+    for public in (False, True):
+        root = tmp_path / str(public)
+        if dataset == "cholec80":
+            write_cholec80(root, videos=2, seconds=0.4, fps=5, size=(64, 48), public_ids=public)
+        else:
+            write_cholect50(root, (1, 2), frames=2, size=(64, 48), layout=dataset, public_ids=public)
+        manifest = open_dataset(load_card(dataset), root, split={"train": [1], "test": [2]})
+        assert manifest.operations == (("camma/1", "camma/2") if public else ("demo/1", "demo/2"))
+        assert [video.split for video in manifest.videos] == ["train", "test"]
+        assert not any("unexpected" in problem.message or "read" in problem.message for problem in manifest.problems)
+        assert any("generated" in note for note in manifest.notes) is not public

@@ -108,7 +108,7 @@ def test_a_split_cannot_train_on_what_it_tests():
 @pytest.fixture(scope="module")
 def cholect50(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("cholect50")
-    write_cholect50(root, (1, 2, 4), frames=12)
+    write_cholect50(root, (1, 2, 4), frames=12, public_ids=True)
     return root
 
 

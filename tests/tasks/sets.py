@@ -22,11 +22,11 @@ class TaskSet:
 
 
 def _cholec80(root: Path) -> None:
-    write_cholec80(root, videos=4, seconds=12, size=(160, 96), seed=0)
+    write_cholec80(root, videos=4, seconds=12, size=(160, 96), seed=0, public_ids=True)
 
 
 def _cholect50(root: Path) -> None:
-    write_cholect50(root, (1, 2, 4, 5), frames=24)
+    write_cholect50(root, (1, 2, 4, 5), frames=24, public_ids=True)
 
 
 def _pairs(root: Path) -> None:

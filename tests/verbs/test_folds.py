@@ -33,7 +33,7 @@ NAMES = ["fold1-seed0", "fold1-seed1", "fold2-seed0", "fold2-seed1"]
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("folds") / "set"
-    write_cholec80(root, videos=4, seconds=6, size=(96, 64), seed=0)
+    write_cholec80(root, videos=4, seconds=6, size=(96, 64), seed=0, public_ids=True)
     return root
 
 

@@ -47,14 +47,16 @@ def trained(task: str, write, tmp_path_factory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def phase(tmp_path_factory) -> tuple[Path, Path]:
     def write(root: Path) -> None:
-        write_cholec80(root, videos=4, seconds=12, size=(160, 96), seed=0)
+        write_cholec80(root, videos=4, seconds=12, size=(160, 96), seed=0, public_ids=True)
 
     return trained("phase", write, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def triplet(tmp_path_factory) -> tuple[Path, Path]:
-    return trained("triplet", lambda root: write_cholect50(root, (1, 2, 4, 5), frames=24), tmp_path_factory)
+    return trained(
+        "triplet", lambda root: write_cholect50(root, (1, 2, 4, 5), frames=24, public_ids=True), tmp_path_factory
+    )
 
 
 @pytest.fixture(scope="module")

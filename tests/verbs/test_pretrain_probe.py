@@ -25,7 +25,7 @@ SPLIT = {"train": [1, 2], "val": [3], "test": [4]}
 def triplets(tmp_path_factory) -> Path:
     """Operations 2, 4 and 9 with triplets; the first two are in the synthetic Cholec80 as well."""
     root = tmp_path_factory.mktemp("cholect50")
-    write_cholect50(root, videos=(2, 4, 9), frames=24)
+    write_cholect50(root, videos=(2, 4, 9), frames=24, public_ids=True)
     return root
 
 

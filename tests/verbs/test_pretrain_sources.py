@@ -33,7 +33,7 @@ BOTH = ["camma/1", "camma/2", "camma/4"]
 @pytest.fixture(scope="module")
 def cholect50(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("cholect50")
-    write_cholect50(root, videos=(1, 2, 4, 43), frames=8)
+    write_cholect50(root, videos=(1, 2, 4, 43), frames=8, public_ids=True)
     return root
 
 
@@ -135,7 +135,7 @@ def test_the_data_hash_covers_every_dataset_and_its_density(opened, synthetic_ch
 
 
 def test_a_second_folder_of_the_same_dataset_has_its_own_shards(opened, tmp_path, stored):
-    write_cholec80(tmp_path, videos=2, seconds=6, size=(120, 80), seed=5)
+    write_cholec80(tmp_path, videos=2, seconds=6, size=(120, 80), seed=5, public_ids=True)
     more = ({"dataset": "cholec80", "root": str(tmp_path)},)
     sources, data = opened(more=more)
     joined_store(sources, data, progress=False)

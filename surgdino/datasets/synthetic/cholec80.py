@@ -15,6 +15,7 @@ import av
 import cv2
 import numpy as np
 
+from surgdino.datasets.files import GENERATED
 from surgdino.datasets.synthetic.scene import Scene
 from surgdino.datasets.synthetic.tools import TOOLS, Use, draw, is_visible, plan_uses
 from surgdino.errors import SurgdinoError
@@ -70,6 +71,7 @@ def write_cholec80(
     *,
     first: int = 1,
     annotations: bool = True,
+    public_ids: bool = False,
     on_frame: Callable[[int, int], None] | None = None,
 ) -> list[SyntheticVideo]:
     """Write a synthetic set under `root`, which is made if need be. The same arguments give the same frames.
@@ -81,6 +83,7 @@ def write_cholec80(
         seconds: length of each; it has round(seconds * fps) frames.
         size: (width, height) in pixels, even numbers.
         annotations: write phase and tool files too.
+        public_ids: leave out the mark by which the operations are called demo/1, ...: they count as Cholec80's own.
         on_frame: called with (frames done, frames in all), for a progress bar.
 
     Raises:
@@ -95,6 +98,8 @@ def write_cholec80(
             expected="at least one video and frame, and an even size of 16 pixels or more",
             found=f"videos={videos}, seconds={seconds}, fps={fps}, size={width}x{height}",
         )
+    if not public_ids:
+        mark_generated(root)
     written = []
     for offset in range(videos):
         number = first + offset
@@ -108,6 +113,12 @@ def write_cholec80(
             _write_tools(root / "tool_annotations" / f"{path.stem}-tool.txt", operation.tools)
         written.append(operation.truth(path))
     return written
+
+
+def mark_generated(root: Path) -> None:
+    """Say in the folder that it shows no real operation, whatever its files are called."""
+    with atomic_write(root / GENERATED) as temporary:
+        temporary.write_text("Drawn by surgdino: its operations are demo/1, ..., and no public dataset's.\n")
 
 
 class Operation:

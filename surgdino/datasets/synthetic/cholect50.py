@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from surgdino.datasets.card import Card, load_card
-from surgdino.datasets.synthetic.cholec80 import Operation
+from surgdino.datasets.synthetic.cholec80 import Operation, mark_generated
 from surgdino.datasets.synthetic.tools import TOOLS
 from surgdino.datasets.triplet_files import ROW
 from surgdino.datasets.triplets import COLUMNS, TASKS, triplet_table, vocabulary
@@ -32,6 +32,7 @@ def write_cholect50(
     layout: Literal["cholect50", "cholect45"] = "cholect50",
     sparse: bool = False,
     suffix: str = ".png",
+    public_ids: bool = False,
 ) -> dict[int, dict[int, list[int]]]:
     """Write a synthetic set under `root`. The same arguments give the same files.
 
@@ -45,12 +46,15 @@ def write_cholect50(
         sparse: as in the challenge's validation release: gaps in the numbers, and every seventh picture without
             annotation.
         suffix: `.png` or `.jpg`.
+        public_ids: as in `write_cholec80`.
 
     Returns:
         Video number -> annotated frame -> ids of its triplets.
     """
     root, card = Path(root), load_card(layout)
     truth: dict[int, dict[int, list[int]]] = {}
+    if not public_ids:
+        mark_generated(root)
     for place, number in enumerate(videos):
         scale = 1 + place / 8 if sparse else 1
         operation = Operation(
