@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.card import PARTS, Card, Entry, compact, number_in, read_parts, stride
+from surgdino.datasets.class_names import from_one
 from surgdino.datasets.files import GENERATED, is_image
 from surgdino.datasets.labelled_pictures import without_parts
-from surgdino.datasets.manifest import Manifest, Problem, Video, place_of
+from surgdino.datasets.manifest import Labels, Manifest, Problem, Video, place_of
 from surgdino.discovery import load, names
 from surgdino.errors import SurgdinoError, from_os_error, nearest
 
@@ -74,6 +77,8 @@ def open_dataset(
             raise manifest.errors[0].error()
         expected = "; ".join(card.layout) or "videos"
         raise SurgdinoError("no videos in this folder", file=root, expected=expected, fix="check data.root and dataset")
+    for labels in manifest.labels.values():
+        _check_ids(labels, root)
     if (root / GENERATED).exists():
         manifest = _as_demo(manifest)
     return manifest if split is None else apply_split(manifest, card, split)
@@ -85,6 +90,19 @@ def _as_demo(manifest: Manifest) -> Manifest:
         replace(video, operation=f"demo/{place_of(video.operation)}", formerly=()) for video in manifest.videos
     )
     return replace(manifest, videos=videos, notes=(*manifest.notes, "a generated set: its operations are demo/1, ..."))
+
+
+def _check_ids(labels: Labels, root: Path) -> None:
+    """Refuse ids of no class, as an adapter of one's own may give them: they would end training in some other line."""
+    for video, values in labels.values.items():
+        ids = np.unique(values.array) if values.array.ndim == 1 and values.array.dtype.kind in "iu" else np.empty(0)
+        if len(ids) and not 0 <= ids[0] <= ids[-1] < len(labels.classes):
+            what, expected = f"a {labels.task} id of no class", f"0 to {len(labels.classes) - 1}"
+            fix = "leave frames without a label out"
+            if from_one(map(int, ids), len(labels.classes)):
+                fix = "the ids seem to count from 1: count them from 0"
+            found = f"{ids[0]} to {ids[-1]}"
+            raise SurgdinoError(what, file=root, place=video, expected=expected, found=found, fix=fix)
 
 
 def apply_split(manifest: Manifest, card: Card, split: str | Mapping[str, Any]) -> Manifest:

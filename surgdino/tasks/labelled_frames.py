@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from surgdino.datasets.class_names import from_one
 from surgdino.datasets.manifest import Labels, Manifest
 from surgdino.datasets.masks import FrameMasks, VideoMasks
 from surgdino.errors import SurgdinoError
@@ -121,7 +120,6 @@ def labelled_frames(manifest: Manifest, store: FrameStore, task: str) -> Labelle
         else:
             present, found = values.at(numbers, times)
             targets.append(found[present])
-            _check_ids(targets[-1], labels, video.id)
         if present.any():
             parts.append((video, index[present], numbers[present], times[present]))
     return _join(store, parts, np.concatenate(targets) if targets else None, labels)
@@ -148,24 +146,6 @@ def labels_of(manifest: Manifest, task: str) -> Labels:
             fix="check data.root and the label files (surgdino verify), or choose another task",
         )
     return manifest.labels[task]
-
-
-def _check_ids(targets: np.ndarray, labels: Labels, video: str) -> None:
-    """Refuse ids that are no class of the labels, as an adapter of one's own may give them."""
-    if (
-        targets.ndim == 1
-        and targets.dtype.kind in "iu"
-        and targets.size
-        and not 0 <= targets.min() <= targets.max() < len(labels.classes)
-    ):
-        ids = np.unique(targets).tolist()
-        raise SurgdinoError(
-            f"unknown class id in the labels of kind {labels.task!r}",
-            place=video,
-            expected=f"0 to {len(labels.classes) - 1}",
-            found=f"{ids[0]} to {ids[-1]}",
-            fix="the ids seem to count from 1: count them from 0" if from_one(ids, len(labels.classes)) else None,
-        )
 
 
 def _join(store: FrameStore, parts: list, targets: np.ndarray | None, labels: Labels | None) -> LabelledFrames:

@@ -233,7 +233,7 @@ def load_task(path: str | Path) -> SavedTask:
     return SavedTask(
         folder=folder,
         task=task,
-        classes=tuple(map(corrected, saved.classes)),
+        classes=saved.classes,
         card=card,
         config=saved.config,
         tuning=saved.tuning,
@@ -257,6 +257,7 @@ def _described(folder: Path) -> TaskJson:
     if type(written_by) is int and written_by > FORMAT:
         raise SurgdinoError("written by a newer surgdino", file=file, expected=FORMAT, found=written_by, fix="update")
     saved = checked(TaskJson, facts, file, _AGAIN, more=True)
+    saved = replace(saved, classes=tuple(map(corrected, saved.classes)))
     if len(set(saved.classes)) < len(saved.classes):
         raise SurgdinoError("classes cannot be used", file=file, expected="names that differ", fix=_AGAIN)
     return saved

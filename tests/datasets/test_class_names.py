@@ -9,11 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
+from surgdino.datasets.adapters import folder
 from surgdino.datasets.card import Card, card_names, load_card
 from surgdino.datasets.class_names import class_finder, class_key, corrected, from_one
 from surgdino.datasets.manifest import FrameLabels, Labels, SecondLabels, SegmentLabels
 from surgdino.datasets.mask_files import Layer, Legend
 from surgdino.datasets.masks import FrameMasks, VideoMasks, read_masks
+from surgdino.datasets.open import open_dataset
+from surgdino.errors import SurgdinoError
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,20 @@ def test_a_card_of_ones_own_is_read_with_the_misprint():
     assert Card.from_dict({"name": "x", "adapter": "folder", "phases": ["Carlot triangle"]}).phases == (
         "Calot triangle",
     )
+
+
+@pytest.mark.parametrize(
+    ("ids", "fix"), [([1, 2, 3], "seem to count from 1"), ([-1, 0, 1], "leave frames"), ([0, 3], "leave")]
+)
+def test_ids_of_no_class_are_told_when_the_dataset_is_opened(tmp_path, monkeypatch, ids, fix):
+    """As an adapter of one's own may give them."""
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    labels = Labels("phase", ("x", "y", "z"), {"a": FrameLabels(np.arange(len(ids)), np.array(ids))})
+    monkeypatch.setattr(folder, "read_label_tables", lambda *_: (labels, [], ""))
+    (tmp_path / "labels.csv").write_text("")
+    with pytest.raises(SurgdinoError, match="a phase id of no class; expected 0 to 2") as caught:
+        open_dataset(load_card("folder"), tmp_path)
+    assert fix in caught.value.fix
 
 
 FORMS = {

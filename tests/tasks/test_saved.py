@@ -68,6 +68,17 @@ def test_a_wrong_field_is_refused_by_file_and_field(key: str, value: object, tra
     refused(altered(trained, tmp_path / "c", json.dumps(facts)), word if isinstance(value, dict) else key)
 
 
+def test_the_misprint_of_older_runs_is_shown_right(trained: Path, tmp_path: Path) -> None:
+    text = (trained / TASK_JSON).read_text()
+    assert "CalotTriangleDissection" in text
+    misprinted = text.replace("CalotTriangleDissection", "CarlotTriangleDissection")
+    saved = load_task(altered(trained, tmp_path / "c", misprinted))
+    assert (saved.classes[1], saved.card.phases[1]) == ("CalotTriangleDissection",) * 2
+    twice = json.loads(text)
+    twice["classes"][2] = "CarlotTriangleDissection"
+    refused(altered(trained, tmp_path / "d", json.dumps(twice)), "classes cannot be used")
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "", "[]", "5", "{}", "NaN"])
 def test_a_text_that_is_no_description_is_refused(text: str, trained: Path, tmp_path: Path) -> None:
     refused(altered(trained, tmp_path / "c", text), HEAD)

@@ -22,13 +22,12 @@ from surgdino.backbone.vit import build_backbone
 from surgdino.cli.main import main
 from surgdino.config import shipped, shipped_settings
 from surgdino.datasets.card import load_card
-from surgdino.datasets.manifest import FrameLabels, Labels, Manifest
+from surgdino.datasets.manifest import Labels, Manifest
 from surgdino.engine.saving import load_state
 from surgdino.errors import SurgdinoError
-from surgdino.inputs.labelled import open_store_of, split_manifest
+from surgdino.inputs.labelled import split_manifest
 from surgdino.inputs.settings import DataSettings
 from surgdino.tasks import task_names
-from surgdino.tasks.labelled_frames import labelled_frames
 from surgdino.tasks.saved import load_task
 from surgdino.tasks.task import open_task
 from surgdino.tasks.training import fit as loop
@@ -437,18 +436,6 @@ def test_every_tasks_labels_are_brought_into_the_heads_order(runs, sets, task):
     found = saved.joined(card, theirs).labels[own.task]
     assert found.classes == saved.classes
     assert all((found.values[video].array == own.values[video].array).all() for video in own.values)
-
-
-def test_ids_beyond_the_classes_are_told_before_training(runs, sets):
-    saved = load_task(runs["phase"])
-    data = DataSettings.of(
-        {"data": {**saved.config.data, "root": sets["phase"], "store": sets["phase"].parent / "store"}}
-    )
-    manifest = split_manifest(saved.card, data, "phase")
-    values = {v: FrameLabels(each.numbers, each.array + 1) for v, each in manifest.labels["phase"].values.items()}
-    store = open_store_of(manifest, data)
-    with pytest.raises(SurgdinoError, match=r"expected 0 to 6, found 1 to 7\. The ids seem to count from 1"):
-        labelled_frames(replace(manifest, labels={"phase": Labels("phase", saved.classes, values)}), store, "phase")
 
 
 def test_the_recorded_settings_are_those_of_the_run(runs):

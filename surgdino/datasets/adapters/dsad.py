@@ -36,6 +36,8 @@ class Dsad(Adapter):
 
     def __init__(self, card: Card, root: Path, options: Mapping[str, str]) -> None:
         super().__init__(card, root, options)
+        self.unread: list[Problem] = []  # tables of presence that cannot be used
+        self.differing: dict[Path, list[int]] = {}  # such a table -> pictures whose masks contradict it
         self.empty = Counter[Path]()  # picture -> empty masks that the presence labels give it
 
     def read(self) -> Manifest:
@@ -63,9 +65,7 @@ class Dsad(Adapter):
         if videos:
             here = elsewhere | {video.operation for video in videos}
             self.check_complete([n for n in self.card.videos if self.card.operation_of(n) in here], self.root)
-        if self.empty:
-            count = f"{self.empty.total():,} masks in {len(self.empty):,} pictures"
-            self.notes.append(f"{_PRESENCE}: an organ that is labelled absent has an empty mask: {count}")
+        self._report_presence()
         return self.manifest(videos, [Labels("masks", classes, labels)], elsewhere)
 
     def _checked_options(self) -> tuple[str | None, str | None]:
@@ -114,7 +114,7 @@ class Dsad(Adapter):
         try:
             return read_absent(path, classes, images)
         except SurgdinoError as error:
-            self.problems.append(replace(Problem.of(error, "it is not used"), severity="warning"))
+            self.unread.append(replace(Problem.of(error, "it is not used"), severity="warning"))
             return {}
 
     def _frames(
@@ -156,15 +156,27 @@ class Dsad(Adapter):
         """The same with empty masks of absent organs; where a mask and its presence label differ, the mask counts."""
         differing = [n for n, frame in frames.items() if any(frame.files.get(o) is not None for o in absent.get(n, ()))]
         if differing:
-            what = f"{len(differing)} pictures have a mask of an organ that is labelled absent"
-            fix = "the masks count, and nothing else is taken from these rows"
-            self.problem("warning", what, folder / _PRESENCE, found=f"the first is {differing[0]}", fix=fix)
+            self.differing[folder / _PRESENCE] = differing
         for number in absent.keys() & frames.keys() - set(differing):
             frame = frames[number]
             if added := {organ: None for organ in absent[number] if organ not in frame.files}:
                 frames[number] = FrameMasks(frame.image, {**frame.files, **added})
                 self.empty[frame.image] += len(added)
         return frames
+
+    def _report_presence(self) -> None:
+        """What the presence labels gave; what is amiss in them is told once for all folders."""
+        if self.unread:
+            first, more = self.unread[0], f", and {len(self.unread) - 1} more like it" if self.unread[1:] else ""
+            self.problems.append(replace(first, message=f"{first.message}{more}"))
+        for path, numbers in list(self.differing.items())[:1]:
+            pictures = sum(map(len, self.differing.values()))
+            what = f"{pictures:,} pictures have a mask of an organ that is labelled absent"
+            fix = "the masks count, and nothing else is taken from these rows"
+            self.problem("warning", what, path, found=f"the first is {numbers[0]}", fix=fix)
+        if self.empty:
+            count = f"{self.empty.total():,} masks in {len(self.empty):,} pictures"
+            self.notes.append(f"{_PRESENCE}: an organ that is labelled absent has an empty mask: {count}")
 
     def _multilabel_masks(self, folder: Path) -> dict[tuple[int, str], Path]:
         masks = {}

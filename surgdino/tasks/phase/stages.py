@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from surgdino import distributed
 from surgdino.config import BelowOne, LearningRate, NonNegative, Positive, PositiveInt
+from surgdino.errors import SurgdinoError
 from surgdino.metrics.phase import script_scores, strict_counts
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.files import FeatureRows
@@ -114,6 +115,9 @@ def level_of(rows: np.ndarray | FeatureRows, span: slice) -> StandardScaler:
     from a few videos fails on the next because of it. No label is needed to remove it, but the whole recording is. A
     feature that is the same in all frames keeps its scale. Read block by block: the video need not fit into memory.
     """
+    if span.stop - span.start == 1:
+        what, fix = "task.align needs videos of several frames", "leave it out, or train with task.align=false"
+        raise SurgdinoError(what, found="a video of one labelled frame", fix=fix)
     level = StandardScaler()
     for start in range(span.start, span.stop, _BLOCK):
         level.partial_fit(np.asarray(rows[start : min(start + _BLOCK, span.stop)], np.float64))

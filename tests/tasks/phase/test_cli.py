@@ -11,8 +11,9 @@ import pytest
 
 from surgdino.cli.main import main
 from surgdino.datasets.card import load_card
+from surgdino.errors import SurgdinoError
 from surgdino.tasks.phase.files import read_phase
-from surgdino.tasks.phase.stages import aligned
+from surgdino.tasks.phase.stages import aligned, level_of
 from surgdino.tasks.phase.temporal import NONE, temporal_names
 
 PHASES = load_card("cholec80").phases
@@ -127,6 +128,8 @@ def test_the_level_of_a_video_is_its_own_and_its_length_does_not_matter(monkeypa
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[:50], found[50:100], atol=1e-4)
     assert (found[100:] == 0).all()  # a video that does not move
+    with pytest.raises(SurgdinoError, match="task.align needs videos of several frames; found a video of one"):
+        level_of(pooled, slice(0, 1))
     monkeypatch.setattr("surgdino.tasks.phase.stages._BLOCK", 7)
     np.testing.assert_allclose(aligned(pooled, frames), found, atol=1e-5)
 
