@@ -344,6 +344,17 @@ def test_a_part_without_labels_is_told(sets, tmp_path, capsys):
     assert "video04" in line
 
 
+def test_a_run_that_was_begun_with_the_misprint_goes_on(runs, sets, capsys):
+    config = runs["phase"] / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("CalotTriangleDissection", "CarlotTriangleDissection"))
+    try:
+        assert main(words_of("phase", sets["phase"], runs["phase"])) == 0
+    finally:
+        config.write_text(text)
+    assert "done before" in capsys.readouterr().out
+
+
 def test_a_run_does_not_go_on_with_other_settings(runs, sets, capsys):
     assert main(words_of("phase", sets["phase"], runs["phase"], "train.lr=0.5")) == 2
     assert "train.lr was 0.01, is 0.5" in capsys.readouterr().err

@@ -128,7 +128,7 @@ def test_the_level_of_a_video_is_its_own_and_its_length_does_not_matter(monkeypa
     assert found.dtype == np.float32
     np.testing.assert_allclose(found[:50], found[50:100], atol=1e-4)
     assert (found[100:] == 0).all()  # a video that does not move
-    with pytest.raises(SurgdinoError, match="task.align needs videos of several frames; found a video of one"):
+    with pytest.raises(SurgdinoError, match=r"task\.align needs videos of several frames; found a video of one"):
         level_of(pooled, slice(0, 1))
     monkeypatch.setattr("surgdino.tasks.phase.stages._BLOCK", 7)
     np.testing.assert_allclose(aligned(pooled, frames), found, atol=1e-5)
