@@ -95,13 +95,18 @@ def _as_demo(manifest: Manifest) -> Manifest:
 def _check_ids(labels: Labels, root: Path) -> None:
     """Refuse ids of no class, as an adapter of one's own may give them: they would end training in some other line."""
     for video, values in labels.values.items():
-        ids = np.unique(values.array) if values.array.ndim == 1 and values.array.dtype.kind in "iu" else np.empty(0)
-        if len(ids) and not 0 <= ids[0] <= ids[-1] < len(labels.classes):
+        ids = values.array
+        if (
+            ids.ndim == 1
+            and ids.dtype.kind in "iu"
+            and ids.size
+            and not 0 <= ids.min() <= ids.max() < len(labels.classes)
+        ):
             what, expected = f"a {labels.task} id of no class", f"0 to {len(labels.classes) - 1}"
             fix = "leave frames without a label out"
-            if from_one(map(int, ids), len(labels.classes)):
+            if from_one(np.unique(ids).tolist(), len(labels.classes)):
                 fix = "the ids seem to count from 1: count them from 0"
-            found = f"{ids[0]} to {ids[-1]}"
+            found = f"{ids.min()} to {ids.max()}"
             raise SurgdinoError(what, file=root, place=video, expected=expected, found=found, fix=fix)
 
 
