@@ -141,17 +141,22 @@ def _number(value: float | None) -> float:
 
 
 def _leakage(each: Mapping[str, Results]) -> dict[str, Any]:
-    """The stamps of all runs in one, and what is listed by operation joined."""
+    """What the leak guard says of all runs: the worst state, every stamp once, what is listed joined."""
     found = {name: results.get("leakage") or {} for name, results in each.items()}
-    stamps = [f"{name}: {leakage['stamp']}" for name, leakage in found.items() if leakage.get("stamp")]
+    stamps: dict[str, list[str]] = {}
     joined: dict[str, Any] = {}
-    for leakage in found.values():
+    for name, leakage in found.items():
+        if leakage.get("stamp"):
+            stamps.setdefault(leakage["stamp"], []).append(name)
         for key, value in leakage.items():
             if isinstance(value, list):
                 joined[key] = sorted({*joined.get(key, ()), *value})
             elif isinstance(value, Mapping):
                 joined[key] = {**joined.get(key, {}), **value}
-    return {**joined, "stamp": "; ".join(stamps) or None}
+    states = {leakage.get("state") for leakage in found.values()}
+    lines = (text if len(names) == len(each) else f"{', '.join(names)}: {text}" for text, names in stamps.items())
+    state = next((state for state in ("shared", "unknown", "disjoint") if state in states), None)
+    return {"state": state, **joined, "stamp": "; ".join(lines) or None}
 
 
 def print_together(results: Results) -> None:
