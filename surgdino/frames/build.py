@@ -16,6 +16,7 @@ import numpy as np
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError, from_os_error, shown
 from surgdino.frames.content import Content, detect_content, fit_near, frame_flags
+from surgdino.frames.prints import Printer, pack
 from surgdino.frames.shard import FORMAT, write_shard
 from surgdino.frames.video.decode import (
     Frame,
@@ -143,18 +144,22 @@ def build_shard(task: ShardTask, planned: Callable[[int], None], done: Callable[
     planned(len(numbers))
     held, content = _find_content(task, info, numbers)
     prepare = FramePreparer(info, content, settings)
-    found: list[int] = []
+    described = prepare.describe()
+    printer, found = Printer(described["box"]), list[int]()
     with write_shard(task.shard) as shard:
         for frame in held or _read(task, info, numbers, prepare.short_side):
             done()
-            shard.add(frame.number, frame.time, *prepare(frame))
+            picture, flags, seen = prepare(frame)
+            shard.add(frame.number, frame.time, _jpeg(picture, settings.quality), flags, seen)
+            if not flags:
+                printer.add(len(found), frame.time, picture)
             found.append(frame.number)
         stored = len(found)
         if stored < (1 - _MAX_DAMAGED_SHARE) * len(numbers) or not stored:
             raise _too_damaged(task, info, numbers, found)
         damaged = {"damaged": len(numbers) - stored} if stored < len(numbers) else {}
         size = {"width": prepare.size[0], "height": prepare.size[1]}
-        shard.finish({**header, **size, "content": prepare.describe(), "missing": damaged})
+        shard.finish({**header, **size, "content": described, "missing": damaged}, pack(printer.rows()))
 
 
 def _find_content(task: ShardTask, info: VideoInfo, numbers: np.ndarray) -> tuple[list[Frame], Content]:
@@ -192,14 +197,14 @@ def _too_damaged(task: ShardTask, info: VideoInfo, numbers: np.ndarray, found: l
 
 
 class FramePreparer:
-    """From a decoded frame to what is stored: cropped to the content, shrunk, flagged, encoded.
+    """From a decoded frame to what is stored: cropped to the content, shrunk, flagged.
 
     Takes the frames of one video in order, at any scale of their source. `content` is what they share, in source
     pixels.
     """
 
     def __init__(self, info: VideoInfo, content: Content, settings: StoreSettings) -> None:
-        self._info, self._content, self._quality = info, content, settings.quality
+        self._info, self._content = info, content
         self._box = content.box if settings.content_crop else (0, 0, info.width, info.height)
         box_width, box_height = self._box[2] - self._box[0], self._box[3] - self._box[1]
         self.size = scaled_size(box_width, box_height, settings.short_side)
@@ -207,8 +212,8 @@ class FramePreparer:
         self.short_side = max(1, round(min(info.width, info.height) * self.size[0] / box_width))
         self._disc, self._disc_time = content, -np.inf
 
-    def __call__(self, frame: Frame) -> tuple[bytes, set[str], Content]:
-        """The JPEG, the flags, and this very frame's content in stored pixels."""
+    def __call__(self, frame: Frame) -> tuple[np.ndarray, set[str], Content]:
+        """The picture, uint8 [H, W, 3], the flags, and this very frame's content in stored pixels."""
         info, (height, width) = self._info, frame.image.shape[:2]
         if frame.time - self._disc_time > _DISC_SECONDS:
             common = self._content.crop_and_scale((0, 0, info.width, info.height), height, width)
@@ -218,7 +223,7 @@ class FramePreparer:
         left, top, right, bottom = (round(side * width / info.width) for side in self._box)
         picture = resize(frame.image[top:bottom, left:right], self.size)
         content = self._disc.crop_and_scale(self._box, self.size[1], self.size[0])
-        return _jpeg(picture, self._quality), frame_flags(picture, content), content
+        return picture, frame_flags(picture, content), content
 
     def describe(self) -> dict[str, Any]:
         """The content the video shares, in stored pixels, and how the stored frame lies in the source."""

@@ -1,7 +1,8 @@
 """One video's shard: an uncompressed ZIP of JPEG frames that any tool opens, with an index to read them by position.
 
-`frames/00000025.jpg` is frame 25 of the source; `index.json`, the last entry, describes all frames. The archive's
-comment, the last bytes of the file, gives the position of the index: a truncated shard is recognised by its tail.
+`frames/00000025.jpg` is frame 25 of the source; `prints.npy` holds the prints (`surgdino.frames.prints`) of a frame a
+second; `index.json`, the last entry, describes all frames. The archive's comment, the last bytes of the file, gives the
+position of the index: a truncated shard is recognised by its tail.
 """
 
 from __future__ import annotations
@@ -70,6 +71,15 @@ class _ContentRecord:
 
 
 @dataclass(frozen=True)
+class _Entry:
+    """Where something lies in the archive, and its checksum."""
+
+    offset: Annotated[int, Field(ge=0)]
+    size: Annotated[int, Field(ge=0, le=1 << 30)]
+    crc32: Annotated[int, Field(ge=0, lt=1 << 32)]
+
+
+@dataclass(frozen=True)
 class _Index:
     """`index.json` but for the columns of `frames`."""
 
@@ -82,6 +92,7 @@ class _Index:
     height: Pixels
     content: _ContentRecord
     missing: dict[str, Annotated[int, Field(ge=0)]]
+    prints: _Entry | None = None  # shards of before December 2026 have none
 
 
 @dataclass(frozen=True)
@@ -168,6 +179,20 @@ class ShardReader:
             raise shard.damaged(f"frame {number}")
         return jpeg
 
+    def prints(self) -> bytes | None:
+        """The entry `prints.npy`; None in a shard of before there were prints.
+
+        Raises:
+            SurgdinoError: its bytes have changed.
+        """
+        entry = self._shard.header.get("prints")
+        if entry is None:
+            return None
+        data = os.pread(self._descriptor, entry["size"], entry["offset"])
+        if zlib.crc32(data) != entry["crc32"]:
+            raise self._shard.damaged("prints.npy")
+        return data
+
 
 class ShardWriter:
     """Writes the frames of one video, in order."""
@@ -182,8 +207,10 @@ class ShardWriter:
         bits = sum(1 << FLAGS.index(flag) for flag in flags)
         self._rows.append((number, round(time, 6), bits, content.cx, content.cy, content.radius, offset, size))
 
-    def finish(self, header: Mapping[str, Any]) -> None:
-        """Write the index and where it lies."""
+    def finish(self, header: Mapping[str, Any], prints: bytes) -> None:
+        """Write the prints, the index and where it lies."""
+        offset, size = self._entry("prints.npy", prints)
+        header = {**header, "prints": {"offset": offset, "size": size, "crc32": zlib.crc32(prints)}}
         columns = dict(zip(_COLUMNS, map(list, zip(*self._rows, strict=True)), strict=True))
         index = json.dumps({"format": FORMAT, **header, "frames": columns}, ensure_ascii=False).encode()
         offset, size = self._entry("index.json", index)

@@ -20,6 +20,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.build import ShardTask, StoreSettings, expected_header, shard_path
 from surgdino.frames.content import Content
 from surgdino.frames.pool import build_all
+from surgdino.frames.prints import Printer, Prints, unpack
 from surgdino.frames.shard import FLAGS, Shard, ShardReader, read_shard, remove_leftovers
 
 logger = logging.getLogger(__name__)
@@ -78,16 +79,42 @@ class FrameStore:
         Raises:
             SurgdinoError: the shard was damaged, replaced or removed after the store was opened.
         """
-        place, row = self._locate(index)
+        return self._picture(*self._locate(index))
+
+    def prints(self, place: int) -> Prints:
+        """The prints of `videos[place]`; made from its frames where the shard is of before there were prints.
+
+        Raises:
+            SurgdinoError: as `read`.
+        """
         shard = self.videos[place].shard
-        if place not in self._readers:
-            if len(self._readers) >= _OPEN_SHARDS:
-                self._readers.pop(next(iter(self._readers)))  # closes the file
-            self._readers[place] = ShardReader(shard)
-        image = cv2.imdecode(np.frombuffer(self._readers[place].jpeg(row), np.uint8), cv2.IMREAD_COLOR)
+        times, data = shard.columns["time"], self._reader(place).prints()
+        if data is None:
+            printer = Printer(tuple(shard.header["content"]["box"]))
+            for row in np.flatnonzero(shard.columns["flags"] == 0):
+                if printer.wants(times[row]):
+                    printer.add(int(row), times[row], self._picture(place, row))
+            rows = printer.rows()
+        else:
+            try:
+                rows = unpack(data, len(shard))
+            except ValueError as error:
+                raise shard.damaged(f"prints.npy: {error}") from None
+        return Prints(times[rows["row"]], rows["bits"])
+
+    def _picture(self, place: int, row: int) -> np.ndarray:
+        shard = self.videos[place].shard
+        image = cv2.imdecode(np.frombuffer(self._reader(place).jpeg(row), np.uint8), cv2.IMREAD_COLOR)
         if image is None:
             raise shard.damaged(f"frame {shard.columns['number'][row]}")
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+    def _reader(self, place: int) -> ShardReader:
+        if place not in self._readers:
+            if len(self._readers) >= _OPEN_SHARDS:
+                self._readers.pop(next(iter(self._readers)))  # closes the file
+            self._readers[place] = ShardReader(self.videos[place].shard)
+        return self._readers[place]
 
     def video_id(self, index: int) -> str:
         """The id of the video that frame `index` is from."""

@@ -1,0 +1,189 @@
+"""Prints: how an operation is known again, whatever it is called and however it was encoded, without a picture of it.
+
+A print of a frame is the pHash of Zauner (2010, "Implementation and Benchmarking of Perceptual Image Hash Functions"),
+with more bits: the grey frame at 64x64 pixels, its 16x16 lowest frequencies without the mean, each 1 where it is above
+their median. Prints of one frame differ in few of the 255 bits after re-encoding or scaling, those of two operations in
+about half. Each frame is printed with several margins cut off, so that a copy whose border was cropped meets one.
+
+Shards keep a print a second. A checkpoint carries a few a minute of each operation that it was trained on, at most
+`_MOST`. docs/leaks.md has the benchmark that the limits come from.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cv2
+import numpy as np
+
+BYTES = 32  # a print: 255 bits, and one that is always 0
+_MARGINS = (0.0, 0.03, 0.06)  # of each side
+_KEPT = (0, 2)  # the margins that a checkpoint carries
+_SIDE, _LOW = 64, 16
+_FLAT = 6.0  # grey levels of standard deviation: less is a screen or darkness, as in any other operation
+_SPACING, _MOST = 10.0, 128  # seconds; prints of an operation
+_NEAR = 0.25  # share of the bits in which two prints of the same frame may differ
+_FEWEST, _SHARE = 2, 0.05  # matched prints that make an operation the same, or as many as there are
+_BLOCK = 1024
+
+ROW = np.dtype([("row", "<i4"), ("bits", "u1", (len(_MARGINS), BYTES))])
+
+
+@dataclass(frozen=True)
+class Prints:
+    """The prints of one video: `times` in seconds, float64 [n], ascending; `bits` uint8 [n, 3, 32]."""
+
+    times: np.ndarray
+    bits: np.ndarray
+
+    @property
+    def seconds(self) -> float:
+        """How much video they stand for; a second each where they are apart."""
+        return float(np.minimum(np.diff(self.times), _SPACING).sum()) + 1.0 if len(self.times) else 0.0
+
+
+@dataclass(frozen=True)
+class References:
+    """What a checkpoint carries of an operation: `bits` uint8 [n, 2, 32], standing for `seconds` of video."""
+
+    seconds: float
+    bits: np.ndarray
+
+
+class Printer:
+    """Takes the prints of a video's stored frames, a second apart."""
+
+    def __init__(self, box: tuple[int, int, int, int]) -> None:
+        """Args:
+        box: of the content that the frames share, (x0, y0, x1, y1) in their pixels.
+        """
+        self._box, self._next, self._rows = box, -np.inf, list[tuple[int, np.ndarray]]()
+
+    def wants(self, time: float) -> bool:
+        """Whether the last print was a second before `time`."""
+        return time >= self._next
+
+    def add(self, row: int, time: float, picture: np.ndarray) -> None:
+        """Take in a frame, uint8 [H, W, 3] RGB, which is row `row` of the shard; `time` in seconds."""
+        if not self.wants(time):
+            return
+        x0, y0, x1, y1 = self._box
+        bits = print_of(picture[y0:y1, x0:x1])
+        if bits is not None:
+            self._rows.append((row, bits))
+            self._next = time + 0.99
+
+    def rows(self) -> np.ndarray:
+        """[n] of `ROW`."""
+        return np.array(self._rows, ROW)
+
+
+def print_of(picture: np.ndarray) -> np.ndarray | None:
+    """uint8 [3, 32]: the prints of uint8 [H, W, 3] RGB with each margin cut off; None where there is nothing to see."""
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    height, width = grey.shape
+    found = np.empty((len(_MARGINS), BYTES), np.uint8)
+    for place, margin in enumerate(_MARGINS):
+        x, y = round(margin * width), round(margin * height)
+        inner = grey[y : height - y, x : width - x]
+        small = cv2.resize(inner, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+        if not place and small.std() < _FLAT:
+            return None
+        low = cv2.dct(small)[:_LOW, :_LOW].ravel()[1:]
+        found[place] = np.packbits(low > np.median(low))
+    return found
+
+
+def pack(rows: np.ndarray) -> bytes:
+    """`Printer.rows` as a shard keeps them: a .npy file."""
+    stream = io.BytesIO()
+    np.save(stream, rows, allow_pickle=False)
+    return stream.getvalue()
+
+
+def unpack(data: bytes, frames: int) -> np.ndarray:
+    """What `pack` wrote of a shard of `frames` frames.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    rows = np.load(io.BytesIO(data), allow_pickle=False)
+    if rows.dtype != ROW or rows.ndim != 1 or not all(-1 < a < b for a, b in pairwise([*rows["row"], frames])):
+        raise ValueError(f"no prints, but {rows.dtype} {list(rows.shape)}")
+    return rows
+
+
+def references(videos: Iterable[Prints]) -> References:
+    """What a checkpoint carries of the videos of one operation: the stillest frame of each ten seconds, no scene twice."""
+    chosen, seconds = [], 0.0
+    for video in videos:
+        seconds += video.seconds
+        if len(video.times):
+            chosen.append(video.bits[_still(video)])
+    bits = np.concatenate(chosen) if chosen else np.empty((0, len(_MARGINS), BYTES), np.uint8)
+    if len(bits) > _MOST:
+        bits = bits[np.linspace(0, len(bits) - 1, _MOST).round().astype(int)]
+    return References(round(seconds, 1), bits[_apart(bits[:, 0])][:, _KEPT])
+
+
+def _still(video: Prints) -> np.ndarray:
+    """The places of the frames that differ least from their neighbours, one in each `_SPACING` seconds."""
+    first = _signs(video.bits[:, 0])
+    moved = _LOW**2 - np.einsum("nb,nb->n", first[:-1], first[1:])
+    moved = np.maximum(np.append(moved, 0), np.insert(moved, 0, 0)) if len(moved) else np.zeros(1)
+    spans = (video.times // _SPACING).astype(np.int64)
+    order = np.lexsort((moved, spans))
+    return order[np.insert(np.diff(spans[order]) > 0, 0, True)]
+
+
+def _apart(bits: np.ndarray) -> np.ndarray:
+    """The places of prints [n, 32] that are like none before them: a picture that stands counts once."""
+    near = _differing(bits, bits) <= _NEAR
+    kept: list[int] = []
+    for place in range(len(bits)):
+        if not near[place, kept].any():
+            kept.append(place)
+    return np.array(kept, np.int64)
+
+
+def recognise(known: Mapping[str, References], videos: Sequence[Prints]) -> dict[str, float]:
+    """Which known operations the videos of one operation show, and roughly what share of the videos, up to 1."""
+    names = [name for name, each in known.items() if len(each.bits)]
+    bits = [video.bits for video in videos if len(video.times)]
+    if not names or not bits:
+        return {}
+    wanted = np.concatenate([known[name].bits for name in names])
+    nearest = _nearest(wanted, np.concatenate(bits).reshape(-1, BYTES))
+    shares, first, seconds = {}, 0, sum(video.seconds for video in videos)
+    for name in names:
+        count = len(known[name].bits)
+        matched = int((nearest[first : first + count] <= _NEAR).sum())
+        first += count
+        apart = known[name].seconds / count
+        possible = min(count, max(1, round(seconds / apart)))
+        if matched >= min(possible, max(_FEWEST, _SHARE * possible)):
+            shares[name] = min(1.0, matched * apart / seconds)
+    return shares
+
+
+def _nearest(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """[n]: for each of `wanted`, uint8 [n, 2, 32], the smallest share of bits that differ from any of `found` [m, 32]."""
+    nearest = np.ones(len(wanted) * wanted.shape[1])
+    for start in range(0, len(found), _BLOCK):
+        differing = _differing(found[start : start + _BLOCK], wanted.reshape(-1, BYTES))
+        nearest = np.minimum(nearest, differing.min(0))
+    return nearest.reshape(wanted.shape[:2]).min(1)
+
+
+def _signs(bits: np.ndarray) -> np.ndarray:
+    """+1 and -1, float32 [n, 256]; the last is always -1."""
+    return np.unpackbits(bits, axis=1).astype(np.float32) * 2 - 1
+
+
+def _differing(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """[n, m]: the share of the 255 bits in which the prints uint8 [n, 32] and [m, 32] differ."""
+    same = _signs(first) @ _signs(second).T
+    return (_LOW**2 - same) / 2 / (_LOW**2 - 1)
