@@ -3,7 +3,7 @@
 `backbone.safetensors` holds the backbone under timm's own names, in float32, and loads with `strict=True` into
 `timm.create_model(info["timm"], num_classes=0, **info["timm_kwargs"])`. `model.json` says what it is, what it was
 trained on and which operations it has seen. The header of the weights file holds the same text; where the two differ,
-because the process was killed between the two renames, the header counts.
+because the process was killed between the two renames, the header counts. It also holds the prints of those operations.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from surgdino.backbone.settings import ModelSettings
 from surgdino.backbone.tensor_files import TEXT_LIMIT, check_tensors, differences, header_of, read_tensors, shapes_of
 from surgdino.backbone.vit import Backbone, Features, build_backbone
 from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.frames.prints import References
 from surgdino.paths import atomic_write, read_bytes
 
 WEIGHTS, MODEL_JSON = "backbone.safetensors", "model.json"
-_HEADER = "surgdino"
+_HEADER, _PRINTS = "surgdino", "surgdino_prints"
 _AGAIN = "continue the run to write it again, or copy it again"
 _PACKAGES = ("surgdino", "torch", "timm")
 
@@ -64,9 +65,10 @@ def save_backbone(folder: str | Path, backbone: Backbone, facts: Mapping[str, An
         folder: created if it does not exist.
         backbone: the weights to export; its `settings` name the architecture.
         facts: what else model.json records (method, dataset, operations, steps, ...); `image_size` defaults to
-            `usual_size`.
+            `usual_size`. `prints`, by operation, go into the header of the weights alone.
     """
-    folder = Path(folder)
+    folder, facts = Path(folder), dict(facts)
+    prints: Mapping[str, References] = facts.pop("prints", {})
     settings = backbone.settings
     architecture = {
         "format": FORMAT,
@@ -87,7 +89,8 @@ def save_backbone(folder: str | Path, backbone: Backbone, facts: Mapping[str, An
         raise SurgdinoError("a fact for model.json is not JSON", file=folder / MODEL_JSON, found=error) from error
     tensors = {name: tensor.to(torch.float32) for name, tensor in backbone.vit.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as temporary:
-        save_tensors(tensors, temporary, {"format": "pt", _HEADER: text})
+        written = json.dumps({name: each.as_dict() for name, each in prints.items()})
+        save_tensors(tensors, temporary, {"format": "pt", _HEADER: text, _PRINTS: written})
     with atomic_write(folder / MODEL_JSON) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return folder
@@ -145,7 +148,7 @@ def find_weights(path: str | Path) -> Path:
 
 
 def read_model_json(path: str | Path) -> dict[str, Any]:
-    """What model.json says, without reading the weights; every field that is read anywhere was checked.
+    """What model.json says, and `prints`, without reading the weights; every field that is read anywhere was checked.
 
     Args:
         path: as for `load`.
@@ -156,7 +159,7 @@ def read_model_json(path: str | Path) -> dict[str, Any]:
 def description_in(weights: Path) -> dict[str, Any] | None:
     """model.json as the header of a weights file holds it; None where the file is not one of ours."""
     header = header_of(weights, _HEADER, _AGAIN) if weights.suffix == ".safetensors" else None
-    return None if header is None else model_json.parse(header, weights)[0]
+    return None if header is None else {**model_json.parse(header, weights)[0], "prints": _prints(weights)}
 
 
 def _described(weights: Path) -> tuple[dict[str, Any], ModelSettings]:
@@ -167,7 +170,12 @@ def _described(weights: Path) -> tuple[dict[str, Any], ModelSettings]:
         written = model_json.parse(header, weights)
     if written is None:
         raise SurgdinoError("does not say what it is", file=weights, expected=f"{MODEL_JSON} beside it", found="none")
-    return written[0], written[1].settings
+    return {**written[0], "prints": _prints(weights)}, written[1].settings
+
+
+def _prints(weights: Path) -> dict[str, References]:
+    text = header_of(weights, _PRINTS, _AGAIN)
+    return {} if text is None else model_json.parse_prints(text, weights)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str]) -> None:

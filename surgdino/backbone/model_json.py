@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +10,8 @@ from pydantic import Field
 
 from surgdino.backbone.settings import Channel, ImageSize, ModelSettings, PatchSize, Spread, VitOptions
 from surgdino.config import NonNegativeInt, PositiveInt
-from surgdino.errors import SurgdinoError
+from surgdino.errors import SurgdinoError, shown
+from surgdino.frames.prints import References
 from surgdino.records import checked, parse_json
 
 FORMAT = 1
@@ -20,8 +21,16 @@ Names = tuple[Name, ...]
 
 
 @dataclass(frozen=True)
+class OperationPrints:
+    """By what an operation is known again; `surgdino.frames.prints.References`."""
+
+    seconds: Annotated[float, Field(ge=0, le=1e8)]
+    bits: Annotated[str, Field(max_length=1 << 16)]
+
+
+@dataclass(frozen=True)
 class SeenRow:
-    """Operations that one training has seen; `surgdino.runs.leaks.Seen`."""
+    """Operations that one training has seen; `surgdino.runs.history.Seen`."""
 
     by: Name
     how: Name
@@ -48,8 +57,7 @@ class InitialWeights:
     operations: Names = ()
     chosen_on: Names = ()
     seen: tuple[SeenRow, ...] = ()
-    contents: dict[str, Names] = field(default_factory=dict)
-    names_keys: Names = ()
+    known_as: Name | None = None
 
 
 @dataclass(frozen=True)
@@ -71,8 +79,7 @@ class ModelJson:
     operations: Names = ()
     chosen_on: Names = ()
     seen: tuple[SeenRow, ...] = ()
-    contents: dict[str, Names] = field(default_factory=dict)
-    names_keys: Names = ()
+    history_unknown: Names = ()
     datasets: tuple[DatasetRow, ...] = ()
     initial_weights: InitialWeights | None = None
     dataset: Name | None = None
@@ -110,3 +117,20 @@ def parse(text: str | bytes, file: Path) -> tuple[dict[str, Any], ModelJson]:
         expected, found = f"a multiple of patch_size, {record.patch_size}", record.image_size
         raise SurgdinoError("image_size cannot be used", file=file, expected=expected, found=found, fix=_FIX)
     return info, record
+
+
+def parse_prints(text: str, file: Path) -> dict[str, References]:
+    """The prints in the header of a weights file, by operation.
+
+    Raises:
+        SurgdinoError: not JSON, or no prints.
+    """
+    found: dict[str, References] = {}
+    rows = parse_json(text, file, _FIX)
+    for name, row in (rows if isinstance(rows, dict) else {"": rows}).items():
+        record = checked(OperationPrints, row, file, _FIX)
+        try:
+            found[name] = References.from_text(record.seconds, record.bits)
+        except ValueError as error:
+            raise SurgdinoError("prints cannot be used", file=file, place=shown(name), found=error, fix=_FIX) from None
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.config import read_yaml
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError
+from surgdino.frames.prints import References
 
 _SHOWN = 4
 
@@ -36,7 +37,8 @@ class WeightsReport:
         known_as, licence, mean, std: from the catalogue; None for a file that is not in it.
         operations: of one of our checkpoints, the surgical operations it has seen; a model trained from it has seen
             them too. `chosen_on` are those that its state was chosen on; `seen` lists both by training, as model.json;
-            `contents` and `names_keys` are how the leak guard tells them again.
+            by `prints` they are known again.
+        history_unknown: this file where nobody here knows what it has seen, or those that it was made from.
     """
 
     path: str
@@ -55,8 +57,8 @@ class WeightsReport:
     operations: list[str] = field(default_factory=list)
     chosen_on: list[str] = field(default_factory=list)
     seen: list[dict[str, Any]] = field(default_factory=list)
-    contents: dict[str, list[str]] = field(default_factory=dict)
-    names_keys: list[str] = field(default_factory=list)
+    prints: dict[str, References] = field(default_factory=dict)
+    history_unknown: list[str] = field(default_factory=list)
 
     def line(self) -> str:
         """All of it on one line."""
@@ -74,8 +76,13 @@ class WeightsReport:
         return "; ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
-        """For `model.json`."""
-        return asdict(self)
+        """For `model.json`: without the prints, which the header of the weights has."""
+        return {key: value for key, value in asdict(replace(self, prints={})).items() if key != "prints"}
+
+    @property
+    def past(self) -> dict[str, Any]:
+        """The same with the prints."""
+        return {**self.as_dict(), "prints": self.prints}
 
     def normalisation_warning(self, mean: Sequence[float], std: Sequence[float]) -> str | None:
         """A sentence where the input is normalised differently from the training of these weights."""
@@ -100,7 +107,7 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
             tensor; nothing is loaded then.
     """
     file = find_weights(path) if Path(path).is_dir() else Path(path)
-    payload, ours = read_tensors(file), description_in(file) or {}
+    payload, ours = read_tensors(file), description_in(file)
     conversion = to_timm_names(payload, file)
     token = conversion.mask_token
     token = None if token is None or token.numel() != backbone.embed_dim else token
@@ -109,12 +116,15 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
     if found := differences(_shapes(tensors), backbone.vit):
         raise _mismatch(file, found, conversion, backbone)
     backbone.vit.load_state_dict({name: t.float() for name, t in tensors.items()}, strict=True)
-    entry = entry_of_file(file)
     if token is not None:
         backbone.mask_token.data.copy_(token.reshape(-1))
+    entry, sha256 = entry_of_file(file), sha256_of(file)
+    if entry and entry.sha256 not in (None, sha256):
+        entry = None
+    unknown = [] if entry else [f"nobody knows what the weights with SHA-256 {sha256[:16]}... were trained on"]
     return WeightsReport(
         path=str(file),
-        sha256=sha256_of(file),
+        sha256=sha256,
         megabytes=round(file.stat().st_size / 1e6, 1),
         tensors=len(tensors),
         style=conversion.style,
@@ -126,8 +136,9 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
         licence=entry.licence if entry else None,
         mean=list(entry.mean) if entry else None,
         std=list(entry.std) if entry else None,
-        **{key: list(ours.get(key, [])) for key in ("operations", "chosen_on", "seen", "names_keys")},
-        contents=dict(ours.get("contents", {})),
+        **{key: list((ours or {}).get(key, [])) for key in ("operations", "chosen_on", "seen")},
+        prints=(ours or {}).get("prints", {}),
+        history_unknown=unknown if ours is None else list(ours.get("history_unknown", [])),
     )
 
 

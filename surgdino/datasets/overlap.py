@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from surgdino.datasets.card import PARTS, Card, card_names, compact, load_card
 from surgdino.errors import SurgdinoError, nearest
@@ -108,6 +109,22 @@ def unknown_between(dataset: str, other: str, cards: Iterable[Card] | None = Non
         cards = map(load_card, {dataset, other} & {*card_names()})
     known = {card.name: card.overlap_unknown for card in cards}
     return other in known.get(dataset, ()) or dataset in known.get(other, ())
+
+
+@cache
+def _public() -> dict[str, tuple[str, ...]]:
+    """What stands before the slash of public ids -> the datasets whose operations have them."""
+    found: dict[str, tuple[str, ...]] = {}
+    for card in map(load_card, card_names()):
+        for prefix in {operation.partition("/")[0] for operation in part_operations(card)}:
+            found[prefix] = (*found.get(prefix, ()), card.name)
+    return found
+
+
+def told_by_names(operation: str, other: str) -> bool:
+    """Whether the names of two operations tell if they are one: both are public ids, of datasets that know each other."""
+    one, two = (_public().get(name.partition("/")[0], ()) for name in (operation, other))
+    return bool(one and two) and (one == two or not any(unknown_between(a, b) for a in one for b in two))
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ Shards keep a print a second. A checkpoint carries a few a minute of each operat
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,6 +53,20 @@ class References:
 
     seconds: float
     bits: np.ndarray
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"seconds": self.seconds, "bits": base64.b64encode(self.bits.tobytes()).decode()}
+
+    @classmethod
+    def from_text(cls, seconds: float, bits: str) -> References:
+        """What `as_dict` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        data = np.frombuffer(base64.b64decode(bits, validate=True), np.uint8)
+        return cls(seconds, data.reshape(-1, len(_KEPT), BYTES))
 
 
 class Printer:

@@ -1,86 +1,83 @@
 """The leak guard: has a checkpoint, or anything it was made from, seen the operations that it is to be tested on?
 
-A checkpoint's model.json lists the operations it was trained on (`operations`), those its best state was chosen on
-(`chosen_on`) and, for each training, their dataset (`seen`). An operation has one name in all datasets that contain it:
-a backbone pretrained on Cholec80's video01 has seen VID01 of CholecT50.
+An operation has one name in all datasets that contain it: a backbone pretrained on Cholec80's video01 has seen VID01 of
+CholecT50. Under another name (a copy, a renamed folder, exported frames) it is told by the prints of its frames. The
+answer is one of three: disjoint, shared, or unknown where weights came from elsewhere or nothing but names can tell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from rich.table import Table
 
 from surgdino import console
-from surgdino.datasets.manifest import Manifest, Video
+from surgdino.datasets.manifest import Manifest
+from surgdino.datasets.overlap import told_by_names
 from surgdino.errors import SurgdinoError
+from surgdino.frames.prints import Prints, recognise
+from surgdino.runs.history import History, Seen
 from surgdino.runs.names import Pseudonyms
 
 Leakage = Literal["refuse", "allow"]
+State = Literal["disjoint", "shared", "unknown"]
+UNKNOWN_STAMP = "Whether the tested operations had been seen before is not known"
 _SHOWN = 40  # rows of the table on the terminal
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Operations that one training has seen.
+class Overlap:
+    """A tested operation that was seen.
 
     Attributes:
-        by: the verb, `pretrain` or `finetune`.
-        how: `trained on`, or `chosen on` where they chose the checkpoint.
-        dataset, split, part: where the operations are from; None where that is not known.
-        operations: their names.
+        operation: as the tested data call it.
+        tested: its videos in the test part.
+        seen: the trainings that saw it.
+        share: of its frames, roughly, where only the content told it; None where a name did.
     """
-
-    by: str
-    how: str
-    dataset: str | None
-    split: str | None
-    part: str | None
-    operations: tuple[str, ...]
-
-    @classmethod
-    def of_videos(cls, by: str, how: str, dataset: str, split: Any, part: str | None, videos: Iterable[Video]) -> Seen:
-        """The operations of videos; `split` is a name or an inline split."""
-        name = split if split is None or isinstance(split, str) else "inline split"
-        return cls(by, how, dataset, name, part, tuple(sorted({video.operation for video in videos})))
-
-    @property
-    def description(self) -> str:
-        """`pretrain, trained on cholec80 40-40 train`."""
-        where = " ".join(filter(None, (self.dataset, self.split, self.part))) or "unnamed data"
-        return f"{self.by}, {self.how} {where}"
-
-    def as_dict(self) -> dict[str, Any]:
-        """For model.json."""
-        return {**asdict(self), "operations": list(self.operations)}
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """A tested operation that was seen: its videos in the test part, and the trainings that saw it."""
 
     operation: str
     tested: tuple[str, ...]
     seen: tuple[Seen, ...]
+    share: float | None = None
+
+    @property
+    def how(self) -> str:
+        """How it was told, where not by its name."""
+        return "" if self.share is None else f", told by its frames, about {self.share:.0%} of them"
 
 
 @dataclass(frozen=True)
 class LeakReport:
-    """What the guard found; results with any overlap are stamped."""
+    """What the guard found; results are stamped unless the tested operations are known to be new.
 
-    tested_on: str  # such as `cholect50 rdv test`
-    tested: int  # operations
+    Attributes:
+        tested_on: such as `cholect50 rdv test`.
+        tested: how many operations.
+        overlaps: those that were seen.
+        unknown: what stands in the way of saying that no other was.
+    """
+
+    tested_on: str
+    tested: int
     overlaps: tuple[Overlap, ...]
-    unknown: tuple[str, ...] = ()  # tested operations that may be among those that another house's names hide
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> State:
+        """Whether the tested operations are apart from those that were seen."""
+        return "shared" if self.overlaps else "unknown" if self.unknown else "disjoint"
 
     @property
     def stamp(self) -> str | None:
-        """The sentence that is shown with every leaking result; None where nothing leaks."""
-        if not self.overlaps:
+        """The sentence that is shown with every result that is not known to be on new operations."""
+        if self.state == "disjoint":
             return None
-        sources = dict.fromkeys(seen.description for overlap in self.overlaps for seen in overlap.seen)
+        if self.state == "unknown":
+            return f"{UNKNOWN_STAMP}: {'; '.join(self.unknown)}"
+        sources = dict.fromkeys(f"{seen.description}{each.how}" for each in self.overlaps for seen in each.seen)
         return (
             f"{len(self.overlaps)} of {self.tested} tested operations had been seen before ({'; '.join(sources)}); "
             "these are not results on unseen patients"
@@ -89,78 +86,67 @@ class LeakReport:
     def as_dict(self) -> dict[str, Any]:
         """For results.json; also where nothing leaks, so that a reader sees that it was checked."""
         return {
+            "state": self.state,
             "tested_on": self.tested_on,
             "tested_operations": self.tested,
-            "seen_operations": {o.operation: [seen.description for seen in o.seen] for o in self.overlaps},
+            "seen_operations": {o.operation: [f"{seen.description}{o.how}" for seen in o.seen] for o in self.overlaps},
+            "unknown": list(self.unknown),
             "stamp": self.stamp,
-            **({"not_known_whether_seen": list(self.unknown)} if self.unknown else {}),
         }
 
 
-def seen_of(info: Mapping[str, Any]) -> list[Seen]:
-    """Everything that a checkpoint has seen, by its model.json; also operations of trainings that it does not name."""
-    found = [Seen(**{**row, "operations": tuple(row["operations"])}) for row in info.get("seen", ())]
-    if info and "seen" not in info:  # surgdino pretrain lists its datasets instead
-        found = seen_of(info.get("initial_weights") or {})
-        for row in info.get("datasets", ()):
-            if row.get("operations"):
-                found.append(Seen("pretrain", "trained on", row["name"], None, None, tuple(row["operations"])))
-    for key, how in (("operations", "trained on"), ("chosen_on", "chosen on")):
-        known = {operation for seen in found if seen.how == how for operation in seen.operations}
-        if rest := tuple(sorted(set(info.get(key, ())) - known)):
-            found.append(Seen("an earlier training", how, info.get("dataset"), None, None, rest))
-    return found
-
-
 def find_leaks(
-    seen: Iterable[Seen],
+    past: History,
     tested: Manifest,
     tested_on: str,
     names: Pseudonyms | None = None,
-    past: Mapping[str, Any] | None = None,
+    prints: Mapping[str, Sequence[Prints]] | None = None,
 ) -> LeakReport:
     """Which of the manifest's operations were seen, and by which training: by name, pseudonym or content.
 
     Args:
         names: of the tested data.
-        past: model.json, with what `Pseudonyms.past` wrote.
+        prints: of the tested operations; None before the frame store is there, when only names can tell.
     """
-    names, past = names or Pseudonyms(), past or {}
-    seen, overlaps, contents = list(seen), [], names.contents(tested.operations if past.get("contents") else ())
+    names, overlaps = names or Pseudonyms(), []
     for operation in tested.operations:
-        copies = {name for name, found in past.get("contents", {}).items() if {*found} & {*contents.get(operation, ())}}
-        called = names.aliases(operation) | copies
-        if by := tuple(each for each in seen if called.intersection(each.operations)):
+        called, known = names.aliases(operation), (prints or {}).get(operation)
+        copies = recognise(past.prints or {}, known) if known else {}
+        if by := tuple(each for each in past.seen if (called | copies.keys()).intersection(each.operations)):
             videos = tuple(video.id for video in tested.videos if video.operation == operation)
-            overlaps.append(Overlap(operation, videos, by))
-    unknown: set[str] = set()
-    if {*past.get("names_keys", ())} - {names.key_id}:
-        unknown = {each for each in tested.operations if names.is_own(each)} - {each.operation for each in overlaps}
-    return LeakReport(tested_on, len(tested.operations), tuple(overlaps), tuple(sorted(unknown)))
+            named = called.intersection(name for each in by for name in each.operations)
+            overlaps.append(Overlap(operation, videos, by, None if named else max(copies.values())))
+    unknown = list(past.unknown)
+    if prints is not None and (without := _not_told(past, {*tested.operations} - {each.operation for each in overlaps})):
+        unknown.append(f"{without} operations that it was trained on can only be told by their names")
+    return LeakReport(tested_on, len(tested.operations), tuple(overlaps), tuple(unknown))
+
+
+def _not_told(past: History, tested: Collection[str]) -> int:
+    """How many seen operations have no prints, and names that do not tell whether they are among the tested ones."""
+    unprinted = {each for row in past.seen for each in row.operations} - (past.prints or {}).keys()
+    return sum(not all(told_by_names(seen, each) for each in tested) for seen in unprinted)
 
 
 def refuse_leaks(report: LeakReport, leakage: Leakage) -> None:
-    """Print what was found; stop there unless `leakage` allows it."""
-    if report.unknown:
-        console.warn(
-            f"whether the checkpoint has seen {len(report.unknown)} of {report.tested} tested operations is not known: "
-            "it has pseudonyms that another key made, and only recordings with the same content are told again"
-        )
-    if not report.overlaps:
-        return
-    console.table(overlap_table(report))
-    if leakage == "refuse":
+    """Print what was found; stop where operations were seen, unless `leakage` allows it."""
+    if report.overlaps:
+        console.table(overlap_table(report))
+    if report.overlaps and leakage == "refuse":
         first = report.overlaps[0]
         raise SurgdinoError(
             "the checkpoint has seen operations that it would be tested on",
             place=report.tested_on,
             expected="operations that no training has seen",
             found=f"{len(report.overlaps)} of {report.tested} seen, such as {first.operation} "
-            f"({first.seen[0].description})",
+            f"({first.seen[0].description}{first.how})",
             fix="leave them out of pretraining (data.exclude=[test-of:DATASET/SPLIT]), choose another split, "
             "or use leakage=allow, which stamps the results",
         )
-    console.say(f"leakage=allow: {report.stamp}", "bold red")
+    if report.overlaps:
+        console.say(f"leakage=allow: {report.stamp}", "bold red")
+    elif report.unknown:
+        console.warn(report.stamp or "")
 
 
 def overlap_table(report: LeakReport) -> Table:
@@ -170,7 +156,7 @@ def overlap_table(report: LeakReport) -> Table:
     for head in ("operation", "seen by", "tested as"):
         table.add_column(head)
     for overlap in report.overlaps[:_SHOWN]:
-        seen = "\n".join(dict.fromkeys(each.description for each in overlap.seen))
+        seen = "\n".join(dict.fromkeys(f"{each.description}{overlap.how}" for each in overlap.seen))
         table.add_row(overlap.operation, seen, f"{report.tested_on}: {', '.join(overlap.tested)}")
     if len(report.overlaps) > _SHOWN:
         table.add_row(f"and {len(report.overlaps) - _SHOWN} more", "", "")
