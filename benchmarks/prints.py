@@ -39,7 +39,9 @@ def cropped(left: float, top: float, right: float, bottom: float) -> Edit:
 
     def cut(image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
-        return image[round(top * height) : round((1 - bottom) * height), round(left * width) : round((1 - right) * width)]
+        return image[
+            round(top * height) : round((1 - bottom) * height), round(left * width) : round((1 - right) * width)
+        ]
 
     return cut
 
@@ -61,7 +63,12 @@ COPIES: dict[str, tuple[str, Edit, float, float]] = {
     "left side cropped 5 %": ("libx264", cropped(0.05, 0, 0, 0), 5, 0),
     "brighter, warmer": ("libx264", recoloured, 5, 0),
     "begins 0.5 s later": ("libx264", lambda image: image, 5, 0.5),
-    "half size, 5 %, 0.5 s": ("libx264", lambda image: scaled(0.5, 0.5)(cropped(0.05, 0.05, 0.05, 0.05)(image)), 10, 0.5),
+    "half size, 5 %, 0.5 s": (
+        "libx264",
+        lambda image: scaled(0.5, 0.5)(cropped(0.05, 0.05, 0.05, 0.05)(image)),
+        10,
+        0.5,
+    ),
     "JPEG a second": ("jpg", lambda image: image, 1, 0),
     "PNG a second, half size": ("png", scaled(0.5, 0.5), 1, 0.5),
 }
@@ -159,7 +166,9 @@ def between(known: dict[str, References], whole: dict[str, list[Prints]]) -> Non
     begun = time.perf_counter()
     wrong = {name: set(recognise(known, videos)) - {name} for name, videos in whole.items()}
     took = time.perf_counter() - begun
-    print(f"different operations taken for one another: {sum(map(len, wrong.values()))} of {len(whole) ** 2 - len(whole)}")
+    print(
+        f"different operations taken for one another: {sum(map(len, wrong.values()))} of {len(whole) ** 2 - len(whole)}"
+    )
     print(f"comparing took {took:.2f} s")
 
 

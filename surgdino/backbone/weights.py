@@ -22,6 +22,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.prints import References
 
 _SHOWN = 4
+NOT_RECORDED = "an earlier surgdino did not record what its weights had been trained on"
 
 
 @dataclass
@@ -138,7 +139,7 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
         std=list(entry.std) if entry else None,
         **{key: list((ours or {}).get(key, [])) for key in ("operations", "chosen_on", "seen")},
         prints=(ours or {}).get("prints", {}),
-        history_unknown=unknown if ours is None else list(ours.get("history_unknown", [])),
+        history_unknown=unknown if ours is None else list(ours.get("history_unknown", [NOT_RECORDED])),
     )
 
 

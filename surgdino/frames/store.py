@@ -6,7 +6,7 @@ Decoding a random frame of long-GOP video costs several hundred times a stored J
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +101,14 @@ class FrameStore:
             except ValueError as error:
                 raise shard.damaged(f"prints.npy: {error}") from None
         return Prints(times[rows["row"]], rows["bits"])
+
+    def prints_of(self, operations: Collection[str]) -> dict[str, list[Prints]]:
+        """Operation -> the prints of each of its videos; of those that the store has."""
+        found: dict[str, list[Prints]] = {}
+        for place, video in enumerate(self.videos):
+            if video.operation in operations:
+                found.setdefault(video.operation, []).append(self.prints(place))
+        return found
 
     def _picture(self, place: int, row: int) -> np.ndarray:
         shard = self.videos[place].shard

@@ -10,7 +10,7 @@ from surgdino.backbone import checkpoint
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.settings import ModelSettings
 from surgdino.backbone.vit import Backbone, build_backbone
-from surgdino.backbone.weights import load_weights
+from surgdino.backbone.weights import WeightsReport, load_weights
 from surgdino.console import field, say, warn
 from surgdino.errors import SurgdinoError
 
@@ -22,7 +22,7 @@ class StartingBackbone:
     Attributes:
         backbone: on the CPU, in evaluation mode.
         model: what stands for it in the `model` section.
-        info: what is known of its past: `operations`, `chosen_on`, `seen`, and where it came from.
+        info: what is known of its past, for `surgdino.runs.history.History`, and where it came from.
         image_size: at which it should be used.
     """
 
@@ -46,7 +46,9 @@ def starting_backbone(model: ModelSettings, path: str | None) -> StartingBackbon
     if path is None:
         backbone, weights = natural_backbone(model, 0.0)
         side = min(224, backbone.grid[0] * backbone.patch_size)
-        return StartingBackbone(backbone.eval(), model, weights or {}, side - side % backbone.patch_size)
+        return StartingBackbone(
+            backbone.eval(), model, weights.past if weights else {}, side - side % backbone.patch_size
+        )
     if model.weights is not None:
         found = f"checkpoint={path} and model.weights={model.weights}"
         raise SurgdinoError("two backbones to start from", found=found, fix="give one of them")
@@ -57,8 +59,8 @@ def starting_backbone(model: ModelSettings, path: str | None) -> StartingBackbon
     return StartingBackbone(loaded.backbone, loaded.backbone.settings, loaded.info, loaded.preprocess.image_size)
 
 
-def natural_backbone(model: ModelSettings, drop_path: float) -> tuple[Backbone, dict[str, Any] | None]:
-    """The backbone with its natural-image weights, and what model.json says of them; None where it starts at random."""
+def natural_backbone(model: ModelSettings, drop_path: float) -> tuple[Backbone, WeightsReport | None]:
+    """The backbone with its natural-image weights, and what is known of them; None where it starts at random."""
     backbone = build_backbone(model, drop_path=drop_path)
     if model.weights is None:
         random = "this starts from random weights, not from a natural-image checkpoint. See surgdino weights list."
@@ -68,4 +70,4 @@ def natural_backbone(model: ModelSettings, drop_path: float) -> tuple[Backbone, 
     field("weights", report.line())
     if warning := report.normalisation_warning(model.mean, model.std):
         warn(warning)
-    return backbone, report.as_dict()
+    return backbone, report

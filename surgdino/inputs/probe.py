@@ -23,6 +23,8 @@ from surgdino.errors import SurgdinoError, nearest
 from surgdino.inputs.datasets import RunDataset, joined_store, open_datasets, without
 from surgdino.inputs.labelled import unheld
 from surgdino.inputs.settings import DataSettings, Part, excluded_operations, open_whole
+from surgdino.runs.history import History
+from surgdino.runs.leaks import LeakReport, find_leaks
 from surgdino.runs.names import Pseudonyms
 
 
@@ -133,6 +135,25 @@ def open_probe(chosen: ProbeData | None, data: DataSettings, preprocess: Preproc
         what = "no usable frame in any operation that the probe would measure on"
         raise SurgdinoError(what, file=root, fix="run surgdino verify on this folder, or hold other operations out")
     return Probing(frames, settings.every, settings.both)
+
+
+def probe_leaks(chosen: ProbeData, probe: ProbeSet, past: History, names: Pseudonyms | None = None) -> LeakReport:
+    """Which of the operations that are measured on some weights have seen, by name or by their frames."""
+    tested = [each.manifest.without({*each.manifest.operations} - chosen.tested) for each in chosen.datasets]
+    whole = replace(tested[0], videos=tuple(video for each in tested for video in each.videos))
+    return find_leaks(past, whole, "the probe", names, probe.store.prints_of(chosen.tested))
+
+
+def refuse_trained(report: LeakReport) -> None:
+    """Refuse a probe that measures on what the same run trains on under another name."""
+    for overlap in report.overlaps[:1]:
+        raise SurgdinoError(
+            "the probe would measure on operations that are trained on under other names",
+            place="probe",
+            expected="operations that are kept out of training",
+            found=f"{len(report.overlaps)} of {report.tested}, such as {overlap.operation}{overlap.how}",
+            fix="keep one copy of each operation, or hold other operations out",
+        )
 
 
 def joined_labels(datasets: Sequence[RunDataset]) -> dict[str, Labels]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from surgdino.backbone.weights import NOT_RECORDED
 from surgdino.datasets.manifest import Video
 from surgdino.frames.prints import Prints, References, references
 
@@ -122,4 +123,4 @@ def _unknown(info: Mapping[str, Any]) -> tuple[str, ...]:
     begun = info.get("initial_weights")
     if not info or ("initial_weights" in info and (not begun or begun.get("known_as") or begun.get("operations"))):
         return ()
-    return ("a checkpoint of an earlier surgdino, which did not record from what it began",)
+    return (NOT_RECORDED,)

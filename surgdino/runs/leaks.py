@@ -117,8 +117,9 @@ def find_leaks(
             named = called.intersection(name for each in by for name in each.operations)
             overlaps.append(Overlap(operation, videos, by, None if named else max(copies.values())))
     unknown = list(past.unknown)
-    if prints is not None and (without := _not_told(past, {*tested.operations} - {each.operation for each in overlaps})):
-        unknown.append(f"{without} operations that it was trained on can only be told by their names")
+    new = {*tested.operations} - {each.operation for each in overlaps}
+    if prints is not None and (count := _not_told(past, new)):
+        unknown.append(f"{count} operations that it was trained on can only be told by their names")
     return LeakReport(tested_on, len(tested.operations), tuple(overlaps), tuple(unknown))
 
 

@@ -20,7 +20,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,7 +41,6 @@ Mode = Literal["pseudonyms", "plain"]
 TABLE, LOCAL = "names.json", Path("state") / "local.json"
 PSEUDONYM = re.compile(r"op-[0-9a-f]{6,}")
 _HERE = "<path>"
-_END = 1 << 18  # bytes
 # Settings that say where things are on this machine, or how its files are called.
 _PLACES = {"root", "store", "weights", "dir", "checkpoint", "out", "truth", "labels", "operation_pattern"}
 _OPERATIONS = {"split", "splits", "exclude", "hold_out"}  # settings that name operations
@@ -76,7 +75,6 @@ class Pseudonyms:
     _key: bytes = b""
     _names: dict[str, str] = field(default_factory=dict)  # pseudonym -> name
     _shown: dict[str, str] = field(default_factory=dict)  # name, id or path -> what is shown in its place
-    _own: dict[str, list[Path]] = field(default_factory=dict)  # own operation -> its recordings
     _formerly: dict[str, set[str]] = field(default_factory=dict)  # own operation -> what it was called before
 
     @classmethod
@@ -100,11 +98,6 @@ class Pseudonyms:
         """Whether names stay as they are."""
         return self.store is None
 
-    @property
-    def key_id(self) -> str | None:
-        """Which key made the pseudonyms; says nothing of the key itself. None where there is none."""
-        return None if not self._key else hashlib.sha256(b"surgdino names " + self._key).hexdigest()[:8]
-
     def add(self, card: Card, manifest: Manifest, prefix: str = "") -> None:
         """Take in the videos of a dataset. Those of a card that lists its videos have public ids, which stay.
 
@@ -112,14 +105,11 @@ class Pseudonyms:
             prefix: that the run puts before its video ids.
         """
         for video in [] if card.videos else manifest.videos:
-            recordings = self._own.setdefault(video.operation, [])
             self._formerly.setdefault(video.operation, set()).update(video.formerly)
-            if video.path not in recordings:
-                recordings.append(video.path)
         if self.store is None:
             return
         self._shown |= {str(manifest.root.resolve()): _HERE}
-        if self._own and not self._key:
+        if manifest.videos and not card.videos and not self._key:
             self._take(_with_table(self.store))
         new: dict[str, str] = {}
         for video in manifest.videos:
@@ -158,26 +148,6 @@ class Pseudonyms:
         """All that this operation is called in checkpoints made with this key, or with plain names."""
         names = {operation, *self._formerly.get(operation, ())}
         return {*names, self._shown.get(operation, operation), *(f"op-{self._digest(name)[:6]}" for name in names)}
-
-    def is_own(self, operation: str) -> bool:
-        """Whether this is the name of an own operation."""
-        return operation in self._own
-
-    def past(self, operations: Iterable[str], before: Mapping[str, Any]) -> dict[str, Any]:
-        """For model.json: how own operations that were seen can be told again under another name, or not at all.
-
-        `contents` are hashes of their recordings, without a key; `names_keys` say which keys made the pseudonyms.
-
-        Args:
-            before: what the checkpoint that the training began with says of itself.
-        """
-        contents = {**before.get("contents", {}), **self.hide(self.contents(operations))}
-        keys = sorted({*before.get("names_keys", ()), *([self.key_id] if self._own and not self.plain else [])})
-        return {**({"contents": contents} if contents else {}), **({"names_keys": keys} if keys else {})}
-
-    def contents(self, operations: Iterable[str]) -> dict[str, list[str]]:
-        """Own operation -> a hash of each of its recordings that is the same wherever a copy lies."""
-        return {each: sorted(map(_content, self._own[each])) for each in operations if each in self._own}
 
     def hide(self, value: Any) -> Any:
         """A nested value with every operation and every path of this machine replaced, keys included.
@@ -302,11 +272,6 @@ def _alone(file: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-@cache
-def _content(path: Path) -> str:
-    return content_hash(path, _END)
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:

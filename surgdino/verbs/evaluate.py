@@ -27,7 +27,8 @@ from surgdino.inputs.settings import DataSettings
 from surgdino.paths import file_of
 from surgdino.report.record import read_results
 from surgdino.runs.folder import environment, recorded_mode, set_aside_of
-from surgdino.runs.leaks import Leakage, find_leaks, refuse_leaks, seen_of
+from surgdino.runs.history import History
+from surgdino.runs.leaks import Leakage, find_leaks, refuse_leaks
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms, real_config
 from surgdino.runs.results import RESULTS, print_scores, write_results
@@ -63,11 +64,15 @@ def main(cfg: Mapping[str, Any]) -> int:
     require_parts(manifest, data, (config.part,))
     manifest = saved.joined(card, manifest).part(config.part)
     info, tested_on = saved.model.info, f"{card.name} {split_name(data, names)} {config.part}"
-    leaks = find_leaks(seen_of(info), manifest, tested_on, names, info)
-    refuse_leaks(leaks, config.leakage or saved.config.leakage)
+    past, leakage = History.of(info), config.leakage or saved.config.leakage
+    if leakage == "refuse":  # what names tell; frames are compared once there are any
+        refuse_leaks(find_leaks(past, manifest, tested_on, names), leakage)
     out = config.out or file_of(run / "evaluation", card.name, f"-{config.part}")
     with FolderLock(out):
-        parts = labelled_parts(manifest, open_store_of(manifest, data), task.LABELS, (config.part,), names)
+        store = open_store_of(manifest, data)
+        leaks = find_leaks(past, manifest, tested_on, names, store.prints_of(manifest.operations))
+        refuse_leaks(leaks, leakage)
+        parts = labelled_parts(manifest, store, task.LABELS, (config.part,), names)
         context = saved.context(config.hardware, features_folder(data, card.name, run, saved.tuning), card, parts)
         known = {key: info.get(key) for key in ("started_from", "seed", "stages")}
         facts = {"split": data.split, "checkpoint": saved.folder, **known, "leakage": leaks.as_dict()}

@@ -23,6 +23,7 @@ from surgdino.datasets.manifest import Manifest
 from surgdino.engine.precision import choose_device
 from surgdino.engine.settings import HardwareSettings
 from surgdino.engine.stop import sigterm_interrupts
+from surgdino.frames.store import FrameStore
 from surgdino.inputs.backbone import StartingBackbone, starting_backbone
 from surgdino.inputs.folds import PlannedRun, are_several, in_run, planned_runs
 from surgdino.inputs.labelled import (
@@ -37,7 +38,8 @@ from surgdino.inputs.settings import DataSettings, RunSettings
 from surgdino.paths import safe_name
 from surgdino.runs.folder import ANYWHERE, environment, names_mode, open_run, write_data
 from surgdino.runs.folds import is_finished, print_together, write_together
-from surgdino.runs.leaks import Leakage, LeakReport, Seen, find_leaks, refuse_leaks, seen_of
+from surgdino.runs.history import CHOSEN, TRAINED, History, Seen
+from surgdino.runs.leaks import Leakage, LeakReport, find_leaks, refuse_leaks
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Mode, Pseudonyms
 from surgdino.runs.results import RESULTS
@@ -89,7 +91,7 @@ class Checked:
     names: Pseudonyms
     start: StartingBackbone
     preprocess: Preprocess
-    leaks: LeakReport
+    tested_on: str
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Run:
     task: Task[Any, Any]
     manifest: Manifest
     start: StartingBackbone  # the backbone as it was
+    past: History  # of the weights that come out
     leaks: LeakReport
     context: TaskContext  # with the backbone that learns
     names: Pseudonyms
@@ -191,9 +194,9 @@ def check(config: FinetuneConfig) -> Checked:
     require_parts(manifest, data, ("train", "test"))
     classes = task.classes(card, manifest)
     tested_on = f"{card.name} {split_name(data, names)} test"
-    leaks = find_leaks(seen_of(start.info), manifest.part("test"), tested_on, names, start.info)
-    refuse_leaks(leaks, config.leakage)
-    return Checked(folder, task, card, classes, manifest, names, start, start.preprocess(config.image_size), leaks)
+    if config.leakage == "refuse":  # what names tell; frames are compared once there are any
+        refuse_leaks(find_leaks(History.of(start.info), manifest.part("test"), tested_on, names), "refuse")
+    return Checked(folder, task, card, classes, manifest, names, start, start.preprocess(config.image_size), tested_on)
 
 
 def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -> bool:
@@ -208,6 +211,9 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
             lock.take(folder)
             recorded = open_run(folder, recorded, names, data_hash=manifest.fingerprint(), free=FREE)
         store = open_store_of(manifest, data)
+    past, test = learned(found, config, store), manifest.part("test")
+    leaks = find_leaks(past, test, found.tested_on, names, store.prints_of(test.operations))
+    refuse_leaks(leaks, config.leakage)
     parts = labelled_parts(manifest, store, task.LABELS, ("train", "val", "test"), names)
     if "val" not in parts:
         say("no validation part in this split: no early stopping, the last step counts")
@@ -224,7 +230,7 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
         tuning=config.backbone,
         parts=parts,
     )
-    run = Run(config, recorded, folder, task, manifest, found.start, found.leaks, context, names)
+    run = Run(config, recorded, folder, task, manifest, found.start, past, leaks, context, names)
     head, results = train_stages(run)
     if (last := results[-1]).status == "stopped":
         say(f"Stopped at step {last.step} of {last.steps} ({last.stage}); the same command continues.", style="yellow")
@@ -233,6 +239,16 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
         if distributed.is_main():
             conclude(run, head, results)
     return True
+
+
+def learned(found: Checked, config: FinetuneConfig, store: FrameStore) -> History:
+    """What the weights will have seen: all that they begin with has, and the parts that they learn from."""
+    rows, operations = [], set[str]()
+    for part, how in (("train", TRAINED), ("val", CHOSEN)):
+        if videos := found.manifest.part(part).videos:
+            rows.append(Seen.of_videos("finetune", how, found.card.name, config.data.split, part, videos))
+            operations.update(rows[-1].operations)
+    return History.of(found.start.info).after(rows, store.prints_of(operations))
 
 
 def train_stages(run: Run) -> tuple[nn.Module, list[StageResult]]:
@@ -299,11 +315,7 @@ def conclude(run: Run, head: nn.Module, results: list[StageResult]) -> None:
 
 def save(run: Run, head: nn.Module, results: list[StageResult], name: Literal["checkpoint", "last"]) -> None:
     """Write a checkpoint folder of the run, with what it has seen and what had been seen by what it began with."""
-    card, split, manifest = run.context.card, run.config.data.split, run.manifest
-    seen = seen_of(run.start.info)
-    for part, how in (("train", "trained on"), ("val", "chosen on")):
-        if videos := manifest.part(part).videos:
-            seen.append(Seen.of_videos("finetune", how, card.name, split, part, videos))
+    card, manifest = run.context.card, run.manifest
     facts = {
         "dataset": card.name,
         "dataset_licence": run.config.dataset.get("licence"),
@@ -311,15 +323,11 @@ def save(run: Run, head: nn.Module, results: list[StageResult], name: Literal["c
         "task": run.task.name,
         "tuning": run.config.backbone,
         "seed": run.config.train.seed,
-        "operations": _operations(seen, "trained on"),
-        "chosen_on": _operations(seen, "chosen on"),
-        "seen": [each.as_dict() for each in seen],
         "started_from": started_from(run),
         "stages": [result.as_dict() for result in results],
         "state": name,
+        **run.past.facts(),
     }
-    learned = [operation for part in ("train", "val") for operation in manifest.part(part).operations]
-    facts |= run.names.past(learned, run.start.info)
     save_task(run.folder / name, run.task, run.context, head, model_json=run.names.hide(facts), config=run.recorded)
 
 
@@ -328,10 +336,6 @@ def started_from(run: Run) -> dict[str, Any]:
     info, place = run.start.info, run.names.place
     found = {"checkpoint": place(run.config.checkpoint), "weights": place(info.get("path"))}
     return {**found, "sha256": info.get("sha256")}
-
-
-def _operations(seen: list[Seen], how: Literal["trained on", "chosen on"]) -> list[str]:
-    return sorted({operation for each in seen if each.how == how for operation in each.operations})
 
 
 def _stage_line(result: StageResult) -> str:

@@ -27,10 +27,10 @@ from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
 from surgdino.inputs.datasets import open_datasets
-from surgdino.inputs.probe import ProbeSettings, choose_probe, open_probe
+from surgdino.inputs.probe import ProbeData, ProbeSettings, choose_probe, open_probe, probe_leaks
 from surgdino.inputs.settings import DataSettings
 from surgdino.metrics.arrays import as_json
-from surgdino.runs.leaks import Seen, seen_of
+from surgdino.runs.history import CHOSEN, History, Seen
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms, settings_of
 
@@ -93,7 +93,7 @@ def merge(settings: MergeConfig, paths: Sequence[str]) -> int:
         raise SurgdinoError("there is a checkpoint already", file=settings.out, fix=fix)
     initial_path, *adapted_paths = (Path(path).expanduser() for path in paths)
     infos = [read_model_json(path) for path in adapted_paths]
-    backbone = untrained(adapted_paths[0])
+    backbone, names = untrained(adapted_paths[0]), Pseudonyms()
     initial, *adapted = (read(backbone, path) for path in (initial_path, *adapted_paths))
     for info, path in zip(infos, adapted_paths, strict=True):
         begun = info.get("initial_weights") or {}
@@ -101,16 +101,20 @@ def merge(settings: MergeConfig, paths: Sequence[str]) -> int:
             other = begun.get("path", "random weights, or it does not say from what")
             origin = f"did not begin from {initial.report.path} (but from {other})"
             console.warn(f"{path} {origin}; such averages are noise")
+    past = History.joined((History.of(initial.report.past), *map(History.of, infos)))
     facts = provenance(initial, adapted, infos)
     mean, alpha = mean_of([each.state for each in adapted]), settings.alpha
     if settings.alphas:
-        card, probe, names = open_measurement(settings, adapted_paths[0], infos[0])
-        warn_of_trained(probe, facts, names)
+        chosen, probe, names = open_measurement(settings, adapted_paths[0], infos[0])
+        if stamp := probe_leaks(chosen, probe.frames, past, names).stamp:
+            console.warn(f"what is known of the operations that choose: {stamp}")
         trials = list(sweep(backbone, initial.state, mean, settings.alphas, measure_with(probe, settings.hardware)))
         alpha = best(trials).alpha
         print_trials(trials, alpha)
-        add_choice(facts, trials, names.hide(probe.frames.operations), card.name)
-        facts |= names.past(probe.frames.operations, facts)
+        facts["merged"]["sweep"] = [{"alpha": trial.alpha, **as_json(trial.measured)} for trial in trials]
+        row = Seen("merge", CHOSEN, chosen.datasets[0].card.name, None, None, probe.frames.operations)
+        past = past.after([row], probe.frames.store.prints_of(probe.frames.operations))
+    facts |= names.hide(past.facts())
     backbone.vit.load_state_dict(between(initial.state, mean, alpha))
     facts["merged"]["alpha"] = alpha
     folder = save_backbone(settings.out, backbone, facts)
@@ -125,25 +129,18 @@ def read(backbone: Backbone, path: Path) -> Weights:
 
 
 def provenance(initial: Weights, adapted: Sequence[Weights], infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What model.json says of the merged weights; everything that any of them has seen is seen."""
+    """What model.json says of the merged weights, but for what they have seen."""
     reports = [initial.report, *(each.report for each in adapted)]
-    seen = [row for past in (initial.report.as_dict(), *infos) for row in seen_of(past)]
     datasets = [row for info in infos for row in info.get("datasets", ())]
     licences = dict.fromkeys(info["dataset_licence"] for info in infos if info.get("dataset_licence"))
     methods = [info.get("method") for info in infos]
     kept = ("steps", "seed", "weights_of", "ship_alpha", "data_hash", "merged")
     origins = [{"path": Path(report.path).name, "sha256": report.sha256} for report in reports]
-    pasts = [initial.report.as_dict(), *infos]
     return {
         "dataset": infos[0].get("dataset"),
         "dataset_licence": "; ".join(licences) or None,
         "datasets": [row for place, row in enumerate(datasets) if row not in datasets[:place]],
-        "operations": sorted({operation for report in reports for operation in report.operations}),
-        "chosen_on": sorted({operation for report in reports for operation in report.chosen_on}),
-        "seen": [row.as_dict() for row in dict.fromkeys(seen)],
         "initial_weights": {**initial.report.as_dict(), "path": origins[0]["path"]},
-        "contents": {name: found for past in pasts for name, found in past.get("contents", {}).items()},
-        "names_keys": sorted({key for past in pasts for key in past.get("names_keys", ())}),
         "image_size": infos[0]["image_size"],
         **({"method": methods[0]} if methods.count(methods[0]) == len(methods) else {}),
         "merged": {
@@ -156,7 +153,9 @@ def provenance(initial: Weights, adapted: Sequence[Weights], infos: Sequence[Map
     }
 
 
-def open_measurement(settings: MergeConfig, adapted: Path, info: Mapping[str, Any]) -> tuple[Card, Probing, Pseudonyms]:
+def open_measurement(
+    settings: MergeConfig, adapted: Path, info: Mapping[str, Any]
+) -> tuple[ProbeData, Probing, Pseudonyms]:
     """The probe that chooses, on pictures as the backbone was trained with: of the command, or of the adapted run."""
     dataset, section, probe_settings = settings.dataset, settings.data, settings.probe
     if section["root"] is None:
@@ -173,8 +172,8 @@ def open_measurement(settings: MergeConfig, adapted: Path, info: Mapping[str, An
     names = Pseudonyms.open("pseudonyms", data.store)
     chosen = choose_probe(probe_settings, card, data, open_datasets(card, data, names), names)
     probe = open_probe(chosen, data, preprocess)
-    assert probe is not None
-    return card, probe, names
+    assert chosen is not None and probe is not None
+    return chosen, probe, names
 
 
 def measure_with(probe: Probing, hardware: HardwareSettings) -> Measure:
@@ -183,15 +182,6 @@ def measure_with(probe: Probing, hardware: HardwareSettings) -> Measure:
     device = precision.choose_device(hardware)
     autocast = partial(precision.autocast, device, precision.choose_dtype(hardware, device))
     return lambda backbone: probe.frames.measure(backbone.to(device), autocast).as_dict()
-
-
-def warn_of_trained(probe: Probing, facts: Mapping[str, Any], names: Pseudonyms) -> None:
-    """A line where operations that choose were trained on."""
-    both = sorted(each for each in probe.frames.operations if names.aliases(each) & set(facts["operations"]))
-    if both:
-        some = ", ".join(both[:4]) + (", ..." if len(both) > 4 else "")
-        trained = f"{len(both)} of the {len(probe.frames.operations)} operations that choose were trained on"
-        console.warn(f"{trained} ({some}): they favour the adapted weights")
 
 
 def print_trials(trials: Sequence[Trial], chosen: float) -> None:
@@ -208,10 +198,3 @@ def print_trials(trials: Sequence[Trial], chosen: float) -> None:
         1.0: "the adapted weights are kept whole",
     }
     console.say(verdicts.get(chosen, f"{chosen:.4g} of the adapted weights is the best of these shares"))
-
-
-def add_choice(facts: dict[str, Any], trials: Sequence[Trial], operations: Sequence[str], dataset: str) -> None:
-    """Add to model.json what was measured, and the operations that chose: no result may be reported on them."""
-    facts["merged"]["sweep"] = [{"alpha": trial.alpha, **as_json(trial.measured)} for trial in trials]
-    facts["chosen_on"] = sorted({*facts["chosen_on"], *operations})
-    facts["seen"].append(Seen("merge", "chosen on", dataset, None, None, tuple(operations)).as_dict())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from surgdino import console, distributed
 from surgdino.backbone.checkpoint import usual_size
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.settings import ModelSettings
+from surgdino.backbone.weights import WeightsReport
 from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings, MultiCrop
 from surgdino.datasets.card import Card
@@ -35,11 +36,13 @@ from surgdino.inputs.datasets import (
     overlap_warnings,
     summaries,
 )
-from surgdino.inputs.probe import ProbeSettings, choose_probe, open_probe
+from surgdino.inputs.probe import ProbeSettings, choose_probe, open_probe, probe_leaks, refuse_trained
 from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
 from surgdino.paths import safe_name
 from surgdino.report.curves import TERMS, draw_curves
 from surgdino.runs.folder import names_mode, open_run, write_data
+from surgdino.runs.history import CHOSEN, TRAINED, History, Seen
+from surgdino.runs.leaks import LeakReport
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms
 from surgdino.verbs.report import try_report
@@ -100,8 +103,15 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
         probe = open_probe(chosen, data, preprocess)
         if distributed.is_main():
             write_data(folder, store, names)
+    begun, trained = History.of(weights.past if weights else {}), seen_in(datasets, store, TRAINED)
+    leaks, chose = None, History()
+    if probe is not None and chosen is not None:
+        if chosen.held_out:
+            refuse_trained(probe_leaks(chosen, probe.frames, trained, names))
+        leaks = probe_leaks(chosen, probe.frames, begun, names)
+        chose = seen_in(chosen.datasets, probe.frames.store, CHOSEN, {*probe.frames.operations})
     print_store(store)
-    print_probe(probe, held_out=chosen is not None and chosen.held_out)
+    print_probe(probe, leaks, held_out=chosen is not None and chosen.held_out)
     for line in overlap_warnings(datasets):
         console.warn(line)
     result = train(
@@ -116,7 +126,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
             hardware=settings.hardware,
             folder=folder,
             data_hash=data_hash(datasets),
-            model_json=provenance(datasets, store, probe, weights, names),
+            model_json=provenance(datasets, store, weights, History.joined((begun, trained, chose)), leaks, names),
             probe=probe,
             hide=names.hide,
         )
@@ -128,35 +138,38 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     return 0
 
 
+def seen_in(
+    datasets: Sequence[RunDataset], store: FrameStore, how: str, operations: Collection[str] | None = None
+) -> History:
+    """This training's own: the operations of the datasets that are in the store, or some of them."""
+    there = {video.operation for video in store.videos}
+    there = there if operations is None else there & {*operations}
+    each = [(dataset.card.name, tuple(sorted(there & {*dataset.manifest.operations}))) for dataset in datasets]
+    rows = [Seen("pretrain", how, name, None, None, found) for name, found in each if found]
+    return History().after(rows, store.prints_of(there))
+
+
 def provenance(
     datasets: Sequence[RunDataset],
     store: FrameStore,
-    probe: Probing | None,
-    weights: dict[str, Any] | None,
+    weights: WeightsReport | None,
+    past: History,
+    leaks: LeakReport | None,
     names: Pseudonyms,
 ) -> dict[str, Any]:
-    """What a checkpoint records of its data.
-
-    `operations` are all it has seen and `chosen_on` all that chose among its states, those of its initial weights too:
-    no result may be reported on them.
-    """
+    """What a checkpoint records of its data, and all that it has seen, its initial weights included."""
     if not len(store):
         root, fix = datasets[0].manifest.root, "run surgdino verify on this folder"
         raise SurgdinoError("no usable frame in any video", file=root, fix=fix)
-    before: dict[str, Any] = {**weights, "path": names.place(weights["path"])} if weights else {}
-    learned = {video.operation for video in store.videos}
-    measured = set(probe.frames.operations if probe else ())
-    seen, chose = {*learned, *before.get("operations", ())}, {*measured, *before.get("chosen_on", ())}
     facts = {
         "dataset": datasets[0].card.name,
         "dataset_licence": licence_note(datasets),
         "datasets": summaries(datasets, store),
         "data_hash": data_hash(datasets),
-        "operations": sorted(seen),
         "frames": len(store),
-        "initial_weights": before or None,
-        "chosen_on": sorted(chose),
-        **names.past(sorted(learned | measured), before),
+        "initial_weights": {**weights.as_dict(), "path": names.place(weights.path)} if weights else None,
+        "probe_leakage": leaks.as_dict() if leaks else None,
+        **past.facts(),
     }
     return names.hide(facts)
 
@@ -172,8 +185,8 @@ def print_store(store: FrameStore) -> None:
         console.warn(f"set aside {video}: {reason}")
 
 
-def print_probe(probe: Probing | None, *, held_out: bool) -> None:
-    """One line on what the backbone is measured on."""
+def print_probe(probe: Probing | None, leaks: LeakReport | None, *, held_out: bool) -> None:
+    """One line on what the backbone is measured on, and one where its initial weights may have seen it."""
     if probe is None:
         return
     operations, tasks = probe.frames.operations, ", ".join(probe.frames.tasks) or "none"
@@ -181,6 +194,8 @@ def print_probe(probe: Probing | None, *, held_out: bool) -> None:
     where = "held out of training" if held_out else "trained on as well; probe.hold_out=1 keeps one out"
     count = f"{len(operations)} operation{'s' if len(operations) != 1 else ''}"
     console.field("probe", f"{len(probe.frames):,} frames; tested on {count} ({named}), {where}; labels: {tasks}")
+    if leaks and leaks.stamp:
+        console.warn(f"what is measured at step 0 is of the initial weights. {leaks.stamp}")
 
 
 def print_outcome(result: TrainResult, picture: Path | None, page: Path | None) -> None:

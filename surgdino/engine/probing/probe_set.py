@@ -33,6 +33,7 @@ class ProbeSet:
         labels: of whole frames, one a task.
         masks: of some of the frames, or None.
         reference: class tokens and mean patch tokens of the tested frames as first measured.
+        store: what the frames are from.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class ProbeSet:
         if tested is not None and not labelled.any():  # the others have nothing to train with
             store = store.select([video.id for video in store.videos if video.operation in tested])
             labelled, tested = labelled_frames(store, {}), None
-        self._store, self._preprocess = store, preprocess
+        self.store, self._preprocess = store, preprocess
         self.frames: ProbeFrames = choose_frames(store, count, tested, labelled)
         self.labels = frame_labels(store, self.frames.rows, labels)
         self.masks = mask_labels(store, self.frames.rows, labels)
@@ -85,7 +86,7 @@ class ProbeSet:
     def pictures(self) -> list[np.ndarray]:
         """uint8 [side, side, 3] each."""
         side = (self._preprocess.image_size,) * 2
-        frames = (self._store.read(int(i)) for i in self.frames.rows)
+        frames = (self.store.read(int(i)) for i in self.frames.rows)
         return [cv2.resize(frame, side, interpolation=cv2.INTER_AREA) for frame in frames]
 
     def measure(self, backbone: Backbone, autocast: Autocast) -> ProbeReport:
