@@ -66,7 +66,7 @@ def entry(name: str) -> Entry:
 
 
 def entry_of_file(path: Path) -> Entry | None:
-    """The entry with a file's name and size (in megabytes where it is not known to the byte); None for any other file."""
+    """The entry with a file's name and size, in megabytes where it is not known to the byte; None for any other."""
     size = path.stat().st_size
     for known in catalogue():
         if path.name == known.file and (size == known.bytes if known.bytes else abs(size / 1e6 - known.megabytes) < 2):

@@ -122,7 +122,7 @@ def _public() -> dict[str, tuple[str, ...]]:
 
 
 def told_by_names(operation: str, other: str) -> bool:
-    """Whether the names of two operations tell if they are one: both are public ids, of datasets that know each other."""
+    """Whether the names of two operations tell if they are one: public ids of datasets whose overlap is known."""
     one, two = (_public().get(name.partition("/")[0], ()) for name in (operation, other))
     return bool(one and two) and (one == two or not any(unknown_between(a, b) for a in one for b in two))
 

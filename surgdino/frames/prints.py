@@ -133,7 +133,7 @@ def unpack(data: bytes, frames: int) -> np.ndarray:
 
 
 def references(videos: Iterable[Prints]) -> References:
-    """What a checkpoint carries of the videos of one operation: the stillest frame of each ten seconds, no scene twice."""
+    """What a checkpoint carries of an operation's videos: the stillest frame of each ten seconds, no scene twice."""
     chosen, seconds = [], 0.0
     for video in videos:
         seconds += video.seconds
@@ -186,7 +186,7 @@ def recognise(known: Mapping[str, References], videos: Sequence[Prints]) -> dict
 
 
 def _nearest(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """[n]: for each of `wanted`, uint8 [n, 2, 32], the smallest share of bits that differ from any of `found` [m, 32]."""
+    """[n]: for each of `wanted`, uint8 [n, 2, 32], the share of bits that differ from the nearest of `found` [m, 32]."""
     nearest = np.ones(len(wanted) * wanted.shape[1])
     for start in range(0, len(found), _BLOCK):
         differing = _differing(found[start : start + _BLOCK], wanted.reshape(-1, BYTES))

@@ -91,9 +91,9 @@ class FrameStore:
         times, data = shard.columns["time"], self._reader(place).prints()
         if data is None:
             printer = Printer(tuple(shard.header["content"]["box"]))
-            for row in np.flatnonzero(shard.columns["flags"] == 0):
+            for row in map(int, np.flatnonzero(shard.columns["flags"] == 0)):
                 if printer.wants(times[row]):
-                    printer.add(int(row), times[row], self._picture(place, row))
+                    printer.add(row, times[row], self._picture(place, row))
             rows = printer.rows()
         else:
             try:

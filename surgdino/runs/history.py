@@ -15,7 +15,9 @@ from surgdino.backbone.weights import NOT_RECORDED
 from surgdino.datasets.manifest import Video
 from surgdino.frames.prints import Prints, References, references
 
-TRAINED, CHOSEN = "trained on", "chosen on"
+How = Literal["trained on", "chosen on"]
+TRAINED: How = "trained on"
+CHOSEN: How = "chosen on"
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class History:
         more = {operation: references(videos) for operation, videos in prints.items()}
         return replace(self, seen=(*self.seen, *seen), prints={**(self.prints or {}), **more})
 
-    def operations(self, how: Literal["trained on", "chosen on"]) -> list[str]:
+    def operations(self, how: How) -> list[str]:
         """All of one kind, by name."""
         return sorted({operation for each in self.seen if each.how == how for operation in each.operations})
 

@@ -172,7 +172,8 @@ def open_measurement(
     names = Pseudonyms.open("pseudonyms", data.store)
     chosen = choose_probe(probe_settings, card, data, open_datasets(card, data, names), names)
     probe = open_probe(chosen, data, preprocess)
-    assert chosen is not None and probe is not None
+    assert chosen is not None
+    assert probe is not None
     return chosen, probe, names
 
 
