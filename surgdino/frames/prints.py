@@ -1,7 +1,7 @@
 """Prints: how an operation is known again, whatever it is called and however it was encoded, without a picture of it.
 
-A print of a frame is the pHash of Zauner (2010, "Implementation and Benchmarking of Perceptual Image Hash Functions"),
-with more bits: the grey frame at 64x64 pixels, its 16x16 lowest frequencies without the mean, each 1 where it is above
+A print of a frame is the pHash of Zauner (2010, "Implementation and Benchmarking of Perceptual Image Hash Functions")
+with more bits: the grey frame at 100x100 pixels, its 16x16 lowest frequencies but the mean, each 1 where it is above
 their median. Prints of one frame differ in few of the 255 bits after re-encoding or scaling, those of two operations in
 about half. Each frame is printed with several margins cut off, so that a copy whose border was cropped meets one.
 
@@ -15,6 +15,7 @@ import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -22,21 +23,22 @@ import cv2
 import numpy as np
 
 BYTES = 32  # a print: 255 bits, and one that is always 0
-_MARGINS = (0.0, 0.03, 0.06)  # of each side
-_KEPT = (0, 2)  # the margins that a checkpoint carries
-_SIDE, _LOW = 64, 16
+_SIDE, _LOW = 100, 16
+_MARGINS = (0, 3, 6)  # pixels of `_SIDE` at the left and right, and at the top and bottom
+_PRINTS = len(_MARGINS) ** 2
+_KEPT = (0, _PRINTS - 1)  # a checkpoint carries the print of all of the frame, and that with the widest margins
 _FLAT = 6.0  # grey levels of standard deviation: less is a screen or darkness, as in any other operation
 _SPACING, _MOST = 10.0, 128  # seconds; prints of an operation
-_NEAR = 0.25  # share of the bits in which two prints of the same frame may differ
-_FEWEST, _SHARE = 2, 0.05  # matched prints that make an operation the same, or as many as there are
+_NEAR, _SURE = 0.18, 0.12  # share of the bits in which two prints of one frame may differ; where there is but one
+_FEWEST, _SHARE = 2, 0.08  # matched prints, of those that could be, that make it the same operation
 _BLOCK = 1024
 
-ROW = np.dtype([("row", "<i4"), ("bits", "u1", (len(_MARGINS), BYTES))])
+ROW = np.dtype([("row", "<i4"), ("bits", "u1", (_PRINTS, BYTES))])
 
 
 @dataclass(frozen=True)
 class Prints:
-    """The prints of one video: `times` in seconds, float64 [n], ascending; `bits` uint8 [n, 3, 32]."""
+    """The prints of one video: `times` in seconds, float64 [n], ascending; `bits` uint8 [n, 9, 32]."""
 
     times: np.ndarray
     bits: np.ndarray
@@ -98,19 +100,28 @@ class Printer:
 
 
 def print_of(picture: np.ndarray) -> np.ndarray | None:
-    """uint8 [3, 32]: the prints of uint8 [H, W, 3] RGB with each margin cut off; None where there is nothing to see."""
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    height, width = grey.shape
-    found = np.empty((len(_MARGINS), BYTES), np.uint8)
-    for place, margin in enumerate(_MARGINS):
-        x, y = round(margin * width), round(margin * height)
-        inner = grey[y : height - y, x : width - x]
-        small = cv2.resize(inner, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-        if not place and small.std() < _FLAT:
-            return None
-        low = cv2.dct(small)[:_LOW, :_LOW].ravel()[1:]
-        found[place] = np.packbits(low > np.median(low))
-    return found
+    """uint8 [9, 32]: the prints of uint8 [H, W, 3] RGB with each margin cut off; None where there is nothing to see."""
+    step = max(1, min(picture.shape[:2]) // _SIDE)
+    grey = cv2.cvtColor(np.ascontiguousarray(picture[::step, ::step]), cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    if small.std() < _FLAT:
+        return None
+    basis = _basis()
+    low = (basis @ small @ basis.T).reshape(len(_MARGINS), _LOW, len(_MARGINS), _LOW)
+    low = low.swapaxes(1, 2).reshape(_PRINTS, _LOW**2)[:, 1:]
+    return np.packbits(low > np.partition(low, _LOW**2 // 2 - 1, axis=1)[:, [_LOW**2 // 2 - 1]], axis=1)
+
+
+@cache
+def _basis() -> np.ndarray:
+    """float32 [3 * 16, 100]: the lowest cosines of what is left inside each margin, zero outside."""
+    basis = np.zeros((len(_MARGINS), _LOW, _SIDE), np.float32)
+    for margin, rows in zip(_MARGINS, basis, strict=True):
+        count = _SIDE - 2 * margin
+        angles = np.pi * np.arange(_LOW)[:, None] * (2 * np.arange(count) + 1) / (2 * count)
+        rows[:, margin : _SIDE - margin] = np.cos(angles)
+        rows[0] /= np.sqrt(2)  # orthogonal
+    return basis.reshape(-1, _SIDE)
 
 
 def pack(rows: np.ndarray) -> bytes:
@@ -139,7 +150,7 @@ def references(videos: Iterable[Prints]) -> References:
         seconds += video.seconds
         if len(video.times):
             chosen.append(video.bits[_still(video)])
-    bits = np.concatenate(chosen) if chosen else np.empty((0, len(_MARGINS), BYTES), np.uint8)
+    bits = np.concatenate(chosen) if chosen else np.empty((0, _PRINTS, BYTES), np.uint8)
     if len(bits) > _MOST:
         bits = bits[np.linspace(0, len(bits) - 1, _MOST).round().astype(int)]
     return References(round(seconds, 1), bits[_apart(bits[:, 0])][:, _KEPT])
@@ -176,17 +187,18 @@ def recognise(known: Mapping[str, References], videos: Sequence[Prints]) -> dict
     shares, first, seconds = {}, 0, sum(video.seconds for video in videos)
     for name in names:
         count = len(known[name].bits)
-        matched = int((nearest[first : first + count] <= _NEAR).sum())
-        first += count
         apart = known[name].seconds / count
         possible = min(count, max(1, round(seconds / apart)))
+        near = _NEAR if possible >= _FEWEST else _SURE
+        matched = int((nearest[first : first + count] <= near).sum())
+        first += count
         if matched >= min(possible, max(_FEWEST, _SHARE * possible)):
             shares[name] = min(1.0, matched * apart / seconds)
     return shares
 
 
 def _nearest(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """[n]: for each of `wanted`, uint8 [n, 2, 32], the share of bits that differ from the nearest of `found` [m, 32]."""
+    """[n]: for each of `wanted` [n, 2, 32] the share of bits that differ from the nearest of `found`, [m, 32]."""
     nearest = np.ones(len(wanted) * wanted.shape[1])
     for start in range(0, len(found), _BLOCK):
         differing = _differing(found[start : start + _BLOCK], wanted.reshape(-1, BYTES))

@@ -160,7 +160,7 @@ def headline(record: RunRecord) -> tuple[str, str]:
     interval = f", 95 % interval {low} to {high}" if low and high and enough else ""
     leakage = (record.results or {}).get("leakage") or {}
     unseen = "" if leakage.get("stamp") else " not trained on"
-    if leakage.get("not_known_whether_seen"):
+    if leakage.get("state") == "unknown":
         unseen = ", of which it is not known whether they were trained on"
     where = f"under {row['protocol']} on {_operations(count)}{unseen}"
     each = [f"{operation} {100 * v:.1f}" for operation, v in row["per_operation"].items() if _finite(v)]

@@ -32,16 +32,11 @@ def write_page(records: Sequence[RunRecord], target: Path, *, learned: Section |
     """
     sections = sorted([*all_sections(), *([learned] if learned else [])], key=lambda section: section.order)
     tone, sentence = _verdict(records)
-    # What a result on operations that training has seen must be shown with.
-    stamps = [((record.results or {}).get("leakage") or {}).get("stamp") for record in records]
     text = _render(
         title=" and ".join(record.name for record in records),
         kind=_kind(records),
         verdict={"tone": tone, "sentence": sentence},
-        stamps=[
-            *(f"{record.name}: {stamp}" for record, stamp in zip(records, stamps, strict=True) if stamp),
-            *(line for record in records for line in record.left_out),
-        ],
+        stamps=[stamp for record in records for stamp in _stamps(record)],
         facts=_facts(records[0]) if len(records) == 1 else [],
         sections=[(section, blocks) for section in sections if (blocks := _blocks(section, records))],
         frames=learned is not None,
@@ -77,6 +72,17 @@ def _blocks(section: Section, records: Sequence[RunRecord]) -> list[Block]:
     except Exception as error:
         fault = f"{type(error).__name__}: {error}"
         return [Paragraph(f"This part could not be shown: a file of the run holds an odd value. {fault}", note=True)]
+
+
+def _stamps(record: RunRecord) -> list[tuple[str, str]]:
+    """(tone, sentence): what numbers on operations that were seen, or may have been, must be shown with."""
+    found = []
+    for what, known in (("", (record.results or {}).get("leakage")), ("probes, ", record.model.get("probe_leakage"))):
+        leakage = known or {}
+        if stamp := leakage.get("stamp"):
+            tone = "unknown" if leakage.get("state") == "unknown" else "shared"
+            found.append((tone, f"{record.name}: {what}{stamp}"))
+    return [*found, *(("shared", line) for line in record.left_out)]
 
 
 def _kind(records: Sequence[RunRecord]) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from surgdino import console
 from surgdino.engine.log import NAME as METRICS
@@ -164,12 +164,19 @@ class _Past:
 
 
 @dataclass(frozen=True)
+class _Leakage:
+    stamp: str | None = None
+    state: Literal["disjoint", "shared", "unknown"] | None = None  # results of before December 2026 have none
+
+
+@dataclass(frozen=True)
 class _Model(_Past):
     method: _Method | None = None
     created: str | None = None
     operations: tuple[str, ...] | None = None
     chosen_on: tuple[str, ...] | None = None
     initial_weights: _Past | None = None
+    probe_leakage: _Leakage | None = None
 
 
 @dataclass(frozen=True)
@@ -211,11 +218,6 @@ class _Score:
     std_over_seeds: _Number = None
     mean_over_operations: _Number = None
     per_run: dict[str, _Number] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Leakage:
-    stamp: str | None = None
 
 
 @dataclass(frozen=True)

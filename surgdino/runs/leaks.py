@@ -129,6 +129,13 @@ def _not_told(past: History, tested: Collection[str]) -> int:
     return sum(not all(told_by_names(seen, each) for each in tested) for seen in unprinted)
 
 
+def refuse_named(past: History, tested: Manifest, tested_on: str, names: Pseudonyms, leakage: Leakage) -> None:
+    """What names tell is refused before any frame is decoded."""
+    report = find_leaks(past, tested, tested_on, names)
+    if report.overlaps and leakage == "refuse":
+        refuse_leaks(report, leakage)
+
+
 def refuse_leaks(report: LeakReport, leakage: Leakage) -> None:
     """Print what was found; stop where operations were seen, unless `leakage` allows it."""
     if report.overlaps:

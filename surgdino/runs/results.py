@@ -64,16 +64,17 @@ def write_results(
     return path
 
 
-def print_scores(scores: TaskScores, *, leak: str | None = None) -> None:
+def print_scores(scores: TaskScores, *, leakage: Mapping[str, Any] | None = None) -> None:
     """Print every protocol's numbers, then the classes of the headline's protocol, then the notes.
 
     "± operations" is the standard deviation over operations; "± phases" the one that the protocol prescribes.
 
     Args:
-        leak: the stamp of a result on operations that training has seen.
+        leakage: what the leak guard says of the tested operations, `LeakReport.as_dict`.
     """
-    if leak:
-        console.table(Panel(Text(leak, "bold red"), title="LEAK", border_style="red", expand=False))
+    if leakage and leakage["stamp"]:
+        title, colour = ("NOT KNOWN", "yellow") if leakage["state"] == "unknown" else ("LEAK", "red")
+        console.table(Panel(Text(leakage["stamp"], f"bold {colour}"), title=title, border_style=colour, expand=False))
     for protocol in scores.protocols:
         console.table(_score_table([row for row in scores.table if row.protocol == protocol], scores))
     shown = scores.headline_row.protocol

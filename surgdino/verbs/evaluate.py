@@ -28,7 +28,7 @@ from surgdino.paths import file_of
 from surgdino.report.record import read_results
 from surgdino.runs.folder import environment, recorded_mode, set_aside_of
 from surgdino.runs.history import History
-from surgdino.runs.leaks import Leakage, find_leaks, refuse_leaks
+from surgdino.runs.leaks import Leakage, find_leaks, refuse_leaks, refuse_named
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms, real_config
 from surgdino.runs.results import RESULTS, print_scores, write_results
@@ -65,8 +65,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     manifest = saved.joined(card, manifest).part(config.part)
     info, tested_on = saved.model.info, f"{card.name} {split_name(data, names)} {config.part}"
     past, leakage = History.of(info), config.leakage or saved.config.leakage
-    if leakage == "refuse":  # what names tell; frames are compared once there are any
-        refuse_leaks(find_leaks(past, manifest, tested_on, names), leakage)
+    refuse_named(past, manifest, tested_on, names, leakage)
     out = config.out or file_of(run / "evaluation", card.name, f"-{config.part}")
     with FolderLock(out):
         store = open_store_of(manifest, data)
@@ -119,7 +118,7 @@ def measure(
         "environment": environment(manifest.fingerprint(), names),
     }
     path = write_results(out, task.name, scores, facts=facts, names=names)
-    print_scores(scores, leak=facts["leakage"]["stamp"])
+    print_scores(scores, leakage=facts["leakage"])
     try:
         task.draw(context, head, frames, out / "predictions", context.backbone.settings.name)
     except Exception as error:  # costs the pictures, not the numbers

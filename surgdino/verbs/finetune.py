@@ -39,7 +39,7 @@ from surgdino.paths import safe_name
 from surgdino.runs.folder import ANYWHERE, environment, names_mode, open_run, write_data
 from surgdino.runs.folds import is_finished, print_together, write_together
 from surgdino.runs.history import CHOSEN, TRAINED, History, Seen
-from surgdino.runs.leaks import Leakage, LeakReport, find_leaks, refuse_leaks
+from surgdino.runs.leaks import Leakage, LeakReport, find_leaks, refuse_leaks, refuse_named
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Mode, Pseudonyms
 from surgdino.runs.results import RESULTS
@@ -194,8 +194,7 @@ def check(config: FinetuneConfig) -> Checked:
     require_parts(manifest, data, ("train", "test"))
     classes = task.classes(card, manifest)
     tested_on = f"{card.name} {split_name(data, names)} test"
-    if config.leakage == "refuse":  # what names tell; frames are compared once there are any
-        refuse_leaks(find_leaks(History.of(start.info), manifest.part("test"), tested_on, names), "refuse")
+    refuse_named(History.of(start.info), manifest.part("test"), tested_on, names, config.leakage)
     return Checked(folder, task, card, classes, manifest, names, start, start.preprocess(config.image_size), tested_on)
 
 

@@ -208,7 +208,7 @@ def test_the_leak_table_counts_what_published_tests_share_with_the_run(tmp_path)
 def test_a_leak_is_stamped_on_the_page(tmp_path):
     folder = write_results(tmp_path / "run", {"camma/1": 0.7}, leak="tested on camma/1, which pretraining has seen")
     text = write_page([read_run(folder)], tmp_path / "report.html").read_text()
-    assert re.search(r'class="stamp">run: tested on camma/1', text)
+    assert re.search(r'class="stamp shared">run: tested on camma/1', text)
 
 
 def test_results_come_first_with_their_protocol(tmp_path):

@@ -15,7 +15,8 @@ from surgdino.config import shipped_settings
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.datasets.synthetic.cholect50 import write_cholect50
 from surgdino.errors import SurgdinoError
-from surgdino.runs.leaks import Seen, find_leaks, overlap_table, refuse_leaks, refuse_shared_parts, seen_of
+from surgdino.runs.history import History, Seen, seen_of
+from surgdino.runs.leaks import find_leaks, overlap_table, refuse_leaks, refuse_shared_parts
 from tests.tasks.sets import SMALL
 
 CHOLEC80 = Seen("pretrain", "trained on", "cholec80", "40-40", "train", ("camma/1", "camma/2", "camma/6"))
@@ -31,7 +32,7 @@ TESTED = manifest_of(("VID06", "camma/6", "test"), ("VID08", "camma/8", "test"),
 
 
 def test_an_operation_is_known_again_in_another_dataset():
-    report = find_leaks([CHOLEC80, CHOSEN], TESTED, "cholect50 rdv test")
+    report = find_leaks(History((CHOLEC80, CHOSEN)), TESTED, "cholect50 rdv test")
     found = {
         overlap.operation: (overlap.tested, [seen.description for seen in overlap.seen]) for overlap in report.overlaps
     }
@@ -44,7 +45,9 @@ def test_an_operation_is_known_again_in_another_dataset():
 
 
 def test_nothing_seen_is_nothing_said(capsys):
-    report = find_leaks([Seen.of_videos("pretrain", "trained on", "cholec80", None, None, ())], TESTED, "here")
+    report = find_leaks(
+        History((Seen.of_videos("pretrain", "trained on", "cholec80", None, None, ()),)), TESTED, "here", prints={}
+    )
     assert (report.overlaps, report.stamp) == ((), None)
     assert report.as_dict()["tested_operations"] == 3
     refuse_leaks(report, "refuse")
@@ -52,7 +55,7 @@ def test_nothing_seen_is_nothing_said(capsys):
 
 
 def test_what_was_seen_is_refused_after_the_table_and_allowed_with_a_stamp(capsys):
-    report = find_leaks([CHOLEC80, CHOSEN], TESTED, "cholect50 rdv test")
+    report = find_leaks(History((CHOLEC80, CHOSEN)), TESTED, "cholect50 rdv test")
     with pytest.raises(SurgdinoError, match=r"cholect50 rdv test: the checkpoint has seen.*found 2 of 3 seen") as fault:
         refuse_leaks(report, "refuse")
     assert "leakage=allow" in fault.value.line()
@@ -92,8 +95,8 @@ def test_what_pretraining_wrote_down_is_told_by_dataset_and_what_its_weights_had
 
 def test_a_long_table_is_cut():
     many = manifest_of(*((f"VID{n}", f"camma/{n}", "test") for n in range(60)))
-    seen = [Seen("pretrain", "trained on", "x", None, None, many.operations)]
-    assert overlap_table(find_leaks(seen, many, "here")).row_count == 41
+    past = History((Seen("pretrain", "trained on", "x", None, None, many.operations),))
+    assert overlap_table(find_leaks(past, many, "here")).row_count == 41
 
 
 def test_a_split_cannot_train_on_what_it_tests():
@@ -155,7 +158,7 @@ def test_what_chose_the_checkpoint_is_no_test_either(cholect50, tmp_path, capsys
 
 
 def test_a_clean_result_says_that_it_was_looked_for(cholect50, tmp_path):
-    clean = pretrained(tmp_path / "clean", dataset="cholec80", operations=["camma/70"])
+    clean = pretrained(tmp_path / "clean", dataset="cholec80", operations=["camma/70"], history_unknown=[])
     assert finetune(cholect50, tmp_path / "run", f"model.weights={clean}", "model=vit_toy") == 0
     leakage = json.loads((tmp_path / "run" / "results.json").read_text())["leakage"]
     assert (leakage["seen_operations"], leakage["stamp"], leakage["tested_operations"]) == ({}, None, 2)

@@ -114,7 +114,7 @@ def test_every_number_is_printed_with_its_protocol_and_interval(printed, width):
 
 
 def test_a_leak_is_shown_in_red_above_the_numbers(printed):
-    text = printed(80, scores(), leak="3 test operations were seen in pretraining")
+    text = printed(80, scores(), leakage={"state": "shared", "stamp": "3 test operations were seen in pretraining"})
     assert "\x1b[1;31m" in text
     assert text.index("3 test operations were seen") < text.index("0.5417")
     assert "LEAK" not in printed(80, scores())
