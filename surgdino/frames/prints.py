@@ -5,8 +5,8 @@ with more bits: the grey frame at 100x100 pixels, its 16x16 lowest frequencies b
 their median. Prints of one frame differ in few of the 255 bits after re-encoding or scaling, those of two operations in
 about half. Each frame is printed with several margins cut off, so that a copy whose border was cropped meets one.
 
-Shards keep a print a second. A checkpoint carries a few a minute of each operation that it was trained on, at most
-`_MOST`. docs/leaks.md has the benchmark that the limits come from.
+Shards keep a print a second. A checkpoint carries a few a minute of each operation that it was trained on, more of short
+ones, at most `_MOST`. docs/leaks.md has the benchmark that the limits come from.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ _MARGINS = (0, 3, 6)  # pixels of `_SIDE` at the left and right, and at the top 
 _PRINTS = len(_MARGINS) ** 2
 _KEPT = (0, _PRINTS - 1)  # a checkpoint carries the print of all of the frame, and that with the widest margins
 _FLAT = 6.0  # grey levels of standard deviation: less is a screen or darkness, as in any other operation
-_SPACING, _MOST = 10.0, 128  # seconds; prints of an operation
-_NEAR, _SURE = 0.18, 0.12  # share of the bits in which two prints of one frame may differ; where there is but one
-_FEWEST, _SHARE = 2, 0.08  # matched prints, of those that could be, that make it the same operation
+_SPACING, _MANY, _MOST = 10.0, 64, 128  # seconds; prints of an operation: of a short one, and of any
+# Two prints are of one frame if at most this share of their bits differs, and surely so below the second. An operation
+# is the same if at least this share of its prints is met, by two prints or by one that is sure.
+_NEAR, _SURE, _SHARE = 0.18, 0.12, 0.08
 _BLOCK = 1024
 
 ROW = np.dtype([("row", "<i4"), ("bits", "u1", (_PRINTS, BYTES))])
@@ -144,24 +145,23 @@ def unpack(data: bytes, frames: int) -> np.ndarray:
 
 
 def references(videos: Iterable[Prints]) -> References:
-    """What a checkpoint carries of an operation's videos: the stillest frame of each ten seconds, no scene twice."""
-    chosen, seconds = [], 0.0
-    for video in videos:
-        seconds += video.seconds
-        if len(video.times):
-            chosen.append(video.bits[_still(video)])
+    """What a checkpoint carries of an operation's videos: the stillest frame of each few seconds, no scene twice."""
+    recorded = [video for video in videos if len(video.times)]
+    seconds = sum(video.seconds for video in recorded)
+    spacing = min(_SPACING, max(1.0, seconds / _MANY))
+    chosen = [video.bits[_still(video, spacing)] for video in recorded]
     bits = np.concatenate(chosen) if chosen else np.empty((0, _PRINTS, BYTES), np.uint8)
     if len(bits) > _MOST:
         bits = bits[np.linspace(0, len(bits) - 1, _MOST).round().astype(int)]
     return References(round(seconds, 1), bits[_apart(bits[:, 0])][:, _KEPT])
 
 
-def _still(video: Prints) -> np.ndarray:
-    """The places of the frames that differ least from their neighbours, one in each `_SPACING` seconds."""
+def _still(video: Prints, spacing: float) -> np.ndarray:
+    """The places of the frames that differ least from their neighbours, one in each `spacing` seconds."""
     first = _signs(video.bits[:, 0])
     moved = _LOW**2 - np.einsum("nb,nb->n", first[:-1], first[1:])
     moved = np.maximum(np.append(moved, 0), np.insert(moved, 0, 0)) if len(moved) else np.zeros(1)
-    spans = (video.times // _SPACING).astype(np.int64)
+    spans = (video.times // spacing).astype(np.int64)
     order = np.lexsort((moved, spans))
     return order[np.insert(np.diff(spans[order]) > 0, 0, True)]
 
@@ -189,10 +189,10 @@ def recognise(known: Mapping[str, References], videos: Sequence[Prints]) -> dict
         count = len(known[name].bits)
         apart = known[name].seconds / count
         possible = min(count, max(1, round(seconds / apart)))
-        near = _NEAR if possible >= _FEWEST else _SURE
-        matched = int((nearest[first : first + count] <= near).sum())
+        differing = nearest[first : first + count]
         first += count
-        if matched >= min(possible, max(_FEWEST, _SHARE * possible)):
+        matched, sure = (int((differing <= limit).sum()) for limit in (_NEAR, _SURE))
+        if matched >= max(2, _SHARE * possible) or sure >= max(1, _SHARE * possible):
             shares[name] = min(1.0, matched * apart / seconds)
     return shares
 
