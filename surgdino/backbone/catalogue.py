@@ -44,6 +44,10 @@ class Entry:
     bytes: int | None = None
     sha256: str | None = None
 
+    def is_it(self, size: int, sha256: str) -> bool:
+        """Whether a file of this many bytes is the published one: by its hash, or where none is known by its size."""
+        return sha256 == self.sha256 if self.sha256 else abs(size / 1e6 - self.megabytes) < 2
+
 
 @cache
 def catalogue() -> tuple[Entry, ...]:
@@ -66,9 +70,8 @@ def entry(name: str) -> Entry:
 
 
 def entry_of_file(path: Path) -> Entry | None:
-    """The entry with a file's name and size, in megabytes where it is not known to the byte; None for any other."""
-    size = path.stat().st_size
+    """The entry with a file's name and, where known, its size; None for any other file."""
     for known in catalogue():
-        if path.name == known.file and (size == known.bytes if known.bytes else abs(size / 1e6 - known.megabytes) < 2):
+        if path.name == known.file and known.bytes in (None, path.stat().st_size):
             return known
     return None

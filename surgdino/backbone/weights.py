@@ -120,9 +120,8 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
     if token is not None:
         backbone.mask_token.data.copy_(token.reshape(-1))
     entry, sha256 = entry_of_file(file), sha256_of(file)
-    if entry and entry.sha256 not in (None, sha256):
-        entry = None
-    unknown = [] if entry else [f"nobody knows what the weights with SHA-256 {sha256[:16]}... were trained on"]
+    natural = entry is not None and entry.is_it(file.stat().st_size, sha256)
+    unknown = [] if natural else [f"nobody knows what the weights with SHA-256 {sha256[:16]}... were trained on"]
     return WeightsReport(
         path=str(file),
         sha256=sha256,

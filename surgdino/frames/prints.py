@@ -5,8 +5,8 @@ with more bits: the grey frame at 100x100 pixels, its 16x16 lowest frequencies b
 their median. Prints of one frame differ in few of the 255 bits after re-encoding or scaling, those of two operations in
 about half. Each frame is printed with several margins cut off, so that a copy whose border was cropped meets one.
 
-Shards keep a print a second. A checkpoint carries a few a minute of each operation that it was trained on, more of short
-ones, at most `_MOST`. docs/leaks.md has the benchmark that the limits come from.
+Shards keep prints of a frame a second. A checkpoint carries those of a few a minute of each operation that it was
+trained on, of more where it is short. docs/leaks.md has the benchmark that the limits come from.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SPACING, _MANY, _MOST = 10.0, 64, 128  # seconds; prints of an operation: of a 
 # Two prints are of one frame if at most this share of their bits differs, and surely so below the second. An operation
 # is the same if at least this share of its prints is met, by two prints or by one that is sure.
 _NEAR, _SURE, _SHARE = 0.18, 0.12, 0.08
-_BLOCK = 1024
+_BLOCK = 64  # frames
 
 ROW = np.dtype([("row", "<i4"), ("bits", "u1", (_PRINTS, BYTES))])
 
@@ -179,31 +179,40 @@ def _apart(bits: np.ndarray) -> np.ndarray:
 def recognise(known: Mapping[str, References], videos: Sequence[Prints]) -> dict[str, float]:
     """Which known operations the videos of one operation show, and roughly what share of the videos, up to 1."""
     names = [name for name, each in known.items() if len(each.bits)]
-    bits = [video.bits for video in videos if len(video.times)]
-    if not names or not bits:
+    recorded = [video for video in videos if len(video.times)]
+    if not names or not recorded:
         return {}
+    counts, seconds = [len(known[name].bits) for name in names], sum(video.seconds for video in recorded)
     wanted = np.concatenate([known[name].bits for name in names])
-    nearest = _nearest(wanted, np.concatenate(bits).reshape(-1, BYTES))
-    shares, first, seconds = {}, 0, sum(video.seconds for video in videos)
-    for name in names:
-        count = len(known[name].bits)
+    nearest, met = _compared(np.concatenate([video.bits for video in recorded]), wanted, np.cumsum([0, *counts[:-1]]))
+    shares = {}
+    for name, count, differing, frames in zip(
+        names, counts, np.split(nearest, np.cumsum(counts)[:-1]), met, strict=True
+    ):
         apart = known[name].seconds / count
         possible = min(count, max(1, round(seconds / apart)))
-        differing = nearest[first : first + count]
-        first += count
         matched, sure = (int((differing <= limit).sum()) for limit in (_NEAR, _SURE))
         if matched >= max(2, _SHARE * possible) or sure >= max(1, _SHARE * possible):
-            shares[name] = min(1.0, matched * apart / seconds)
+            # The prints carried stand for more than themselves; pictures without a clock are better counted.
+            shares[name] = min(1.0, max(matched * apart / seconds, frames))
     return shares
 
 
-def _nearest(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """[n]: for each of `wanted` [n, 2, 32] the share of bits that differ from the nearest of `found`, [m, 32]."""
-    nearest = np.ones(len(wanted) * wanted.shape[1])
-    for start in range(0, len(found), _BLOCK):
-        differing = _differing(found[start : start + _BLOCK], wanted.reshape(-1, BYTES))
+def _compared(found: np.ndarray, wanted: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How near frames uint8 [m, 9, 32] come to carried prints uint8 [n, 2, 32], of operations that begin at `starts`.
+
+    Returns:
+        For each of `wanted` the share of bits that differ from the nearest frame, [n]; for each operation the share of
+        frames that are near any of its prints, [operations].
+    """
+    nearest, met = np.ones(len(wanted)), np.zeros(len(starts))
+    for first in range(0, len(found), _BLOCK):
+        block = found[first : first + _BLOCK]
+        differing = _differing(block.reshape(-1, BYTES), wanted.reshape(-1, BYTES))
+        differing = differing.reshape(len(block), _PRINTS, len(wanted), -1).min(axis=(1, 3))
         nearest = np.minimum(nearest, differing.min(0))
-    return nearest.reshape(wanted.shape[:2]).min(1)
+        met += (np.minimum.reduceat(differing, starts, axis=1) <= _NEAR).sum(0)
+    return nearest, met / len(found)
 
 
 def _signs(bits: np.ndarray) -> np.ndarray:

@@ -115,7 +115,7 @@ def find_leaks(
         if by := tuple(each for each in past.seen if (called | copies.keys()).intersection(each.operations)):
             videos = tuple(video.id for video in tested.videos if video.operation == operation)
             named = called.intersection(name for each in by for name in each.operations)
-            overlaps.append(Overlap(operation, videos, by, None if named else max(copies.values())))
+            overlaps.append(Overlap(operation, videos, by, None if named else min(1.0, sum(copies.values()))))
     unknown = list(past.unknown)
     new = {*tested.operations} - {each.operation for each in overlaps}
     if prints is not None and (count := _not_told(past, new)):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from surgdino.backbone import weights
+from surgdino.backbone.catalogue import catalogue
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import load_weights
@@ -304,6 +305,14 @@ def test_a_known_file_brings_its_licence_and_normalisation(tmp_path: Path) -> No
     assert (report.known_as, report.licence) == ("augreg_tiny16", "Apache-2.0")
     assert report.normalisation_warning([0.5] * 3, [0.5] * 3) is None
     assert "model.mean=[0.5, 0.5, 0.5]" in report.normalisation_warning([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert report.history_unknown, "of a file of another size its name says nothing"
+
+
+@pytest.mark.parametrize("known", catalogue(), ids=lambda known: known.name)
+def test_a_published_file_is_known_by_its_hash_or_size(known) -> None:
+    size = known.megabytes * 1_000_000
+    assert known.is_it(size, known.sha256 or "0" * 64)
+    assert not known.is_it(size, "0" * 64) if known.sha256 else not known.is_it(size // 2, "0" * 64)
 
 
 @pytest.mark.real

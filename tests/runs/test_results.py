@@ -48,7 +48,7 @@ def printed(capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", str(width))
         print_scores(*arguments, **keywords)
         text = capsys.readouterr().out
-        return text if keywords.get("leak") else Text.from_ansi(text).plain
+        return text if keywords.get("leakage") else Text.from_ansi(text).plain
 
     return run
 
