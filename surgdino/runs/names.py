@@ -28,7 +28,6 @@ from pydantic import Field
 
 from surgdino import console
 from surgdino.datasets.card import Card
-from surgdino.datasets.files import content_hash
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import from_os_error
 from surgdino.frames.store import FrameStore
