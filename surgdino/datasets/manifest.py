@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from surgdino.datasets.class_names import class_finder
 from surgdino.datasets.masks import FrameMasks, VideoMasks
 from surgdino.errors import SurgdinoError
 
@@ -225,13 +226,14 @@ class Labels:
     classes: tuple[str, ...]
     values: Mapping[str, FrameLabels | SecondLabels | SegmentLabels | VideoMasks] = field(repr=False)
 
-    def reordered(self, classes: Sequence[str], places: Sequence[int]) -> Labels:
-        """The same labels of classes in another order and spelling.
-
-        Args:
-            classes: all of them.
-            places: of each class as it was, its place in `classes`.
-        """
+    def in_classes(self, classes: Sequence[str]) -> Labels | None:
+        """The same labels by the order and spelling of `classes`; None where those are not the same classes."""
+        if self.classes == tuple(classes):
+            return self
+        find = class_finder(classes)
+        places = [place for name in self.classes if (place := find(name)) is not None]
+        if sorted(places) != list(range(len(classes))) or len(places) != len(self.classes):
+            return None
         names = {name: classes[place] for name, place in zip(self.classes, places, strict=True)}
         order = np.asarray(places)
 

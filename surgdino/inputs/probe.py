@@ -159,14 +159,14 @@ def refuse_trained(report: LeakReport) -> None:
 def joined_labels(datasets: Sequence[RunDataset]) -> dict[str, Labels]:
     """The labels of all datasets under the joined store's video ids.
 
-    A task that two datasets label with different classes keeps those of the first.
+    A task that two datasets label with different classes keeps those of the first; the same classes meet by name.
     """
     joined: dict[str, Labels] = {}
     for each in datasets:
         for task, labels in each.manifest.labels.items():
             before = joined.get(task, replace(labels, values={}))
-            if before.classes == labels.classes:
-                values = {each.prefix + video: value for video, value in labels.values.items()}
+            if found := labels.in_classes(before.classes):
+                values = {each.prefix + video: value for video, value in found.values.items()}
                 joined[task] = replace(before, values={**before.values, **values})
     return joined
 

@@ -121,13 +121,16 @@ class SavedTask:
         Raises:
             SurgdinoError: the dataset has other classes; those that one of the two lacks are named.
         """
-        found, find = self.task.classes(card, manifest), class_finder(self.classes)
-        places = [find(name) for name in found]
-        unknown = [name for name, place in zip(found, places, strict=True) if place is None]
-        missing = [name for place, name in enumerate(self.classes) if place not in places]
-        if unknown or missing or len(found) != len(self.classes):
+        found, labels = self.task.classes(card, manifest), manifest.labels[self.task.LABELS]
+        if found == self.classes:
+            return manifest
+        joined = labels.in_classes(self.classes)
+        if joined is None:
+            known, here = class_finder(found), class_finder(self.classes)
+            unknown = [name for name in found if here(name) is None]
+            missing = [name for name in self.classes if known(name) is None]
             sides = {"unknown to the head": unknown, "missing in the dataset": missing}
-            fix = "choose a dataset with these classes, or name a folder's: dataset.phases, dataset.mask_classes"
+            fix = "choose a dataset with these classes; a folder that shows some of them is given all by dataset.phases"
             if from_one(found, len(self.classes)):
                 fix = "the numbers seem to count from 1: count them from 0, or write names"
             raise SurgdinoError(
@@ -137,12 +140,7 @@ class SavedTask:
                 found=f"{len(found)}; " + "; ".join(f"{side}: {_few(names)}" for side, names in sides.items() if names),
                 fix=fix,
             )
-        if found == self.classes:
-            return manifest
-        labels = manifest.labels[self.task.LABELS].reordered(
-            self.classes, [place for place in places if place is not None]
-        )
-        return replace(manifest, labels={**manifest.labels, self.task.LABELS: labels})
+        return replace(manifest, labels={**manifest.labels, labels.task: joined})
 
     def load_head(self, context: TaskContext) -> nn.Module:
         """The trained head, in evaluation mode on the context's device.

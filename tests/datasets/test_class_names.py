@@ -110,18 +110,23 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_reordered_ids_keep_their_names(form):
     labels = Labels("phase", ("a", "b", "c"), {"v": FORMS[form](np.array([0, 1, 2, -1], np.int16))})
-    found = labels.reordered(("C", "A", "B"), [1, 2, 0])
+    found = labels.in_classes(("C", "A", "B"))
     assert found.classes == ("C", "A", "B")
     assert found.values["v"].array.tolist() == [1, 2, 0, -1]
     assert found.values["v"].array.dtype == np.int16
     assert labels.values["v"].array.tolist() == [0, 1, 2, -1]
 
 
+@pytest.mark.parametrize("others", [("a", "b"), ("a", "b", "d"), ("a", "b", "c", "d"), ("A", "a", "b")])
+def test_other_classes_do_not_meet(others):
+    assert Labels("phase", ("a", "b", "c"), {}).in_classes(others) is None
+
+
 def test_reordered_flags_keep_their_names():
     labels = Labels(
         "tools", ("a", "b", "c"), {"v": FrameLabels(np.arange(2), np.array([[1, 0, 0], [0, 1, 1]], np.uint8))}
     )
-    assert labels.reordered(("c", "a", "b"), [1, 2, 0]).values["v"].array.tolist() == [[0, 1, 0], [1, 0, 1]]
+    assert labels.in_classes(("c", "a", "b")).values["v"].array.tolist() == [[0, 1, 0], [1, 0, 1]]
 
 
 def test_reordered_masks_are_read_through_their_own_legend(tmp_path: Path):
@@ -132,7 +137,7 @@ def test_reordered_masks_are_read_through_their_own_legend(tmp_path: Path):
     files = {name: Layer(tmp_path / "mask.png", name, legend) for name in legend.values} | {"Gut": None}
     frames = VideoMasks({0: FrameMasks(tmp_path / "image.png", files)}, ("Liver", "Tool", "Gut"))
     labels = Labels("masks", ("Liver", "Tool", "Gut"), {"v": frames})
-    found = labels.reordered(("tool", "gut", "liver"), [2, 0, 1])
+    found = labels.in_classes(("tool", "gut", "liver"))
     masks, labelled = read_masks(found.values["v"][0], found.classes)
     assert masks.sum((1, 2)).tolist() == [2, 0, 1]
     assert labelled.all()

@@ -441,8 +441,7 @@ def test_every_tasks_labels_are_brought_into_the_heads_order(runs, sets, task):
     data = DataSettings.of({"data": {**saved.config.data, "root": sets[task], "store": sets[task].parent / "store"}})
     manifest = split_manifest(saved.card, data, saved.task.LABELS)
     own = manifest.labels[saved.task.LABELS]
-    reversed_ids = list(range(len(own.classes)))[::-1]
-    theirs = replace(manifest, labels={own.task: own.reordered(own.classes[::-1], reversed_ids)})
+    theirs = replace(manifest, labels={own.task: own.in_classes(own.classes[::-1])})
     card = replace(saved.card, triplets=saved.card.triplets[::-1])
     found = saved.joined(card, theirs).labels[own.task]
     assert found.classes == saved.classes

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from surgdino.config import shipped
 from surgdino.datasets.card import load_card
+from surgdino.datasets.manifest import FrameLabels, Labels
 from surgdino.datasets.synthetic.cholect50 import write_cholect50
 from surgdino.inputs.datasets import open_datasets
-from surgdino.inputs.probe import ProbeData, ProbeSettings, choose_probe
+from surgdino.inputs.probe import ProbeData, ProbeSettings, choose_probe, joined_labels
 from surgdino.inputs.settings import DataSettings
 from tests.verbs.test_pretrain import pretrain
 
@@ -49,6 +52,21 @@ def probes(run: Path) -> list[dict]:
 
 def facts(run: Path, name: str = "checkpoint") -> dict:
     return json.loads((run / name / "model.json").read_text())
+
+
+def test_labels_of_several_datasets_meet_by_name():
+    def dataset(prefix: str, *phases: str) -> SimpleNamespace:
+        labels = Labels("phase", phases, {"a": FrameLabels(np.arange(2), np.arange(2))})
+        return SimpleNamespace(prefix=prefix, manifest=SimpleNamespace(labels={"phase": labels}))
+
+    sets = (
+        dataset("x-", "Calot triangle", "Closure"),
+        dataset("y-", "closure", "CarlotTriangle"),
+        dataset("z-", "b", "c"),
+    )
+    joined = joined_labels(sets)["phase"]
+    assert joined.classes == ("Calot triangle", "Closure")
+    assert {video: values.array.tolist() for video, values in joined.values.items()} == {"x-a": [0, 1], "y-a": [1, 0]}
 
 
 # Which operations
