@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.panel import Panel
-from rich.text import Text
-
 from surgdino import console
 from surgdino.csv_files import write_csv
 from surgdino.errors import SurgdinoError
@@ -20,7 +17,7 @@ from surgdino.metrics.scores import FRACTION
 from surgdino.paths import atomic_write
 from surgdino.report.record import read_results
 from surgdino.report.sections.folds import SUMMARY, fold_rows
-from surgdino.runs.results import PER_OPERATION, RESULTS
+from surgdino.runs.results import PER_OPERATION, RESULTS, print_stamp
 
 Results = Mapping[str, Any]
 _OWN = ("headline", "split", "seed", "checkpoint", "stages", "leakage", "operations", "notes", "scores", "classes")
@@ -161,8 +158,7 @@ def _leakage(each: Mapping[str, Results]) -> dict[str, Any]:
 
 def print_together(results: Results) -> None:
     """Print every run, their mean and their spreads, in the headline's protocol."""
-    if stamp := results["leakage"]["stamp"]:
-        console.table(Panel(Text(stamp, "bold red"), title="LEAK", border_style="red", expand=False))
+    print_stamp(results["leakage"])
     protocol = results["headline"]["protocol"]
     others = sorted({row["protocol"] for row in results["scores"]} - {protocol})
     more = f"; {', '.join(others)}: {RESULTS}" if others else ""

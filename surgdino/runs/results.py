@@ -72,9 +72,8 @@ def print_scores(scores: TaskScores, *, leakage: Mapping[str, Any] | None = None
     Args:
         leakage: what the leak guard says of the tested operations, `LeakReport.as_dict`.
     """
-    if leakage and leakage["stamp"]:
-        title, colour = ("NOT KNOWN", "yellow") if leakage["state"] == "unknown" else ("LEAK", "red")
-        console.table(Panel(Text(leakage["stamp"], f"bold {colour}"), title=title, border_style=colour, expand=False))
+    if leakage:
+        print_stamp(leakage)
     for protocol in scores.protocols:
         console.table(_score_table([row for row in scores.table if row.protocol == protocol], scores))
     shown = scores.headline_row.protocol
@@ -82,6 +81,13 @@ def print_scores(scores: TaskScores, *, leakage: Mapping[str, Any] | None = None
         console.table(_class_table(table, with_bars=console.width() >= _WIDE))
     for note in scores.notes:
         console.warn(note)
+
+
+def print_stamp(leakage: Mapping[str, Any]) -> None:
+    """Print what the leak guard says of the tested operations, unless they are known to be new."""
+    if leakage["stamp"]:
+        title, colour = ("NOT KNOWN", "yellow") if leakage["state"] == "unknown" else ("LEAK", "red")
+        console.table(Panel(Text(leakage["stamp"], f"bold {colour}"), title=title, border_style=colour, expand=False))
 
 
 def _row(row: Score) -> dict[str, Any]:

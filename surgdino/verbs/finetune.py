@@ -83,6 +83,7 @@ class FinetuneConfig:
 class Checked:
     """What a run begins with, when all that can be wrong was looked for."""
 
+    config: FinetuneConfig
     folder: Path
     task: Task[Any, Any]
     card: Card
@@ -130,7 +131,7 @@ def several(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) ->
     runs = planned_runs(card, config.data, config.train, task.LABELS)
     checked = check_all(runs, config, cfg)
     first = next(iter(checked.values()))
-    hashes = {fold: found.manifest.fingerprint() for (fold, _), found in checked.items()}
+    hashes = {run.fold: checked[run.name].manifest.fingerprint() for run in runs if run.name in checked}
     folder = config.run.dir or first.folder.with_name(f"{first.folder.name}-folds")
     mode: Mode = "plain" if first.names.plain else "pseudonyms"
     data_hash = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()[:16]
@@ -140,8 +141,15 @@ def several(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) ->
             recorded = {**cfg, "model": first.start.model.as_dict(), "run": {"dir": str(folder), "names": mode}}
             open_run(folder, recorded, first.names, data_hash=data_hash, free=FREE)
             (folder / "state").mkdir(exist_ok=True)  # marks a run that other settings may not continue
-    del checked  # their backbones
     with sigterm_interrupts():
+        for name, found in checked.items():  # by name they were compared before there were frames
+            with distributed.main_first():
+                store = open_store_of(found.manifest, found.config.data)
+            _, leaks = guard(found, store)
+            if leaks.overlaps and config.leakage == "refuse":
+                with in_run(name):
+                    refuse_leaks(leaks, config.leakage)
+        del checked, found  # their backbones
         for place, run in enumerate(runs, 1):
             say(f"{run.name}, {place} of {len(runs)}", style="bold")
             if distributed.from_main(partial(is_finished, folder / run.name, hashes[run.fold])):
@@ -159,11 +167,9 @@ def several(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) ->
                 field("report", page)
 
 
-def check_all(
-    runs: Sequence[PlannedRun], config: FinetuneConfig, cfg: Mapping[str, Any]
-) -> dict[tuple[str, str | None], Checked]:
-    """What each fold begins with, by fold and checkpoint: all are checked before the first is trained."""
-    checked: dict[tuple[str, str | None], Checked] = {}
+def check_all(runs: Sequence[PlannedRun], config: FinetuneConfig, cfg: Mapping[str, Any]) -> dict[str, Checked]:
+    """What runs begin with, by name: one of each fold and checkpoint; all are checked before the first is trained."""
+    checked: dict[tuple[str, str | None], tuple[str, Checked]] = {}
     starts: dict[str | None, StartingBackbone] = {}
     for run in runs:
         settings = typed(FinetuneConfig, run.settings(cfg, config.run.dir, config.run.names), "")
@@ -171,8 +177,8 @@ def check_all(
             with in_run(run.name):
                 found = check(settings)
             # One backbone in memory for all that begin with it.
-            checked[key] = replace(found, start=starts.setdefault(settings.checkpoint, found.start))
-    return checked
+            checked[key] = run.name, replace(found, start=starts.setdefault(settings.checkpoint, found.start))
+    return dict(checked.values())
 
 
 def check(config: FinetuneConfig) -> Checked:
@@ -195,7 +201,8 @@ def check(config: FinetuneConfig) -> Checked:
     classes = task.classes(card, manifest)
     tested_on = f"{card.name} {split_name(data, names)} test"
     refuse_named(History.of(start.info), manifest.part("test"), tested_on, names, config.leakage)
-    return Checked(folder, task, card, classes, manifest, names, start, start.preprocess(config.image_size), tested_on)
+    preprocess = start.preprocess(config.image_size)
+    return Checked(config, folder, task, card, classes, manifest, names, start, preprocess, tested_on)
 
 
 def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -> bool:
@@ -210,8 +217,7 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
             lock.take(folder)
             recorded = open_run(folder, recorded, names, data_hash=manifest.fingerprint(), free=FREE)
         store = open_store_of(manifest, data)
-    past, test = learned(found, config, store), manifest.part("test")
-    leaks = find_leaks(past, test, found.tested_on, names, store.prints_of(test.operations))
+    past, leaks = guard(found, store)
     refuse_leaks(leaks, config.leakage)
     parts = labelled_parts(manifest, store, task.LABELS, ("train", "val", "test"), names)
     if "val" not in parts:
@@ -240,14 +246,16 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
     return True
 
 
-def learned(found: Checked, config: FinetuneConfig, store: FrameStore) -> History:
-    """What the weights will have seen: all that they begin with has, and the parts that they learn from."""
+def guard(found: Checked, store: FrameStore) -> tuple[History, LeakReport]:
+    """What the weights will have seen (all that they begin with has, and the parts that they learn from), and whether
+    any of it is tested."""
     rows, operations = [], set[str]()
     for part, how in (("train", TRAINED), ("val", CHOSEN)):
         if videos := found.manifest.part(part).videos:
-            rows.append(Seen.of_videos("finetune", how, found.card.name, config.data.split, part, videos))
+            rows.append(Seen.of_videos("finetune", how, found.card.name, found.config.data.split, part, videos))
             operations.update(rows[-1].operations)
-    return History.of(found.start.info).after(rows, store.prints_of(operations))
+    past, test = History.of(found.start.info).after(rows, store.prints_of(operations)), found.manifest.part("test")
+    return past, find_leaks(past, test, found.tested_on, found.names, store.prints_of(test.operations))
 
 
 def train_stages(run: Run) -> tuple[nn.Module, list[StageResult]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from functools import cache
@@ -201,7 +202,7 @@ def test_own_folders_under_pseudonyms(videos, backbone, tmp_path, capsys):
     root = shutil.copytree(videos / "videos", tmp_path / "ours")
     rows = "".join(f"video0{n},{k},{'ab'[k // 3]}\n" for n in range(1, 5) for k in range(6))
     (root / "labels.csv").write_text(f"video,second,label\n{rows}")
-    (root / "unlabelled.mp4").write_bytes((root / "video01.mp4").read_bytes())
+    (root / "copied.mp4").write_bytes((root / "video01.mp4").read_bytes())  # without labels it is in no fold
     ours = words_of("phase", root, tmp_path / "run", "dataset=folder", *FEW, f"checkpoint={backbone}")
     for _ in range(2):
         assert main(ours) == 0
@@ -210,6 +211,13 @@ def test_own_folders_under_pseudonyms(videos, backbone, tmp_path, capsys):
     assert len(json.loads(results)["scores"][0]["per_operation"]) == 4
     assert "video0" not in results
     assert main(["share", str(tmp_path / "run"), f"out={tmp_path / 'out'}"]) == 0
+    (root / "labels.csv").write_text(
+        f"video,second,label\n{rows}" + rows[: len(rows) // 4].replace("video01", "copied")
+    )
+    ours = words_of("phase", root, tmp_path / "other", "dataset=folder", *FEW, "data.split={cv: 5}")
+    assert main(ours) == 2
+    assert re.search(r"fold\d: the checkpoint has seen operations", capsys.readouterr().err)
+    assert not [*(tmp_path / "other").glob("fold*")]
 
 
 @pytest.mark.slow
