@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from surgdino.datasets.card import PARTS, Card, card_names, compact, load_card
+from surgdino.datasets.manifest import place_of
 from surgdino.errors import SurgdinoError, nearest
 
 TITLES = {"test": "Test", "val": "Validation", "all": "Everything"}
 UNKNOWN = "?"
+_PLAIN = re.compile(r"[A-Za-z_][\w./:-]*", re.ASCII)  # needs no quotes in a list of settings
 _HEAD = """\
 # What pretraining has seen of what is tested
 
@@ -97,6 +101,27 @@ def operations_named(reference: str, part: str = "test") -> frozenset[str]:
         what, expected = f"the operations of dataset={dataset} are not known", "a dataset whose card lists its videos"
         raise SurgdinoError(what, expected=expected)
     return part_operations(card, split, part) if slash else part_operations(card)
+
+
+def exclude_word(tested_on: str, operations: Sequence[str], tested: int) -> str:
+    """What to type so that a pretraining leaves operations out: `data.exclude=[test-of:cholect50/rdv]`, or their names.
+
+    Args:
+        tested_on: dataset, split and part, as in `cholect50 rdv test`.
+        operations: to leave out.
+        tested: how many the part has.
+    """
+    dataset, _, rest = tested_on.partition(" ")
+    split, _, part = rest.rpartition(" ")
+    card = load_card(dataset) if dataset in card_names() else None
+    names = list(operations)
+    if card is not None and card.videos and split in card.splits and part == "test" and len(names) == tested:
+        names = [f"test-of:{dataset}/{split}"]
+    elif card is None or not card.videos:
+        places = [place_of(name) for name in names]
+        names = [place if places.count(place) == 1 else name for place, name in zip(places, names, strict=True)]
+    quoted = [name if _PLAIN.fullmatch(name) else "'" + name.replace("'", r"\'") + "'" for name in names]
+    return shlex.quote(f"data.exclude=[{','.join(quoted)}]")
 
 
 def unknown_between(dataset: str, other: str, cards: Iterable[Card] | None = None) -> bool:

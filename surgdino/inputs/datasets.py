@@ -12,7 +12,7 @@ from typing import Any
 
 from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.manifest import Manifest
-from surgdino.datasets.overlap import part_operations
+from surgdino.datasets.overlap import UNKNOWN, part_operations, published_tests
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.inputs.settings import AlsoSettings, DataSettings, excluded_operations, not_empty, open_whole, part_of
@@ -164,6 +164,27 @@ def overlap_warnings(datasets: Sequence[RunDataset]) -> Iterator[str]:
                 f"{len(leaking)} operations that the split of {each.card.name} keeps for validation or test come in "
                 f"through another dataset: {_some(leaking)}; name them in data.exclude to leave them out"
             )
+
+
+def no_test_after(datasets: Sequence[RunDataset], measured: Collection[str] = ()) -> Iterator[str]:
+    """What a backbone cannot be tested on after this training, in a line on public and one on own operations.
+
+    Args:
+        measured: operations that choose among its states.
+    """
+    seen = {operation for each in datasets for operation in each.manifest.operations} | {*measured}
+    published: dict[str, list[str]] = {}
+    for test in published_tests(frozenset(seen), [each.card.name for each in datasets]):
+        if test.shared or test.shared is None:
+            published.setdefault(test.dataset, []).append(test.split if test.shared else f"{test.split}: {UNKNOWN}")
+    if published:
+        sets = "; ".join(f"{name} ({', '.join(splits)})" for name, splits in published.items())
+        yield f"no test any more on {sets}; data.exclude=[test-of:DATASET/SPLIT] leaves one out"
+    own = [each for each in datasets if not each.card.videos]
+    if own and not any(each.held_back for each in own):
+        count = len({operation for each in own for operation in each.manifest.operations} | {*measured})
+        keeps = "data.exclude=[...], or data.split=fifth data.part=train, keeps some for it"
+        yield f"no test any more on these {count} operations of your own; {keeps}"
 
 
 def _some(names: Sequence[str]) -> str:

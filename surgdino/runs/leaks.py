@@ -15,7 +15,7 @@ from rich.table import Table
 
 from surgdino import console
 from surgdino.datasets.manifest import Manifest
-from surgdino.datasets.overlap import told_by_names
+from surgdino.datasets.overlap import exclude_word, told_by_names
 from surgdino.errors import SurgdinoError
 from surgdino.frames.prints import Prints, recognise
 from surgdino.runs.history import History, Seen
@@ -148,13 +148,17 @@ def refuse_leaks(report: LeakReport, leakage: Leakage) -> None:
             expected="operations that no training has seen",
             found=f"{len(report.overlaps)} of {report.tested} seen, such as {first.operation} "
             f"({first.seen[0].description}{first.how})",
-            fix="leave them out of pretraining (data.exclude=[test-of:DATASET/SPLIT]), choose another split, "
+            fix=f"leave them out where they were seen ({_left_out(report)}), choose another split, "
             "or use leakage=allow, which stamps the results",
         )
     if report.overlaps:
         console.say(f"leakage=allow: {report.stamp}", "bold red")
     elif report.unknown:
         console.warn(report.stamp or "")
+
+
+def _left_out(report: LeakReport) -> str:
+    return exclude_word(report.tested_on, [overlap.operation for overlap in report.overlaps], report.tested)
 
 
 def overlap_table(report: LeakReport) -> Table:

@@ -42,6 +42,7 @@ PSEUDONYM = re.compile(r"op-[0-9a-f]{6,}")
 _HERE = "<path>"
 # Settings that say where things are on this machine, or how its files are called.
 _PLACES = {"root", "store", "weights", "dir", "checkpoint", "out", "truth", "labels", "operation_pattern"}
+_FOLDERS, _MAY_BE_FILES = {"root", "store", "dir"}, {"weights", "checkpoint"}  # among these
 _OPERATIONS = {"split", "splits", "exclude", "hold_out"}  # settings that name operations
 ABSOLUTE = re.compile(r"(?<![\w<.:/\\-])(?:/|~/|[A-Za-z]:[\\/]+)[\w.@+-]+(?:[/\\][^\s\"'<>|;,:]+)+")
 
@@ -188,9 +189,12 @@ class Pseudonyms:
         return self.named(Path(path).name)
 
     def config(self, cfg: Any, local: dict[str, str], key: str = "") -> Any:
-        """Settings as config.yaml records them: `<data.root>` in the place of a path, which is put into `local`."""
+        """Settings as config.yaml records them: `<data.root>` in the place of a path, which is put into `local`.
+
+        Paths are absolute in `local`, so that the run is found complete from any folder; plain names keep theirs too.
+        """
         last = key.rpartition(".")[2].partition("[")[0]
-        if self.plain or last in _OPERATIONS:
+        if last in _OPERATIONS:
             return self.named(cfg)
         if isinstance(cfg, Mapping):
             return {name: self.config(each, local, f"{key}.{name}" if key else name) for name, each in cfg.items()}
@@ -198,7 +202,10 @@ class Pseudonyms:
             return [self.config(each, local, f"{key}[{place}]") for place, each in enumerate(cfg)]
         if isinstance(cfg, Path) or (isinstance(cfg, str) and last in _PLACES):
             local[key] = str(cfg)
-            return f"<{key}>"
+            path = Path(cfg).expanduser()
+            if last in _FOLDERS or (last in _MAY_BE_FILES and path.exists()):
+                local[key] = os.path.abspath(path)
+            return str(cfg) if self.plain else f"<{key}>"
         return self.hide(cfg)
 
     def command(self, words: Iterable[str]) -> str:
@@ -237,8 +244,7 @@ class Pseudonyms:
 
     def write_local(self, folder: Path, command: list[str], settings: Mapping[str, str]) -> None:
         """Keep what config.yaml does not say, for this machine."""
-        if not self.plain:
-            _write(folder / LOCAL, {"command": command, "settings": settings})
+        _write(folder / LOCAL, {"command": command, "settings": settings})
 
 
 def _with_table(store: Path, more: Mapping[str, str] | None = None) -> _Table:
@@ -315,7 +321,7 @@ def _placed(value: Any, key: str, known: Mapping[str, str]) -> Any:
         return {name: each for name, each in inner.items() if name == "root" or not _is_unknown(each)}
     if isinstance(value, list):
         return [_placed(each, f"{key}[{place}]", known) for place, each in enumerate(value)]
-    return known.get(key, value) if value == f"<{key}>" else value
+    return known.get(key, value) if isinstance(value, str) else value
 
 
 def _is_unknown(value: Any) -> bool:

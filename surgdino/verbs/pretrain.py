@@ -32,6 +32,7 @@ from surgdino.inputs.datasets import (
     data_hash,
     joined_store,
     licence_note,
+    no_test_after,
     open_datasets,
     overlap_warnings,
     summaries,
@@ -114,6 +115,8 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     print_probe(probe, leaks, held_out=chosen is not None and chosen.held_out)
     for line in overlap_warnings(datasets):
         console.warn(line)
+    for line in no_test_after(datasets, chosen.tested if chosen else ()):
+        console.field("after this", line)
     result = train(
         TrainPlan(
             backbone=backbone,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
+from surgdino.cli.compose import compose
 from surgdino.datasets.card import Card, card_names, load_card
+from surgdino.datasets.manifest import place_of
 from surgdino.datasets.overlap import (
     cells,
+    exclude_word,
     markdown,
     matrix,
     operations_named,
@@ -117,6 +122,33 @@ def test_published_tests_that_a_training_has_seen():
     found = {(each.dataset, each.split): each.shared for each in published_tests(seen, ["cholec80"])}
     assert (found["cholect50", "rdv"], found["cholect50", "challenge"], found["cholec80", "40-40"]) == (4, 0, 0)
     assert (found["m2cai16", "official"], found["dsad", "official"]) == (None, 0)
+
+
+CHALLENGE = tuple(f"camma/{n}" for n in (92, 96, 103, 110, 111))
+
+
+@pytest.mark.parametrize(
+    ("tested_on", "operations", "tested", "word"),
+    [
+        ("cholect50 challenge test", CHALLENGE, 5, "data.exclude=[test-of:cholect50/challenge]"),
+        ("cholect50 challenge test", CHALLENGE[:2], 5, "data.exclude=[camma/92,camma/96]"),
+        ("cholect50 rdv val", ("camma/8",), 1, "data.exclude=[camma/8]"),
+        ('folder {"test": ["op-1"]} test', ("own/OP 7~0f0f0f0f", "own/8~0a0a0a0a"), 2, "data.exclude=['OP 7','8']"),
+        ("folder fifth test", ("own/Ü 'x'~0f0f0f0f",), 1, r"data.exclude=['Ü \'x\'']"),
+        (
+            "folder fifth test",
+            ("own/a~0f0f0f0f", "own/a~0a0a0a0a"),
+            2,
+            "data.exclude=['own/a~0f0f0f0f','own/a~0a0a0a0a']",
+        ),
+    ],
+)
+def test_what_to_type_to_leave_operations_out(tested_on, operations, tested, word):
+    typed = exclude_word(tested_on, operations, tested)
+    assert shlex.split(typed) == [word]
+    names = compose("pretrain", [word, "dataset=folder", "data.root=x"])["data"]["exclude"]
+    known = {part for name in operations for part in (name, place_of(name))} | {"test-of:cholect50/challenge"}
+    assert set(names) <= known, "Hydra reads the names as they are"
 
 
 def test_a_new_card_stands_in_the_tables_unasked():

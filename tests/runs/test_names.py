@@ -94,6 +94,7 @@ def test_settings_lose_paths_and_names_and_get_them_back_here(manifest, tmp_path
     names.write_local(run, ["surgdino", "pretrain"], local)
     back = real_config(recorded, run)
     assert back["data"]["root"] == "/srv/klinik/d"
+    assert back["run"]["dir"] == str(Path.cwd() / "runs/a"), "whatever folder it is read from"
     assert back["data"]["split"]["train"] == ["d/Mueller", "d/test"]
     assert back["data"]["exclude"] == ["d/Schmidt"]
     assert back["checkpoint"] == "/home/anna/run"

@@ -19,6 +19,7 @@ from surgdino.inputs.datasets import (
     data_hash,
     joined_store,
     licence_note,
+    no_test_after,
     open_datasets,
     overlap_warnings,
     summaries,
@@ -125,6 +126,23 @@ def test_test_operations_that_come_in_through_the_other_dataset_are_told(opened)
     )
     kept, _ = opened({"exclude": ["VID02", "VID04"]}, split={"train": [1, 3], "test": [2, 4]}, part="train")
     assert not any("comes in" in line or "come in" in line for line in overlap_warnings(kept))
+
+
+def test_what_can_be_tested_no_more_is_said(opened, tmp_path):
+    sources, _ = opened()
+    [line] = no_test_after(sources, ())
+    assert line.startswith("no test any more on cholec80 (40-40, 32-8-40); cholect45 (")
+    assert "challenge" not in line, "none of its operations was seen"
+    kept, _ = opened({"exclude": ["camma/43"]})
+    assert "cholec80" not in "".join(no_test_after(kept, ()))
+    assert "cholec80 (40-40" in "".join(no_test_after(kept, {"camma/43"})), "what chooses the state is no test either"
+    for name in "abcdef":
+        (tmp_path / f"{name}.mp4").write_text(name)
+    for words, said in (({}, "these 6 operations of your own"), ({"split": "fifth", "part": "train"}, "")):
+        own = open_datasets(load_card("folder"), shipped(DataSettings, "data", root=str(tmp_path), **words))
+        lines = list(no_test_after(own, ()))
+        assert len(lines) == bool(said)
+        assert said in "".join(lines)
 
 
 def test_the_data_hash_covers_every_dataset_and_its_density(opened, synthetic_cholec80):
