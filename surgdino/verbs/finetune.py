@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,86 +12,30 @@ import torch
 from torch import nn
 
 from surgdino import distributed
-from surgdino.backbone.preprocess import Preprocess
-from surgdino.backbone.settings import ModelSettings
-from surgdino.config import Side, Text, typed
+from surgdino.config import typed
 from surgdino.console import field, say
-from surgdino.crops.augment.build import VIEWS, build_augment
-from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.engine.precision import choose_device
-from surgdino.engine.settings import HardwareSettings
-from surgdino.engine.stop import sigterm_interrupts
-from surgdino.frames.store import FrameStore
-from surgdino.inputs.backbone import StartingBackbone, starting_backbone
-from surgdino.inputs.folds import PlannedRun, are_several, in_run, planned_runs
-from surgdino.inputs.labelled import (
-    features_folder,
-    labelled_parts,
-    open_store_of,
-    require_parts,
-    split_manifest,
-    split_name,
-)
-from surgdino.inputs.settings import DataSettings, RunSettings
-from surgdino.paths import safe_name
-from surgdino.runs.folder import ANYWHERE, environment, names_mode, open_run, write_data
-from surgdino.runs.folds import is_finished, print_together, write_together
-from surgdino.runs.history import CHOSEN, TRAINED, History, Seen
-from surgdino.runs.leaks import Leakage, LeakReport, find_leaks, refuse_leaks, refuse_named
+from surgdino.inputs.backbone import StartingBackbone
+from surgdino.inputs.finetune import FREE, FinetuneConfig, check, guard
+from surgdino.inputs.folds import are_several
+from surgdino.inputs.labelled import features_folder, labelled_parts, open_store_of
+from surgdino.runs.folder import open_run, write_data
+from surgdino.runs.history import History
+from surgdino.runs.leaks import LeakReport, refuse_leaks
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Mode, Pseudonyms
-from surgdino.runs.results import RESULTS
 from surgdino.tasks.context import TaskContext, build_context
 from surgdino.tasks.features.cache import weights_hash
 from surgdino.tasks.saved import save_task
-from surgdino.tasks.task import Task, open_task
+from surgdino.tasks.task import Task
 from surgdino.tasks.training.cut import Cutter
 from surgdino.tasks.training.fit import StageResult, fit
-from surgdino.tasks.training.stage import HeadTraining, resolve
-from surgdino.tasks.training.tuning import LAST_BLOCKS, Tuning, select
+from surgdino.tasks.training.stage import resolve
+from surgdino.tasks.training.tuning import LAST_BLOCKS, select
 from surgdino.verbs.evaluate import measure
+from surgdino.verbs.folds import several
 from surgdino.verbs.report import try_report
-
-# A continued run may change these: where things are and how fast they go.
-FREE = (
-    *ANYWHERE,
-    *("model.weights", "model.drop_path", "checkpoint", "train.checkpoint_every", "train.log_every"),
-)
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """configs/finetune.yaml. `dataset`, `task` and `augment` are checked by those who read them."""
-
-    checkpoint: Text | None
-    backbone: Tuning
-    leakage: Leakage
-    image_size: Side | None
-    dataset: dict[str, Any]
-    model: ModelSettings
-    task: dict[str, Any]
-    augment: dict[str, Any]
-    data: DataSettings
-    train: HeadTraining
-    hardware: HardwareSettings
-    run: RunSettings
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What a run begins with, when all that can be wrong was looked for."""
-
-    config: FinetuneConfig
-    folder: Path
-    task: Task[Any, Any]
-    card: Card
-    classes: tuple[str, ...]
-    manifest: Manifest
-    names: Pseudonyms
-    start: StartingBackbone
-    preprocess: Preprocess
-    tested_on: str
 
 
 @dataclass(frozen=True)
@@ -119,90 +62,10 @@ def main(cfg: Mapping[str, Any]) -> int:
     config = typed(FinetuneConfig, cfg, "")
     with distributed.together(cuda=choose_device(config.hardware).type == "cuda"), FolderLock() as lock:
         if are_several(config.data, config.train):
-            several(config, cfg, lock)
+            several(config, cfg, lock, finetune)
         else:
             finetune(config, cfg, lock)
     return 0
-
-
-def several(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -> None:
-    """A run for each fold and seed in one folder, then what they say together; finished ones are not run again."""
-    task, card = open_task(config.task), Card.from_dict(config.dataset)
-    runs = planned_runs(card, config.data, config.train, task.LABELS)
-    checked = check_all(runs, config, cfg)
-    first = next(iter(checked.values()))
-    hashes = {run.fold: checked[run.name].manifest.fingerprint() for run in runs if run.name in checked}
-    folder = config.run.dir or first.folder.with_name(f"{first.folder.name}-folds")
-    mode: Mode = "plain" if first.names.plain else "pseudonyms"
-    data_hash = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()[:16]
-    with distributed.main_first():
-        if distributed.is_main():
-            lock.take(folder)
-            recorded = {**cfg, "model": first.start.model.as_dict(), "run": {"dir": str(folder), "names": mode}}
-            open_run(folder, recorded, first.names, data_hash=data_hash, free=FREE)
-            (folder / "state").mkdir(exist_ok=True)  # marks a run that other settings may not continue
-    with sigterm_interrupts():
-        for name, found in checked.items():  # by name they were compared before there were frames
-            with distributed.main_first():
-                store = open_store_of(found.manifest, found.config.data)
-            _, leaks = guard(found, store)
-            if leaks.overlaps and config.leakage == "refuse":
-                with in_run(name):
-                    refuse_leaks(leaks, config.leakage)
-        del checked, found  # their backbones
-        for place, run in enumerate(runs, 1):
-            say(f"{run.name}, {place} of {len(runs)}", style="bold")
-            if distributed.from_main(partial(is_finished, folder / run.name, hashes[run.fold])):
-                say("done before")
-                continue
-            settings = run.settings(cfg, folder / run.name, mode)
-            if not finetune(typed(FinetuneConfig, settings, ""), settings, lock):
-                return
-    with distributed.main_first():
-        if distributed.is_main():
-            by_name = {run.name: (run.fold, run.seed) for run in runs}
-            print_together(write_together(folder, by_name, environment(data_hash, first.names)))
-            field("results", folder / RESULTS)
-            if page := try_report(folder):
-                field("report", page)
-
-
-def check_all(runs: Sequence[PlannedRun], config: FinetuneConfig, cfg: Mapping[str, Any]) -> dict[str, Checked]:
-    """What runs begin with, by name: one of each fold and checkpoint; all are checked before the first is trained."""
-    checked: dict[tuple[str, str | None], tuple[str, Checked]] = {}
-    starts: dict[str | None, StartingBackbone] = {}
-    for run in runs:
-        settings = typed(FinetuneConfig, run.settings(cfg, config.run.dir, config.run.names), "")
-        if (key := (run.fold, settings.checkpoint)) not in checked:
-            with in_run(run.name):
-                found = check(settings)
-            # One backbone in memory for all that begin with it.
-            checked[key] = run.name, replace(found, start=starts.setdefault(settings.checkpoint, found.start))
-    return dict(checked.values())
-
-
-def check(config: FinetuneConfig) -> Checked:
-    """All that can be wrong, found before the store is built, which may take hours.
-
-    Raises:
-        SurgdinoError: whatever stops the run, operations to test that the checkpoint has seen among it.
-    """
-    task, card, data = open_task(config.task), Card.from_dict(config.dataset), config.data
-    for view in VIEWS:
-        build_augment(config.augment, view)
-    torch.manual_seed(config.train.seed)  # of a backbone without weights
-    start = starting_backbone(config.model, config.checkpoint)
-    parts_of_name = ("finetune", task.name, card.name, start.model.name, config.backbone)
-    # The same command continues in the same folder.
-    folder = config.run.dir or Path("runs") / safe_name("-".join(parts_of_name))
-    names = Pseudonyms.open(names_mode(folder, config.run.names), data.store)
-    manifest = split_manifest(card, data, task.LABELS, names)
-    require_parts(manifest, data, ("train", "test"))
-    classes = task.classes(card, manifest)
-    tested_on = f"{card.name} {split_name(data, names)} test"
-    refuse_named(History.of(start.info), manifest.part("test"), tested_on, names, config.leakage)
-    preprocess = start.preprocess(config.image_size)
-    return Checked(config, folder, task, card, classes, manifest, names, start, preprocess, tested_on)
 
 
 def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -> bool:
@@ -244,18 +107,6 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
         if distributed.is_main():
             conclude(run, head, results)
     return True
-
-
-def guard(found: Checked, store: FrameStore) -> tuple[History, LeakReport]:
-    """What the weights will have seen (all that they begin with has, and the parts that they learn from), and whether
-    any of it is tested."""
-    rows, operations = [], set[str]()
-    for part, how in (("train", TRAINED), ("val", CHOSEN)):
-        if videos := found.manifest.part(part).videos:
-            rows.append(Seen.of_videos("finetune", how, found.card.name, found.config.data.split, part, videos))
-            operations.update(rows[-1].operations)
-    past, test = History.of(found.start.info).after(rows, store.prints_of(operations)), found.manifest.part("test")
-    return past, find_leaks(past, test, found.tested_on, found.names, store.prints_of(test.operations))
 
 
 def train_stages(run: Run) -> tuple[nn.Module, list[StageResult]]:
