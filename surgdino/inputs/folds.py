@@ -138,8 +138,10 @@ def _drawn(card: Card, data: DataSettings, seed: int, labels: str) -> dict[str, 
     folds: dict[str, Split] = {}
     for place in range(rule.cv):
         test = order[place :: rule.cv]
-        rest = [each for each in order if each not in set(test)]
-        val = rest[:: stride(rule.val)] if rule.val else []
-        parts = {"train": [each for each in rest if each not in set(val)], "val": val, "test": test}
+        rest = [each for number, each in enumerate(order) if number % rule.cv != place]
+        step = stride(rule.val) if rule.val else None
+        val = rest[::step] if step else []
+        train = [each for number, each in enumerate(rest) if not step or number % step]
+        parts = {"train": train, "val": val, "test": test}
         folds[f"fold{place + 1}"] = {part: sorted(each) for part, each in parts.items() if each}
     return folds

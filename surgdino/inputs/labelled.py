@@ -21,6 +21,7 @@ from surgdino.tasks.labelled_frames import LabelledFrames, labelled_frames, labe
 from surgdino.tasks.training.tuning import Tuning
 
 _SHOWN = 3
+_LONG = 120  # characters
 _FASTEST = 240.0  # frames a second, of a video too short to tell
 
 
@@ -136,8 +137,9 @@ def _refuse_unheld(manifest: Manifest, store: FrameStore, task: str) -> None:
 
 
 def split_name(data: DataSettings, names: Pseudonyms) -> str:
-    """A split as people call it: its name, or the inline one in one line, with pseudonyms."""
-    return data.split if isinstance(data.split, str) else json.dumps(names.named(data.split))
+    """A split as people call it: its name, or the inline one in one line, with pseudonyms; not a long one."""
+    text = data.split if isinstance(data.split, str) else json.dumps(names.named(data.split))
+    return text if len(text) <= _LONG else "inline split"
 
 
 def features_folder(data: DataSettings, dataset: str, run: Path, tuning: Tuning) -> Path:

@@ -26,7 +26,7 @@ class Folds(Section):
         text = (
             "Each run was trained and tested on its own. The mean and its deviation are over the runs' values on their "
             "own test parts; the last lines count operations: an operation's values of all runs that tested it are "
-            "averaged, then all operations are pooled."
+            "averaged, then all operations are pooled. Curves and data of a run are in the report in its folder."
         )
         blocks: list[Block] = [Paragraph(text, note=True)]
         for protocol in dict.fromkeys(row["protocol"] for row in results["scores"]):
