@@ -107,7 +107,7 @@ def merge(settings: MergeConfig, paths: Sequence[str]) -> int:
     if settings.alphas:
         chosen, probe, names = open_measurement(settings, adapted_paths[0], infos[0])
         if stamp := probe_leaks(chosen, probe.frames, past, names).stamp:
-            console.warn(f"what is known of the operations that choose: {stamp}")
+            console.warn(f"the operations that choose may favour the adapted weights. {stamp}")
         trials = list(sweep(backbone, initial.state, mean, settings.alphas, measure_with(probe, settings.hardware)))
         alpha = best(trials).alpha
         print_trials(trials, alpha)
