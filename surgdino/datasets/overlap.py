@@ -121,7 +121,8 @@ def exclude_word(tested_on: str, operations: Sequence[str], tested: int) -> str:
         places = [place_of(name) for name in names]
         names = [place if places.count(place) == 1 else name for place, name in zip(places, names, strict=True)]
     quoted = [name if _PLAIN.fullmatch(name) else "'" + name.replace("'", r"\'") + "'" for name in names]
-    return shlex.quote(f"data.exclude=[{','.join(quoted)}]")
+    word = f"data.exclude=[{','.join(quoted)}]"
+    return shlex.quote(word) if re.search(r'["$`!\\]', word) or quoted == names else f'"{word}"'
 
 
 def unknown_between(dataset: str, other: str, cards: Iterable[Card] | None = None) -> bool:

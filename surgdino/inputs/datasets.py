@@ -166,13 +166,16 @@ def overlap_warnings(datasets: Sequence[RunDataset]) -> Iterator[str]:
             )
 
 
-def no_test_after(datasets: Sequence[RunDataset], measured: Collection[str] = ()) -> Iterator[str]:
+def no_test_after(
+    datasets: Sequence[RunDataset], measured: Collection[str], before: Collection[str] = ()
+) -> Iterator[str]:
     """What a backbone cannot be tested on after this training, in a line on public and one on own operations.
 
     Args:
         measured: operations that choose among its states.
+        before: those that its initial weights have seen.
     """
-    seen = {operation for each in datasets for operation in each.manifest.operations} | {*measured}
+    seen = {operation for each in datasets for operation in each.manifest.operations} | {*measured, *before}
     published: dict[str, list[str]] = {}
     for test in published_tests(frozenset(seen), [each.card.name for each in datasets]):
         if test.shared or test.shared is None:

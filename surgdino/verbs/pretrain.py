@@ -113,10 +113,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
         chose = seen_in(chosen.datasets, probe.frames.store, CHOSEN, {*probe.frames.operations})
     print_store(store)
     print_probe(probe, leaks, held_out=chosen is not None and chosen.held_out)
-    for line in overlap_warnings(datasets):
-        console.warn(line)
-    for line in no_test_after(datasets, chosen.tested if chosen else ()):
-        console.field("after this", line)
+    print_overlaps(datasets, chosen.tested if chosen else (), begun)
     result = train(
         TrainPlan(
             backbone=backbone,
@@ -186,6 +183,14 @@ def print_store(store: FrameStore) -> None:
         console.field("", f"left out: {left_out}")
     for video, reason in summary["set_aside"].items():
         console.warn(f"set aside {video}: {reason}")
+
+
+def print_overlaps(datasets: Sequence[RunDataset], measured: Collection[str], begun: History) -> None:
+    """A line each on operations that come in twice or by mistake, and on what can be tested no more."""
+    for line in overlap_warnings(datasets):
+        console.warn(line)
+    for line in no_test_after(datasets, measured, {name for row in begun.seen for name in row.operations}):
+        console.field("after this", line)
 
 
 def print_probe(probe: Probing | None, leaks: LeakReport | None, *, held_out: bool) -> None:

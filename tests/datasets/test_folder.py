@@ -114,6 +114,14 @@ def test_an_operation_is_called_the_same_wherever_its_folder_lies(root, tmp_path
     assert names(tmp_path / "renamed") == found
 
 
+def test_labels_lie_with_the_videos_one_level_down_too(root):
+    put(root, "deep/ours/OP 1.mp4", "deep/ours/OP 2.mp4")
+    (root / "deep/ours/labels.csv").write_text("video,start,label\nOP 1,0,a\nOP 2,0,b\n")
+    manifest = opened(root)
+    assert manifest.problems == ()
+    assert set(manifest.labels["phase"].values) == {"deep/ours/OP 1", "deep/ours/OP 2"}
+
+
 def test_two_of_the_same_name_are_told_apart(tmp_path):
     for content in "ab":
         put(tmp_path / content, "video01.mp4")

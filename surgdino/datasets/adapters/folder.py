@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -167,7 +167,7 @@ class Folder(Adapter):
         """The subfolder, else the recording itself, inside the folder that holds all of them."""
         if not found:
             return []
-        top = Path(os.path.commonpath([each.path.parent for each in found]))
+        top = _holder(each.path for each in found)
         if top != self.root and self.root in top.parents and len(found) > 1:
             where = plain_name(top.relative_to(self.root).as_posix())
             self.notes.append(f"all videos lie in {where}/; what lies in one subfolder of it is one operation")
@@ -206,9 +206,10 @@ class Folder(Adapter):
         """Tables of labels, with the video that a table is named after: data.labels, labels.csv, or each video's."""
         if named is not None and named.is_file():
             return {named: None}
-        in_root = [path for path in entries(self.root) if path.name.lower() in _LABELS and path.is_file()]
-        if named is None and in_root:
-            return {in_root[0]: None}
+        beside = [*entries(self.root), *entries(_holder(video.path for video in videos))]
+        beside = [path for path in beside if path.name.lower() in _LABELS and path.is_file()]
+        if named is None and beside:
+            return {beside[0]: None}
         spellings = video_spellings(videos)
         tables = {}
         for path in (path for _, files in walk(named or self.root) for path in files if is_table(path)):
@@ -241,6 +242,11 @@ def _plain(name: str) -> str:
     """A name without case and accents, and with one kind of separator."""
     plain = unicodedata.normalize("NFKD", name).casefold()
     return re.sub(r"[\s_.-]+", "_", "".join(letter for letter in plain if not unicodedata.combining(letter))).strip("_")
+
+
+def _holder(paths: Iterable[Path]) -> Path:
+    """The folder that holds all recordings."""
+    return Path(os.path.commonpath([path.parent for path in paths]))
 
 
 def _old(each: Picture) -> str:
