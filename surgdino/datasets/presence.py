@@ -17,7 +17,7 @@ from surgdino.datasets.files import MOST_DIGITS, read_text
 from surgdino.errors import SurgdinoError
 
 _ABSENT, _PRESENT = ("0", "0.0", "false", "no", "absent"), ("1", "1.0", "true", "yes", "present")
-_PICTURE = re.compile(r"(?:.*[\\/])?([a-z_ -]*)0*(\d+)(?:\.[a-z]+)?", re.IGNORECASE)
+_PICTURE = re.compile(r"(?:.*[\\/])?([a-z_ -]*)(\d+)(?:\.[a-z]+)?", re.IGNORECASE)
 
 
 def read_absent(path: Path, classes: Sequence[str], pictures: Collection[int]) -> dict[int, set[str]]:
@@ -33,7 +33,11 @@ def read_absent(path: Path, classes: Sequence[str], pictures: Collection[int]) -
     """
     text = read_text(path, spreadsheet=True)
     separator = max(";\t,", key=text.partition("\n")[0].count)
-    lines = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text), delimiter=separator) if any(row)]
+    try:
+        cells_of = list(csv.reader(io.StringIO(text), delimiter=separator))
+    except csv.Error as error:
+        raise SurgdinoError("not a CSV", file=path, found=str(error)) from error
+    lines = [[cell.strip() for cell in row] for row in cells_of if any(row)]
     header, rows = (lines[0], lines[1:]) if lines else ([], [])
     find = class_finder(classes)
     columns = {place: classes[found] for place, name in enumerate(header) if (found := find(name)) is not None}
