@@ -52,11 +52,8 @@ def read_label_tables(
         raise SurgdinoError(what, file=next(iter(files)), expected=expected, fix=fix)
     if not classes:
         _check_spellings(parsed)
-    numbers = {row.label for _, rows in parsed for row in rows}
-    if classes and from_one(numbers, len(names)):
-        first = next(rows[0] for _, rows in parsed if rows)
-        what, expected = "numbers of phases, which seem to count from 1", "the names in dataset.phases"
-        raise SurgdinoError(what, file=next(iter(files)), place=first.place, expected=expected, found=first.label)
+    if classes:
+        _refuse_numbers(parsed, len(names))
     find, count = class_finder(names), 0
     values: dict[str, FrameLabels | SecondLabels | SegmentLabels] = {}
     for table, rows in parsed:
@@ -79,6 +76,15 @@ def read_label_tables(
     units = dict.fromkeys(f"{table.unit}s" + table.how for table in tables)
     understood = f"{count:,} {' and '.join(kinds)}, {' and '.join(units)}, {len(values)} of {len(videos)} videos"
     return Labels("phase", tuple(names), values) if values else None, problems, understood
+
+
+def _refuse_numbers(parsed: Sequence[tuple[LabelTable, list[LabelRow]]], phases: int) -> None:
+    """Ids in the place of names, which seem to count from 1; other numbers are told as unknown labels."""
+    labels = {row.label: (table, row) for table, rows in parsed for row in rows}
+    if from_one(labels, phases):
+        table, row = labels[str(phases)]
+        what, expected = "numbers of phases, which seem to count from 1", "the names in dataset.phases"
+        raise SurgdinoError(what, file=table.path, place=row.place, expected=expected, found=row.label)
 
 
 def _by_video(
