@@ -82,7 +82,8 @@ def places_by_name(adapter: Adapter, pictures: Sequence[Picture]) -> list[str]:
     if unnamed > 1:
         adapter.notes.append(f"{unnamed:,} pictures are called by a number, which says no operation: they count as one")
     if count < len(pictures):
-        note = f"{len(pictures):,} pictures of {count:,} operations by their names; data.operation_pattern changes that"
+        operations = f"{count:,} operation{'s' if count > 1 else ''}"
+        note = f"{len(pictures):,} pictures of {operations} by their names; data.operation_pattern changes that"
         adapter.notes.append(note)
     return places
 

@@ -199,7 +199,7 @@ def _refuse_torn_operations(manifest: Manifest, part_of: Mapping[str, str], name
     for video in manifest.videos:
         before = first.setdefault(video.operation, video)
         if part_of.get(video.id) != part_of.get(before.id):
-            parts = f"{before.id} in {part_of.get(before.id)}, {video.id} in {part_of.get(video.id)}"
+            parts = ", ".join(f"{each.id} in {part_of.get(each.id, 'no part')}" for each in (before, video))
             fix = "put all videos of an operation into one part"
             if is_image(video.path):
                 fix += ", or say with data.operation_pattern which pictures are one operation ('(.+)': each is its own)"

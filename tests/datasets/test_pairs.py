@@ -98,7 +98,7 @@ def test_pictures_of_one_patient_belong_together(root):
 
 GROUPS = {
     "two videos": ({"v1_0001": "v1", "v1_0002": "v1", "v2_0001": "v2"}, "3 pictures of 2 operations by their names"),
-    "frames": ({"video01_000030_frame": "video01", "video01_000060_frame": "video01"}, "2 pictures of 1 operations"),
+    "frames": ({"video01_000030_frame": "video01", "video01_000060_frame": "video01"}, "2 pictures of 1 operation by"),
     "letters": (
         {"case-12_f0003": "case-12", "case-12_f0004": "case-12", "case-13_f0003": "case-13"},
         "of 2 operations",
