@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -137,7 +138,12 @@ def load_card(name: str) -> Card:
     known = files("datasets")
     if name not in known:
         raise SurgdinoError(f"there is no dataset={name}", fix=nearest(name, known))
-    return Card.from_dict(read_yaml(known[name]), source=known[name])
+    return _read(known[name], known[name].stat().st_mtime_ns)
+
+
+@cache
+def _read(path: Path, changed: int) -> Card:
+    return Card.from_dict(read_yaml(path), source=path)
 
 
 def read_parts(value: Any, key: str) -> dict[str, tuple[Entry, ...]]:
