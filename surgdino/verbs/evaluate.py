@@ -161,7 +161,8 @@ def print_comparison(saved: SavedTask, path: Path) -> None:
     except SurgdinoError as error:
         warn(f"not compared with the run's own numbers: {error.line()}")
         return
-    if any(then.get(key) != now[key] for key in ("dataset", "split", "part", "checkpoint")):
+    tested = [{op for row in each["scores"] for op in row["per_operation"]} for each in (then, now)]
+    if tested[0] != tested[1] or any(then.get(key) != now[key] for key in ("dataset", "split", "part", "checkpoint")):
         return
     # An earlier version computed intervals in another way.
     old, new = ([{**row, "interval_95": None} for row in each["scores"]] for each in (then, now))
