@@ -30,14 +30,18 @@ class ManyClasses(Probe):
         """Per operation: the mean of the average precisions of the classes that the operation has."""
         for labels in view.labels:
             if not labels.exclusive:
-                for name, classifier, features in whole_frame_probes(view):
-                    yield from _probe(view, labels, name, classifier, features)
+                for probe in whole_frame_probes(view):
+                    yield from _probe(view, labels, *probe)
 
 
-def _probe(view: View, labels: TaskLabels, name: str, classifier: Classifier, features: Tensor) -> Iterator[Finding]:
+def _probe(
+    view: View, labels: TaskLabels, name: str, classifier: Classifier, features: Tensor, tested: np.ndarray
+) -> Iterator[Finding]:
     scores = np.full((len(view.frames), len(labels.classes)), np.nan)
     for train, test in folds(view.frames, np.flatnonzero(labels.present)):
-        test = test[view.frames.tested[test]]
+        test = test[tested[test]]
+        if not len(test):
+            continue
         targets = labels.values[train].astype(np.float64)
         scores[test] = classifier(features[train], targets, features[test])
     rows = np.flatnonzero(~np.isnan(scores[:, 0]))

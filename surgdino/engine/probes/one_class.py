@@ -33,15 +33,19 @@ class OneClass(Probe):
         """Per operation: accuracy, and the mean of the recalls of the classes that the operation has."""
         for labels in view.labels:
             if labels.exclusive:
-                for name, classifier, features in whole_frame_probes(view):
-                    yield from _probe(view, labels, name, classifier, features)
+                for probe in whole_frame_probes(view):
+                    yield from _probe(view, labels, *probe)
 
 
-def _probe(view: View, labels: TaskLabels, name: str, classifier: Classifier, features: Tensor) -> Iterator[Finding]:
+def _probe(
+    view: View, labels: TaskLabels, name: str, classifier: Classifier, features: Tensor, tested: np.ndarray
+) -> Iterator[Finding]:
     predicted = np.full(len(view.frames), -1)
     classes = len(labels.classes)
     for train, test in folds(view.frames, np.flatnonzero(labels.present)):
-        test = test[view.frames.tested[test]]
+        test = test[tested[test]]
+        if not len(test):
+            continue
         ids = labels.values
         targets = np.eye(classes)[ids[train]]
         scores = classifier(features[train], targets, features[test], balanced(ids[train]))

@@ -76,11 +76,14 @@ Classifier = Callable[..., np.ndarray]
 CLASSIFIERS: dict[str, Classifier] = {"linear": linear_scores, "knn": knn_scores}
 
 
-def whole_frame_probes(view: View) -> Iterator[tuple[str, Classifier, Tensor]]:
-    """(name, classifier, features [n, D] of all frames) of the probes that use labels of whole frames.
+def whole_frame_probes(view: View) -> Iterator[tuple[str, Classifier, Tensor, np.ndarray]]:
+    """(name, classifier, features [n, D] of all frames, tested [n]) of the probes that use labels of whole frames.
 
-    `aligned` is the linear probe once more, on features whose level and spread are each operation's own.
+    `aligned` is the linear probe once more, on features whose level and spread are each operation's own; of a single
+    frame nothing would be left, so operations of one are not tested by it.
     """
+    frames = view.frames
     for name, classifier in CLASSIFIERS.items():
-        yield name, classifier, view.features.cls
-    yield "aligned", linear_scores, view.aligned_cls
+        yield name, classifier, view.features.cls, frames.tested
+    _, place, counts = np.unique(frames.operations, return_inverse=True, return_counts=True)
+    yield "aligned", linear_scores, view.aligned_cls, frames.tested & (counts[place] > 1)

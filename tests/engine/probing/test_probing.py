@@ -206,6 +206,24 @@ def test_a_linear_probe_finds_what_is_linear_in_unseen_operations():
     assert found("one_class", view_of(store, features, None, (shuffled,)))["phase_knn_accuracy"].value < 0.5
 
 
+def test_an_operation_of_one_frame_is_tested_by_all_but_the_aligned_probe():
+    rng = np.random.default_rng(0)
+    ids = np.tile([0, 1], 61)[:121]
+    features = torch.from_numpy(np.eye(2)[ids] + rng.normal(size=(121, 2)) * 0.01).float()
+    labels = (
+        TaskLabels("phase", ("a", "b"), np.ones(121, bool), ids),
+        TaskLabels("tools", ("a", "b"), np.ones(121, bool), np.eye(2)[ids]),
+    )
+    view = view_of(Frames((60, 60, 1)), features, None, labels)
+    phase, tools = found("one_class", view), found("many_classes", view)
+    assert phase["phase_linear_accuracy"].per_operation == {"op0": 1, "op1": 1, "op2": 1}
+    assert list(phase["phase_aligned_accuracy"].per_operation) == ["op0", "op1"]
+    assert list(tools["tools_aligned_ap"].per_operation) == ["op0", "op1"]
+    only = found("one_class", view_of(Frames((60, 60, 1)), features, {"op2"}, labels[:1]))
+    assert "phase_aligned_accuracy" not in only
+    assert only["phase_linear_accuracy"].value == 1
+
+
 def test_what_operations_differ_by_as_a_whole_does_not_hurt_an_aligned_probe():
     rng = np.random.default_rng(0)
     store = Frames((60, 60, 60))
