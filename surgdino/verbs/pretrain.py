@@ -37,7 +37,7 @@ from surgdino.inputs.datasets import (
     overlap_warnings,
     summaries,
 )
-from surgdino.inputs.probe import ProbeSettings, choose_probe, open_probe, probe_leaks, refuse_trained
+from surgdino.inputs.probe import ProbeData, ProbeSettings, choose_probe, open_probe, probe_leaks, refuse_trained
 from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
 from surgdino.paths import safe_name
 from surgdino.report.curves import TERMS, draw_curves
@@ -104,13 +104,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
         probe = open_probe(chosen, data, preprocess)
         if distributed.is_main():
             write_data(folder, store, names)
-    begun, trained = History.of(weights.past if weights else {}), seen_in(datasets, store, TRAINED)
-    leaks, chose = None, History()
-    if probe is not None and chosen is not None:
-        if chosen.held_out:
-            refuse_trained(probe_leaks(chosen, probe.frames, trained, names))
-        leaks = probe_leaks(chosen, probe.frames, begun, names)
-        chose = seen_in(chosen.datasets, probe.frames.store, CHOSEN, {*probe.frames.operations})
+    past, leaks = histories(datasets, store, weights, chosen, probe, names)
     print_store(store)
     print_probe(probe, leaks, held_out=chosen is not None and chosen.held_out)
     print_overlaps(datasets, chosen.tested if chosen else (), begun)
@@ -126,7 +120,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
             hardware=settings.hardware,
             folder=folder,
             data_hash=data_hash(datasets),
-            model_json=provenance(datasets, store, weights, History.joined((begun, trained, chose)), leaks, names),
+            model_json=provenance(datasets, store, weights, past, leaks, names),
             probe=probe,
             hide=names.hide,
         )
@@ -136,6 +130,28 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
         page = try_report(folder, frames=settings.report.frames)
         print_outcome(result, picture, page)
     return 0
+
+
+def histories(
+    datasets: Sequence[RunDataset],
+    store: FrameStore,
+    weights: WeightsReport | None,
+    chosen: ProbeData | None,
+    probe: Probing | None,
+    names: Pseudonyms,
+) -> tuple[History, LeakReport | None]:
+    """What the weights will have seen, and what of the probe's operations those they begin with had.
+
+    Raises:
+        SurgdinoError: the probe holds operations out that are trained on under other names.
+    """
+    begun, trained = History.of(weights.past if weights else {}), seen_in(datasets, store, TRAINED)
+    if probe is None or chosen is None:
+        return History.joined((begun, trained)), None
+    if chosen.held_out:
+        refuse_trained(probe_leaks(chosen, probe.frames, trained, names))
+    chose = seen_in(chosen.datasets, probe.frames.store, CHOSEN, {*probe.frames.operations})
+    return History.joined((begun, trained, chose)), probe_leaks(chosen, probe.frames, begun, names)
 
 
 def seen_in(
