@@ -12,7 +12,7 @@ from typing import Any
 
 from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.manifest import Manifest
-from surgdino.datasets.overlap import UNKNOWN, part_operations, published_tests
+from surgdino.datasets.overlap import part_operations, published_tests, told_by_names
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.inputs.settings import AlsoSettings, DataSettings, excluded_operations, not_empty, open_whole, part_of
@@ -166,26 +166,26 @@ def overlap_warnings(datasets: Sequence[RunDataset]) -> Iterator[str]:
             )
 
 
-def no_test_after(
-    datasets: Sequence[RunDataset], measured: Collection[str], before: Collection[str] = ()
-) -> Iterator[str]:
+def no_test_after(datasets: Sequence[RunDataset], seen: Collection[str]) -> Iterator[str]:
     """What a backbone cannot be tested on after this training, in a line on public and one on own operations.
 
     Args:
-        measured: operations that choose among its states.
-        before: those that its initial weights have seen.
+        seen: all that it was trained on and that chose among its states, with what its initial weights had seen.
     """
-    seen = {operation for each in datasets for operation in each.manifest.operations} | {*measured, *before}
-    published: dict[str, list[str]] = {}
+    published: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
     for test in published_tests(frozenset(seen), [each.card.name for each in datasets]):
-        if test.shared or test.shared is None:
-            published.setdefault(test.dataset, []).append(test.split if test.shared else f"{test.split}: {UNKNOWN}")
-    if published:
-        sets = "; ".join(f"{name} ({', '.join(splits)})" for name, splits in published.items())
-        yield f"no test any more on {sets}; data.exclude=[test-of:DATASET/SPLIT] leaves one out"
+        if test.shared != 0:
+            published[test.shared is not None].setdefault(test.dataset, []).append(test.split)
+    shared, unknown = (
+        "; ".join(f"{name} ({', '.join(of)})" for name, of in published[k].items()) for k in (True, False)
+    )
+    if shared:
+        yield f"no test any more on {shared}; data.exclude=[test-of:DATASET/SPLIT] leaves one out"
+    if unknown:
+        yield f"nobody knows whether it may still be tested on {unknown}"
     own = [each for each in datasets if not each.card.videos]
     if own and not any(each.held_back for each in own):
-        count = len({operation for each in own for operation in each.manifest.operations} | {*measured})
+        count = len({operation for operation in seen if not told_by_names(operation, operation)})
         keeps = "data.exclude=[...], or data.split=fifth data.part=train, keeps some for it"
         yield f"no test any more on these {count} operations of your own; {keeps}"
 

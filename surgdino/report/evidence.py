@@ -56,8 +56,11 @@ def probe_changes(first: Row, second: Row) -> list[Change]:
     found = []
     common = set(measures_in([second]))
     for name in (name for name in measures_in([first]) if name in common):
-        difference = paired(*(_by_operation(row, name) for row in (first, second)))
+        each = [_by_operation(row, name) for row in (first, second)]
+        difference = paired(*each)
         ends = float(first[PROBE + name]), float(second[PROBE + name])
+        if name == SCORE and difference:  # over the same operations as the difference: not all have every label
+            ends = tuple(sum(values[op] for op in difference.values) / len(difference.values) for values in each)
         known = (difference.difference, difference.values) if difference else (None, {})
         found.append(Change(name, measure_of(name), *ends, known[0], by_operation=known[1]))
     return found
@@ -69,8 +72,10 @@ def _by_operation(row: Row, name: str) -> Mapping[str, Any]:
     if name != SCORE:
         return values.get(name) or {}
     parts = [values[part] for part in measures_in([row]) if part in values and is_merit(measure_of(part))]
-    common = set.intersection(*(set(part) for part in parts)) if parts else set()
-    return {op: sum(part[op] for part in parts) / len(parts) for op in common if all(_finite(p[op]) for p in parts)}
+    found: dict[str, list[float]] = {}
+    for op, value in (pair for part in parts for pair in part.items() if _finite(pair[1])):
+        found.setdefault(op, []).append(value)
+    return {op: sum(known) / len(known) for op, known in found.items()}
 
 
 def paired(before: Mapping[str, Any], after: Mapping[str, Any]) -> PairedDifference | None:

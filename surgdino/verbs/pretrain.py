@@ -107,7 +107,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     past, leaks = histories(datasets, store, weights, chosen, probe, names)
     print_store(store)
     print_probe(probe, leaks, held_out=chosen is not None and chosen.held_out)
-    print_overlaps(datasets, chosen.tested if chosen else (), begun)
+    print_overlaps(datasets, past)
     result = train(
         TrainPlan(
             backbone=backbone,
@@ -201,11 +201,11 @@ def print_store(store: FrameStore) -> None:
         console.warn(f"set aside {video}: {reason}")
 
 
-def print_overlaps(datasets: Sequence[RunDataset], measured: Collection[str], begun: History) -> None:
+def print_overlaps(datasets: Sequence[RunDataset], past: History) -> None:
     """A line each on operations that come in twice or by mistake, and on what can be tested no more."""
     for line in overlap_warnings(datasets):
         console.warn(line)
-    for line in no_test_after(datasets, measured, {name for row in begun.seen for name in row.operations}):
+    for line in no_test_after(datasets, {name for row in past.seen for name in row.operations}):
         console.field("after this", line)
 
 
