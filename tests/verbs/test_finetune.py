@@ -435,6 +435,7 @@ def test_other_classes_are_refused_by_name(runs, phases, told):
     assert told in caught.value.line()
 
 
+@pytest.mark.quick("phase", "segmentation")
 @TASKS
 def test_every_tasks_labels_are_brought_into_the_heads_order(runs, sets, task):
     saved = load_task(runs[task])
