@@ -163,17 +163,18 @@ class PublishedTest:
     shared: int | None
 
 
-def published_tests(seen: frozenset[str], datasets: Iterable[str]) -> list[PublishedTest]:
-    """Every test part that a card lists, with what is in `seen`, operations of these datasets."""
-    cards, trained, tests = [load_card(name) for name in card_names()], {*datasets}, []
+def published_tests(seen: frozenset[str]) -> list[PublishedTest]:
+    """Every test part that a card lists, with what is in `seen`, the operations of a training."""
+    cards, tests = [load_card(name) for name in card_names()], []
+    prefixes, public = {operation.partition("/")[0] for operation in seen}, _public()
+    trained = {dataset for prefix in prefixes for dataset in public.get(prefix, ())}
     for card in cards:
         for split, parts in card.splits.items():
             if card.videos and "test" in parts:
                 tested = part_operations(card, split, "test")
                 unknown = any(unknown_between(card.name, other, cards) for other in trained)
-                tests.append(
-                    PublishedTest(card.name, split, len(tested), len(tested & seen) or (None if unknown else 0))
-                )
+                shared = len(tested & seen) or (None if unknown else 0)
+                tests.append(PublishedTest(card.name, split, len(tested), shared))
     return tests
 
 

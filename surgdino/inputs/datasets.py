@@ -173,7 +173,7 @@ def no_test_after(datasets: Sequence[RunDataset], seen: Collection[str]) -> Iter
         seen: all that it was trained on and that chose among its states, with what its initial weights had seen.
     """
     published: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
-    for test in published_tests(frozenset(seen), [each.card.name for each in datasets]):
+    for test in published_tests(frozenset(seen)):
         if test.shared != 0:
             published[test.shared is not None].setdefault(test.dataset, []).append(test.split)
     shared, unknown = (

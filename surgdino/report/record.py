@@ -148,34 +148,17 @@ class _Method:
 
 
 @dataclass(frozen=True)
-class _Dataset:
-    name: str | None = None
-
-
-@dataclass(frozen=True)
-class _Seen:
-    dataset: str | None = None
-
-
-@dataclass(frozen=True)
-class _Past:
-    datasets: tuple[_Dataset, ...] = ()
-    seen: tuple[_Seen, ...] = ()
-
-
-@dataclass(frozen=True)
 class _Leakage:
     stamp: str | None = None
     state: Literal["disjoint", "shared", "unknown"] | None = None  # results of before December 2026 have none
 
 
 @dataclass(frozen=True)
-class _Model(_Past):
+class _Model:
     method: _Method | None = None
     created: str | None = None
     operations: tuple[str, ...] | None = None
     chosen_on: tuple[str, ...] | None = None
-    initial_weights: _Past | None = None
     probe_leakage: _Leakage | None = None
 
 

@@ -20,10 +20,7 @@ class Seen(Section):
             return []
         summary = f"the {len(seen)} operations that this checkpoint has seen, initial weights included"
         listed = Code("\n".join(seen), summary=summary)
-        trainings = (record.model, record.model.get("initial_weights") or {})
-        datasets = {row.get("name") for training in trainings for row in training.get("datasets", ())}
-        datasets |= {row.get("dataset") for training in trainings for row in training.get("seen", ())}
-        tests = published_tests(frozenset(seen), filter(None, datasets))
+        tests = published_tests(frozenset(seen))
         touched, unknown = sum(bool(each.shared) for each in tests), sum(each.shared is None for each in tests)
         if not touched and not unknown:
             return [Paragraph("No published test set that surgdino knows shares an operation with it."), listed]
