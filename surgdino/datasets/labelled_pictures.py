@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -70,10 +71,14 @@ def places_by_name(adapter: Adapter, pictures: Sequence[Picture]) -> list[str]:
 
     A number alone does not say which operation it is of: such pictures count as one.
     """
+    if not pictures:
+        return []
     places, unnamed = [], 0
-    for picture in pictures:
-        lead = without_parts(filter(None, picture.prefix.split("/")))
-        folders = without_parts(map(plain_name, picture.path.parent.relative_to(picture.top).parts))
+    inside = [(each.prefix.split("/")[:-1], each.path.parent.relative_to(each.top).parts) for each in pictures]
+    above = _above([[*before, *below] for before, below in inside], min(len(before) for before, _ in inside))
+    for picture, (before, below) in zip(pictures, inside, strict=True):
+        lead = without_parts(before[above:])
+        folders = without_parts(map(plain_name, below[max(above - len(before), 0) :]))
         stem = plain_name(picture.path.stem)
         found = _COUNTER.fullmatch(stem)
         unnamed += bool(found and not found["name"] and not folders)
@@ -86,6 +91,13 @@ def places_by_name(adapter: Adapter, pictures: Sequence[Picture]) -> list[str]:
         note = f"{len(pictures):,} pictures of {operations} by their names; data.operation_pattern changes that"
         adapter.notes.append(note)
     return places
+
+
+def _above(paths: Sequence[Sequence[str]], before: int) -> int:
+    """How many of the folders that hold all pictures say nothing of operations: the first ones, and `images/`."""
+    shared = [{*column} for column in zip(*paths, strict=False)]
+    shared = list(takewhile(lambda column: len(column) == 1, shared))
+    return max((n for n, column in enumerate(shared, 1) if n <= before or letters(*column) in IMAGES), default=0)
 
 
 def pairs_of_folders(root: Path) -> list[tuple[Path, Path]]:

@@ -172,6 +172,9 @@ def test_pictures_in_subfolders_and_classes_of_the_card(root):
     manifest = opened(root, content)
     assert list(manifest.labels["masks"].values) == ["op1/p0"]
     assert {v.operation.partition("~")[0] for v in manifest.videos} == {"own/op1"}
+    (root / "set").mkdir()
+    (root / "images").rename(root / "set/images")
+    assert opened(root, content).operations == manifest.operations, "opened one level up"
 
 
 @pytest.mark.parametrize(

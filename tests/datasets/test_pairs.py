@@ -112,6 +112,17 @@ GROUPS = {
 }
 
 
+def test_pictures_are_the_same_operations_wherever_they_are_opened(tmp_path):
+    for name in ("a_1", "a_2", "b_1", "p/1", "p/2"):
+        for kind in ("images", "masks"):
+            path = tmp_path / f"up/set/{kind}/{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(name)
+    here = opened(tmp_path / "up/set")
+    assert [each.partition("~")[0] for each in here.operations] == ["own/a", "own/b", "own/p"]
+    assert opened(tmp_path).operations == opened(tmp_path / "up").operations == here.operations
+
+
 @pytest.mark.parametrize("names", GROUPS)
 def test_pictures_of_one_video_are_one_operation(tmp_path, names):
     expected, said = GROUPS[names]
