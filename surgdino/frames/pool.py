@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing, contextmanager, suppress
@@ -20,13 +21,13 @@ from surgdino.datasets.manifest import Video
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.build import ShardTask, build_shard
 from surgdino.frames.video.decode import VideoInfo, probe
-from surgdino.frames.worker import Ask, CrashError, crew
+from surgdino.frames.worker import Ask, CrashError, HangError, crew
 from surgdino.paths import regular
 from surgdino.records import checked, parse_json
 
 # A video whose process has died this often is set aside, until it is changed or its note is deleted.
 _DEATHS = 2
-_SAY_EVERY = 16  # frames
+_SAY_EVERY = 16, 1.0  # frames, seconds: whichever comes first
 _NOTE_SIZE = 1000  # characters
 
 Result = tuple[ShardTask, SurgdinoError | None]
@@ -73,7 +74,9 @@ def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Gener
         together = [task for task in tasks if not deaths[id(task)]]
         with closing(_ended(ask, together, counts)) as results:
             for task, outcome in results:
-                if isinstance(outcome, CrashError):
+                if isinstance(outcome, HangError):  # no other is to blame
+                    yield task, _died(task.video, str(outcome))
+                elif isinstance(outcome, CrashError):
                     deaths[id(task)] += 1
                     suspects.append(task)
                 else:
@@ -135,6 +138,7 @@ class _Counts:
 def _build(task: ShardTask, say: Callable[[Any], None]) -> None:
     cv2.setNumThreads(task.threads)
     frames = stored = 0
+    said = time.monotonic()
 
     def planned(count: int) -> None:
         nonlocal frames
@@ -142,9 +146,10 @@ def _build(task: ShardTask, say: Callable[[Any], None]) -> None:
         say((frames, 0))
 
     def done() -> None:
-        nonlocal stored
+        nonlocal stored, said
         stored += 1
-        if stored % _SAY_EVERY == 0 or stored == frames:
+        if stored % _SAY_EVERY[0] == 0 or stored == frames or time.monotonic() - said > _SAY_EVERY[1]:
+            said = time.monotonic()
             say((frames, stored))
 
     with _noted(task):

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -28,6 +29,8 @@ from surgdino.errors import SurgdinoError
 # Bytes of memory that one process may take; a 4K recording needs less than one GiB on a few threads.
 MEMORY_LIMIT = min(6 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4)
 _IDLE, _GRACE = 60.0, 10.0  # seconds: to wait for work, and to end in
+SILENCE = 120.0  # seconds that a process may neither say anything nor read on
+_LOOKS = 8  # at it in that time; a machine that slept, or a run that was stopped for a while, is one look late
 _STOPPED = 143  # exit status
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from {} import {} as start; start()"
 
@@ -38,6 +41,10 @@ Ask = Callable[..., "Future[Any]"]
 
 class CrashError(Exception):
     """The process ended in the middle of its work; the text says how."""
+
+
+class HangError(CrashError):
+    """The process did not get on with its work and was ended."""
 
 
 def start(module: str, function: str, *arguments: str, **more: Any) -> subprocess.Popen:
@@ -64,7 +71,7 @@ class _Worker:
                 # A process that is used again was started elsewhere, perhaps: paths count from where we are.
                 self._connection.send((Path.cwd(), file, function, arguments))
                 while True:
-                    kind, value = self._connection.recv()
+                    kind, value = self._next()
                     if kind == "raised":
                         raise value
                     if kind == "returned":
@@ -76,6 +83,27 @@ class _Worker:
                     continue  # it had waited for work too long
                 raise CrashError(how or "ended") from None
         raise AssertionError
+
+    def _next(self) -> tuple[str, Any]:
+        """What the process sends; it may take its time as long as it reads on or its disk keeps it waiting."""
+        before, quiet = "", 0
+        while not self._connection.poll(SILENCE / _LOOKS):
+            now = self._progress()
+            quiet = quiet + 1 if now == before else 0
+            before = now
+            if quiet >= _LOOKS and self._process is not None:
+                self._process.kill()
+                self.end()
+                raise HangError(f"did not get on for {SILENCE:g} seconds and was ended")
+        return self._connection.recv()
+
+    def _progress(self) -> str:
+        """Something that changes while the process reads; the system's own counts of it."""
+        process = Path(f"/proc/{self._process.pid}") if self._process else Path()
+        with suppress(OSError):
+            waits = (process / "stat").read_text().rpartition(")")[2].split()[0] == "D"
+            return (process / "io").read_text().split("\n")[0] + (f" {time.monotonic()}" if waits else "")
+        return ""
 
     def end(self) -> str | None:
         """Let the process end; how it died, or None where it ended by itself."""
@@ -128,7 +156,7 @@ def crew(size: int) -> Iterator[Ask]:
     """Yield `ask(file, function, *arguments, hear=None)`: a future of what `function(*arguments, say)` returns.
 
     `size` processes take what is asked for in turn. On the way out, what waits is dropped and what runs is stopped.
-    The future raises `CrashError` where the process did not survive, and a SurgdinoError about `file` for any fault.
+    The future raises `CrashError` where the process did not survive, `HangError` where it did not get on, and a SurgdinoError about `file` for any fault.
     """
     workers = [_spare.pop() if _spare else _Worker() for _ in range(size)]
     free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()

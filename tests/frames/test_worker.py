@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError
-from surgdino.frames import pool
+from surgdino.frames import pool, worker
 from surgdino.frames.build import build_shard
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.frames.worker import CrashError, crew
@@ -121,6 +122,37 @@ def test_a_process_that_was_killed_for_another_gets_a_second_chance(videos, tmp_
     store = build_store(videos, tmp_path / "s", SETTINGS, workers=2, progress=False)
     assert (len(store), store.set_aside) == (16, {})
     assert not list((tmp_path / "s").rglob(".*.died"))
+
+
+def hang_on_hostile(task, say):
+    with pool._noted(task):
+        while "hostile" in task.video.id:
+            time.sleep(0.05)
+        build_shard(task, lambda frames: None, lambda: None)
+
+
+def reads_on(path, seconds, say):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        path.read_bytes()
+        time.sleep(0.02)
+    return "done"
+
+
+def test_a_decoder_that_does_not_get_on_is_ended_and_its_video_set_aside(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "SILENCE", 1.0)
+    monkeypatch.setattr(pool, "_build", hang_on_hostile)
+    store = build_store(videos, tmp_path / "s", SETTINGS, workers=2, progress=False)
+    assert len(store) == 12
+    assert "did not get on for 1 seconds and was ended" in store.set_aside["hostile"]
+
+
+def test_a_slow_one_that_reads_on_is_waited_for(tmp_path, monkeypatch):
+    (tmp_path / "x").write_bytes(b"0" * 100)
+    monkeypatch.setattr(worker, "SILENCE", 0.2)
+    with crew(1) as ask:
+        assert ask(tmp_path / "x", square, 1).result() == 1
+        assert ask(tmp_path / "x", reads_on, tmp_path / "x", 0.5).result() == "done"
 
 
 def test_a_name_that_is_no_utf_8_is_used(tmp_path):
