@@ -152,7 +152,7 @@ class Drawing:
     Attributes:
         path: the export that it stands in.
         place: where in it, for messages.
-        size: (width, height) of the picture that it was drawn on.
+        size: (width, height) of the picture that it was drawn on; (0, 0) where the export does not say it.
         shapes: the class is what any of them covers.
     """
 
@@ -167,7 +167,7 @@ class Drawing:
         Raises:
             SurgdinoError: it was drawn on a picture of another size, or is damaged.
         """
-        if self.size != (width, height):
+        if self.size not in ((0, 0), (width, height)):
             raise SurgdinoError(
                 "drawn on a picture of another size",
                 file=self.path,

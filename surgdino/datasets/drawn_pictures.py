@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
@@ -17,6 +17,7 @@ from surgdino.datasets.manifest import Problem
 AGAIN = "correct it in the labelling tool and export it again"
 _MOST_SIDE = 65_536  # pixels
 _OUTSIDE = 2.0  # pixels that an outline may lie outside of its picture: hands slip at the edge
+_FRAME = re.compile(r"(?:^|/)frame_(\d{6,9})(?:\.\w+)?$", re.IGNORECASE)  # as CVAT calls the frames of a video
 _MARK = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts it before a file's name
 
 
@@ -26,7 +27,7 @@ class DrawnPicture:
 
     Attributes:
         name: as the export calls it, a path with `/`.
-        size: (width, height) in pixels.
+        size: (width, height) in pixels; (0, 0) where the export does not say it.
         place: where in the export, for messages.
         shapes: class -> its shapes.
     """
@@ -42,10 +43,29 @@ class DrawnPicture:
 
     @property
     def names(self) -> Iterator[str]:
-        """How the picture's file may be called: its path, its name, and what Label Studio made them of."""
-        for name in dict.fromkeys((self.name, unquote(self.name), unquote(self.name.partition("?d=")[2]))):
-            last = PurePosixPath(name).name
-            yield from filter(None, (name, last, _MARK.sub("", last)))
+        """How the picture's file may be called."""
+        yield from plain_source(self.name)
+
+
+@dataclass
+class Film:
+    """What an export says of the frames of one video.
+
+    Attributes:
+        names: what it may be called.
+        size: (width, height) in pixels; None where the export does not say it.
+        frames: frame number, from 0, -> what is drawn on it.
+    """
+
+    names: tuple[str, ...]
+    size: tuple[int, int] | None = None
+    frames: dict[int, DrawnPicture] = field(default_factory=dict)
+
+    def frame(self, number: int, place: str) -> DrawnPicture:
+        """One frame, new where nothing was drawn on it before."""
+        if number not in self.frames:
+            self.frames[number] = DrawnPicture("", self.size or (0, 0), place)
+        return self.frames[number]
 
 
 @dataclass
@@ -56,12 +76,16 @@ class Export:
         path: the file.
         tool: that wrote it.
         pictures: in their order.
+        films: frames of videos, where the export is of those.
+        sources: what the export says its pictures were taken from.
         problems: what cannot be used; the first of each kind.
     """
 
     path: Path
     tool: str
     pictures: list[DrawnPicture] = field(default_factory=list)
+    films: list[Film] = field(default_factory=list)
+    sources: tuple[str, ...] = ()
     problems: dict[str, Problem] = field(default_factory=dict)
 
     def tell(self, what: str, place: str, expected: object, found: object, *, error: bool = True) -> None:
@@ -83,19 +107,29 @@ class Export:
 
     def outline(self, picture: DrawnPicture, label: str, points: object, place: str) -> None:
         """Add a polygon of [[x, y], ...] or [x, y, x, y, ...] in pixels."""
+        shape = self.outline_of(picture, points, place)
+        if shape is not None:
+            picture.add(label, shape)
+
+    def outline_of(
+        self, picture: DrawnPicture, points: object, place: str, outside: float = _OUTSIDE
+    ) -> Outline | None:
+        """That polygon, or None where it is none; `outside` is how far it may leave its picture, in pixels."""
         try:
             found = np.asarray(points, np.float64).reshape(-1, 2)
         except (ValueError, TypeError, OverflowError):
             self.tell("not an outline", place, "pairs of x and y", f"{str(points)[:40]}")
-            return
-        inside = ((found >= -_OUTSIDE) & (found <= np.add(picture.size, _OUTSIDE))).all(1)  # false of NaN
+            return None
+        size = picture.size if any(picture.size) else (_MOST_SIDE, _MOST_SIDE)
+        inside = ((found >= -outside) & (found <= np.add(size, outside))).all(1)  # false of NaN
         if len(found) < 3:
             self.tell("an outline of less than three points", place, "three points or more", len(found), error=False)
         elif not inside.all():
-            expected = "points inside {}x{}".format(*picture.size)
+            expected = "points inside {}x{}".format(*size)
             self.tell("an outline outside of its picture", place, expected, "{:g}, {:g}".format(*found[~inside][0]))
         else:
-            picture.add(label, Outline(found))
+            return Outline(found)
+        return None
 
     def label(self, name: object, place: str) -> str | None:
         """A class's name, or None where there is none."""
@@ -109,6 +143,27 @@ class Export:
         self.tell("shapes that are no masks are left out", place, "outlines or masks", str(kind)[:40], error=False)
 
 
-def labels_of(exports: Iterable[Export]) -> list[str]:
+def plain_source(text: str) -> Iterator[str]:
+    """How a file may be called that an export names so: its path, its name, and what Label Studio made them of."""
+    text = plain_name(text.replace("\\", "/"))
+    for name in dict.fromkeys((text, unquote(text), unquote(text.partition("?d=")[2]))):
+        last = PurePosixPath(name).name
+        yield from filter(None, (name, last, _MARK.sub("", last)))
+
+
+def labels_of(exports: Sequence[Export]) -> list[str]:
     """The classes that are drawn anywhere, in alphabetical order."""
-    return sorted({label for export in exports for picture in export.pictures for label in picture.shapes})
+    films = [film for export in exports for film in export.films]
+    pictures = [picture for each in exports for picture in each.pictures] + [
+        p for f in films for p in f.frames.values()
+    ]
+    return sorted({label for picture in pictures for label in picture.shapes})
+
+
+def as_films(export: Export) -> Export:
+    """The same export; pictures that are called `frame_000025` are the frames of a video."""
+    frames = {int(found[1]): each for each in export.pictures if (found := _FRAME.search(each.name))}
+    if export.pictures and len(frames) == len(export.pictures):
+        export.films.append(Film(export.sources, export.pictures[0].size, frames))
+        export.pictures = []
+    return export

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.drawings import Drawing
-from surgdino.datasets.drawn_pictures import DrawnPicture, Export, labels_of
+from surgdino.datasets.drawn_pictures import DrawnPicture, Export, as_films, labels_of
 from surgdino.datasets.files import is_image, is_video, letters, plain_name, walk
 from surgdino.datasets.labelled_pictures import Picture, name_of
 from surgdino.datasets.manifest import Labels, Problem
@@ -20,40 +22,40 @@ _UNSAID = ("foreground",)  # the card's classes where the user has named none
 
 
 def find_exports(adapter: Adapter, named: Path | None) -> list[Export]:
-    """What labelling tools exported of the pictures in the folder.
+    """What labelling tools exported of the pictures in the folder, or of frames of its videos.
 
     Args:
-        named: the file or folder that the user names; otherwise every such file is looked at, where there is no video.
+        named: the file or folder that the user names; otherwise every such file in the folder is looked at. Beside
+            videos, those that cannot be read may be another program's, and draw a warning alone.
     """
-    if named is None:
-        found = [path for _, files in walk(adapter.root) for path in files]
-        if any(map(is_video, found)) or not any(map(is_image, found)):
-            return []
-    else:
+    here = [path for _, files in walk(adapter.root) for path in files]
+    found = here
+    if named is not None:
         found = [path for _, files in walk(named) for path in files] if named.is_dir() else [named]
+    of_videos = any(map(is_video, here))
+    if not of_videos and not any(map(is_image, here)):
+        return []
     exports = []
     for path in found:
         if path.suffix.lower() in SUFFIXES:
             try:
                 export = read_export(path)
             except SurgdinoError as error:
-                adapter.problems.append(Problem.of(error))
+                severity: Literal["error", "warning"] = "warning" if of_videos and named is None else "error"
+                adapter.problems.append(replace(Problem.of(error), severity=severity))
                 continue
             if export is not None:
-                exports.append(export)
-    return exports
+                exports.append(as_films(export) if of_videos else export)
+    films = [export for export in exports if export.films]
+    return films or (exports if named is not None or not of_videos else [])
 
 
 def read_exports(adapter: Adapter, exports: Sequence[Export]) -> tuple[list[Picture], list[Labels]]:
     """The folder's pictures with the masks that the exports draw on them."""
     pictures = list(_pictures(adapter.root))
     known = _spellings(pictures)
-    card, drawn = adapter.card, labels_of(exports)
-    classes = card.mask_classes if card.mask_classes != _UNSAID else tuple(drawn)
-    if len(classes) > _MOST_CLASSES:
-        what, expected = "too many classes", f"at most {_MOST_CLASSES}"
-        fix = "name those that count: 'dataset.mask_classes=[...]'"
-        raise SurgdinoError(what, file=exports[0].path, expected=expected, found=len(classes), fix=fix)
+    drawn = labels_of(exports)
+    classes = classes_of(adapter, exports)
     values: dict[str, VideoMasks] = {}
     unknown: list[tuple[Export, DrawnPicture]] = []
     for export in exports:
@@ -64,7 +66,7 @@ def read_exports(adapter: Adapter, exports: Sequence[Export]) -> tuple[list[Pict
             elif picture.name in values and entry.shapes:
                 export.tell("a picture that another export names too", entry.place, "each once", entry.name)
             elif entry.shapes:
-                files = _drawings(export, entry, classes)
+                files = drawings(export, entry, classes)
                 values[picture.name] = VideoMasks({0: FrameMasks(picture.path, files)}, classes)
     if unknown:
         export, entry = unknown[0]
@@ -88,7 +90,23 @@ def read_exports(adapter: Adapter, exports: Sequence[Export]) -> tuple[list[Pict
     return pictures, [Labels("masks", classes, values)]
 
 
-def _drawings(export: Export, entry: DrawnPicture, classes: Sequence[str]) -> dict[str, Mask | None]:
+def classes_of(adapter: Adapter, exports: Sequence[Export]) -> tuple[str, ...]:
+    """The card's classes where the user named them, otherwise those that are drawn.
+
+    Raises:
+        SurgdinoError: there are too many.
+    """
+    named = adapter.card.mask_classes
+    classes = named if named != _UNSAID else tuple(labels_of(exports))
+    if len(classes) > _MOST_CLASSES:
+        what, expected = "too many classes", f"at most {_MOST_CLASSES}"
+        fix = "name those that count: 'dataset.mask_classes=[...]'"
+        raise SurgdinoError(what, file=exports[0].path, expected=expected, found=len(classes), fix=fix)
+    return classes
+
+
+def drawings(export: Export, entry: DrawnPicture, classes: Sequence[str]) -> dict[str, Mask | None]:
+    """Class -> what is drawn of it on one picture; labels of no class are reported."""
     for label in entry.shapes:
         if label not in classes:
             export.tell("unknown label", entry.place, "one of dataset.mask_classes", label)

@@ -24,10 +24,17 @@ _UNITS = {"frame": "frames", "second": "seconds", "ms": "milliseconds"}
 
 @dataclass(frozen=True)
 class Length:
-    """How long a video is: the frames it has (their numbers are below this) and their seconds, at most."""
+    """How long a video is, at most, and how large.
+
+    Attributes:
+        frames: that it has; their numbers are below this.
+        seconds: from the first frame to the end.
+        size: (width, height) in pixels as shown.
+    """
 
     frames: int
     seconds: float
+    size: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         return f"{self.frames} frames, {self.seconds:.2f} seconds"
@@ -36,7 +43,10 @@ class Length:
 def held_against(video: Video, length: Length, labels: Labels) -> Iterator[Problem]:
     """What does not fit between a video and its labels of one task; at most one problem."""
     values = labels.values.get(video.id)
-    if values is None or isinstance(values, VideoMasks) or not len(values) or video.is_image_folder:
+    if values is None or not len(values) or video.is_image_folder:
+        return
+    if isinstance(values, VideoMasks):
+        yield from _of_masks(video, length, values)
         return
     unit, starts, ends, reach = _moments(values)
     end = length.frames if unit == "frame" else length.seconds
@@ -58,6 +68,22 @@ def held_against(video: Video, length: Length, labels: Labels) -> Iterator[Probl
         what, expected = f"the {labels.task} labels end long before the video does", "labels up to the end"
         fix = _other_unit(last, unit, length) or "check what the numbers count: frames, seconds or milliseconds"
         yield Problem("warning", what, video.path, None, expected, f"{last:g} of {found}", fix)
+
+
+def _of_masks(video: Video, length: Length, values: VideoMasks) -> Iterator[Problem]:
+    """Masks of frames that the video does not have, or of another size."""
+    size = next(iter(values.values())).size  # None of pictures, whose files are compared one by one
+    slack = SLACK * length.frames / max(length.seconds, 1e-9)
+    what, found = "", ""
+    if size and length.size and size != length.size:
+        what, found = "the masks were drawn on a video of another size", "{}x{}".format(*length.size)
+        expected = "{}x{}".format(*size)
+    elif beyond := int((values.numbers >= length.frames + slack).sum()):
+        what, found = f"masks of {beyond} frames beyond the video's end", f"{length.frames} frames"
+        expected = f"{values.numbers[-1] + 1} frames or more"
+    if what:
+        fix = "the export is another video's, or this one was cut or converted after it was labelled"
+        yield Problem("error", what, video.path, None, expected, found, fix)
 
 
 def _moments(values: FrameLabels | SecondLabels | SegmentLabels) -> tuple[str, np.ndarray, np.ndarray, float]:

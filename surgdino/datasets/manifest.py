@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from surgdino.datasets.class_names import class_finder
-from surgdino.datasets.masks import FrameMasks, VideoMasks
+from surgdino.datasets.masks import VideoMasks
 from surgdino.errors import SurgdinoError
 
 _MARK = re.compile(r"~[0-9a-f]{8}(?=/|$)")
@@ -246,7 +246,7 @@ class Labels:
         for video, found in self.values.items():
             if isinstance(found, VideoMasks):
                 frames = {
-                    number: FrameMasks(frame.image, {names[name]: mask for name, mask in frame.files.items()})
+                    number: replace(frame, files={names[name]: mask for name, mask in frame.files.items()})
                     for number, frame in found.items()
                 }
                 values[video] = VideoMasks(frames, classes)

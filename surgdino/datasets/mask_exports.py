@@ -1,4 +1,4 @@
-"""Masks in a labelling tool's export: COCO, CVAT (images 1.1), LabelMe, Label Studio; told apart by their content."""
+"""Masks in a labelling tool's export: COCO, CVAT, LabelMe, Label Studio; told apart by their content."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import base64
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from xml.parsers import expat
 
 import numpy as np
 
+from surgdino.datasets.cvat import read_cvat
 from surgdino.datasets.drawings import Brush, Runs, Stamp, coco_counts
 from surgdino.datasets.drawn_pictures import AGAIN, DrawnPicture, Export
-from surgdino.errors import SurgdinoError
 from surgdino.paths import read_bytes
 from surgdino.records import parse_json
 
@@ -28,7 +27,7 @@ def read_export(path: Path) -> Export | None:
     """
     content = read_bytes(path, _SIZE_LIMIT)
     if path.suffix.lower() == ".xml":
-        return _cvat(path, content)
+        return read_cvat(path, content)
     values = parse_json(content, path, AGAIN)
     rows = values.get("annotations") if isinstance(values, dict) else None
     if isinstance(values, dict) and isinstance(values.get("images"), list) and isinstance(rows, list):
@@ -160,66 +159,3 @@ def _studio_shape(export: Export, picture: DrawnPicture, row: Mapping[str, Any],
         return picture.add(label, Brush(b"".join(part.to_bytes() for part in value["rle"])))
     except (KeyError, TypeError, AttributeError, OverflowError):
         return export.tell("not a mask", place, "Label Studio's runs, 0 to 255", str(value.get("rle"))[:40])
-
-
-def _cvat(path: Path, content: bytes) -> Export | None:
-    """CVAT's `images 1.1`; elements come one by one, and documents that declare entities are refused."""
-    export, elements = Export(path, "CVAT"), _elements(path, content)
-    if next(elements, ("", {}))[0] != "annotations":
-        return None
-    picture: DrawnPicture | None = None
-    for name, values in elements:
-        if name == "track":
-            fix = "export the job as `CVAT for images 1.1`"
-            raise SurgdinoError("tracks of a video", file=path, expected="pictures", fix=fix)
-        if name == "image":
-            width, height = _number(values.get("width")), _number(values.get("height"))
-            picture = export.picture(values.get("name"), width, height, f"image {values.get('id', '')}")
-        elif name in ("polygon", "mask", "box", "points", "polyline", "ellipse", "cuboid", "skeleton") and picture:
-            place = f"{picture.place}, {name}"
-            label = export.label(values.get("label"), place)
-            if label is None:
-                continue
-            if name == "polygon":
-                points = [[_number(n) for n in pair.split(",")] for pair in values.get("points", "").split(";")]
-                export.outline(picture, label, points, place)
-            elif name == "mask":
-                box = [_number(values.get(key)) for key in ("left", "top", "width", "height")]
-                counts = [_number(n) for n in values.get("rle", "").split(",")]
-                if any(n is None or not 0 <= n <= 1e9 for n in (*box, *counts)):
-                    export.tell("not a mask", place, "runs in a box", values.get("rle", "")[:40])
-                    continue
-                left, top, width, height = (int(n) for n in box if n is not None)
-                picture.add(label, Runs(np.array(counts, np.int64), (left, top, width, height), by_column=False))
-            else:
-                export.no_mask(name, place)
-    return export
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text or "")
-    except ValueError:
-        return None
-
-
-def _elements(path: Path, content: bytes) -> Iterator[tuple[str, dict[str, str]]]:
-    """(name, attributes) of each element of an XML file, in their order.
-
-    Raises:
-        SurgdinoError: not XML, or it declares a document type or entities.
-    """
-    found: list[tuple[str, dict[str, str]]] = []
-
-    def refuse(*_: object) -> None:
-        what, fix = "an XML file that declares a document type or entities", "export it again"
-        raise SurgdinoError(what, file=path, expected="plain elements, as CVAT writes them", fix=fix)
-
-    parser = expat.ParserCreate()
-    parser.StartElementHandler = lambda name, values: found.append((name, values))
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
-    try:
-        parser.Parse(content, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:
-        raise SurgdinoError("not valid XML", file=path, found=error, fix=AGAIN) from error
-    return iter(found)

@@ -28,12 +28,14 @@ class FrameMasks:
     """The masks of one picture.
 
     Attributes:
-        image: the picture.
+        image: the picture, or the video that it is a frame of.
         files: class -> its mask, or None where the class is known to be absent. A class that's missing is unlabelled.
+        size: (width, height) in pixels where `image` is a video, whose frame this is; otherwise the file says it.
     """
 
     image: Path
     files: Mapping[str, Mask | None]
+    size: tuple[int, int] | None = None
 
 
 class VideoMasks(Mapping[int, FrameMasks]):
@@ -98,7 +100,7 @@ def read_masks(frame: FrameMasks, classes: Sequence[str]) -> tuple[np.ndarray, n
     Raises:
         SurgdinoError: a mask can't be read, or has another size than its picture.
     """
-    width, height = image_size(frame.image)
+    width, height = frame.size or image_size(frame.image)
     masks = np.zeros((len(classes), height, width), dtype=bool)
     layers: dict[Path, dict[str, np.ndarray]] = {}
     for channel, name in enumerate(classes):

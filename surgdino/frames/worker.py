@@ -156,7 +156,8 @@ def crew(size: int) -> Iterator[Ask]:
     """Yield `ask(file, function, *arguments, hear=None)`: a future of what `function(*arguments, say)` returns.
 
     `size` processes take what is asked for in turn. On the way out, what waits is dropped and what runs is stopped.
-    The future raises `CrashError` where the process did not survive, `HangError` where it did not get on, and a SurgdinoError about `file` for any fault.
+    The future raises `CrashError` where the process did not survive, `HangError` where it did not get on, and a
+    SurgdinoError about `file` for any fault.
     """
     workers = [_spare.pop() if _spare else _Worker() for _ in range(size)]
     free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()

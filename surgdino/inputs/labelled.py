@@ -123,7 +123,8 @@ def unheld(manifest: Manifest, store: FrameStore, labels: Labels) -> list[Proble
             # The frames after the last one that was sampled, and those that did not decode.
             step = (1 + sum(stored.shard.header["missing"].values())) / stored.shard.header["settings"]["fps"]
             rate = numbers[-1] / times[-1] if len(times) and times[-1] > 0 else video.fps or _FASTEST
-            length = Length(int(numbers[-1] + 1 + rate * step), float(times[-1] + step))
+            width, height = stored.shard.header["content"]["source_size"]
+            length = Length(int(numbers[-1] + 1 + rate * step), float(times[-1] + step), (width, height))
             found += held_against(video, length, labels)
     return sorted(found, key=lambda problem: problem.severity)
 

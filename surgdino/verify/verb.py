@@ -93,7 +93,7 @@ def compare(video: Video, info: VideoInfo, manifest: Manifest) -> list[Problem]:
         message, fix = "the labels count in another frame rate", "use the released video: every label is shifted"
         expected, found = f"{fps:g} frames/s", f"{info.fps:.3f}"
         problems.append(Problem("error", message, video.path, None, expected, found, fix))
-    length = Length(info.frame_count, info.duration)
+    length = Length(info.frame_count, info.duration, (info.width, info.height))
     problems += [problem for labels in manifest.labels.values() for problem in held_against(video, length, labels)]
     if fps and count and info.frame_count - count > SLACK * fps:
         message, fix = "the labels end before the video does", "copy the label file again, or go on without them"

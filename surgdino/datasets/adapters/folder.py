@@ -15,6 +15,7 @@ from pathlib import Path
 
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.card import Card
+from surgdino.datasets.exported_films import read_films
 from surgdino.datasets.exported_pictures import find_exports, read_exports
 from surgdino.datasets.files import (
     VIDEO_SUFFIXES,
@@ -67,15 +68,20 @@ class Folder(Adapter):
         pairs, named = pairs_of_folders(self.root), self._named_labels()
         exports = [] if pairs else find_exports(self, named)
         labels: list[Labels] = []
-        if pairs or exports:
+        films = any(export.films for export in exports)
+        alone = bool(pairs or (exports and not films))  # each picture is a video of its own
+        if alone:
             pictures, labels = read_pairs(self, pairs) if pairs else read_exports(self, exports)
         else:
             pictures = [Picture(name, path, self.root, "") for name, path in self._named_sources()]
-        videos = self._videos(pictures, fps=None if pairs or exports else self.card.fps)
+        videos = self._videos(pictures, fps=None if alone else self.card.fps)
         for video in videos:
             self.check_not_empty(video.path)
         self._check_operations(videos)
-        tables = {} if exports or not videos else self._tables(named, videos)
+        if films and videos:
+            labels = read_films(self, exports, videos)
+        used = {export.path for export in exports}
+        tables = {} if (exports and not films) or not videos or named in used else self._tables(named, videos)
         if tables:
             phases, problems, understood = read_label_tables(tables, videos, self.card.phases)
             self.problems += problems
@@ -83,7 +89,7 @@ class Folder(Adapter):
             self.notes.append(f"{source}: {understood}")
             labels += [phases] if phases else []
         masks = [*self.masks, *(folder for pair in pairs for folder in pair)]
-        report_left_out(self, [*(v.path for v in videos), *masks, *tables, *(export.path for export in exports)])
+        report_left_out(self, [*(v.path for v in videos), *masks, *tables, *used])
         return self.manifest(videos, labels)
 
     def _check_operations(self, videos: Sequence[Video]) -> None:
