@@ -48,10 +48,7 @@ class FrameStore:
     """
 
     def __init__(
-        self,
-        videos: Iterable[StoredVideo],
-        set_aside: Mapping[str, str] | None = None,
-        flagged: bool = False,
+        self, videos: Iterable[StoredVideo], set_aside: Mapping[str, str] | None = None, flagged: bool = False
     ) -> None:
         """Args:
         videos: in the order in which their frames are numbered.

@@ -29,10 +29,7 @@ from surgdino.tasks.training.stage import HeadTraining
 from surgdino.tasks.training.tuning import Tuning
 
 # A continued run may change these: where things are and how fast they go.
-FREE = (
-    *ANYWHERE,
-    *("model.weights", "model.drop_path", "checkpoint", "train.checkpoint_every", "train.log_every"),
-)
+FREE = (*ANYWHERE, *("model.weights", "model.drop_path", "checkpoint", "train.checkpoint_every", "train.log_every"))
 
 
 @dataclass(frozen=True)

@@ -123,10 +123,7 @@ def jackknife(
     left = [statistic(np.flatnonzero(owner != name)) for name in names] if len(names) >= ENOUGH else []
     return {
         name: Interval(
-            float(value),
-            math.nan,
-            *interval_ends(value, [each[name] for each in left], name in bounded),
-            len(names),
+            float(value), math.nan, *interval_ends(value, [each[name] for each in left], name in bounded), len(names)
         )
         for name, value in values.items()
     }

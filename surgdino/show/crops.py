@@ -50,12 +50,7 @@ def draw(config: ShowConfig, store: FrameStore) -> Sheet:
 
 
 def _titles(sheet: Sheet, crops: CropSettings) -> None:
-    titles = [
-        ("global 1", ACCENT),
-        ("global 2", WARM),
-        ("global 1, masked", ACCENT),
-        ("global 2, masked", WARM),
-    ]
+    titles = [("global 1", ACCENT), ("global 2", WARM), ("global 1, masked", ACCENT), ("global 2, masked", WARM)]
     sheet.words(MARGIN, _HEAD - 16, "stored frame", size=16, colour=SOFT)
     for column, (title, colour) in enumerate(titles):
         sheet.words(_x(column), _HEAD - 16, title, size=16, colour=colour)

@@ -70,10 +70,7 @@ class Dsad(Adapter):
 
     def _checked_options(self) -> tuple[str | None, str | None]:
         organ, rater = self.options.get("organ"), self.options.get("rater")
-        for key, value, valid in (
-            ("organ", organ, (*self.card.mask_classes, MULTILABEL)),
-            ("rater", rater, RATERS),
-        ):
+        for key, value, valid in (("organ", organ, (*self.card.mask_classes, MULTILABEL)), ("rater", rater, RATERS)):
             if value is not None and value not in valid:
                 raise SurgdinoError(f"dsad has no {key} {value!r}", fix=nearest(value, valid))
         if rater and organ == MULTILABEL:

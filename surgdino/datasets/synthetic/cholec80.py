@@ -203,11 +203,7 @@ def _plan_phases(rng: np.random.Generator, seconds: float) -> list[tuple[int, fl
 
 
 def _encode(
-    path: Path,
-    images: Iterator[np.ndarray],
-    size: tuple[int, int],
-    fps: int,
-    tick: Callable[[int], None] | None,
+    path: Path, images: Iterator[np.ndarray], size: tuple[int, int], fps: int, tick: Callable[[int], None] | None
 ) -> None:
     with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options=_X264)

@@ -71,11 +71,7 @@ def open_video(path: Path, stream: int | None = None) -> Iterator[tuple[av.conta
                 )
             # Without the first the decoder conceals damage silently. With the second it does not guess how far pictures
             # are out of order, which loses some at the start of a stream that does not declare it.
-            film.codec_context.options = {
-                "err_detect": "explode",
-                "strict": "strict",
-                "max_pixels": str(MOST_PIXELS),
-            }
+            film.codec_context.options = {"err_detect": "explode", "strict": "strict", "max_pixels": str(MOST_PIXELS)}
             yield container, film
     except av.error.FFmpegError as error:
         raise _unreadable(path, error) from error

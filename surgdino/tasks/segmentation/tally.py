@@ -9,14 +9,7 @@ import numpy as np
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.intervals import operations_of
 from surgdino.metrics.scores import ClassTable, TaskScores, find_row, score_rows
-from surgdino.metrics.segmentation import (
-    PROTOCOL,
-    ImageScores,
-    class_means,
-    class_table,
-    image_scores,
-    stacked,
-)
+from surgdino.metrics.segmentation import PROTOCOL, ImageScores, class_means, class_table, image_scores, stacked
 
 HEADLINE = ("dice", PROTOCOL)
 
@@ -31,11 +24,7 @@ class SegmentationTally:
     """
 
     def __init__(
-        self,
-        classes: Sequence[str],
-        operations: Mapping[str, str] | None = None,
-        *,
-        hd95: bool = True,
+        self, classes: Sequence[str], operations: Mapping[str, str] | None = None, *, hd95: bool = True
     ) -> None:
         self.classes, self.operations = tuple(classes), operations
         self.hd95 = hd95

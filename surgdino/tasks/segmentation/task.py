@@ -34,13 +34,7 @@ from surgdino.tasks.segmentation.inference import DenseNetwork, Segmenter
 from surgdino.tasks.segmentation.loss import LossName, MaskLoss, class_weights
 from surgdino.tasks.segmentation.overlay import write_overlay
 from surgdino.tasks.segmentation.score import SegmentationScoring
-from surgdino.tasks.segmentation.targets import (
-    CutTargets,
-    MaskTargets,
-    WindowCutter,
-    shown_classes,
-    target_side,
-)
+from surgdino.tasks.segmentation.targets import CutTargets, MaskTargets, WindowCutter, shown_classes, target_side
 from surgdino.tasks.task import Task
 from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages
 from surgdino.tasks.training.stage import Stage, Validate

@@ -109,10 +109,4 @@ def _score(cell: str, path: Path, place: str) -> float:
     with suppress(ValueError):
         if math.isfinite(value := float(cell)):
             return value
-    raise SurgdinoError(
-        "not a score",
-        file=path,
-        place=place,
-        expected="a finite number",
-        found=repr(cell.strip()),
-    )
+    raise SurgdinoError("not a score", file=path, place=place, expected="a finite number", found=repr(cell.strip()))
