@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import errno
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 
 class SurgdinoError(Exception):
@@ -46,14 +48,13 @@ class SurgdinoError(Exception):
             text += f". {self.fix[0].upper()}{self.fix[1:]}" + ("" if self.fix[-1] in ".?!" else ".")
         return shown(" ".join(text.split()))
 
+    def but(self, **changes: Any) -> SurgdinoError:
+        """The same fault with other facts, such as the file that it comes from."""
+        return SurgdinoError(**{**vars(self), **changes})
+
     def __reduce__(self):
         # Keyword arguments do not survive the default pickling, and store workers send these between processes.
-        keywords = {k: getattr(self, k) for k in ("file", "place", "expected", "found", "fix")}
-        return _rebuild, (type(self), self.what, keywords)
-
-
-def _rebuild(kind: type[SurgdinoError], what: str, keywords: dict) -> SurgdinoError:
-    return kind(what, **keywords)
+        return partial(type(self), **vars(self)), ()
 
 
 def shown(text: object, limit: int = 2000) -> str:

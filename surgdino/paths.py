@@ -123,6 +123,13 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(target: Path, text: str) -> Path:
+    """Write a file in UTF-8, whole or not at all; raises as `atomic_write`."""
+    with atomic_write(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return target
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

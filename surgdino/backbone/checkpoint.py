@@ -30,7 +30,7 @@ from surgdino.backbone.tensor_files import TEXT_LIMIT, check_tensors, difference
 from surgdino.backbone.vit import Backbone, Features, build_backbone
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.prints import References
-from surgdino.paths import atomic_write, read_bytes
+from surgdino.paths import atomic_write, read_bytes, write_text
 
 WEIGHTS, MODEL_JSON = "backbone.safetensors", "model.json"
 _HEADER, _PRINTS = "surgdino", "surgdino_prints"
@@ -91,8 +91,7 @@ def save_backbone(folder: str | Path, backbone: Backbone, facts: Mapping[str, An
     with atomic_write(folder / WEIGHTS) as temporary:
         written = json.dumps({name: each.as_dict() for name, each in prints.items()})
         save_tensors(tensors, temporary, {"format": "pt", _HEADER: text, _PRINTS: written})
-    with atomic_write(folder / MODEL_JSON) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(folder / MODEL_JSON, text + "\n")
     return folder
 
 

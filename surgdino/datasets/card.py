@@ -113,9 +113,7 @@ class Card:
         except SurgdinoError as error:
             if source is None:
                 raise
-            raise SurgdinoError(
-                error.what, file=source, place=error.place, expected=error.expected, found=error.found, fix=error.fix
-            ) from error
+            raise error.but(file=source) from error
 
     def operation_of(self, video: Entry) -> str:
         """The operation that a video of `videos` shows: by its number, or the set's own where it has a name only."""

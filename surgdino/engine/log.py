@@ -17,7 +17,7 @@ from torch import Tensor
 from surgdino.engine.optim import Update
 from surgdino.engine.processes import ProcessGroup
 from surgdino.errors import SurgdinoError, from_os_error
-from surgdino.paths import atomic_write, read_bytes
+from surgdino.paths import read_bytes, write_text
 
 NAME = "metrics.jsonl"
 _LARGEST = 1 << 30  # bytes; a line is some 500, and there are fewer lines than steps
@@ -166,8 +166,7 @@ def keep_lines(file: Path, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
     if not file.exists():
         return
     lines = [line for line in _lines(file) if (row := _row(line)) and wanted(row)]
-    with atomic_write(file) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_text(file, "".join(f"{line}\n" for line in lines))
 
 
 def rows_of(file: Path) -> tuple[list[dict[str, Any]], str | None]:

@@ -104,8 +104,7 @@ def in_run(name: str) -> Iterator[None]:
     try:
         yield
     except SurgdinoError as error:
-        facts = {key: getattr(error, key) for key in ("file", "place", "expected", "found", "fix")}
-        raise SurgdinoError(f"{name}: {error.what}", **facts) from error
+        raise error.but(what=f"{name}: {error.what}") from error
 
 
 def _many(split: object) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from surgdino import __version__
 from surgdino.errors import shown
-from surgdino.paths import atomic_write
+from surgdino.paths import write_text
 from surgdino.report.blocks import Block, Paragraph
 from surgdino.report.evidence import changes, compared, headline, verdict
 from surgdino.report.record import RunRecord
@@ -41,9 +41,7 @@ def write_page(records: Sequence[RunRecord], target: Path, *, learned: Section |
         sections=[(section, blocks) for section in sections if (blocks := _blocks(section, records))],
         frames=learned is not None,
     )
-    with atomic_write(target) as temporary:
-        temporary.write_text(_CONTROL.sub(lambda found: shown(found.group()), text), encoding="utf-8")
-    return target
+    return write_text(target, _CONTROL.sub(lambda found: shown(found.group()), text))
 
 
 def _render(**values: Any) -> str:

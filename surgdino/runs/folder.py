@@ -21,7 +21,7 @@ from surgdino.engine.saving import FREE_SETTINGS, differences
 from surgdino.errors import SurgdinoError
 from surgdino.frames.shard import FLAGS
 from surgdino.frames.store import FrameStore, StoredVideo
-from surgdino.paths import atomic_write
+from surgdino.paths import write_text
 from surgdino.runs.names import Mode, Pseudonyms, settings_of
 
 # What a dataset's card tells people may be corrected under a run.
@@ -74,9 +74,9 @@ def open_run(
     if saved.exists() and any((folder / made).exists() for made in _MADE):  # else the command before had ended at once
         _refuse_changes(folder, {**recorded, **local}, names, free)
     text = yaml.safe_dump(recorded, sort_keys=False, allow_unicode=True)
-    _write(saved, "# Every setting of this run, resolved. The command is in environment.json.\n" + text)
+    write_text(saved, "# Every setting of this run, resolved. The command is in environment.json.\n" + text)
     facts = json.dumps(environment(data_hash, names), indent=2, ensure_ascii=False)
-    _write(folder / "environment.json", facts + "\n")
+    write_text(folder / "environment.json", facts + "\n")
     names.write_local(folder, sys.argv, local)
     return recorded
 
@@ -115,18 +115,13 @@ def _refuse_changes(folder: Path, now: dict[str, Any], names: Pseudonyms, free: 
         )
 
 
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def write_data(folder: Path, store: FrameStore, names: Pseudonyms) -> None:
     """Write `data.json`: what the run was trained on, video by video; counts and geometry, nothing of the pictures."""
     summary = store.summary()
     videos = [_video(video, store, summary["content"][video.id], names) for video in store.videos]
     set_aside = set_aside_of(store, names)
     record = {"videos": videos, "left_out": summary["left_out"], "set_aside": set_aside}
-    _write(folder / "data.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "data.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def set_aside_of(store: FrameStore, names: Pseudonyms) -> dict[str, str]:

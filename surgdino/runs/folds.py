@@ -14,7 +14,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import as_json
 from surgdino.metrics.folds import OverRuns, Run, over_runs
 from surgdino.metrics.scores import FRACTION
-from surgdino.paths import atomic_write
+from surgdino.paths import write_text
 from surgdino.report.record import read_results
 from surgdino.report.sections.folds import SUMMARY, fold_rows
 from surgdino.runs.results import PER_OPERATION, RESULTS, print_stamp
@@ -55,9 +55,7 @@ def write_together(folder: Path, runs: Mapping[str, Run], environment: Mapping[s
     """
     each = {name: read_results(folder / name / RESULTS) for name in runs}
     results = {**together(each, runs), "environment": dict(environment)}
-    with atomic_write(folder / RESULTS) as temporary:
-        text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(folder / RESULTS, json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     rows = [
         (operation, row["protocol"], row["name"], "" if value is None else repr(value))
         for row in results["scores"]

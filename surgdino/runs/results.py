@@ -16,7 +16,7 @@ from surgdino import console
 from surgdino.csv_files import write_csv
 from surgdino.metrics.arrays import as_json
 from surgdino.metrics.scores import ClassTable, Score, TaskScores
-from surgdino.paths import atomic_write
+from surgdino.paths import write_text
 from surgdino.runs.names import Pseudonyms
 
 RESULTS, PER_OPERATION = "results.json", "per_operation.csv"
@@ -51,9 +51,7 @@ def write_results(
     names = names or Pseudonyms()
     content = names.hide(as_json({**first, **values, **last}))
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=str)
-    path = folder / RESULTS
-    with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    path = write_text(folder / RESULTS, text + "\n")
     rows = [
         # An undefined value is an empty cell.
         (names.named(operation), row.protocol, row.name, "" if math.isnan(value) else repr(float(value)))

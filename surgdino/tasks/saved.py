@@ -26,7 +26,7 @@ from surgdino.datasets.class_names import class_finder, corrected, from_one
 from surgdino.datasets.manifest import Manifest
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError, nearest, shown
-from surgdino.paths import atomic_write
+from surgdino.paths import atomic_write, write_text
 from surgdino.records import checked, parse_json
 from surgdino.tasks import task_names
 from surgdino.tasks.context import TaskContext, build_context
@@ -196,8 +196,7 @@ def save_task(
     text = json.dumps(facts, indent=2, ensure_ascii=False, default=str)
     with atomic_write(folder / HEAD) as temporary:
         save_tensors(head.state_dict(), temporary, {"format": "pt", _HEADER: text})
-    with atomic_write(folder / TASK_JSON) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(folder / TASK_JSON, text + "\n")
     return folder
 
 
@@ -271,7 +270,4 @@ def _said_by(file: Path) -> Iterator[None]:
     try:
         yield
     except SurgdinoError as error:
-        what, where = error.what, error.file or file
-        raise SurgdinoError(
-            what, file=where, place=error.place, expected=error.expected, found=error.found, fix=_AGAIN
-        ) from error
+        raise error.but(file=error.file or file, fix=_AGAIN) from error

@@ -19,7 +19,7 @@ from surgdino.datasets.files import GENERATED
 from surgdino.datasets.synthetic.scene import Scene
 from surgdino.datasets.synthetic.tools import TOOLS, Use, draw, is_visible, plan_uses
 from surgdino.errors import SurgdinoError
-from surgdino.paths import atomic_write
+from surgdino.paths import atomic_write, write_text
 
 PHASES = (
     "Preparation",
@@ -117,8 +117,7 @@ def write_cholec80(
 
 def mark_generated(root: Path) -> None:
     """Say in the folder that it shows no real operation, whatever its files are called."""
-    with atomic_write(root / GENERATED) as temporary:
-        temporary.write_text("Drawn by surgdino: its operations are demo/1, ..., and no public dataset's.\n")
+    write_text(root / GENERATED, "Drawn by surgdino: its operations are demo/1, ..., and no public dataset's.\n")
 
 
 class Operation:
@@ -220,13 +219,11 @@ def _encode(
 
 def _write_phases(path: Path, phases: np.ndarray) -> None:
     rows = "".join(f"{frame}\t{PHASES[phase]}\n" for frame, phase in enumerate(phases))
-    with atomic_write(path) as temporary:
-        temporary.write_text(f"Frame\tPhase\n{rows}", encoding="utf-8")
+    write_text(path, f"Frame\tPhase\n{rows}")
 
 
 def _write_tools(path: Path, tools: np.ndarray) -> None:
     # The released tool files end one row before the phase files do; readers that join by row number shift there.
     numbers = range(0, len(tools), _TOOL_STEP)[: -1 if len(tools) > _TOOL_STEP else None]
     rows = "".join(f"{frame}\t" + "\t".join(map(str, tools[frame])) + "\n" for frame in numbers)
-    with atomic_write(path) as temporary:
-        temporary.write_text("Frame\t" + "\t".join(TOOLS) + f"\n{rows}", encoding="utf-8")
+    write_text(path, "Frame\t" + "\t".join(TOOLS) + f"\n{rows}")

@@ -19,7 +19,7 @@ from surgdino.datasets.synthetic.cholec80 import Operation, mark_generated
 from surgdino.datasets.synthetic.tools import TOOLS
 from surgdino.datasets.triplet_files import ROW
 from surgdino.datasets.triplets import COLUMNS, TASKS, triplet_table, vocabulary
-from surgdino.paths import atomic_write
+from surgdino.paths import write_text
 
 
 def write_cholect50(
@@ -101,8 +101,7 @@ def _write_json(path: Path, number: int, truth: dict[int, list[int]], phases: np
         "num_frames": len(truth),
         "annotations": annotations,
     }
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+    write_text(path, json.dumps(content))
 
 
 def _row(ids: list[int], phase: int) -> list[Any]:
@@ -121,8 +120,7 @@ def _write_text(root: Path, name: str, truth: dict[int, list[int]], card: Card) 
             flags = np.zeros(len(names[task]), int)
             flags[table[triplets, column]] = 1
             rows.append(",".join(map(str, (frame, *flags))))
-        with atomic_write(root / task / f"{name}.txt") as temporary:
-            temporary.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        write_text(root / task / f"{name}.txt", "\n".join(rows) + "\n")
 
 
 def _write_tables(root: Path, layout: str, card: Card) -> None:
@@ -132,5 +130,4 @@ def _write_tables(root: Path, layout: str, card: Card) -> None:
         for task in TASKS:
             files[root / "dict" / f"{task}.txt"] = [f"{i}:{name}" for i, name in enumerate(vocabulary(card)[task])]
     for path, lines in files.items():
-        with atomic_write(path) as temporary:
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(path, "\n".join(lines) + "\n")

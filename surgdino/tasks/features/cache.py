@@ -26,7 +26,7 @@ from surgdino.backbone.vit import Backbone
 from surgdino.crops.loader import load
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
-from surgdino.paths import atomic_write
+from surgdino.paths import write_text
 from surgdino.tasks.features.files import FeatureFile, FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 
@@ -147,8 +147,7 @@ class FeatureCache:
         name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         description = self.folder / name / "identity.json"
         if not description.is_file():
-            with atomic_write(description) as temporary:
-                temporary.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+            write_text(description, json.dumps(identity, indent=2) + "\n")
         return description.parent
 
     def _check_space(self, files: Sequence[FeatureFile]) -> None:

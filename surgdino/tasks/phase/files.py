@@ -10,7 +10,7 @@ import numpy as np
 from surgdino.csv_files import as_meant, harmless
 from surgdino.datasets.class_names import class_finder, corrected, from_one
 from surgdino.errors import SurgdinoError, nearest, shown
-from surgdino.paths import atomic_write, file_of
+from surgdino.paths import file_of, write_text
 from surgdino.tasks.scoring.video_files import FIRST_ROW, table_rows, text_of
 
 HEADER = ("Frame", "Phase")
@@ -29,10 +29,7 @@ def write_phase(folder: Path, video: str, frames: np.ndarray, phases: np.ndarray
     """
     rows = zip(np.asarray(frames).tolist(), np.asarray(phases).tolist(), strict=True)
     text = "".join(f"{frame}\t{harmless(shown(classes[phase]))}\n" for frame, phase in rows)
-    path = file_of(folder, video, ".txt")
-    with atomic_write(path) as temporary:
-        temporary.write_text("\t".join(HEADER) + f"\n{text}", encoding="utf-8")
-    return path
+    return write_text(file_of(folder, video, ".txt"), "\t".join(HEADER) + f"\n{text}")
 
 
 def read_phase(path: Path, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

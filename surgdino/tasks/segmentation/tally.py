@@ -55,8 +55,7 @@ class SegmentationTally:
         try:
             scores = image_scores(truth, prediction, labelled=labelled, valid=valid, hd95=self.hd95)
         except SurgdinoError as error:  # who compares two arrays does not know of which picture they are
-            place = f"{video}, frame {frame}"
-            raise SurgdinoError(error.what, place=place, expected=error.expected, found=error.found) from error
+            raise error.but(place=f"{video}, frame {frame}") from error
         self.images[video, frame] = scores
 
     def scores(self) -> TaskScores:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from surgdino.errors import SurgdinoError
-from surgdino.paths import atomic_write, file_of
+from surgdino.paths import file_of, write_text
 from surgdino.tasks.scoring.video_files import table_rows, text_of
 
 TRIPLETS = 100
@@ -54,10 +54,7 @@ def write_triplets(
     line = ",".join([form] * table.shape[1])
     rows = zip(np.asarray(frames).tolist(), table.tolist(), strict=True)
     text = "".join(f"{frame},{line % tuple(values)}\n" for frame, values in rows)
-    path = file_of(folder, video, ".csv")
-    with atomic_write(path) as temporary:
-        temporary.write_text(f"frame,{','.join(names)}\n{text}", encoding="utf-8")
-    return path
+    return write_text(file_of(folder, video, ".csv"), f"frame,{','.join(names)}\n{text}")
 
 
 def read_triplets(path: Path, triplets: int = TRIPLETS) -> TripletRows:
