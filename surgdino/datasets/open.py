@@ -15,15 +15,10 @@ from surgdino.datasets.class_names import from_one
 from surgdino.datasets.files import GENERATED, is_image
 from surgdino.datasets.labelled_pictures import without_parts
 from surgdino.datasets.manifest import Labels, Manifest, Problem, Video, place_of
-from surgdino.discovery import load, names
+from surgdino.discovery import load
 from surgdino.errors import SurgdinoError, from_os_error, nearest
 
 _ADAPTERS = "surgdino.datasets.adapters"
-
-
-def adapter_names() -> list[str]:
-    """The folder layouts that can be read: one file each in `adapters/`, ours and the user's own."""
-    return names(_ADAPTERS)
 
 
 def load_adapter(name: str) -> type[Adapter]:

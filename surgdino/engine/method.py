@@ -147,17 +147,9 @@ class Method(nn.Module, Generic[T]):
         torch._foreach_lerp_(local(self.parameters()), local(student.parameters()), 1.0 - momentum)
 
 
-_PACKAGE = "surgdino.engine.methods"
-
-
-def method_names() -> list[str]:
-    """Every method there is."""
-    return discovery.names(_PACKAGE)
-
-
 def open_method(section: Mapping[str, Any]) -> tuple[type[Method], MethodSettings]:
     """The class that a `method` section names, and its settings."""
     name = str(section.get("name"))
-    module = discovery.load(_PACKAGE, name, "method")
+    module = discovery.load("surgdino.engine.methods", name, "method")
     kind = discovery.defined(module, Method)
     return kind, typed(get_type_hints(kind)["settings"], section, "method")

@@ -48,7 +48,7 @@ class StoreSettings:
         fps: frames taken per second; image folders with fewer are taken whole.
         short_side: pixels of the shorter side after cropping to the content; smaller pictures stay as they are.
         quality: of the JPEG, 1 to 100.
-        decoder: the backend that reads video files (`decode.backends()`).
+        decoder: the backend that reads video files (a file in `video/decoders/`).
         content_crop: whether frames are cropped to the box around their content.
     """
 

@@ -157,11 +157,6 @@ class FrameStore:
         place, row = self._locate(index)
         return self.videos[place].shard.content(row)
 
-    def flags(self, index: int) -> set[str]:
-        """Why pretraining leaves the frame out; empty for all frames of a store without flagged ones."""
-        bits = int(self._value(index, "flags"))
-        return {flag for place, flag in enumerate(FLAGS) if bits >> place & 1}
-
     def of_video(self, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """All frames of `videos[place]`: positions int64 [n], numbers int64 [n], times float64 [n] in seconds."""
         positions = np.arange(self._starts[place], self._starts[place + 1])

@@ -7,8 +7,9 @@ from itertools import chain
 import pytest
 import yaml
 
+from surgdino import discovery
 from surgdino.datasets.card import Card, card_names, compact, expand, load_card, number_in
-from surgdino.datasets.open import adapter_names, open_dataset
+from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import PHASES
 from surgdino.datasets.synthetic.tools import TOOLS
 from surgdino.datasets.triplets import triplet_table
@@ -21,7 +22,7 @@ from surgdino.paths import share
 def test_every_card_reads_and_tells_a_person_what_it_is(name):
     card = load_card(name)
     assert card.name == name
-    assert card.adapter in adapter_names()
+    assert card.adapter in discovery.names("surgdino.datasets.adapters")
     assert card.title
     assert card.licence
     assert card.how_to_get

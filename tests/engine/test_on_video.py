@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from surgdino import discovery
 from surgdino.backbone.checkpoint import load
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
@@ -15,7 +16,6 @@ from surgdino.config import shipped, shipped_settings
 from surgdino.crops.multicrop import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
-from surgdino.engine.method import method_names
 from surgdino.engine.probing import ProbeSet
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan
@@ -47,7 +47,7 @@ def plan_over(store: FrameStore, folder: Path, model: dict, crops: CropSettings,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", discovery.names("surgdino.engine.methods"))
 def test_every_method_learns_on_generated_video(name, synthetic_cholec80, tmp_path):
     store = stored(synthetic_cholec80, tmp_path / "store", fps=2.0, short_side=64)
     method = shipped_settings("method", name)

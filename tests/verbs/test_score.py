@@ -13,6 +13,7 @@ from sklearn import metrics as sklearn_metrics
 
 from surgdino.cli.main import main
 from surgdino.datasets.card import load_card
+from surgdino.datasets.mask_files import read_mask
 from surgdino.datasets.synthetic.cholect50 import write_cholect50
 from surgdino.datasets.triplet_files import read_triplet_json
 from surgdino.discovery import files
@@ -20,7 +21,7 @@ from surgdino.metrics.triplet import triplet_map
 from surgdino.tasks import task_names
 from surgdino.tasks.phase.files import read_phase, write_phase
 from surgdino.tasks.scoring.scoring import open_scoring
-from surgdino.tasks.segmentation.files import read_mask_file, write_masks
+from surgdino.tasks.segmentation.files import write_masks
 from surgdino.tasks.triplet.files import write_triplets
 from tests import ROOT
 from tests.datasets.mask_sets import write_dsad, write_pairs
@@ -249,7 +250,7 @@ def test_binary_masks_by_name(flat, tmp_path, capsys):
     write_pairs(tmp_path / "set", images=6)
     names = sorted(path.stem for path in (tmp_path / "set" / "masks").iterdir())
     for name in names:
-        mask = read_mask_file(tmp_path / "set" / "masks" / f"{name}.jpg", ["polyp"])
+        mask = read_mask(tmp_path / "set" / "masks" / f"{name}.jpg")[None]
         write_masks(tmp_path / "p", name, 0, mask if name != names[0] else ~mask, ["polyp"])
         if flat:
             (tmp_path / "p" / name / "000000.png").rename(tmp_path / "p" / f"{name}.png")

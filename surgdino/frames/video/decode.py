@@ -38,7 +38,6 @@ class VideoInfo:
         rotation: degrees anticlockwise (0, 90, 180, 270) that the stored picture is turned before it is shown.
         mirrored: whether left and right are exchanged before that.
         remarks: what a user should know of the file.
-        variable_rate: whether the steps between frames differ by more than time stamps round.
         numbers: int64 [frame_count], ascending; 0, 1, 2, ... for a video.
         times: float64 [frame_count], seconds from the first presentable frame.
         key_numbers: int64 [k], ascending: frames that decode by themselves.
@@ -53,7 +52,6 @@ class VideoInfo:
     fps: float
     duration: float
     rotation: int
-    variable_rate: bool
     numbers: np.ndarray = field(repr=False, compare=False)
     times: np.ndarray = field(repr=False, compare=False)
     key_numbers: np.ndarray = field(repr=False, compare=False)
@@ -88,16 +86,9 @@ class Decoder:
         return SurgdinoError("the frame does not decode", file=info.path, place=f"frame {number}", fix=fix)
 
 
-_DECODERS = "surgdino.frames.video.decoders"
-
-
-def backends() -> list[str]:
-    """Names that `decoder=` takes: one file each in `decoders/`."""
-    return discovery.names(_DECODERS)
-
-
 def _decoder(name: str) -> Decoder:
-    return discovery.defined(discovery.load(_DECODERS, name, "data.decoder"), Decoder)()
+    module = discovery.load("surgdino.frames.video.decoders", name, "data.decoder")
+    return discovery.defined(module, Decoder)()
 
 
 def decoder_of(info: VideoInfo, backend: str = "pyav") -> Decoder:
@@ -110,7 +101,7 @@ def probe(path: str | Path, backend: str = "pyav", *, fps: float | None = None) 
 
     Args:
         path: a video file, an image, or a folder of images.
-        backend: a name from `backends()`; `decord` also checks here that it agrees with the container.
+        backend: a file in `decoders/`; `decord` also checks here that it agrees with the container.
         fps: frames per second that the numbers of an image folder count in (1 where unknown); ignored for videos.
 
     Raises:

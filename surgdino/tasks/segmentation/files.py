@@ -103,11 +103,6 @@ def read_mask_image(image: MaskImage, classes: Sequence[str]) -> tuple[np.ndarra
     return np.stack([channels.get(name, empty) for name in classes]), None
 
 
-def read_mask_file(path: Path, classes: Sequence[str]) -> np.ndarray:
-    """The mask of all classes as bool [C, H, W]: binary where there is one class, ids where there are several."""
-    return _read(path, classes)[0]
-
-
 def _read(path: Path, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
     """bool [C, H, W], and bool [H, W] of the labelled pixels, None where all are."""
     if len(classes) == 1:

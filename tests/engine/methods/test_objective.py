@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from surgdino import discovery
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped, shipped_settings
-from surgdino.engine.method import Method, method_names, open_method
+from surgdino.engine.method import Method, open_method
 from surgdino.engine.methods import simdinov2
 from surgdino.engine.methods.parts.spread import coding_rate, gamma, highest_rate, lowest_rate
 from surgdino.engine.methods.simdinov2 import Settings, SimDINOv2
@@ -211,7 +212,7 @@ def test_a_batch_that_does_not_divide_into_groups_is_refused():
         method_of(group_size=48).check_batch(64)
 
 
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", discovery.names("surgdino.engine.methods"))
 def test_every_method_opens_with_the_configuration_it_ships(name):
     kind, settings = open_method(shipped_settings("method", name))
     assert settings.name == name

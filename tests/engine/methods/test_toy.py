@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from surgdino import discovery
 from surgdino.cli.main import main
-from surgdino.engine.method import method_names, open_method
+from surgdino.engine.method import open_method
 
 FILE = '''
 """Agree: student and teacher features of the same image agree."""
@@ -64,7 +65,7 @@ def extension(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_a_method_in_one_file_goes_the_whole_way(extension, synthetic_cholec80, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SURGDINO_EXTENSIONS", str(extension))
-    assert "agree" in method_names()
+    assert "agree" in discovery.names("surgdino.engine.methods")
     kind, settings = open_method({"name": "agree", "width": 4, "momentum": 0.5, "momentum_end": 1.0})
     assert (kind.__name__, settings.momentum) == ("Agree", 0.5)
     run = tmp_path / "run"

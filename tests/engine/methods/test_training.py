@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 import torch
 
+from surgdino import discovery
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped_settings
 from surgdino.crops.loader import Batch
-from surgdino.engine.method import Method, method_names, open_method
+from surgdino.engine.method import Method, open_method
 from surgdino.engine.methods.parts.views import to_views
 from surgdino.engine.processes import ProcessGroup
 from surgdino.engine.session import Session
@@ -31,7 +32,7 @@ from surgdino.engine.train import open_session, train
 from tests.engine.test_training import TOY, final_tensors, plan_in, stop_after
 
 SMALL = {"head_hidden": 32, "head_out": 16, "prototypes": 64, "freeze_last_layer": 0.2}
-every_method = pytest.mark.parametrize("name", method_names())
+every_method = pytest.mark.parametrize("name", discovery.names("surgdino.engine.methods"))
 
 
 def section(name: str, **changes: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.tasks.phase.files import read_phase, write_phase
 from surgdino.tasks.scoring.folders import match_frames
 from surgdino.tasks.scoring.video_files import video_files
-from surgdino.tasks.segmentation.files import index_masks, read_mask_file, read_mask_image, write_masks
+from surgdino.tasks.segmentation.files import MaskImage, index_masks, read_mask_image, write_masks
 from surgdino.tasks.triplet.files import read_triplets, write_triplets
 
 PHASES = load_card("cholec80").phases
@@ -27,6 +27,11 @@ def text_file(folder: Path, text: str, name: str = "video01.txt") -> Path:
     path = folder / name
     path.write_bytes(text.encode())
     return path
+
+
+def read_file(path: Path, classes: list[str]) -> np.ndarray:
+    """The masks of one file that holds them all."""
+    return read_mask_image(MaskImage("a", {None: path}), classes)[0]
 
 
 def refusal(function, *arguments, **keywords) -> str:
@@ -236,7 +241,7 @@ def test_masks_that_overlap_are_written_and_read_back(tmp_path, classes):
     assert (read == masks).all()
     assert valid is None
     if len(classes) == 1:
-        assert (read_mask_file(files[0], classes) == masks).all()
+        assert (read_file(files[0], classes) == masks).all()
 
 
 def test_ids_with_and_without_palette_and_unlabelled_pixels(tmp_path):
@@ -270,7 +275,7 @@ def test_a_jpeg_mask_has_blurred_edges(tmp_path):
     mask = np.zeros((40, 40), np.uint8)
     cv2.circle(mask, (20, 20), 11, 255, -1)
     cv2.imwrite(str(tmp_path / "a.jpg"), mask)
-    assert (read_mask_file(tmp_path / "a.jpg", ["polyp"])[0] == (mask > 0)).all()
+    assert (read_file(tmp_path / "a.jpg", ["polyp"])[0] == (mask > 0)).all()
 
 
 @pytest.mark.parametrize(
@@ -284,7 +289,7 @@ def test_a_jpeg_mask_has_blurred_edges(tmp_path):
 )
 def test_pixels_that_are_no_mask_are_refused(tmp_path, pixels, classes, words):
     cv2.imwrite(str(tmp_path / "a.png"), pixels)
-    told = refusal(read_mask_file, tmp_path / "a.png", classes)
+    told = refusal(read_file, tmp_path / "a.png", classes)
     assert told.startswith(str(tmp_path / "a.png"))
     assert words in told
 
@@ -304,8 +309,8 @@ def test_mask_files_that_contradict_one_another_are_refused(tmp_path):
 
 def test_what_is_no_image_or_no_folder_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
-    assert "a.png: is not a readable image" in refusal(read_mask_file, tmp_path / "a.png", ["polyp"])
-    assert "does not exist" in refusal(read_mask_file, tmp_path / "b.png", ["polyp"])
+    assert "a.png: is not a readable image" in refusal(read_file, tmp_path / "a.png", ["polyp"])
+    assert "does not exist" in refusal(read_file, tmp_path / "b.png", ["polyp"])
     assert "the folder does not exist" in refusal(index_masks, tmp_path / "none", ["polyp"])
     (tmp_path / "empty").mkdir()
     assert "no masks in this folder" in refusal(index_masks, tmp_path / "empty", ["polyp"])
@@ -316,7 +321,7 @@ def test_a_half_written_png_is_refused(tmp_path):
     write_masks(tmp_path, "v", 0, np.random.default_rng(0).random((1, 200, 200)) < 0.5, ["polyp"])
     path = tmp_path / "v" / "000000.png"
     path.write_bytes(path.read_bytes()[:900])
-    assert "the image is cut short" in refusal(read_mask_file, path, ["polyp"])
+    assert "the image is cut short" in refusal(read_file, path, ["polyp"])
 
 
 def test_files_are_read_without_torch():

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
+from surgdino import discovery
 from surgdino.cli.main import main
 from surgdino.config import shipped_settings
 from surgdino.datasets.card import load_card
 from surgdino.errors import SurgdinoError
-from surgdino.tasks.segmentation.heads import head_names
 from surgdino.tasks.task import open_task
 from tests.datasets.mask_sets import write_dsad, write_pairs
 
@@ -54,7 +54,7 @@ def dsad(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module", params=head_names())
+@pytest.fixture(scope="module", params=discovery.names("surgdino.tasks.segmentation.heads"))
 def finished(request, pairs, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp(request.param) / "run"
     assert finetune(pairs, run, f"task.head={request.param}", "train.steps=60") == 0

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import nn
 
+from surgdino import discovery
 from surgdino.datasets.card import load_card
 from surgdino.datasets.masks import read_masks
 from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.tasks.labelled_frames import labelled_frames
-from surgdino.tasks.segmentation.heads import head_names, open_head
+from surgdino.tasks.segmentation.heads import open_head
 from surgdino.tasks.segmentation.inference import window_logits
 from surgdino.tasks.segmentation.loss import MaskLoss, class_weights
 from surgdino.tasks.segmentation.targets import (
@@ -246,7 +247,7 @@ def test_rare_classes_weigh_more_by_the_inverse_root():
 # ---- heads ----
 
 
-@pytest.mark.parametrize("name", head_names())
+@pytest.mark.parametrize("name", discovery.names("surgdino.tasks.segmentation.heads"))
 @pytest.mark.parametrize(("depth", "grid", "patch"), [(12, (14, 14), 16), (2, (4, 6), 8), (12, (16, 16), 14)])
 def test_heads_answer_over_the_whole_field_of_view_and_learn(name, depth, grid, patch):
     kind = open_head(name)
@@ -264,7 +265,7 @@ def test_heads_answer_over_the_whole_field_of_view_and_learn(name, depth, grid, 
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in head.parameters())
 
 
-@pytest.mark.parametrize("name", head_names())
+@pytest.mark.parametrize("name", discovery.names("surgdino.tasks.segmentation.heads"))
 def test_heads_keep_places_where_they_are(name):
     """Trained on a token that says left or right, a head must answer on that side, not mirrored or transposed."""
     kind = open_head(name)
@@ -288,7 +289,7 @@ def test_heads_keep_places_where_they_are(name):
     assert (logits[..., 10:] < 0).float().mean() > 0.95
 
 
-@pytest.mark.parametrize("name", head_names())
+@pytest.mark.parametrize("name", discovery.names("surgdino.tasks.segmentation.heads"))
 def test_a_class_that_nothing_is_known_of_is_seen_nowhere(name):
     kind = open_head(name)
     torch.manual_seed(0)

@@ -38,7 +38,6 @@ class Images(Decoder):
             fps=rate,
             duration=float(times[-1]) + 1 / rate,
             rotation=0,
-            variable_rate=bool(np.ptp(np.diff(numbers))) if len(numbers) > 1 else False,
             numbers=numbers,
             times=times,
             key_numbers=numbers,

@@ -38,9 +38,8 @@ class PyAV(Decoder):
             pixel_aspect = float(stream.sample_aspect_ratio or 1)
             rate = float(stream.average_rate or stream.guessed_rate or 25)
         times = (index.ticks - index.ticks[0]) * index.time_base
-        steps = np.diff(times)
         if times[-1] > 0:
-            rate = len(steps) / float(times[-1])
+            rate = (len(times) - 1) / float(times[-1])
         rotation, mirrored = _orientation(first)
         # Video from tape has pixels that are not square; a disc is round only at its display size.
         width, height = round(first.width * pixel_aspect), first.height
@@ -56,8 +55,6 @@ class PyAV(Decoder):
             rotation=rotation,
             mirrored=mirrored,
             remarks=_remarks(index, mirrored),
-            # Time stamps in milliseconds (Matroska) make 40 ms steps of 33 and 34: rounding, not a variable rate.
-            variable_rate=bool(steps.size) and float(np.ptp(steps)) > max(2.1 * index.time_base, 0.002),
             numbers=np.arange(len(times), dtype=np.int64),
             times=times,
             key_numbers=np.flatnonzero(np.isin(index.ticks, index.key_pts)),

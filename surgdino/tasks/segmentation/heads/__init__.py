@@ -57,11 +57,6 @@ class DenseHead(nn.Module):
         return layer
 
 
-def head_names() -> list[str]:
-    """What `task.head` takes."""
-    return discovery.names(__name__)
-
-
 def open_head(name: str) -> type[DenseHead]:
     """The class of that name."""
     return discovery.defined(discovery.load(__name__, name, "task.head"), DenseHead)
