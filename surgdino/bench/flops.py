@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from surgdino.backbone.vit import Backbone
+from surgdino.crops.multicrop import GLOBAL_VIEWS
 from surgdino.engine.session import Session
 
-_GLOBAL_VIEWS = 2
 # A backward pass computes two gradients, of the input and of the weights, for each product of the forward pass.
 _FORWARD_AND_BACKWARD = 3
 
@@ -77,11 +77,11 @@ def image_flops(
         drop_path: share of sequences that the student's blocks skip; 0 counts them in full.
     """
     global_view, local_view = vit.forward(global_size), vit.forward(local_size) if local_count else 0.0
-    masked = masked_share * _GLOBAL_VIEWS * (global_size // vit.patch_size) ** 2 * (head.patch_weights > 0)
-    student_cls = _GLOBAL_VIEWS + local_count
-    student = (_GLOBAL_VIEWS * global_view + local_count * local_view) * (1 - drop_path)
+    masked = masked_share * GLOBAL_VIEWS * (global_size // vit.patch_size) ** 2 * (head.patch_weights > 0)
+    student_cls = GLOBAL_VIEWS + local_count
+    student = (GLOBAL_VIEWS * global_view + local_count * local_view) * (1 - drop_path)
     student += 2 * (student_cls * head.cls_weights + masked * head.patch_weights)
-    teacher = _GLOBAL_VIEWS * global_view + 2 * (_GLOBAL_VIEWS * head.cls_weights + masked * head.patch_weights)
+    teacher = GLOBAL_VIEWS * global_view + 2 * (GLOBAL_VIEWS * head.cls_weights + masked * head.patch_weights)
     return _FORWARD_AND_BACKWARD * student + teacher
 
 

@@ -19,19 +19,8 @@ from surgdino.paths import regular
 
 # What tools call the two folders of pictures with masks, without case, spaces and marks.
 IMAGES = frozenset(("images", "image", "imgs", "img", "jpegimages", "pictures", "original", "originals"))
-MASKS = frozenset(
-    (
-        "masks",
-        "mask",
-        "segmentationclass",
-        "segmentations",
-        "segmentation",
-        "groundtruth",
-        "gt",
-        "annotations",
-        "labels",
-    )
-)
+MASKS = frozenset(("masks", "mask", "segmentationclass", "segmentations", "segmentation"))
+MASKS |= {"groundtruth", "gt", "annotations", "labels"}
 _ENDINGS = re.compile(r"[_-](mask|masks|seg|segmentation|label|gt)$", re.IGNORECASE)
 # `video01_000030_frame`, `case-12_f0003`, `smith (2)`, `IMG_0001`, `7`: a name, which may be empty, and a counter.
 _COUNTER = re.compile(
@@ -106,13 +95,11 @@ def pairs_of_folders(root: Path) -> list[tuple[Path, Path]]:
     for folder, _ in walk(root):
         inside = [path for path in entries(folder) if path.is_dir()]
         found = [[path for path in inside if letters(path.name) in names] for names in (IMAGES, MASKS)]
-        if [len(paths) for paths in found] == [1, 1] and _has_images(found[1][0]):
-            pairs.append((found[0][0], found[1][0]))
+        if [len(paths) for paths in found] == [1, 1]:
+            images, masks = found[0][0], found[1][0]
+            if any(is_image(path) for _, files in walk(masks) for path in files):
+                pairs.append((images, masks))
     return pairs
-
-
-def _has_images(folder: Path) -> bool:
-    return any(is_image(path) for _, files in walk(folder) for path in files)
 
 
 def read_pairs(adapter: Adapter, pairs: Sequence[tuple[Path, Path]]) -> tuple[list[Picture], list[Labels]]:

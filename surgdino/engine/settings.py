@@ -87,10 +87,6 @@ class HardwareSettings:
     shard: bool
 
 
-def _as_they_are(value: Any) -> Any:
-    return value
-
-
 @dataclass(frozen=True)
 class TrainPlan:
     """Everything a run needs.
@@ -123,7 +119,7 @@ class TrainPlan:
     model_json: Mapping[str, Any] = field(default_factory=dict)
     probe: Probing | None = None
     progress: bool = True
-    hide: Callable[[Any], Any] = _as_they_are
+    hide: Callable[[Any], Any] = lambda names: names
 
 
 @dataclass

@@ -173,9 +173,8 @@ class ShardReader:
         before = _BEFORE_NAME + len(_name(number))
         entry = os.pread(self._descriptor, before + size, max(0, int(shard.columns["offset"][row]) - before))
         jpeg = entry[before:]
-        if zlib.crc32(jpeg) != int.from_bytes(entry[_CRC], "little"):
-            raise shard.damaged(f"frame {number}")
-        if _size(jpeg) != (header["width"], header["height"]):
+        whole = zlib.crc32(jpeg) == int.from_bytes(entry[_CRC], "little")
+        if not whole or _size(jpeg) != (header["width"], header["height"]):
             raise shard.damaged(f"frame {number}")
         return jpeg
 

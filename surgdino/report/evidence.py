@@ -112,7 +112,7 @@ def verdict(found: Sequence[Change]) -> tuple[str, str]:
             "Set probe settings, or compare the two backbones with surgdino finetune."
         )
     chosen = next((change for change in judged if change.name == SCORE), judged[0])
-    others = [change for change in judged if change is not chosen and not _network(change)]
+    others = [change for change in judged if change is not chosen and change.name.partition("_")[0] not in NETWORKS]
     measured, tone = f"{_in_words(chosen)}.", tone_of(chosen.difference, True)
     if chosen.difference and math.isnan(chosen.difference.low):
         return "open", f"{_too_few(chosen.difference.n)}: {measured}"
@@ -130,11 +130,6 @@ def verdict(found: Sequence[Change]) -> tuple[str, str]:
     return ("open" if fell and tone == "better" else tone or "open"), f"{first}{measured}{rest}"
 
 
-def _network(change: Change) -> bool:
-    """Whether a measure stands for one of two networks that are both measured."""
-    return change.name.partition("_")[0] in NETWORKS
-
-
 def _too_few(operations: int) -> str:
     return f"{_operations(operations).capitalize()} {'is' if operations == 1 else 'are'} too few for a verdict"
 
@@ -146,12 +141,9 @@ def _in_words(change: Change) -> str:
     )
     spread = f"95 % interval {change.interval}, {_operations(change.difference.n)}"
     if not change.interval:
-        spread = "by operation: " + _each(change.by_operation, change)
+        each = (f"{operation} {change.signed(value)}" for operation, value in change.by_operation.items())
+        spread = f"by operation: {', '.join(each)}"
     return f"{change.measure.words} {' to '.join(ends)} ({change.signed(change.difference.value)}; {spread})"
-
-
-def _each(values: Mapping[str, float], change: Change) -> str:
-    return ", ".join(f"{operation} {change.signed(value)}" for operation, value in values.items())
 
 
 def headline(record: RunRecord) -> tuple[str, str]:

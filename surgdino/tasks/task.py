@@ -130,14 +130,6 @@ def open_task(section: Mapping[str, Any]) -> Task[Any, Any]:
     Raises:
         SurgdinoError: no such task, or settings that it does not take.
     """
-    kind = task_class(section["name"])
+    module = discovery.load(PACKAGE, section["name"], "task", MAIN)
+    kind: type[Task[Any, Any]] = discovery.defined(module, Task)  # type: ignore[type-abstract]
     return kind(section["name"], typed(kind.Settings, section, "task"))
-
-
-def task_class(name: str) -> type[Task[Any, Any]]:
-    """The class of a task.
-
-    Raises:
-        SurgdinoError: no such task; the nearest is named.
-    """
-    return discovery.defined(discovery.load(PACKAGE, name, "task", MAIN), Task)  # type: ignore[type-abstract]

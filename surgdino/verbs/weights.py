@@ -19,6 +19,7 @@ from rich.table import Table
 
 from surgdino import __version__, console
 from surgdino.backbone.catalogue import Entry, catalogue, entry
+from surgdino.backbone.settings import IMAGENET_MEAN, IMAGENET_STD
 from surgdino.config import Location, from_words, shipped_settings
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.paths import atomic_write
@@ -29,7 +30,6 @@ HELP = f"Usage: {USAGE}\n\n`get` is the only command that uses the network."
 CONNECT_SECONDS = 10
 STALL_SECONDS = 60
 _CHUNK = 1 << 20
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _LEGEND = """MB: 10^6 bytes. mean / std ImageNet: 0.485, 0.456, 0.406 / 0.229, 0.224, 0.225.
 fetched by get: surgdino weights get NAME; by hand: the same command explains how.
 Any other file works too: model.weights=PATH takes .safetensors, .pth, .pt, .ckpt and .bin. Publishers' pages:"""
@@ -71,7 +71,7 @@ def table() -> Table:
     shown.columns[5].min_width = 10
     for family, members in groupby(catalogue(), key=lambda e: e.family):
         for known in members:
-            imagenet = (known.mean, known.std) == _IMAGENET
+            imagenet = (known.mean, known.std) == (IMAGENET_MEAN, IMAGENET_STD)
             numbers = "ImageNet" if imagenet else f"{_triple(known.mean)} / {_triple(known.std)}"
             row = (known.name, known.model, family, str(known.megabytes), numbers, known.licence)
             shown.add_row(*row, "get" if known.url else "hand")

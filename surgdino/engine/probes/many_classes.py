@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor
 
-from surgdino.engine.probing.folds import Classifier, folds, whole_frame_probes
-from surgdino.engine.probing.frames import TaskLabels
+from surgdino.engine.probing.folds import whole_frame_scores
 from surgdino.engine.probing.measures import LABELS, Finding, Measure, Probe
 from surgdino.engine.probing.view import View
 from surgdino.metrics.arrays import nanmean
@@ -29,25 +27,11 @@ class ManyClasses(Probe):
     def find(self, view: View) -> Iterator[Finding]:
         """Per operation: the mean of the average precisions of the classes that the operation has."""
         for labels in view.labels:
-            if not labels.exclusive:
-                for probe in whole_frame_probes(view):
-                    yield from _probe(view, labels, *probe)
-
-
-def _probe(
-    view: View, labels: TaskLabels, name: str, classifier: Classifier, features: Tensor, tested: np.ndarray
-) -> Iterator[Finding]:
-    scores = np.full((len(view.frames), len(labels.classes)), np.nan)
-    for train, test in folds(view.frames, np.flatnonzero(labels.present)):
-        test = test[tested[test]]
-        if not len(test):
-            continue
-        targets = labels.values[train].astype(np.float64)
-        scores[test] = classifier(features[train], targets, features[test])
-    rows = np.flatnonzero(~np.isnan(scores[:, 0]))
-    values = {
-        operation: float(nanmean(average_precision(labels.values[at] > 0, scores[at])))
-        for operation, at in view.frames.of(rows).items()
-    }
-    if values:
-        yield Finding.over(f"{labels.task}_{name}_ap", values, len(rows))
+            for name, scores in whole_frame_scores(view, labels) if not labels.exclusive else ():
+                rows = np.flatnonzero(~np.isnan(scores[:, 0]))
+                values = {
+                    operation: float(nanmean(average_precision(labels.values[at] > 0, scores[at])))
+                    for operation, at in view.frames.of(rows).items()
+                }
+                if values:
+                    yield Finding.over(f"{labels.task}_{name}_ap", values, len(rows))

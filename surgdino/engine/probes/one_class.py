@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor
 
-from surgdino.engine.probing.folds import Classifier, balanced, folds, whole_frame_probes
-from surgdino.engine.probing.frames import TaskLabels
+from surgdino.engine.probing.folds import whole_frame_scores
 from surgdino.engine.probing.measures import LABELS, Finding, Measure, Probe
 from surgdino.engine.probing.view import View
 from surgdino.metrics.arrays import nanmean, ratio
@@ -32,31 +30,14 @@ class OneClass(Probe):
     def find(self, view: View) -> Iterator[Finding]:
         """Per operation: accuracy, and the mean of the recalls of the classes that the operation has."""
         for labels in view.labels:
-            if labels.exclusive:
-                for probe in whole_frame_probes(view):
-                    yield from _probe(view, labels, *probe)
-
-
-def _probe(
-    view: View, labels: TaskLabels, name: str, classifier: Classifier, features: Tensor, tested: np.ndarray
-) -> Iterator[Finding]:
-    predicted = np.full(len(view.frames), -1)
-    classes = len(labels.classes)
-    for train, test in folds(view.frames, np.flatnonzero(labels.present)):
-        test = test[tested[test]]
-        if not len(test):
-            continue
-        ids = labels.values
-        targets = np.eye(classes)[ids[train]]
-        scores = classifier(features[train], targets, features[test], balanced(ids[train]))
-        predicted[test] = scores.argmax(1)
-    rows = np.flatnonzero(predicted >= 0)
-    confusion = {
-        operation: confusion_matrix(labels.values[at], predicted[at], classes)
-        for operation, at in view.frames.of(rows).items()
-    }
-    if confusion:
-        recall = {op: float(nanmean(ratio(np.diag(table), table.sum(1)))) for op, table in confusion.items()}
-        accuracy = {op: float(np.trace(table) / table.sum()) for op, table in confusion.items()}
-        yield Finding.over(f"{labels.task}_{name}_balanced_accuracy", recall, len(rows))
-        yield Finding.over(f"{labels.task}_{name}_accuracy", accuracy, len(rows))
+            for name, scores in whole_frame_scores(view, labels) if labels.exclusive else ():
+                rows = np.flatnonzero(~np.isnan(scores[:, 0]))
+                tables = {
+                    operation: confusion_matrix(labels.values[at], scores[at].argmax(1), len(labels.classes))
+                    for operation, at in view.frames.of(rows).items()
+                }
+                if tables:
+                    recall = {op: float(nanmean(ratio(np.diag(table), table.sum(1)))) for op, table in tables.items()}
+                    accuracy = {op: float(np.trace(table) / table.sum()) for op, table in tables.items()}
+                    yield Finding.over(f"{labels.task}_{name}_balanced_accuracy", recall, len(rows))
+                    yield Finding.over(f"{labels.task}_{name}_accuracy", accuracy, len(rows))

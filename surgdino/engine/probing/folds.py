@@ -16,7 +16,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from surgdino.engine.probing.frames import ProbeFrames
+from surgdino.engine.probing.frames import ProbeFrames, TaskLabels
 from surgdino.engine.probing.view import View
 
 FOLDS = 5
@@ -76,14 +76,24 @@ Classifier = Callable[..., np.ndarray]
 CLASSIFIERS: dict[str, Classifier] = {"linear": linear_scores, "knn": knn_scores}
 
 
-def whole_frame_probes(view: View) -> Iterator[tuple[str, Classifier, Tensor, np.ndarray]]:
-    """(name, classifier, features [n, D] of all frames, tested [n]) of the probes that use labels of whole frames.
+def whole_frame_scores(view: View, labels: TaskLabels) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, scores [n, classes] of all frames) of the probes that use labels of whole frames; nan where not tested.
 
     `aligned` is the linear probe once more, on features whose level and spread are each operation's own; of a single
-    frame nothing would be left, so operations of one are not tested by it.
+    frame nothing would be left, so operations of one are not tested by it. Where a frame has one class, every class
+    counts the same.
     """
-    frames = view.frames
-    for name, classifier in CLASSIFIERS.items():
-        yield name, classifier, view.features.cls, frames.tested
+    frames, labelled, classes = view.frames, np.flatnonzero(labels.present), len(labels.classes)
     _, place, counts = np.unique(frames.operations, return_inverse=True, return_counts=True)
-    yield "aligned", linear_scores, view.aligned_cls, frames.tested & (counts[place] > 1)
+    probes = [(name, classifier, view.features.cls, frames.tested) for name, classifier in CLASSIFIERS.items()]
+    probes.append(("aligned", linear_scores, view.aligned_cls, frames.tested & (counts[place] > 1)))
+    for name, classifier, features, tested in probes:
+        scores = np.full((len(frames), classes), np.nan)
+        for train, test in folds(frames, labelled):
+            test = test[tested[test]]
+            values = labels.values[train]
+            targets = np.eye(classes)[values] if labels.exclusive else values.astype(np.float64)
+            weight = balanced(values) if labels.exclusive else None
+            if len(test):
+                scores[test] = classifier(features[train], targets, features[test], weight)
+        yield name, scores

@@ -28,20 +28,7 @@ _FORMATS = (
 # `file:` before an absolute path, and no other protocol: a name such as `http:/...` or `concat:...` is a name.
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
 
-_MP4_BOXES = {
-    b"ftyp",
-    b"moov",
-    b"mdat",
-    b"free",
-    b"skip",
-    b"wide",
-    b"styp",
-    b"moof",
-    b"sidx",
-    b"uuid",
-    b"pnot",
-    b"mfra",
-}
+_MP4_BOXES = frozenset(b"ftyp moov mdat free skip wide styp moof sidx uuid pnot mfra".split())
 _PARENTS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"mfra"}
 # Where in an MP4 table the number of its entries lies; of `stts` and `ctts`, each entry says for how many frames it is.
 _COUNTS = {b"stts": 12, b"ctts": 12, b"stsc": 12, b"stss": 12, b"stco": 12, b"co64": 12, b"stsz": 16, b"stz2": 16}

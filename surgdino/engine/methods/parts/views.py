@@ -15,8 +15,7 @@ from torch import Tensor
 from surgdino.backbone.preprocess import normalize
 from surgdino.backbone.vit import Backbone, Features
 from surgdino.crops.loader import Batch
-
-GLOBAL_VIEWS = 2
+from surgdino.crops.multicrop import GLOBAL_VIEWS
 
 
 @dataclass
