@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,11 @@ def nearest(word: str, valid: Iterable[str]) -> str:
         return f"did you mean {close[0]!r}?"
     shown = ", ".join(valid[:12]) + (", ..." if len(valid) > 12 else "")
     return f"valid are: {shown}" if valid else "there are none"
+
+
+def first_of(names: Sequence[str], most: int, join: str = ", ") -> str:
+    """The first of many names, and how many there are more: `a, b and 3 more`."""
+    return join.join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def from_os_error(error: OSError, file: str | Path) -> SurgdinoError:

@@ -13,7 +13,7 @@ from typing import Any
 from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.overlap import part_operations, published_tests, told_by_names
-from surgdino.errors import SurgdinoError
+from surgdino.errors import SurgdinoError, first_of
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.inputs.settings import AlsoSettings, DataSettings, excluded_operations, not_empty, open_whole, part_of
 from surgdino.paths import safe_name
@@ -156,13 +156,13 @@ def overlap_warnings(datasets: Sequence[RunDataset]) -> Iterator[str]:
     counts = Counter(operation for each in datasets for operation in each.manifest.operations)
     shared = sorted(operation for operation, times in counts.items() if times > 1)
     if shared:
-        yield f"{len(shared)} operations are in more than one dataset and count once: {_some(shared)}"
+        yield f"{len(shared)} operations are in more than one dataset and count once: {first_of(shared, _SHOWN)}"
     for each in datasets:
         leaking = sorted(each.held_back & counts.keys())
         if leaking:
             yield (
                 f"{len(leaking)} operations that the split of {each.card.name} keeps for validation or test come in "
-                f"through another dataset: {_some(leaking)}; name them in data.exclude to leave them out"
+                f"through another dataset: {first_of(leaking, _SHOWN)}; name them in data.exclude to leave them out"
             )
 
 
@@ -188,8 +188,3 @@ def no_test_after(datasets: Sequence[RunDataset], seen: Collection[str]) -> Iter
         count = len({operation for operation in seen if not told_by_names(operation, operation)})
         keeps = "data.exclude=[...], or data.split=fifth data.part=train, keeps some for it"
         yield f"no test any more on these {count} operations of your own; {keeps}"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

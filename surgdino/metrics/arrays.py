@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from surgdino.datasets.class_names import from_one
-from surgdino.errors import SurgdinoError
+from surgdino.errors import SurgdinoError, first_of
 
 
 def nanmean(values: np.ndarray, axis: int | None = None) -> Any:
@@ -69,10 +69,8 @@ def pair_videos(truths: Mapping[str, object], predictions: Mapping[str, object])
         ([v for v in predictions if v not in truths], "ground truth"),
     ):
         if missing:
-            shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-            raise SurgdinoError(
-                f"videos without {side}", found=shown, fix="give both sides the same videos, or leave these out of both"
-            )
+            fix = "give both sides the same videos, or leave these out of both"
+            raise SurgdinoError(f"videos without {side}", found=first_of(missing, 5), fix=fix)
     return list(truths)
 
 

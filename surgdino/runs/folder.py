@@ -18,7 +18,7 @@ import yaml
 from surgdino import __version__
 from surgdino.datasets.class_names import corrected
 from surgdino.engine.saving import FREE_SETTINGS, differences
-from surgdino.errors import SurgdinoError
+from surgdino.errors import SurgdinoError, first_of
 from surgdino.frames.shard import FLAGS
 from surgdino.frames.store import FrameStore, StoredVideo
 from surgdino.paths import write_text
@@ -106,10 +106,9 @@ def _refuse_changes(folder: Path, now: dict[str, Any], names: Pseudonyms, free: 
         and not (key == "dataset.phases" and corrected(str(old)) == corrected(str(new)))
     ]
     if changed:
-        shown = "; ".join(f"{key} was {old!r}, is {new!r}" for key, old, new in changed[:5])
-        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        shown = first_of([f"{key} was {old!r}, is {new!r}" for key, old, new in changed], 5, "; ")
         raise SurgdinoError(
-            f"this folder holds a run with other settings: {shown}{more}",
+            f"this folder holds a run with other settings: {shown}",
             file=folder,
             fix="give another run.dir, or the settings that the run began with",
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from surgdino.datasets.card import card_names, load_card
 from surgdino.datasets.manifest import place_of
-from surgdino.errors import SurgdinoError
+from surgdino.errors import SurgdinoError, first_of
 from surgdino.paths import read_bytes, regular
 from surgdino.records import read_json
 from surgdino.runs.names import ABSOLUTE, PSEUDONYM, names_in, of_this_machine, paths_of, settings_of
@@ -66,11 +66,10 @@ def share_run(run: Path, out: Path, write_report: Callable[[Path, Path], object]
         for each in runs:
             write_report(each, half / each.relative_to(run) / "report.html")
         if words := list(_found(half, secrets)):
-            more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
             raise SurgdinoError(
                 "what would leave holds names; nothing was written",
                 file=run,
-                found="; ".join(words[:_SHOWN]) + more,
+                found=first_of(words, _SHOWN, "; "),
                 fix="runs with run.names=plain, and those of before pseudonyms, cannot be shared: run it anew",
             )
         half.rename(out)

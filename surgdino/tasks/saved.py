@@ -8,7 +8,7 @@ to, so that files of different moments are noticed instead of used together.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from surgdino.datasets.card import Card
 from surgdino.datasets.class_names import class_finder, corrected, from_one
 from surgdino.datasets.manifest import Manifest
 from surgdino.engine.settings import HardwareSettings
-from surgdino.errors import SurgdinoError, nearest, shown
+from surgdino.errors import SurgdinoError, first_of, nearest, shown
 from surgdino.paths import atomic_write, write_text
 from surgdino.records import checked, parse_json
 from surgdino.tasks import task_names
@@ -130,6 +130,7 @@ class SavedTask:
             unknown = [name for name in found if here(name) is None]
             missing = [name for name in self.classes if known(name) is None]
             sides = {"unknown to the head": unknown, "missing in the dataset": missing}
+            told = "; ".join(f"{side}: {first_of(names, _SHOWN)}" for side, names in sides.items() if names)
             fix = "choose a dataset with these classes; a folder that shows some of them is given all by dataset.phases"
             if from_one(found, len(self.classes)):
                 fix = "the numbers seem to count from 1: count them from 0, or write names"
@@ -137,7 +138,7 @@ class SavedTask:
                 f"dataset={card.name} has other classes than the head",
                 file=self.folder,
                 expected=f"its {len(self.classes)} classes, in any order",
-                found=f"{len(found)}; " + "; ".join(f"{side}: {_few(names)}" for side, names in sides.items() if names),
+                found=f"{len(found)}; {told}",
                 fix=fix,
             )
         return replace(manifest, labels={**manifest.labels, labels.task: joined})
@@ -258,10 +259,6 @@ def _described(folder: Path) -> TaskJson:
     if len(set(saved.classes)) < len(saved.classes):
         raise SurgdinoError("classes cannot be used", file=file, expected="names that differ", fix=_AGAIN)
     return saved
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 @contextmanager
