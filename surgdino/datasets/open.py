@@ -9,29 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from surgdino import discovery
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.card import PARTS, Card, Entry, compact, number_in, read_parts, stride
 from surgdino.datasets.class_names import from_one
 from surgdino.datasets.files import GENERATED, is_image
 from surgdino.datasets.labelled_pictures import without_parts
 from surgdino.datasets.manifest import Labels, Manifest, Problem, Video, place_of
-from surgdino.discovery import load
 from surgdino.errors import SurgdinoError, from_os_error, nearest
-
-_ADAPTERS = "surgdino.datasets.adapters"
-
-
-def load_adapter(name: str) -> type[Adapter]:
-    """The one subclass of Adapter in the file `adapters/<name>.py`.
-
-    Raises:
-        SurgdinoError: there is no such file, or no such class in it.
-    """
-    module = load(_ADAPTERS, name, "dataset.adapter")
-    for kind in vars(module).values():
-        if isinstance(kind, type) and issubclass(kind, Adapter) and kind.__module__ == module.__name__:
-            return kind
-    raise SurgdinoError("no adapter in this file", file=module.__file__, expected="a subclass of Adapter")
 
 
 def open_dataset(
@@ -58,7 +43,8 @@ def open_dataset(
     if not root.is_dir():
         what = "not a folder" if root.exists() else "the folder does not exist"
         raise SurgdinoError(what, file=root, expected=f"the folder of dataset={card.name}", fix="check data.root")
-    adapter = load_adapter(card.adapter)
+    module = discovery.load("surgdino.datasets.adapters", card.adapter, "dataset.adapter")
+    adapter = discovery.defined(module, Adapter)  # type: ignore[type-abstract]
     given = {key: value for key, value in (options or {}).items() if value is not None}
     for key in given:
         if key not in adapter.takes:
