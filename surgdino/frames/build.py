@@ -17,7 +17,8 @@ from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError, from_os_error, shown
 from surgdino.frames.content import Content, detect_content, fit_near, frame_flags
 from surgdino.frames.prints import Printer, pack
-from surgdino.frames.shard import FORMAT, write_shard
+from surgdino.frames.shard import write_shard
+from surgdino.frames.shard_index import FORMAT
 from surgdino.frames.video.decode import (
     Frame,
     VideoInfo,

@@ -20,18 +20,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
-from surgdino.datasets.files import MOST_PIXELS
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.content import Content, content_mask
+from surgdino.frames.shard_index import AGAIN, COLUMNS, FORMAT, parse_index
 from surgdino.paths import atomic_write, regular
-from surgdino.records import checked, parse_json
 
-FORMAT = 1
 FLAGS = ("black", "out_of_body")
 
 _COMMENT = "surgdino index at {offset:020d} size {size:012d} crc32 {crc:08x}"
@@ -40,59 +37,9 @@ _COMMENT_SIZE = len(_COMMENT.format(offset=0, size=0, crc=0))
 _LEFTOVER_SECONDS = 3600
 # ZIP keeps a time stamp for every entry; a fixed one makes equal input give equal bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_COLUMNS: dict[str, type[np.integer] | type[np.floating]] = {
-    "number": np.int64,
-    "time": np.float64,
-    "flags": np.uint8,
-    "cx": np.float32,
-    "cy": np.float32,
-    "radius": np.float32,
-    "offset": np.int64,
-    "size": np.int32,
-}
-_AGAIN = "it will be built anew"
 _MOST_INDEX = 1 << 30  # bytes; an index has about 60 a frame
 # The archive has an entry's CRC-32 in these bytes of its 30 before the name, which comes before the picture.
 _CRC, _BEFORE_NAME = slice(14, 18), 30
-Pixels = Annotated[int, Field(ge=1, le=65_535)]
-
-
-@dataclass(frozen=True)
-class _ContentRecord:
-    """The content that a video's stored frames share."""
-
-    kind: Literal["disc", "rectangle", "full"]
-    box: tuple[int, int, int, int]
-    cx: float | None
-    cy: float | None
-    radius: float | None
-    source_box: tuple[int, int, int, int]
-    source_size: tuple[Pixels, Pixels]
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """Where something lies in the archive, and its checksum."""
-
-    offset: Annotated[int, Field(ge=0)]
-    size: Annotated[int, Field(ge=0, le=1 << 30)]
-    crc32: Annotated[int, Field(ge=0, lt=1 << 32)]
-
-
-@dataclass(frozen=True)
-class _Index:
-    """`index.json` but for the columns of `frames`."""
-
-    format: int
-    video: str
-    source: dict[str, str | int]
-    source_fps: float | None
-    settings: dict[str, str | int | float | bool]
-    width: Pixels
-    height: Pixels
-    content: _ContentRecord
-    missing: dict[str, Annotated[int, Field(ge=0)]]
-    prints: _Entry | None = None  # shards of before December 2026 have none
 
 
 @dataclass(frozen=True)
@@ -210,7 +157,7 @@ class ShardWriter:
         """Write the prints, the index and where it lies."""
         offset, size = self._entry("prints.npy", prints)
         header = {**header, "prints": {"offset": offset, "size": size, "crc32": zlib.crc32(prints)}}
-        columns = dict(zip(_COLUMNS, map(list, zip(*self._rows, strict=True)), strict=True))
+        columns = dict(zip(COLUMNS, map(list, zip(*self._rows, strict=True)), strict=True))
         index = json.dumps({"format": FORMAT, **header, "frames": columns}, ensure_ascii=False).encode()
         offset, size = self._entry("index.json", index)
         self._archive.comment = _COMMENT.format(offset=offset, size=size, crc=zlib.crc32(index)).encode()
@@ -249,53 +196,8 @@ def read_shard(path: Path) -> Shard:
     except OSError as error:
         raise from_os_error(error, path) from error
     if not found or zlib.crc32(index) != int(found[3], 16):
-        raise SurgdinoError("the shard of the frame store is damaged", file=path, fix=_AGAIN)
-    header = parse_json(index, path, _AGAIN)
-    rows: Any = header.pop("frames", None) if isinstance(header, dict) else None
-    checked(_Index, header, path, _AGAIN, more=True)
-    if header["format"] != FORMAT:
-        raise SurgdinoError("the shard has another format", file=path, expected=FORMAT, found=header["format"])
-    try:
-        columns = {name: _column(rows[name], kind) for name, kind in _COLUMNS.items()}
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise SurgdinoError(
-            "the index of the shard is wrong", file=path, place="frames", found=error, fix=_AGAIN
-        ) from None
-    if wrong := _wrong(header, columns, start):
-        raise SurgdinoError("the index of the shard is wrong", file=path, place=wrong, fix=_AGAIN)
-    return Shard(path, header, columns, zlib.crc32(index))
-
-
-def _column(values: list, kind: type[np.integer] | type[np.floating]) -> np.ndarray:
-    column = np.array(values, None if issubclass(kind, np.integer) else kind)
-    if column.ndim != 1 or not np.can_cast(column.dtype, np.int64 if issubclass(kind, np.integer) else kind):
-        raise ValueError(f"no column of {kind.__name__}")
-    if issubclass(kind, np.integer) and not (column <= np.iinfo(kind).max).all():
-        raise ValueError("a number that is too large")
-    return column.astype(kind)
-
-
-def _wrong(header: Mapping[str, Any], columns: Mapping[str, np.ndarray], end: int) -> str | None:
-    """What cannot be right of a shard whose pictures lie before `end`."""
-    width, height, content = header["width"], header["height"], header["content"]
-    if width * height > MOST_PIXELS:
-        return f"{width}x{height} pixels"
-    x0, y0, x1, y1 = content["box"]
-    discs = np.array([[content[name], *columns[name]] for name in ("cx", "cy", "radius")], float)
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-        return "content.box"
-    if content["kind"] == "disc" and not (np.isfinite(discs).all() and (discs[2] > 0).all()):
-        return "content.radius"
-    number, time, offset, size = (columns[name] for name in ("number", "time", "offset", "size"))
-    if len({len(column) for column in columns.values()}) > 1 or not len(number):
-        return "frames"
-    if number[0] < 0 or not (np.diff(number) > 0).all() or not (time >= 0).all() or not (np.diff(time) >= 0).all():
-        return "frames.number or frames.time"
-    # As far as a size reaches, an offset before `end` cannot overflow.
-    if offset[0] < 0 or not (offset < end).all() or not (size > 0).all():
-        return "frames.offset or frames.size"
-    ends = offset + size
-    return None if (ends[:-1] <= offset[1:]).all() and ends[-1] <= end else "frames.offset"
+        raise SurgdinoError("the shard of the frame store is damaged", file=path, fix=AGAIN)
+    return Shard(path, *parse_index(index, path, start), zlib.crc32(index))
 
 
 def _name(number: int) -> str:
