@@ -213,7 +213,6 @@ def build_store(
     workers: int = 0,
     max_bad_share: float = 0.25,
     progress: bool = True,
-    force: bool = False,
 ) -> FrameStore:
     """Build the shards that are missing, damaged or out of date, and open the store.
 
@@ -227,7 +226,6 @@ def build_store(
         workers: processes, 0 for one a core.
         max_bad_share: the share of videos that may be set aside.
         progress: whether to draw a bar.
-        force: build every shard anew.
 
     Raises:
         SurgdinoError: more than `max_bad_share` of the videos are bad; the disk is full or refuses; no videos.
@@ -241,7 +239,7 @@ def build_store(
     tasks = []
     for video in manifest.videos:
         shard = shard_path(folder, manifest, video, settings)
-        if force or _usable(video, manifest.root, shard, settings) is None:
+        if _usable(video, manifest.root, shard, settings) is None:
             tasks.append(ShardTask(video, manifest.root, shard, settings))
     for directory in {task.shard.parent for task in tasks}:
         remove_leftovers(directory)

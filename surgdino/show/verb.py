@@ -17,6 +17,7 @@ from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
+from surgdino.inputs.labelled import open_store_of
 from surgdino.inputs.settings import DataSettings, manifest_of
 from surgdino.report.sheet import Sheet
 from surgdino.show.frames import ShowConfig
@@ -41,8 +42,7 @@ def main(cfg: Mapping[str, Any], what: str) -> int:
 def frames_to_show(config: ShowConfig) -> Iterator[FrameStore]:
     """The store of `data.root`, or of generated videos."""
     if (data := config.data) is not None:
-        manifest, bad = manifest_of(Card.from_dict(config.dataset), data), data.max_bad_share
-        yield build_store(manifest, data.store, data.store_settings, workers=data.worker_count, max_bad_share=bad)
+        yield open_store_of(manifest_of(Card.from_dict(config.dataset), data), data)
         return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "generated"

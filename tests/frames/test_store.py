@@ -137,13 +137,6 @@ def test_what_is_finished_is_not_built_again(videos, tmp_path, monkeypatch):
     assert stamps(tmp_path) == before
 
 
-def test_force_builds_everything_again(videos, tmp_path):
-    build_store(videos, tmp_path, PLAIN, workers=1, progress=False)
-    before = stamps(tmp_path)
-    build_store(videos, tmp_path, PLAIN, workers=1, progress=False, force=True)
-    assert all(stamps(tmp_path)[name] > stamp for name, stamp in before.items())
-
-
 def test_a_changed_source_is_built_again_and_the_others_are_not(tmp_path):
     paths = [write_video(tmp_path / f"{name}.mp4", 60) for name in ("a", "b")]
     manifest, folder = manifest_of(tmp_path, paths), tmp_path / "store"

@@ -70,7 +70,6 @@ def fit(
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]],
     begun_with: Mapping[str, Any] | None = None,
-    progress_bar: bool = True,
 ) -> StageResult:
     """Train a stage from where the run folder stands; afterwards its model has its best weights.
 
@@ -86,7 +85,7 @@ def fit(
     run = _Run(stage, training, folder, device, autocast, begun_with or {})
     if run.finished:
         return run.result("already finished")
-    with stop_signals() as stop, bar(stage.name, run.steps, shown=progress_bar) as progress:
+    with stop_signals() as stop, bar(stage.name, run.steps) as progress:
         progress.update(run.step)
         for batch, waited in stop.until(run.batches(), run.processes.any):
             _train_step(run, batch, waited)

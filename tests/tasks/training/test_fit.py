@@ -32,7 +32,7 @@ TRAINING = StageTraining(steps=24, batch_size=8, lr=0.02, log_every=3, validate_
 
 def train(stage: Stage, folder: Path, training: StageTraining = TRAINING, **begun_with) -> StageResult:
     autocast = partial(precision.autocast, CPU, torch.float32)
-    return fit(stage, training, folder, device=CPU, autocast=autocast, begun_with=begun_with, progress_bar=False)
+    return fit(stage, training, folder, device=CPU, autocast=autocast, begun_with=begun_with)
 
 
 def stage_on_numbers(*, validate=None, weights=None, dropout: float = 0.3, at_step=lambda: None) -> Stage:
