@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pydantic.fields  # noqa: F401  here, so that `load` opens no file but the checkpoint's, to whoever watches it
+
 if TYPE_CHECKING:
     from surgdino.backbone.checkpoint import LoadedBackbone, load
 

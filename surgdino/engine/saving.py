@@ -25,7 +25,7 @@ from surgdino.engine.processes import ProcessGroup, part_like, whole
 from surgdino.engine.session import Session
 from surgdino.engine.settings import TrainPlan
 from surgdino.errors import SurgdinoError, shown
-from surgdino.paths import atomic_write
+from surgdino.paths import atomic_write, regular
 
 FORMAT = 1
 _KEYS = ("settings", "student", "teacher", "optimizer", "initial", "initial_backbone", "monitor", "probes")
@@ -236,12 +236,15 @@ def load_state(folder: Path, warn: Callable[[str], None], keys: Collection[str] 
 
     Args:
         keys: what it must hold.
+
+    Raises:
+        SurgdinoError: all are damaged, or one is no regular file.
     """
     for leftover in folder.glob(".*.tmp"):  # of processes that were killed while they wrote
         leftover.unlink(missing_ok=True)
     files = _files(folder)
     for file in files:
-        fault = _fault(file, keys)
+        fault = _fault(regular(file), keys)  # no crash leaves a pipe behind: that is refused
         if fault is None:
             return read_torch(file)
         warn(f"{file} is damaged ({fault}); the state before it is used")

@@ -103,8 +103,9 @@ class Printer:
 
 def print_of(picture: np.ndarray) -> np.ndarray | None:
     """uint8 [9, 32]: the prints of uint8 [H, W, 3] RGB with each margin cut off; None where there is nothing to see."""
-    step = max(1, min(picture.shape[:2]) // _SIDE)
-    grey = cv2.cvtColor(np.ascontiguousarray(picture[::step, ::step]), cv2.COLOR_RGB2GRAY)
+    # Picking pixels and averaging four takes a third of the time of averaging all.
+    picked = cv2.resize(picture, (2 * _SIDE, 2 * _SIDE), interpolation=cv2.INTER_NEAREST)
+    grey = cv2.cvtColor(picked, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     if small.std() < _FLAT:
         return None
