@@ -29,6 +29,7 @@ _DOCUMENT_SUFFIXES = frozenset((
     ".txt", ".md", ".pdf", ".yaml", ".yml", ".html", ".docx", ".srt", ".vtt", ".sha256", ".md5", ".log",
 ))
 # fmt: on
+EXPORT_DICOM = "export the video from the archive as MP4, or take it out of the DICOM file"
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 _DEBRIS = frozenset(("thumbs.db", "desktop.ini", "__macosx", "lost+found"))
 _END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
@@ -52,6 +53,20 @@ def is_video(path: Path) -> bool:
 def is_image(path: Path) -> bool:
     """Whether a file's name says that it is an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is from a picture archive, by its name or its first bytes."""
+    if path.suffix.lower() in (".dcm", ".dicom"):
+        return True
+    with suppress(OSError, SurgdinoError), regular(path).open("rb") as file:
+        return is_dicom_head(file.read(132))
+    return False
+
+
+def is_dicom_head(head: bytes) -> bool:
+    """The same of a file's first 132 bytes or more."""
+    return head[128:132] == b"DICM"
 
 
 def is_document(path: Path) -> bool:

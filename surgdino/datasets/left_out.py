@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from surgdino.datasets.adapter import Adapter
-from surgdino.datasets.files import is_document, is_image, is_table, letters, walk
+from surgdino.datasets.files import EXPORT_DICOM, is_dicom, is_document, is_image, is_table, letters, walk
 from surgdino.datasets.labelled_pictures import MASKS
 from surgdino.errors import from_os_error
 
@@ -55,7 +55,10 @@ def report_left_out(adapter: Adapter, used: Iterable[Path]) -> None:
     pictures, recordings = [path for path in others if is_image(path)], [path for path in others if not is_image(path)]
     fix = "move them into a folder of their own if they are frames"
     _report(adapter, pictures, "pictures in a folder without videos, with a number in their names", fix)
-    fix = "rename or convert those that are videos; export DICOM videos as MP4"
+    fix = "rename or convert those that are videos"
+    archived = [path for path in recordings if is_dicom(path)]
+    _report(adapter, archived, "videos, not DICOM files", EXPORT_DICOM)
+    recordings = [path for path in recordings if path not in archived]
     _report(adapter, recordings, "videos such as .mp4, .mov, .mts, .mod, .avi, .mkv, or images", fix)
 
 

@@ -13,7 +13,7 @@ from surgdino import discovery
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.card import PARTS, Card, Entry, compact, number_in, read_parts, stride
 from surgdino.datasets.class_names import from_one
-from surgdino.datasets.files import GENERATED, is_image
+from surgdino.datasets.files import EXPORT_DICOM, GENERATED, is_image
 from surgdino.datasets.labelled_pictures import without_parts
 from surgdino.datasets.manifest import Labels, Manifest, Problem, Video, place_of
 from surgdino.errors import SurgdinoError, from_os_error, nearest
@@ -56,6 +56,8 @@ def open_dataset(
     if not manifest.videos:
         if manifest.errors:
             raise manifest.errors[0].error()
+        if archived := [problem for problem in manifest.problems if problem.fix == EXPORT_DICOM]:
+            raise archived[0].error()
         expected = "; ".join(card.layout) or "videos"
         raise SurgdinoError("no videos in this folder", file=root, expected=expected, fix="check data.root and dataset")
     for labels in manifest.labels.values():

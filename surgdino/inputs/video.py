@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from surgdino.console import warn
-from surgdino.datasets.files import entries, image_size, is_image, numbered_images, plain_name
+from surgdino.datasets.files import EXPORT_DICOM, entries, image_size, is_dicom, is_image, numbered_images, plain_name
 from surgdino.datasets.manifest import Video
 from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError
@@ -57,6 +57,8 @@ def _is_numbered(folder: Path, single_images: bool) -> bool:
         if single_images:
             return False
         raise
+    if not images and (archived := next((path for path in entries(folder) if is_dicom(path)), None)):
+        raise SurgdinoError("is a DICOM file", file=archived, expected="videos or images", fix=EXPORT_DICOM)
     if not images:
         expected = "files such as 000025.png, or a video"
         raise SurgdinoError("the folder holds no images", file=folder, expected=expected, fix="check the path")

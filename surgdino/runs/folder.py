@@ -22,7 +22,7 @@ from surgdino.errors import SurgdinoError, first_of
 from surgdino.frames.shard import FLAGS
 from surgdino.frames.store import FrameStore, StoredVideo
 from surgdino.paths import write_text
-from surgdino.runs.names import Mode, Pseudonyms, settings_of
+from surgdino.runs.names import Mode, Pseudonyms, are_pseudonyms, settings_of
 
 # What a dataset's card tells people may be corrected under a run.
 _TOLD = ("title", "licence", "how_to_get", "notes", "layout", "overlap")
@@ -118,6 +118,8 @@ def write_data(folder: Path, store: FrameStore, names: Pseudonyms) -> None:
     """Write `data.json`: what the run was trained on, video by video; counts and geometry, nothing of the pictures."""
     summary = store.summary()
     videos = [_video(video, store, summary["content"][video.id], names) for video in store.videos]
+    if are_pseudonyms(video["id"] for video in videos):
+        videos.sort(key=lambda video: video["id"])  # the order of their names would tell of these
     set_aside = set_aside_of(store, names)
     record = {"videos": videos, "left_out": summary["left_out"], "set_aside": set_aside}
     write_text(folder / "data.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")

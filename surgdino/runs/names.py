@@ -153,9 +153,10 @@ class Pseudonyms:
         """A nested value with every operation and every path of this machine replaced, keys included.
 
         Only whole texts are taken for names, and only those with a slash, which all operations have: a video called
-        `test` must not change what else is called so. `named` and `sentence` go further.
+        `test` must not change what else is called so. `named` and `sentence` go further. Pseudonyms are sorted: the
+        order of their names would tell of these.
         """
-        return self._each(value, lambda text: self._shown.get(text, text) if "/" in text else text)
+        return self._each(value, lambda text: self._shown.get(text, text) if "/" in text else text, ordered=True)
 
     def named(self, value: Any) -> Any:
         """The same where each text, keys aside, may be the id of a video."""
@@ -165,13 +166,15 @@ class Pseudonyms:
         """A sentence with every name in it replaced."""
         return text if self.plain else self.hide(self._pattern.sub(lambda found: self._shown[found[0]], text))
 
-    def _each(self, value: Any, word: Callable[[str], str]) -> Any:
+    def _each(self, value: Any, word: Callable[[str], str], *, ordered: bool = False) -> Any:
         if self.plain:
             return value
         if isinstance(value, Mapping):
-            return {self.hide(key): self._each(each, word) for key, each in value.items()}
+            pairs = {self.hide(key): self._each(each, word, ordered=ordered) for key, each in value.items()}
+            return dict(sorted(pairs.items())) if ordered and are_pseudonyms(pairs) else pairs
         if isinstance(value, list | tuple):
-            return [self._each(each, word) for each in value]
+            found = [self._each(each, word, ordered=ordered) for each in value]
+            return sorted(found) if ordered and are_pseudonyms(found) else found
         if isinstance(value, Path):
             return self.place(value)
         return ABSOLUTE.sub(_HERE, word(value)) if isinstance(value, str) else value
@@ -245,6 +248,13 @@ class Pseudonyms:
     def write_local(self, folder: Path, command: list[str], settings: Mapping[str, str]) -> None:
         """Keep what config.yaml does not say, for this machine."""
         _write(folder / LOCAL, {"command": command, "settings": settings})
+
+
+def are_pseudonyms(names: Iterable[Any]) -> bool:
+    """Whether these are operations, some of them under pseudonyms."""
+    found = list(names)
+    texts = [name for name in found if isinstance(name, str)]
+    return len(texts) == len(found) and any(PSEUDONYM.fullmatch(text.rpartition("/")[2]) for text in texts)
 
 
 def _with_table(store: Path, more: Mapping[str, str] | None = None) -> _Table:

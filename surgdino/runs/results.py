@@ -54,9 +54,9 @@ def write_results(
     path = write_text(folder / RESULTS, text + "\n")
     rows = [
         # An undefined value is an empty cell.
-        (names.named(operation), row.protocol, row.name, "" if math.isnan(value) else repr(float(value)))
+        (operation, row.protocol, row.name, "" if math.isnan(value) else repr(float(value)))
         for row in scores.table
-        for operation, value in row.per_operation.items()
+        for operation, value in names.hide(row.per_operation).items()
     ]
     write_csv(folder / PER_OPERATION, ("operation", "protocol", "metric", "value"), rows)
     return path

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from surgdino.datasets.card import load_card
+from surgdino.datasets.files import EXPORT_DICOM
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError
@@ -235,3 +236,15 @@ def test_real_folders_of_video_and_images(real_data):
     assert sorted(found) == ["video05", "video18", "video25", "video26", "video43"]
     images = open_dataset(CARD, real_data / "cholect50" / "videos")
     assert [video.id for video in images.videos] == ["VID68", "VID73", "VID75"]
+
+
+def test_dicom_files_are_named_with_the_way_to_export(tmp_path):
+    for name in ("scan.dcm", "IM0001"):
+        (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 99)
+    with pytest.raises(
+        SurgdinoError, match=r"2 files are not read \(\.dcm, no suffix\).*Export the video from the archive"
+    ):
+        open_dataset(CARD, tmp_path)
+    (tmp_path / "op.mp4").write_bytes(b"x" * 100)
+    problems = open_dataset(CARD, tmp_path).problems
+    assert [problem.fix for problem in problems if "not read" in problem.message] == [EXPORT_DICOM]

@@ -163,3 +163,18 @@ def test_what_another_key_hides_is_never_said_to_be_unseen(manifest, tmp_path):
     report = find_leaks(seen(before.hide("d/Mueller")), manifest, "folder test", names, {})
     assert (report.overlaps, report.state) == ((), "unknown")
     assert "can only be told by their names" in report.stamp
+
+
+def test_the_order_of_pseudonyms_tells_nothing_of_the_names(tmp_path):
+    videos = tuple(Video(f"OP{n}", f"own/OP{n}~1234567{n}", tmp_path / f"OP{n}.mp4") for n in range(8))
+    names = Pseudonyms.open("pseudonyms", tmp_path / "store")
+    names.add(load_card("folder"), Manifest("folder", tmp_path, videos))
+    facts = {
+        "operations": [video.operation for video in videos],
+        "per": {v.operation: 1.0 for v in videos},
+        "x": ["b", "a"],
+    }
+    hidden = names.hide(facts)
+    assert hidden["operations"] == sorted(hidden["operations"]) == list(hidden["per"])
+    assert names.hide(hidden["operations"][::-1]) == hidden["operations"], "those of an earlier checkpoint too"
+    assert hidden["x"] == ["b", "a"]

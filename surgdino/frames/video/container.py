@@ -12,7 +12,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from surgdino.datasets.files import MOST_PIXELS
+from surgdino.datasets.files import EXPORT_DICOM, MOST_PIXELS, is_dicom_head
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.paths import regular
 
@@ -84,9 +84,8 @@ def _film(path: Path, container: av.container.InputContainer) -> av.VideoStream:
 def _unreadable(path: Path, error: av.error.FFmpegError) -> SurgdinoError:
     with path.open("rb") as file:
         head = file.read(512)
-    if head[128:132] == b"DICM":
-        fix = "export the video from the archive as MP4, or take it out of the DICOM file"
-        return SurgdinoError("is a DICOM file", file=path, expected="a video", fix=fix)
+    if is_dicom_head(head):
+        return SurgdinoError("is a DICOM file", file=path, expected="a video", fix=EXPORT_DICOM)
     found, fix = error.strerror, "check that it plays; copy it again or leave it out"
     if head and all(byte >= 32 or byte in b"\t\r\n" for byte in head):
         found, fix = "text, such as a web page or a list of other files", "leave it out"
