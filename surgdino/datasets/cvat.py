@@ -14,7 +14,7 @@ from xml.parsers import expat
 import numpy as np
 
 from surgdino.datasets.drawings import Outline, Runs, Shape
-from surgdino.datasets.drawn_pictures import AGAIN, DrawnPicture, Export, Film
+from surgdino.datasets.drawn_pictures import AGAIN, DrawnPicture, Export, Film, frame_number
 from surgdino.errors import SurgdinoError
 
 _SHAPES = ("polygon", "mask", "ellipse", "box", "points", "polyline", "cuboid", "skeleton")
@@ -62,6 +62,24 @@ def read_cvat(path: Path, content: bytes) -> Export | None:
     else:
         export.sources = tuple(name for task in tasks.values() for name in task.film.names)
     return export
+
+
+def frame_tags(path: Path, content: bytes) -> Iterator[tuple[str, int, str]]:
+    """(video, frame number, label) of each tag on a frame of a video; the name may be empty.
+
+    Raises:
+        SurgdinoError: not XML, or with entities.
+    """
+    elements = list(_elements(path, content))
+    if not elements or elements[0][0] != ("annotations",):
+        return
+    sources = [name for task in _tasks(elements).values() for name in task.film.names]
+    frame: int | None = None
+    for parents, values in elements:
+        if parents[1:] == ("image",):
+            frame = frame_number(values.get("name", ""))
+        elif parents[1:] == ("image", "tag") and frame is not None:
+            yield sources[0] if sources else "", frame, values.get("label", "")
 
 
 class _Task:

@@ -160,9 +160,15 @@ def labels_of(exports: Sequence[Export]) -> list[str]:
     return sorted({label for picture in pictures for label in picture.shapes})
 
 
+def frame_number(name: str) -> int | None:
+    """Of a picture that a tool has taken from a video; None of other pictures."""
+    found = _FRAME.search(name)
+    return int(found[1]) if found else None
+
+
 def as_films(export: Export) -> Export:
     """The same export; pictures that are called `frame_000025` are the frames of a video."""
-    frames = {int(found[1]): each for each in export.pictures if (found := _FRAME.search(each.name))}
+    frames = {n: each for each in export.pictures if (n := frame_number(each.name)) is not None}
     if export.pictures and len(frames) == len(export.pictures):
         export.films.append(Film(export.sources, export.pictures[0].size, frames))
         export.pictures = []

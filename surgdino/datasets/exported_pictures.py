@@ -46,6 +46,9 @@ def find_exports(adapter: Adapter, named: Path | None) -> list[Export]:
                 continue
             if export is not None:
                 exports.append(as_films(export) if of_videos else export)
+    for export in [export for export in exports if of_videos and not (export.films or export.pictures)]:
+        exports.remove(export)  # phases, perhaps
+        adapter.problems += [each for each in export.problems.values() if each.found != "timelinelabels"]
     films = [export for export in exports if export.films]
     return films or (exports if named is not None or not of_videos else [])
 

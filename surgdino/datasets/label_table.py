@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surgdino.datasets.class_names import corrected
+from surgdino.datasets.drawn_pictures import plain_source
 from surgdino.datasets.files import plain_name, read_text
 from surgdino.datasets.manifest import Problem, Video
+from surgdino.datasets.timelines import SUFFIXES, timeline_rows
 from surgdino.errors import SurgdinoError, nearest
 
 _HEADER = "columns video, label, and frame, second, or start (and end)"
@@ -75,6 +77,11 @@ class LabelTable:
 
     def _cells(self) -> tuple[list[str], list[tuple[str, list[str]]]]:
         """The header, and (place, cells) of every row that is not empty."""
+        if self.path.suffix.lower() in SUFFIXES:
+            found = timeline_rows(self.path)
+            if found is None:
+                raise SurgdinoError("not a table of phases", file=self.path, expected=_HEADER)
+            return found
         text = read_text(self.path, spreadsheet=True)
         first, _, rest = text.partition("\n")
         said = re.fullmatch(r' *"?sep=(.)"? *', first)
@@ -162,7 +169,9 @@ class LabelTable:
         if "video" not in self.columns:
             return self.own
         name = plain_name(cells[self.columns["video"]])
-        for spelling in (name, re.split(r"[\\/]", name)[-1], name.casefold()):
+        if not name and self.own is not None:
+            return self.own
+        for spelling in (*plain_source(name), name.casefold()):
             if spelling in self.ids:
                 return self.ids[spelling]
         names = [video.id for video in self.videos]

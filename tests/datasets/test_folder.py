@@ -193,7 +193,8 @@ def test_files_that_nothing_reads_are_named(root):
     assert {problem.severity for problem in manifest.problems} == {"warning"}
     assert [problem.message for problem in manifest.problems] == [
         "1 file is not read (.xlsx), the first is labels.xlsx",
-        "2 files are not read (.dcm, no suffix), the first is IM0001.dcm",
+        "1 file is not read (.dcm), the first is IM0001.dcm",
+        "1 file is not read (no suffix), the first is nosuffix",
     ]
 
 

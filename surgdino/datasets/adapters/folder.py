@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from surgdino.datasets.labelled_pictures import Picture, pairs_of_folders, place
 from surgdino.datasets.left_out import mask_folders, report_left_out
 from surgdino.datasets.manifest import Labels, Manifest, Video
 from surgdino.datasets.phases import read_label_tables
+from surgdino.datasets.timelines import SUFFIXES, timeline_rows
 from surgdino.errors import SurgdinoError
 
 _LABELS = ("labels.csv", "labels.tsv")
@@ -217,8 +219,12 @@ class Folder(Adapter):
         if named is None and beside:
             return {beside[0]: None}
         spellings = video_spellings(videos)
-        tables = {}
-        for path in (path for _, files in walk(named or self.root) for path in files if is_table(path)):
+        tables: dict[Path, Video | None] = {}
+        for path in (path for _, files in walk(named or self.root) for path in files):
+            if path.suffix.lower() in SUFFIXES and _is_timeline(path):
+                tables[path] = None
+            if not is_table(path):
+                continue
             stem = plain_name(path.stem)
             names = (stem, stem.casefold(), _LABEL_ENDING.sub("", stem).casefold())
             own = next((spellings[name] for name in names if name in spellings), None)
@@ -242,6 +248,13 @@ class Folder(Adapter):
         return [
             (_name(path, self.root, suffix=stems[_name(path, self.root, suffix=False)] > 1), path) for path in sources
         ]
+
+
+def _is_timeline(path: Path) -> bool:
+    """Whether a labelling tool has exported phases into this file; others may be any program's."""
+    with suppress(SurgdinoError):
+        return timeline_rows(path) is not None
+    return False
 
 
 def _plain(name: str) -> str:

@@ -16,6 +16,7 @@ from surgdino.datasets.card import load_card
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.task import open_task
 from tests.datasets.mask_sets import write_dsad, write_pairs
+from tests.frames.numbered_video import write_video
 
 DSAD = "{train: [1, 4], val: [3], test: [2]}"
 
@@ -185,3 +186,34 @@ def test_the_probe_on_real_pictures(real_data, tmp_path):
     words = ("model=vit_tiny_patch16", f"model.weights={weights}", "image_size=112", "train.steps=60")
     assert finetune(root, tmp_path / "run", *words) == 0
     assert value(tmp_path / "run", "dice") > 0.4
+
+
+@pytest.mark.slow
+def test_masks_on_frames_of_videos_are_learned_and_scored(tmp_path):
+    """Tracks that CVAT exported: between two key frames the square moves as the one in the video does."""
+    root = tmp_path / "films"
+    root.mkdir()
+    for video in range(4):
+        noise, pictures, shapes = np.random.default_rng(video), [], []
+        tissue = cv2.resize(
+            noise.integers(40, 160, (6, 8, 3), dtype=np.uint8), (128, 96), interpolation=cv2.INTER_CUBIC
+        )
+        for number in range(100):
+            image, x = (
+                np.maximum(tissue, noise.integers(0, 60, tissue.shape, dtype=np.uint8)),
+                10 + 5 * video + number // 2,
+            )
+            image[30:60, x : x + 30] = (240, 230, 60)
+            pictures.append(image)
+            if number in (0, 98):
+                points = f"{x},30;{x + 30},30;{x + 30},60;{x},60"
+                shapes.append(f'<polygon frame="{number}" keyframe="1" outside="0" points="{points}"/>')
+        write_video(root / f"op{video}.mp4", 100, pictures=pictures)
+        size = "<original_size><width>128</width><height>96</height></original_size>"
+        meta = f"<meta><task><stop_frame>99</stop_frame>{size}<source>op{video}.mp4</source></task></meta>"
+        track = f'<track id="0" label="liver">{"".join(shapes)}</track>'
+        (root / f"task{video}.xml").write_text(f"<annotations>{meta}{track}</annotations>")
+    split = "{train: rest, val: [op2], test: [op3]}"
+    assert finetune(root, tmp_path / "run", "data.fps=5", "train.lr=1e-2", "leakage=allow", split=split) == 0
+    assert value(tmp_path / "run", "dice") > 0.6
+    assert len(list((tmp_path / "run/predictions").rglob("*.png"))) == 20
