@@ -10,9 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from surgdino.console import warn
 from surgdino.datasets.card import Card, load_card
-from surgdino.datasets.files import EXPORT_DICOM
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.overlap import part_operations, published_tests, told_by_names
 from surgdino.errors import SurgdinoError, first_of
@@ -63,9 +61,6 @@ def open_datasets(card: Card, data: DataSettings, names: Pseudonyms | None = Non
         open_whole(card, entry, names, prefix)
         for card, entry, prefix in zip(cards, data.selections, prefixes, strict=True)
     ]
-    for problem in (problem for manifest in whole for problem in manifest.problems):
-        if problem.fix == EXPORT_DICOM:  # somebody may believe it to be in
-            warn(problem.error().line())
     parts = [part_of(manifest, entry) for manifest, entry in zip(whole, data.selections, strict=True)]
     excluded = excluded_operations(parts, data.exclude)
     for part, also in zip(parts[1:], data.also, strict=True):

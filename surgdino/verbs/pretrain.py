@@ -19,6 +19,7 @@ from surgdino.backbone.weights import WeightsReport
 from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings, MultiCrop
 from surgdino.datasets.card import Card
+from surgdino.datasets.files import EXPORT_DICOM
 from surgdino.engine.method import open_method
 from surgdino.engine.precision import choose_device
 from surgdino.engine.probing.probe_set import Probing
@@ -202,7 +203,10 @@ def print_store(store: FrameStore) -> None:
 
 
 def print_overlaps(datasets: Sequence[RunDataset], past: History) -> None:
-    """A line each on operations that come in twice or by mistake, and on what can be tested no more."""
+    """A line each on recordings and operations that are not in, come in twice or by mistake, or are no test any more."""
+    for problem in (problem for each in datasets for problem in each.manifest.problems):
+        if problem.fix == EXPORT_DICOM:
+            console.warn(problem.error().line())
     for line in overlap_warnings(datasets):
         console.warn(line)
     for line in no_test_after(datasets, {name for row in past.seen for name in row.operations}):
