@@ -203,7 +203,7 @@ def print_store(store: FrameStore) -> None:
 
 
 def print_overlaps(datasets: Sequence[RunDataset], past: History) -> None:
-    """A line each on recordings and operations that are not in, come in twice or by mistake, or are no test any more."""
+    """A line each on what is left out, on operations that come in twice or by mistake, and on what has no test left."""
     for problem in (problem for each in datasets for problem in each.manifest.problems):
         if problem.fix == EXPORT_DICOM:
             console.warn(problem.error().line())
