@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from surgdino.datasets.class_names import from_one
 from surgdino.errors import SurgdinoError, first_of
 
 
@@ -110,7 +109,9 @@ def class_ids(labels: np.ndarray | Sequence[int], classes: int, video: str, side
             place=f"{video}, row {wrong[0]}",
             expected=f"0 to {classes - 1}",
             found=int(labels[wrong[0]]),
-            fix="the ids seem to count from 1: count them from 0" if from_one(labels.tolist(), classes) else None,
+            fix="the ids seem to count from 1: count them from 0"
+            if labels.max() == classes and 0 not in labels
+            else None,
         )
     return labels.astype(np.int64)
 
