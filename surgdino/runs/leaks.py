@@ -16,7 +16,7 @@ from rich.table import Table
 from surgdino import console
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.overlap import exclude_word, told_by_names
-from surgdino.errors import SurgdinoError
+from surgdino.errors import SurgdinoError, first_of
 from surgdino.frames.prints import Prints, recognise
 from surgdino.runs.history import History, Seen
 from surgdino.runs.names import Pseudonyms
@@ -35,18 +35,22 @@ class Overlap:
         operation: as the tested data call it.
         tested: its videos in the test part.
         seen: the trainings that saw it.
-        share: of its frames, roughly, where only the content told it; None where a name did.
+        copies: what it was called in training, where its frames told it; empty where its name did.
+        share: of its frames that are in them, roughly.
     """
 
     operation: str
     tested: tuple[str, ...]
     seen: tuple[Seen, ...]
-    share: float | None = None
+    copies: tuple[str, ...] = ()
+    share: float = 0.0
 
     @property
     def how(self) -> str:
         """How it was told, where not by its name."""
-        return "" if self.share is None else f", told by its frames, about {self.share:.0%} of them"
+        if not self.copies:
+            return ""
+        return f", told by its frames: about {self.share:.0%} are those of {first_of(self.copies, 2)}"
 
 
 @dataclass(frozen=True)
@@ -83,15 +87,22 @@ class LeakReport:
             "these are not results on unseen patients"
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """For results.json; also where nothing leaks, so that a reader sees that it was checked."""
+    def as_dict(self, names: Pseudonyms | None = None) -> dict[str, Any]:
+        """For results.json; also where nothing leaks, so that a reader sees that it was checked.
+
+        Args:
+            names: what the sentences may call operations.
+        """
+        shown = (names or Pseudonyms()).sentence
         return {
             "state": self.state,
             "tested_on": self.tested_on,
             "tested_operations": self.tested,
-            "seen_operations": {o.operation: [f"{seen.description}{o.how}" for seen in o.seen] for o in self.overlaps},
+            "seen_operations": {
+                each.operation: [shown(f"{seen.description}{each.how}") for seen in each.seen] for each in self.overlaps
+            },
             "unknown": list(self.unknown),
-            "stamp": self.stamp,
+            "stamp": shown(self.stamp) if self.stamp else None,
         }
 
 
@@ -114,8 +125,10 @@ def find_leaks(
         copies = recognise(past.prints or {}, known) if known else {}
         if by := tuple(each for each in past.seen if (called | copies.keys()).intersection(each.operations)):
             videos = tuple(video.id for video in tested.videos if video.operation == operation)
-            named = called.intersection(name for each in by for name in each.operations)
-            overlaps.append(Overlap(operation, videos, by, None if named else min(1.0, sum(copies.values()))))
+            found = (
+                () if called.intersection(name for each in by for name in each.operations) else tuple(sorted(copies))
+            )
+            overlaps.append(Overlap(operation, videos, by, found, min(1.0, sum(copies.values()))))
     unknown = list(past.unknown)
     new = {*tested.operations} - {each.operation for each in overlaps}
     if prints is not None and (count := _not_told(past, new)):

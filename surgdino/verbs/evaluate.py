@@ -74,7 +74,7 @@ def main(cfg: Mapping[str, Any]) -> int:
         parts = labelled_parts(manifest, store, task.LABELS, (config.part,), names)
         context = saved.context(config.hardware, features_folder(data, card.name, run, saved.tuning), card, parts)
         known = {key: info.get(key) for key in ("started_from", "seed", "stages")}
-        facts = {"split": data.split, "checkpoint": saved.folder, **known, "leakage": leaks.as_dict()}
+        facts = {"split": data.split, "checkpoint": saved.folder, **known, "leakage": leaks.as_dict(names)}
         path = measure(task, context, saved.load_head(context), config.part, out, manifest, facts, names)
     print_comparison(saved, path)
     field("results", path)

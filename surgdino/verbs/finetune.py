@@ -161,7 +161,7 @@ def conclude(run: Run, head: nn.Module, results: list[StageResult]) -> None:
         "seed": run.config.train.seed,
         "stages": [result.as_dict() for result in results],
         "chosen_on": "the validation part" if "val" in run.context.parts else "nothing: the last step counts",
-        "leakage": run.leaks.as_dict(),
+        "leakage": run.leaks.as_dict(run.names),
     }
     path = measure(run.task, run.context.alone(), head, "test", run.folder, run.manifest, facts, run.names)
     write_data(run.folder, run.context.parts["test"].store, run.names)

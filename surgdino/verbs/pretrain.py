@@ -185,7 +185,7 @@ def provenance(
         "data_hash": data_hash(datasets),
         "frames": len(store),
         "initial_weights": {**weights.as_dict(), "path": names.place(weights.path)} if weights else None,
-        "probe_leakage": leaks.as_dict() if leaks else None,
+        "probe_leakage": leaks.as_dict(names) if leaks else None,
         **past.facts(),
     }
     return names.hide(facts)

@@ -92,8 +92,21 @@ def test_what_was_trained_on_is_found_under_any_name(way, recordings, checkpoint
     )
     assert report.state == "shared"
     assert len(report.overlaps) == 2, "the third recording was not trained on"
-    assert all(overlap.share is None or overlap.share > 0.6 for overlap in report.overlaps)
+    assert all(not overlap.copies or overlap.share > 0.6 for overlap in report.overlaps)
     assert "had been seen before (pretrain, trained on folder" in report.stamp
+    assert not any("video" in text for texts in report.as_dict(names)["seen_operations"].values() for text in texts)
+
+
+def test_what_is_written_of_copies_in_the_own_training_part_names_none(recordings, tmp_path):
+    manifest, store, names = opened(recordings, tmp_path / "store")
+    first, copy = manifest.operations[:2]
+    row = Seen("finetune", "trained on", "folder", None, "train", (first,))
+    past = History().after([row], store.prints_of([first]))
+    report = find_leaks(past, manifest, "folder test", names, {copy: store.prints_of([first])[first]})
+    assert f"told by its frames: about 100% are those of {first}" in report.stamp
+    written = json.dumps(report.as_dict(names)["stamp"])
+    assert names.hide(first) in written
+    assert first not in written
 
 
 def test_other_operations_are_known_to_be_others(checkpoint, tmp_path):
@@ -148,7 +161,7 @@ def test_finetune_refuses_copies_in_the_checkpoint_and_across_its_own_parts(tmp_
     split = "data.split={train: [1, 3], test: [2, 4]}"
     assert main([*words, split, f"run.dir={tmp_path / 'a'}"]) == 2
     told = capsys.readouterr()
-    assert "finetune, trained on cholec80 inline split train, told by its frames" in told.out
+    assert "finetune, trained on cholec80 inline split train, told by its frames: about" in told.out
     assert "demo/4" in told.err
     assert main([*words, split, f"run.dir={tmp_path / 'b'}", "leakage=allow"]) == 0
     assert json.loads((tmp_path / "b" / "results.json").read_text())["leakage"]["state"] == "shared"
