@@ -75,11 +75,11 @@ def _blocks(section: Section, records: Sequence[RunRecord]) -> list[Block]:
 def _stamps(record: RunRecord) -> list[tuple[str, str]]:
     """(tone, sentence): what numbers on operations that were seen, or may have been, must be shown with."""
     found = []
-    for what, known in (("", (record.results or {}).get("leakage")), ("probes, ", record.model.get("probe_leakage"))):
+    for what, known in (("", (record.results or {}).get("leakage")), (", probes", record.model.get("probe_leakage"))):
         leakage = known or {}
         if stamp := leakage.get("stamp"):
             tone = "unknown" if leakage.get("state") == "unknown" else "shared"
-            found.append((tone, f"{record.name}: {what}{stamp}"))
+            found.append((tone, f"{record.name}{what}: {stamp}"))
     return [*found, *(("shared", line) for line in record.left_out)]
 
 

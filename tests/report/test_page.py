@@ -171,6 +171,46 @@ def test_a_fall_of_another_measure_stands_in_the_verdict(tmp_path):
     assert "50.0 to 41.8 (-8.3; 95 % interval" in sentence
 
 
+def test_the_score_of_an_operation_is_the_mean_of_the_labels_it_has():
+    def probe(step, phase, tools):
+        score = (sum(phase.values()) / len(phase) + sum(tools.values()) / len(tools)) / 2
+        values = {"probe_phase_linear_balanced_accuracy": 0.0, "probe_tool_linear_ap": 0.0, "probe_score": score}
+        each = {"phase_linear_balanced_accuracy": phase, "tool_linear_ap": tools}
+        return {"step": step, **values, "probe_per_operation": each}
+
+    phase = dict.fromkeys(OPERATIONS, 0.5)
+    rows = [probe(0, phase, {"camma/1": 0.7}), probe(9, {op: v + 0.1 for op, v in phase.items()}, {"camma/1": 0.9})]
+    score = next(change for change in changes(rows) if change.name == "score")
+    assert score.difference.n == len(OPERATIONS), "not only the one that has every label"
+    assert score.by_operation["camma/1"] == pytest.approx(0.15)
+    assert score.after - score.before == pytest.approx(score.difference.value), "the ends are of the same operations"
+
+
+@pytest.mark.parametrize(
+    ("state", "tone"),
+    [("shared", "shared"), ("unknown", "unknown"), (None, "shared")],
+    ids=["shared", "unknown", "old"],
+)
+def test_the_stamp_has_the_colour_of_what_is_known(tmp_path, state, tone):
+    run = write_results(tmp_path / "run", {"camma/1": 0.7}, leak="Nobody knows")
+    results = json.loads((run / "results.json").read_text())
+    results["leakage"] |= {"state": state}
+    (run / "results.json").write_text(json.dumps(results))
+    write_page([read_run(run)], tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert f'class="stamp {tone}">run: Nobody knows' in text
+    assert ("it is not known whether they were trained on" in text) == (state == "unknown")
+
+
+def test_what_the_initial_weights_knew_of_the_probes_operations_is_stamped(tmp_path):
+    run = write_run(tmp_path / "run")
+    model = json.loads((run / "checkpoint" / "model.json").read_text())
+    model["probe_leakage"] = {"state": "unknown", "stamp": "Nobody knows"}
+    (run / "checkpoint" / "model.json").write_text(json.dumps(model))
+    write_page([read_run(run)], tmp_path / "page.html")
+    assert 'class="stamp unknown">run, probes: Nobody knows' in (tmp_path / "page.html").read_text()
+
+
 def test_without_held_out_operations_nothing_is_claimed(tmp_path):
     tone, sentence = verdict(changes(read_run(write_run(tmp_path / "run", probes=False)).rows))
     assert tone == "unknown"
