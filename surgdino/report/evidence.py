@@ -59,7 +59,8 @@ def probe_changes(first: Row, second: Row) -> list[Change]:
         each = [_by_operation(row, name) for row in (first, second)]
         difference = paired(*each)
         ends = float(first[PROBE + name]), float(second[PROBE + name])
-        if name == SCORE and difference:  # over the same operations as the difference: not all have every label
+        # Over the same operations as the difference: not all have every label, and two runs may have held out others.
+        if difference and (name == SCORE or each[0].keys() != each[1].keys()):
             ends = tuple(sum(values[op] for op in difference.values) / len(difference.values) for values in each)
         known = (difference.difference, difference.values) if difference else (None, {})
         found.append(Change(name, measure_of(name), *ends, known[0], by_operation=known[1]))

@@ -266,6 +266,14 @@ def test_two_runs_stand_side_by_side_with_the_settings_that_differ(tmp_path):
     assert re.search(r"<td[^>]*>train.lr</td><td[^>]*>0.0</td><td[^>]*>0.2</td>", text)
 
 
+def test_on_operations_in_common_both_values_are_of_these(tmp_path):
+    first = write_results(tmp_path / "a", {f"camma/{k}": 0.60 + 0.01 * k for k in range(1, 9)})
+    second = write_results(tmp_path / "b", {f"camma/{k}": 0.65 + 0.01 * k for k in range(3, 12)})
+    write_page([read_run(first), read_run(second)], tmp_path / "page.html")
+    text = " ".join(re.sub("<[^>]+>", " ", (tmp_path / "page.html").read_text()).split())
+    assert "accuracy, mean of the operations in common 65.5 70.5 +5.0" in text
+
+
 def test_two_fine_tuned_runs_are_compared_operation_by_operation(tmp_path):
     few = [read_run(write_results(tmp_path / name, {"a": value})) for name, value in (("x", 0.5), ("y", 0.4))]
     assert compared(*few)[0] == "open"

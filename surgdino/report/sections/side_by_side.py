@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from surgdino.engine.probing.measures import Measure
@@ -56,8 +57,12 @@ def _results(first: RunRecord, second: RunRecord) -> Iterator[Pair]:
             continue
         pixels = row.get("unit") == "pixels"
         measure = Measure(f"{row['name']} (pixels)" if pixels else row["name"], percent=not pixels)
-        found = paired(row["per_operation"], other["per_operation"])
-        change = Change(row["name"], measure, row["value"], other["value"], found.difference if found else None)
+        each = row["per_operation"], other["per_operation"]
+        found, ends = paired(*each), (row["value"], other["value"])
+        if found and any(values.keys() != found.values.keys() for values in each):
+            measure = replace(measure, words=f"{measure.words}, mean of the operations in common")
+            ends = tuple(sum(values[name] for name in found.values) / len(found.values) for values in each)
+        change = Change(row["name"], measure, *ends, found.difference if found else None)
         yield f"protocol {row['protocol']}", change, not pixels
 
 
