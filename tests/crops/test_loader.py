@@ -182,6 +182,7 @@ def out_of_memory(job: int) -> int:
     raise MemoryError
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_one_line_between_two_results(monkeypatch) -> None:
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
     before, done = signal.getsignal(signal.SIGCHLD), []

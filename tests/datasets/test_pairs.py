@@ -223,6 +223,7 @@ def test_pictures_and_masks_are_turned_alike(tmp_path, orientation, size):
     assert read_mask(tmp_path / "m.png").shape[::-1] == size
 
 
+@pytest.mark.slow
 def test_an_image_of_too_many_pixels_is_not_decoded(tmp_path):
     Image.new("1", (32000, 32000)).save(tmp_path / "large.png")
     for read in (image_size, read_mask):

@@ -150,7 +150,7 @@ def test_what_is_shipped_is_plain_weights_of_a_correction_of_that_rank(tmp_path)
     assert load(tmp_path).info["retention"] == {"frozen_blocks": 0, "pull": 0.0, "low_rank": 4}
 
 
-@pytest.mark.quick("low rank-student")
+@pytest.mark.slow
 @pytest.mark.parametrize("ship", ["student", "teacher"])
 @pytest.mark.parametrize("settings", [{}, {"low_rank": 4}], ids=["whole", "low rank"])
 def test_a_share_of_the_initial_weights_is_shipped_and_the_run_itself_is_the_same(tmp_path, settings, ship):

@@ -240,6 +240,7 @@ for thread in threads: thread.join()
 """
 
 
+@pytest.mark.slow
 def test_damage_does_not_hang_decoder_threads(tmp_path):
     """FFmpeg's complaints must not be passed on to Python, which may be waiting for the thread that complains."""
     path = write_video(tmp_path / "a.mp4", 200, gop=25)
@@ -260,6 +261,7 @@ def test_decoders_are_discovered():
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_real_videos_read_the_same_whether_sampled_or_whole(real_data):
     path = sorted((real_data / "cholec80" / "videos").glob("*.mp4"))[0]
     info = probe(path)

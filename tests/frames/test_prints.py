@@ -84,6 +84,7 @@ COPIES = {
 }
 
 
+@pytest.mark.quick("border cropped", "JPEG")
 @pytest.mark.parametrize("copy", COPIES)
 def test_a_copy_is_known_again_and_is_no_other_operation(copy, known, recordings, tmp_path):
     folder = tmp_path / "copies"

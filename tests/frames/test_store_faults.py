@@ -118,6 +118,7 @@ def test_a_kill_at_any_moment_loses_no_finished_video(videos, tmp_path, workers)
     assert [number_in(store.read(i)) for i in range(len(store))] == [*range(0, 100, 5)] * 6
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(videos, tmp_path):
     import pickle
 

@@ -29,6 +29,7 @@ def test_surgdino_is_the_only_top_level_name(wheel):
     assert {t for t in tops if not t.endswith(".dist-info")} == {"surgdino"}
 
 
+@pytest.mark.slow
 def test_an_unpacked_wheel_composes_every_config_and_lists_everything(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = (

@@ -309,6 +309,7 @@ def test_what_is_no_run_folder_is_told_in_one_line(tmp_path, damage):
     assert str(folder) in caught.value.line()
 
 
+@pytest.mark.slow
 def test_a_browser_shows_every_section_and_every_figure(tmp_path):
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:

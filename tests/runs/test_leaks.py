@@ -126,6 +126,7 @@ def finetune(root: Path, run: Path, *more: str) -> int:
     return main(["finetune", *words, *place, "data.split={train: [1], test: [2, 4]}", *more])
 
 
+@pytest.mark.slow
 def test_finetune_refuses_and_allows_and_stamps(cholect50, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     checkpoint = pretrained(
@@ -157,6 +158,7 @@ def test_what_chose_the_checkpoint_is_no_test_either(cholect50, tmp_path, capsys
     assert "chosen on" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_clean_result_says_that_it_was_looked_for(cholect50, tmp_path):
     clean = pretrained(tmp_path / "clean", dataset="cholec80", operations=["camma/70"], history_unknown=[])
     assert finetune(cholect50, tmp_path / "run", f"model.weights={clean}", "model=vit_toy") == 0
