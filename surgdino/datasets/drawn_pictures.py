@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -143,12 +144,13 @@ class Export:
         self.tell("shapes that are no masks are left out", place, "outlines or masks", str(kind)[:40], error=False)
 
 
-def plain_source(text: str) -> Iterator[str]:
+@lru_cache(maxsize=1 << 14)  # tables name a video in each row
+def plain_source(text: str) -> tuple[str, ...]:
     """How a file may be called that an export names so: its path, its name, and what Label Studio made them of."""
     text = plain_name(text.replace("\\", "/"))
-    for name in dict.fromkeys((text, unquote(text), unquote(text.partition("?d=")[2]))):
-        last = PurePosixPath(name).name
-        yield from filter(None, (name, last, _MARK.sub("", last)))
+    paths = dict.fromkeys((text, unquote(text), unquote(text.partition("?d=")[2])))
+    last = {path: PurePosixPath(path).name for path in paths}
+    return tuple(filter(None, (name for path in paths for name in (path, last[path], _MARK.sub("", last[path])))))
 
 
 def labels_of(exports: Sequence[Export]) -> list[str]:

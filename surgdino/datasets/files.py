@@ -11,6 +11,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,6 +85,7 @@ def is_mask(path: Path) -> bool:
     return path.stem.lower().startswith("mask")
 
 
+@lru_cache(maxsize=1 << 14)
 def plain_name(text: str) -> str:
     """One spelling for letters with accents: some file systems keep `ü` as one character, others as two.
 
@@ -93,6 +95,7 @@ def plain_name(text: str) -> str:
     return unicodedata.normalize("NFC", readable)
 
 
+@lru_cache(maxsize=1 << 14)
 def letters(text: str) -> str:
     """What two spellings of one name have in common: letters and digits without case and accents."""
     return "".join(letter for letter in unicodedata.normalize("NFKD", text).casefold() if letter.isalnum())

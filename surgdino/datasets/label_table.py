@@ -101,7 +101,9 @@ class LabelTable:
         if not filled:
             raise SurgdinoError("the file is empty", file=self.path, expected=_HEADER)
         decimal = _QUOTED_DECIMAL if separator == "," else _DECIMAL
-        filled = [(place, [decimal.sub(r"\1.\2", cell) for cell in cells]) for place, cells in filled]
+        filled = [
+            (place, [decimal.sub(r"\1.\2", cell) if "," in cell else cell for cell in cells]) for place, cells in filled
+        ]
         return [name.lower() for name in filled[0][1]], filled[1:]
 
     def _columns(self) -> tuple[dict[str, int], str]:

@@ -30,7 +30,7 @@ from surgdino.inputs.datasets import open_datasets
 from surgdino.inputs.probe import ProbeData, ProbeSettings, choose_probe, open_probe, probe_leaks
 from surgdino.inputs.settings import DataSettings
 from surgdino.metrics.arrays import as_json
-from surgdino.runs.history import CHOSEN, History, Seen
+from surgdino.runs.history import CHOSEN, TRAINED, History, Seen
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms, settings_of
 
@@ -106,8 +106,10 @@ def merge(settings: MergeConfig, paths: Sequence[str]) -> int:
     mean, alpha = mean_of([each.state for each in adapted]), settings.alpha
     if settings.alphas:
         chosen, probe, names = open_measurement(settings, adapted_paths[0], infos[0])
-        if stamp := probe_leaks(chosen, probe.frames, past, names).stamp:
-            console.warn(f"the operations that choose may favour the adapted weights. {stamp}")
+        trained = replace(past, seen=tuple(row for row in past.seen if row.how == TRAINED))
+        leaks = probe_leaks(chosen, probe.frames, trained, names)
+        if leaks.overlaps:
+            console.warn(f"the operations that choose may favour the adapted weights. {leaks.stamp}")
         trials = list(sweep(backbone, initial.state, mean, settings.alphas, measure_with(probe, settings.hardware)))
         alpha = best(trials).alpha
         print_trials(trials, alpha)
