@@ -101,7 +101,7 @@ def test_two_processes_make_the_run_that_one_makes(tmp_path, one_process, shard)
     )
 
 
-@pytest.mark.quick("2-1-sharded")
+@pytest.mark.slow
 @SHARDED
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, one_process, before, after, shard):

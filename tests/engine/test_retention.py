@@ -207,7 +207,7 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypa
     assert [k for k in expected if not torch.equal(expected[k], found[k])] == []
 
 
-@pytest.mark.quick("all")
+@pytest.mark.slow
 @retained
 def test_micro_batches_make_the_run_of_one(tmp_path, settings):
     run(tmp_path / "one", settings)

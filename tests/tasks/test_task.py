@@ -34,6 +34,7 @@ def toy(tmp_path, monkeypatch) -> Path:
     sys.modules.pop("surgdino.tasks.toy", None)
 
 
+@pytest.mark.slow
 def test_a_task_in_one_file_goes_through_every_verb(toy, capsys):
     root, run = toy / "data", toy / "run"
     set_of("toy").write(root)

@@ -70,7 +70,7 @@ def test_collapse_is_known_for_any_batch_and_warned_of(name):
 # Runs
 
 
-@pytest.mark.quick("simdinov2", "dinov2")
+@pytest.mark.quick("simdinov2")
 @every_method
 def test_a_run_learns_and_stays_away_from_collapse(name, tmp_path):
     result = train(plan_of(name, tmp_path, steps=40, batch_size=16, lr=2e-3, checkpoint_every=50))
