@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from surgdino.backbone import model_json
-from surgdino.backbone.model_json import FORMAT
+from surgdino.backbone.model_json import FORMAT, ModelJson
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.settings import ModelSettings
 from surgdino.backbone.tensor_files import TEXT_LIMIT, check_tensors, differences, header_of, read_tensors, shapes_of
@@ -157,24 +157,27 @@ def read_model_json(path: str | Path) -> dict[str, Any]:
 
 def description_in(weights: Path) -> dict[str, Any] | None:
     """model.json as the header of a weights file holds it; None where the file is not one of ours."""
-    header = header_of(weights, _HEADER, _AGAIN) if weights.suffix == ".safetensors" else None
-    return None if header is None else {**model_json.parse(header, weights)[0], "prints": _prints(weights)}
+    found = _in_header(weights) if weights.suffix == ".safetensors" else None
+    return None if found is None else found[0]
 
 
 def _described(weights: Path) -> tuple[dict[str, Any], ModelSettings]:
     beside, written = weights.with_name(MODEL_JSON), None
     if beside.is_file():
         written = model_json.parse(read_bytes(beside, TEXT_LIMIT), beside)
-    if (header := header_of(weights, _HEADER, _AGAIN)) is not None:
-        written = model_json.parse(header, weights)
+    written = _in_header(weights) or written
     if written is None:
         raise SurgdinoError("does not say what it is", file=weights, expected=f"{MODEL_JSON} beside it", found="none")
-    return {**written[0], "prints": _prints(weights)}, written[1].settings
+    return written[0], written[1].settings
 
 
-def _prints(weights: Path) -> dict[str, References]:
-    text = header_of(weights, _PRINTS, _AGAIN)
-    return {} if text is None else model_json.parse_prints(text, weights)
+def _in_header(weights: Path) -> tuple[dict[str, Any], ModelJson] | None:
+    """model.json with the prints, as the header holds them; None where the file is not one of ours."""
+    if (text := header_of(weights, _HEADER, _AGAIN)) is None:
+        return None
+    info, record = model_json.parse(text, weights)
+    prints = header_of(weights, _PRINTS, _AGAIN)
+    return {**info, "prints": {} if prints is None else model_json.parse_prints(prints, weights)}, record
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str]) -> None:

@@ -170,7 +170,8 @@ def _still(video: Prints, spacing: float) -> np.ndarray:
 
 def _apart(bits: np.ndarray) -> np.ndarray:
     """The places of prints [n, 32] that are like none before them: a picture that stands counts once."""
-    near = _differing(bits, bits) <= _NEAR
+    signs = _signs(bits)
+    near = _differing(signs, signs) <= _NEAR
     kept: list[int] = []
     for place in range(len(bits)):
         if not near[place, kept].any():
@@ -208,9 +209,10 @@ def _compared(found: np.ndarray, wanted: np.ndarray, starts: np.ndarray) -> tupl
         frames that are near any of its prints, [operations].
     """
     nearest, met = np.ones(len(wanted)), np.zeros(len(starts))
+    carried = _signs(wanted.reshape(-1, BYTES))
     for first in range(0, len(found), _BLOCK):
         block = found[first : first + _BLOCK]
-        differing = _differing(block.reshape(-1, BYTES), wanted.reshape(-1, BYTES))
+        differing = _differing(_signs(block.reshape(-1, BYTES)), carried)
         differing = differing.reshape(len(block), _PRINTS, len(wanted), -1).min(axis=(1, 3))
         nearest = np.minimum(nearest, differing.min(0))
         met += (np.minimum.reduceat(differing, starts, axis=1) <= _NEAR).sum(0)
@@ -223,6 +225,5 @@ def _signs(bits: np.ndarray) -> np.ndarray:
 
 
 def _differing(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """[n, m]: the share of the 255 bits in which the prints uint8 [n, 32] and [m, 32] differ."""
-    same = _signs(first) @ _signs(second).T
-    return (_LOW**2 - same) / 2 / (_LOW**2 - 1)
+    """[n, m]: the share of the 255 bits in which prints differ, given as `_signs` [n, 256] and [m, 256]."""
+    return (_LOW**2 - first @ second.T) / 2 / (_LOW**2 - 1)

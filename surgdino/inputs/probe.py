@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -20,9 +20,10 @@ from surgdino.engine.probing import ProbeSet
 from surgdino.engine.probing.frames import even
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.errors import SurgdinoError, nearest
+from surgdino.frames.prints import Prints
 from surgdino.inputs.datasets import RunDataset, joined_store, open_datasets, without
 from surgdino.inputs.labelled import unheld
-from surgdino.inputs.settings import DataSettings, Part, excluded_operations, open_whole
+from surgdino.inputs.settings import DataSettings, Part, excluded_operations, open_whole, operations_by_name
 from surgdino.runs.history import History
 from surgdino.runs.leaks import LeakReport, find_leaks
 from surgdino.runs.names import Pseudonyms
@@ -137,21 +138,24 @@ def open_probe(chosen: ProbeData | None, data: DataSettings, preprocess: Preproc
     return Probing(frames, settings.every, settings.both)
 
 
-def probe_leaks(chosen: ProbeData, probe: ProbeSet, past: History, names: Pseudonyms | None = None) -> LeakReport:
-    """Which of the operations that are measured on some weights have seen, by name or by their frames."""
+def probe_leaks(
+    chosen: ProbeData, prints: Mapping[str, Sequence[Prints]], past: History, names: Pseudonyms
+) -> LeakReport:
+    """Which of the operations that are measured on some weights have seen, by name or by their frames' prints."""
     tested = [each.manifest.without({*each.manifest.operations} - chosen.tested) for each in chosen.datasets]
     whole = replace(tested[0], videos=tuple(video for each in tested for video in each.videos))
-    return find_leaks(past, whole, "the probe", names, probe.store.prints_of(chosen.tested))
+    return find_leaks(past, whole, "the probe", names, prints)
 
 
 def refuse_trained(report: LeakReport) -> None:
     """Refuse a probe that measures on what the same run trains on under another name."""
-    for overlap in report.overlaps[:1]:
+    if report.overlaps:
+        first = report.overlaps[0]
         raise SurgdinoError(
             "the probe would measure on operations that are trained on under other names",
             place="probe",
             expected="operations that are kept out of training",
-            found=f"{len(report.overlaps)} of {report.tested}, such as {overlap.operation}{overlap.how}",
+            found=f"{len(report.overlaps)} of {report.tested}, such as {first.operation}{first.how}",
             fix="keep one copy of each operation, or hold other operations out",
         )
 
@@ -197,11 +201,7 @@ def _held_out(
             what = "probe.hold_out is larger than the number of operations"
             raise SurgdinoError(what, expected=f"at most {len(operations)}", found=hold_out)
         return set(even(np.array(operations), hold_out).tolist())
-    names: dict[str, set[str]] = {}
-    for each in known:
-        for video in each.manifest.videos:
-            for name in each.manifest.names_of(video):
-                names.setdefault(name, set()).add(video.operation)
+    names = operations_by_name(each.manifest for each in known)
     for wanted in map(str, hold_out):
         if wanted not in names:
             what = f"probe.hold_out names {wanted!r}, which does not exist, or which data.exclude leaves out"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -147,14 +147,22 @@ def not_empty(manifest: Manifest) -> Manifest:
     return manifest
 
 
-def excluded_operations(manifests: Sequence[Manifest], exclude: Sequence[str]) -> set[str]:
-    """The operations that names as in `data.exclude` stand for, in any of these datasets; others are refused."""
+def operations_by_name(manifests: Iterable[Manifest]) -> dict[str, set[str]]:
+    """All that a setting may call a video or an operation -> the operations.
+
+    A video's id names its whole operation: half of one would leak through the other.
+    """
     operations_of: dict[str, set[str]] = {}
     for manifest in manifests:
         for video in manifest.videos:
-            # A video id names its whole operation: leaving out half of an operation would leak it through the other.
             for name in manifest.names_of(video):
                 operations_of.setdefault(name, set()).add(video.operation)
+    return operations_of
+
+
+def excluded_operations(manifests: Sequence[Manifest], exclude: Sequence[str]) -> set[str]:
+    """The operations that names as in `data.exclude` stand for, in any of these datasets; others are refused."""
+    operations_of = operations_by_name(manifests)
     operations: set[str] = set()
     for name in exclude:
         if name.startswith(_TEST_OF):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from surgdino import console
-from surgdino.csv_files import write_csv
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import as_json
 from surgdino.metrics.folds import OverRuns, Run, over_runs
@@ -17,7 +16,7 @@ from surgdino.metrics.scores import FRACTION
 from surgdino.paths import write_text
 from surgdino.report.record import read_results
 from surgdino.report.sections.folds import SUMMARY, fold_rows
-from surgdino.runs.results import PER_OPERATION, RESULTS, print_stamp
+from surgdino.runs.results import RESULTS, print_stamp, write_per_operation
 
 Results = Mapping[str, Any]
 _OWN = ("headline", "split", "seed", "checkpoint", "stages", "leakage", "operations", "notes", "scores", "classes")
@@ -56,12 +55,7 @@ def write_together(folder: Path, runs: Mapping[str, Run], environment: Mapping[s
     each = {name: read_results(folder / name / RESULTS) for name in runs}
     results = {**together(each, runs), "environment": dict(environment)}
     write_text(folder / RESULTS, json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    rows = [
-        (operation, row["protocol"], row["name"], "" if value is None else repr(value))
-        for row in results["scores"]
-        for operation, value in row["per_operation"].items()
-    ]
-    write_csv(folder / PER_OPERATION, ("operation", "protocol", "metric", "value"), rows)
+    write_per_operation(folder, [(row["protocol"], row["name"], row["per_operation"]) for row in results["scores"]])
     return results
 
 

@@ -8,7 +8,7 @@ weights came from elsewhere, `history_unknown` names them: nobody here knows wha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from surgdino.backbone.weights import NOT_RECORDED
@@ -66,13 +66,13 @@ class History:
     """
 
     seen: tuple[Seen, ...] = ()
-    prints: Mapping[str, References] | None = None
+    prints: Mapping[str, References] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> History:
         """By a model.json, or by what is known of natural-image weights; empty for weights that begin at random."""
-        return cls(tuple(seen_of(info)), info.get("prints") or {}, _unknown(info))
+        return cls(tuple(seen_of(info)), info.get("prints", {}), _unknown(info))
 
     @classmethod
     def joined(cls, histories: Iterable[History]) -> History:
@@ -80,14 +80,14 @@ class History:
         each = tuple(histories)
         return cls(
             tuple(dict.fromkeys(seen for history in each for seen in history.seen)),
-            {name: prints for history in each for name, prints in (history.prints or {}).items()},
+            {name: prints for history in each for name, prints in history.prints.items()},
             tuple(dict.fromkeys(name for history in each for name in history.unknown)),
         )
 
     def after(self, seen: Iterable[Seen], prints: Mapping[str, Sequence[Prints]]) -> History:
         """With one more training, and the prints of the operations that it saw."""
         more = {operation: references(videos) for operation, videos in prints.items()}
-        return replace(self, seen=(*self.seen, *seen), prints={**(self.prints or {}), **more})
+        return replace(self, seen=(*self.seen, *seen), prints={**self.prints, **more})
 
     def operations(self, how: How) -> list[str]:
         """All of one kind, by name."""
@@ -100,7 +100,7 @@ class History:
             "chosen_on": self.operations(CHOSEN),
             "seen": [each.as_dict() for each in self.seen],
             "history_unknown": list(self.unknown),
-            "prints": dict(self.prints or {}),
+            "prints": dict(self.prints),
         }
 
 

@@ -122,7 +122,7 @@ def find_leaks(
     names, overlaps = names or Pseudonyms(), []
     for operation in tested.operations:
         called, known = names.aliases(operation), (prints or {}).get(operation)
-        copies = recognise(past.prints or {}, known) if known else {}
+        copies = recognise(past.prints, known) if known else {}
         if by := tuple(each for each in past.seen if (called | copies.keys()).intersection(each.operations)):
             videos = tuple(video.id for video in tested.videos if video.operation == operation)
             found = (
@@ -138,22 +138,20 @@ def find_leaks(
 
 def _not_told(past: History, tested: Collection[str]) -> int:
     """How many seen operations have no prints, and names that do not tell whether they are among the tested ones."""
-    unprinted = {each for row in past.seen for each in row.operations} - (past.prints or {}).keys()
+    unprinted = {each for row in past.seen for each in row.operations} - past.prints.keys()
     return sum(not all(told_by_names(seen, each) for each in tested) for seen in unprinted)
 
 
 def refuse_named(past: History, tested: Manifest, tested_on: str, names: Pseudonyms, leakage: Leakage) -> None:
     """What names tell is refused before any frame is decoded."""
-    report = find_leaks(past, tested, tested_on, names)
+    refuse_shared(find_leaks(past, tested, tested_on, names), leakage)
+
+
+def refuse_shared(report: LeakReport, leakage: Leakage) -> None:
+    """Stop where operations were seen, after a table of them, unless `leakage` allows it."""
     if report.overlaps and leakage == "refuse":
-        refuse_leaks(report, leakage)
-
-
-def refuse_leaks(report: LeakReport, leakage: Leakage) -> None:
-    """Print what was found; stop where operations were seen, unless `leakage` allows it."""
-    if report.overlaps:
         console.table(overlap_table(report))
-    if report.overlaps and leakage == "refuse":
+        left_out = exclude_word(report.tested_on, [overlap.operation for overlap in report.overlaps], report.tested)
         first = report.overlaps[0]
         raise SurgdinoError(
             "the checkpoint has seen operations that it would be tested on",
@@ -161,17 +159,19 @@ def refuse_leaks(report: LeakReport, leakage: Leakage) -> None:
             expected="operations that no training has seen",
             found=f"{len(report.overlaps)} of {report.tested} seen, such as {first.operation} "
             f"({first.seen[0].description}{first.how})",
-            fix=f"leave them out where they were seen ({_left_out(report)}), choose another split, "
+            fix=f"leave them out where they were seen ({left_out}), choose another split, "
             "or use leakage=allow, which stamps the results",
         )
+
+
+def refuse_leaks(report: LeakReport, leakage: Leakage) -> None:
+    """The same, and say what is allowed and what nobody knows."""
+    refuse_shared(report, leakage)
     if report.overlaps:
+        console.table(overlap_table(report))
         console.say(f"leakage=allow: {report.stamp}", "bold red")
     elif report.unknown:
         console.warn(report.stamp or "")
-
-
-def _left_out(report: LeakReport) -> str:
-    return exclude_word(report.tested_on, [overlap.operation for overlap in report.overlaps], report.tested)
 
 
 def overlap_table(report: LeakReport) -> Table:

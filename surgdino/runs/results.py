@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,18 @@ def write_results(
     content = names.hide(as_json({**first, **values, **last}))
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     path = write_text(folder / RESULTS, text + "\n")
+    write_per_operation(folder, [(row.protocol, row.name, names.hide(row.per_operation)) for row in scores.table])
+    return path
+
+
+def write_per_operation(folder: Path, measures: Iterable[tuple[str, str, Mapping[str, float | None]]]) -> None:
+    """Write `per_operation.csv` of (protocol, name, operation -> value); an undefined value is an empty cell."""
     rows = [
-        # An undefined value is an empty cell.
-        (operation, row.protocol, row.name, "" if math.isnan(value) else repr(float(value)))
-        for row in scores.table
-        for operation, value in names.hide(row.per_operation).items()
+        (operation, protocol, name, "" if value is None or math.isnan(value) else repr(float(value)))
+        for protocol, name, values in measures
+        for operation, value in values.items()
     ]
     write_csv(folder / PER_OPERATION, ("operation", "protocol", "metric", "value"), rows)
-    return path
 
 
 def print_scores(scores: TaskScores, *, leakage: Mapping[str, Any] | None = None) -> None:

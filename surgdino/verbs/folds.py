@@ -19,7 +19,7 @@ from surgdino.inputs.folds import PlannedRun, in_run, planned_runs
 from surgdino.inputs.labelled import open_store_of
 from surgdino.runs.folder import environment, open_run
 from surgdino.runs.folds import is_finished, print_together, write_together
-from surgdino.runs.leaks import refuse_leaks
+from surgdino.runs.leaks import refuse_shared
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Mode
 from surgdino.runs.results import RESULTS
@@ -50,9 +50,8 @@ def several(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock, fi
             with distributed.main_first():
                 store = open_store_of(found.manifest, found.config.data)
             _, leaks = guard(found, store)
-            if leaks.overlaps and config.leakage == "refuse":
-                with in_run(name):
-                    refuse_leaks(leaks, config.leakage)
+            with in_run(name):
+                refuse_shared(leaks, config.leakage)
         del checked, found  # their backbones
         for place, run in enumerate(runs, 1):
             say(f"{run.name}, {place} of {len(runs)}", style="bold")

@@ -107,7 +107,8 @@ def merge(settings: MergeConfig, paths: Sequence[str]) -> int:
     if settings.alphas:
         chosen, probe, names = open_measurement(settings, adapted_paths[0], infos[0])
         trained = replace(past, seen=tuple(row for row in past.seen if row.how == TRAINED))
-        leaks = probe_leaks(chosen, probe.frames, trained, names)
+        prints = probe.frames.store.prints_of(chosen.tested)
+        leaks = probe_leaks(chosen, prints, trained, names)
         if leaks.overlaps:
             console.warn(f"the operations that choose may favour the adapted weights. {leaks.stamp}")
         trials = list(sweep(backbone, initial.state, mean, settings.alphas, measure_with(probe, settings.hardware)))
@@ -115,7 +116,7 @@ def merge(settings: MergeConfig, paths: Sequence[str]) -> int:
         print_trials(trials, alpha)
         facts["merged"]["sweep"] = [{"alpha": trial.alpha, **as_json(trial.measured)} for trial in trials]
         row = Seen("merge", CHOSEN, chosen.datasets[0].card.name, None, None, probe.frames.operations)
-        past = past.after([row], probe.frames.store.prints_of(probe.frames.operations))
+        past = past.after([row], {each: prints[each] for each in probe.frames.operations})
     facts |= names.hide(past.facts())
     backbone.vit.load_state_dict(between(initial.state, mean, alpha))
     facts["merged"]["alpha"] = alpha

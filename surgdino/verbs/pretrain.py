@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan, TrainResult
 from surgdino.engine.train import BEST, train
 from surgdino.errors import SurgdinoError
+from surgdino.frames.prints import Prints
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.backbone import natural_backbone
 from surgdino.inputs.datasets import (
@@ -43,7 +44,7 @@ from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
 from surgdino.paths import safe_name
 from surgdino.report.curves import TERMS, draw_curves
 from surgdino.runs.folder import names_mode, open_run, write_data
-from surgdino.runs.history import CHOSEN, TRAINED, History, Seen
+from surgdino.runs.history import CHOSEN, TRAINED, History, How, Seen
 from surgdino.runs.leaks import LeakReport
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms
@@ -146,24 +147,22 @@ def histories(
     Raises:
         SurgdinoError: the probe holds operations out that are trained on under other names.
     """
-    begun, trained = History.of(weights.past if weights else {}), seen_in(datasets, store, TRAINED)
+    begun = History.of(weights.past if weights else {})
+    trained = seen_in(datasets, TRAINED, store.prints_of({video.operation for video in store.videos}))
     if probe is None or chosen is None:
         return History.joined((begun, trained)), None
+    prints = probe.frames.store.prints_of(chosen.tested)
     if chosen.held_out:
-        refuse_trained(probe_leaks(chosen, probe.frames, trained, names))
-    chose = seen_in(chosen.datasets, probe.frames.store, CHOSEN, {*probe.frames.operations})
-    return History.joined((begun, trained, chose)), probe_leaks(chosen, probe.frames, begun, names)
+        refuse_trained(probe_leaks(chosen, prints, trained, names))
+    chose = seen_in(chosen.datasets, CHOSEN, {each: prints[each] for each in probe.frames.operations})
+    return History.joined((begun, trained, chose)), probe_leaks(chosen, prints, begun, names)
 
 
-def seen_in(
-    datasets: Sequence[RunDataset], store: FrameStore, how: str, operations: Collection[str] | None = None
-) -> History:
-    """This training's own: the operations of the datasets that are in the store, or some of them."""
-    there = {video.operation for video in store.videos}
-    there = there if operations is None else there & {*operations}
-    each = [(dataset.card.name, tuple(sorted(there & {*dataset.manifest.operations}))) for dataset in datasets]
+def seen_in(datasets: Sequence[RunDataset], how: How, prints: Mapping[str, Sequence[Prints]]) -> History:
+    """This training's own: the operations that there are prints of, by dataset."""
+    each = [(dataset.card.name, tuple(sorted(prints.keys() & {*dataset.manifest.operations}))) for dataset in datasets]
     rows = [Seen("pretrain", how, name, None, None, found) for name, found in each if found]
-    return History().after(rows, store.prints_of(there))
+    return History().after(rows, prints)
 
 
 def provenance(
