@@ -156,7 +156,7 @@ def opened(name: str, data: Path) -> Manifest:
 
 def stored(manifest: Manifest, cfg: Mapping[str, Any], out: Path) -> FrameStore:
     """Its frames."""
-    wanted = StoreSettings(fps=cfg["data"]["fps"], short_side=cfg["data"]["short_side"])
+    wanted = StoreSettings.of(fps=cfg["data"]["fps"], short_side=cfg["data"]["short_side"])
     return build_store(manifest, out / "store", wanted, workers=1, progress=False)
 
 

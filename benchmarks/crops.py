@@ -131,7 +131,7 @@ def main() -> None:
         root = words.root or Path(folder) / "cholec80"
         if words.root is None:
             write_cholec80(root, videos=2, seconds=24, size=(854, 480), seed=0)
-        store = build_store(open_dataset(load_card("cholec80"), root), Path(folder) / "store", StoreSettings())
+        store = build_store(open_dataset(load_card("cholec80"), root), Path(folder) / "store", StoreSettings.of())
         report(compare(store, shipped(CropSettings, "crops"), words.rounds, words.images), store)
 
 

@@ -140,7 +140,7 @@ def frames_of(arguments: argparse.Namespace, folder: Path) -> LabelledFrames:
         root = folder / "cholec80"
         write_cholec80(root, videos=2, seconds=arguments.frames / 2 / 5, size=(480, 270), annotations=False)
     manifest = open_dataset(load_card(arguments.dataset), root)
-    settings = StoreSettings(fps=5 if arguments.root is None else 1)
+    settings = StoreSettings.of(fps=5 if arguments.root is None else 1)
     return every_frame(build_store(manifest, folder / "store", settings, progress=False))
 
 

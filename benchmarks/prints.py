@@ -116,7 +116,7 @@ def copy(source: Path, target: Path, kind: str, edit: Edit, fps: float, later: f
 def printed(folder: Path, store: Path, operation: Callable[[str], str]) -> dict[str, list[Prints]]:
     """Operation -> the prints of its videos, all of them in one folder."""
     manifest: Manifest = open_dataset(load_card("folder"), folder)
-    built: FrameStore = build_store(manifest, store, StoreSettings(), workers=2, progress=False, max_bad_share=1.0)
+    built: FrameStore = build_store(manifest, store, StoreSettings.of(), workers=2, progress=False, max_bad_share=1.0)
     found: dict[str, list[Prints]] = {}
     for place, video in enumerate(built.videos):
         found.setdefault(operation(video.id), []).append(built.prints(place))

@@ -100,7 +100,7 @@ def frames(folder: Path, at_least: int) -> FrameStore:
     """The store of a generated set."""
     write_cholec80(folder / "cholec80", videos=4, seconds=16, size=(426, 240), seed=0)
     manifest = open_dataset(load_card("cholec80"), folder / "cholec80")
-    store = build_store(manifest, folder / "store", StoreSettings(fps=2), workers=1, progress=False)
+    store = build_store(manifest, folder / "store", StoreSettings.of(fps=2), workers=1, progress=False)
     return repeated(store, at_least)
 
 

@@ -45,7 +45,7 @@ def main() -> None:
 
 def report(path: Path, fps: float, threads: int, rounds: int, folder: Path) -> None:
     """Measure one video at one rate and print a line."""
-    settings = StoreSettings(fps=fps)
+    settings = StoreSettings.of(fps=fps)
     frames = len(sample_numbers(probe(path).times, fps))
     contestants = {
         "bare": lambda: bare(path, fps, threads),

@@ -6,13 +6,14 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
 
+from surgdino.config import shipped_settings
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError, from_os_error, shown
 from surgdino.frames.content import Content, detect_content, fit_near, frame_flags
@@ -43,7 +44,7 @@ _DISC_SECONDS = 0.999
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """What a stored frame looks like; a shard is built again when any of it changes.
+    """What a stored frame looks like; a shard is built again when any of it changes; defaults: configs/data.yaml.
 
     Attributes:
         fps: frames taken per second; image folders with fewer are taken whole.
@@ -53,11 +54,17 @@ class StoreSettings:
         content_crop: whether frames are cropped to the box around their content.
     """
 
-    fps: float = 1.0
-    short_side: int = 256
-    quality: int = 90
-    decoder: str = "pyav"
-    content_crop: bool = True
+    fps: float
+    short_side: int
+    quality: int
+    decoder: str
+    content_crop: bool
+
+    @classmethod
+    def of(cls, **changes: Any) -> Self:
+        """Those of configs/data.yaml, with some changed."""
+        values = shipped_settings("", "data") | changes
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
     @property
     def folder(self) -> str:

@@ -208,7 +208,7 @@ class FrameStore:
 def build_store(
     manifest: Manifest,
     folder: str | Path,
-    settings: StoreSettings | None = None,
+    settings: StoreSettings,
     *,
     workers: int = 0,
     max_bad_share: float = 0.25,
@@ -230,7 +230,7 @@ def build_store(
     Raises:
         SurgdinoError: more than `max_bad_share` of the videos are bad; the disk is full or refuses; no videos.
     """
-    settings, folder = settings or StoreSettings(), Path(folder)
+    folder = Path(folder)
     if not manifest.videos:
         raise SurgdinoError(
             "no videos to build a frame store from", file=manifest.root, fix="check data.root and data.part"
@@ -259,7 +259,7 @@ def build_store(
 def open_store(
     folder: str | Path,
     manifest: Manifest,
-    settings: StoreSettings | None = None,
+    settings: StoreSettings,
     *,
     set_aside: Mapping[str, str] | None = None,
 ) -> FrameStore:
@@ -274,7 +274,7 @@ def open_store(
     Raises:
         SurgdinoError: a shard is missing, damaged, or made from another source or with other settings.
     """
-    settings, set_aside = settings or StoreSettings(), dict(set_aside or {})
+    set_aside = dict(set_aside or {})
     videos = []
     for video in manifest.videos:
         if video.id in set_aside:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from surgdino.config import Fps, Location, Names, Share, Text, Workers, shipped
+from surgdino.config import Fps, Location, Names, Share, Text, Workers, shipped, shipped_settings
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
@@ -39,25 +39,27 @@ class ReportSettings:
 
 @dataclass(frozen=True)
 class AlsoSettings:
-    """One entry of `data.also`: a further dataset to learn from; its keys are those of `data`.
-
-    Its defaults are here, because no YAML file of ours is behind what the user writes. What `exclude` names is left out
-    of all datasets, since the same operation may be in several. Without `fps`, `data.fps` is taken.
-    """
+    """One entry of `data.also`: a further dataset to learn from; configs/also.yaml explains its keys."""
 
     dataset: Text
     root: Location
-    split: Text | dict | None = None
-    part: Part | None = None
-    exclude: Names = ()
-    fps: Fps | None = None
-    operation_pattern: Text | None = None
-    labels: Text | None = None
-    organ: Text | None = None
-    rater: Text | None = None
+    split: Text | dict | None
+    part: Part | None
+    exclude: Names
+    fps: Fps | None
+    operation_pattern: Text | None
+    labels: Text | None
+    organ: Text | None
+    rater: Text | None
 
     def __post_init__(self) -> None:
         _require_split(self.part, self.split, "part of data.also")
+
+
+def _with_defaults(entry: Any) -> Any:
+    """An entry of `data.also` with the keys that the user left out."""
+    given = {key: value for key, value in shipped_settings("", "also").items() if value != "???"}
+    return {**given, **entry} if isinstance(entry, Mapping) else entry
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,10 @@ class DataSettings:
     short_side: Annotated[int, Field(ge=16, le=8192)]
     quality: Annotated[int, Field(ge=1, le=100)]
     decoder: Literal["pyav", "decord"]
+    content_crop: bool
     workers: Workers | Literal["auto"]
     max_bad_share: Share
-    also: tuple[AlsoSettings, ...]
+    also: tuple[Annotated[AlsoSettings, BeforeValidator(_with_defaults)], ...]
 
     def __post_init__(self) -> None:
         _require_split(self.part, self.split, "data.part")
@@ -97,7 +100,7 @@ class DataSettings:
     @property
     def store_settings(self) -> StoreSettings:
         """What the stored frames depend on; a change of any of these rebuilds them."""
-        return StoreSettings(fps=self.fps, short_side=self.short_side, quality=self.quality, decoder=self.decoder)
+        return StoreSettings(**{field.name: getattr(self, field.name) for field in fields(StoreSettings)})
 
     @property
     def worker_count(self) -> int:

@@ -48,4 +48,4 @@ def frames_to_show(config: ShowConfig) -> Iterator[FrameStore]:
         root = Path(folder) / "generated"
         write_cholec80(root, videos=4, seconds=10, size=(428, 240), seed=0)
         manifest = open_dataset(load_card("cholec80"), root)
-        yield build_store(manifest, Path(folder) / "store", StoreSettings(), progress=False)
+        yield build_store(manifest, Path(folder) / "store", StoreSettings.of(), progress=False)

@@ -186,7 +186,7 @@ def test_the_disk_is_read_where_the_kernel_lets_go_of_its_copies(
     synthetic_cholec80: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = open_dataset(load_card("cholec80"), synthetic_cholec80)
-    store = build_store(manifest, tmp_path, StoreSettings(fps=5), workers=1, progress=False)
+    store = build_store(manifest, tmp_path, StoreSettings.of(fps=5), workers=1, progress=False)
     assert bench_data.read_store(store, 1.0).disk is None, "so few come into memory with the first few reads"
     asked: list[bool] = []
     monkeypatch.setattr(bench_data, "_FEW_READS", 10)
@@ -199,6 +199,8 @@ def test_the_disk_is_read_where_the_kernel_lets_go_of_its_copies(
 
 def test_few_frames_come_again_until_they_fill_a_batch(synthetic_cholec80: Path, tmp_path: Path) -> None:
     manifest = open_dataset(load_card("cholec80"), synthetic_cholec80)
-    store = build_store(replace(manifest, videos=manifest.videos[:1]), tmp_path, workers=1, progress=False)
+    store = build_store(
+        replace(manifest, videos=manifest.videos[:1]), tmp_path, StoreSettings.of(), workers=1, progress=False
+    )
     assert repeated(store, 1) is store
     assert len(repeated(store, 3 * len(store) - 1)) == 3 * len(store)

@@ -295,7 +295,7 @@ def test_the_real_store_feeds_the_loader(tmp_path: Path, synthetic_cholec80: Pat
     from surgdino.frames.store import StoreSettings, build_store
 
     manifest = open_dataset(load_card("cholec80"), synthetic_cholec80)
-    store = build_store(manifest, tmp_path / "store", StoreSettings(short_side=64), workers=1, progress=False)
+    store = build_store(manifest, tmp_path / "store", StoreSettings.of(short_side=64), workers=1, progress=False)
     one, other = (batches(workers=workers, store=store, steps=2) for workers in (0, 2))
     for a, b in zip(one, other, strict=True):
         assert_equal(a, b)

@@ -141,7 +141,7 @@ def test_the_validation_release(sparse_set, tmp_path):
     manifest = opened(sparse_set)
     assert manifest.errors == ()
     assert [p.message for p in told(manifest)] == ["1 of 10 images have no annotation, the first is 10"] * 3
-    store = build_store(manifest, tmp_path, StoreSettings(), workers=1, progress=False).select(flagged=True)
+    store = build_store(manifest, tmp_path, StoreSettings.of(), workers=1, progress=False).select(flagged=True)
     for video in manifest.videos:
         rows = [i for i in range(len(store)) if store.video_id(i) == video.id]
         numbers = np.array([store.number(i) for i in rows])
@@ -378,7 +378,9 @@ def test_the_real_excerpt(real_data, tmp_path):
         "VID68": (243, 296), "VID73": (160, 178), "VID75": (120, 127),
     }  # fmt: skip
     assert len(manifest.labels["phase"].values["VID68"]) == 243
-    store = build_store(opened(real_data / "cholect50-png"), tmp_path, workers=1, progress=False).select(flagged=True)
+    store = build_store(
+        opened(real_data / "cholect50-png"), tmp_path, StoreSettings.of(), workers=1, progress=False
+    ).select(flagged=True)
     assert len(store) == 22
     present, _ = labels["VID73"].at(np.array([store.number(i) for i in range(22)]))
     assert int(present.sum()) == 21

@@ -12,7 +12,7 @@ from surgdino.datasets.held import Length, held_against
 from surgdino.datasets.manifest import FrameLabels, Labels, SecondLabels, SegmentLabels, Video
 from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError
-from surgdino.frames.store import build_store
+from surgdino.frames.store import StoreSettings, build_store
 from surgdino.inputs.labelled import labelled_parts
 from surgdino.runs.names import Pseudonyms
 
@@ -27,7 +27,7 @@ def test_training_refuses_what_verify_refuses(synthetic_cholec80, tmp_path, caps
         rows = "".join(f"{k},a\n" for k in range(last))
         (videos / "labels.csv").write_text(f"{unit},label\n{rows}")
         manifest = open_dataset(load_card("folder"), videos, split={"train": ["video01"]})
-        store = build_store(manifest, tmp_path / "store", workers=1, progress=False)
+        store = build_store(manifest, tmp_path / "store", StoreSettings.of(), workers=1, progress=False)
         if last == 30:
             with pytest.raises(SurgdinoError, match=r"video01\.mp4: 17 phase labels lie beyond the video's end"):
                 labelled_parts(manifest, store, "phase", ("train",), Pseudonyms())

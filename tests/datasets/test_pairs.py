@@ -16,7 +16,7 @@ from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.masks import FrameMasks, read_mask, read_masks
 from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError
-from surgdino.frames.store import build_store
+from surgdino.frames.store import StoreSettings, build_store
 from tests.datasets.mask_sets import write_pairs
 
 CARD = load_card("folder")
@@ -192,7 +192,9 @@ def test_frame_numbers_are_the_last_digits_of_a_name(tmp_path):
 
 
 def test_the_frame_store_takes_them_as_they_are(root, tmp_path):
-    store = build_store(opened(root), tmp_path / "store", workers=1, progress=False).select(flagged=True)
+    store = build_store(opened(root), tmp_path / "store", StoreSettings.of(), workers=1, progress=False).select(
+        flagged=True
+    )
     assert len(store) == 10
     assert {store.number(i) for i in range(10)} == {0}
 

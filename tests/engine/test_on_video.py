@@ -25,7 +25,7 @@ from surgdino.frames.store import FrameStore, StoreSettings, build_store
 
 def stored(root: Path, folder: Path, **settings) -> FrameStore:
     manifest = open_dataset(load_card("cholec80"), root)
-    return build_store(manifest, folder, StoreSettings(**settings), workers=1, progress=False)
+    return build_store(manifest, folder, StoreSettings.of(**settings), workers=1, progress=False)
 
 
 def plan_over(store: FrameStore, folder: Path, model: dict, crops: CropSettings, method: dict, **settings) -> TrainPlan:

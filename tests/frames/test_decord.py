@@ -67,6 +67,6 @@ def test_a_crashing_decord_is_one_line(tmp_path, monkeypatch):
 def test_the_store_takes_it_by_name(tmp_path):
     path = write_video(tmp_path / "a.mp4")
     manifest = Manifest("folder", tmp_path, (Video("a", "a", path, 25.0),))
-    settings = StoreSettings(fps=5, decoder="decord", content_crop=False)
+    settings = StoreSettings.of(fps=5, decoder="decord", content_crop=False)
     store = build_store(manifest, tmp_path / "store", settings, workers=1, progress=False)
     assert [number_in(store.read(i)) for i in range(len(store))] == list(range(0, 100, 5))

@@ -19,7 +19,7 @@ from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.errors import SurgdinoError
 from surgdino.frames.prints import ROW, Prints, print_of, recognise, references, unpack
 from surgdino.frames.shard import read_shard
-from surgdino.frames.store import FrameStore, build_store
+from surgdino.frames.store import FrameStore, StoreSettings, build_store
 
 SECONDS = 30
 
@@ -34,7 +34,7 @@ def recordings(tmp_path_factory) -> Path:
 
 def stored(folder: Path, place: Path) -> FrameStore:
     manifest: Manifest = open_dataset(load_card("folder"), folder)
-    return build_store(manifest, place, workers=1, progress=False)
+    return build_store(manifest, place, StoreSettings.of(), workers=1, progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from surgdino.frames import store as store_module
 from surgdino.frames.store import StoreSettings, build_store, open_store
 from tests.frames.numbered_video import number_in, picture, write_video
 
-PLAIN = StoreSettings(fps=5, content_crop=False)
+PLAIN = StoreSettings.of(fps=5, content_crop=False)
 
 
 def manifest_of(root, paths, dataset="folder"):
@@ -86,7 +86,7 @@ def test_near_frames_leave_out_flagged_ones(built):
 
 
 def test_a_video_shorter_than_the_step_gives_its_first_frame(videos, tmp_path):
-    store = build_store(videos, tmp_path, StoreSettings(fps=0.1), workers=1, progress=False)
+    store = build_store(videos, tmp_path, StoreSettings.of(fps=0.1), workers=1, progress=False)
     assert [store.number(i) for i in range(len(store))] == [0, 0, 0]
 
 
@@ -179,7 +179,9 @@ def disc_video(path, frames=40, black=(), extra=()):
 
 def test_frames_are_cropped_to_the_disc_and_know_where_it_is(tmp_path):
     path = disc_video(tmp_path / "a.mp4")
-    store = build_store(manifest_of(tmp_path, [path]), tmp_path / "s", StoreSettings(fps=5), workers=1, progress=False)
+    store = build_store(
+        manifest_of(tmp_path, [path]), tmp_path / "s", StoreSettings.of(fps=5), workers=1, progress=False
+    )
     image, content = store.read(3), store.content(3)
     assert image.shape[0] == 120
     assert abs(image.shape[1] - 141) <= 2
@@ -191,7 +193,9 @@ def test_frames_are_cropped_to_the_disc_and_know_where_it_is(tmp_path):
 
 def test_flagged_frames_are_left_out_counted_and_still_there(tmp_path):
     path = disc_video(tmp_path / "a.mp4", black=range(10, 21))
-    store = build_store(manifest_of(tmp_path, [path]), tmp_path / "s", StoreSettings(fps=5), workers=1, progress=False)
+    store = build_store(
+        manifest_of(tmp_path, [path]), tmp_path / "s", StoreSettings.of(fps=5), workers=1, progress=False
+    )
     assert [store.number(i) for i in range(len(store))] == [0, 5, 25, 30, 35]
     assert store.summary()["left_out"] == {"black": 3}
     everything = store.select(flagged=True)
@@ -204,17 +208,21 @@ def test_images_go_through_the_same_store(tmp_path):
     for number in (16, 23, 40, 41):
         cv2.imwrite(str(folder / f"{number:06d}.png"), picture(number)[..., ::-1])
     manifest = Manifest("cholect50", tmp_path, (Video("VID01", "camma/1", folder, 1.0),))
-    store = build_store(manifest, tmp_path / "s", StoreSettings(content_crop=False), workers=1, progress=False)
+    store = build_store(manifest, tmp_path / "s", StoreSettings.of(content_crop=False), workers=1, progress=False)
     assert [(store.number(i), number_in(store.read(i))) for i in range(len(store))] == [
         (n, n) for n in (16, 23, 40, 41)
     ]
     cv2.imwrite(str(folder / "000050.png"), picture(50)[..., ::-1])
-    assert len(build_store(manifest, tmp_path / "s", StoreSettings(content_crop=False), workers=1, progress=False)) == 5
+    assert (
+        len(build_store(manifest, tmp_path / "s", StoreSettings.of(content_crop=False), workers=1, progress=False)) == 5
+    )
 
 
 def test_a_long_video_finds_its_content_without_being_held_in_memory(tmp_path):
     path = disc_video(tmp_path / "a.mp4", frames=150)
-    store = build_store(manifest_of(tmp_path, [path]), tmp_path / "s", StoreSettings(fps=25), workers=1, progress=False)
+    store = build_store(
+        manifest_of(tmp_path, [path]), tmp_path / "s", StoreSettings.of(fps=25), workers=1, progress=False
+    )
     assert len(store) == 150
     assert {store.content(i).kind for i in range(150)} == {"disc"}
     assert abs(store.read(0).shape[1] - 141) <= 2

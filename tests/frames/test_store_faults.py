@@ -28,7 +28,7 @@ from surgdino.frames import pool
 from surgdino.frames.store import StoreSettings, build_store, open_store
 from tests.frames.numbered_video import number_in, write_video
 
-SETTINGS = StoreSettings(fps=5, content_crop=False)
+SETTINGS = StoreSettings.of(fps=5, content_crop=False)
 
 
 def manifest_of(root, paths):
@@ -245,7 +245,7 @@ def test_a_damaged_shard_is_named_and_built_again(videos, tmp_path, damage, capl
 def test_a_shard_replaced_while_the_store_is_open_is_noticed(videos, tmp_path):
     one = Manifest("folder", videos.root, videos.videos[:1])
     store = build(one, tmp_path)
-    build_store(one, tmp_path / "other", StoreSettings(fps=2), workers=1, progress=False)
+    build_store(one, tmp_path / "other", StoreSettings.of(fps=2), workers=1, progress=False)
     other = next((tmp_path / "other").rglob("*.zip"))
     os.replace(other, store.videos[0].shard.path)
     with pytest.raises(SurgdinoError, match="replaced while it was in use"):

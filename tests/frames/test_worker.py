@@ -19,7 +19,7 @@ from surgdino.frames.store import StoreSettings, build_store
 from surgdino.frames.worker import CrashError, crew
 from tests.frames.numbered_video import write_video
 
-SETTINGS = StoreSettings(fps=5, content_crop=False)
+SETTINGS = StoreSettings.of(fps=5, content_crop=False)
 
 
 def square(number, say):

@@ -20,7 +20,7 @@ from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.errors import SurgdinoError
-from surgdino.frames.store import build_store
+from surgdino.frames.store import StoreSettings, build_store
 from surgdino.runs.history import History, Seen
 from surgdino.runs.leaks import find_leaks
 from surgdino.runs.names import Pseudonyms
@@ -41,7 +41,7 @@ def opened(folder: Path, place: Path):
     manifest = open_dataset(OWN, folder)
     names = Pseudonyms.open("pseudonyms", place)
     names.add(OWN, manifest)
-    return manifest, build_store(manifest, place, workers=1, progress=False), names
+    return manifest, build_store(manifest, place, StoreSettings.of(), workers=1, progress=False), names
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ TOY = ModelSettings.of(shipped_settings("model", "vit_toy"))
 def store(tmp_path_factory: pytest.TempPathFactory, synthetic_cholec80: Path) -> FrameStore:
     manifest = open_dataset(load_card("cholec80"), synthetic_cholec80)
     folder = tmp_path_factory.mktemp("store")
-    return build_store(manifest, folder, StoreSettings(short_side=96), workers=1, progress=False)
+    return build_store(manifest, folder, StoreSettings.of(short_side=96), workers=1, progress=False)
 
 
 def config(augment: str = "surgical", pair_seconds: float | None = None, **show: Any) -> ShowConfig:

@@ -25,7 +25,7 @@ PREPROCESS = Preprocess(64, (0.5,) * 3, (0.5,) * 3)
 
 
 def stored(manifest: Manifest, folder: Path) -> FrameStore:
-    return build_store(manifest, folder, StoreSettings(short_side=64), workers=1, progress=False)
+    return build_store(manifest, folder, StoreSettings.of(short_side=64), workers=1, progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ MODEL = shipped_settings("model", "vit_toy")
 def frames(synthetic_cholec80, tmp_path_factory) -> LabelledFrames:
     """4 videos of 24 frames, black ones among them; 32 a batch, so that batches span videos."""
     manifest = open_dataset(load_card("cholec80"), synthetic_cholec80)
-    settings = StoreSettings(fps=2, short_side=64)
+    settings = StoreSettings.of(fps=2, short_side=64)
     store = build_store(manifest, tmp_path_factory.mktemp("store"), settings, workers=1, progress=False)
     return labelled_frames(manifest, store, "phase")
 
@@ -151,7 +151,7 @@ def test_a_shard_that_was_built_again_takes_its_old_features_along(frames, synth
     manifest = open_dataset(load_card("cholec80"), synthetic_cholec80)
     cache = cache_in(tmp_path / "features")
     for fps in (2, 3):  # the same folder name for the shard, other frames in it
-        settings = StoreSettings(fps=fps, short_side=64)
+        settings = StoreSettings.of(fps=fps, short_side=64)
         store = build_store(manifest, tmp_path / f"store{fps}", settings, workers=1, progress=False)
         assert len(cache.cls(labelled_frames(manifest, store, "phase"))) == 4 * 12 * fps
         assert len(list(tmp_path.rglob("*.npy"))) == 4

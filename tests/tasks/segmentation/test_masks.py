@@ -49,7 +49,7 @@ def drawn(tmp_path_factory):
         cv2.imwrite(str(root / "images" / f"drawn{number}.png"), picture)
         cv2.imwrite(str(root / "masks" / f"drawn{number}.png"), mask)
     manifest = open_dataset(load_card("folder"), root)
-    store = build_store(manifest, root / "store", StoreSettings(short_side=256), workers=1, progress=False)
+    store = build_store(manifest, root / "store", StoreSettings.of(short_side=256), workers=1, progress=False)
     return labelled_frames(manifest, store, "masks")
 
 
@@ -162,7 +162,7 @@ def dsad(tmp_path_factory):
 
 def dsad_frames(root, tmp_path, organ):
     manifest = open_dataset(load_card("dsad"), root, options={"organ": organ})
-    store = build_store(manifest, tmp_path / "store", workers=1, progress=False)
+    store = build_store(manifest, tmp_path / "store", StoreSettings.of(), workers=1, progress=False)
     return manifest.labels["masks"].classes, labelled_frames(manifest, store, "masks")
 
 

@@ -31,7 +31,7 @@ from tests.datasets.mask_sets import write_pairs
 def set_of(synthetic_cholec80, tmp_path_factory):
     manifest = open_dataset(load_card("cholec80"), synthetic_cholec80)
     folder = tmp_path_factory.mktemp("store")
-    store = build_store(manifest, folder, StoreSettings(fps=2, short_side=64), workers=1, progress=False)
+    store = build_store(manifest, folder, StoreSettings.of(fps=2, short_side=64), workers=1, progress=False)
     return manifest, store, labelled_frames(manifest, store, "phase")
 
 
@@ -81,7 +81,7 @@ def test_labels_by_second_meet_frames_by_time(set_of):
 def test_masks_are_found_frame_by_frame(tmp_path):
     write_pairs(tmp_path / "set", images=6)
     manifest = open_dataset(load_card("folder"), tmp_path / "set")
-    store = build_store(manifest, tmp_path / "store", StoreSettings(short_side=64), workers=1, progress=False)
+    store = build_store(manifest, tmp_path / "store", StoreSettings.of(short_side=64), workers=1, progress=False)
     frames = labelled_frames(manifest, store, "masks")
     assert (len(frames), frames.targets) == (6, None)
     assert frames.masks(4).image.stem == frames.videos[4]
