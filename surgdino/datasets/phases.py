@@ -50,10 +50,10 @@ def read_label_tables(
         what, fix = f"{len(names):,} different labels", "check which column holds the labels"
         expected = f"at most {_MOST_CLASSES:,} classes"
         raise SurgdinoError(what, file=next(iter(files)), expected=expected, fix=fix)
-    if not classes:
-        _check_spellings(parsed)
     if classes:
         _refuse_numbers(parsed, len(names))
+    else:
+        _check_spellings(parsed)
     find, count = class_finder(names), 0
     values: dict[str, FrameLabels | SecondLabels | SegmentLabels] = {}
     for table, rows in parsed:
@@ -72,10 +72,15 @@ def read_label_tables(
         )
     for table in tables:
         problems += table.problems.values()
+    understood = f"{count:,} {_understood(tables)}, {len(values)} of {len(videos)} videos"
+    return Labels("phase", tuple(names), values) if values else None, problems, understood
+
+
+def _understood(tables: Sequence[LabelTable]) -> str:
+    """What the rows are and how their times count: `segments, seconds`."""
     kinds = dict.fromkeys("labelled moments" if "moment" in table.columns else "segments" for table in tables)
     units = dict.fromkeys(f"{table.unit}s" + table.how for table in tables)
-    understood = f"{count:,} {' and '.join(kinds)}, {' and '.join(units)}, {len(values)} of {len(videos)} videos"
-    return Labels("phase", tuple(names), values) if values else None, problems, understood
+    return f"{' and '.join(kinds)}, {' and '.join(units)}"
 
 
 def _refuse_numbers(parsed: Sequence[tuple[LabelTable, list[LabelRow]]], phases: int) -> None:
