@@ -12,7 +12,6 @@ process's peak while it extracts the second half of the frames: none, if it does
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import shutil
 import statistics
@@ -25,6 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from surgdino import machine
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped, shipped_settings
@@ -128,7 +128,7 @@ def cache_of(arguments: argparse.Namespace, folder: Path) -> FeatureCache:
         Preprocess(arguments.size, tuple(model["mean"]), tuple(model["std"])),
         partial(precision.autocast, device, dtype),
         precision=str(dtype).removeprefix("torch."),
-        workers=precision.loader_workers(hardware, len(os.sched_getaffinity(0))) if workers is None else workers,
+        workers=precision.loader_workers(hardware, machine.cores()) if workers is None else workers,
         batch_size=128 if device.type == "cuda" else 32,
     )
 

@@ -12,11 +12,11 @@ alike. Frames come from a generated Cholec80-layout set, through the store.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import tempfile
 from pathlib import Path
 
+from surgdino import machine
 from surgdino.bench.frames import BenchConfig, BenchSettings, repeated
 from surgdino.bench.loop import Rounds, alternate, bench_session, loading, whole_steps
 from surgdino.bench.step import describe
@@ -70,7 +70,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--accumulate", type=int, default=1, help="micro-batches to a step")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    parser.add_argument("--workers", type=int, default=max(len(os.sched_getaffinity(0)) - 1, 1))
+    parser.add_argument("--workers", type=int, default=max(machine.cores() - 1, 1))
     parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--block", type=int, default=2, help="steps to a block")

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from surgdino import machine
 from surgdino.bench.frames import BenchConfig
 from surgdino.bench.loop import loader_rate, loading, over_and_over, run_steps
 from surgdino.bench.report import Line, Report, number, unit
@@ -119,7 +120,7 @@ def measure(config: BenchConfig) -> Report:
 
 def data_figures(session: Session, seconds: float) -> DataFigures:
     """All measurements of one session."""
-    plan, cores = session.plan, len(os.sched_getaffinity(0))
+    plan, cores = session.plan, machine.cores()
     workers, images = loader_workers(plan.hardware, cores), plan.train.batch_size
     reading = read_store(plan.store, seconds / 2)
     decode, cut = a_core(plan.store, MultiCrop(plan.crops, plan.augment), seconds / 2)

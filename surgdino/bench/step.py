@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import statistics
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from surgdino import machine
 from surgdino.bench.flops import session_flops
 from surgdino.bench.frames import BenchConfig, bench_frames
 from surgdino.bench.loop import (
@@ -102,7 +102,7 @@ def opened(config: BenchConfig) -> Iterator[tuple[Session, str]]:
 def step_figures(session: Session, seconds: float) -> StepFigures:
     """All measurements of one session; each of four parts takes about `seconds`."""
     plan, device = session.plan, session.device
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.cores()
     workers, images = loader_workers(plan.hardware, cores), plan.train.batch_size
     dtype = choose_dtype(plan.hardware, device)
     matrix = matrix_rate(device, dtype, seconds / 2)
@@ -153,17 +153,17 @@ def memory(device: torch.device) -> tuple[float, float]:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return peak, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return peak, machine.memory()
 
 
 def describe(session: Session) -> str:
     """Model, batch, machine and precision in a few words."""
     plan, device = session.plan, session.device
     crops = plan.crops
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
+    chip = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
     dtype = str(choose_dtype(plan.hardware, device)).removeprefix("torch.").replace("bfloat16", "bf16")
     views = f"2x{crops.global_size} + {crops.local_count}x{crops.local_size}"
-    return f"{plan.model['name']}, {plan.method['name']}, batch {plan.train.batch_size} of {views}, {machine}, {dtype}"
+    return f"{plan.model['name']}, {plan.method['name']}, batch {plan.train.batch_size} of {views}, {chip}, {dtype}"
 
 
 def report(f: StepFigures, setting: str) -> Report:

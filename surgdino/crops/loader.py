@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import random
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from surgdino.crops.masks import block_mask, mask_ratios
 from surgdino.crops.multicrop import GLOBAL_VIEWS, CropSettings, MultiCrop
 from surgdino.crops.sampler import FrameSampler, StepPlan, partner
+from surgdino.crops.workers import load
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 # Apart from each other, so that crops at position p and masks of step p do not share their random numbers.
-_END = object()
 _CROPS, _MASK_SHARES, _MASK_BLOCKS, _PAIRS = range(4)
 
 
@@ -143,73 +137,5 @@ def make_loader(
             )
     grid = (settings.global_size // patch_size,) * 2
     batches = CropBatches(store, MultiCrop(settings, augment_cfg), seed, grid, mask_probability, mask_ratio)
-    return load(
-        batches, FrameSampler(len(store), batch_size, seed, start_step, steps, rank, world), workers, pin_memory
-    )
-
-
-def load(
-    work: Callable[[Job], Result], jobs: Iterable[Job], workers: int, pin_memory: bool = False, ahead: int = 2
-) -> Iterator[Result]:
-    """`work(job)` of every job, in order, computed ahead by worker processes (each up to `ahead` jobs), or here for 0.
-
-    Raises:
-        SurgdinoError: `work` raised it, or a worker process was killed.
-    """
-    _one_thread(0)
-    loader = DataLoader(
-        _Work(work),
-        batch_size=None,  # a job makes a whole batch already: nothing is collated
-        sampler=jobs,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        worker_init_fn=_one_thread,
-        prefetch_factor=ahead if workers else None,
-    )
-    results = _iterate(loader)
-    while (result := _next(results)) is not _END:
-        if isinstance(result, SurgdinoError):
-            raise result
-        yield result
-
-
-def _iterate(loader: DataLoader) -> Iterator[Any]:
-    """The loader at work. torch would raise a worker's death in the middle of whatever this process does; without its
-    handler it is noticed where the next result is waited for, between two steps."""
-    before = signal.getsignal(signal.SIGCHLD)
-    results = iter(loader)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
-    return results
-
-
-def _next(results: Iterator[Any]) -> Any:
-    try:
-        return next(results, _END)
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
-            raise
-        fix = "lower hardware.loader_workers or train.batch_size; the same command continues"
-        found = f"{str(error).partition(chr(10))[0]}: the system may have killed it for want of memory"
-        raise SurgdinoError("a worker process that loads frames was killed", found=found, fix=fix) from None
-
-
-@dataclass
-class _Work(Dataset):
-    """Jobs in, results out. A fault of the input is returned: an exception would reach the main process as text."""
-
-    work: Callable[[Any], Any]
-
-    def __getitem__(self, job: Any) -> Any:
-        try:
-            return self.work(job)
-        except SurgdinoError as fault:
-            return fault
-        except MemoryError:
-            fix = "lower hardware.loader_workers or train.batch_size"
-            return SurgdinoError("not enough memory in a worker process that loads frames", fix=fix)
-
-
-def _one_thread(_worker: int) -> None:
-    # Parallelism is over images; OpenCV's own threads would compete with it for the same cores.
-    cv2.setNumThreads(0)
+    sampler = FrameSampler(len(store), batch_size, seed, start_step, steps, rank, world)
+    return load(batches, sampler, workers, pin_memory, result_bytes=sampler.share * settings.image_bytes)

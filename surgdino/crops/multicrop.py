@@ -46,6 +46,11 @@ class CropSettings:
                 expected, found = "[low, high], both above 0", [low, high]
                 raise SurgdinoError("unusable setting", place=f"crops.{key}", expected=expected, found=found)
 
+    @property
+    def image_bytes(self) -> int:
+        """Of all crops of an image."""
+        return 3 * (GLOBAL_VIEWS * self.global_size**2 + self.local_count * self.local_size**2)
+
 
 class MultiCrop:
     """Cuts and augments all views of an image; the same frames and seed give the same bytes in any process.

@@ -82,8 +82,13 @@ class FrameSampler:
     def __len__(self) -> int:
         return max(0, self.steps - self.start_step)
 
+    @property
+    def share(self) -> int:
+        """Samples a step of this process."""
+        return self.batch_size // self.world
+
     def __iter__(self) -> Iterator[StepPlan]:
-        share = self.batch_size // self.world
+        share = self.share
         for step in range(self.start_step, self.steps):
             first = step * self.batch_size + self.rank * share
             indices = order(self.length, first, share, self.seed)

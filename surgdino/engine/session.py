@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from surgdino import distributed
+from surgdino import distributed, machine
 from surgdino.crops.loader import Batch, make_loader
 from surgdino.engine import precision
 from surgdino.engine.method import Method, Targets, Terms
@@ -67,7 +66,7 @@ class Session:
 
     def batches(self) -> Iterator[Batch]:
         """The batches from the present step to the last, time spent waiting for them counted."""
-        plan, cores = self.plan, len(os.sched_getaffinity(0)) // distributed.local_world_size()
+        plan, cores = self.plan, machine.cores() // distributed.local_world_size()
         loader = make_loader(
             plan.store,
             plan.crops,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -16,7 +15,7 @@ from typing import IO, Any
 
 import cv2
 
-from surgdino import console
+from surgdino import console, machine
 from surgdino.datasets.manifest import Video
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.build import ShardTask, build_shard
@@ -35,7 +34,7 @@ Result = tuple[ShardTask, SurgdinoError | None]
 
 def probe_all(videos: Sequence[Video], decoder: str, workers: int) -> Iterator[VideoInfo | SurgdinoError]:
     """What is known of each video without decoding it, or why nothing is, in their order; `workers` at most."""
-    with crew(max(1, min(workers, len(videos), len(os.sched_getaffinity(0))))) as ask:
+    with crew(max(1, min(workers, len(videos), machine.cores()))) as ask:
         asked = [ask(video.path, _probe, video, decoder) for video in videos]
         for video, future in zip(videos, asked, strict=True):
             try:
@@ -63,7 +62,7 @@ def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Gener
     """
     if not tasks:
         return
-    cores = len(os.sched_getaffinity(0))
+    cores = machine.cores()
     workers = min(workers or cores, len(tasks))
     threads = max(1, cores // workers)
     tasks = [replace(task, threads=threads) for task in sorted(tasks, key=lambda task: -_size(task.video.path))]

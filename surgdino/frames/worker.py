@@ -24,10 +24,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any
 
+from surgdino import machine
 from surgdino.errors import SurgdinoError
 
 # Bytes of memory that one process may take; a 4K recording needs less than one GiB on a few threads.
-MEMORY_LIMIT = min(6 << 30, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4)
+MEMORY_LIMIT = min(6 << 30, machine.memory() * 3 // 4)
 _IDLE, _GRACE = 60.0, 10.0  # seconds: to wait for work, and to end in
 SILENCE = 120.0  # seconds that a process may neither say anything nor read on
 _LOOKS = 8  # at it in that time; a machine that slept, or a run that was stopped for a while, is one look late

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surgdino import distributed
+from surgdino import distributed, machine
 from surgdino.backbone.preprocess import Preprocess, normalize
 from surgdino.backbone.vit import Backbone
 from surgdino.datasets.card import Card
@@ -115,7 +114,7 @@ def build_context(
         keep_freed_memory()
     backbone = backbone.to(device).eval()
     dtype = precision.choose_dtype(hardware, device)
-    cores = len(os.sched_getaffinity(0)) // distributed.local_world_size()
+    cores = machine.cores() // distributed.local_world_size()
     cache = FeatureCache(
         folder=features,
         backbone=backbone,

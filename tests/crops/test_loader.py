@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 import torch
 
 from surgdino.config import shipped, shipped_settings
-from surgdino.crops.loader import Batch, load, make_loader
+from surgdino.crops.loader import Batch, make_loader
 from surgdino.crops.multicrop import CropSettings, MultiCrop
 from surgdino.crops.sampler import FrameSampler, order
 from surgdino.errors import SurgdinoError
@@ -170,30 +168,6 @@ def test_order_is_a_pure_function_of_seed_and_position() -> None:
 def test_a_damaged_frame_is_one_clear_error_from_any_process(workers: int) -> None:
     with pytest.raises(SurgdinoError, match=r"^video07\.zip, frame 4: the shard is damaged\. Rebuild the store\.$"):
         batches(workers=workers, store=FakeStore(10, damaged=4))
-
-
-def killed_at(job: int) -> int:
-    if job == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return job
-
-
-def out_of_memory(job: int) -> int:
-    raise MemoryError
-
-
-@pytest.mark.slow
-def test_a_killed_worker_is_one_line_between_two_results(monkeypatch) -> None:
-    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
-    before, done = signal.getsignal(signal.SIGCHLD), []
-    results = load(killed_at, range(10), workers=1)
-    with pytest.raises(SurgdinoError, match=r"worker process .* killed.*memory.*hardware\.loader_workers") as caught:
-        done.extend(results)
-    assert done == list(range(len(done)))
-    assert signal.getsignal(signal.SIGCHLD) in (before, signal.SIG_DFL), "a step is never interrupted"
-    assert "\n" not in str(caught.value)
-    with pytest.raises(SurgdinoError, match="not enough memory"):
-        list(load(out_of_memory, range(2), workers=1))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from torch import Tensor
 from surgdino import console, distributed
 from surgdino.backbone.preprocess import Preprocess, normalize
 from surgdino.backbone.vit import Backbone
-from surgdino.crops.loader import load
+from surgdino.crops.workers import load
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 from surgdino.paths import write_text
@@ -200,7 +200,8 @@ class FeatureCache:
         self.backbone.eval()
         start = 0
         try:
-            for images in load(ReadFrames(store, self.preprocess), jobs, min(self.workers, len(jobs)), ahead=4):
+            read, workers = ReadFrames(store, self.preprocess), min(self.workers, len(jobs))
+            for images in load(read, jobs, workers, ahead=4, result_bytes=read.bytes_of(size)):
                 count = len(images)
                 if count < size:  # the last batch, filled up with copies of its last image
                     images = torch.cat([images, images[-1:].expand(size - count, -1, -1, -1)])
@@ -233,6 +234,10 @@ class ReadFrames:
     def __call__(self, index: np.ndarray) -> Tensor:
         images = np.stack([self.preprocess.resize(self.store.read(int(position))) for position in index])
         return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def bytes_of(self, images: int) -> int:
+        """Of what comes out for so many."""
+        return images * 3 * self.preprocess.image_size**2
 
 
 def pool(extracted: Extracted) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone
-from surgdino.crops.loader import load
+from surgdino.crops.workers import load
 from surgdino.datasets.masks import read_masks
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.cache import ReadFrames
@@ -147,7 +147,8 @@ class Segmenter:
         jobs = [np.arange(start, min(start + size, len(frames))) for start in range(0, len(frames), size)]
         needed = self.head.reads_images or tokens is None
         places = [frames.index[rows] for rows in jobs] if needed else []
-        read = load(ReadFrames(frames.store, context.preprocess), places, context.workers)
+        reader = ReadFrames(frames.store, context.preprocess)
+        read = load(reader, places, context.workers, result_bytes=reader.bytes_of(size))
         for rows in jobs:
             images = context.normalize(next(read).to(context.device)) if needed else None
             if tokens is None:

@@ -18,7 +18,7 @@ from functools import partial
 import cv2
 import numpy as np
 
-from surgdino.crops.loader import load
+from surgdino.crops.workers import load
 from surgdino.datasets.masks import read_masks
 from surgdino.frames.content import Content
 from surgdino.frames.shard import Shard
@@ -152,7 +152,7 @@ class MaskTargets:
         self._pair = np.cumsum(self._shown).reshape(self._shown.shape) - 1
         self._planes = np.zeros((int(self._shown.sum()), side, side), np.uint8)
         read = partial(CutTargets(frames, tuple(classes)).whole, side=side)
-        for i, planes in enumerate(load(read, range(len(frames)), min(workers, len(frames)))):
+        for i, planes in enumerate(load(read, range(len(frames)), min(workers, len(frames)), result_bytes=0)):
             self._planes[self._pair[i][self._shown[i]]] = planes[self._shown[i]]
 
     def __len__(self) -> int:

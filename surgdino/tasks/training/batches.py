@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from surgdino.backbone.preprocess import Preprocess
-from surgdino.crops.loader import load, seed_of
+from surgdino.crops.loader import seed_of
 from surgdino.crops.sampler import FrameSampler, StepPlan
+from surgdino.crops.workers import load
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.features.cache import ReadFrames
 from surgdino.tasks.labelled_frames import LabelledFrames
@@ -81,7 +82,8 @@ class FrameFeatures:
         if self.images is not None:
             frames, preprocess = self.images
             places = (frames.index[list(plan.indices)] for plan in sampler)
-            images = load(ReadFrames(frames.store, preprocess), places, self.workers)
+            read = ReadFrames(frames.store, preprocess)
+            images = load(read, places, self.workers, result_bytes=read.bytes_of(sampler.share))
         for plan in sampler:
             rows = np.array(plan.indices)
             features = torch.from_numpy(np.ascontiguousarray(self.features[rows])).float()
@@ -154,7 +156,8 @@ class FrameImages:
 
     def batches(self, sampler: FrameSampler) -> Iterator[Batch]:
         """See `TrainingData`."""
-        yield from load(_CutImages(self, sampler.seed), sampler, self.workers)
+        size = sampler.share * 3 * self.cutter.size**2
+        yield from load(_CutImages(self, sampler.seed), sampler, self.workers, result_bytes=size)
 
 
 @dataclass
