@@ -80,21 +80,28 @@ def within_memory(workers: int, ahead: int, result_bytes: int) -> tuple[int, int
 
     def needed(results: int) -> float:
         share = _SHARE_OF_SHARED if tight else _SHARE_OF_MEMORY
-        return (results + _IN_HAND) * result_bytes * sharing / share / 2**30
+        return (results + _IN_HAND) * result_bytes * sharing / share
 
     where, found = (str(machine.SHARED), shared or 0) if tight else ("memory", memory)
-    more = f"give the container more (docker run --shm-size={ceil(needed(workers * ahead))}g), or " if tight else ""
+    more = (
+        f"give the container more (docker run --shm-size={ceil(needed(workers * ahead) / 2**30)}g), or "
+        if tight
+        else ""
+    )
     if fitting < 1:
         what = "not one batch of a loader worker fits into the memory that processes share"
         fix = f"{more}lower train.batch_size, or set hardware.loader_workers=0"
-        expected, there = f"at least {needed(1):.3g} GiB", f"{found / 2**30:.3g} GiB"
-        raise SurgdinoError(what, place=where, expected=expected, found=there, fix=fix)
+        raise SurgdinoError(what, place=where, expected=f"at least {_size(needed(1))}", found=_size(found), fix=fix)
     fewer, less = min(workers, fitting), max(fitting // workers, 1)
     _say(
-        f"{where} has {found / 2**30:.3g} GiB, {workers} loader workers with {ahead} batches each need "
-        f"{needed(workers * ahead):.3g}: {fewer} with {less} each are used; {more}lower train.batch_size"
+        f"{where} has {_size(found)}, {workers} loader workers with {ahead} batches each need "
+        f"{_size(needed(workers * ahead))}: {fewer} with {less} each are used; {more}lower train.batch_size"
     )
     return fewer, less
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
 
 
 @cache

@@ -6,7 +6,7 @@ import ctypes
 
 import torch
 
-from surgdino import distributed
+from surgdino import distributed, machine
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
 
@@ -53,9 +53,9 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 
 def set_threads(hardware: HardwareSettings) -> None:
-    """Give torch the threads that the settings name."""
-    if hardware.threads != "auto":
-        torch.set_num_threads(int(hardware.threads))
+    """Give torch the threads that the settings name; its own choice knows no container's quota."""
+    asked = hardware.threads
+    torch.set_num_threads(min(torch.get_num_threads(), machine.cores()) if asked == "auto" else int(asked))
 
 
 def loader_workers(hardware: HardwareSettings, cores: int) -> int:

@@ -53,7 +53,7 @@ def test_memory_binds_too(said: list[str], monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_where_not_one_batch_fits_the_remedy_is_named(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "free_shared_memory", lambda: 64 * MB)
-    with pytest.raises(SurgdinoError, match=r"/dev/shm: not one batch.*found 0.0625 GiB.*docker run --shm-size=10g"):
+    with pytest.raises(SurgdinoError, match=r"/dev/shm: not one batch.*found 64 MiB.*docker run --shm-size=10g"):
         load_all(lambda job: job, workers=16, result_bytes=267 * MB)
     assert load_all(lambda job: job, workers=0, result_bytes=267 * MB) == list(range(5))
 
