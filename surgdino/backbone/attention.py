@@ -15,11 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Groups = tuple[tuple[int, int], ...]
-
-# Up to this length the CPU's fused kernel is slower than plain products: 16.5 ms against 11.9 ms, forward and backward,
-# for 32 sequences of 37 tokens. At 197 tokens both take 22 to 24 ms, and the fused one stores no probabilities.
-SHORT_ON_CPU = 64
+from surgdino.backbone.attention_on_cpu import AttentionOnCpu, Groups
 
 
 def packed_attention(qkv: Tensor, groups: Groups) -> Tensor:
@@ -53,18 +49,18 @@ def has_xformers() -> bool:
 
 def grouped_attention(qkv: Tensor, groups: Groups) -> Tensor:
     """One call for all sequences of a length; for every device and type."""
+    if qkv.device.type == "cpu" and not torch.compiler.is_compiling():
+        attended: Tensor = AttentionOnCpu.apply(qkv, groups)
+        return attended
     heads, width = qkv.shape[2:]
     sizes = [sequences * tokens for sequences, tokens in groups]
-    attended = []
+    parts_attended = []
     # Split into query, key and value before groups, so that the gradient is assembled once.
     for group, *parts in zip(groups, *(part.split(sizes) for part in qkv.unbind(1)), strict=True):
         query, key, value = (part.unflatten(0, group).transpose(1, 2) for part in parts)
-        if qkv.device.type == "cpu" and group[1] <= SHORT_ON_CPU:
-            mixed = ((query * width**-0.5) @ key.mT).softmax(-1) @ value
-        else:
-            mixed = F.scaled_dot_product_attention(query, key, value)
-        attended.append(mixed.transpose(1, 2).reshape(-1, heads * width))
-    return attended[0] if len(attended) == 1 else torch.cat(attended)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        parts_attended.append(mixed.transpose(1, 2).reshape(-1, heads * width))
+    return torch.cat(parts_attended)
 
 
 def varlen_attention(qkv: Tensor, groups: Groups) -> Tensor:

@@ -15,7 +15,13 @@ from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.engine.precision import keep_freed_memory
 
-GROUPS = ((2, 70), (5, 10), (1, 3))  # on both sides of SHORT_ON_CPU
+GROUPS = ((2, 70), (5, 10), (1, 3))  # on both sides of what goes through plain products in fp32
+
+TYPES = [  # in bf16 the fused kernel takes over at a greater length
+    pytest.param(torch.float32, GROUPS, {}, id="fp32"),
+    pytest.param(torch.float64, GROUPS, {}, id="fp64"),
+    pytest.param(torch.bfloat16, (*GROUPS, (1, 520)), {"atol": 0.05, "rtol": 0.05}, id="bf16"),
+]
 
 
 def toy(architecture: str = "vit_tiny_patch16_224", drop_path: float = 0.0, **kwargs) -> Backbone:
@@ -42,12 +48,14 @@ def with_dense_mask(qkv: Tensor, groups) -> Tensor:
     return (scores.softmax(-1) @ value).transpose(0, 1).flatten(1)
 
 
-def test_attention_stays_inside_each_sequence_and_so_do_its_gradients() -> None:
-    qkv = torch.randn(sum(n * t for n, t in GROUPS), 3, 2, 32, requires_grad=True)
+@pytest.mark.parametrize(("dtype", "groups", "tolerance"), TYPES)
+def test_attention_stays_inside_each_sequence_and_so_do_its_gradients(dtype, groups, tolerance) -> None:
+    qkv = torch.randn(sum(n * t for n, t in groups), 3, 2, 32, dtype=dtype).requires_grad_()
     weight = torch.randn(len(qkv), 64)
-    outputs = [function(qkv, GROUPS) for function in (packed_attention, with_dense_mask)]
-    torch.testing.assert_close(*outputs)
-    torch.testing.assert_close(*(torch.autograd.grad((o * weight).sum(), qkv)[0] for o in outputs))
+    outputs = [function(qkv, groups) for function in (packed_attention, with_dense_mask)]
+    assert outputs[0].dtype == dtype
+    torch.testing.assert_close(*outputs, **tolerance)
+    torch.testing.assert_close(*(torch.autograd.grad((o * weight).sum(), qkv)[0] for o in outputs), **tolerance)
 
 
 @pytest.mark.parametrize("variant", ["varlen_attention", "xformers_attention"])
