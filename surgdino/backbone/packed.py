@@ -9,7 +9,8 @@ Shapes: T tokens of all sequences together, D the width; `groups` as in `surgdin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,21 @@ from torch import Tensor, nn
 from surgdino.backbone.attention import Groups, packed_attention
 from surgdino.backbone.timm_import import timm
 
-# For each group the sequences that a residual branch is computed for, int64; None where for all.
-Kept = Sequence[Tensor] | None
+
+class Draw(NamedTuple):
+    """Which k of a group's n sequences a residual branch is computed for.
+
+    Attributes:
+        rows: int64 [k], those.
+        place: int64 [n], where each sequence lies among `rows`; k or more where it is left out.
+    """
+
+    rows: Tensor
+    place: Tensor
+
+
+# One draw a group; None where a branch is computed for all.
+Kept = Sequence[Draw] | None
 
 _Block = timm.models.vision_transformer.Block
 
@@ -28,6 +42,9 @@ class PackedBlock(_Block):
 
     attn: Any
     norm1: Any
+
+    # Set by `hardware.compile`: packs then go through one compiled function that all blocks share.
+    compiles: bool = False
 
     def forward(
         self,
@@ -50,6 +67,14 @@ class PackedBlock(_Block):
         """
         if groups is None:
             return super().forward(x, *args, **kwargs)
+        if not self.compiles:
+            return self.run(x, groups, kept, wanted)
+        if wanted is not None:  # as many as there are masked patches: another number in every step
+            torch._dynamo.maybe_mark_dynamic(wanted, 0)
+        return compiled_block()(self, x, groups, kept, wanted)
+
+    def run(self, x: Tensor, groups: Groups, kept: tuple[Kept, Kept], wanted: Tensor | None) -> Tensor:
+        """`forward` of a pack: what is compiled."""
         if wanted is not None:
             return self._wanted(x, groups, kept, wanted)
         x = _add_branch(x, groups, kept[0], lambda part, sub: self._project(self._attend(part, sub)))
@@ -96,12 +121,13 @@ def draw_kept(blocks: Sequence[nn.Module], groups: Groups, device: torch.device)
     if not any(rates):
         return [(None, None)] * len(blocks)
     orders = [torch.rand(2 * len(blocks), sequences, device=device).argsort(1) for sequences, _ in groups]
+    places = [order.argsort(1) for order in orders]
 
     def kept(row: int, rate: float) -> Kept:
         counts = [max(round(sequences * (1 - rate)), 1) for sequences, _ in groups]
         if all(count == sequences for count, (sequences, _) in zip(counts, groups, strict=True)):
             return None
-        return [order[row, :count] for order, count in zip(orders, counts, strict=True)]
+        return [Draw(order[row, :k], place[row]) for order, place, k in zip(orders, places, counts, strict=True)]
 
     return [(kept(2 * k, rate), kept(2 * k + 1, rate)) for k, rate in enumerate(rates)]
 
@@ -110,12 +136,16 @@ def _add_branch(x: Tensor, groups: Groups, kept: Kept, branch: Callable[[Tensor,
     """x + branch(x), for the kept sequences alone and scaled up by their share, so that the mean stays."""
     if kept is None:
         return x + branch(x, groups)
+    if torch.compiler.is_compiling():  # in-place writes would break the graph, and there they save nothing
+        where = _places(groups, kept)
+        added = branch(_TakeAtPlaces.apply(x, *where), _of_kept(groups, kept)).to(x.dtype)
+        return _AddAtPlaces.apply(x, added, *where)
     x, part = _Take.apply(x, groups, kept)
     return _Add.apply(x, branch(part, _of_kept(groups, kept)).to(x.dtype), groups, kept)
 
 
-def _of_kept(groups: Groups, kept: Sequence[Tensor]) -> Groups:
-    return tuple((len(rows), tokens) for rows, (_, tokens) in zip(kept, groups, strict=True))
+def _of_kept(groups: Groups, kept: Sequence[Draw]) -> Groups:
+    return tuple((len(draw.rows), tokens) for draw, (_, tokens) in zip(kept, groups, strict=True))
 
 
 def _sequences(x: Tensor, groups: Groups) -> list[Tensor]:
@@ -123,19 +153,19 @@ def _sequences(x: Tensor, groups: Groups) -> list[Tensor]:
     return [part.view(n, -1) for part, (n, _) in zip(x.split([n * t for n, t in groups]), groups, strict=True)]
 
 
-def _select(x: Tensor, groups: Groups, kept: Sequence[Tensor]) -> Tensor:
+def _select(x: Tensor, groups: Groups, kept: Sequence[Draw]) -> Tensor:
     part = _of_kept(groups, kept)
     selected = x.new_empty(sum(n * t for n, t in part), x.shape[1])
-    for source, rows, target in zip(_sequences(x, groups), kept, _sequences(selected, part), strict=True):
-        torch.index_select(source, 0, rows, out=target)
+    for source, draw, target in zip(_sequences(x, groups), kept, _sequences(selected, part), strict=True):
+        torch.index_select(source, 0, draw.rows, out=target)
     return selected
 
 
-def _add(x: Tensor, part: Tensor, groups: Groups, kept: Sequence[Tensor], scaled: bool) -> Tensor:
+def _add(x: Tensor, part: Tensor, groups: Groups, kept: Sequence[Draw], scaled: bool) -> Tensor:
     """x, with the pack of its kept sequences added in place."""
     parts = _sequences(part, _of_kept(groups, kept))
-    for target, rows, source in zip(_sequences(x, groups), kept, parts, strict=True):
-        target.index_add_(0, rows, source, alpha=len(target) / len(rows) if scaled else 1)
+    for target, draw, source in zip(_sequences(x, groups), kept, parts, strict=True):
+        target.index_add_(0, draw.rows, source, alpha=len(target) / len(draw.rows) if scaled else 1)
     return x
 
 
@@ -144,8 +174,8 @@ def _weights(groups: Groups, kept: Kept, wanted: Tensor) -> Tensor | float:
     if kept is None:
         return 1.0
     weights = [
-        torch.zeros(n, device=wanted.device).index_fill(0, rows, n / len(rows)).repeat_interleave(t)
-        for rows, (n, t) in zip(kept, groups, strict=True)
+        torch.where(draw.place < len(draw.rows), n / len(draw.rows), 0.0).repeat_interleave(t)
+        for draw, (n, t) in zip(kept, groups, strict=True)
     ]
     return torch.cat(weights).index_select(0, wanted).unsqueeze(1)
 
@@ -160,7 +190,7 @@ class _Take(torch.autograd.Function):
     """x [T, D] -> x, and its kept sequences as a pack."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, groups: Groups, kept: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, groups: Groups, kept: Sequence[Draw]) -> tuple[Tensor, Tensor]:
         ctx.mark_dirty(x)
         ctx.groups, ctx.kept = groups, kept
         return x, _select(x, groups, kept)
@@ -174,7 +204,7 @@ class _Add(torch.autograd.Function):
     """x [T, D] and a branch of its kept sequences -> x with the branch added to these."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, branch: Tensor, groups: Groups, kept: Sequence[Tensor]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, branch: Tensor, groups: Groups, kept: Sequence[Draw]) -> Tensor:
         ctx.mark_dirty(x)
         ctx.groups, ctx.kept = groups, kept
         return _add(x, branch, groups, kept, scaled=True)
@@ -186,3 +216,67 @@ class _Add(torch.autograd.Function):
         for part, (sequences, _) in zip(parts, ctx.groups, strict=True):
             part.mul_(sequences / len(part))
         return grad, grad_branch, None, None
+
+
+# The same for a compiler: every direction reads from places and none adds to them, so that it fuses with what comes
+# before and after, is the same every time, and nothing is filled first.
+
+
+class _Places(NamedTuple):
+    """Of a pack of T tokens and the pack of its S kept ones.
+
+    Attributes:
+        take: int64 [S], which tokens are kept.
+        put: int64 [T], where each token lies among them; any of them where it does not.
+        share: [T], what a token's branch counts: 0 where it is left out.
+    """
+
+    take: Tensor
+    put: Tensor
+    share: Tensor
+
+
+def _places(groups: Groups, kept: Sequence[Draw]) -> _Places:
+    take, put, share, start, start_kept = [], [], [], 0, 0
+    for (sequences, tokens), draw in zip(groups, kept, strict=True):
+        steps, count = torch.arange(tokens, device=draw.rows.device), len(draw.rows)
+        inside = draw.place < count
+        take.append((draw.rows[:, None] * tokens + (steps + start)).flatten())
+        put.append((torch.where(inside, draw.place, 0)[:, None] * tokens + (steps + start_kept)).flatten())
+        share.append(torch.where(inside, sequences / count, 0.0)[:, None].expand(-1, tokens).flatten())
+        start, start_kept = start + sequences * tokens, start_kept + count * tokens
+    return _Places(torch.cat(take), torch.cat(put), torch.cat(share))
+
+
+class _TakeAtPlaces(torch.autograd.Function):
+    """x [T, D] -> the pack of its kept sequences."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, take: Tensor, put: Tensor, share: Tensor) -> Tensor:
+        ctx.save_for_backward(put, share)
+        return x[take]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        put, share = ctx.saved_tensors
+        return torch.where(share[:, None] > 0, grad[put], 0.0), None, None, None
+
+
+class _AddAtPlaces(torch.autograd.Function):
+    """x [T, D] and a branch of its kept sequences -> x with the branch added to these."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, branch: Tensor, take: Tensor, put: Tensor, share: Tensor) -> Tensor:
+        ctx.save_for_backward(take, share)
+        return x + (branch[put] * share[:, None]).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        take, share = ctx.saved_tensors
+        return grad, (grad[take] * share[take][:, None]).to(grad.dtype), None, None, None
+
+
+@cache
+def compiled_block() -> Callable[..., Tensor]:
+    """`PackedBlock.run`, compiled once for all blocks: their weights are inputs of one graph."""
+    return torch.compile(PackedBlock.run)

@@ -151,6 +151,11 @@ class Backbone(nn.Module):
         """Recompute each block's activations in the backward pass: about a third more compute for far less memory."""
         self.vit.set_grad_checkpointing(enable)
 
+    def set_compile(self, enable: bool = True) -> None:
+        """Run packs through blocks that torch compiles, which fuses what lies between matrix products."""
+        for block in self.vit.blocks if self.packs else ():
+            block.compiles = enable
+
     def set_drop_path(self, rate: float, first: int = 0) -> None:
         """Stochastic depth: the share of sequences that block `first` and those after it leave out of a branch."""
         for block in self.vit.blocks[first:]:

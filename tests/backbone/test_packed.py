@@ -7,10 +7,11 @@ import copy
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.backends.debugging import aot_eager
 
-from surgdino.backbone import attention
+from surgdino.backbone import attention, packed
 from surgdino.backbone.attention import choose, grouped_attention, packed_attention
-from surgdino.backbone.packed import PackedBlock, draw_kept, pack_blocks
+from surgdino.backbone.packed import Draw, PackedBlock, draw_kept, pack_blocks
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.engine.precision import keep_freed_memory
@@ -109,8 +110,8 @@ def multiplied_by_zero(backbone: Backbone, images: Tensor, kept) -> Tensor:
     tokens = backbone.vit._pos_embed(backbone.vit.patch_embed(images))
     for block, (attention_kept, mlp_kept) in zip(backbone.vit.blocks, kept, strict=True):
         scale = [torch.zeros(len(images), 1, 1) for _ in range(2)]
-        for each, (rows,) in zip(scale, (attention_kept, mlp_kept), strict=True):
-            each[rows] = len(images) / len(rows)
+        for each, [draw] in zip(scale, (attention_kept, mlp_kept), strict=True):
+            each[draw.rows] = len(images) / len(draw.rows)
         tokens = tokens + scale[0] * block.attn(block.norm1(tokens))
         tokens = tokens + scale[1] * block.mlp(block.norm2(tokens))
     return backbone.vit.norm(tokens)
@@ -151,7 +152,7 @@ def test_shares_and_schedules_of_stochastic_depth() -> None:
         model = {"timm": "vit_tiny_patch16_224", "timm_kwargs": small}
         blocks = build_backbone(model, drop_path=0.2, schedule=schedule).train(mode).vit.blocks
         drawn = draw_kept(blocks, groups, torch.device("cpu"))
-        return [rows and [len(r.unique()) for r in rows] for pair in drawn for rows in pair]
+        return [draws and [len(d.rows.unique()) for d in draws] for pair in drawn for draws in pair]
 
     assert counts("uniform") == [[6, 32]] * 6
     assert counts("linear") == [None, None, [7, 36], [7, 36], [6, 32], [6, 32]]
@@ -160,9 +161,10 @@ def test_shares_and_schedules_of_stochastic_depth() -> None:
 
 def test_the_mean_over_draws_is_the_undropped_block() -> None:
     block, x = toy(drop_path=0.5).vit.blocks[0], torch.randn(4 * 3, 64)
-    whole = block(x.clone(), groups=((4, 3),), kept=(None, [torch.arange(4)]))
-    halves = [torch.tensor([i, j]) for i in range(4) for j in range(i)]
-    mean = torch.stack([block(x.clone(), groups=((4, 3),), kept=(None, [rows])) for rows in halves]).mean(0)
+    whole = block(x.clone(), groups=((4, 3),), kept=(None, [Draw(torch.arange(4), torch.arange(4))]))
+    orders = [torch.tensor([i, j, *({0, 1, 2, 3} - {i, j})]) for i in range(4) for j in range(i)]
+    halves = [Draw(order[:2], order.argsort()) for order in orders]
+    mean = torch.stack([block(x.clone(), groups=((4, 3),), kept=(None, [half])) for half in halves]).mean(0)
     torch.testing.assert_close(mean, whole)
 
 
@@ -186,3 +188,48 @@ def test_freed_memory_is_kept_where_the_c_library_is_glibc() -> None:
     import platform
 
     assert keep_freed_memory() is (platform.libc_ver()[0] == "glibc")
+
+
+# Compiled
+
+
+@pytest.fixture
+def compiled(monkeypatch) -> list[str]:
+    """Blocks compile into whole graphs, run by autograd's ahead-of-time tracer; the backend's name a graph."""
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(module, inputs):
+        graphs.append("a graph")
+        return aot_eager(module, inputs)
+
+    monkeypatch.setattr(
+        packed, "compiled_block", lambda: torch.compile(PackedBlock.run, backend=backend, fullgraph=True)
+    )
+    return graphs
+
+
+def pass_through(backbone: Backbone, seed: int, masked: int) -> list[Tensor]:
+    """Outputs and gradients of a pass with dropped paths, of which `masked` patches are read."""
+    torch.manual_seed(seed)
+    backbone.zero_grad()
+    seen, local = backbone.forward_crops(crops(), [torch.arange(masked), None])
+    (seen.cls.sin().sum() + seen.patches.cos().sum() + local.cls.square().sum()).backward()
+    return [seen.cls, seen.patches, local.cls, *(p.grad for p in backbone.parameters())]
+
+
+@pytest.mark.quick("stored")
+@pytest.mark.parametrize("recompute", [False, True], ids=["stored", "recomputed"])
+def test_compiled_blocks_compute_the_same_in_whole_graphs_however_many_patches_are_read(compiled, recompute) -> None:
+    eager, blocks = toy(drop_path=0.4, depth=2), toy(drop_path=0.4, depth=2)
+    for each in (eager, blocks):
+        each.set_grad_checkpointing(recompute)
+    blocks.set_compile()
+    made = []
+    for masked in (9, 20, 5):
+        for found, expected in zip(
+            pass_through(blocks, masked, masked), pass_through(eager, masked, masked), strict=True
+        ):
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        made.append(len(compiled))
+    assert made == [2] * 3, "one graph for the blocks, one for the last"
