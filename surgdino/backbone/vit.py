@@ -61,6 +61,8 @@ class Backbone(nn.Module):
         self.grid: tuple[int, int] = tuple(vit.patch_embed.grid_size)
         self.mask_token = nn.Parameter(torch.zeros(self.embed_dim))
         self.packs: bool = pack_blocks(vit.blocks)
+        if getattr(vit, "rope", None) is not None and not any(True for _ in vit.rope.parameters()):
+            _keep_tables(vit.rope)
 
     def forward(self, images: Tensor, masks: Tensor | None = None) -> Features:
         """Features of normalised images.
@@ -94,7 +96,7 @@ class Backbone(nn.Module):
             if wanted is None:
                 return features
             return [
-                Features(each.cls, each.patches.flatten(0, 1)[[] if patches is None else patches])
+                Features(each.cls, each.patches.flatten(0, 1)[slice(0) if patches is None else patches])
                 for each, patches in zip(features, wanted, strict=True)
             ]
         embedded = [self.vit.norm_pre(self._positioned(images, masks)) for images, masks in crops]
@@ -209,6 +211,20 @@ class Backbone(nn.Module):
         expected = (images.shape[0], (height // patch) * (width // patch))
         if masks is not None and tuple(masks.shape) != expected:
             raise SurgdinoError("the masks are for another grid", expected=expected, found=tuple(masks.shape))
+
+
+def _keep_tables(rope: Any) -> None:
+    """Let a rotary embedding that learns nothing make its table once a grid and device: timm makes it on the host, and
+    moves it, at every call."""
+    rope.make, rope.tables = rope.get_embed, {}
+    rope.get_embed = partial(_table, rope)
+
+
+def _table(rope: Any, shape: tuple[int, int]) -> Tensor:
+    key = (shape, next(rope.buffers()).device)
+    if key not in rope.tables:
+        rope.tables[key] = rope.make(shape=shape)
+    return rope.tables[key]
 
 
 def embed_patches(patch_embed: Any, images: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,9 @@ class Batch:
         global_crops: uint8 [2B, 3, S, S] view-major.
         local_crops: uint8 [LB, 3, s, s] view-major.
         masks: bool [2B, N] view-major, True where the student does not see the patch.
+        masked: int64 [M], the places of these patches in the flattened [2B * N].
+        mask_weight: float [M], one over the number of masked patches of the same view.
+        mask_counts: of each of the 2B views.
         index: int64 [B], the frames in the store.
         second: int64 [B], the frames that the second global view and the last half of the local ones were cut from:
             neighbours in time with `crops.pair_seconds`, else `index` again.
@@ -40,6 +43,9 @@ class Batch:
     global_crops: torch.Tensor
     local_crops: torch.Tensor
     masks: torch.Tensor
+    masked: torch.Tensor
+    mask_weight: torch.Tensor
+    mask_counts: list[int]
     index: torch.Tensor
     second: torch.Tensor
     step: int
@@ -47,7 +53,7 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Called by the DataLoader's pinning thread."""
         tensors = {name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return Batch(**tensors, step=self.step)
+        return replace(self, **tensors)
 
 
 @dataclass
@@ -74,10 +80,15 @@ class CropBatches:
             seed = seed_of(self.seed, _CROPS, position)
             self.multicrop.fill(image, content, seed, into_global[:, i], into_local[:, i], second)
             partners.append(other)
+        masks = self._masks(plan)
+        counts = masks.sum(1)
         return Batch(
             global_crops=global_crops.flatten(0, 1),
             local_crops=local_crops.flatten(0, 1),
-            masks=torch.from_numpy(self._masks(plan)),
+            masks=torch.from_numpy(masks),
+            masked=torch.from_numpy(np.flatnonzero(masks)),
+            mask_weight=torch.from_numpy((1 / counts.clip(min=1).astype(np.float32)).repeat(counts)),
+            mask_counts=counts.tolist(),
             index=torch.tensor(plan.indices, dtype=torch.int64),
             second=torch.tensor(partners, dtype=torch.int64),
             step=plan.step,

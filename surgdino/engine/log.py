@@ -23,6 +23,7 @@ NAME = "metrics.jsonl"
 _LARGEST = 1 << 30  # bytes; a line is some 500, and there are fewer lines than steps
 _MOST = 1e300  # of numbers; leaves room to compute with them
 BAD_STEPS_IN_A_ROW = 10
+_STREAK = "streak"
 
 
 @dataclass
@@ -45,11 +46,13 @@ class Line:
     Attributes:
         means: of the terms and `gradient_norm`, over the steps that counted; empty where none did.
         skipped: steps that did not count.
+        features: [n, D] of its last step, over all processes, on the host.
         timings: `images_per_second`, `data_wait` as a share of the time, `memory_mb` of this process at its peak.
     """
 
     means: dict[str, float]
     skipped: int
+    features: Tensor
     timings: dict[str, float]
 
 
@@ -68,18 +71,21 @@ class Window:
         """
         self.every, self._last_step, self._images = every, last_step, images
         self._processes = processes
-        self._sums: dict[str, Tensor] = {}
-        self._streak: Tensor | float = 0.0
+        self._sums: dict[str, Tensor] = {}  # `streak` among them: bad steps in a row until now
+        self._streak = 0.0  # where the last line was written
         self._clock, self.overall = Clock(), Clock()
 
     def state_dict(self) -> dict[str, Any]:
         """The open window, the same in every process; without its timings."""
-        return {"window": self._of_all(), "streak": float(self._streak)}
+        sums, _ = self._of_all()
+        return {"streak": float(sums.pop(_STREAK, self._streak)), "window": sums}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Go on with a saved window."""
-        self._sums = {name: value.to(device, torch.float64) for name, value in state["window"].items()}
         self._streak = state.get("streak", 0.0)
+        self._sums = {name: value.to(device, torch.float64) for name, value in state["window"].items()}
+        if self._sums:
+            self._sums[_STREAK] = torch.tensor(self._streak, dtype=torch.float64, device=device)
 
     def add(self, step: int, terms: Mapping[str, Tensor], update: Update, seconds: float, waited: float) -> bool:
         """Add a step; True where it ends the window.
@@ -94,26 +100,32 @@ class Window:
             self._sum(name, torch.where(counts.bool(), value.detach().float(), 0.0))
         self._sum("steps", counts)
         self._sum("skipped", update.skipped)
-        self._streak = (self._streak + update.skipped) * update.skipped
+        self._sums[_STREAK] = (self._sums.get(_STREAK, self._streak) + update.skipped.double()) * update.skipped
         for clock in (self._clock, self.overall):
             clock.add(seconds, waited)
         return step == 1 or step == self._last_step or step % self.every == 0
 
-    def close(self) -> Line:
-        """The numbers of the window; a new one begins. For all processes to call."""
-        sums = {name: float(value) for name, value in self._of_all().items()}
+    def close(self, features: Tensor) -> Line:
+        """The numbers of the window; a new one begins. For all processes to call.
+
+        Args:
+            features: [n, D] of this process's last step. They come along because the host waits for the device here.
+        """
+        found, features = self._of_all(features)
+        sums = {name: float(value) for name, value in found.items()}
         clock, self._clock, self._sums = self._clock, Clock(), {}
-        good, skipped = sums.pop("steps"), sums.pop("skipped")
+        good, skipped, self._streak = sums.pop("steps"), sums.pop("skipped"), sums.pop(_STREAK)
         seconds = max(clock.seconds, 1e-9)
         timings = {
             "images_per_second": clock.steps * self._images / seconds,
             "data_wait": self._processes.max(clock.waited / seconds),  # the process that waits delays all others
             "memory_mb": memory_mb(),
         }
-        return Line({name: value / good for name, value in sums.items()} if good else {}, int(skipped), timings)
+        means = {name: value / good for name, value in sums.items()} if good else {}
+        return Line(means, int(skipped), features, timings)
 
     def check(self, folder: Path, place: str) -> None:
-        """Raise where the last 10 steps or more had no finite gradient."""
+        """Raise where the last 10 steps or more before the line had no finite gradient."""
         if self._streak >= BAD_STEPS_IN_A_ROW:
             raise SurgdinoError(
                 f"{int(self._streak)} steps in a row without a finite gradient; the last checkpoint stands",
@@ -129,12 +141,15 @@ class Window:
     def _sum(self, name: str, value: Tensor) -> None:
         self._sums[name] = self._sums.get(name, 0.0) + value.double()
 
-    def _of_all(self) -> dict[str, Tensor]:
-        """Means over processes, in one exchange."""
+    def _of_all(self, features: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
+        """Means of the sums over processes, and the features of all, on the host: one exchange each and one copy."""
         if not self._sums:
-            return {}
-        means = self._processes.mean(torch.stack([self._sums[name] for name in sorted(self._sums)])).cpu()
-        return dict(zip(sorted(self._sums), means, strict=True))
+            return {}, torch.empty(0, 0)
+        names = sorted(self._sums)
+        means = self._processes.mean(torch.stack([self._sums[name] for name in names]))
+        features = means.new_empty(1, 0, 0) if features is None else self._processes.gather_views(features[None])
+        fetched = torch.cat([means, features.double().flatten()]).cpu()  # every float type fits exactly into float64
+        return dict(zip(names, fetched, strict=False)), fetched[len(names) :].view(features.shape[1:])
 
 
 def summary(last: Mapping[str, float], images_per_second: float) -> str:

@@ -115,8 +115,7 @@ class Monitor:
         took, waited = time.perf_counter() - self._step_began, self._batch_came - self._step_began
         if not self._window.add(step, terms, update, took, waited):
             return
-        line = self._window.close()
-        features = self._processes.gather_views(features[None])[0]
+        line = self._window.close(features)
         self.skipped += line.skipped
         self.first = self.first or line.means
         self.last = line.means or self.last
@@ -127,7 +126,7 @@ class Monitor:
             "head_lr": rates.head_lr,
             "weight_decay": rates.weight_decay,
             "momentum": rates.momentum,
-            "effective_rank": float(effective_rank(features)),
+            "effective_rank": float(effective_rank(line.features)),
             **line.timings,
         }
         self.write(step, values)

@@ -105,7 +105,7 @@ def move_centre(centre: Tensor, outputs: Sequence[Tensor], momentum: float, proc
     An output that is not finite leaves it alone: unlike a bad gradient, it would stay in the centre for good.
     """
     sums = torch.stack([part.float().sum((0, 1)) for part in outputs]).sum(0)
-    count = sums.new_tensor(sum(part[..., 0].numel() for part in outputs))
-    total = processes.sum(torch.cat([sums, count[None]]))
+    count = sums.new_full((1,), sum(part[..., 0].numel() for part in outputs))
+    total = processes.sum(torch.cat([sums, count]))
     moved = centre.lerp(total[:-1] / total[-1], 1 - momentum)
     centre.copy_(torch.where(torch.isfinite(moved).all(), moved, centre))

@@ -136,8 +136,8 @@ def certainty(targets: Sequence[Tensor], sum_over_processes: Callable[[Tensor], 
     rows = [part.flatten(0, -2) for part in targets]
     sums = torch.stack([part.sum(0) for part in rows]).sum(0)
     entropies = torch.stack([torch.special.entr(part).sum() for part in rows]).sum()
-    count = sums.new_tensor(sum(len(part) for part in rows))
-    total = sum_over_processes(torch.cat([sums, entropies[None], count[None]]))
+    count = sums.new_full((1,), sum(len(part) for part in rows))
+    total = sum_over_processes(torch.cat([sums, entropies[None], count]))
     mean, entropy = total[:-2] / total[-1], total[-2] / total[-1]
     return entropy, torch.special.entr(mean).sum() - entropy
 

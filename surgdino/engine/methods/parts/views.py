@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -44,13 +45,10 @@ def to_views(
 ) -> Views:
     """Move a loader's batch, or the images `part` of it, and normalise it there.
 
-    Which patches are masked is worked out before the move: on the device it would make the host wait for a count.
+    What is moved is contiguous and was pinned by the loader, part by part: any other copy makes the host wait.
     """
     images = len(batch.global_crops) // GLOBAL_VIEWS
     part = part or slice(0, images)
-    masks = by_view(batch.masks, images)[:, part].flatten(0, 1)
-    counts = masks.sum(1, keepdim=True).clamp(min=1)
-    weight = (1.0 / counts).expand_as(masks)[masks]
 
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(device, non_blocking=True)
@@ -58,16 +56,23 @@ def to_views(
     def move_part(crops: Tensor) -> Tensor:
         if part == slice(0, images) or not len(crops):
             return move(crops)
-        # View by view, since each is contiguous and pinned: a copy of all at once would make the host wait.
         return torch.cat([move(view[part]) for view in by_view(crops, images)])
 
+    masks = move_part(batch.masks)
+    ends = [0, *accumulate(batch.mask_counts)]
+    masked, weights = [], []
+    for view in range(GLOBAL_VIEWS):
+        first, last = view * images + part.start, view * images + part.stop
+        entries = slice(ends[first], ends[last])
+        masked.append(move(batch.masked[entries]) - (first - view * (last - first)) * masks.shape[1])
+        weights.append(move(batch.mask_weight[entries]))
     return Views(
         global_crops=normalize(move_part(batch.global_crops), mean, std),
         local_crops=normalize(move_part(batch.local_crops), mean, std),
-        masks=move(masks),
-        masked=move(masks.flatten().nonzero().squeeze(1)),
-        mask_weight=move(weight.float()),
-        images=len(masks) // GLOBAL_VIEWS,
+        masks=masks,
+        masked=torch.cat(masked),
+        mask_weight=torch.cat(weights),
+        images=part.stop - part.start,
     )
 
 

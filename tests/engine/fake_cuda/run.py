@@ -1,0 +1,81 @@
+"""Train toy networks on the fake device, and print what made the host wait.
+
+    python -m tests.engine.fake_cuda.run simdinov2/plain dino/all
+
+A case is METHOD/CHANGE; each prints one line of JSON: `{"case": ..., "logged": [[kind, line, what, times], ...],
+"unlogged": [...]}`, of a step that writes a line and of one that does not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tests.engine.fake_cuda.device import FakeCuda  # before anything that imports torch
+
+# isort: split
+import surgdino
+from surgdino.backbone.vit import build_backbone
+from surgdino.config import shipped
+from surgdino.engine.settings import HardwareSettings, TrainPlan
+from surgdino.engine.step import train_step
+from surgdino.engine.train import open_session
+from tests.engine.methods.test_training import section
+from tests.engine.test_training import TOY, plan_in
+
+ROTARY = {
+    **TOY,
+    "timm": "vit_small_patch16_dinov3",
+    "timm_kwargs": {**TOY["timm_kwargs"], "patch_size": 8, "img_size": 32},
+}
+CHANGES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "all": {"accumulate": 2, "activation_checkpointing": True, "low_rank": 2, "frozen_blocks": 1, "pull": 1.0},
+    "rotary": {"model": ROTARY},
+}
+
+
+def main(cases: list[str]) -> None:
+    """Print the waits of every case."""
+    warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+    with FakeCuda(Path(surgdino.__file__).parent) as device:
+        for case in cases:
+            with tempfile.TemporaryDirectory() as folder:
+                method, change = case.split("/")
+                found = waits_of(device, plan_of(method, CHANGES[change], Path(folder)))
+            print(json.dumps({"case": case, **found}), flush=True)
+
+
+def waits_of(device: FakeCuda, plan: TrainPlan) -> dict[str, list[list[Any]]]:
+    """What the host waits for in the second step, which writes a line, and in the third, which does not.
+
+    The first makes what is made once a run.
+    """
+    session = open_session(plan, warn=lambda sentence: None)
+    found = {}
+    for batch, step in zip(session.batches(), ("first", "logged", "unlogged"), strict=False):
+        device.waits.clear()
+        train_step(session, batch)
+        found[step] = [[*wait, times] for wait, times in sorted(device.waits.items())]
+    return found
+
+
+def plan_of(method: str, changes: dict[str, Any], folder: Path) -> TrainPlan:
+    """The plan of the engine's tests, on a GPU."""
+    changes = dict(changes)
+    model, checkpointing = changes.pop("model", TOY), changes.pop("activation_checkpointing", False)
+    plan = plan_in(folder, probe=None, log_every=2, head_warmup_steps=0, **changes)
+    hardware = shipped(
+        HardwareSettings, "hardware/cuda", loader_workers=0, activation_checkpointing=checkpointing, precision="bf16"
+    )
+    backbone = build_backbone(model, drop_path=plan.train.drop_path)
+    return replace(plan, backbone=backbone, model=model, method=section(method), hardware=hardware)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,37 @@
+"""A training step never has the host wait for a GPU, but once where it writes a line; shown on a fake CUDA device."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from surgdino import discovery
+from tests import ROOT
+
+METHODS = discovery.names("surgdino.engine.methods")
+OTHERS = [f"{name}/{change}" for name in METHODS for change in ("plain", "all")] + ["simdinov2/rotary"]
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA: its own profiler shows the waits")
+@pytest.mark.skipif(
+    shutil.which("c++") is None, reason="no C++ compiler to build tests/engine/fake_cuda/guard.cpp with"
+)
+@pytest.mark.parametrize(
+    "cases", [["simdinov2/plain"], pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["one", "all"]
+)
+def test_no_step_waits_and_a_line_is_fetched_at_once(cases):
+    """All cases in one process, of its own: the fake device's library has to be loaded before torch."""
+    command = [sys.executable, "-m", "tests.engine.fake_cuda.run", *cases]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["case"] for row in rows] == cases
+    waits = {row["case"]: row["unlogged"] for row in rows if row["unlogged"]}
+    assert not waits, "\n".join(f"{case}: {wait}" for case, found in waits.items() for wait in found)
+    for row in rows:
+        assert [(kind, times) for kind, _, _, times in row["logged"]] == [("fetch", 1)], (row["case"], row["logged"])
