@@ -52,8 +52,8 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Called by the DataLoader's pinning thread."""
-        tensors = {name: value.pin_memory() for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
-        return replace(self, **tensors)
+        fields: dict[str, Any] = vars(self)
+        return replace(self, **{k: v.pin_memory() for k, v in fields.items() if isinstance(v, torch.Tensor)})
 
 
 @dataclass

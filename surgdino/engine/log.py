@@ -46,7 +46,7 @@ class Line:
     Attributes:
         means: of the terms and `gradient_norm`, over the steps that counted; empty where none did.
         skipped: steps that did not count.
-        features: [n, D] of its last step, over all processes, on the host.
+        features: [n, D] of its last step, over all processes, on the host; empty where none were given.
         timings: `images_per_second`, `data_wait` as a share of the time, `memory_mb` of this process at its peak.
     """
 
@@ -105,11 +105,11 @@ class Window:
             clock.add(seconds, waited)
         return step == 1 or step == self._last_step or step % self.every == 0
 
-    def close(self, features: Tensor) -> Line:
+    def close(self, features: Tensor | None = None) -> Line:
         """The numbers of the window; a new one begins. For all processes to call.
 
         Args:
-            features: [n, D] of this process's last step. They come along because the host waits for the device here.
+            features: [n, D] of this process's last step, which come along: the host waits for the device here anyway.
         """
         found, features = self._of_all(features)
         sums = {name: float(value) for name, value in found.items()}
