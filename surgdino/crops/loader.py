@@ -52,8 +52,8 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Called by the DataLoader's pinning thread."""
-        fields: dict[str, Any] = vars(self)
-        return replace(self, **{k: v.pin_memory() for k, v in fields.items() if isinstance(v, torch.Tensor)})
+        pinned: dict[str, Any] = {k: v.pin_memory() for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        return replace(self, **pinned)
 
 
 @dataclass
