@@ -18,7 +18,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,9 +30,8 @@ from surgdino.config import shipped, shipped_settings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
-from surgdino.engine import precision
+from surgdino.engine.hardware import Hardware, loader_workers
 from surgdino.engine.log import memory_mb
-from surgdino.engine.precision import keep_freed_memory
 from surgdino.engine.settings import HardwareSettings
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.tasks.features.cache import FeatureCache
@@ -117,18 +115,17 @@ def prepared(cache: FeatureCache, frames: LabelledFrames) -> list[Tensor]:
 def cache_of(arguments: argparse.Namespace, folder: Path) -> FeatureCache:
     """As `surgdino finetune` makes it."""
     hardware = shipped(HardwareSettings, "hardware/auto", device=arguments.device)
-    device = precision.choose_device(hardware)
-    keep_freed_memory()
+    here = Hardware.of(hardware)
+    device, dtype = here.device, here.dtype
     model = shipped_settings("model", arguments.model)
-    dtype = precision.choose_dtype(hardware, device)
     workers = arguments.workers
     return FeatureCache(
         folder,
         build_backbone(model, drop_path=0.0).to(device).eval(),
         Preprocess(arguments.size, tuple(model["mean"]), tuple(model["std"])),
-        partial(precision.autocast, device, dtype),
+        here.autocast,
         precision=str(dtype).removeprefix("torch."),
-        workers=precision.loader_workers(hardware, machine.cores()) if workers is None else workers,
+        workers=loader_workers(hardware, machine.cores()) if workers is None else workers,
         batch_size=128 if device.type == "cuda" else 32,
     )
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from surgdino.backbone.attention import choose
 from surgdino.backbone.vit import Backbone, build_backbone
-from surgdino.engine.precision import keep_freed_memory
+from surgdino.engine.hardware import keep_freed_memory
 from surgdino.paths import share
 
 GOAL = 0.90

@@ -9,9 +9,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from surgdino.errors import SurgdinoError
+
+if TYPE_CHECKING:
+    import torch
 
 # What one process does alone may take hours (building a store); a process that dies is noticed at once anyway.
 _PATIENCE = timedelta(days=7)
@@ -29,7 +32,7 @@ def world_size() -> int:
 
 
 def local_rank() -> int:
-    """This process's number on its machine, which is that of its GPU."""
+    """This process's number on its machine."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
@@ -44,10 +47,13 @@ def is_main() -> bool:
 
 
 @contextmanager
-def together(*, cuda: bool) -> Iterator[None]:
+def together(choose_device: Callable[[], torch.device]) -> Iterator[None]:
     """Join the processes that a launcher (torchrun, or Hydra's submitit) started, and leave at the end.
 
     Tensors on GPUs are exchanged by NCCL, those on processors by gloo. Does nothing in a single process.
+
+    Args:
+        choose_device: this process's; called when its rank is known.
     """
     if "SUBMITIT_EXECUTOR" in os.environ and "RANK" not in os.environ:  # no torchrun sets the ranks: Slurm knows them
         from submitit.helpers import TorchDistributedEnvironment
@@ -59,9 +65,10 @@ def together(*, cuda: bool) -> Iterator[None]:
     import torch
     import torch.distributed as dist
 
-    if cuda:
-        torch.cuda.set_device(local_rank())
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    device = choose_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield
         dist.barrier()  # none leaves while another still needs what it holds

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from surgdino.backbone.attention_on_cpu import AttentionOnCpu, Groups
 
+Kernel = Callable[[Tensor, Groups], Tensor]
+
 
 def packed_attention(qkv: Tensor, groups: Groups) -> Tensor:
     """Softmax attention of every token over the tokens of its own sequence.
@@ -28,23 +30,51 @@ def packed_attention(qkv: Tensor, groups: Groups) -> Tensor:
     Returns:
         [T, heads * width].
     """
-    return choose(qkv.device, qkv.dtype)(qkv, groups)
+    return choose(qkv.device, qkv.dtype, qkv.shape[-1])(qkv, groups)
 
 
-def choose(device: torch.device, dtype: torch.dtype) -> Callable[[Tensor, Groups], Tensor]:
-    """The fastest variant below for such tensors: one kernel for the whole pack where there is one."""
-    if device.type == "cuda" and dtype in (torch.float16, torch.bfloat16) and torch.version.hip is None:
-        if has_xformers():
-            return xformers_attention
-        if torch.cuda.get_device_capability(device) >= (8, 0):
-            return varlen_attention
-    return grouped_attention
+def choose(device: torch.device, dtype: torch.dtype, width: int) -> Kernel:
+    """The fastest variant below that runs for such tensors: one kernel for the whole pack where there is one.
+
+    Args:
+        width: of a head.
+    """
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16) or torch.version.hip is not None:
+        return grouped_attention
+    if has_varlen(device, width):
+        return varlen_attention
+    return xformers_attention if xformers_runs(device, dtype, width) else grouped_attention
 
 
-@lru_cache(maxsize=1)
-def has_xformers() -> bool:
-    """Whether xformers is installed; it is imported only where its kernel is called, because that takes seconds."""
-    return find_spec("xformers") is not None
+def has_varlen(device: torch.device, width: int) -> bool:
+    """Whether torch's own kernel is built and takes heads of this width on this card."""
+    built = torch.backends.cuda.is_flash_attention_available()
+    return built and torch.cuda.get_device_capability(device) >= (8, 0) and width % 8 == 0 and width <= 256
+
+
+@lru_cache
+def xformers_runs(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Whether an installed xformers computes attention and its gradient here.
+
+    Tried, not looked up: a wheel can be for another CUDA than torch's (then its kernels are missing), and for other
+    cards than it believes (0.0.35 has none for the V100).
+    """
+    if find_spec("xformers") is None:  # importing it takes seconds
+        return False
+    try:
+        qkv = torch.ones(4, 3, 1, width, device=device, dtype=dtype, requires_grad=True)
+        with torch.enable_grad():
+            mixed = xformers_attention(qkv, ((1, 3), (1, 1)))
+            (gradient,) = torch.autograd.grad(mixed.sum(), qkv)
+    except Exception:  # whatever a library raises that does not fit the card
+        return False
+    return bool(torch.isfinite(gradient).all())
+
+
+def kernel_name(backbone_packs: bool, device: torch.device, dtype: torch.dtype, width: int) -> str:
+    """For people."""
+    kernel = choose(device, dtype, width) if backbone_packs else grouped_attention
+    return _NAMES[kernel]
 
 
 def grouped_attention(qkv: Tensor, groups: Groups) -> Tensor:
@@ -64,7 +94,7 @@ def grouped_attention(qkv: Tensor, groups: Groups) -> Tensor:
 
 
 def varlen_attention(qkv: Tensor, groups: Groups) -> Tensor:
-    """PyTorch's own kernel for sequences of many lengths: CUDA, half precision."""
+    """PyTorch's own kernel for sequences of many lengths: CUDA, sm_80 and newer, half precision."""
     from torch.nn.attention.varlen import varlen_attn
 
     longest = max(tokens for _, tokens in groups)
@@ -75,13 +105,19 @@ def varlen_attention(qkv: Tensor, groups: Groups) -> Tensor:
 
 
 def xformers_attention(qkv: Tensor, groups: Groups) -> Tensor:
-    """xformers' block-diagonal mask: CUDA."""
+    """xformers' block-diagonal mask: CUDA, cards that the installed build has kernels for."""
     from xformers.ops import memory_efficient_attention
 
     query, key, value = (part.unsqueeze(0) for part in qkv.unbind(1))
     mixed = memory_efficient_attention(query, key, value, attn_bias=_block_diagonal(groups, qkv.device))
     return mixed.squeeze(0).flatten(1)
 
+
+_NAMES: dict[Kernel, str] = {
+    grouped_attention: "attention by crop size",
+    varlen_attention: "packed attention (torch varlen)",
+    xformers_attention: "packed attention (xformers)",
+}
 
 # A run repeats few packs; without the caches every block would copy from the host.
 

@@ -19,7 +19,7 @@ from surgdino.bench.report import Line, Report, number, unit
 from surgdino.bench.step import more_cutting, opened
 from surgdino.crops.multicrop import MultiCrop
 from surgdino.crops.sampler import partner
-from surgdino.engine.precision import loader_workers
+from surgdino.engine.hardware import loader_workers
 from surgdino.engine.session import Session
 from surgdino.frames.shard import Shard, ShardReader
 from surgdino.frames.store import FrameStore

@@ -30,7 +30,8 @@ from surgdino.bench.loop import (
     whole_steps,
 )
 from surgdino.bench.report import Line, Report, number, unit
-from surgdino.engine.precision import choose_dtype, loader_workers
+from surgdino.engine.hardware import loader_workers
+from surgdino.engine.precision import name_of
 from surgdino.engine.session import Session
 
 _WAITS = 0.05  # a loop that waits a smaller share of its time is not limited by its data
@@ -104,7 +105,7 @@ def step_figures(session: Session, seconds: float) -> StepFigures:
     plan, device = session.plan, session.device
     cores = machine.cores()
     workers, images = loader_workers(plan.hardware, cores), plan.train.batch_size
-    dtype = choose_dtype(plan.hardware, device)
+    dtype = session.hardware.dtype
     matrix = matrix_rate(device, dtype, seconds / 2)
     with loading(session) as source:
         whole_steps(session, source, 1, [])  # the first one also allocates, and chooses kernels
@@ -161,7 +162,7 @@ def describe(session: Session) -> str:
     plan, device = session.plan, session.device
     crops = plan.crops
     chip = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} thread(s)"
-    dtype = str(choose_dtype(plan.hardware, device)).removeprefix("torch.").replace("bfloat16", "bf16")
+    dtype = name_of(session.hardware.dtype)
     views = f"2x{crops.global_size} + {crops.local_count}x{crops.local_size}"
     return f"{plan.model['name']}, {plan.method['name']}, batch {plan.train.batch_size} of {views}, {chip}, {dtype}"
 

@@ -101,6 +101,7 @@ def model_json(session: Session) -> dict[str, Any]:
         "seed": plan.train.seed,
         "batch_size": plan.train.batch_size,
         "weights_of": plan.train.ship,
+        "hardware": session.computed_on,
         **({"ship_alpha": alpha} if alpha != 1 else {}),
         "image_size": usual_size(plan.backbone, plan.crops.global_size),
         **({"retention": retention} if any(retention.values()) else {}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from surgdino import distributed, machine
 from surgdino.crops.loader import Batch, make_loader
-from surgdino.engine import precision
+from surgdino.engine.hardware import Hardware, loader_workers
 from surgdino.engine.method import Method, Targets, Terms
 from surgdino.engine.methods.parts.views import Views
 from surgdino.engine.monitor import Monitor
@@ -26,13 +26,14 @@ class Session:
     """A run in progress: `step` steps are done; it was last saved and measured at `saved` and `measured`.
 
     Attributes:
+        computed_on: `hardware` in words.
         wrapped: the student, or what wraps it for several processes.
         initial: the backbone's weights at step 0, timm's names, where what is shipped holds a share of them.
     """
 
     plan: TrainPlan
-    device: torch.device
-    autocast: Callable[[], torch.autocast]
+    hardware: Hardware
+    computed_on: str
     student: Method[Targets]
     teacher: Method[Targets]
     wrapped: nn.Module
@@ -47,6 +48,11 @@ class Session:
     measured: int = -1
     resumed_from: int | None = None
     probes: ProbeHistory = field(default_factory=ProbeHistory)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.hardware.device
 
     @property
     def networks(self) -> dict[str, Method[Targets]]:
@@ -73,7 +79,7 @@ class Session:
             plan.augment,
             batch_size=plan.train.batch_size,
             seed=plan.train.seed,
-            workers=precision.loader_workers(plan.hardware, cores),
+            workers=loader_workers(plan.hardware, cores),
             start_step=self.step,
             steps=self.steps,
             patch_size=self.student.backbone.patch_size,

@@ -80,7 +80,7 @@ class HardwareSettings:
     """
 
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "fp32", "bf16"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
     loader_workers: Workers | Literal["auto"]
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
     activation_checkpointing: bool

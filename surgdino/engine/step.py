@@ -46,7 +46,7 @@ def micro_batches(session: Session, batch: Batch) -> list[Views]:
 
 def compute_targets(session: Session, views: Sequence[Views]) -> list[Targets]:
     """The teacher's targets, one for each micro-batch."""
-    with session.autocast(), torch.no_grad():
+    with session.hardware.autocast(), torch.no_grad():
         return session.teacher.targets(views, session.processes, session.step / session.steps)
 
 
@@ -64,7 +64,7 @@ def _gather_groups(session: Session, views: Sequence[Views], targets: Sequence[T
     features = []
     for k, (micro, target) in enumerate(zip(views, targets, strict=True)):
         _seed(session, k)
-        with session.autocast(), torch.no_grad():
+        with session.hardware.autocast(), torch.no_grad():
             features.append(session.student.group_features(micro, target))
     together = {name: torch.cat([each[name] for each in features], dim=1) for name in features[0]}
     return {name: session.processes.gather_views(whole) for name, whole in together.items()}
@@ -79,7 +79,7 @@ def compute_gradients(
     for k in range(count):
         _seed(session, k)
         with without_exchange(session.wrapped) if k < count - 1 else nullcontext():
-            with session.autocast():
+            with session.hardware.autocast():
                 loss, terms = session.loss(views[k], targets[k], pools[k])
             (loss / count).backward()
         means = {name: means.get(name, 0.0) + value / count for name, value in terms.items()}

@@ -13,7 +13,7 @@ import torch
 from surgdino import console, distributed
 from surgdino.backbone.checkpoint import save_backbone
 from surgdino.console import bar
-from surgdino.engine import precision
+from surgdino.engine.hardware import Hardware, days_on_cpu
 from surgdino.engine.log import summary
 from surgdino.engine.method import open_method
 from surgdino.engine.monitor import Monitor
@@ -76,10 +76,8 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
     """
     processes = ProcessGroup()
     _check_batch(plan, processes)
-    precision.set_threads(plan.hardware)
-    device = precision.choose_device(plan.hardware)
-    if device.type == "cpu":
-        precision.keep_freed_memory()
+    hardware = Hardware.of(plan.hardware)
+    device = hardware.device
     kind, settings = open_method(plan.method)
     torch.manual_seed(plan.train.seed)
     student = kind(settings, plan.backbone).to(device).train()
@@ -99,8 +97,8 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
         retention = Retention.of(student.backbone, plan.train, None if saved is None else saved["initial"])
     session = Session(
         plan=plan,
-        device=device,
-        autocast=partial(precision.autocast, device, precision.choose_dtype(plan.hardware, device)),
+        hardware=hardware,
+        computed_on=hardware.announce(plan.hardware, student.backbone, verb="pretrain"),
         student=student,
         teacher=teacher,
         wrapped=wrapped,
@@ -122,6 +120,9 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
     if saved is not None:
         with restoring(plan.folder):
             resume(session, saved)
+    days = days_on_cpu(plan, steps - session.step) if device.type == "cpu" else 0.0
+    if days > 1:
+        warn(f"on this CPU the run takes some {days:,.0f} days: use a GPU, a smaller model or fewer train.steps")
     return session
 
 
@@ -162,12 +163,12 @@ def measure(session: Session) -> None:
     if not distributed.is_main():
         return
     # The shipped one first: at step 0 it becomes the reference of both.
-    report = probing.frames.measure(backbones[ship], session.autocast)
+    report = probing.frames.measure(backbones[ship], session.hardware.autocast)
     better = session.probes.add(session.step, report)
     row: dict[str, Any] = {**report.as_dict(), "per_operation": report.per_operation}
     seconds = report.seconds
     for name in wanted - {ship}:
-        other = probing.frames.measure(backbones[name], session.autocast)
+        other = probing.frames.measure(backbones[name], session.hardware.autocast)
         row |= {f"{name}_{key}": value for key, value in other.as_dict().items()}
         session.probes.seconds += other.seconds
         seconds += other.seconds

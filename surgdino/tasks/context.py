@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from surgdino import distributed, machine
 from surgdino.backbone.preprocess import Preprocess, normalize
 from surgdino.backbone.vit import Backbone
 from surgdino.datasets.card import Card
-from surgdino.engine import precision
-from surgdino.engine.precision import keep_freed_memory
+from surgdino.engine.hardware import Hardware, loader_workers
 from surgdino.engine.settings import HardwareSettings
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames
@@ -108,20 +106,18 @@ def build_context(
         cutter: for training; None takes pictures whole, as they are.
         task: the other fields: `card`, `classes`, `train`, `tuning`, `parts`.
     """
-    precision.set_threads(hardware)
-    device = precision.choose_device(hardware)
-    if device.type == "cpu":
-        keep_freed_memory()
+    here = Hardware.of(hardware)
+    device = here.device
     backbone = backbone.to(device).eval()
-    dtype = precision.choose_dtype(hardware, device)
+    here.announce(hardware, backbone, verb="" if cutter is None else "finetune")
     cores = machine.cores() // distributed.local_world_size()
     cache = FeatureCache(
         folder=features,
         backbone=backbone,
         preprocess=preprocess,
-        autocast=partial(precision.autocast, device, dtype),
-        precision=str(dtype).removeprefix("torch."),
-        workers=precision.loader_workers(hardware, cores),
+        autocast=here.autocast,
+        precision=str(here.dtype).removeprefix("torch."),
+        workers=loader_workers(hardware, cores),
         batch_size=_ON_GPU if device.type == "cuda" else _ON_CPU,
         rank=distributed.rank(),
         world=distributed.world_size(),
@@ -129,7 +125,7 @@ def build_context(
     return TaskContext(
         backbone=backbone,
         preprocess=preprocess,
-        device=torch.device(device),
+        device=device,
         autocast=cache.autocast,
         features=cache,
         cutter=cutter or Cutter(preprocess.image_size),

@@ -15,7 +15,7 @@ from surgdino import distributed
 from surgdino.config import typed
 from surgdino.console import field, say
 from surgdino.datasets.manifest import Manifest
-from surgdino.engine.precision import choose_device
+from surgdino.engine.devices import choose_device
 from surgdino.inputs.backbone import StartingBackbone
 from surgdino.inputs.finetune import FREE, FinetuneConfig, check, guard
 from surgdino.inputs.folds import are_several
@@ -60,7 +60,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     Under torchrun or another launcher its processes train together, and the first one writes and prints.
     """
     config = typed(FinetuneConfig, cfg, "")
-    with distributed.together(cuda=choose_device(config.hardware).type == "cuda"), FolderLock() as lock:
+    with distributed.together(lambda: choose_device(config.hardware)), FolderLock() as lock:
         if are_several(config.data, config.train):
             several(config, cfg, lock, finetune)
         else:

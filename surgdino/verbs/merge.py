@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from surgdino.backbone.vit import Backbone
 from surgdino.backbone.weights import WeightsReport, load_weights
 from surgdino.config import Location, Share, shipped, typed
 from surgdino.datasets.card import Card
-from surgdino.engine import precision
 from surgdino.engine.averaging import Measure, Trial, best, between, mean_of, sweep
+from surgdino.engine.hardware import Hardware
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
@@ -182,10 +181,9 @@ def open_measurement(
 
 def measure_with(probe: Probing, hardware: HardwareSettings) -> Measure:
     """The probe as a function of a backbone; the drift is measured from the first one it is given."""
-    precision.set_threads(hardware)
-    device = precision.choose_device(hardware)
-    autocast = partial(precision.autocast, device, precision.choose_dtype(hardware, device))
-    return lambda backbone: probe.frames.measure(backbone.to(device), autocast).as_dict()
+    here = Hardware.of(hardware)
+    here.announce(hardware)
+    return lambda backbone: probe.frames.measure(backbone.to(here.device), here.autocast).as_dict()
 
 
 def print_trials(trials: Sequence[Trial], chosen: float) -> None:

@@ -20,8 +20,8 @@ from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings, MultiCrop
 from surgdino.datasets.card import Card
 from surgdino.datasets.files import EXPORT_DICOM
+from surgdino.engine.devices import choose_device
 from surgdino.engine.method import open_method
-from surgdino.engine.precision import choose_device
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan, TrainResult
 from surgdino.engine.train import BEST, train
@@ -76,7 +76,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     Under torchrun or another launcher its processes train together, and the first one writes and prints.
     """
     settings = typed(PretrainConfig, cfg, "")
-    with distributed.together(cuda=choose_device(settings.hardware).type == "cuda"), FolderLock() as lock:
+    with distributed.together(lambda: choose_device(settings.hardware)), FolderLock() as lock:
         return pretrain(settings, cfg, lock)
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch._dynamo.backends.debugging import aot_eager
 
-from surgdino.backbone import attention, packed
-from surgdino.backbone.attention import choose, grouped_attention, packed_attention
+from surgdino.backbone import packed
+from surgdino.backbone.attention import packed_attention
 from surgdino.backbone.packed import Draw, PackedBlock, draw_kept, pack_blocks
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
-from surgdino.engine.precision import keep_freed_memory
+from surgdino.engine.hardware import keep_freed_memory
 
 GROUPS = ((2, 70), (5, 10), (1, 3))  # on both sides of what goes through plain products in fp32
 
@@ -57,26 +57,6 @@ def test_attention_stays_inside_each_sequence_and_so_do_its_gradients(dtype, gro
     assert outputs[0].dtype == dtype
     torch.testing.assert_close(*outputs, **tolerance)
     torch.testing.assert_close(*(torch.autograd.grad((o * weight).sum(), qkv)[0] for o in outputs), **tolerance)
-
-
-@pytest.mark.parametrize("variant", ["varlen_attention", "xformers_attention"])
-def test_every_kernel_gives_what_the_grouped_calls_give(variant: str) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
-    if variant == "xformers_attention":
-        pytest.importorskip("xformers")
-    groups = ((2, 197), (8, 37))
-    qkv = torch.randn(2 * 197 + 8 * 37, 3, 6, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
-    weight = torch.randn(len(qkv), 384, device="cuda", dtype=torch.bfloat16)
-    outputs = [function(qkv, groups) for function in (getattr(attention, variant), grouped_attention)]
-    torch.testing.assert_close(*outputs, atol=2e-2, rtol=2e-2)
-    gradients = [torch.autograd.grad((o * weight).sum(), qkv)[0] for o in outputs]
-    torch.testing.assert_close(*gradients, atol=4e-2, rtol=4e-2)
-
-
-def test_full_precision_and_the_cpu_take_the_grouped_calls() -> None:
-    assert choose(torch.device("cpu"), torch.bfloat16) is grouped_attention
-    assert choose(torch.device("cuda"), torch.float32) is grouped_attention
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"reg_tokens": 4}, {"init_values": 0.1, "no_embed_class": True}])

@@ -48,5 +48,5 @@ def _as_rank(rank: int, count: int, port: int, joined: bool, work: Callable, arg
     os.environ |= {key: str(value) for key, value in places.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     no_bf16_on_cpu(pytest.MonkeyPatch())
-    with distributed.together(cuda=False) if joined else nullcontext():
+    with distributed.together(lambda: torch.device("cpu")) if joined else nullcontext():
         return work(*arguments)

@@ -206,13 +206,6 @@ def test_bf16_is_chosen_only_where_it_is_native(monkeypatch):
         assert precision.choose_dtype(hardware_of(precision="fp32"), cpu) == torch.float32
 
 
-def test_asking_for_cuda_without_one_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert precision.choose_device(hardware_of()).type == "cpu"
-    with pytest.raises(SurgdinoError, match="hardware=cpu"):
-        precision.choose_device(hardware_of(device="cuda"))
-
-
 def test_views_carry_the_masked_places_and_one_over_their_number():
     masks = torch.zeros(4, 6, dtype=torch.bool)
     masks[0, [1, 4]] = True
