@@ -122,6 +122,7 @@ def make_loader(
     workers: int,
     start_step: int,
     steps: int,
+    weights: np.ndarray | None = None,
     patch_size: int,
     mask_probability: float,
     mask_ratio: tuple[float, float],
@@ -136,6 +137,7 @@ def make_loader(
         batch_size: images a step over all processes; this one gets batch_size / world of them.
         workers: processes that cut crops; 0 cuts them in this one.
         steps: the step to stop before.
+        weights: float [len(store)], how often each frame is drawn; None: each once an epoch.
         patch_size: of the backbone, for the masks' grid.
     """
     for key in ("global_size", "local_size"):
@@ -148,5 +150,5 @@ def make_loader(
             )
     grid = (settings.global_size // patch_size,) * 2
     batches = CropBatches(store, MultiCrop(settings, augment_cfg), seed, grid, mask_probability, mask_ratio)
-    sampler = FrameSampler(len(store), batch_size, seed, start_step, steps, rank, world)
+    sampler = FrameSampler(len(store), batch_size, seed, start_step, steps, rank, world, weights)
     return load(batches, sampler, workers, pin_memory, result_bytes=sampler.share * settings.image_bytes)

@@ -89,13 +89,15 @@ class FrameSampler:
 
     def __iter__(self) -> Iterator[StepPlan]:
         share = self.share
+        sums = None if self.weights is None else np.cumsum(self.weights / np.sum(self.weights, dtype=np.float64))
+        if sums is not None:  # numpy's own way of drawing by weight, with the sums made once
+            sums /= sums[-1]
         for step in range(self.start_step, self.steps):
             first = step * self.batch_size + self.rank * share
             indices = order(self.length, first, share, self.seed)
-            if self.weights is not None:
-                weights = np.asarray(self.weights, np.float64)
-                generator = np.random.default_rng([self.seed, _WEIGHTED, step])
-                drawn = generator.choice(self.length, self.batch_size, p=weights / weights.sum())
+            if sums is not None:
+                uniform = np.random.default_rng([self.seed, _WEIGHTED, step]).random(self.batch_size)
+                drawn = sums.searchsorted(uniform, side="right")
                 indices = drawn[self.rank * share : (self.rank + 1) * share].tolist()
             yield StepPlan(step, tuple(range(first, first + share)), tuple(indices), self.batch_size)
 

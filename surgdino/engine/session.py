@@ -82,6 +82,7 @@ class Session:
             workers=loader_workers(plan.hardware, cores),
             start_step=self.step,
             steps=self.steps,
+            weights=plan.weights,
             patch_size=self.student.backbone.patch_size,
             mask_probability=self.student.mask_probability,
             mask_ratio=self.student.mask_ratio,

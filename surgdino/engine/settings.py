@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from surgdino.backbone.vit import Backbone
@@ -101,6 +102,7 @@ class TrainPlan:
         data_hash: `Manifest.fingerprint()`; a run resumes only on the data it began with.
         model_json: what the caller knows for `checkpoint/model.json` (dataset, operations seen, licence note, initial
             weights); the engine adds method, steps and seed.
+        weights: float [len(store)], how often each frame is drawn; None: each once an epoch.
         probe: what the backbone is measured on, and when; None: never.
         progress: draw a progress bar.
         hide: what is written of names, from what they are; see `surgdino.runs.names`.
@@ -118,6 +120,7 @@ class TrainPlan:
     data_hash: str = ""
     model_json: Mapping[str, Any] = field(default_factory=dict)
     probe: Probing | None = None
+    weights: np.ndarray | None = None
     progress: bool = True
     hide: Callable[[Any], Any] = lambda names: names
 

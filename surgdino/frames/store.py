@@ -172,6 +172,13 @@ class FrameStore:
         kept = [video for video in self.videos if ids is None or video.id in ids]
         return FrameStore(kept, self.set_aside, self.flagged if flagged is None else flagged)
 
+    def only(self, kept: np.ndarray) -> FrameStore:
+        """The store with the frames of `kept` alone, bool [len(self)]; `select` on it brings the others back."""
+        store = FrameStore(self.videos, self.set_aside, self.flagged)
+        store._rows = self._rows[kept]
+        store._starts = np.concatenate([[0], np.cumsum(kept)])[self._starts]
+        return store
+
     def summary(self) -> dict[str, Any]:
         """Counts, for display and reports.
 

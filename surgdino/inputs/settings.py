@@ -82,6 +82,7 @@ class DataSettings:
     content_crop: bool
     workers: Workers | Literal["auto"]
     max_bad_share: Share
+    curation: Location | None
     also: tuple[Annotated[AlsoSettings, BeforeValidator(_with_defaults)], ...]
 
     def __post_init__(self) -> None:

@@ -106,30 +106,35 @@ def build_context(
         cutter: for training; None takes pictures whole, as they are.
         task: the other fields: `card`, `classes`, `train`, `tuning`, `parts`.
     """
-    here = Hardware.of(hardware)
-    device = here.device
-    backbone = backbone.to(device).eval()
-    here.announce(hardware, backbone, verb="" if cutter is None else "finetune")
-    cores = machine.cores() // distributed.local_world_size()
-    cache = FeatureCache(
-        folder=features,
-        backbone=backbone,
-        preprocess=preprocess,
-        autocast=here.autocast,
-        precision=str(here.dtype).removeprefix("torch."),
-        workers=loader_workers(hardware, cores),
-        batch_size=_ON_GPU if device.type == "cuda" else _ON_CPU,
-        rank=distributed.rank(),
-        world=distributed.world_size(),
-    )
+    cache = feature_cache(backbone, hardware, folder=features, preprocess=preprocess)
+    Hardware.of(hardware).announce(hardware, cache.backbone, verb="" if cutter is None else "finetune")
     return TaskContext(
-        backbone=backbone,
+        backbone=cache.backbone,
         preprocess=preprocess,
-        device=device,
+        device=cache.backbone.mask_token.device,
         autocast=cache.autocast,
         features=cache,
         cutter=cutter or Cutter(preprocess.image_size),
         workers=cache.workers,
         batch_images=cache.batch_size,
         **task,
+    )
+
+
+def feature_cache(
+    backbone: Backbone, hardware: HardwareSettings, *, folder: Path, preprocess: Preprocess
+) -> FeatureCache:
+    """The features of a backbone, which is moved to this machine's device and stops learning."""
+    here = Hardware.of(hardware)
+    cores = machine.cores() // distributed.local_world_size()
+    return FeatureCache(
+        folder=folder,
+        backbone=backbone.to(here.device).eval(),
+        preprocess=preprocess,
+        autocast=here.autocast,
+        precision=str(here.dtype).removeprefix("torch."),
+        workers=loader_workers(hardware, cores),
+        batch_size=_ON_GPU if here.device.type == "cuda" else _ON_CPU,
+        rank=distributed.rank(),
+        world=distributed.world_size(),
     )

@@ -29,6 +29,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.prints import Prints
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.backbone import natural_backbone
+from surgdino.inputs.curation import curated
 from surgdino.inputs.datasets import (
     RunDataset,
     data_hash,
@@ -106,6 +107,8 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
         probe = open_probe(chosen, data, preprocess)
         if distributed.is_main():
             write_data(folder, store, names)
+    drawn = None if data.curation is None else curated(store, data.curation, names)
+    store = store if drawn is None else drawn.store
     past, leaks = histories(datasets, store, weights, chosen, probe, names)
     print_store(store)
     print_probe(probe, leaks, held_out=chosen is not None and chosen.held_out)
@@ -121,8 +124,12 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
             train=settings.train,
             hardware=settings.hardware,
             folder=folder,
-            data_hash=data_hash(datasets),
-            model_json=provenance(datasets, store, weights, past, leaks, names),
+            data_hash=data_hash(datasets) if drawn is None else f"{data_hash(datasets)}-{drawn.hash}",
+            weights=None if drawn is None else drawn.weights,
+            model_json={
+                **provenance(datasets, store, weights, past, leaks, names),
+                **({} if drawn is None else {"curation": drawn.facts}),
+            },
             probe=probe,
             hide=names.hide,
         )

@@ -1,0 +1,64 @@
+"""Embeddings of frames on disk: unit length, float16, mapped and read in blocks: memory does not grow with n."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.paths import atomic_write
+
+BLOCK = 1 << 16  # rows that are in memory as float32 at a time
+
+
+def write_unit(path: Path, blocks: Iterable[np.ndarray], n: int, width: int) -> np.ndarray:
+    """Write rows of any length as unit vectors, float16 [n, width], and map the file.
+
+    Args:
+        blocks: float [b, width] each, n rows in all.
+
+    Raises:
+        SurgdinoError: a row is not finite or all zero; the disk is full.
+    """
+    header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": (n, width)}
+    with atomic_write(path) as temporary, temporary.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in blocks:
+            stream.write(unit(block).astype(np.float16).data)
+    return open_unit(path)
+
+
+def open_unit(path: Path) -> np.ndarray:
+    """What `write_unit` wrote, mapped."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise from_os_error(error, path) from error
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """float32 [n, D], each row brought to length 1.
+
+    Raises:
+        SurgdinoError: a row is not finite or all zero.
+    """
+    rows = np.asarray(rows, np.float32)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not np.isfinite(norms).all() or not norms.all():
+        raise SurgdinoError(
+            "features without a direction",
+            expected="finite numbers, not all zero",
+            found=f"{int((~np.isfinite(norms) | (norms == 0)).sum())} of {len(rows)} rows",
+            fix="the weights may be damaged: check checkpoint=",
+        )
+    return rows / norms
+
+
+def blocks_of(embeddings: np.ndarray, rows: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+    """(positions, float32 rows) block by block: of all rows, or of `rows` int64 [m] in their order."""
+    count = len(embeddings) if rows is None else len(rows)
+    for start in range(0, count, BLOCK):
+        part = slice(start, min(start + BLOCK, count))
+        yield part, np.asarray(embeddings[part] if rows is None else embeddings[rows[part]], np.float32)

@@ -1,0 +1,34 @@
+"""SemDeDup (Abbas et al. 2023, arXiv 2303.09540): in each cluster, frames too near to one that stays are left out."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+
+from surgdino.curation.clusters import Level, assign_within
+
+Order = Literal["hard", "easy", "random"]
+_AT_ONCE = 2048  # frames of a cluster that are compared with those before them
+
+
+def semdedup(
+    embeddings: np.ndarray, rows: np.ndarray, level: Level, threshold: float, order: Order, seed: int
+) -> np.ndarray:
+    """int64, ascending: of `rows`, those that are left out: a frame before them in their cluster is as near as
+    `threshold` or nearer. Walked from the far frames to the centroid (`hard`), from there (`easy`), or at random."""
+    _, distances = assign_within(embeddings[rows], Level(level.of[rows], level.centroids))
+    rank = {"hard": -distances, "easy": distances, "random": np.random.default_rng(seed).random(len(rows))}[order]
+    ordered = rows[np.lexsort((rank, level.of[rows]))]
+    edges = np.flatnonzero(np.diff(level.of[ordered], prepend=-1, append=-1))
+    out = []
+    for start, stop in pairwise(edges):
+        members = ordered[start:stop]
+        unit = np.asarray(embeddings[members], np.float32)
+        for first in range(0, len(members), _AT_ONCE):
+            block = unit[first : first + _AT_ONCE]
+            cosines = block @ unit[: first + len(block)].T
+            cosines[np.arange(len(block))[:, None] + first <= np.arange(cosines.shape[1])] = -1  # itself and later ones
+            out.append(members[first : first + len(block)][cosines.max(1) >= threshold])
+    return np.sort(np.concatenate(out)) if out else np.empty(0, np.int64)

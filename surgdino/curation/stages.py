@@ -1,0 +1,181 @@
+"""The stages of a curation, one after another; each leaves out some of the frames that are still in, and says why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from surgdino.curation import retrieval
+from surgdino.curation.balance import choose, even_weights
+from surgdino.curation.clusters import Level, assign, entropy, hierarchy, kmeans, levels_for
+from surgdino.curation.duplicates import Calibration, across, along_time, calibrate, nearest_of
+from surgdino.curation.semdedup import semdedup
+from surgdino.curation.settings import BalanceSettings, DuplicateSettings, RetrievalSettings
+from surgdino.errors import SurgdinoError
+
+TWICE, SHARED, RESEMBLES, UNLIKE, SURPLUS = (
+    "comes twice in its operation",
+    "comes twice",
+    "resembles what is tested on",
+    "not like what is wanted",
+    "more of the same",
+)
+
+
+@dataclass
+class Frames:
+    """n frames while they are curated.
+
+    Attributes:
+        embeddings: unit vectors [n, D].
+        times: float64 [n], seconds.
+        video_of, operation_of: int64 [n].
+        reason: object [n]; "" while a frame is in.
+        group: int64 [n], the frame that stands for each.
+        levels: of clusters, the finest first.
+        similarity: float32 [n], to what is wanted; NaN where nothing is.
+        weight: float64 [n].
+        thresholds: name of a stage -> the cosine that it used.
+    """
+
+    embeddings: np.ndarray
+    times: np.ndarray
+    video_of: np.ndarray
+    operation_of: np.ndarray
+    reason: np.ndarray
+    seed: int
+    calibration: Calibration = field(init=False)
+    group: np.ndarray = field(init=False)
+    levels: list[Level] = field(default_factory=list)
+    similarity: np.ndarray = field(init=False)
+    weight: np.ndarray = field(init=False)
+    thresholds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.times)
+        self.group = np.arange(n)
+        self.similarity, self.weight = np.full(n, np.nan, np.float32), np.ones(n)
+        self.calibration = calibrate(self.embeddings, self.times, self.video_of, self.operation_of, self.seed)
+
+    @property
+    def left(self) -> np.ndarray:
+        """int64, ascending: the frames that are still in."""
+        return np.flatnonzero(self.reason == "")
+
+    def leave_out(self, rows: np.ndarray, reason: str) -> None:
+        """Leave frames out.
+
+        Raises:
+            SurgdinoError: none is left.
+        """
+        self.reason[rows] = reason
+        if not len(self.left):
+            fix = "loosen this stage, or leave it out"
+            raise SurgdinoError("no frame is left", place=reason, found=f"{len(rows):,} left out here", fix=fix)
+
+    def threshold(self, name: str, given: float | None, quantile: float | None) -> float | None:
+        """The cosine of a stage: as given, else that quantile of the frames a second apart; None: leave the stage out.
+
+        Raises:
+            SurgdinoError: no two frames are a second apart.
+        """
+        if given is None and quantile is None:
+            return None
+        found = self.calibration.quantile("1 s", quantile) if given is None and quantile is not None else given
+        if found is None or np.isnan(found):
+            fix = f"give duplicates.{name}, a cosine such as 0.95"
+            raise SurgdinoError("no frames a second apart to take a threshold from", fix=fix)
+        self.thresholds[name] = float(found)
+        return float(found)
+
+
+def deduplicate(frames: Frames, settings: DuplicateSettings) -> None:
+    """Within operations along time, then across; the first frame of a group stays."""
+    if (threshold := frames.threshold("along", settings.along, settings.along_quantile)) is not None:
+        rows = frames.left
+        stands_for = rows[along_time(frames.embeddings[rows], frames.operation_of[rows], threshold)]
+        frames.group[rows] = stands_for
+        frames.leave_out(rows[stands_for != rows], TWICE)
+    if (threshold := frames.threshold("across", settings.across, settings.across_quantile)) is None:
+        return
+    rows = frames.left
+    if settings.across_by == "semdedup":
+        level = _flat(frames, rows, None)
+        frames.leave_out(semdedup(frames.embeddings, rows, level, threshold, settings.order, frames.seed), SHARED)
+        return
+    groups = across(frames.embeddings, rows, threshold, frames.seed)
+    _, first, of = np.unique(groups, return_index=True, return_inverse=True)
+    frames.group[rows] = rows[first[of]]
+    frames.group = frames.group[frames.group]  # of those that an earlier one stands for
+    frames.leave_out(rows[frames.group[rows] != rows], SHARED)
+
+
+def keep_apart(frames: Frames, tested: np.ndarray, settings: DuplicateSettings) -> None:
+    """Leave out whatever resembles the frames that will be tested on, unit vectors [t, D]; whole groups of it."""
+    threshold = frames.threshold("against", settings.against, settings.against_quantile)
+    if threshold is None:
+        return
+    near = nearest_of(frames.embeddings, tested, frames.seed) >= threshold
+    touched = np.isin(frames.group, np.unique(frames.group[near]))
+    rows = frames.left
+    frames.leave_out(rows[touched[rows]], RESEMBLES)
+
+
+def retrieve(frames: Frames, wanted: np.ndarray, settings: RetrievalSettings, balance: BalanceSettings) -> None:
+    """Keep what is near the wanted frames, unit vectors [q, D]."""
+    frames.similarity = nearest_of(frames.embeddings, wanted, frames.seed)
+    rows = frames.left
+    if settings.by == "sample":
+        kept = retrieval.by_sample(frames.embeddings, rows, wanted, settings.neighbours, frames.seed)
+    else:
+        level = _flat(frames, rows, balance.levels)
+        kept = retrieval.by_cluster(level, rows, wanted, settings.least, settings.frames, frames.seed)
+    frames.leave_out(np.setdiff1d(rows, kept), UNLIKE)
+
+
+def rebalance(frames: Frames, settings: BalanceSettings, keep: int | None) -> None:
+    """Cluster what is left, and choose `keep` of it, or weight it, so that clusters count alike."""
+    rows = frames.left
+    frames.levels = _levels(frames, rows, settings)
+    if settings.into == "none":
+        return
+    paths = [level.of[rows] for level in reversed(frames.levels)]
+    if settings.operations == "first":
+        paths.insert(0, frames.operation_of[rows])
+    elif settings.operations == "last":
+        paths.append(frames.operation_of[rows])
+    if settings.into == "weights":
+        frames.weight[rows] = even_weights(paths or [np.zeros(len(rows), np.int64)])
+    elif keep is not None and keep < len(rows):
+        kept = choose(paths or [np.zeros(len(rows), np.int64)], keep, frames.seed)
+        frames.leave_out(np.delete(rows, kept), SURPLUS)
+
+
+def _levels(frames: Frames, rows: np.ndarray, settings: BalanceSettings) -> list[Level]:
+    if settings.by == "uniform":
+        return []
+    if settings.by == "flat":
+        return [_flat(frames, rows, settings.levels)]
+    sizes = settings.levels or levels_for(len(rows))
+    found = hierarchy(frames.embeddings[rows], sizes, frames.seed, settings.resamplings)
+    finest, _ = assign(frames.embeddings, found[0].centroids)  # of all frames, also of those that are out
+    levels = [Level(finest, found[0].centroids)]
+    for below, level in pairwise(found):
+        parent = np.zeros(len(below.centroids), np.int64)
+        parent[below.of] = level.of
+        levels.append(Level(parent[levels[-1].of], level.centroids))
+    return levels
+
+
+def _flat(frames: Frames, rows: np.ndarray, levels: tuple[int, ...] | None) -> Level:
+    centroids = kmeans(frames.embeddings, (levels or levels_for(len(rows)))[0], frames.seed, rows)
+    return Level(assign(frames.embeddings, centroids)[0], centroids)
+
+
+def evenness(frames: Frames, depth: int = -1) -> tuple[float, float]:
+    """Entropy over the clusters of a level as a share of the largest, of all frames and of what is drawn."""
+    level = frames.levels[depth]
+    drawn = np.where(frames.reason == "", frames.weight, 0.0)
+    return entropy(level.of, len(level.centroids)), entropy(level.of, len(level.centroids), drawn)

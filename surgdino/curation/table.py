@@ -1,0 +1,133 @@
+"""A curation: what was decided of every frame of a store, one Parquet table, bound to the frames that it is of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from surgdino.errors import SurgdinoError
+from surgdino.paths import atomic_write, regular
+
+FILE = "curation.parquet"
+FORMAT = 1
+_META = b"surgdino"
+_COLUMNS = {"video", "operation", "frame", "time", "group", "similarity", "keep", "weight", "reason"}
+
+
+@dataclass
+class Curation:
+    """n frames of v videos, a video's together and in the order of time.
+
+    Attributes:
+        videos, operations: of each video, v entries.
+        video_of: int32 [n].
+        frame: int64 [n], frame numbers in the source.
+        time: float64 [n], seconds.
+        group: int64 [n], the duplicate group; the frames of a group show the same.
+        levels: int32 [n] each, the cluster at each level, the finest first.
+        similarity: float32 [n], the largest cosine with the wanted frames; NaN where none were given.
+        weight: float32 [n], how often it is drawn, relative to the others that are kept; 0 where it is left out.
+        reason: why it is left out, "" where it is kept; n entries.
+        facts: how it was made: settings, counts, and `frames`, the hash of the frames that it is of.
+    """
+
+    videos: tuple[str, ...]
+    operations: tuple[str, ...]
+    video_of: np.ndarray
+    frame: np.ndarray
+    time: np.ndarray
+    group: np.ndarray
+    levels: Sequence[np.ndarray]
+    similarity: np.ndarray
+    weight: np.ndarray
+    reason: np.ndarray
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.video_of)
+
+    @property
+    def keep(self) -> np.ndarray:
+        """bool [n]."""
+        return self.weight > 0
+
+    def write(self, folder: Path) -> Path:
+        """Write `curation.parquet`; the file appears whole or not at all."""
+        names = pa.array(self.videos, pa.string()), pa.array(self.operations, pa.string())
+        columns = {
+            "video": pa.DictionaryArray.from_arrays(self.video_of.astype(np.int32), names[0]),
+            "operation": names[1].take(pa.array(self.video_of)).dictionary_encode(),
+            "frame": self.frame,
+            "time": self.time,
+            "group": self.group,
+            **{f"cluster_{depth + 1}": level.astype(np.int32) for depth, level in enumerate(self.levels)},
+            "similarity": self.similarity.astype(np.float32),
+            "keep": self.keep,
+            "weight": self.weight.astype(np.float32),
+            "reason": pa.array(self.reason, pa.string()).dictionary_encode(),
+        }
+        meta = json.dumps({"format": FORMAT, **self.facts}, ensure_ascii=False).encode()
+        table = pa.table(columns).replace_schema_metadata({_META: meta})
+        target = folder / FILE
+        with atomic_write(target) as temporary:
+            pq.write_table(table, temporary)
+        return target
+
+
+def read_curation(folder: Path) -> Curation:
+    """What `Curation.write` wrote.
+
+    Raises:
+        SurgdinoError: no such file, or not such a table.
+    """
+    path = folder / FILE if folder.is_dir() else folder
+    if not path.exists():
+        raise SurgdinoError("no curation here", file=path, expected=FILE, fix="run surgdino curate first")
+    try:
+        table = pq.read_table(regular(path))
+        facts = json.loads((table.schema.metadata or {})[_META])
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        raise SurgdinoError("not a curation", file=path, found=found, fix="run surgdino curate again") from error
+    if missing := _COLUMNS - set(table.column_names):
+        raise SurgdinoError("not a curation", file=path, expected=f"a column {min(missing)}", found=table.column_names)
+    video = table["video"].combine_chunks()
+    operations = table["operation"].combine_chunks().dictionary_decode()
+    videos = video.dictionary.to_pylist()
+    video_of = video.indices.to_numpy()
+    places = np.searchsorted(video_of, np.arange(len(videos)))  # the first frame of each
+    column = {name: table[name].to_numpy() for name in _COLUMNS - {"video", "operation", "reason"}}
+    return Curation(
+        videos=tuple(videos),
+        operations=tuple(operations.take(pa.array(places)).to_pylist()),
+        video_of=video_of,
+        frame=column["frame"],
+        time=column["time"],
+        group=column["group"],
+        levels=[table[name].to_numpy() for name in table.column_names if name.startswith("cluster_")],
+        similarity=column["similarity"],
+        weight=np.where(column["keep"], column["weight"], 0).astype(np.float32),
+        reason=np.array(table["reason"].combine_chunks().dictionary_decode().to_pylist(), object),
+        facts=facts,
+    )
+
+
+def hash_of_frames(videos: Sequence[tuple[str, int, np.ndarray]]) -> str:
+    """Of which frames a curation is: 16 hexadecimal digits.
+
+    Args:
+        videos: (id, checksum of the shard, frame numbers int64).
+    """
+    digest = hashlib.sha256()
+    for name, checksum, numbers in videos:
+        digest.update(f"{name} {checksum:08x} {len(numbers)}\0".encode())
+        digest.update(np.ascontiguousarray(numbers, np.int64).data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,172 @@
+"""`surgdino curate`: an archive in, a table of which frames are worth learning from out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from surgdino import console
+from surgdino.backbone.settings import ModelSettings
+from surgdino.config import PositiveInt, Seed, Side, Text, typed
+from surgdino.curation.settings import BalanceSettings, DuplicateSettings, RetrievalSettings, UnusableSettings
+from surgdino.curation.stages import Frames, deduplicate, evenness, keep_apart, rebalance, retrieve
+from surgdino.curation.table import Curation
+from surgdino.curation.unusable import unusable
+from surgdino.datasets.card import Card
+from surgdino.engine.hardware import Hardware
+from surgdino.engine.settings import HardwareSettings
+from surgdino.inputs.backbone import starting_backbone
+from surgdino.inputs.curation import Archive, embed, features_of, judge, named_frames
+from surgdino.inputs.datasets import RunDataset, data_hash, joined_store, open_datasets
+from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
+from surgdino.paths import safe_name
+from surgdino.runs.folder import ANYWHERE, names_mode, open_run
+from surgdino.runs.lock import FolderLock
+from surgdino.runs.names import Pseudonyms
+from surgdino.tasks.context import feature_cache
+
+FREE = (*ANYWHERE, "model.weights", "checkpoint")
+
+
+@dataclass(frozen=True)
+class CurateConfig:
+    """configs/curate.yaml."""
+
+    checkpoint: Text | None
+    image_size: Side | None
+    seed: Seed
+    keep: PositiveInt | None
+    like: Text | dict[str, Any] | None
+    against: Text | dict[str, Any] | None
+    dataset: dict[str, Any]
+    model: ModelSettings
+    data: DataSettings
+    unusable: UnusableSettings
+    duplicates: DuplicateSettings
+    retrieval: RetrievalSettings
+    balance: BalanceSettings
+    hardware: HardwareSettings
+    run: RunSettings
+    report: ReportSettings
+
+
+def main(cfg: Mapping[str, Any]) -> int:
+    """Curate what `cfg` describes; 0."""
+    config = typed(CurateConfig, cfg, "")
+    card, data = Card.from_dict(config.dataset), config.data
+    folder = config.run.dir or Path("runs") / safe_name(f"curate-{card.name}")
+    mode = names_mode(folder, config.run.names)
+    names = Pseudonyms.open(mode, data.store)
+    with FolderLock(folder):
+        datasets = open_datasets(card, data, names)
+        recorded = {**cfg, "run": {"dir": str(folder), "names": mode}}
+        open_run(folder, recorded, names, data_hash=data_hash(datasets), free=FREE)
+        archive = Archive.of(joined_store(datasets, data), names)
+        frames, wanted, tested = embedded(config, datasets, archive, folder)
+        curate(config, frames, wanted, tested)
+        curation = as_table(config, frames, archive)
+        path = curation.write(folder)
+    print_curation(curation, frames)
+    console.field("curation", f"{path}; learn from it: surgdino pretrain data.curation={folder} ...")
+    return 0
+
+
+def embedded(
+    config: CurateConfig, datasets: list[RunDataset], archive: Archive, folder: Path
+) -> tuple[Frames, np.ndarray | None, np.ndarray | None]:
+    """The frames with their embeddings and what is unusable of them; and the embeddings of `like` and of `against`."""
+    data, start = config.data, starting_backbone(config.model, config.checkpoint)
+    Hardware.of(config.hardware).announce(config.hardware, start.backbone)
+    cache = partial(feature_cache, start.backbone, config.hardware, preprocess=start.preprocess(config.image_size))
+
+    def cache_of(each: RunDataset) -> Any:
+        return cache(folder=features_of(data, each))
+
+    vectors = embed(datasets, archive.store, cache_of, folder / "state" / "embeddings.npy")
+    rows = judge(archive, data.store / "quality" / data.store_settings.folder, cache_of(datasets[0]).workers)
+    reason = unusable(archive.flags, rows, archive.times, archive.video_of, config.unusable)
+    frames = Frames(vectors, archive.times, archive.video_of, archive.operation_of, reason, config.seed)
+
+    def other(place: str, entry: str | dict[str, Any] | None) -> np.ndarray | None:
+        if entry is None:
+            return None
+        each, store = named_frames(entry, place, data)
+        return embed([each], store, cache_of, folder / "state" / f"{place}.npy")
+
+    return frames, other("like", config.like), other("against", config.against)
+
+
+def curate(config: CurateConfig, frames: Frames, wanted: np.ndarray | None, tested: np.ndarray | None) -> None:
+    """The stages one after another, each with a line on what it left."""
+    stages: dict[str, Callable[[], None]] = {"unusable": lambda: frames.leave_out(frames.left[:0], "unusable")}
+    stages["duplicates"] = lambda: deduplicate(frames, config.duplicates)
+    if tested is not None:
+        stages["against"] = lambda: keep_apart(frames, tested, config.duplicates)
+    if wanted is not None:
+        stages["like"] = lambda: retrieve(frames, wanted, config.retrieval, config.balance)
+    stages["balance"] = lambda: rebalance(frames, config.balance, config.keep)
+    for name, stage in stages.items():
+        stage()
+        console.field(name, f"{len(frames.left):,} of {len(frames.reason):,} frames left")
+
+
+def as_table(config: CurateConfig, frames: Frames, archive: Archive) -> Curation:
+    """What was decided, with how."""
+    kept = frames.reason == ""
+    weight = np.where(kept, frames.weight, 0.0)
+    facts = {
+        "videos": archive.checksums(),
+        "settings": {
+            name: asdict(getattr(config, name)) for name in ("unusable", "duplicates", "retrieval", "balance")
+        },
+        "seed": config.seed,
+        "keep": config.keep,
+        "thresholds": frames.thresholds,
+        "calibration": {
+            name: [float(q) for q in np.quantile(found, (0.05, 0.5, 0.95))] if len(found) else None
+            for name, found in frames.calibration.cosines.items()
+        },
+        "evenness": evenness(frames) if frames.levels else None,
+    }
+    return Curation(
+        videos=archive.videos,
+        operations=archive.operations,
+        video_of=archive.video_of,
+        frame=archive.numbers,
+        time=archive.times,
+        group=frames.group,
+        levels=[level.of for level in frames.levels],
+        similarity=frames.similarity,
+        weight=weight / weight[kept].mean(),
+        reason=frames.reason,
+        facts=facts,
+    )
+
+
+def print_curation(curation: Curation, frames: Frames) -> None:
+    """What went and why, and how alike frames of this data are."""
+    table = console.new_table("Frames")
+    table.add_column("reason")
+    table.add_column("frames", justify="right")
+    table.add_column("share", justify="right")
+    reasons, counts = np.unique(curation.reason.astype(str), return_counts=True)
+    for reason, count in sorted(zip(reasons, counts, strict=True), key=lambda row: -row[1]):
+        table.add_row(reason or "kept", f"{count:,}", f"{count / len(curation):.1%}", style="" if reason else "bold")
+    console.table(table)
+    alike = ", ".join(
+        f"{name} {frames.calibration.quantile(name, 0.5):.3f}"
+        for name, found in frames.calibration.cosines.items()
+        if len(found)
+    )
+    console.field("alike", f"median cosine of frames apart by {alike}")
+    if frames.thresholds:
+        console.field("thresholds", ", ".join(f"{name} {value:.3f}" for name, value in frames.thresholds.items()))
+    if frames.levels:
+        before, after = evenness(frames)
+        sizes = " > ".join(str(len(level.centroids)) for level in frames.levels)
+        console.field("clusters", f"{sizes}; evenness of the coarsest {before:.2f} before, {after:.2f} after")
