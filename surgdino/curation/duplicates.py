@@ -14,6 +14,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from surgdino.curation.embeddings import at
 from surgdino.curation.neighbours import Index
 
 _GAPS = (1.0, 5.0, 30.0)  # seconds between the frames of a pair
@@ -64,7 +65,7 @@ def calibrate(
 
 
 def _cosines(embeddings: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    pairs = (np.asarray(embeddings[rows], np.float32) for rows in (first, second))
+    pairs = (at(embeddings, rows) for rows in (first, second))
     return np.sort(np.einsum("nd,nd->n", *pairs)) if len(first) else np.empty(0, np.float32)
 
 
@@ -82,7 +83,7 @@ def along_time(embeddings: np.ndarray, operation_of: np.ndarray, threshold: floa
     edges = np.flatnonzero(np.diff(operation_of[ordered], prepend=-1, append=-1))
     for start, stop in pairwise(edges):
         of_operation = ordered[start:stop]
-        rows = np.asarray(embeddings[of_operation], np.float32)
+        rows = at(embeddings, of_operation)
         kept: deque[int] = deque(maxlen=_WINDOW)
         recent = np.empty((_WINDOW, rows.shape[1]), np.float32)  # of `kept`, in a ring
         count = 0
@@ -105,7 +106,7 @@ def across(embeddings: np.ndarray, rows: np.ndarray, threshold: float, seed: int
 
     Edges are those to the 64 nearest neighbours, groups their connected components (Oquab et al. 2023, appendix A).
     """
-    near = Index(embeddings, rows, seed=seed).search(embeddings[rows], min(_NEIGHBOURS, len(rows)))
+    near = Index(embeddings, rows, seed=seed).search(at(embeddings, rows), min(_NEIGHBOURS, len(rows)))
     place = np.full(len(embeddings), -1, np.int64)
     place[rows] = np.arange(len(rows))
     i, j = np.nonzero((near.cosines >= threshold) & (near.rows >= 0))

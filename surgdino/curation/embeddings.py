@@ -61,4 +61,10 @@ def blocks_of(embeddings: np.ndarray, rows: np.ndarray | None = None) -> Iterato
     count = len(embeddings) if rows is None else len(rows)
     for start in range(0, count, BLOCK):
         part = slice(start, min(start + BLOCK, count))
-        yield part, np.asarray(embeddings[part] if rows is None else embeddings[rows[part]], np.float32)
+        yield part, at(embeddings, part if rows is None else rows[part])
+
+
+def at(embeddings: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+    """float32 [m, D], length 1 again: rounded to float16 the same frame would have a cosine of 0.9997 with itself."""
+    found = np.asarray(embeddings[rows], np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-from surgdino.curation.embeddings import blocks_of
+from surgdino.curation.embeddings import at, blocks_of
 
 EXACT = 200_000
 _PROBED = 16  # cells of the inverted file that a query looks into
@@ -47,8 +47,7 @@ class Index:
             self._index = inverted
             places = np.random.default_rng(seed).choice(count, min(count, _PER_CELL * cells), replace=False)
             places.sort()
-            sample = embeddings[places if rows is None else rows[places]]
-            self._index.train(np.asarray(sample, np.float32))
+            self._index.train(at(embeddings, places if rows is None else rows[places]))
         for _, block in blocks_of(embeddings, rows):
             self._index.add(block)
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from surgdino.curation.clusters import Level, assign_within
+from surgdino.curation.embeddings import at
 
 Order = Literal["hard", "easy", "random"]
 _AT_ONCE = 2048  # frames of a cluster that are compared with those before them
@@ -25,7 +26,7 @@ def semdedup(
     out = []
     for start, stop in pairwise(edges):
         members = ordered[start:stop]
-        unit = np.asarray(embeddings[members], np.float32)
+        unit = at(embeddings, members)
         for first in range(0, len(members), _AT_ONCE):
             block = unit[first : first + _AT_ONCE]
             cosines = block @ unit[: first + len(block)].T

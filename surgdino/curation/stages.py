@@ -44,8 +44,8 @@ class Frames:
     times: np.ndarray
     video_of: np.ndarray
     operation_of: np.ndarray
-    reason: np.ndarray
     seed: int
+    reason: np.ndarray = field(init=False)
     calibration: Calibration = field(init=False)
     group: np.ndarray = field(init=False)
     levels: list[Level] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Frames:
 
     def __post_init__(self) -> None:
         n = len(self.times)
-        self.group = np.arange(n)
+        self.reason, self.group = np.full(n, "", object), np.arange(n)
         self.similarity, self.weight = np.full(n, np.nan, np.float32), np.ones(n)
         self.calibration = calibrate(self.embeddings, self.times, self.video_of, self.operation_of, self.seed)
 
@@ -89,6 +89,12 @@ class Frames:
             raise SurgdinoError("no frames a second apart to take a threshold from", fix=fix)
         self.thresholds[name] = float(found)
         return float(found)
+
+
+def drop_unusable(frames: Frames, reasons: np.ndarray) -> None:
+    """Leave out the frames that `reasons`, object [n], has a reason for."""
+    for reason in sorted({*reasons} - {""}):
+        frames.leave_out(np.flatnonzero(reasons == reason), reason)
 
 
 def deduplicate(frames: Frames, settings: DuplicateSettings) -> None:

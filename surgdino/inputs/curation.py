@@ -14,7 +14,7 @@ from torch import Tensor
 
 from surgdino import console
 from surgdino.config import shipped_settings, typed
-from surgdino.crops.loader import load
+from surgdino.crops.workers import load
 from surgdino.curation.embeddings import BLOCK, write_unit
 from surgdino.curation.table import read_curation
 from surgdino.curation.unusable import QUALITY, quality
@@ -127,7 +127,8 @@ def judge(archive: Archive, folder: Path, workers: int) -> np.ndarray:
             index, _, _ = store.of_video(place)
             jobs = [index[start : start + _AT_ONCE] for start in range(0, len(index), _AT_ONCE)]
             with files[place].writer() as write:
-                for rows in load(_Judge(store), jobs, min(workers, len(jobs))):
+                size = _AT_ONCE * QUALITY.itemsize
+                for rows in load(_Judge(store), jobs, min(workers, len(jobs)), result_bytes=size):
                     write(rows.numpy().reshape(-1).view(QUALITY))
                     bar.update(done := done + len(rows))
     found = [file.open() for file in files]

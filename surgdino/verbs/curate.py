@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from surgdino import console
 from surgdino.backbone.settings import ModelSettings
 from surgdino.config import PositiveInt, Seed, Side, Text, typed
 from surgdino.curation.settings import BalanceSettings, DuplicateSettings, RetrievalSettings, UnusableSettings
-from surgdino.curation.stages import Frames, deduplicate, evenness, keep_apart, rebalance, retrieve
+from surgdino.curation.stages import Frames, deduplicate, drop_unusable, evenness, keep_apart, rebalance, retrieve
 from surgdino.curation.table import Curation
 from surgdino.curation.unusable import unusable
 from surgdino.datasets.card import Card
@@ -67,19 +68,28 @@ def main(cfg: Mapping[str, Any]) -> int:
         recorded = {**cfg, "run": {"dir": str(folder), "names": mode}}
         open_run(folder, recorded, names, data_hash=data_hash(datasets), free=FREE)
         archive = Archive.of(joined_store(datasets, data), names)
-        frames, wanted, tested = embedded(config, datasets, archive, folder)
-        curate(config, frames, wanted, tested)
-        curation = as_table(config, frames, archive)
+        torch.manual_seed(config.seed)  # of a backbone without weights
+        curate(config, given := embedded(config, datasets, archive, folder))
+        curation = as_table(config, given.frames, archive)
         path = curation.write(folder)
-    print_curation(curation, frames)
+    print_curation(curation, given.frames)
     console.field("curation", f"{path}; learn from it: surgdino pretrain data.curation={folder} ...")
     return 0
 
 
-def embedded(
-    config: CurateConfig, datasets: list[RunDataset], archive: Archive, folder: Path
-) -> tuple[Frames, np.ndarray | None, np.ndarray | None]:
-    """The frames with their embeddings and what is unusable of them; and the embeddings of `like` and of `against`."""
+@dataclass(frozen=True)
+class Given:
+    """What the stages are given: the frames, why some are unusable (object [n], "" where not), and the unit vectors of
+    `like` and `against`."""
+
+    frames: Frames
+    reasons: np.ndarray
+    wanted: np.ndarray | None
+    tested: np.ndarray | None
+
+
+def embedded(config: CurateConfig, datasets: list[RunDataset], archive: Archive, folder: Path) -> Given:
+    """What the stages are given."""
     data, start = config.data, starting_backbone(config.model, config.checkpoint)
     Hardware.of(config.hardware).announce(config.hardware, start.backbone)
     cache = partial(feature_cache, start.backbone, config.hardware, preprocess=start.preprocess(config.image_size))
@@ -89,21 +99,23 @@ def embedded(
 
     vectors = embed(datasets, archive.store, cache_of, folder / "state" / "embeddings.npy")
     rows = judge(archive, data.store / "quality" / data.store_settings.folder, cache_of(datasets[0]).workers)
-    reason = unusable(archive.flags, rows, archive.times, archive.video_of, config.unusable)
-    frames = Frames(vectors, archive.times, archive.video_of, archive.operation_of, reason, config.seed)
+    reasons = unusable(archive.flags, rows, archive.times, archive.video_of, config.unusable)
+    frames = Frames(vectors, archive.times, archive.video_of, archive.operation_of, config.seed)
 
     def other(place: str, entry: str | dict[str, Any] | None) -> np.ndarray | None:
         if entry is None:
             return None
         each, store = named_frames(entry, place, data)
-        return embed([each], store, cache_of, folder / "state" / f"{place}.npy")
+        vectors = embed([each], store, cache_of, folder / "state" / f"{place}.npy")
+        return vectors[Archive.of(store, Pseudonyms()).flags == 0]
 
-    return frames, other("like", config.like), other("against", config.against)
+    return Given(frames, reasons, other("like", config.like), other("against", config.against))
 
 
-def curate(config: CurateConfig, frames: Frames, wanted: np.ndarray | None, tested: np.ndarray | None) -> None:
+def curate(config: CurateConfig, given: Given) -> None:
     """The stages one after another, each with a line on what it left."""
-    stages: dict[str, Callable[[], None]] = {"unusable": lambda: frames.leave_out(frames.left[:0], "unusable")}
+    frames, wanted, tested = given.frames, given.wanted, given.tested
+    stages: dict[str, Callable[[], None]] = {"unusable": lambda: drop_unusable(frames, given.reasons)}
     stages["duplicates"] = lambda: deduplicate(frames, config.duplicates)
     if tested is not None:
         stages["against"] = lambda: keep_apart(frames, tested, config.duplicates)

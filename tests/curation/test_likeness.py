@@ -1,0 +1,137 @@
+"""Duplicates, clusters and retrieval, on embeddings whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from surgdino.curation import retrieval
+from surgdino.curation.clusters import Level, assign, entropy, hierarchy, kmeans, levels_for, medoids
+from surgdino.curation.duplicates import across, along_time, calibrate, nearest_of
+from surgdino.curation.embeddings import open_unit, unit, write_unit
+from surgdino.curation.neighbours import Index
+from surgdino.curation.semdedup import semdedup
+from surgdino.errors import SurgdinoError
+
+
+def scattered(n: int, width: int = 32, seed: int = 0) -> np.ndarray:
+    return unit(np.random.default_rng(seed).normal(size=(n, width)))
+
+
+def near(rows: np.ndarray, noise: float, seed: int) -> np.ndarray:
+    """The same directions, turned a little."""
+    return unit(rows + noise * np.random.default_rng(seed).normal(size=rows.shape))
+
+
+def test_embeddings_are_unit_vectors_on_disk(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
+    mapped = write_unit(tmp_path / "e.npy", iter([rows[:30], rows[30:]]), 100, 8)
+    assert mapped.dtype == np.float16
+    assert np.allclose(mapped, rows / np.linalg.norm(rows, axis=1, keepdims=True), atol=1e-3)
+    assert np.array_equal(mapped, open_unit(tmp_path / "e.npy"))
+    with pytest.raises(SurgdinoError, match=r"without a direction.*1 of 2 rows"):
+        unit(np.array([[0.0, 0.0], [1.0, 0.0]]))
+
+
+def test_neighbours_are_those_of_all_products_also_through_cells():
+    rows, queries = scattered(3000), scattered(20, seed=1)
+    truth = np.argsort(-queries @ rows.T, axis=1)[:, :5]
+    exact = Index(rows).search(queries, 5)
+    assert np.array_equal(exact.rows, truth)
+    assert np.allclose(exact.cosines, np.take_along_axis(queries @ rows.T, truth, 1), atol=1e-5)
+    some = np.arange(0, 3000, 2)
+    assert set(Index(rows, some).search(queries, 5).rows.ravel().tolist()) <= set(some.tolist())
+    fast = Index(rows, exact=1000).search(rows[:200], 1)
+    assert np.mean(fast.rows[:, 0] == np.arange(200)) > 0.98
+    assert np.array_equal(fast.rows, Index(rows, exact=1000).search(rows[:200], 1).rows)
+
+
+def test_along_time_a_frame_stays_until_one_is_as_near():
+    scenes = scattered(5)
+    rows = near(np.repeat(scenes, 10, axis=0), 0.02, 1)  # five scenes of ten frames
+    rows = np.concatenate([rows, rows])  # and a second operation with the same
+    operations = np.repeat([0, 1], 50)
+    stands_for = along_time(rows, operations, 0.9)
+    assert np.unique(stands_for).tolist() == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
+    assert (stands_for <= np.arange(100)).all()
+    assert np.array_equal(operations[stands_for], operations)
+    mixed = np.argsort(np.random.default_rng(0).random(100), kind="stable")  # operations need not be together
+    again = along_time(rows[mixed], operations[mixed], 0.9)
+    assert len(np.unique(again)) == 10
+
+
+def test_across_operations_copies_meet_and_others_do_not():
+    originals = scattered(300)
+    copies = near(originals[:100], 0.01, 2)
+    rows = np.concatenate([originals, copies])
+    groups = across(rows, np.arange(400), 0.95, seed=0)
+    assert np.array_equal(groups[300:], groups[:100])
+    assert len(np.unique(groups)) == 300
+    assert (nearest_of(rows[:100], copies, 0) > 0.95).all()
+    assert (nearest_of(rows[100:300], copies, 0) < 0.95).all()
+
+
+@pytest.mark.parametrize("order", ["hard", "easy", "random"])
+def test_semdedup_keeps_one_of_each_group(order):
+    originals = scattered(200)
+    rows = np.concatenate([originals, near(originals[:80], 0.01, 3)])
+    centroids = kmeans(rows, 5, seed=0)
+    out = semdedup(rows, np.arange(280), Level(assign(rows, centroids)[0], centroids), 0.95, order, seed=0)
+    assert len(out) == 80
+    assert len({int(row) % 200 if row >= 200 else int(row) for row in out}) == 80  # one of each pair
+
+
+def test_thresholds_can_be_read_from_pairs_a_second_apart():
+    walk = np.cumsum(np.random.default_rng(0).normal(size=(600, 16)) * 0.1, axis=0) + 3
+    rows = unit(np.concatenate([walk, walk[::-1] * [-1] + 1]))
+    times, operations = np.tile(np.arange(600.0), 2), np.repeat([0, 1], 600)
+    found = calibrate(rows, times, operations, operations, seed=0)
+    medians = [found.quantile(name, 0.5) for name in ("1 s", "5 s", "30 s", "another operation")]
+    assert medians == sorted(medians, reverse=True)
+    sparse = calibrate(rows, times * 10, operations, operations, seed=0)
+    assert np.isnan(sparse.quantile("1 s", 0.5))
+
+
+def test_the_hierarchy_spreads_its_clusters_over_the_content_and_not_over_the_frames():
+    centres = scattered(20, seed=5)
+    counts = [2000] + [50] * 19  # one scene is shown forty times as long as any other
+    rows = near(np.repeat(centres, counts, axis=0), 0.08, 6)
+    scene = np.repeat(np.arange(20), counts)
+    fine, coarse = hierarchy(rows, [60, 20], seed=0)
+    assert (len(fine.centroids), len(coarse.centroids)) == (60, 20)
+    nested = {int(cluster): set(coarse.of[fine.of == cluster].tolist()) for cluster in np.unique(fine.of)}
+    assert all(len(parents) == 1 for parents in nested.values())
+    flat = np.unique(assign(rows, kmeans(rows, 20, seed=0))[0][scene == 0])
+    assert len(np.unique(coarse.of[scene == 0])) < len(flat)
+    assert np.array_equal(coarse.of, hierarchy(rows, [60, 20], seed=0)[1].of)
+    middle = medoids(rows, coarse)
+    there = middle >= 0
+    assert np.array_equal(coarse.of[middle[there]], np.flatnonzero(there))
+
+
+def test_levels_follow_the_number_of_frames():
+    assert levels_for(50) == [4]
+    assert levels_for(10_000) == [500, 62]
+    assert levels_for(1_000_000) == [8000, 1000, 125]
+
+
+def test_entropy_is_a_share():
+    assert entropy(np.array([0, 1, 2, 3]), 4) == pytest.approx(1)
+    assert entropy(np.zeros(5, int), 4) == 0
+    assert entropy(np.array([0, 0, 0, 1]), 2, np.array([1.0, 1, 1, 3])) == pytest.approx(1)
+
+
+def test_retrieval_finds_what_is_wanted():
+    centres = scattered(10, seed=7)
+    rows = near(np.repeat(centres, 40, axis=0), 0.03, 8)
+    wanted = near(np.repeat(centres[:2], 5, axis=0), 0.03, 9)
+    some = retrieval.by_sample(rows, np.arange(400), wanted, 4, seed=0)
+    assert set((some // 40).tolist()) == {0, 1}
+    assert 8 <= len(some) <= 40
+    centroids = kmeans(rows, 10, seed=0)
+    level = Level(assign(rows, centroids)[0], centroids)
+    many = retrieval.by_cluster(level, np.arange(400), wanted, 3, 15, seed=0)
+    assert {0, 1} <= set((many // 40).tolist())
+    assert set(level.of[many].tolist()) <= set(assign(wanted, centroids)[0].tolist())
+    assert np.bincount(level.of[many]).max() <= 15
+    assert len(retrieval.by_cluster(level, np.arange(400), wanted, 99, 15, seed=0)) == 0

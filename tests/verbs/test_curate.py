@@ -1,0 +1,114 @@
+"""`surgdino curate` and `pretrain data.curation` as their user runs them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from surgdino.cli.main import main
+from surgdino.curation.table import read_curation
+
+TOY = ["model=vit_toy", "hardware.loader_workers=0", "data.workers=1", "data.short_side=64", "data.fps=2"]
+SMALL = ["crops.global_size=32", "crops.local_size=16", "crops.local_count=1", "train.batch_size=4", "probe.every=0"]
+
+
+@pytest.fixture(scope="module")
+def place(synthetic_cholec80: Path, tmp_path_factory) -> Path:
+    """A folder with a store and a curation, made by one command."""
+    folder = tmp_path_factory.mktemp("curate")
+    assert main(["curate", *words(synthetic_cholec80, folder), "keep=20", f"run.dir={folder / 'cur'}"]) == 0
+    return folder
+
+
+def words(root: Path, folder: Path) -> list[str]:
+    return ["dataset=cholec80", f"data.root={root}", f"data.store={folder / 'store'}", *TOY]
+
+
+def test_every_frame_has_a_row_and_a_reason(place):
+    column = pq.read_table(place / "cur" / "curation.parquet")["operation"]  # as any program reads it
+    assert column[0].as_py() == "camma/1"
+    curation = read_curation(place / "cur")
+    assert len(curation) == len(curation.reason) == 4 * 24
+    assert ((curation.reason == "") == curation.keep).all()
+    assert 0 < curation.keep.sum() <= 20
+    assert {"black", "comes twice in its operation"} <= set(curation.reason.tolist())
+    kept = np.flatnonzero(curation.keep)
+    assert (curation.group[kept] == kept).all()
+    assert curation.weight[kept].mean() == pytest.approx(1, rel=1e-6)
+    assert set(curation.facts["videos"]) == set(curation.videos) == {f"video0{k}" for k in range(1, 5)}
+    assert list(curation.operations) == [f"camma/{k}" for k in range(1, 5)]
+    assert not list((place / "cur").rglob("*.jpg"))
+
+
+def test_the_same_command_decides_the_same(place, synthetic_cholec80):
+    again = ["curate", *words(synthetic_cholec80, place), "keep=20", f"run.dir={place / 'again'}"]
+    assert main(again) == 0
+    ours, theirs = read_curation(place / "cur"), read_curation(place / "again")
+    assert np.array_equal(ours.weight, theirs.weight)
+    assert ours.facts == theirs.facts
+
+
+def test_pretraining_learns_from_what_is_kept_and_remembers_it(place, synthetic_cholec80, tmp_path):
+    run = ["pretrain", *words(synthetic_cholec80, place), *SMALL, "train.steps=2", f"data.curation={place / 'cur'}"]
+    assert main([*run, f"run.dir={tmp_path}"]) == 0
+    facts = json.loads((tmp_path / "checkpoint" / "model.json").read_text())["curation"]
+    assert facts["frames"] == read_curation(place / "cur").keep.sum()
+    assert facts["of"] > facts["frames"]
+
+
+def test_a_curation_of_other_frames_is_refused(place, synthetic_cholec80, tmp_path, capsys):
+    run = ["pretrain", *words(synthetic_cholec80, place), *SMALL, "train.steps=2", f"data.curation={place / 'cur'}"]
+    assert main([*run, "data.quality=80", f"run.dir={tmp_path}"]) == 2
+    assert "the curation is of other frames than those of video01" in capsys.readouterr().err
+    assert main([*run[:-1], f"data.curation={tmp_path / 'none'}", f"run.dir={tmp_path / 'other'}"]) == 2
+    assert "no curation here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 and no more", None])
+def test_a_file_that_is_no_curation_is_one_line(place, tmp_path, damage):
+    from surgdino.errors import SurgdinoError
+
+    shutil.copytree(place / "cur", tmp_path / "cur")
+    file = tmp_path / "cur" / "curation.parquet"
+    file.write_bytes(file.read_bytes()[:-50] if damage is None else damage)
+    with pytest.raises(SurgdinoError, match="not a curation"):
+        read_curation(tmp_path / "cur")
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["duplicates.along=2"], "duplicates.along cannot be used"),
+        (["balance.levels=[3,9]"], "balance.levels"),
+        (["like=dataset:cholec80"], "where is this dataset"),
+        (["like=no/such/folder"], "no/such/folder"),
+        (["unusable.blurred=1e6"], "no frame is left"),
+    ],
+)
+def test_what_cannot_be_is_one_line(place, synthetic_cholec80, tmp_path, capsys, more, told):
+    assert main(["curate", *words(synthetic_cholec80, place), *more, f"run.dir={tmp_path}"]) == 2
+    err = capsys.readouterr().err
+    assert told in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_what_is_wanted_is_kept_and_what_is_tested_on_is_not(place, synthetic_cholec80, tmp_path):
+    wanted = f"{{dataset: cholec80, root: {synthetic_cholec80}, split: {{train: [1], test: [2]}}, part: train}}"
+    base = [
+        "curate",
+        *words(synthetic_cholec80, place),
+        "duplicates.along_quantile=null",
+        "duplicates.across_quantile=null",
+    ]
+    assert main([*base, f"like={wanted}", "retrieval.neighbours=1", f"run.dir={tmp_path / 'like'}"]) == 0
+    curation = read_curation(tmp_path / "like")
+    assert set(curation.video_of[curation.keep].tolist()) == {0}
+    assert (curation.similarity[curation.keep] > 0.999).all()
+    assert main([*base, f"against={wanted}", "duplicates.against=0.9999", f"run.dir={tmp_path / 'against'}"]) == 0
+    curation = read_curation(tmp_path / "against")
+    assert 0 not in curation.video_of[curation.keep]
