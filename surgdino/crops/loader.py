@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from surgdino.crops.augment.deferred import Deferred, Deferring
 from surgdino.crops.masks import block_mask, mask_ratios
 from surgdino.crops.multicrop import GLOBAL_VIEWS, CropSettings, MultiCrop
 from surgdino.crops.sampler import FrameSampler, StepPlan, partner
@@ -38,6 +39,7 @@ class Batch:
         second: int64 [B], the frames that the second global view and the last half of the local ones were cut from:
             neighbours in time with `crops.pair_seconds`, else `index` again.
         step: 0-based.
+        effects: what is still to be painted on the crops, by the device; None: nothing.
     """
 
     global_crops: torch.Tensor
@@ -49,11 +51,23 @@ class Batch:
     index: torch.Tensor
     second: torch.Tensor
     step: int
+    effects: Deferred | None = None
 
     def pin_memory(self) -> Batch:
         """Called by the DataLoader's pinning thread."""
-        pinned: dict[str, Any] = {k: v.pin_memory() for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        pinned: dict[str, Any] = {
+            name: part.pin_memory() for name, part in vars(self).items() if isinstance(part, torch.Tensor | Deferred)
+        }
         return replace(self, **pinned)
+
+    def painted(self, device: torch.device) -> Batch:
+        """With its crops on the device, and painted there, where anything is left to paint."""
+        if self.effects is None:
+            return self
+        global_crops = self.global_crops.to(device, non_blocking=True, copy=True)
+        local_crops = self.local_crops.to(device, non_blocking=True, copy=True)
+        self.effects.paint(global_crops, local_crops)
+        return replace(self, global_crops=global_crops, local_crops=local_crops, effects=None)
 
 
 @dataclass
@@ -72,13 +86,13 @@ class CropBatches:
         global_crops = torch.empty((GLOBAL_VIEWS, images, 3, s.global_size, s.global_size), dtype=torch.uint8)
         local_crops = torch.empty((s.local_count, images, 3, s.local_size, s.local_size), dtype=torch.uint8)
         into_global, into_local = global_crops.numpy(), local_crops.numpy()
-        partners = []
+        partners, left = [], Deferring(self.multicrop.chain, images, GLOBAL_VIEWS)
         for i, (position, index) in enumerate(zip(plan.positions, plan.indices, strict=True)):
             other = partner(self.store, index, s.pair_seconds, seed_of(self.seed, _PAIRS, position))
             second = None if other == index else (self.store.read(other), self.store.content(other))
             image, content = self.store.read(index), self.store.content(index)
             seed = seed_of(self.seed, _CROPS, position)
-            self.multicrop.fill(image, content, seed, into_global[:, i], into_local[:, i], second)
+            left.add(i, self.multicrop.fill(image, content, seed, into_global[:, i], into_local[:, i], second))
             partners.append(other)
         masks = self._masks(plan)
         counts = masks.sum(1)
@@ -92,6 +106,7 @@ class CropBatches:
             index=torch.tensor(plan.indices, dtype=torch.int64),
             second=torch.tensor(partners, dtype=torch.int64),
             step=plan.step,
+            effects=left.deferred(),
         )
 
     def _masks(self, plan: StepPlan) -> np.ndarray:

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from surgdino.config import Positive, Range, Side
-from surgdino.crops.augment.build import VIEWS, Augment, View, build_augment
+from surgdino.config import Positive, Range, Side, typed
+from surgdino.crops.augment.build import VIEWS, Augment, AugmentSettings, View, build_augment
+from surgdino.crops.augment.transform import Drawn
 from surgdino.crops.region import Box, sample_box
 from surgdino.errors import SurgdinoError
 from surgdino.frames.content import Content
@@ -61,6 +62,9 @@ class MultiCrop:
 
     def __init__(self, settings: CropSettings, augment_cfg: Mapping[str, Any]) -> None:
         self.settings = settings
+        section = typed(AugmentSettings, augment_cfg, "augment")
+        self.on_device = section.on == "gpu"
+        self.chain = tuple(section.transforms or {})
         self.augments: dict[View, Augment] = {view: build_augment(augment_cfg, view) for view in VIEWS}
         local: tuple[View, ...] = ("local",)
         self.order: tuple[View, ...] = ("global_1", "global_2", *local * settings.local_count)
@@ -85,7 +89,7 @@ class MultiCrop:
         global_crops: np.ndarray,
         local_crops: np.ndarray,
         second: Picture | None = None,
-    ) -> None:
+    ) -> list[list[Drawn]]:
         """Write the views of one frame, or of a pair, into arrays of a batch.
 
         Args:
@@ -93,15 +97,35 @@ class MultiCrop:
             content: its disc or rectangle, in its pixels.
             seed: any integer.
             second: the pair's other frame and its content.
+
+        Returns:
+            What is still to be painted on each view, in order, with augment.on=gpu: all from the first transform on
+            after which every one has a form for the device. So the order of the chain is kept.
         """
+        left = []
         outputs = (*global_crops, *local_crops)
-        for out, (_, _, crop) in zip(outputs, self.views(image, content, seed, second), strict=True):
+        for out, (_, _, crop, drawn) in zip(outputs, self._drawn(image, content, seed, second), strict=True):
+            here = len(drawn)
+            while self.on_device and here and drawn[here - 1].transform.has_batch_form():
+                here -= 1
+            for each in drawn[:here]:
+                crop = each.paint(crop)
             to_planes(crop, out)
+            left.append(drawn[here:])
+        return left
 
     def views(
         self, image: np.ndarray, content: Content, seed: int, second: Picture | None = None
     ) -> Iterator[tuple[View, Box, np.ndarray]]:
         """Each view in turn: its kind, its box in its frame, and its augmented crop as uint8 [S, S, 3]."""
+        for view, box, crop, drawn in self._drawn(image, content, seed, second):
+            for each in drawn:
+                crop = each.paint(crop)
+            yield view, box, crop
+
+    def _drawn(
+        self, image: np.ndarray, content: Content, seed: int, second: Picture | None
+    ) -> Iterator[tuple[View, Box, np.ndarray, list[Drawn]]]:
         s, rng = self.settings, random.Random(seed)
         first = image, content
         for view, from_second in zip(self.order, self.from_second, strict=True):
@@ -110,7 +134,7 @@ class MultiCrop:
             height, width = image.shape[:2]
             inside = content if s.inside_disc else Content.full(height, width)
             box = sample_box(inside, height, width, scale, s.ratio, rng)
-            yield view, box, self.augments[view](cut(image, box, size), rng)
+            yield view, box, *self.augments[view].draw(cut(image, box, size), rng)
 
 
 def cut(image: np.ndarray, box: Box, size: int) -> np.ndarray:

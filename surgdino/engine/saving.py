@@ -182,10 +182,9 @@ def _settings(plan: TrainPlan) -> dict[str, Any]:
     data = {"hash": plan.data_hash, "frames": len(plan.store)}
     # Other frames measure other things: step 0 could not be compared with.
     probe = None if plan.probe is None else plan.probe.frames.fingerprint
+    augment = {key: value for key, value in plan.augment.items() if key != "on"}  # the same draws, but for rounding
     sections = {"train": train, "crops": asdict(plan.crops), "method": plan.method, "model": model, "data": data}
-    return _plain(
-        {**sections, "probe": probe, "augment": plan.augment, "steps": plan.train.total_steps(len(plan.store))}
-    )
+    return _plain({**sections, "probe": probe, "augment": augment, "steps": plan.train.total_steps(len(plan.store))})
 
 
 def _plain(value: Any) -> Any:

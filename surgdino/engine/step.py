@@ -40,6 +40,7 @@ def micro_batches(session: Session, batch: Batch) -> list[Views]:
     """This process's share of the step as K micro-batches on the device."""
     model, count = session.plan.model, session.plan.train.accumulate
     images = len(batch.index) // count
+    batch = batch.painted(session.device)
     parts = [slice(k * images, (k + 1) * images) for k in range(count)]
     return [to_views(batch, session.device, model["mean"], model["std"], part) for part in parts]
 

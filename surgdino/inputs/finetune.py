@@ -15,6 +15,7 @@ from surgdino.crops.augment.build import VIEWS, build_augment
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.engine.settings import HardwareSettings
+from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.backbone import StartingBackbone, starting_backbone
 from surgdino.inputs.labelled import require_parts, split_manifest, split_name
@@ -75,6 +76,9 @@ def check(config: FinetuneConfig) -> Checked:
     task, card, data = open_task(config.task), Card.from_dict(config.dataset), config.data
     for view in VIEWS:
         build_augment(config.augment, view)
+    if config.augment.get("on", "cpu") != "cpu":
+        what, fix = "only pretraining augments on the GPU", "use augment.on=cpu: fine-tuning augments in its workers"
+        raise SurgdinoError(what, place="augment.on", found=config.augment["on"], fix=fix)
     torch.manual_seed(config.train.seed)  # of a backbone without weights
     start = starting_backbone(config.model, config.checkpoint)
     parts_of_name = ("finetune", task.name, card.name, start.model.name, config.backbone)

@@ -39,7 +39,10 @@ SURGICAL = {
 def tissue() -> np.ndarray:
     """uint8 [96, 128, 3]: reddish, shaded, with coarse and fine texture, so that every augmentation finds something."""
     rng = random.Random(1)
-    coarse, fine = (turbulence.cut(bank, 96, 128, 0.3, rng) for bank in (turbulence.fields(), turbulence.flecks()))
+    coarse, fine = (
+        turbulence.cut(bank, turbulence.window(96, 128, 0.3, rng), 96, 128)
+        for bank in (turbulence.fields(), turbulence.flecks())
+    )
     texture = cv2.addWeighted(coarse, 0.6, fine, 0.4, 0).astype(np.float32)
     shade = np.linspace(0.5, 1.0, 128, dtype=np.float32)[None, :, None]
     colour = np.array([0.75, 0.45, 0.35], np.float32)

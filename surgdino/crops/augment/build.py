@@ -16,7 +16,7 @@ import numpy as np
 
 import surgdino.crops.augment
 from surgdino.config import Share, typed
-from surgdino.crops.augment.transform import FrameTransform
+from surgdino.crops.augment.transform import Drawn, FrameTransform
 from surgdino.errors import SurgdinoError, nearest
 
 View = Literal["global_1", "global_2", "local"]
@@ -44,14 +44,19 @@ class Augment:
         self.horizontal_flip, self.vertical_flip, self.chain = horizontal_flip, vertical_flip, chain
 
     def __call__(self, image: np.ndarray, rng: random.Random) -> np.ndarray:
+        image, drawn = self.draw(image, rng)
+        for each in drawn:
+            image = each.paint(image)
+        return image
+
+    def draw(self, image: np.ndarray, rng: random.Random) -> tuple[np.ndarray, list[Drawn]]:
+        """The image flipped, and what is still to be painted on it."""
         if rng.random() < self.horizontal_flip:
             image = cv2.flip(image, 1)
         if rng.random() < self.vertical_flip:
             image = cv2.flip(image, 0)
-        for transform in self.chain:
-            if rng.random() < transform.p:
-                image = transform.sample(image, rng)
-        return image
+        height, width = image.shape[:2]
+        return image, [t.drawn(rng, height, width) for t in self.chain if rng.random() < t.p]
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,11 @@ class AugmentSettings:
     """The `augment` section: flips (probabilities), and name -> settings of the transforms, applied in this order.
 
     `p`, and any other setting of a transform, is one value or a mapping view -> value; null leaves a transform out.
+    `on` says where they are applied: by the workers that cut, or as far as possible on the device that trains.
     """
 
     name: str = ""
+    on: Literal["cpu", "gpu"] = "cpu"
     horizontal_flip: Share = 0.0
     vertical_flip: Share = 0.0
     transforms: dict[str, Any] | None = None

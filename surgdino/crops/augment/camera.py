@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
-from surgdino.crops.augment import turbulence
-from surgdino.crops.augment.colour import affine, hue_and_saturation
+from surgdino.crops.augment import batched, turbulence
+from surgdino.crops.augment.colour import affine, hue_and_saturation, transform
 from surgdino.crops.augment.transform import FrameTransform, signed
 
 _GREYS = np.arange(256, dtype=np.float32)
@@ -23,13 +26,22 @@ class LowLight(FrameTransform):
     name = "low_light"
     shows = "Low light"
 
-    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
         """Down to three tenths of the light at full strength."""
         light = 1 - (0.2 + 0.5 * strength) * (0.9 + 0.1 * rng.random())
         warm = 1 + 0.06 * rng.random()
         gains = np.array([light * warm, light, light / warm], np.float32)
         matrix = affine(hue_and_saturation(0.0, 1 - 0.2 * strength) * gains, -4.0 * strength)
-        return turbulence.add_grain(cv2.transform(image, matrix), 0.006 + 0.022 * strength, rng)
+        return [*matrix, *turbulence.grain_window(0.006 + 0.022 * strength, rng, height, width)]
+
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+        """One matrix, and grain."""
+        return turbulence.add_grain(transform(image, numbers), numbers[12:])
+
+    @staticmethod
+    def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
+        """The same."""
+        return batched.add_grain(batched.levels(batched.affine(images, numbers)), numbers, 12)
 
 
 class Vignette(FrameTransform):
@@ -38,17 +50,25 @@ class Vignette(FrameTransform):
     name = "vignette"
     shows = "Vignette, off-centre light"
 
-    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
-        """Multiply by a window of one precomputed fall-off; at full strength the far corner keeps a seventh."""
-        height, width = image.shape[:2]
-        fall = 0.3 + 0.7 * strength
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
+        """How far it falls (at full strength the far corner keeps a seventh), and a window of the fall-off."""
         x, y = 0.5 + 0.25 * signed(rng), 0.5 + 0.25 * signed(rng)
         left, top = (round((1 - c) * _FALL_SIZE * 0.5) for c in (x, y))
-        half = _FALL_SIZE // 2
-        window = _cos_fourth()[top : top + half, left : left + half]
-        light = cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR)
+        return [0.3 + 0.7 * strength, 0, top, left, _FALL_SIZE // 2, _FALL_SIZE // 2]
+
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+        """Multiply by a window of one precomputed fall-off."""
+        fall, *window = numbers
+        light = turbulence.cut(_cos_fourth(), window, *image.shape[:2])
         kept = np.rint(255 * (1 - fall * (1 - _LEVELS))).astype(np.uint8)
         return cv2.multiply(image, cv2.cvtColor(cv2.LUT(light, kept), cv2.COLOR_GRAY2RGB), scale=1 / 255)
+
+    @staticmethod
+    def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
+        """The same."""
+        light = batched.windows(_cos_fourth, numbers, 1, *images.shape[-2:])
+        kept = batched.levels(255 * (1 - batched.column(numbers, 0) * (1 - light / 255)))
+        return images * (kept / 255)[:, None]
 
 
 class LensFog(FrameTransform):
@@ -57,22 +77,42 @@ class LensFog(FrameTransform):
     name = "lens_fog"
     shows = "Fogged lens"
 
-    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
+    _SHRINK = 8
+
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
+        """How much is covered, how milky it is, the size of the small copy, and where it lies."""
+        cover, veil, shrink = 0.3 + 0.6 * strength, 0.12 + 0.3 * strength, self._SHRINK + 10 * strength
+        zoom = 0.05 + 0.08 * rng.random()
+        small = max(3, round(height / shrink)), max(3, round(width / shrink))
+        return [cover, veil, *small, *turbulence.window(height, width, zoom, rng)]
+
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
         """Blend towards a small, lifted copy of the image, enlarged again: a wide blur for the price of two resizes."""
         height, width = image.shape[:2]
-        cover, veil, shrink = 0.3 + 0.6 * strength, 0.12 + 0.3 * strength, 8 + 10 * strength
-        zoom = 0.05 + 0.08 * rng.random()
-        small_size = max(3, round(width / shrink)), max(3, round(height / shrink))
-        small = cv2.resize(image, small_size, interpolation=cv2.INTER_AREA)
+        cover, veil, rows, columns, *window = numbers
+        small = cv2.resize(image, (int(columns), int(rows)), interpolation=cv2.INTER_AREA)
         milk = cv2.addWeighted(small, 1 - veil, np.full_like(small, 185), veil, 12)
         foggy = cv2.resize(milk, (width, height), interpolation=cv2.INTER_LINEAR)
-        field = turbulence.cut(turbulence.fields(), height, width, zoom, rng)
+        field = turbulence.cut(turbulence.fields(), window, height, width)
         # A small window of the field spans few grey levels: the ramp runs between two of its own quantiles.
         thin, thick = turbulence.exceeded_by(field, cover), turbulence.exceeded_by(field, cover / 3)
         share = np.clip((_GREYS - thin) / max(6, thick - thin), 0, 1) * (0.5 + 0.4 * cover)
         fog = cv2.cvtColor(cv2.LUT(field, np.rint(255 * share).astype(np.uint8)), cv2.COLOR_GRAY2RGB)
         clear = cv2.multiply(image, cv2.bitwise_not(fog), scale=1 / 255)
         return cv2.add(clear, cv2.multiply(foggy, fog, scale=1 / 255))
+
+    @classmethod
+    def paint_batch(cls, images: Tensor, numbers: Tensor) -> Tensor:
+        """The same; both resizes of an image are one matrix along its rows and one along its columns."""
+        height, width = images.shape[-2:]
+        cover, veil = batched.column(numbers, 0), batched.column(numbers, 1)
+        most = max(3, round(max(height, width) / cls._SHRINK))
+        blurred = batched.through_small(images, numbers[:, 2], numbers[:, 3], most)
+        foggy = batched.levels(blurred * (1 - veil)[:, None] + (185 * veil + 12)[:, None])
+        field = batched.windows(turbulence.fields, numbers, 4, height, width)
+        thin, thick = batched.exceeded_by(field, cover), batched.exceeded_by(field, cover / 3)
+        fog = batched.levels(255 * ((field - thin) / (thick - thin).clamp(min=6)).clamp(0, 1) * (0.5 + 0.4 * cover))
+        return batched.levels(images * (1 - fog / 255)[:, None]) + batched.levels(foggy * (fog / 255)[:, None])
 
 
 class Defocus(FrameTransform):
@@ -81,13 +121,22 @@ class Defocus(FrameTransform):
     name = "defocus"
     shows = "Defocus"
 
-    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
-        """Two passes with a float kernel take half the time of cv2.GaussianBlur on three channels of uint8."""
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
+        """Sigma in 32nds of a pixel; 0 below 0.3, where in 8 bits the kernel would be a delta."""
         sigma = 0.1 + 1.9 * strength
-        if sigma < 0.3:
-            return image  # in 8 bits the kernel would be a delta
-        kernel = _gaussian(round(sigma * 32))
+        return [0 if sigma < 0.3 else round(sigma * 32)]
+
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+        """Two passes with a float kernel take half the time of cv2.GaussianBlur on three channels of uint8."""
+        if not numbers[0]:
+            return image
+        kernel = _gaussian(int(numbers[0]))
         return cv2.sepFilter2D(image, -1, kernel, kernel)
+
+    @staticmethod
+    def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
+        """The same kernel."""
+        return batched.gaussian(images, numbers[:, 0] / 32, _REACH)
 
 
 class MotionBlur(FrameTransform):
@@ -97,21 +146,41 @@ class MotionBlur(FrameTransform):
     shows = "Motion blur"
     _HALVINGS = 4
 
-    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
-        """Average the image with itself shifted by half the length, a quarter, ...: 16 samples in four passes.
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
+        """A border, and shifts by half the length, a quarter, ...: each down, then right.
 
         The length is up to 7 % of the crop's side, in any direction.
         """
-        height, width = image.shape[:2]
         angle = math.pi * rng.random()
         reach = max(2.0, (0.01 + 0.06 * strength) * max(height, width))
-        margin = math.ceil(reach / 2) + self._HALVINGS
+        steps = [reach / 2**k for k in range(1, self._HALVINGS + 1)]
+        shifts = [round(step * part) for step in steps for part in (math.sin(angle), math.cos(angle))]
+        return [math.ceil(reach / 2) + self._HALVINGS, *shifts]
+
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+        """Average the image with itself shifted: 16 samples in four passes."""
+        height, width = image.shape[:2]
+        margin, *shifts = map(int, numbers)
         blurred = cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_REFLECT)
-        for k in range(1, self._HALVINGS + 1):
-            step = reach / 2**k
-            blurred = _average_shifted(blurred, round(step * math.cos(angle)), round(step * math.sin(angle)))
+        for dy, dx in zip(shifts[::2], shifts[1::2], strict=True):
+            blurred = _average_shifted(blurred, dx, dy)
         top, left = (blurred.shape[0] - height) // 2, (blurred.shape[1] - width) // 2
         return blurred[top : top + height, left : left + width]
+
+    @classmethod
+    def paint_batch(cls, images: Tensor, numbers: Tensor) -> Tensor:
+        """Where each of the 16 samples of a pixel lies, worked out first."""
+        shifts = numbers[:, 1 : 1 + 2 * cls._HALVINGS].unflatten(1, (cls._HALVINGS, 2))  # [b, 4, (down, right)]
+        near, far = (-shifts).clamp(min=0), shifts.clamp(min=0)
+        # What is lost at the borders is cut evenly: half of it lies before the first pixel.
+        start = -(shifts.abs().sum(1) / 2).ceil()
+        which = torch.arange(2**cls._HALVINGS, device=images.device)
+        chosen = (which[:, None] >> torch.arange(cls._HALVINGS, device=images.device)) & 1  # [16, 4]
+        offsets = start[:, None] + torch.where(chosen[None, :, :, None] > 0, far[:, None], near[:, None]).sum(2)
+        total = torch.zeros_like(images)
+        for sample in offsets.unbind(1):
+            total += batched.shifted(images, sample[:, 0], sample[:, 1])
+        return total / 2**cls._HALVINGS
 
 
 class SensorNoise(FrameTransform):
@@ -120,40 +189,56 @@ class SensorNoise(FrameTransform):
     name = "sensor_noise"
     shows = "Sensor noise"
 
-    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
         """Standard deviation 2 to 11 grey levels."""
-        return turbulence.add_grain(image, (2 + 9 * strength) / 255, rng)
+        return turbulence.grain_window((2 + 9 * strength) / 255, rng, height, width)
+
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+        """One addition."""
+        return turbulence.add_grain(image, numbers)
+
+    @staticmethod
+    def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
+        """The same."""
+        return batched.add_grain(images, numbers, 0)
 
 
 class Compression(FrameTransform):
-    """Blocks and ringing of a recorder that saved disk space."""
+    """Blocks and ringing of a recorder that saved disk space.
+
+    It has no device form: an encoder's output is of a size that the host would have to wait for.
+    """
 
     name = "compression"
     shows = "Compression artefacts"
 
-    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
         """JPEG quality from 60 down to 12."""
-        settings = [cv2.IMWRITE_JPEG_QUALITY, round(60 - 48 * strength)]
+        return [round(60 - 48 * strength)]
+
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+        """There and back."""
+        settings = [cv2.IMWRITE_JPEG_QUALITY, int(numbers[0])]
         packed = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)[1]
         return cv2.cvtColor(np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
 
 
 _FALL_SIZE = 512
+_REACH = 4  # pixels: Defocus reaches two sigma, and no further than DINOv2's nine pixels
 
 
 @lru_cache(maxsize=1)
 def _cos_fourth() -> np.ndarray:
-    """uint8 [512, 512]: cos^4 of the angle off the axis, 255 in the middle; its corner is 68 degrees off."""
+    """uint8 [1, 512, 512]: cos^4 of the angle off the axis, 255 in the middle; its corner is 68 degrees off."""
     y, x = (np.mgrid[0:_FALL_SIZE, 0:_FALL_SIZE] + 0.5) / (_FALL_SIZE / 2) - 1
     squared = (x * x + y * y) * 3
-    return np.rint(255 / (1 + squared) ** 2).astype(np.uint8)
+    return np.rint(255 / (1 + squared) ** 2).astype(np.uint8)[None]
 
 
 @lru_cache(maxsize=128)
 def _gaussian(thirty_seconds: int) -> np.ndarray:
-    """The kernel reaches two sigma and no further than DINOv2's nine pixels."""
     sigma = thirty_seconds / 32
-    return cv2.getGaussianKernel(2 * min(4, math.ceil(2 * sigma)) + 1, sigma, cv2.CV_32F)
+    return cv2.getGaussianKernel(2 * min(_REACH, math.ceil(2 * sigma)) + 1, sigma, cv2.CV_32F)
 
 
 def _average_shifted(image: np.ndarray, dx: int, dy: int) -> np.ndarray:

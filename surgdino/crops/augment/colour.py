@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated
 
 import cv2
 import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from surgdino.config import Share
+from surgdino.crops.augment import batched
 from surgdino.crops.augment.transform import FrameTransform, Strength, signed
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
@@ -34,7 +38,7 @@ class TowerDrift(FrameTransform):
     name = "tower_drift"
     shows = "Tower colour, white balance"
 
-    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
         """At full strength: temperature 16 % (red to blue), tint 7 %, saturation 35 %, contrast 22 %, gamma 25 %."""
         temperature = 0.16 * strength * (0.6 + 0.4 * rng.random()) * (1 if rng.random() < 0.5 else -1)
         tint = 0.07 * strength * signed(rng)
@@ -44,9 +48,18 @@ class TowerDrift(FrameTransform):
         contrast = 1 + 0.22 * strength * signed(rng)
         # Towers differ in gamma, but the look-up costs as much as all the rest: every other application has one.
         gamma = round(64 * 1.25 ** (strength * signed(rng))) if rng.random() < 0.5 else 64
-        matrix = affine(contrast * matrix * np.array(gains, np.float32), 96 * (1 - contrast))
-        drifted = cv2.transform(image, matrix)
+        return [*affine(contrast * matrix * np.array(gains, np.float32), 96 * (1 - contrast)), gamma]
+
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+        """One matrix, maybe one look-up."""
+        drifted, gamma = transform(image, numbers), int(numbers[12])
         return drifted if gamma == 64 else cv2.LUT(drifted, _gamma(gamma))
+
+    @staticmethod
+    def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
+        """The same; a gamma of one changes nothing."""
+        drifted = batched.levels(batched.affine(images, numbers))
+        return 255 * (drifted / 255) ** (numbers[:, 12, None, None, None] / 64)
 
 
 class ColourJitter(FrameTransform):
@@ -71,15 +84,26 @@ class ColourJitter(FrameTransform):
         super().__init__(strength, p)
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
 
-    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
-        """Each factor uniform in its range, scaled by strength; contrast turns about the mean grey of the image."""
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
+        """Each factor uniform in its range, scaled by strength: a matrix without offset, and the contrast."""
         brightness, contrast, saturation = (
             1 + strength * width * signed(rng) for width in (self.brightness, self.contrast, self.saturation)
         )
         angle = 2 * math.pi * strength * self.hue * signed(rng)
-        matrix = brightness * hue_and_saturation(angle, saturation)
+        return [*affine(brightness * hue_and_saturation(angle, saturation), 0.0), contrast]
+
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+        """One matrix; contrast turns about the mean grey of the image."""
+        matrix, contrast = np.array(numbers[:12], np.float32).reshape(3, 4)[:, :3], numbers[12]
         pivot = float((_LUMA @ matrix) @ np.array(cv2.mean(image)[:3], np.float32))
-        return cv2.transform(image, affine(contrast * matrix, pivot * (1 - contrast)))
+        return transform(image, affine(contrast * matrix, pivot * (1 - contrast)))
+
+    @staticmethod
+    def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
+        """The same."""
+        coloured, contrast = batched.affine(images, numbers), numbers[:, 12, None, None, None]
+        red, green, blue = coloured.mean((2, 3), keepdim=True).split(1, dim=1)
+        return contrast * coloured + (1 - contrast) * (0.299 * red + 0.587 * green + 0.114 * blue)
 
 
 class Greyscale(FrameTransform):
@@ -88,9 +112,18 @@ class Greyscale(FrameTransform):
     name = "greyscale"
     shows = "Greyscale"
 
-    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
         """One matrix."""
-        return cv2.transform(image, affine(hue_and_saturation(0.0, 1 - strength), 0.0))
+        return affine(hue_and_saturation(0.0, 1 - strength), 0.0)
+
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+        """One pass."""
+        return transform(image, numbers)
+
+    @staticmethod
+    def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
+        """The same."""
+        return batched.affine(images, numbers)
 
 
 class Solarise(FrameTransform):
@@ -99,9 +132,18 @@ class Solarise(FrameTransform):
     name = "solarise"
     shows = "Solarise (DINO's second view)"
 
-    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
+        """The threshold."""
+        return [round(255 - 127 * strength)]
+
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
         """One look-up."""
-        return cv2.LUT(image, _solarise(round(255 - 127 * strength)))
+        return cv2.LUT(image, _solarise(int(numbers[0])))
+
+    @staticmethod
+    def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
+        """The same."""
+        return torch.where(images >= numbers[:, 0, None, None, None], 255 - images, images)
 
 
 def hue_and_saturation(angle: float, saturation: float) -> np.ndarray:
@@ -109,12 +151,17 @@ def hue_and_saturation(angle: float, saturation: float) -> np.ndarray:
     return _GREY + (saturation * math.cos(angle)) * _CHROMA + (saturation * math.sin(angle)) * _TWIST
 
 
-def affine(matrix: np.ndarray, offset: float) -> np.ndarray:
-    """float32 [3, 4] for cv2.transform: `matrix` and one offset for the three channels."""
+def affine(matrix: np.ndarray, offset: float) -> list[float]:
+    """Twelve numbers for `transform`: `matrix` [3, 3] and one offset for the three channels, row by row, in float32."""
     out = np.empty((3, 4), np.float32)
     out[:, :3] = matrix
     out[:, 3] = offset
-    return out
+    return out.ravel().tolist()
+
+
+def transform(image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+    """uint8 [H, W, 3] in and out: the matrix of `affine` on the colours."""
+    return cv2.transform(image, np.array(numbers[:12], np.float32).reshape(3, 4))
 
 
 @lru_cache(maxsize=256)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
-from surgdino.crops.augment import turbulence
+from surgdino.crops.augment import batched, turbulence
 from surgdino.crops.augment.transform import FrameTransform
 
 _LEVELS = np.arange(256, dtype=np.float32) / 255.0
@@ -30,22 +33,44 @@ class Blood(FrameTransform):
     _DENSITY = np.array([0.85, 3.0, 2.7], np.float32)
     _RETURN = np.array([26.0, 0.0, 2.0], np.float32)
 
-    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
-        """Multiply by the pool's transmittance, add what it returns; it covers up to half of the crop."""
-        height, width = image.shape[:2]
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
+        """How much of the crop it covers, up to half, and the depth."""
         cover = 0.05 + 0.4 * strength * (0.5 + 0.5 * rng.random())
-        field = turbulence.cut(turbulence.fields(), height, width, 0.2 + 0.25 * rng.random(), rng)
+        return [cover, 0.5 + 0.5 * strength, *turbulence.window(height, width, 0.2 + 0.25 * rng.random(), rng)]
+
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+        """Multiply by the pool's transmittance, add what it returns."""
+        cover, depth, *window = numbers
+        field = turbulence.cut(turbulence.fields(), window, *image.shape[:2])
         threshold = turbulence.exceeded_by(field, cover)
         redness = cv2.subtract(cv2.extractChannel(image, 0), cv2.extractChannel(image, 2))
         tissue = cv2.LUT(cv2.blur(redness, (3, 3)), _TISSUE)
         depths = cv2.cvtColor(cv2.multiply(field, tissue, scale=1 / 255), cv2.COLOR_GRAY2RGB)
         # The rim rises over a few grey levels (a meniscus), the inside keeps deepening slowly.
-        above, depth = np.arange(256, dtype=np.float32) - threshold, 0.5 + 0.5 * strength
+        above = np.arange(256, dtype=np.float32) - threshold
         thickness = depth * np.clip(above / 9, 0, 1) * (0.5 + 0.5 * np.clip(above / (256 - threshold), 0, 1))
         passed = np.exp(-thickness[:, None] * self._DENSITY)
         through = cv2.LUT(depths, np.rint(255 * passed).astype(np.uint8)[None])
         returned = cv2.LUT(depths, np.rint(thickness[:, None] * self._RETURN).astype(np.uint8)[None])
         return cv2.add(cv2.multiply(image, through, scale=1 / 255), returned)
+
+    @classmethod
+    def paint_batch(cls, images: Tensor, numbers: Tensor) -> Tensor:
+        """The same."""
+        cover, depth = batched.column(numbers, 0), batched.column(numbers, 1)
+        field = batched.windows(turbulence.fields, numbers, 2, *images.shape[-2:])
+        threshold = batched.exceeded_by(field, cover)
+        redness = batched.box_blur((images[:, 0] - images[:, 2]).clamp(min=0), 3)
+        tissue = ((redness - 12) * (255 / 33)).clamp(0, 255).floor()
+        above = batched.levels(field * tissue / 255) - threshold
+        thickness = depth * (above / 9).clamp(0, 1) * (0.5 + 0.5 * (above / (256 - threshold)).clamp(0, 1))
+        painted = []
+        for channel, density, returned in zip(
+            images.unbind(1), cls._DENSITY.tolist(), cls._RETURN.tolist(), strict=True
+        ):
+            through = batched.levels(255 * torch.exp(-thickness * density))
+            painted.append(batched.levels(channel * through / 255) + batched.levels(thickness * returned))
+        return torch.stack(painted, dim=1)
 
 
 class Highlights(FrameTransform):
@@ -54,24 +79,49 @@ class Highlights(FrameTransform):
     name = "highlights"
     shows = "Specular highlights"
 
-    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
-        """White where a lit ridge, a cluster and a fleck agree most (up to 2 % of the crop), with a narrow bloom."""
-        height, width = image.shape[:2]
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
+        """The share of the crop, up to 2 %, and where clusters and flecks lie."""
         zoom, stretch = 0.35 + 0.45 * rng.random(), 1.0 + 1.5 * rng.random()
+        cluster = turbulence.window(height, width, 0.15, rng)
+        return [0.002 + 0.02 * strength, *cluster, *turbulence.window(height, width, zoom, rng, stretch=stretch)]
+
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+        """White where a lit ridge, a cluster and a fleck agree most, with a narrow bloom."""
+        height, width = image.shape[:2]
         luma = cv2.blur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (3, 3))
-        wide = max(9, min(height, width) // 10) | 1
+        wide, radius = self._blurs(height, width)
         ridges = cv2.addWeighted(luma, 5.5, cv2.blur(luma, (wide, wide)), -5.0, 12)
-        cluster = turbulence.cut(turbulence.fields(), height, width, 0.15, rng)
-        fleck = turbulence.cut(turbulence.flecks(), height, width, zoom, rng, stretch=stretch)
+        cluster = turbulence.cut(turbulence.fields(), numbers[1:6], height, width)
+        fleck = turbulence.cut(turbulence.flecks(), numbers[6:11], height, width)
         lit = cv2.multiply(ridges, cv2.LUT(cluster, _CUBED), scale=1 / 255)
         score = cv2.multiply(lit, cv2.LUT(fleck, _SQUARED), scale=1 / 255)
-        threshold = turbulence.exceeded_by(score, 0.002 + 0.02 * strength)
+        threshold = turbulence.exceeded_by(score, numbers[0])
         ramp = np.clip((np.arange(256) - threshold) * 255 / max(6, threshold / 5), 0, 255).astype(np.uint8)
         mask = cv2.LUT(score, ramp)
-        radius = max(3, min(height, width) // 40) | 1
         glow = cv2.addWeighted(mask, 1.0, cv2.blur(cv2.blur(mask, (radius, radius)), (radius, radius)), 0.5, 0)
         keep = cv2.cvtColor(cv2.bitwise_not(glow), cv2.COLOR_GRAY2RGB)
         return cv2.bitwise_not(cv2.multiply(cv2.bitwise_not(image), keep, scale=1 / 255))
+
+    @classmethod
+    def paint_batch(cls, images: Tensor, numbers: Tensor) -> Tensor:
+        """The same."""
+        height, width = images.shape[-2:]
+        wide, radius = cls._blurs(height, width)
+        luma = batched.box_blur(batched.luma(images), 3)
+        ridges = batched.levels(5.5 * luma - 5 * batched.box_blur(luma, wide) + 12)
+        cluster = batched.windows(turbulence.fields, numbers, 1, height, width)
+        fleck = batched.windows(turbulence.flecks, numbers, 6, height, width)
+        lit = batched.levels(ridges * batched.levels(255 * (cluster / 255) ** 3) / 255)
+        score = batched.levels(lit * batched.levels(255 * (fleck / 255) ** 2) / 255)
+        threshold = batched.exceeded_by(score, batched.column(numbers, 0))
+        mask = ((score - threshold) * 255 / (threshold / 5).clamp(min=6)).clamp(0, 255).floor()
+        glow = batched.levels(mask + 0.5 * batched.box_blur(batched.box_blur(mask, radius), radius))
+        return 255 - batched.levels((255 - images) * ((255 - glow) / 255)[:, None])
+
+    @staticmethod
+    def _blurs(height: int, width: int) -> tuple[int, int]:
+        """Sides of the blurs that tell ridges from their surroundings, and that make a highlight bloom."""
+        return max(9, min(height, width) // 10) | 1, max(3, min(height, width) // 40) | 1
 
 
 class Smoke(FrameTransform):
@@ -83,13 +133,25 @@ class Smoke(FrameTransform):
     name = "smoke"
     shows = "Surgical smoke"
 
-    def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
-        """Transmission falls to a third in the plumes at full strength."""
-        height, width = image.shape[:2]
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
+        """Strength, airlight and where the plumes are."""
         airlight, zoom = 125 + 65 * rng.random(), 0.08 + 0.17 * rng.random()
-        field = turbulence.cut(turbulence.fields(), height, width, zoom, rng)
+        return [strength, airlight, *turbulence.window(height, width, zoom, rng)]
+
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+        """Transmission falls to a third in the plumes at full strength."""
+        strength, airlight, *window = numbers
+        field = turbulence.cut(turbulence.fields(), window, *image.shape[:2])
         veil = 0.3 * strength + (0.2 + 0.4 * strength) * _LEVELS**1.3
         through = cv2.LUT(field, np.rint(255 * (1 - veil)).astype(np.uint8))
         lit = cv2.LUT(field, np.rint(airlight * veil).astype(np.uint8))
         kept = cv2.multiply(image, cv2.cvtColor(through, cv2.COLOR_GRAY2RGB), scale=1 / 255)
         return cv2.add(kept, cv2.cvtColor(lit, cv2.COLOR_GRAY2RGB))
+
+    @staticmethod
+    def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
+        """The same."""
+        strength, airlight = batched.column(numbers, 0), batched.column(numbers, 1)
+        field = batched.windows(turbulence.fields, numbers, 2, *images.shape[-2:])
+        veil = 0.3 * strength + (0.2 + 0.4 * strength) * (field / 255) ** 1.3
+        return batched.blend(images, batched.levels(255 * (1 - veil)), batched.levels(airlight * veil))

@@ -1,10 +1,15 @@
-"""The base of every augmentation: severity is one number, randomness comes from one generator, pixels stay uint8."""
+"""The base of every augmentation: severity is one number, randomness comes from one generator, pixels stay uint8.
+
+What is random is drawn first, as numbers; pixels follow from these alone. So a worker can draw and the GPU can paint.
+"""
 
 from __future__ import annotations
 
 import os
 import random
 from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -14,6 +19,7 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 from albumentations import ImageOnlyTransform
 from pydantic import AfterValidator
+from torch import Tensor
 
 from surgdino.config import Range, Share
 
@@ -30,8 +36,8 @@ Strength = Annotated[Range, AfterValidator(_ascending)]
 class FrameTransform(ImageOnlyTransform):
     """An albumentations transform that works inside any `albumentations.Compose`.
 
-    The crop pipeline calls `sample` itself: the library's dispatch costs more than many of these effects on a 96-pixel
-    crop.
+    The crop pipeline draws and paints itself: the library's dispatch costs more than many of these effects on a
+    96-pixel crop.
 
     Class attributes:
         name: the key in configs/augment/*.yaml.
@@ -50,13 +56,43 @@ class FrameTransform(ImageOnlyTransform):
         self.strength = strength
 
     @abstractmethod
+    def draw(self, strength: float, rng: random.Random, height: int, width: int) -> Sequence[float]:
+        """All that one application to a picture of that size depends on, always as many numbers."""
+
+    @abstractmethod
+    def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+        """uint8 [H, W, 3] RGB in, a new array of the same shape out."""
+
+    @staticmethod
+    def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
+        """`paint` on the device, where a transform has this form; `surgdino.crops.augment.batched` has its parts.
+
+        Args:
+            images: float32 [b, 3, H, W] in grey levels of 0 to 255, whole numbers; may be changed.
+            numbers: float32 [b, P], a row of `draw` (and maybe zeros behind it) for each.
+
+        Returns:
+            [b, 3, H, W], neither rounded nor clipped.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def has_batch_form(cls) -> bool:
+        """Whether it can be applied on the device."""
+        return cls.paint_batch is not FrameTransform.paint_batch
+
     def effect(self, image: np.ndarray, strength: float, rng: random.Random) -> np.ndarray:
         """uint8 [H, W, 3] RGB in, a new array of the same shape out; everything random is drawn from `rng`."""
+        return self.paint(image, self.draw(strength, rng, *image.shape[:2]))
+
+    def drawn(self, rng: random.Random, height: int, width: int) -> Drawn:
+        """One application at a strength drawn from the range, whatever `p` is."""
+        low, high = self.strength
+        return Drawn(self, self.draw(low + (high - low) * rng.random(), rng, height, width))
 
     def sample(self, image: np.ndarray, rng: random.Random) -> np.ndarray:
         """The effect at a strength drawn from the range, whatever `p` is."""
-        low, high = self.strength
-        return self.effect(image, low + (high - low) * rng.random(), rng)
+        return self.drawn(rng, *image.shape[:2]).paint(image)
 
     def get_params(self) -> dict[str, Any]:
         """albumentations draws here what `apply` gets."""
@@ -65,6 +101,18 @@ class FrameTransform(ImageOnlyTransform):
     def apply(self, img: np.ndarray, strength: float, rng: random.Random, **_: Any) -> np.ndarray:
         """albumentations' name for the effect."""
         return self.effect(img, strength, rng)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A transform that is to be applied, and the numbers that were drawn for it."""
+
+    transform: FrameTransform
+    numbers: Sequence[float]
+
+    def paint(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] in and out."""
+        return self.transform.paint(image, self.numbers)
 
 
 def signed(rng: random.Random) -> float:

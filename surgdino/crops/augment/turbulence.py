@@ -7,6 +7,7 @@ the rest of the augmentation together.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -44,21 +45,26 @@ def grain() -> np.ndarray:
     return np.clip(128 + 32 * mixed / mixed.std(), 0, 255).astype(np.uint8)
 
 
-def cut(
-    bank: np.ndarray, height: int, width: int, zoom: float, rng: random.Random, *, stretch: float = 1.0
-) -> np.ndarray:
-    """uint8 [height, width]: a random window of a random field.
+def window(height: int, width: int, zoom: float, rng: random.Random, *, stretch: float = 1.0) -> list[float]:
+    """A random window of a random field for a picture of that size: field, top, left, rows, columns.
 
     Args:
-        bank: `fields()` or `flecks()`.
         zoom: share of the field's side that the window spans; small is coarse.
         stretch: how many times longer the structures are along one axis, horizontal or vertical at random.
     """
-    field = bank[rng.randrange(len(bank))]
-    spans = [max(4, min(_SIZE, round(_SIZE * zoom * length))) for length in _stretched(height, width, stretch, rng)]
-    top, left = rng.randrange(_SIZE - spans[0] + 1), rng.randrange(_SIZE - spans[1] + 1)
-    window = field[top : top + spans[0], left : left + spans[1]]
-    return cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR)
+    field = rng.randrange(2 * _COUNT)
+    rows, columns = (
+        max(4, min(_SIZE, round(_SIZE * zoom * length))) for length in _stretched(height, width, stretch, rng)
+    )
+    return [field, rng.randrange(_SIZE - rows + 1), rng.randrange(_SIZE - columns + 1), rows, columns]
+
+
+def cut(bank: np.ndarray, window: Sequence[float], height: int, width: int) -> np.ndarray:
+    """uint8 [height, width]: a `window` of `fields()` or `flecks()`, resized."""
+    field, top, left, rows, columns = map(int, window)
+    return cv2.resize(
+        bank[field, top : top + rows, left : left + columns], (width, height), interpolation=cv2.INTER_LINEAR
+    )
 
 
 def exceeded_by(field: np.ndarray, share: float) -> int:
@@ -67,14 +73,18 @@ def exceeded_by(field: np.ndarray, share: float) -> int:
     return int(np.searchsorted(np.cumsum(counts), (1 - share) * field.size))
 
 
-def add_grain(image: np.ndarray, deviation: float, rng: random.Random) -> np.ndarray:
-    """Add sensor noise of standard deviation `deviation` (of 1) to uint8 [H, W, 3]: a random window of `grain`."""
+def grain_window(deviation: float, rng: random.Random, height: int, width: int) -> list[float]:
+    """Sensor noise of standard deviation `deviation` (of 1): factor, and top and left of a window of tiled `grain`."""
+    rows, columns = (-(-side // _SIZE) * _SIZE for side in (height, width))
+    return [deviation * 255 / 32, rng.randrange(rows - height + 1), rng.randrange(columns - width + 1)]
+
+
+def add_grain(image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
+    """Add the noise of a `grain_window` to uint8 [H, W, 3]."""
     height, width = image.shape[:2]
-    bank = grain()
+    bank, scale, (top, left) = grain(), numbers[0], map(int, numbers[1:])
     if height > _SIZE or width > _SIZE:
         bank = np.tile(bank, (-(-height // _SIZE), -(-width // _SIZE), 1))
-    top, left = rng.randrange(bank.shape[0] - height + 1), rng.randrange(bank.shape[1] - width + 1)
-    scale = deviation * 255 / 32
     return cv2.addWeighted(image, 1.0, bank[top : top + height, left : left + width], scale, -128 * scale)
 
 
