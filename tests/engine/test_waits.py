@@ -22,7 +22,9 @@ OTHERS = [f"{name}/{change}" for name in METHODS for change in ("plain", "all")]
     shutil.which("c++") is None, reason="no C++ compiler to build tests/engine/fake_cuda/guard.cpp with"
 )
 @pytest.mark.parametrize(
-    "cases", [["simdinov2/plain"], pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["one", "all"]
+    "cases",
+    [["simdinov2/plain", "simdinov2/painted"], pytest.param(OTHERS, marks=pytest.mark.slow)],
+    ids=["one", "all"],
 )
 def test_no_step_waits_and_a_line_is_fetched_at_once(cases):
     """All cases in one process, of its own: the fake device's library has to be loaded before torch."""

@@ -154,4 +154,5 @@ def through_small(images: Tensor, heights: Tensor, widths: Tensor, most: int) ->
 @cache
 def on_device(bank: Callable[[], np.ndarray], device: torch.device) -> Tensor:
     """A bank of noise, uploaded once."""
-    return torch.from_numpy(bank()).to(device)
+    made = torch.from_numpy(bank())
+    return (made.pin_memory() if device.type == "cuda" else made).to(device, non_blocking=True)

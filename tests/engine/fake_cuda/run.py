@@ -22,6 +22,7 @@ from tests.engine.fake_cuda.device import FakeCuda  # before anything that impor
 import surgdino
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped
+from surgdino.crops.augment.build import transforms
 from surgdino.engine.settings import HardwareSettings, TrainPlan
 from surgdino.engine.step import train_step
 from surgdino.engine.train import open_session
@@ -33,10 +34,14 @@ ROTARY = {
     "timm": "vit_small_patch16_dinov3",
     "timm_kwargs": {**TOY["timm_kwargs"], "patch_size": 8, "img_size": 32},
 }
+# Every effect on every crop but those that workers keep for themselves.
+EFFECTS = {name: {"p": 1.0} for name, kind in transforms().items() if kind.has_batch_form()}
+PAINTED = {"on": "gpu", "horizontal_flip": 0.5, "transforms": EFFECTS}
 CHANGES: dict[str, dict[str, Any]] = {
     "plain": {},
     "all": {"accumulate": 2, "activation_checkpointing": True, "low_rank": 2, "frozen_blocks": 1, "pull": 1.0},
     "rotary": {"model": ROTARY},
+    "painted": {"augment": PAINTED, "accumulate": 2},
 }
 
 
@@ -69,12 +74,14 @@ def plan_of(method: str, changes: dict[str, Any], folder: Path) -> TrainPlan:
     """The plan of the engine's tests, on a GPU."""
     changes = dict(changes)
     model, checkpointing = changes.pop("model", TOY), changes.pop("activation_checkpointing", False)
+    augment = changes.pop("augment", {"horizontal_flip": 0.5})
     plan = plan_in(folder, probe=None, log_every=2, head_warmup_steps=0, **changes)
     hardware = shipped(
         HardwareSettings, "hardware/cuda", loader_workers=0, activation_checkpointing=checkpointing, precision="bf16"
     )
     backbone = build_backbone(model, drop_path=plan.train.drop_path)
-    return replace(plan, backbone=backbone, model=model, method=section(method), hardware=hardware)
+    parts = {"backbone": backbone, "model": model, "method": section(method), "hardware": hardware, "augment": augment}
+    return replace(plan, **parts)
 
 
 if __name__ == "__main__":
