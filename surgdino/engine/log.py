@@ -90,17 +90,19 @@ class Window:
     def add(self, step: int, terms: Mapping[str, Tensor], update: Update, seconds: float, waited: float) -> bool:
         """Add a step; True where it ends the window.
 
-        A step whose gradient was not finite changed nothing: its terms do not enter the means.
+        A step whose gradient was not finite changed nothing: its terms do not enter the means. Steps that only found
+        the loss scale of fp16 too large belong to its search, and are not counted as lost.
 
         Args:
             seconds, waited: that the step took, and of them those spent waiting for its batch.
         """
         counts = 1.0 - update.skipped
-        for name, value in {**terms, "gradient_norm": update.gradient_norm}.items():
+        scale = {} if update.loss_scale is None else {"loss_scale": update.loss_scale}
+        for name, value in {**terms, "gradient_norm": update.gradient_norm, **scale}.items():
             self._sum(name, torch.where(counts.bool(), value.detach().float(), 0.0))
         self._sum("steps", counts)
-        self._sum("skipped", update.skipped)
-        self._sums[_STREAK] = (self._sums.get(_STREAK, self._streak) + update.skipped.double()) * update.skipped
+        self._sum("skipped", update.bad)
+        self._sums[_STREAK] = (self._sums.get(_STREAK, self._streak) + update.bad.double()) * update.bad
         for clock in (self._clock, self.overall):
             clock.add(seconds, waited)
         return step == 1 or step == self._last_step or step % self.every == 0

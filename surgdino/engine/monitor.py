@@ -25,9 +25,10 @@ class Monitor:
     """Writes a line when a window of steps ends, and warns where it looks wrong.
 
     A line of `metrics.jsonl` is a JSON object with `step` and one of
-    - the window since the line before it: `loss`, the method's terms and `gradient_norm` as means over the steps that
-      counted; `skipped` in all; `lr`, `head_lr`, `weight_decay`, `momentum` and `effective_rank` of its last step;
-      `images_per_second`, `data_wait` as a share of the time, `memory_mb` of the main process at its peak;
+    - the window since the line before it: `loss`, the method's terms, `gradient_norm` and fp16's `loss_scale` as means
+      over the steps that counted; `skipped` in all; `lr`, `head_lr`, `weight_decay`, `momentum` and `effective_rank` of
+      its last step; `images_per_second`, `data_wait` as a share of the time, `memory_mb` of the main process at its
+      peak;
     - a probe: `probe_*`, see `surgdino.engine.train`;
     - a `warning`, in words.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from surgdino.backbone.vit import Backbone
+from surgdino.engine.loss_scale import LossScale
 from surgdino.engine.method import Method
 from surgdino.engine.settings import PretrainSettings
 
@@ -82,10 +83,19 @@ class Update:
     Attributes:
         gradient_norm: over all parameters of all processes, before clipping.
         skipped: 1.0 where the gradient was not finite and nothing was changed, else 0.0.
+        overflowed: 1.0 where that was for want of a smaller loss scale, which it now has; None without scaling.
+        loss_scale: of the step; None without scaling.
     """
 
     gradient_norm: Tensor
     skipped: Tensor
+    overflowed: Tensor | None = None
+    loss_scale: Tensor | None = None
+
+    @property
+    def bad(self) -> Tensor:
+        """1.0 where a step was lost, which ought not to happen."""
+        return self.skipped if self.overflowed is None else self.skipped - self.overflowed
 
 
 def make_optimizer(network: Method, settings: PretrainSettings) -> torch.optim.AdamW:
@@ -143,19 +153,30 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:
         group["weight_decay"] = rates.weight_decay if group["decays"] else 0.0
 
 
-def apply_gradients(optimizer: torch.optim.Optimizer, clip: float | None) -> Update:
+def apply_gradients(
+    optimizer: torch.optim.Optimizer, clip: float | None, loss_scale: LossScale | None = None
+) -> Update:
     """Clip the global norm, step, and forget the gradients; a gradient that is not finite changes nothing.
 
     Both happen inside the fused optimiser, on the device: it divides by `grad_scale` and skips where `found_inf` is 1,
     as it does under a gradient scaler. Nothing waits, and the gradients are not read and written once more.
+
+    Args:
+        loss_scale: that the gradients carry; the same division takes it out.
     """
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    norm = norm if loss_scale is None else norm / loss_scale.value
     skipped = (~torch.isfinite(norm)).float()
+    shrink = (norm / clip).clamp(min=1.0) if clip else None
     scaled: Any = optimizer  # the two attributes are the gradient scaler's way in, and not declared
     scaled.found_inf = skipped
-    scaled.grad_scale = (norm / clip).clamp(min=1.0) if clip else None
+    scaled.grad_scale = shrink if loss_scale is None else loss_scale.value * (1.0 if shrink is None else shrink)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return Update(norm, skipped)
+    if loss_scale is None:
+        return Update(norm, skipped)
+    update = Update(norm, skipped, loss_scale.overflowed(skipped), loss_scale.value)
+    loss_scale.update(skipped)
+    return update

@@ -48,6 +48,7 @@ def save(session: Session) -> None:
         "student": whole(session.student.state_dict()),
         "teacher": whole(session.teacher.state_dict()),
         "optimizer": whole(session.optimizer.state_dict()),
+        "loss_scale": None if session.loss_scale is None else session.loss_scale.state_dict(),
         "initial": session.retention.state_dict(),
         "initial_backbone": session.initial,
         "monitor": session.monitor.state_dict(),
@@ -149,6 +150,8 @@ def _unusable(what: str, folder: Path, found: str | None) -> SurgdinoError:
 def resume(session: Session, state: dict[str, Any]) -> None:
     """Restore everything but the networks' weights, which were loaded before the networks were parallelised."""
     load_optimizer(session.optimizer, state["optimizer"])
+    if session.loss_scale is not None and state.get("loss_scale"):  # a run may begin in another precision
+        session.loss_scale.load_state_dict(state["loss_scale"])
     session.step = session.saved = session.measured = session.resumed_from = state["step"]
     session.monitor.load_state_dict(state["monitor"], session.step, session.device)
     session.probes.load_state_dict(state["probes"])

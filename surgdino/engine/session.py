@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from surgdino import distributed, machine
 from surgdino.crops.loader import Batch, make_loader
 from surgdino.engine.hardware import Hardware, loader_workers
+from surgdino.engine.loss_scale import LossScale
 from surgdino.engine.method import Method, Targets, Terms
 from surgdino.engine.methods.parts.views import Views
 from surgdino.engine.monitor import Monitor
@@ -27,6 +28,7 @@ class Session:
 
     Attributes:
         computed_on: `hardware` in words.
+        loss_scale: of fp16, else None.
         wrapped: the student, or what wraps it for several processes.
         initial: the backbone's weights at step 0, timm's names, where what is shipped holds a share of them.
     """
@@ -39,6 +41,7 @@ class Session:
     wrapped: nn.Module
     processes: ProcessGroup
     optimizer: torch.optim.Optimizer
+    loss_scale: LossScale | None
     retention: Retention
     initial: dict[str, Tensor]
     monitor: Monitor

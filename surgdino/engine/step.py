@@ -29,7 +29,7 @@ def train_step(session: Session, batch: Batch) -> None:
     session.retention.set_trainable(rates.backbone_learns)
     terms = compute_gradients(session, views, targets, pools(session, views, targets))
     set_rates(session.optimizer, rates)
-    update = apply_gradients(session.optimizer, train.clip)
+    update = apply_gradients(session.optimizer, train.clip, session.loss_scale)
     session.retention.pull_back(session.optimizer, update.skipped)
     session.teacher.follow(session.student, rates.momentum)
     session.step += 1
@@ -82,7 +82,8 @@ def compute_gradients(
         with without_exchange(session.wrapped) if k < count - 1 else nullcontext():
             with session.hardware.autocast():
                 loss, terms = session.loss(views[k], targets[k], pools[k])
-            (loss / count).backward()
+            scale = session.loss_scale
+            (loss / count if scale is None else scale.scaled(loss / count)).backward()
         means = {name: means.get(name, 0.0) + value / count for name, value in terms.items()}
     return means
 

@@ -15,6 +15,7 @@ from surgdino.backbone.checkpoint import save_backbone
 from surgdino.console import bar
 from surgdino.engine.hardware import Hardware, days_on_cpu
 from surgdino.engine.log import summary
+from surgdino.engine.loss_scale import LossScale
 from surgdino.engine.method import open_method
 from surgdino.engine.monitor import Monitor
 from surgdino.engine.optim import make_optimizer
@@ -104,6 +105,7 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
         wrapped=wrapped,
         processes=processes,
         optimizer=make_optimizer(student, plan.train),
+        loss_scale=LossScale.of(hardware.dtype, device),
         retention=retention,
         initial=initial if saved is None else saved["initial_backbone"],
         monitor=Monitor(

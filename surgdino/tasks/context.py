@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ class TaskContext:
         tuning: how much of the backbone learns.
         backbone: on `device`, in evaluation mode; its parameters know whether they learn.
         preprocess: size and normalisation of the backbone's input.
-        device, autocast: where it computes; `with context.autocast():`.
+        hardware: what it computes on.
         features: of frames, cached.
         cutter: cuts and augments training pictures; for `FrameImages`.
         workers: processes that read pictures.
@@ -52,13 +51,22 @@ class TaskContext:
     tuning: Tuning
     backbone: Backbone
     preprocess: Preprocess
-    device: torch.device
-    autocast: Callable[[], AbstractContextManager[Any]]
+    hardware: Hardware
     features: FeatureCache
     cutter: Cutter
     workers: int = 0
     batch_images: int = 32
     parts: Mapping[str, LabelledFrames] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return self.hardware.device
+
+    @property
+    def autocast(self) -> Callable[[], torch.autocast]:
+        """Makes the context in which the networks compute."""
+        return self.hardware.autocast
 
     @property
     def image_size(self) -> int:
@@ -107,12 +115,12 @@ def build_context(
         task: the other fields: `card`, `classes`, `train`, `tuning`, `parts`.
     """
     cache = feature_cache(backbone, hardware, folder=features, preprocess=preprocess)
-    Hardware.of(hardware).announce(hardware, cache.backbone, verb="" if cutter is None else "finetune")
+    here = Hardware.of(hardware)
+    here.announce(hardware, cache.backbone, verb="" if cutter is None else "finetune")
     return TaskContext(
         backbone=cache.backbone,
         preprocess=preprocess,
-        device=cache.backbone.mask_token.device,
-        autocast=cache.autocast,
+        hardware=here,
         features=cache,
         cutter=cutter or Cutter(preprocess.image_size),
         workers=cache.workers,

@@ -120,7 +120,7 @@ def train_stages(run: Run) -> tuple[nn.Module, list[StageResult]]:
         "data": run.manifest.fingerprint(),
         "frames": {part: len(frames) for part, frames in context.parts.items()},
     }
-    train_stage = partial(fit, device=context.device, autocast=context.autocast, begun_with=begun_with)
+    train_stage = partial(fit, hardware=context.hardware, begun_with=begun_with)
     torch.manual_seed(train.seed)
     head = task.build_head(context).to(context.device)
     stages = iter(task.stages(context, head))

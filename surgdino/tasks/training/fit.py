@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from surgdino import distributed
 from surgdino.console import bar, warn
 from surgdino.crops.sampler import FrameSampler
+from surgdino.engine.hardware import Hardware
 from surgdino.engine.log import summary
+from surgdino.engine.loss_scale import LossScale
 from surgdino.engine.methods.parts.views import seed_step
 from surgdino.engine.optim import apply_gradients, warmup_cosine
 from surgdino.engine.processes import ProcessGroup
@@ -67,22 +68,21 @@ def fit(
     training: StageTraining,
     folder: Path,
     *,
-    device: torch.device,
-    autocast: Callable[[], AbstractContextManager[Any]],
+    hardware: Hardware,
     begun_with: Mapping[str, Any] | None = None,
 ) -> StageResult:
     """Train a stage from where the run folder stands; afterwards its model has its best weights.
 
     Args:
         folder: of the run.
-        autocast: the context in which the networks compute.
+        hardware: what the networks compute on.
         begun_with: what a continued run must agree in beside its settings, such as the hash of its data.
 
     Raises:
         SurgdinoError: unusable settings, a run that began with others, a full disk, no finite gradient for many steps;
             what was saved before stands.
     """
-    run = _Run(stage, training, folder, device, autocast, begun_with or {})
+    run = _Run(stage, training, folder, hardware, begun_with or {})
     if run.finished:
         return run.result("already finished")
     with stop_signals() as stop, bar(stage.name, run.steps) as progress:
@@ -120,8 +120,7 @@ class _Run:
         stage: Stage,
         training: StageTraining,
         folder: Path,
-        device: torch.device,
-        autocast: Callable[[], AbstractContextManager[Any]],
+        hardware: Hardware,
         begun_with: Mapping[str, Any],
     ) -> None:
         """Begin, or continue from the newest state in the folder."""
@@ -131,13 +130,13 @@ class _Run:
         train = {key: value for key, value in asdict(training).items() if key not in FREE}
         train["crop_scale"] = list(training.crop_scale)  # as the file gives it back
         self.begun_with = {"train": train, "samples": samples, **begun_with}
-        self.stage, self.training, self.device, self.autocast = stage, training, device, autocast
+        self.stage, self.training, self.hardware = stage, training, hardware
         self.folder, self.processes, self.steps = (
             folder / "state" / stage.name,
             ProcessGroup(),
             training.total_steps(samples),
         )
-        stage.model.to(device)
+        stage.model.to(hardware.device)
         state = load_state(self.folder, warn, ("begun_with", "model", "optimizer", "log", "best"))
         if state is not None:
             with restoring(folder):
@@ -159,6 +158,7 @@ class _Run:
         if self.processes.world > 1:
             self.model = DistributedDataParallel(stage.model, find_unused_parameters=True)
         self.optimizer = torch.optim.AdamW(stage.groups, lr=training.lr, fused=True)
+        self.loss_scale = LossScale.of(hardware.dtype, hardware.device)
         every, batch = training.log_every, training.batch_size
         self.log = StageLog(
             folder, stage.name, every=every, last_step=self.steps, batch=batch, processes=self.processes
@@ -168,7 +168,9 @@ class _Run:
         if state is not None:
             with restoring(folder):
                 load_optimizer(self.optimizer, state["optimizer"])
-                self.log.load_state_dict(state["log"], state["step"], device)
+                self.log.load_state_dict(state["log"], state["step"], hardware.device)
+                if self.loss_scale is not None and state.get("loss_scale"):  # a run may begin in another precision
+                    self.loss_scale.load_state_dict(state["loss_scale"])
                 self.step = self.saved = state["step"]
                 self.best = None if state["best"] is None else _Best(**state["best"])
 
@@ -222,6 +224,7 @@ class _Run:
                 "begun_with": self.begun_with,
                 "model": self.stage.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
                 "log": log,
                 "best": None if self.best is None else dict(vars(self.best)),
             }
@@ -254,11 +257,12 @@ def _train_step(run: _Run, batch: Batch, waited: float) -> None:
     lr = set_rates(run.optimizer, run.step, run.steps, run.training)
     seed_step(run.training.seed, run.step, run.processes.rank)
     run.model.train()
-    batch = {name: tensor.to(run.device, non_blocking=True) for name, tensor in batch.items()}
-    with run.autocast():
+    batch = {name: tensor.to(run.hardware.device, non_blocking=True) for name, tensor in batch.items()}
+    with run.hardware.autocast():
         terms = run.stage.loss(run.model, batch)
-    terms["loss"].backward()
-    update = apply_gradients(run.optimizer, run.training.clip or None)
+    loss, scale = terms["loss"], run.loss_scale
+    (loss if scale is None else scale.scaled(loss)).backward()
+    update = apply_gradients(run.optimizer, run.training.clip or None, scale)
     run.step += 1
     run.log.record(run.step, terms, update, lr, (time.perf_counter() - began + waited, waited))
 

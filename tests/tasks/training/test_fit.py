@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 from surgdino import distributed
 from surgdino.config import shipped
 from surgdino.crops.sampler import FrameSampler
-from surgdino.engine import precision
+from surgdino.engine.hardware import Hardware
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.training.batches import FrameFeatures
 from surgdino.tasks.training.fit import StageResult, fit, set_rates
@@ -30,9 +29,10 @@ CPU = torch.device("cpu")
 TRAINING = StageTraining(steps=24, batch_size=8, lr=0.02, log_every=3, validate_every=6, checkpoint_every=5, patience=0)
 
 
-def train(stage: Stage, folder: Path, training: StageTraining = TRAINING, **begun_with) -> StageResult:
-    autocast = partial(precision.autocast, CPU, torch.float32)
-    return fit(stage, training, folder, device=CPU, autocast=autocast, begun_with=begun_with)
+def train(
+    stage: Stage, folder: Path, training: StageTraining = TRAINING, dtype: torch.dtype = torch.float32, **begun_with
+) -> StageResult:
+    return fit(stage, training, folder, hardware=Hardware(CPU, dtype), begun_with=begun_with)
 
 
 def stage_on_numbers(*, validate=None, weights=None, dropout: float = 0.3, at_step=lambda: None) -> Stage:
