@@ -58,7 +58,9 @@ class LoadedBackbone(nn.Module):
         return self.backbone(images)
 
 
-def save_backbone(folder: str | Path, backbone: Backbone, facts: Mapping[str, Any]) -> Path:
+def save_backbone(
+    folder: str | Path, backbone: Backbone, facts: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None
+) -> Path:
     """Write the two files, each whole or not at all.
 
     Args:
@@ -66,6 +68,7 @@ def save_backbone(folder: str | Path, backbone: Backbone, facts: Mapping[str, An
         backbone: the weights to export; its `settings` name the architecture.
         facts: what else model.json records (method, dataset, operations, steps, ...); `image_size` defaults to
             `usual_size`. `prints`, by operation, go into the header of the weights alone.
+        weights: timm's names, in the place of the backbone's own.
     """
     folder, facts = Path(folder), dict(facts)
     prints: Mapping[str, References] = facts.pop("prints", {})
@@ -87,7 +90,7 @@ def save_backbone(folder: str | Path, backbone: Backbone, facts: Mapping[str, An
         text = json.dumps(info, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise SurgdinoError("a fact for model.json is not JSON", file=folder / MODEL_JSON, found=error) from error
-    tensors = {name: tensor.to(torch.float32) for name, tensor in backbone.vit.state_dict().items()}
+    tensors = {name: tensor.to(torch.float32) for name, tensor in (weights or backbone.vit.state_dict()).items()}
     with atomic_write(folder / WEIGHTS) as temporary:
         written = json.dumps({name: each.as_dict() for name, each in prints.items()})
         save_tensors(tensors, temporary, {"format": "pt", _HEADER: text, _PRINTS: written})

@@ -6,7 +6,7 @@ import json
 import os
 import resource
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ class Line:
         means: of the terms and `gradient_norm`, over the steps that counted; empty where none did.
         skipped: steps that did not count.
         features: [n, D] of its last step, over all processes, on the host; empty where none were given.
-        timings: `images_per_second`, `data_wait` as a share of the time, `memory_mb` of this process at its peak.
+        timings: `images_per_second` of the steps, `data_wait` as a share of their time, `memory_mb` of this process
+            at its peak; for what the loop stopped between steps, `..._wait` as shares of all time.
     """
 
     means: dict[str, float]
@@ -63,17 +64,22 @@ class Window:
     a stop cut in two, or that several processes share, has the mean that it would have had.
     """
 
-    def __init__(self, *, every: int, last_step: int, images: int, processes: ProcessGroup) -> None:
+    def __init__(
+        self, *, every: int, last_step: int, images: int, processes: ProcessGroup, stops: Iterable[str] = ()
+    ) -> None:
         """Args:
         every: steps to a window; the first and the last step end one too.
         images: per step, over all processes.
         processes: the processes of the run, which meet where a line is due.
+        stops: what else the loop stops for, between steps.
         """
         self.every, self._last_step, self._images = every, last_step, images
         self._processes = processes
         self._sums: dict[str, Tensor] = {}  # `streak` among them: bad steps in a row until now
         self._streak = 0.0  # where the last line was written
         self._clock, self.overall = Clock(), Clock()
+        self._stops = dict.fromkeys(stops, 0.0)  # seconds since the last line
+        self.stopped = dict(self._stops)  # and of this call
 
     def state_dict(self) -> dict[str, Any]:
         """The open window, the same in every process; without its timings."""
@@ -107,6 +113,11 @@ class Window:
             clock.add(seconds, waited)
         return step == 1 or step == self._last_step or step % self.every == 0
 
+    def stop(self, why: str, seconds: float) -> None:
+        """Count time between two steps."""
+        self._stops[why] += seconds
+        self.stopped[why] += seconds
+
     def close(self, features: Tensor | None = None) -> Line:
         """The numbers of the window; a new one begins. For all processes to call.
 
@@ -123,6 +134,9 @@ class Window:
             "data_wait": self._processes.max(clock.waited / seconds),  # the process that waits delays all others
             "memory_mb": memory_mb(),
         }
+        whole = seconds + sum(self._stops.values())
+        timings |= {f"{why}_wait": stopped / whole for why, stopped in self._stops.items()}
+        self._stops = dict.fromkeys(self._stops, 0.0)
         means = {name: value / good for name, value in sums.items()} if good else {}
         return Line(means, int(skipped), features, timings)
 
@@ -137,8 +151,13 @@ class Window:
             )
 
     def images_per_second(self) -> float:
-        """Over all steps of this call: waiting for data included, measuring and saving not."""
-        return self.overall.steps * self._images / max(self.overall.seconds, 1e-9)
+        """Over all time of this call: waiting for data, measuring and saving included."""
+        return self.overall.steps * self._images / max(self.seconds, 1e-9)
+
+    @property
+    def seconds(self) -> float:
+        """All time of this call: of the steps and between them."""
+        return self.overall.seconds + sum(self.stopped.values())
 
     def _sum(self, name: str, value: Tensor) -> None:
         self._sums[name] = self._sums.get(name, 0.0) + value.double()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
@@ -27,8 +27,9 @@ class Monitor:
     A line of `metrics.jsonl` is a JSON object with `step` and one of
     - the window since the line before it: `loss`, the method's terms, `gradient_norm` and fp16's `loss_scale` as means
       over the steps that counted; `skipped` in all; `lr`, `head_lr`, `weight_decay`, `momentum` and `effective_rank` of
-      its last step; `images_per_second`, `data_wait` as a share of the time, `memory_mb` of the main process at its
-      peak;
+      its last step; `images_per_second` of the steps, `data_wait` as a share of their time, `memory_mb` of the main
+      process at its peak; `probe_wait` and `save_wait`, for which the loop stopped since the line before, as shares of
+      all time;
     - a probe: `probe_*`, see `surgdino.engine.train`;
     - a `warning`, in words.
 
@@ -66,7 +67,9 @@ class Monitor:
         self.skipped = 0
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
-        self._window = Window(every=every, last_step=last_step, images=images, processes=self._processes)
+        self._window = Window(
+            every=every, last_step=last_step, images=images, processes=self._processes, stops=("probe", "save")
+        )
         self.images_per_second = self._window.images_per_second
 
     def state_dict(self) -> dict[str, Any]:
@@ -106,6 +109,13 @@ class Monitor:
         self._step_began = time.perf_counter()
         yield
         self._batch_came = time.perf_counter()
+
+    @contextmanager
+    def stopped(self, why: Literal["probe", "save"]) -> Iterator[None]:
+        """Around what stops the loop between two steps."""
+        began = time.perf_counter()
+        yield
+        self._window.stop(why, time.perf_counter() - began)
 
     def record(self, step: int, terms: dict[str, Tensor], update: Update, rates: Rates, features: Tensor) -> None:
         """Add a step to the window, and write the window's line where it ends.

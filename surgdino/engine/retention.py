@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from surgdino.backbone.low_rank import add_low_rank, is_low_rank
 from surgdino.backbone.vit import Backbone
-from surgdino.engine.processes import local, part_like, whole
+from surgdino.engine.processes import local, part_like
 from surgdino.engine.settings import PretrainSettings
 from surgdino.errors import SurgdinoError
 
@@ -65,7 +64,7 @@ class Retention:
         """Of a backbone that is already sharded.
 
         Args:
-            saved: `state_dict()` of the run that is resumed; None for a run that begins.
+            saved: `initial` of the run that is resumed, in one piece; None for a run that begins.
         """
         trainable = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
         initial = {}
@@ -102,7 +101,3 @@ class Retention:
                 way = torch._foreach_sub(local(start_of[id(p)] for p in pulled), weights)
                 torch._foreach_mul_(way, (1 - skipped) * (group["lr"] * self.pull))
                 torch._foreach_add_(weights, way)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The initial values in one piece; for all processes to call."""
-        return whole(self.initial)

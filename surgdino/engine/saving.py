@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import shutil
-import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from surgdino import distributed
 from surgdino.backbone.checkpoint import save_backbone, usual_size
-from surgdino.backbone.tensor_files import read_torch
+from surgdino.backbone.low_rank import merged
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.engine.averaging import between
 from surgdino.engine.method import Method
@@ -24,44 +22,56 @@ from surgdino.engine.parallel import whole_backbone
 from surgdino.engine.processes import ProcessGroup, part_like, whole
 from surgdino.engine.session import Session
 from surgdino.engine.settings import TrainPlan
+from surgdino.engine.state_files import load_state, save_state, unusable
+from surgdino.engine.writer import host_copy
 from surgdino.errors import SurgdinoError, shown
-from surgdino.paths import atomic_write, regular
 
-FORMAT = 1
 _KEYS = ("settings", "student", "teacher", "optimizer", "initial", "initial_backbone", "monitor", "probes")
 _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
-_KEPT = 2  # states, the newest and the one before it
 # A change of these makes no other run: they may change from one call to the next.
 FREE_SETTINGS = {"accumulate", "checkpoint_every", "log_every", "ship", "steps", "epochs"}
 
 
 def save(session: Session) -> None:
-    """Write the trainer's state and the checkpoint that users take away.
+    """Copy the state, and let it and the checkpoint that users take away be written while training goes on.
 
     All processes gather their shards; the main one writes. The file does not depend on their number.
+
+    Raises:
+        SurgdinoError: what was saved before could not be written.
     """
     if session.saved == session.step:
         return
     plan = session.plan
-    state = {
-        "settings": _settings(plan),
-        "student": whole(session.student.state_dict()),
-        "teacher": whole(session.teacher.state_dict()),
-        "optimizer": whole(session.optimizer.state_dict()),
-        "loss_scale": None if session.loss_scale is None else session.loss_scale.state_dict(),
-        "initial": session.retention.state_dict(),
-        "initial_backbone": session.initial,
-        "monitor": session.monitor.state_dict(),
-        "probes": session.probes.state_dict(),
-        "probe_reference": None if plan.probe is None else plan.probe.frames.reference,
-    }
-    backbone = shipped(session.networks[plan.train.ship], session.initial, plan.train.ship_alpha)
-    if distributed.is_main():
-        # In this order: after a kill between the two, the older state resumes and writes both again. In the other order
-        # a run whose last state is saved would count as finished with the checkpoint of the save before.
-        save_backbone(plan.folder / "checkpoint", backbone, model_json(session))
-        save_state(plan.folder / "state", session.step, state)
+    with session.monitor.stopped("save"):
+        session.writer.wait()  # at most one state in memory beside the networks
+        state = {
+            "settings": _settings(plan),
+            "student": session.student.state_dict(),
+            "teacher": session.teacher.state_dict(),
+            "optimizer": session.optimizer.state_dict(),
+            "loss_scale": None if session.loss_scale is None else session.loss_scale.state_dict(),
+            "initial": session.retention.initial,
+            "monitor": session.monitor.state_dict(),
+            "probes": session.probes.state_dict(),
+            "probe_reference": None if plan.probe is None else plan.probe.frames.reference,
+        }
+        copied = host_copy(state, keep=distributed.is_main())
+        if distributed.is_main():
+            session.writer.submit(partial(_write, session, copied, session.step, model_json(session)))
     session.saved = session.step
+
+
+def _write(session: Session, copied: Callable[[], dict[str, Any]], step: int, facts: Mapping[str, Any]) -> None:
+    """Beside the training, which changes all of the session but its plan and its initial weights."""
+    plan, state = session.plan, copied()
+    prefix = "backbone."
+    backbone = {k.removeprefix(prefix): v for k, v in state[plan.train.ship].items() if k.startswith(prefix)}
+    weights = shipped_weights(backbone, session.initial, plan.train.ship_alpha)
+    # In this order: after a kill between the two, the older state resumes and writes both again. In the other order
+    # a run whose last state is saved would count as finished with the checkpoint of the save before.
+    save_backbone(plan.folder / "checkpoint", plan.backbone, facts, weights)
+    save_state(plan.folder / "state", step, {**state, "initial_backbone": session.initial})
 
 
 def initial_weights(backbone: Backbone, ship_alpha: float) -> dict[str, Tensor]:
@@ -82,10 +92,18 @@ def shipped(network: Method, initial: Mapping[str, Tensor], ship_alpha: float) -
     backbone = whole_backbone(network)
     if not initial:
         return backbone
-    adapted = {name: tensor.cpu() for name, tensor in backbone.vit.state_dict().items()}
     copy = build_backbone(backbone.settings, drop_path=0.0)
-    copy.vit.load_state_dict(between(initial, adapted, ship_alpha))
+    copy.vit.load_state_dict(shipped_weights(whole(backbone.state_dict()), initial, ship_alpha))
     return copy.to(backbone.mask_token.device)
+
+
+def shipped_weights(
+    backbone: Mapping[str, Tensor], initial: Mapping[str, Tensor], ship_alpha: float
+) -> dict[str, Tensor]:
+    """The weights of `shipped`, timm's names, of a backbone's whole state on the host, which may have adapters."""
+    prefix = "vit."
+    plain = {name.removeprefix(prefix): v for name, v in merged(backbone).items() if name.startswith(prefix)}
+    return between(initial, plain, ship_alpha) if initial else plain
 
 
 def model_json(session: Session) -> dict[str, Any]:
@@ -139,12 +157,7 @@ def restoring(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         found = f"{type(error).__name__}: {shown(' '.join(str(error).split()), 200)}"
-        raise _unusable("the saved state is not one of this run", folder / "state", found) from error
-
-
-def _unusable(what: str, folder: Path, found: str | None) -> SurgdinoError:
-    fix = "start anew in another run.dir, or remove it"
-    return SurgdinoError(what, file=folder, found=found, fix=fix)
+        raise unusable("the saved state is not one of this run", folder / "state", found) from error
 
 
 def resume(session: Session, state: dict[str, Any]) -> None:
@@ -213,76 +226,6 @@ def _check_settings(plan: TrainPlan, saved: dict[str, Any], warn: Callable[[str]
             found=after,
             fix="use the settings it began with, or another run.dir",
         )
-
-
-def save_state(folder: Path, step: int, state: dict[str, Any]) -> Path:
-    """Write `state` as `<folder>/<step>.pt`, whole or not at all, and keep the one before it.
-
-    Raises:
-        SurgdinoError: the file system refused; earlier states stay as they are.
-    """
-    target = folder / f"{step:08d}.pt"
-    with atomic_write(target) as temporary:
-        try:
-            torch.save({"format": FORMAT, "step": step, **state}, temporary)
-        except RuntimeError as error:  # torch's writer hides the system's reason
-            raise _reason(temporary, error) from error
-    for old in _files(folder)[_KEPT:]:
-        old.unlink(missing_ok=True)
-    return target
-
-
-def load_state(folder: Path, warn: Callable[[str], None], keys: Collection[str] = ()) -> dict[str, Any] | None:
-    """The newest state that is whole, or None where there is none at all.
-
-    A damaged one is named by `warn` before the one before it is used.
-
-    Args:
-        keys: what it must hold.
-
-    Raises:
-        SurgdinoError: all are damaged, or one is no regular file.
-    """
-    for leftover in folder.glob(".*.tmp"):  # of processes that were killed while they wrote
-        leftover.unlink(missing_ok=True)
-    files = _files(folder)
-    for file in files:
-        fault = _fault(regular(file), keys)  # no crash leaves a pipe behind: that is refused
-        if fault is None:
-            return read_torch(file)
-        warn(f"{file} is damaged ({fault}); the state before it is used")
-    if files:
-        raise _unusable("every saved state is damaged", folder, fault)
-    return None
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[0-9]*.pt"), reverse=True)
-
-
-def _fault(file: Path, keys: Collection[str]) -> str | None:
-    """What is wrong with a state file. torch does not check all checksums, so this does."""
-    try:
-        state = read_torch(file, "meta")
-        with zipfile.ZipFile(file) as archive:
-            broken = archive.testzip()
-    except SurgdinoError as error:
-        return ", ".join(str(part) for part in (error.what, error.found) if part)
-    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
-        return " ".join(str(error).split())[:120] or type(error).__name__
-    if broken:
-        return f"checksum of {broken}"
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        return f"not of format {FORMAT}"
-    if missing := [key for key in ("step", *keys) if key not in state]:
-        return f"no {', '.join(missing)}"
-    return None if state["step"] == int(file.stem) else f"step {state['step']!r}"
-
-
-def _reason(file: Path, error: RuntimeError) -> OSError:
-    if "write" in str(error) or shutil.disk_usage(file.parent).free < 2**20:
-        return OSError(errno.ENOSPC, "No space left on device")
-    return OSError(errno.EIO, str(error).splitlines()[0])
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -20,6 +20,7 @@ from surgdino.engine.probing.report import ProbeHistory
 from surgdino.engine.processes import Pool, ProcessGroup
 from surgdino.engine.retention import Retention
 from surgdino.engine.settings import TrainPlan, TrainResult
+from surgdino.engine.writer import Writer
 
 
 @dataclass
@@ -51,6 +52,7 @@ class Session:
     measured: int = -1
     resumed_from: int | None = None
     probes: ProbeHistory = field(default_factory=ProbeHistory)
+    writer: Writer = field(default_factory=Writer)
 
     @property
     def device(self) -> torch.device:

@@ -137,7 +137,7 @@ class TrainResult:
         first, last: loss terms (`loss`, `comp`, `expa`, `patch`), mean over the first and the last logged window.
         probes: what was measured of the backbone, in the main process.
         collapse: what the loss terms would be if every image looked the same, for this method and batch.
-        images_per_second: over this call's steps, waiting for data included.
+        images_per_second: over all time of this call: waiting for data, measuring and saving included.
         warnings: what the monitor warned of, in order, each once.
         checkpoint, metrics: where they lie.
     """

@@ -20,6 +20,7 @@ from surgdino.engine.method import open_method
 from surgdino.engine.monitor import Monitor
 from surgdino.engine.optim import make_optimizer
 from surgdino.engine.parallel import parallelize
+from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.processes import ProcessGroup
 from surgdino.engine.retention import Retention, prepare
 from surgdino.engine.saving import initial_weights, model_json, restoring, resume, save, saved_state, shipped
@@ -27,6 +28,7 @@ from surgdino.engine.session import Session
 from surgdino.engine.settings import TrainPlan, TrainResult
 from surgdino.engine.step import train_step
 from surgdino.engine.stop import stop_signals
+from surgdino.engine.writer import host_copy
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import as_json
 
@@ -44,7 +46,7 @@ def train(plan: TrainPlan) -> TrainResult:
     if session.step >= session.steps:
         return session.result("already finished")
     shown = bar("training", session.steps, shown=plan.progress)
-    with stop_signals() as stop, session.monitor, shown as progress, nothing_to_collect():
+    with stop_signals() as stop, session.monitor, session.writer, shown as progress, nothing_to_collect():
         progress.update(session.step)
         measure(session)
         for batch in stop.until(session.batches(), session.processes.any):
@@ -54,6 +56,8 @@ def train(plan: TrainPlan) -> TrainResult:
             if session.step % plan.train.checkpoint_every == 0:
                 save(session)
         save(session)
+        with session.monitor.stopped("save"):
+            session.writer.wait()
     stop.check()
     return session.result("finished" if session.step >= session.steps else "stopped")
 
@@ -152,12 +156,17 @@ def measure(session: Session) -> None:
     """Where it is due: measure what would be shipped, write it down, warn of what fell below step 0, keep the best.
 
     The loop calls it between two steps. It draws nothing at random and takes no batch, so a run's weights are the same
-    with and without it; its time counts neither as the steps' nor as waiting for data.
+    with and without it; its time is logged as `probe_wait`.
     """
     probing = session.plan.probe
     if probing is None or session.measured == session.step or not probing.due(session.step, session.steps):
         return
     session.measured = session.step
+    with session.monitor.stopped("probe"):
+        _measure(session, probing)
+
+
+def _measure(session: Session, probing: Probing) -> None:
     ship = session.plan.train.ship
     wanted = {ship, "teacher", "student"} if probing.both else {ship}
     alpha = session.plan.train.ship_alpha
@@ -181,4 +190,6 @@ def measure(session: Session) -> None:
         if change.fell:
             session.monitor.warn(session.step, change.sentence(session.step))
     if better:
-        save_backbone(session.plan.folder / BEST, backbones[ship], model_json(session))
+        facts, copied = model_json(session), host_copy(backbones[ship].vit.state_dict())
+        folder, backbone = session.plan.folder / BEST, session.plan.backbone
+        session.writer.submit(lambda: save_backbone(folder, backbone, facts, copied()))

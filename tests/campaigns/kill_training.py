@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python tests/campaigns/kill_training.py --kills 100
 
 Every trial is a fresh run: a child process trains and is killed, either after a random time or in the midst of a random
-call that writes (fsync, rename, torch.save); another child runs the same plan to its end. All of its final tensors
+call that writes (fsync, rename, torch.save, safetensors), most of which a thread makes beside the training; another
+child runs the same plan to its end. All of its final tensors
 (student, teacher, optimiser moments) must equal those of a run that nobody disturbed, bit for bit.
 """
 
@@ -17,6 +18,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +27,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 
+from surgdino.backbone import checkpoint
 from surgdino.backbone.checkpoint import load
 from surgdino.engine.train import train
 from tests.engine.test_training import final_tensors, plan_in
 
 STEPS = 12
-WRITES = (("os", os, "fsync"), ("os", os, "replace"), ("torch", torch, "save"))
+WRITES = ((os, "fsync"), (os, "replace"), (torch, "save"), (checkpoint, "save_file"))
 
 
 def run_child(folder: Path, before: Callable[[], None] = lambda: None) -> int:
@@ -49,13 +52,19 @@ def run_child(folder: Path, before: Callable[[], None] = lambda: None) -> int:
         os._exit(1)
 
 
-def die_in_write(number: int) -> None:
-    """Make this process kill itself in its `number`-th call that writes: before an odd one, after an even one."""
+def die_in_write(number: int, seen: Path) -> None:
+    """Make this process kill itself in its `number`-th call that writes: before an odd one, after an even one.
+
+    Args:
+        seen: a file that is made where the call is of another thread than the main one.
+    """
     count = iter(range(1, 1_000_000))
 
     def deadly(call: Callable) -> Callable:
         def wrapped(*arguments, **keywords):
             here = next(count) == number
+            if here and threading.current_thread() is not threading.main_thread():
+                seen.touch()
             if here and number % 2:
                 os.kill(os.getpid(), signal.SIGKILL)
             value = call(*arguments, **keywords)
@@ -65,7 +74,7 @@ def die_in_write(number: int) -> None:
 
         return wrapped
 
-    for _, module, name in WRITES:
+    for module, name in WRITES:
         setattr(module, name, deadly(getattr(module, name)))
 
 
@@ -78,11 +87,13 @@ def digest(folder: Path) -> str:
     return hashed.hexdigest()
 
 
-def trial(folder: Path, rng: random.Random, seconds: float, in_write: bool) -> tuple[str, bool]:
-    """Kill one run and resume it: the digest of its end, and whether the kill left a half-written file."""
+def trial(folder: Path, rng: random.Random, seconds: float, in_write: bool) -> tuple[str, bool, bool]:
+    """Kill one run and resume it: the digest of its end, whether the kill left a half-written file, and whether it came
+    in a call of the writing thread."""
+    seen = folder.with_suffix(".thread")
     if in_write:
         number = rng.randrange(1, 6 * STEPS)
-        os.waitpid(run_child(folder, lambda: die_in_write(number)), 0)
+        os.waitpid(run_child(folder, lambda: die_in_write(number, seen)), 0)
     else:
         child = run_child(folder)
         time.sleep(rng.uniform(0, seconds))
@@ -90,7 +101,7 @@ def trial(folder: Path, rng: random.Random, seconds: float, in_write: bool) -> t
         os.waitpid(child, 0)
     half_written = any(folder.rglob("*.tmp"))
     _, status = os.waitpid(run_child(folder), 0)
-    return (digest(folder) if status == 0 else f"exit status {status}"), half_written
+    return (digest(folder) if status == 0 else f"exit status {status}"), half_written, seen.exists()
 
 
 def main() -> int:
@@ -104,15 +115,19 @@ def main() -> int:
     _, status = os.waitpid(run_child(root / "undisturbed"), 0)
     seconds, expected = time.monotonic() - started, digest(root / "undisturbed")
     assert status == 0, "the undisturbed run failed"
-    good = caught_saving = 0
+    good = caught_saving = caught_thread = 0
     for number in range(options.kills):
-        found, half_written = trial(root / f"{number}", rng, seconds, in_write=bool(number % 2))
+        found, half_written, in_thread = trial(root / f"{number}", rng, seconds, in_write=bool(number % 2))
         good, caught_saving = good + (found == expected), caught_saving + half_written
+        caught_thread += in_thread
         if found != expected:
             print(f"trial {number}: {found} is not {expected}; kept in {root / str(number)}")
         else:
             shutil.rmtree(root / f"{number}")
-    print(f"{good} of {options.kills} killed runs resumed to the same weights; {caught_saving} died while saving")
+    print(
+        f"{good} of {options.kills} killed runs resumed to the same weights; {caught_saving} left a half-written file, "
+        f"{caught_thread} died in a call of the writing thread"
+    )
     return 0 if good == options.kills else 1
 
 

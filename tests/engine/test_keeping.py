@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from surgdino.engine import saving
+from surgdino.engine import saving, state_files
 from surgdino.engine.monitor import Monitor
 from surgdino.engine.optim import Rates, Update
 from surgdino.engine.stop import stop_signals
@@ -77,25 +77,25 @@ def small_state() -> dict:
 
 def test_two_states_are_kept_and_the_newest_is_loaded(tmp_path):
     for step in (1, 2, 3):
-        saving.save_state(tmp_path, step, small_state())
+        state_files.save_state(tmp_path, step, small_state())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["00000002.pt", "00000003.pt"]
-    assert saving.load_state(tmp_path, print)["step"] == 3
+    assert state_files.load_state(tmp_path, print)["step"] == 3
 
 
 def test_without_any_state_there_is_nothing_to_resume(tmp_path):
-    assert saving.load_state(tmp_path / "nowhere", print) is None
+    assert state_files.load_state(tmp_path / "nowhere", print) is None
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty"])
 def test_any_damage_is_noticed(tmp_path, damage):
-    saving.save_state(tmp_path, 1, small_state())
-    newest = saving.save_state(tmp_path, 2, small_state())
+    state_files.save_state(tmp_path, 1, small_state())
+    newest = state_files.save_state(tmp_path, 2, small_state())
     content = bytearray(newest.read_bytes())
     if damage == "flipped":
         content[len(content) // 2] ^= 1
     newest.write_bytes({"flipped": content, "truncated": content[:-200], "empty": b""}[damage])
     said: list[str] = []
-    assert saving.load_state(tmp_path, said.append)["step"] == 1
+    assert state_files.load_state(tmp_path, said.append)["step"] == 1
     assert str(newest) in said[0]
 
 
@@ -106,12 +106,12 @@ def test_a_state_never_runs_code(tmp_path):
 
     torch.save({"format": 1, "step": 1, "evil": Evil()}, tmp_path / "00000001.pt")
     with pytest.raises(SurgdinoError, match="damaged"):
-        saving.load_state(tmp_path, print)
+        state_files.load_state(tmp_path, print)
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_full_disk_keeps_the_state_before(tmp_path, monkeypatch):
-    saving.save_state(tmp_path, 1, small_state())
+    state_files.save_state(tmp_path, 1, small_state())
 
     def full(content, path) -> None:
         Path(path).write_bytes(b"half of it")
@@ -119,9 +119,9 @@ def test_a_full_disk_keeps_the_state_before(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(SurgdinoError, match="disk is full"):
-        saving.save_state(tmp_path, 2, small_state())
+        state_files.save_state(tmp_path, 2, small_state())
     assert [p.name for p in tmp_path.iterdir()] == ["00000001.pt"]
-    assert saving._reason(tmp_path / "x", RuntimeError("write")).errno == errno.ENOSPC
+    assert state_files._reason(tmp_path / "x", RuntimeError("write")).errno == errno.ENOSPC
 
 
 # Stop
@@ -176,20 +176,20 @@ def test_where_one_process_is_asked_to_stop_none_begins_the_next_step():
     ],
 )
 def test_a_state_that_lacks_something_is_named_and_the_one_before_it_is_used(content, tmp_path):
-    saving.save_state(tmp_path, 1, small_state())
+    state_files.save_state(tmp_path, 1, small_state())
     torch.save(content, tmp_path / "00000002.pt")
     said: list[str] = []
-    assert saving.load_state(tmp_path, said.append, ["student"])["step"] == 1
+    assert state_files.load_state(tmp_path, said.append, ["student"])["step"] == 1
     assert "00000002.pt is damaged" in said[0]
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_a_state_that_is_a_pipe_or_folder_is_refused_unopened(make, tmp_path):
     """No crash leaves one behind, so the state before it is not taken in its place."""
-    saving.save_state(tmp_path, 1, small_state())
+    state_files.save_state(tmp_path, 1, small_state())
     make(tmp_path / "00000002.pt")
     with pytest.raises(SurgdinoError, match=r"00000002\.pt"):
-        saving.load_state(tmp_path, print)
+        state_files.load_state(tmp_path, print)
 
 
 @pytest.mark.parametrize(

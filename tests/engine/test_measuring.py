@@ -15,7 +15,7 @@ from surgdino.backbone.checkpoint import load
 from surgdino.engine.probing import ProbeReport, ProbeSet
 from surgdino.engine.probing.measures import Finding
 from surgdino.engine.probing.report import ProbeHistory
-from surgdino.engine.saving import load_state
+from surgdino.engine.state_files import load_state
 from surgdino.errors import SurgdinoError
 from tests.engine.test_training import PROBE, final_tensors, lines, plan_in, stop_after, train, without_timings
 

@@ -28,8 +28,8 @@ from surgdino.engine.method import Method
 from surgdino.engine.methods.simdinov2 import SimDINOv2
 from surgdino.engine.probing import ProbeSet
 from surgdino.engine.probing.probe_set import Probing
-from surgdino.engine.saving import load_state
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan, TrainResult
+from surgdino.engine.state_files import load_state
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
 from surgdino.frames.content import Content
@@ -132,10 +132,8 @@ def lines(result: TrainResult) -> list[dict]:
 
 
 def without_timings(rows: list[dict]) -> list[dict]:
-    return [
-        {k: v for k, v in r.items() if k not in ("images_per_second", "data_wait", "memory_mb", "probe_seconds")}
-        for r in rows
-    ]
+    timings = {"images_per_second", "data_wait", "probe_wait", "save_wait", "memory_mb", "probe_seconds"}
+    return [{k: v for k, v in row.items() if k not in timings} for row in rows]
 
 
 def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -163,6 +161,8 @@ def test_a_run_leaves_what_was_promised(uninterrupted):
     assert [row["step"] for row in windows] == [1, 4, 8, 12]
     wanted = {"comp", "expa", "patch", "gradient_norm", "lr", "momentum", "effective_rank"}
     assert wanted | {"images_per_second", "data_wait", "memory_mb", "skipped"} <= windows[0].keys()
+    assert 0 < windows[0]["probe_wait"] < 1, "step 0 was measured"
+    assert 0 < windows[2]["save_wait"] < 1, "step 5 was saved"
     assert [row["step"] for row in lines(uninterrupted) if "probe_score" in row] == [0, 5, 10, 12]
     assert uninterrupted.probes.start.as_dict()["cka_cls"] == pytest.approx(1, abs=1e-6)
 

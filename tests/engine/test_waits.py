@@ -36,4 +36,5 @@ def test_no_step_waits_and_a_line_is_fetched_at_once(cases):
     waits = {row["case"]: row["unlogged"] for row in rows if row["unlogged"]}
     assert not waits, "\n".join(f"{case}: {wait}" for case, found in waits.items() for wait in found)
     for row in rows:
-        assert [(kind, times) for kind, _, _, times in row["logged"]] == [("fetch", 1)], (row["case"], row["logged"])
+        for moment in ("logged", "save"):  # each fetches the window's sums
+            assert [(kind, times) for kind, _, _, times in row[moment]] == [("fetch", 1)], (row["case"], row[moment])

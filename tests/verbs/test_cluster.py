@@ -19,7 +19,7 @@ from hydra import initialize_config_dir
 
 from surgdino.cli.compose import compose
 from surgdino.cli.main import main
-from surgdino.engine.saving import load_state
+from surgdino.engine.state_files import load_state
 from surgdino.paths import share
 from tests import ROOT
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import surgdino
 from surgdino.cli.main import main
 from surgdino.config import shipped_settings
-from surgdino.engine.saving import load_state
+from surgdino.engine.state_files import load_state
 from surgdino.tasks import task_names
 from surgdino.tasks.task import open_task
 from surgdino.tasks.training import fit as loop

@@ -21,7 +21,8 @@ from surgdino.engine.loss_scale import LossScale
 from surgdino.engine.methods.parts.views import seed_step
 from surgdino.engine.optim import apply_gradients, warmup_cosine
 from surgdino.engine.processes import ProcessGroup
-from surgdino.engine.saving import differences, load_optimizer, load_state, restoring, save_state
+from surgdino.engine.saving import differences, load_optimizer, restoring
+from surgdino.engine.state_files import load_state, save_state
 from surgdino.engine.stop import stop_signals
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.training.batches import Batch

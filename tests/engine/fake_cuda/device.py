@@ -96,6 +96,8 @@ class FakeCuda:
             "device_count": 1,
             "is_bf16_supported": True,
             "get_device_capability": (9, 0),
+            "get_device_name": "GPU",
+            "get_device_properties": mock.Mock(total_memory=2**36),
             "max_memory_allocated": 0,
             "manual_seed": None,
             "manual_seed_all": None,
@@ -103,6 +105,7 @@ class FakeCuda:
         for name, answer in answers.items():
             enter(mock.patch(f"torch.cuda.{name}", mock.Mock(return_value=answer)))
         enter(mock.patch("torch.cuda.synchronize", partial(self.note, "sync")))
+        enter(mock.patch("torch.cuda.Event", mock.Mock()))
         before = torch.__future__.get_overwrite_module_params_on_conversion()
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # no real parameter becomes a fake one
         self._stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, before)

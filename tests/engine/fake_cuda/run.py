@@ -3,7 +3,7 @@
     python -m tests.engine.fake_cuda.run simdinov2/plain dino/all
 
 A case is METHOD/CHANGE; each prints one line of JSON: `{"case": ..., "logged": [[kind, line, what, times], ...],
-"unlogged": [...]}`, of a step that writes a line and of one that does not.
+"unlogged": [...], "save": [...]}`, of a step that writes a line, of one that does not, and of saving.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import surgdino
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped
 from surgdino.crops.augment.build import transforms
+from surgdino.engine.saving import save
 from surgdino.engine.settings import HardwareSettings, TrainPlan
 from surgdino.engine.step import train_step
 from surgdino.engine.train import open_session
@@ -57,17 +58,24 @@ def main(cases: list[str]) -> None:
 
 
 def waits_of(device: FakeCuda, plan: TrainPlan) -> dict[str, list[list[Any]]]:
-    """What the host waits for in the second step, which writes a line, and in the third, which does not.
+    """What the host waits for in the second step, which writes a line, in the third, which does not, and to save.
 
-    The first makes what is made once a run.
+    The first step makes what is made once a run.
     """
     session = open_session(plan, warn=lambda sentence: None)
     found = {}
     for batch, step in zip(session.batches(), ("first", "logged", "unlogged"), strict=False):
         device.waits.clear()
         train_step(session, batch)
-        found[step] = [[*wait, times] for wait, times in sorted(device.waits.items())]
-    return found
+        found[step] = _seen(device)
+    device.waits.clear()
+    with session.writer:
+        save(session)
+    return {**found, "save": _seen(device)}
+
+
+def _seen(device: FakeCuda) -> list[list[Any]]:
+    return [[*wait, times] for wait, times in sorted(device.waits.items())]
 
 
 def plan_of(method: str, changes: dict[str, Any], folder: Path) -> TrainPlan:
