@@ -30,6 +30,7 @@ class UnusableSettings:
 class DuplicateSettings:
     """From which similarity on frames count as the same."""
 
+    copies: bool
     along: Cosine | None
     along_quantile: Share | None
     across: Cosine | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -10,12 +11,15 @@ import numpy as np
 from surgdino.curation import retrieval
 from surgdino.curation.balance import choose, even_weights
 from surgdino.curation.clusters import Level, assign, entropy, hierarchy, kmeans, levels_for
+from surgdino.curation.copies import Stretch, copied, stretches
 from surgdino.curation.duplicates import Calibration, across, along_time, calibrate, nearest_of
 from surgdino.curation.semdedup import semdedup
 from surgdino.curation.settings import BalanceSettings, DuplicateSettings, RetrievalSettings
 from surgdino.errors import SurgdinoError
+from surgdino.frames.prints import Prints
 
-TWICE, SHARED, RESEMBLES, UNLIKE, SURPLUS = (
+COPY, TWICE, SHARED, RESEMBLES, UNLIKE, SURPLUS = (
+    "a copy of another recording",
     "comes twice in its operation",
     "comes twice",
     "resembles what is tested on",
@@ -38,6 +42,7 @@ class Frames:
         similarity: float32 [n], to what is wanted; NaN where nothing is.
         weight: float64 [n].
         thresholds: name of a stage -> the cosine that it used.
+        copies: recordings that show what another one shows.
     """
 
     embeddings: np.ndarray
@@ -52,6 +57,7 @@ class Frames:
     similarity: np.ndarray = field(init=False)
     weight: np.ndarray = field(init=False)
     thresholds: dict[str, float] = field(default_factory=dict)
+    copies: list[Stretch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         n = len(self.times)
@@ -97,12 +103,22 @@ def drop_unusable(frames: Frames, reasons: np.ndarray) -> None:
         frames.leave_out(np.flatnonzero(reasons == reason), reason)
 
 
+def drop_copies(frames: Frames, videos: Sequence[Prints]) -> None:
+    """Leave out what another recording shows already, by the prints of each video."""
+    frames.copies = stretches(videos)
+    stands_for = copied(frames.copies, frames.times, frames.video_of)
+    frames.group[:] = stands_for
+    rows = frames.left
+    frames.leave_out(rows[stands_for[rows] != rows], COPY)
+
+
 def deduplicate(frames: Frames, settings: DuplicateSettings) -> None:
     """Within operations along time, then across; the first frame of a group stays."""
     if (threshold := frames.threshold("along", settings.along, settings.along_quantile)) is not None:
         rows = frames.left
         stands_for = rows[along_time(frames.embeddings[rows], frames.operation_of[rows], threshold)]
         frames.group[rows] = stands_for
+        frames.group = frames.group[frames.group]
         frames.leave_out(rows[stands_for != rows], TWICE)
     if (threshold := frames.threshold("across", settings.across, settings.across_quantile)) is None:
         return

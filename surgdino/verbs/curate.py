@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,22 @@ from surgdino import console
 from surgdino.backbone.settings import ModelSettings
 from surgdino.config import PositiveInt, Seed, Side, Text, typed
 from surgdino.curation.settings import BalanceSettings, DuplicateSettings, RetrievalSettings, UnusableSettings
-from surgdino.curation.stages import Frames, deduplicate, drop_unusable, evenness, keep_apart, rebalance, retrieve
+from surgdino.curation.stages import (
+    Frames,
+    deduplicate,
+    drop_copies,
+    drop_unusable,
+    evenness,
+    keep_apart,
+    rebalance,
+    retrieve,
+)
 from surgdino.curation.table import Curation
 from surgdino.curation.unusable import unusable
 from surgdino.datasets.card import Card
 from surgdino.engine.hardware import Hardware
 from surgdino.engine.settings import HardwareSettings
+from surgdino.frames.prints import Prints
 from surgdino.inputs.backbone import starting_backbone
 from surgdino.inputs.curation import Archive, embed, features_of, judge, named_frames
 from surgdino.inputs.datasets import RunDataset, data_hash, joined_store, open_datasets
@@ -79,11 +89,12 @@ def main(cfg: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class Given:
-    """What the stages are given: the frames, why some are unusable (object [n], "" where not), and the unit vectors of
-    `like` and `against`."""
+    """What the stages are given: the frames, why some are unusable (object [n], "" where not), the prints of each
+    video, and the unit vectors of `like` and `against`."""
 
     frames: Frames
     reasons: np.ndarray
+    prints: Sequence[Prints]
     wanted: np.ndarray | None
     tested: np.ndarray | None
 
@@ -109,13 +120,16 @@ def embedded(config: CurateConfig, datasets: list[RunDataset], archive: Archive,
         vectors = embed([each], store, cache_of, folder / "state" / f"{place}.npy")
         return vectors[Archive.of(store, Pseudonyms()).flags == 0]
 
-    return Given(frames, reasons, other("like", config.like), other("against", config.against))
+    prints = [archive.store.prints(place) for place in range(len(archive.store.videos))]
+    return Given(frames, reasons, prints, other("like", config.like), other("against", config.against))
 
 
 def curate(config: CurateConfig, given: Given) -> None:
     """The stages one after another, each with a line on what it left."""
     frames, wanted, tested = given.frames, given.wanted, given.tested
     stages: dict[str, Callable[[], None]] = {"unusable": lambda: drop_unusable(frames, given.reasons)}
+    if config.duplicates.copies:
+        stages["copies"] = lambda: drop_copies(frames, given.prints)
     stages["duplicates"] = lambda: deduplicate(frames, config.duplicates)
     if tested is not None:
         stages["against"] = lambda: keep_apart(frames, tested, config.duplicates)
