@@ -20,7 +20,7 @@ from surgdino.errors import SurgdinoError, nearest
 from surgdino.paths import share
 
 # Positional words a verb takes before its settings, such as `augment` in `surgdino show augment`.
-SUBJECTS = {"show": ("augment", "crops", "content"), "bench": ("step", "data", "store")}
+SUBJECTS = {"show": ("augment", "crops", "content", "clusters", "duplicates"), "bench": ("step", "data", "store")}
 # Verbs that are a folder of their own.
 FOLDERS = ("show", "bench", "verify")
 # Hydra's options.

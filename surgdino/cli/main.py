@@ -17,7 +17,7 @@ VERBS = {
     "curate": "which frames of an archive are worth learning from: surgdino curate dataset=folder data.root=/archive",
     "merge": "average adapted backbones with the weights they started from: surgdino merge INITIAL ADAPTED out=FOLDER",
     "verify": "check a dataset folder against its card",
-    "show": "pictures of what training sees: surgdino show augment|crops|content",
+    "show": "pictures of what training sees: surgdino show augment|crops|content|clusters|duplicates",
     "bench": "what limits training on this machine, disk, CPU or GPU: surgdino bench step|data|store",
     "score": "anyone's predictions under every protocol: surgdino score task=phase truth=... predictions=...",
     "report": "what a run did, as one HTML file: surgdino report RUN",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -80,6 +80,21 @@ def interval_chart(title: str, rows: Sequence[tuple[str, float, float, float]]) 
 
     values = "; ".join(f"{name} {value:+.1f} [{low:+.1f}, {high:+.1f}]" for name, low, value, high in rows)
     return _svg(7.6, 0.9 + 0.36 * len(rows), f"{title}: {values}", draw)
+
+
+def scatter_chart(title: str, groups: Mapping[str, Any]) -> str:
+    """Points [n, 2] of a few groups, each in its colour, without axes."""
+
+    def draw(axis: Any) -> None:
+        for place, (name, points) in enumerate(groups.items()):
+            colour = PALETTE[place % len(PALETTE)]
+            axis.plot(points[:, 0], points[:, 1], ".", color=colour, ms=2.5, alpha=0.6, label=name)
+        style_axis(axis, title, size=9.5, bold=True, steps=False)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.legend(fontsize=7.5, frameon=False, labelcolor=INK, markerscale=3)
+
+    return _svg(7.6, 3.8, f"{title}: {', '.join(f'{len(points)} of {name}' for name, points in groups.items())}", draw)
 
 
 def _svg(width: float, height: float, description: str, draw: Callable[[Any], None]) -> str:

@@ -86,6 +86,8 @@ def _stamps(record: RunRecord) -> list[tuple[str, str]]:
 def _kind(records: Sequence[RunRecord]) -> str:
     if len(records) > 1:
         return "two runs side by side"
+    if records[0].curation is not None:
+        return "curation of an archive"
     task = records[0].section("task").get("name")
     return f"fine-tuning, task {task}" if task else "pretraining on surgical video"
 
@@ -93,6 +95,8 @@ def _kind(records: Sequence[RunRecord]) -> str:
 def _verdict(records: Sequence[RunRecord]) -> tuple[str, str]:
     if len(records) > 1:
         return compared(records[0], records[1])
+    if (curation := records[0].curation) is not None:
+        return "open", f"{int(curation.keep.sum()):,} of {len(curation):,} frames are worth learning from."
     learns_a_task = records[0].results or records[0].section("task")
     return headline(records[0]) if learns_a_task else verdict(changes(records[0].rows))
 

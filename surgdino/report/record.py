@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from surgdino import console
+from surgdino.curation.table import FILE as CURATION
+from surgdino.curation.table import Curation, read_curation
 from surgdino.engine.log import NAME as METRICS
 from surgdino.engine.log import rows_of
 from surgdino.errors import SurgdinoError
@@ -28,6 +30,7 @@ class RunRecord:
         rows: the lines of metrics.jsonl.
         data: data.json; empty for runs that write none.
         results: results.json; None for a pretraining run.
+        curation: curation.parquet; None for other runs.
         left_out: a line on each file, or part of one, that did not hold what it should.
     """
 
@@ -39,6 +42,7 @@ class RunRecord:
     data: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] | None = None
     left_out: Sequence[str] = ()
+    curation: Curation | None = None
 
     @property
     def name(self) -> str:
@@ -101,6 +105,7 @@ def read_run(folder: Path) -> RunRecord:
         data=read(_Data, "data.json") or {},
         results=read(_Results, RESULTS),
         left_out=left_out,
+        curation=read_curation(folder) if (folder / CURATION).is_file() else None,
     )
     for line in left_out:
         console.warn(line)

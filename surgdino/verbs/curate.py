@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 
 from surgdino import console
 from surgdino.backbone.settings import ModelSettings
 from surgdino.config import PositiveInt, Seed, Side, Text, typed
+from surgdino.curation.clusters import medoids
+from surgdino.curation.embeddings import at
 from surgdino.curation.settings import BalanceSettings, DuplicateSettings, RetrievalSettings, UnusableSettings
 from surgdino.curation.stages import (
     Frames,
@@ -36,11 +39,15 @@ from surgdino.inputs.curation import Archive, embed, features_of, judge, named_f
 from surgdino.inputs.datasets import RunDataset, data_hash, joined_store, open_datasets
 from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
 from surgdino.paths import safe_name
+from surgdino.report.gallery import Gallery
+from surgdino.report.page import write_page
+from surgdino.report.record import read_run
 from surgdino.runs.folder import ANYWHERE, names_mode, open_run
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.context import feature_cache
 
+_MAPPED = 3000  # points of the report's map
 FREE = (*ANYWHERE, "model.weights", "checkpoint")
 
 
@@ -82,8 +89,10 @@ def main(cfg: Mapping[str, Any]) -> int:
         curate(config, given := embedded(config, datasets, archive, folder))
         curation = as_table(config, given.frames, archive)
         path = curation.write(folder)
-    print_curation(curation, given.frames)
+        print_curation(curation, given.frames)
+        page = report(config, folder, curation, given.frames, archive)
     console.field("curation", f"{path}; learn from it: surgdino pretrain data.curation={folder} ...")
+    console.field("report", page)
     return 0
 
 
@@ -158,6 +167,7 @@ def as_table(config: CurateConfig, frames: Frames, archive: Archive) -> Curation
             for name, found in frames.calibration.cosines.items()
         },
         "evenness": evenness(frames) if frames.levels else None,
+        "map": flat_map(frames),
     }
     return Curation(
         videos=archive.videos,
@@ -196,3 +206,19 @@ def print_curation(curation: Curation, frames: Frames) -> None:
         before, after = evenness(frames)
         sizes = " > ".join(str(len(level.centroids)) for level in frames.levels)
         console.field("clusters", f"{sizes}; evenness of the coarsest {before:.2f} before, {after:.2f} after")
+
+
+def flat_map(frames: Frames) -> dict[str, Any]:
+    """Where some frames lie on the first two principal components, for the report."""
+    rows = np.unique(np.linspace(0, len(frames.reason) - 1, min(_MAPPED, len(frames.reason))).astype(np.int64))
+    points = PCA(2, random_state=frames.seed).fit_transform(at(frames.embeddings, rows)) if len(rows) > 2 else []
+    return {"rows": rows.tolist(), "xy": np.round(points, 4).tolist()}
+
+
+def report(config: CurateConfig, folder: Path, curation: Curation, frames: Frames, archive: Archive) -> Path:
+    """The page; with pictures of frames where they were asked for."""
+    gallery = None
+    if config.report.frames:
+        middles = medoids(frames.embeddings, frames.levels[-1]) if frames.levels else np.empty(0, np.int64)
+        gallery = Gallery(curation, archive.store.read, middles)
+    return write_page([read_run(folder)], folder / "report.html", learned=gallery)

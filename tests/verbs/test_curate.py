@@ -112,3 +112,24 @@ def test_what_is_wanted_is_kept_and_what_is_tested_on_is_not(place, synthetic_ch
     assert main([*base, f"against={wanted}", "duplicates.against=0.9999", f"run.dir={tmp_path / 'against'}"]) == 0
     curation = read_curation(tmp_path / "against")
     assert 0 not in curation.video_of[curation.keep]
+
+
+def test_the_page_has_no_frames_unless_asked_for(place, synthetic_cholec80, tmp_path):
+    page = (place / "cur" / "report.html").read_text()
+    assert "curation of an archive" in page
+    assert "comes twice in its operation" in page
+    assert "data:image/jpeg" not in page
+    again = ["curate", *words(synthetic_cholec80, place), "keep=20", f"run.dir={place / 'cur'}", "report.frames=true"]
+    assert main(again) == 0
+    assert "data:image/jpeg" in (place / "cur" / "report.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["clusters", "duplicates"])
+def test_what_a_curation_found_can_be_seen(place, synthetic_cholec80, tmp_path, capsys, what):
+    shown = ["dataset=cholec80", f"data.root={synthetic_cholec80}", f"data.store={place / 'store'}", *TOY[2:]]
+    target = tmp_path / "sheet.png"
+    assert main(["show", what, *shown, f"data.curation={place / 'cur'}", f"show.out={target}"]) == 0
+    assert target.stat().st_size > 10_000
+    assert main(["show", what, *shown, f"show.out={target}"]) == 2
+    assert "which curation?" in capsys.readouterr().err
