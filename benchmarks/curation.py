@@ -84,6 +84,8 @@ def main() -> None:
         [
             *("curate", "dataset=folder", f"data.root={words.out / 'archive'}", f"data.store={words.out / 'store'}"),
             *("model=vit_tiny_patch16", f"model.weights={words.weights}", f"run.dir={run}", "run.names=plain"),
+            # Else a copy's group is that of the frame that stands for its original.
+            *("duplicates.along_quantile=null", "duplicates.across_quantile=null"),
         ]
     )
     curation = read_curation(run)
