@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from surgdino.backbone.packed import draw_kept, pack_blocks
+from surgdino.backbone.packed import draw_kept, pack_blocks, residual_dtype
 from surgdino.backbone.settings import ModelSettings
 from surgdino.backbone.timm_import import timm
 from surgdino.errors import SurgdinoError, nearest
@@ -101,13 +101,14 @@ class Backbone(nn.Module):
             ]
         embedded = [self.vit.norm_pre(self._positioned(images, masks)) for images, masks in crops]
         groups = tuple((len(tokens), tokens.shape[1]) for tokens in embedded)
-        tokens = torch.cat([part.flatten(0, 1) for part in embedded])
+        dtype = embedded[0].dtype
+        tokens = torch.cat([part.flatten(0, 1).to(residual_dtype(part)) for part in embedded])
         if wanted is None:
-            tokens = self.vit.norm(self._run_blocks(tokens, groups, None))
+            tokens = self.vit.norm(self._run_blocks(tokens, groups, None).to(dtype))
             parts = tokens.split([count * length for count, length in groups])
             return [self._features(part.unflatten(0, group)) for part, group in zip(parts, groups, strict=True)]
         places, counts = self._places(groups, wanted)
-        parts = self.vit.norm(self._run_blocks(tokens, groups, places)).split(counts)
+        parts = self.vit.norm(self._run_blocks(tokens, groups, places).to(dtype)).split(counts)
         return [Features(cls, patches) for cls, patches in zip(parts[::2], parts[1::2], strict=True)]
 
     def intermediate(self, images: Tensor, layers: Sequence[int]) -> list[Features]:
