@@ -43,9 +43,6 @@ class PackedBlock(_Block):
     attn: Any
     norm1: Any
 
-    # Set by `hardware.compile`: packs then go through one compiled function that all blocks share.
-    compiles: bool = False
-
     def forward(
         self,
         x: Tensor,
@@ -53,6 +50,7 @@ class PackedBlock(_Block):
         groups: Groups | None = None,
         kept: tuple[Kept, Kept] = (None, None),
         wanted: Tensor | None = None,
+        compiled: bool = False,
         **kwargs: Any,
     ) -> Tensor:
         """One block.
@@ -61,6 +59,7 @@ class PackedBlock(_Block):
             x: [T, D]; with `kept` it is overwritten. Without `groups`: [B, N, D], and all is as in timm.
             kept: for the attention and for the MLP, from `draw_kept`.
             wanted: int64 [W], the tokens that are read afterwards. Of the others only keys and values are computed.
+            compiled: run as a graph that all blocks share.
 
         Returns:
             [T, D], or [W, D] where `wanted` is given.
@@ -70,20 +69,27 @@ class PackedBlock(_Block):
         if x.dtype != self.norm1.weight.dtype:
             names, weights = zip(*self.named_parameters(), strict=True)
             copies = dict(zip(names, _Cast.apply(x.dtype, *weights), strict=True))
+            how = {"groups": groups, "kept": kept, "wanted": wanted, "compiled": compiled}
             with torch.autocast(x.device.type, enabled=False):
-                return torch.func.functional_call(self, copies, x, {"groups": groups, "kept": kept, "wanted": wanted})
-        if not self.compiles:
-            return self.run(x, groups, kept, wanted)
-        if wanted is not None:  # as many as there are masked patches: another number in every step
+                return torch.func.functional_call(self, copies, x, how)
+        if wanted is not None and compiled:  # as many as there are masked patches: another number in every step
             torch._dynamo.maybe_mark_dynamic(wanted, 0)
-        return compiled_block()(self, x, groups, kept, wanted)
-
-    def run(self, x: Tensor, groups: Groups, kept: tuple[Kept, Kept], wanted: Tensor | None) -> Tensor:
-        """`forward` of a pack: what is compiled."""
+        attention, mlp, last = compiled_parts() if compiled else PackedBlock.parts()
         if wanted is not None:
-            return self._wanted(x, groups, kept, wanted)
-        x = _add_branch(x, groups, kept[0], lambda part, sub: self._project(self._attend(part, sub)))
-        return _add_branch(x, groups, kept[1], lambda part, _: self._mlp(part))
+            return last(self, x, groups, kept, wanted)
+        return mlp(self, attention(self, x, groups, kept[0]), groups, kept[1])
+
+    @staticmethod
+    def parts() -> tuple[Callable[..., Tensor], ...]:
+        """What is compiled: each half of a block, since the tokens between them are cheaper kept than computed again;
+        and the last block."""
+        return PackedBlock._add_attention, PackedBlock._add_mlp, PackedBlock._wanted
+
+    def _add_attention(self, x: Tensor, groups: Groups, kept: Kept) -> Tensor:
+        return _add_branch(x, groups, kept, lambda part, sub: self._project(self._attend(part, sub)))
+
+    def _add_mlp(self, x: Tensor, groups: Groups, kept: Kept) -> Tensor:
+        return _add_branch(x, groups, kept, lambda part, _: self._mlp(part))
 
     def _attend(self, x: Tensor, groups: Groups) -> Tensor:
         return packed_attention(self.attn.qkv(self.norm1(x)).unflatten(-1, (3, self.attn.num_heads, -1)), groups)
@@ -318,6 +324,13 @@ class _AddAtPlaces(torch.autograd.Function):
 
 
 @cache
-def compiled_block() -> Callable[..., Tensor]:
-    """`PackedBlock.run`, compiled once for all blocks: their weights are inputs of one graph."""
-    return torch.compile(PackedBlock.run)
+def compiled_parts(**options: Any) -> tuple[Callable[..., Tensor], ...]:
+    """`PackedBlock.parts`, compiled once for all blocks: their weights are inputs of the graphs.
+
+    Sizes are fixed, but for the tokens that are read. Student and teacher, with and without gradient, one pass for all
+    crops and one for the global ones: half a dozen graphs a part at most.
+
+    Args:
+        options: of `torch.compile`.
+    """
+    return tuple(torch.compile(part, dynamic=False, **options) for part in PackedBlock.parts())

@@ -47,6 +47,8 @@ class Backbone(nn.Module):
         embed_dim, depth, patch_size: D, the number of blocks, a patch's side in pixels.
         grid: (rows, columns) of the native position embedding.
         settings: what it was built from.
+        packs: whether several crop sizes go through the blocks together.
+        compiles: whether blocks run compiled where the patches that will be read are named, as in training.
     """
 
     vit: Any  # timm's models share no type that names their parts
@@ -61,6 +63,7 @@ class Backbone(nn.Module):
         self.grid: tuple[int, int] = tuple(vit.patch_embed.grid_size)
         self.mask_token = nn.Parameter(torch.zeros(self.embed_dim))
         self.packs: bool = pack_blocks(vit.blocks)
+        self.compiles = False
         if getattr(vit, "rope", None) is not None and not any(True for _ in vit.rope.parameters()):
             _keep_tables(vit.rope)
 
@@ -154,11 +157,6 @@ class Backbone(nn.Module):
         """Recompute each block's activations in the backward pass: about a third more compute for far less memory."""
         self.vit.set_grad_checkpointing(enable)
 
-    def set_compile(self, enable: bool = True) -> None:
-        """Run packs through blocks that torch compiles, which fuses what lies between matrix products."""
-        for block in self.vit.blocks if self.packs else ():
-            block.compiles = enable
-
     def set_drop_path(self, rate: float, first: int = 0) -> None:
         """Stochastic depth: the share of sequences that block `first` and those after it leave out of a branch."""
         for block in self.vit.blocks[first:]:
@@ -190,9 +188,10 @@ class Backbone(nn.Module):
 
     def _run_blocks(self, tokens: Tensor, groups: tuple[tuple[int, int], ...], wanted: Tensor | None) -> Tensor:
         recompute = self.vit.grad_checkpointing and torch.is_grad_enabled()
-        last = self.depth - 1
+        last, compiled = self.depth - 1, self.compiles and wanted is not None
         for k, kept in enumerate(draw_kept(self.vit.blocks, groups, tokens.device)):
-            block = partial(self.vit.blocks[k], groups=groups, kept=kept, wanted=wanted if k == last else None)
+            how = {"groups": groups, "kept": kept, "wanted": wanted if k == last else None, "compiled": compiled}
+            block = partial(self.vit.blocks[k], **how)
             if recompute:  # from a copy: a block may overwrite its input, and a recomputed one gets it twice
                 tokens = checkpoint(lambda x, f=block: f(x.clone()), tokens, use_reentrant=False)
             else:
