@@ -32,10 +32,10 @@ def blend(images: Tensor, kept: Tensor, added: Tensor) -> Tensor:
     return levels(images * (kept / 255)[:, None]) + added[:, None]
 
 
-def affine(images: Tensor, numbers: Tensor) -> Tensor:
-    """Each image's 3 x 4 matrix, row by row in its first twelve numbers, on its colours."""
-    matrix = numbers[:, :12].unflatten(1, (3, 4))
-    return torch.baddbmm(matrix[:, :, 3:], matrix[:, :, :3], images.flatten(2)).view_as(images)
+def affine(images: Tensor, matrix: Tensor, offset: Tensor | None = None) -> Tensor:
+    """Each image's matrix [b, 3, 3] on its colours, plus one offset [b] for the three channels."""
+    coloured = torch.bmm(matrix, images.flatten(2)).view_as(images)
+    return coloured if offset is None else coloured + offset[:, None, None, None]
 
 
 def luma(images: Tensor) -> Tensor:

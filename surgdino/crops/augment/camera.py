@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from surgdino.crops.augment import batched, turbulence
-from surgdino.crops.augment.colour import affine, hue_and_saturation, transform
+from surgdino.crops.augment.colour import affine, hue_and_saturation, turned
 from surgdino.crops.augment.transform import FrameTransform, signed
 
 _GREYS = np.arange(256, dtype=np.float32)
@@ -30,18 +30,21 @@ class LowLight(FrameTransform):
         """Down to three tenths of the light at full strength."""
         light = 1 - (0.2 + 0.5 * strength) * (0.9 + 0.1 * rng.random())
         warm = 1 + 0.06 * rng.random()
-        gains = np.array([light * warm, light, light / warm], np.float32)
-        matrix = affine(hue_and_saturation(0.0, 1 - 0.2 * strength) * gains, -4.0 * strength)
-        return [*matrix, *turbulence.grain_window(0.006 + 0.022 * strength, rng, height, width)]
+        grain = turbulence.grain_window(0.006 + 0.022 * strength, rng, height, width)
+        return [light * warm, light, light / warm, strength, *grain]
 
     def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
         """One matrix, and grain."""
-        return turbulence.add_grain(transform(image, numbers), numbers[12:])
+        strength = numbers[3]
+        matrix = hue_and_saturation(0.0, 1 - 0.2 * strength) * np.array(numbers[:3], np.float32)
+        return turbulence.add_grain(cv2.transform(image, affine(matrix, -4.0 * strength)), numbers[4:])
 
     @staticmethod
     def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
         """The same."""
-        return batched.add_grain(batched.levels(batched.affine(images, numbers)), numbers, 12)
+        strength = numbers[:, 3]
+        matrix = turned(torch.zeros_like(strength), 1 - 0.2 * strength) * numbers[:, None, :3]
+        return batched.add_grain(batched.levels(batched.affine(images, matrix, -4 * strength)), numbers, 4)
 
 
 class Vignette(FrameTransform):

@@ -44,22 +44,26 @@ class TowerDrift(FrameTransform):
         tint = 0.07 * strength * signed(rng)
         exposure = 1 + 0.18 * strength * signed(rng)
         gains = (exposure * (1 + temperature), exposure * (1 + tint), exposure * (1 - temperature))
-        matrix = hue_and_saturation(0.07 * strength * signed(rng), 1 + 0.35 * strength * signed(rng))
+        angle, saturation = 0.07 * strength * signed(rng), 1 + 0.35 * strength * signed(rng)
         contrast = 1 + 0.22 * strength * signed(rng)
         # Towers differ in gamma, but the look-up costs as much as all the rest: every other application has one.
         gamma = round(64 * 1.25 ** (strength * signed(rng))) if rng.random() < 0.5 else 64
-        return [*affine(contrast * matrix * np.array(gains, np.float32), 96 * (1 - contrast)), gamma]
+        return [*gains, angle, saturation, contrast, gamma]
 
     def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
         """One matrix, maybe one look-up."""
-        drifted, gamma = transform(image, numbers), int(numbers[12])
-        return drifted if gamma == 64 else cv2.LUT(drifted, _gamma(gamma))
+        red, green, blue, angle, saturation, contrast, gamma = numbers
+        matrix = contrast * hue_and_saturation(angle, saturation) * np.array((red, green, blue), np.float32)
+        drifted = cv2.transform(image, affine(matrix, 96 * (1 - contrast)))
+        return drifted if gamma == 64 else cv2.LUT(drifted, _gamma(int(gamma)))
 
     @staticmethod
     def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
         """The same; a gamma of one changes nothing."""
-        drifted = batched.levels(batched.affine(images, numbers))
-        return 255 * (drifted / 255) ** (numbers[:, 12, None, None, None] / 64)
+        angle, saturation, contrast, gamma = numbers[:, 3:7].unbind(1)
+        matrix = contrast[:, None, None] * turned(angle, saturation) * numbers[:, None, :3]
+        drifted = batched.levels(batched.affine(images, matrix, 96 * (1 - contrast)))
+        return 255 * (drifted / 255) ** (gamma / 64)[:, None, None, None]
 
 
 class ColourJitter(FrameTransform):
@@ -85,23 +89,26 @@ class ColourJitter(FrameTransform):
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
 
     def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
-        """Each factor uniform in its range, scaled by strength: a matrix without offset, and the contrast."""
+        """Each factor uniform in its range, scaled by strength."""
         brightness, contrast, saturation = (
             1 + strength * width * signed(rng) for width in (self.brightness, self.contrast, self.saturation)
         )
         angle = 2 * math.pi * strength * self.hue * signed(rng)
-        return [*affine(brightness * hue_and_saturation(angle, saturation), 0.0), contrast]
+        return [brightness, contrast, angle, saturation]
 
     def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
         """One matrix; contrast turns about the mean grey of the image."""
-        matrix, contrast = np.array(numbers[:12], np.float32).reshape(3, 4)[:, :3], numbers[12]
+        brightness, contrast, angle, saturation = numbers
+        matrix = brightness * hue_and_saturation(angle, saturation)
         pivot = float((_LUMA @ matrix) @ np.array(cv2.mean(image)[:3], np.float32))
-        return transform(image, affine(contrast * matrix, pivot * (1 - contrast)))
+        return cv2.transform(image, affine(contrast * matrix, pivot * (1 - contrast)))
 
     @staticmethod
     def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
         """The same."""
-        coloured, contrast = batched.affine(images, numbers), numbers[:, 12, None, None, None]
+        brightness, contrast, angle, saturation = numbers[:, :4].unbind(1)
+        coloured = batched.affine(images, brightness[:, None, None] * turned(angle, saturation))
+        contrast = contrast[:, None, None, None]
         red, green, blue = coloured.mean((2, 3), keepdim=True).split(1, dim=1)
         return contrast * coloured + (1 - contrast) * (0.299 * red + 0.587 * green + 0.114 * blue)
 
@@ -113,17 +120,17 @@ class Greyscale(FrameTransform):
     shows = "Greyscale"
 
     def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
-        """One matrix."""
-        return affine(hue_and_saturation(0.0, 1 - strength), 0.0)
+        """What is left of the colour."""
+        return [1 - strength]
 
     def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
-        """One pass."""
-        return transform(image, numbers)
+        """One matrix."""
+        return cv2.transform(image, affine(hue_and_saturation(0.0, numbers[0]), 0.0))
 
     @staticmethod
     def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
         """The same."""
-        return batched.affine(images, numbers)
+        return batched.affine(images, turned(torch.zeros_like(numbers[:, 0]), numbers[:, 0]))
 
 
 class Solarise(FrameTransform):
@@ -151,17 +158,23 @@ def hue_and_saturation(angle: float, saturation: float) -> np.ndarray:
     return _GREY + (saturation * math.cos(angle)) * _CHROMA + (saturation * math.sin(angle)) * _TWIST
 
 
-def affine(matrix: np.ndarray, offset: float) -> list[float]:
-    """Twelve numbers for `transform`: `matrix` [3, 3] and one offset for the three channels, row by row, in float32."""
+def affine(matrix: np.ndarray, offset: float) -> np.ndarray:
+    """float32 [3, 4] for cv2.transform: `matrix` and one offset for the three channels."""
     out = np.empty((3, 4), np.float32)
     out[:, :3] = matrix
     out[:, 3] = offset
-    return out.ravel().tolist()
+    return out
 
 
-def transform(image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
-    """uint8 [H, W, 3] in and out: the matrix of `affine` on the colours."""
-    return cv2.transform(image, np.array(numbers[:12], np.float32).reshape(3, 4))
+def turned(angle: Tensor, saturation: Tensor) -> Tensor:
+    """[b, 3, 3]: `hue_and_saturation` of each image, [b] both."""
+    grey, chroma, twist = batched.on_device(_colour_plane, angle.device)
+    angle, saturation = angle[:, None, None], saturation[:, None, None]
+    return grey + saturation * torch.cos(angle) * chroma + saturation * torch.sin(angle) * twist
+
+
+def _colour_plane() -> np.ndarray:
+    return np.stack([_GREY, _CHROMA, _TWIST])
 
 
 @lru_cache(maxsize=256)
