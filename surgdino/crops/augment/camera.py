@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import product
 
 import cv2
 import numpy as np
@@ -69,8 +70,8 @@ class Vignette(FrameTransform):
     @staticmethod
     def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
         """The same."""
-        light = batched.windows(_cos_fourth, numbers, 1, *images.shape[-2:])
-        kept = batched.levels(255 * (1 - batched.column(numbers, 0) * (1 - light / 255)))
+        light = batched.windows(_cos_fourth, numbers, 1, images.shape[-1])
+        kept = (255 * (1 - batched.column(numbers, 0) * (1 - light / 255))).round()
         return images * (kept / 255)[:, None]
 
 
@@ -106,16 +107,15 @@ class LensFog(FrameTransform):
 
     @classmethod
     def paint_batch(cls, images: Tensor, numbers: Tensor) -> Tensor:
-        """The same; both resizes of an image are one matrix along its rows and one along its columns."""
-        height, width = images.shape[-2:]
-        cover, veil = batched.column(numbers, 0), batched.column(numbers, 1)
-        most = max(3, round(max(height, width) / cls._SHRINK))
-        blurred = batched.through_small(images, numbers[:, 2], numbers[:, 3], most)
-        foggy = batched.levels(blurred * (1 - veil)[:, None] + (185 * veil + 12)[:, None])
-        field = batched.windows(turbulence.fields, numbers, 4, height, width)
-        thin, thick = batched.exceeded_by(field, cover), batched.exceeded_by(field, cover / 3)
-        fog = batched.levels(255 * ((field - thin) / (thick - thin).clamp(min=6)).clamp(0, 1) * (0.5 + 0.4 * cover))
-        return batched.levels(images * (1 - fog / 255)[:, None]) + batched.levels(foggy * (fog / 255)[:, None])
+        """The same; both resizes of an image are one matrix, along its rows and along its columns."""
+        size, cover, veil = images.shape[-1], batched.column(numbers, 0), batched.column(numbers, 1)[:, None]
+        blurred = batched.through_small(images, numbers[:, 2], max(3, round(size / cls._SHRINK)))
+        foggy = batched.levels(blurred * (1 - veil) + (185 * veil + 12))
+        field = batched.windows(turbulence.fields, numbers, 4, size)
+        shares = torch.cat([numbers[:, :1], numbers[:, :1] / 3], dim=1)
+        thin, thick = batched.exceeded_by(field, shares).unbind(1)
+        fog = (255 * ((field - thin) / (thick - thin).clamp(min=6)).clamp(0, 1) * (0.5 + 0.4 * cover)).round()[:, None]
+        return (images * (1 - fog / 255)).round() + (foggy * (fog / 255)).round()
 
 
 class Defocus(FrameTransform):
@@ -150,7 +150,7 @@ class MotionBlur(FrameTransform):
     _HALVINGS = 4
 
     def draw(self, strength: float, rng: random.Random, height: int, width: int) -> list[float]:
-        """A border, and shifts by half the length, a quarter, ...: each down, then right.
+        """A border, where the first sample lies, and shifts by half the length, a quarter, ...: each down, then right.
 
         The length is up to 7 % of the crop's side, in any direction.
         """
@@ -158,12 +158,15 @@ class MotionBlur(FrameTransform):
         reach = max(2.0, (0.01 + 0.06 * strength) * max(height, width))
         steps = [reach / 2**k for k in range(1, self._HALVINGS + 1)]
         shifts = [round(step * part) for step in steps for part in (math.sin(angle), math.cos(angle))]
-        return [math.ceil(reach / 2) + self._HALVINGS, *shifts]
+        # What is lost at the borders is cut evenly: half of it lies before the first pixel.
+        sides = shifts[::2], shifts[1::2]
+        first = [sum(max(0, -shift) for shift in side) - math.ceil(sum(map(abs, side)) / 2) for side in sides]
+        return [math.ceil(reach / 2) + self._HALVINGS, *first, *shifts]
 
     def paint(self, image: np.ndarray, numbers: Sequence[float]) -> np.ndarray:
         """Average the image with itself shifted: 16 samples in four passes."""
         height, width = image.shape[:2]
-        margin, *shifts = map(int, numbers)
+        margin, _, _, *shifts = map(int, numbers)
         blurred = cv2.copyMakeBorder(image, margin, margin, margin, margin, cv2.BORDER_REFLECT)
         for dy, dx in zip(shifts[::2], shifts[1::2], strict=True):
             blurred = _average_shifted(blurred, dx, dy)
@@ -172,18 +175,14 @@ class MotionBlur(FrameTransform):
 
     @classmethod
     def paint_batch(cls, images: Tensor, numbers: Tensor) -> Tensor:
-        """Where each of the 16 samples of a pixel lies, worked out first."""
-        shifts = numbers[:, 1 : 1 + 2 * cls._HALVINGS].unflatten(1, (cls._HALVINGS, 2))  # [b, 4, (down, right)]
-        near, far = (-shifts).clamp(min=0), shifts.clamp(min=0)
-        # What is lost at the borders is cut evenly: half of it lies before the first pixel.
-        start = -(shifts.abs().sum(1) / 2).ceil()
-        which = torch.arange(2**cls._HALVINGS, device=images.device)
-        chosen = (which[:, None] >> torch.arange(cls._HALVINGS, device=images.device)) & 1  # [16, 4]
-        offsets = start[:, None] + torch.where(chosen[None, :, :, None] > 0, far[:, None], near[:, None]).sum(2)
-        total = torch.zeros_like(images)
-        for sample in offsets.unbind(1):
-            total += batched.shifted(images, sample[:, 0], sample[:, 1])
-        return total / 2**cls._HALVINGS
+        """The same 16 samples at once."""
+        first, shifts = numbers[:, None, 1:3], numbers[:, 3 : 3 + 2 * cls._HALVINGS].unflatten(1, (cls._HALVINGS, 2))
+        return batched.mean_of_shifted(images, first + batched.constant(cls._which, images.device) @ shifts)
+
+    @classmethod
+    def _which(cls) -> np.ndarray:
+        """[16, 4]: the shifts that each sample takes part in."""
+        return np.array(list(product((0, 1), repeat=cls._HALVINGS)))
 
 
 class SensorNoise(FrameTransform):

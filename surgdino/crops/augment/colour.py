@@ -168,7 +168,7 @@ def affine(matrix: np.ndarray, offset: float) -> np.ndarray:
 
 def turned(angle: Tensor, saturation: Tensor) -> Tensor:
     """[b, 3, 3]: `hue_and_saturation` of each image, [b] both."""
-    grey, chroma, twist = batched.on_device(_colour_plane, angle.device)
+    grey, chroma, twist = batched.constant(_colour_plane, angle.device)
     angle, saturation = angle[:, None, None], saturation[:, None, None]
     return grey + saturation * torch.cos(angle) * chroma + saturation * torch.sin(angle) * twist
 

@@ -57,20 +57,21 @@ class Blood(FrameTransform):
     @classmethod
     def paint_batch(cls, images: Tensor, numbers: Tensor) -> Tensor:
         """The same."""
-        cover, depth = batched.column(numbers, 0), batched.column(numbers, 1)
-        field = batched.windows(turbulence.fields, numbers, 2, *images.shape[-2:])
-        threshold = batched.exceeded_by(field, cover)
+        field = batched.windows(turbulence.fields, numbers, 2, images.shape[-1])
+        threshold = batched.exceeded_by(field, numbers[:, :1])[:, 0]
         redness = batched.box_blur((images[:, 0] - images[:, 2]).clamp(min=0), 3)
         tissue = ((redness - 12) * (255 / 33)).clamp(0, 255).floor()
-        above = batched.levels(field * tissue / 255) - threshold
-        thickness = depth * (above / 9).clamp(0, 1) * (0.5 + 0.5 * (above / (256 - threshold)).clamp(0, 1))
-        painted = []
-        for channel, density, returned in zip(
-            images.unbind(1), cls._DENSITY.tolist(), cls._RETURN.tolist(), strict=True
-        ):
-            through = batched.levels(255 * torch.exp(-thickness * density))
-            painted.append(batched.levels(channel * through / 255) + batched.levels(thickness * returned))
-        return torch.stack(painted, dim=1)
+        above = (field * tissue / 255).round() - threshold
+        thickness = (
+            batched.column(numbers, 1) * (above / 9).clamp(0, 1) * (0.5 + 0.5 * (above / (256 - threshold)).clamp(0, 1))
+        )
+        density, returned = batched.constant(cls._light, images.device).view(2, 3, 1, 1)
+        through = (255 * torch.exp(-thickness[:, None] * density)).round()
+        return (images * through / 255).round() + (thickness[:, None] * returned).round()
+
+    @classmethod
+    def _light(cls) -> np.ndarray:
+        return np.stack([cls._DENSITY, cls._RETURN])
 
 
 class Highlights(FrameTransform):
@@ -105,18 +106,19 @@ class Highlights(FrameTransform):
     @classmethod
     def paint_batch(cls, images: Tensor, numbers: Tensor) -> Tensor:
         """The same."""
-        height, width = images.shape[-2:]
-        wide, radius = cls._blurs(height, width)
-        luma = batched.box_blur(batched.luma(images), 3)
+        size = images.shape[-1]
+        wide, radius = cls._blurs(size, size)
+        red, green, blue = images.unbind(1)
+        luma = batched.box_blur((0.299 * red + 0.587 * green + 0.114 * blue).round(), 3)
         ridges = batched.levels(5.5 * luma - 5 * batched.box_blur(luma, wide) + 12)
-        cluster = batched.windows(turbulence.fields, numbers, 1, height, width)
-        fleck = batched.windows(turbulence.flecks, numbers, 6, height, width)
-        lit = batched.levels(ridges * batched.levels(255 * (cluster / 255) ** 3) / 255)
-        score = batched.levels(lit * batched.levels(255 * (fleck / 255) ** 2) / 255)
-        threshold = batched.exceeded_by(score, batched.column(numbers, 0))
+        cluster = batched.windows(turbulence.fields, numbers, 1, size)
+        fleck = batched.windows(turbulence.flecks, numbers, 6, size)
+        lit = (ridges * (255 * (cluster / 255) ** 3).round() / 255).round()
+        score = (lit * (255 * (fleck / 255) ** 2).round() / 255).round()
+        threshold = batched.exceeded_by(score, numbers[:, :1])[:, 0]
         mask = ((score - threshold) * 255 / (threshold / 5).clamp(min=6)).clamp(0, 255).floor()
         glow = batched.levels(mask + 0.5 * batched.box_blur(batched.box_blur(mask, radius), radius))
-        return 255 - batched.levels((255 - images) * ((255 - glow) / 255)[:, None])
+        return 255 - (255 - images) * ((255 - glow) / 255)[:, None]
 
     @staticmethod
     def _blurs(height: int, width: int) -> tuple[int, int]:
@@ -152,6 +154,6 @@ class Smoke(FrameTransform):
     def paint_batch(images: Tensor, numbers: Tensor) -> Tensor:
         """The same."""
         strength, airlight = batched.column(numbers, 0), batched.column(numbers, 1)
-        field = batched.windows(turbulence.fields, numbers, 2, *images.shape[-2:])
+        field = batched.windows(turbulence.fields, numbers, 2, images.shape[-1])
         veil = 0.3 * strength + (0.2 + 0.4 * strength) * (field / 255) ** 1.3
-        return batched.blend(images, batched.levels(255 * (1 - veil)), batched.levels(airlight * veil))
+        return batched.blend(images, (255 * (1 - veil)).round(), (airlight * veil).round())
