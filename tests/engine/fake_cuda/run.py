@@ -8,6 +8,7 @@ A case is METHOD/CHANGE; each prints one line of JSON: `{"case": ..., "logged": 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -62,7 +63,8 @@ def waits_of(device: FakeCuda, plan: TrainPlan) -> dict[str, list[list[Any]]]:
 
     The first step makes what is made once a run.
     """
-    session = open_session(plan, warn=lambda sentence: None)
+    with contextlib.redirect_stdout(sys.stderr):
+        session = open_session(plan, warn=lambda sentence: None)
     found = {}
     for batch, step in zip(session.batches(), ("first", "logged", "unlogged"), strict=False):
         device.waits.clear()
