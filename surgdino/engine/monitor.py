@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from unittest.mock import patch
 
 import torch
@@ -19,6 +19,8 @@ from surgdino.engine.probes.effective_rank import effective_rank
 from surgdino.engine.processes import ProcessGroup
 
 _STARVED = 0.4
+_LITTLE = 60.0  # seconds of a run that a stop may always take
+Stop = Literal["probe", "save"]
 
 
 class Monitor:
@@ -68,8 +70,9 @@ class Monitor:
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
         self._window = Window(
-            every=every, last_step=last_step, images=images, processes=self._processes, stops=("probe", "save")
+            every=every, last_step=last_step, images=images, processes=self._processes, stops=get_args(Stop)
         )
+        self._went_on = dict.fromkeys(get_args(Stop), time.perf_counter())
         self.images_per_second = self._window.images_per_second
 
     def state_dict(self) -> dict[str, Any]:
@@ -110,12 +113,21 @@ class Monitor:
         yield
         self._batch_came = time.perf_counter()
 
+    def may_stop(self, why: Stop, share: float) -> bool:
+        """Whether the loop has stopped for it no longer than `share` of this call's time, or a minute."""
+        return self._window.stopped[why] <= max(_LITTLE, share * self._window.seconds)
+
+    def since(self, why: Stop) -> float:
+        """Seconds since the loop went on after its last stop for it, or since it began."""
+        return time.perf_counter() - self._went_on[why]
+
     @contextmanager
-    def stopped(self, why: Literal["probe", "save"]) -> Iterator[None]:
+    def stopped(self, why: Stop) -> Iterator[None]:
         """Around what stops the loop between two steps."""
         began = time.perf_counter()
         yield
-        self._window.stop(why, time.perf_counter() - began)
+        self._went_on[why] = time.perf_counter()
+        self._window.stop(why, self._went_on[why] - began)
 
     def record(self, step: int, terms: dict[str, Tensor], update: Update, rates: Rates, features: Tensor) -> None:
         """Add a step to the window, and write the window's line where it ends.

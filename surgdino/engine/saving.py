@@ -29,7 +29,22 @@ from surgdino.errors import SurgdinoError, shown
 _KEYS = ("settings", "student", "teacher", "optimizer", "initial", "initial_backbone", "monitor", "probes")
 _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
 # A change of these makes no other run: they may change from one call to the next.
-FREE_SETTINGS = {"accumulate", "checkpoint_every", "log_every", "ship", "steps", "epochs"}
+_OFTEN = ("checkpoint_every", "checkpoint_share", "checkpoint_minutes", "log_every")
+FREE_SETTINGS = {"accumulate", *_OFTEN, "ship", "steps", "epochs"}
+
+
+def saving_due(session: Session) -> bool:
+    """Whether to save after this step, by steps or by time; for all processes to call, the main one's time decides."""
+    train, monitor = session.plan.train, session.monitor
+    by_steps = session.step % train.checkpoint_every == 0
+    if not by_steps and session.step % train.log_every:
+        return False
+
+    def now() -> bool:
+        late = train.checkpoint_minutes is not None and monitor.since("save") > 60 * train.checkpoint_minutes
+        return late or (by_steps and monitor.may_stop("save", train.checkpoint_share))
+
+    return bool(distributed.from_main(lambda: float(now())))
 
 
 def save(session: Session) -> None:

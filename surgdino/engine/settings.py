@@ -49,6 +49,8 @@ class PretrainSettings:
     momentum: Share | None
     momentum_end: Share | None
     checkpoint_every: PositiveInt
+    checkpoint_share: Share
+    checkpoint_minutes: Positive | None
     log_every: PositiveInt
     ship: Literal["teacher", "student"]
     ship_alpha: Annotated[float, Field(gt=0, le=1)]

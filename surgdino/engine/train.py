@@ -23,7 +23,16 @@ from surgdino.engine.parallel import parallelize
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.processes import ProcessGroup
 from surgdino.engine.retention import Retention, prepare
-from surgdino.engine.saving import initial_weights, model_json, restoring, resume, save, saved_state, shipped
+from surgdino.engine.saving import (
+    initial_weights,
+    model_json,
+    restoring,
+    resume,
+    save,
+    saved_state,
+    saving_due,
+    shipped,
+)
 from surgdino.engine.session import Session
 from surgdino.engine.settings import TrainPlan, TrainResult
 from surgdino.engine.step import train_step
@@ -53,7 +62,7 @@ def train(plan: TrainPlan) -> TrainResult:
             train_step(session, batch)
             progress.update(session.step, text=summary(session.monitor.last, session.monitor.images_per_second()))
             measure(session)
-            if session.step % plan.train.checkpoint_every == 0:
+            if saving_due(session):
                 save(session)
         save(session)
         with session.monitor.stopped("save"):
@@ -156,14 +165,27 @@ def measure(session: Session) -> None:
     """Where it is due: measure what would be shipped, write it down, warn of what fell below step 0, keep the best.
 
     The loop calls it between two steps. It draws nothing at random and takes no batch, so a run's weights are the same
-    with and without it; its time is logged as `probe_wait`.
+    with and without it; its time is logged as `probe_wait`. What is due but would take too much time is left out.
     """
     probing = session.plan.probe
     if probing is None or session.measured == session.step or not probing.due(session.step, session.steps):
         return
+    if 0 < session.step < session.steps and not _fits(session, probing):
+        return
     session.measured = session.step
     with session.monitor.stopped("probe"):
         _measure(session, probing)
+
+
+def _fits(session: Session, probing: Probing) -> bool:
+    """Whether measuring has not taken more than its share of the time so far, in the main process."""
+    fits = bool(distributed.from_main(lambda: float(session.monitor.may_stop("probe", probing.share))))
+    if not fits:
+        advice = "raise probe.every or probe.share, or lower probe.frames"
+        session.monitor.warn(
+            session.step, f"measuring would take more than {probing.share:.0%} of the time: some is left out; {advice}"
+        )
+    return fits
 
 
 def _measure(session: Session, probing: Probing) -> None:

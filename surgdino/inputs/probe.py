@@ -11,7 +11,7 @@ from pydantic import Field
 
 from surgdino import distributed
 from surgdino.backbone.preprocess import Preprocess
-from surgdino.config import Location, NonNegativeInt, PositiveInt, Text
+from surgdino.config import Location, NonNegativeInt, PositiveInt, Share, Text
 from surgdino.console import warn
 from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.manifest import Labels
@@ -34,6 +34,7 @@ class ProbeSettings:
     """The `probe` section; configs/probe.yaml explains its keys."""
 
     every: NonNegativeInt
+    share: Share
     frames: Annotated[int, Field(ge=2, le=10**6)]
     both: bool
     part: Part | None
@@ -135,7 +136,7 @@ def open_probe(chosen: ProbeData | None, data: DataSettings, preprocess: Preproc
     if not frames.operations:
         what = "no usable frame in any operation that the probe would measure on"
         raise SurgdinoError(what, file=root, fix="run surgdino verify on this folder, or hold other operations out")
-    return Probing(frames, settings.every, settings.both)
+    return Probing(frames, settings.every, settings.both, settings.share)
 
 
 def probe_leaks(

@@ -35,7 +35,7 @@ ANYWHERE = (
 # engine checks its settings again; here a change is found before the store is rebuilt for it.
 FREE = (
     *ANYWHERE,
-    *("model.weights", "probe.every", "probe.both", "probe.root"),
+    *("model.weights", "probe.every", "probe.share", "probe.both", "probe.root"),
     *(f"train.{key}" for key in sorted(FREE_SETTINGS)),
 )
 _MADE = ("metrics.jsonl", "state", "checkpoint")

@@ -207,6 +207,7 @@ def test_bf16_is_chosen_only_where_it_is_native(monkeypatch):
 
 
 def test_views_carry_the_masked_places_and_one_over_their_number():
+    """Of the whole batch, and of micro-batches of one image, where places count from their own first patch."""
     masks = torch.zeros(4, 6, dtype=torch.bool)
     masks[0, [1, 4]] = True
     masks[3, [0, 1, 2, 5]] = True
@@ -214,6 +215,9 @@ def test_views_carry_the_masked_places_and_one_over_their_number():
         global_crops=torch.full((4, 3, 8, 8), 255, dtype=torch.uint8),
         local_crops=torch.zeros(2, 3, 4, 4, dtype=torch.uint8),
         masks=masks,
+        masked=torch.tensor([1, 4, 18, 19, 20, 23]),
+        mask_weight=torch.tensor([0.5] * 2 + [0.25] * 4),
+        mask_counts=[2, 0, 0, 4],
     )
     views = to_views(batch, torch.device("cpu"), (0.5,) * 3, (0.5,) * 3)
     assert views.images == 2
@@ -221,6 +225,10 @@ def test_views_carry_the_masked_places_and_one_over_their_number():
     assert views.mask_weight.tolist() == [0.5] * 2 + [0.25] * 4
     assert views.global_crops.unique().item() == pytest.approx(1.0)
     assert views.local_crops.unique().item() == pytest.approx(-1.0)
+    for place, masked in ((0, [1, 4]), (1, [6, 7, 8, 11])):
+        part = to_views(batch, torch.device("cpu"), (0.5,) * 3, (0.5,) * 3, slice(place, place + 1))
+        assert part.masked.tolist() == masked == part.masks.flatten().nonzero().squeeze(1).tolist()
+        assert part.mask_weight.tolist() == [1 / len(masked)] * len(masked)
 
 
 def test_each_step_and_process_has_its_own_randomness_and_always_the_same():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from surgdino.backbone.checkpoint import load
-from surgdino.engine import saving, state_files
+from surgdino.engine import monitor, saving, state_files
 from surgdino.engine.step import train_step
 from surgdino.engine.train import open_session, train
 from surgdino.engine.writer import Writer, host_copy
@@ -76,6 +76,23 @@ def test_what_is_written_late_is_of_the_step_that_was_saved(tmp_path, monkeypatc
     shipped = load(tmp_path).backbone.vit.state_dict(prefix="backbone.vit.")
     assert [name for name, tensor in shipped.items() if not torch.equal(before[name], tensor)] == []
     assert not torch.equal(session.teacher.state_dict()["backbone.mask_token"], before["backbone.mask_token"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "saved"),
+    [
+        ({"checkpoint_every": 2, "checkpoint_share": 0.0}, [2, 6]),
+        ({"checkpoint_every": 2, "checkpoint_share": 1.0}, [2, 4, 6]),
+        ({"checkpoint_every": 100, "checkpoint_minutes": 1e-9}, [3, 6]),
+    ],
+)
+def test_saving_is_spaced_by_steps_and_by_time(tmp_path, monkeypatch, settings, saved):
+    """No more than its share of the time, no longer apart than asked; the end is always saved."""
+    steps, write = [], saving.save_state
+    monkeypatch.setattr(monitor, "_LITTLE", 0.0)
+    monkeypatch.setattr(saving, "save_state", lambda *arguments: steps.append(arguments[1]) or write(*arguments))
+    train(plan_in(tmp_path, probe=None, steps=6, log_every=3, **settings))
+    assert steps == saved
 
 
 def test_a_disk_that_fills_up_ends_the_run_in_one_line_and_it_goes_on_later(tmp_path, monkeypatch):

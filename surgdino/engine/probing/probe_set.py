@@ -124,11 +124,13 @@ class Probing:
         frames: what to measure on.
         every: steps; step 0 and the last are measured as well.
         both: measure student and teacher, not only the one that is shipped.
+        share: of the run's time that measuring may take, if more than a minute; step 0 and the last are not left out.
     """
 
     frames: ProbeSet
     every: int = 100
     both: bool = False
+    share: float = 1.0
 
     def due(self, step: int, steps: int) -> bool:
         """Whether the backbone is measured after `step` of `steps`."""
