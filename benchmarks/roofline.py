@@ -27,7 +27,6 @@ from unittest import mock
 from unittest.mock import Mock
 
 import torch
-import torch.nn.attention.varlen  # registers the kernel
 from functorch.compile import min_cut_rematerialization_partition
 from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
@@ -41,7 +40,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
-from surgdino.backbone import packed, vit
+from surgdino.backbone import attention, packed, vit
 from surgdino.backbone.vit import build_backbone
 from surgdino.bench.flops import head_shape, image_flops, vit_shape
 from surgdino.config import shipped, shipped_settings
@@ -212,14 +211,6 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     )
 
 
-def attention(qkv: Tensor, groups: packed.Groups) -> Tensor:
-    """What a GPU of compute capability 8.0 or more runs."""
-    starts = torch.empty(sum(sequences for sequences, _ in groups) + 1, dtype=torch.int32)
-    longest = max(tokens for _, tokens in groups)
-    mixed = torch.nn.attention.varlen.varlen_attn(*qkv.unbind(1), starts, starts, longest, longest)
-    return mixed.flatten(1)
-
-
 @dataclass(frozen=True)
 class Step:
     """Which step is traced."""
@@ -299,7 +290,7 @@ def on_a_gpu(trace: Trace) -> Iterator[None]:
     )
     compiled = packed.compiled_parts(backend=backend, fullgraph=True)
     with (
-        mock.patch.object(packed, "packed_attention", attention),
+        mock.patch.object(attention, "choose", Mock(return_value=attention.varlen_attention)),
         mock.patch.object(vit, "residual_dtype", Mock(return_value=torch.bfloat16)),
         mock.patch.object(packed, "compiled_parts", Mock(return_value=compiled)),
         mock.patch.object(torch._dynamo, "maybe_mark_dynamic", Mock()),

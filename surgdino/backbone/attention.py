@@ -30,7 +30,13 @@ def packed_attention(qkv: Tensor, groups: Groups) -> Tensor:
     Returns:
         [T, heads * width].
     """
-    return choose(qkv.device, qkv.dtype, qkv.shape[-1])(qkv, groups)
+    return _NAMED[_chosen(qkv.device, qkv.dtype, qkv.shape[-1])](qkv, groups)
+
+
+@torch.compiler.assume_constant_result
+def _chosen(device: torch.device, dtype: torch.dtype, width: int) -> str:
+    """The name of `choose`'s kernel: a compiler asks once and takes it as it is."""
+    return choose(device, dtype, width).__name__
 
 
 def choose(device: torch.device, dtype: torch.dtype, width: int) -> Kernel:
@@ -104,6 +110,7 @@ def varlen_attention(qkv: Tensor, groups: Groups) -> Tensor:
     return mixed.flatten(1)
 
 
+@torch.compiler.disable  # it makes its own choices by card
 def xformers_attention(qkv: Tensor, groups: Groups) -> Tensor:
     """xformers' block-diagonal mask: CUDA, cards that the installed build has kernels for."""
     from xformers.ops import memory_efficient_attention
@@ -118,12 +125,18 @@ _NAMES: dict[Kernel, str] = {
     varlen_attention: "packed attention (torch varlen)",
     xformers_attention: "packed attention (xformers)",
 }
+_NAMED = {kernel.__name__: kernel for kernel in _NAMES}
 
 # A run repeats few packs; without the caches every block would copy from the host.
 
 
-@lru_cache(maxsize=64)
+@torch.compiler.assume_constant_result  # which sees no decorator under its own
 def _starts(groups: Groups, device: torch.device) -> Tensor:
+    return _starts_once(groups, device)
+
+
+@lru_cache(maxsize=64)
+def _starts_once(groups: Groups, device: torch.device) -> Tensor:
     return torch.tensor([0, *_lengths(groups)]).cumsum(0).to(device, torch.int32)
 
 

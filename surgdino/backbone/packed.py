@@ -333,4 +333,6 @@ def compiled_parts(**options: Any) -> tuple[Callable[..., Tensor], ...]:
     Args:
         options: of `torch.compile`.
     """
+    # Only blocks are compiled, so DDP's exchange already goes on between them; it would cut their graphs in pieces.
+    torch._dynamo.config.optimize_ddp = False
     return tuple(torch.compile(part, dynamic=False, **options) for part in PackedBlock.parts())

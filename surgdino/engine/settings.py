@@ -88,6 +88,7 @@ class HardwareSettings:
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
     activation_checkpointing: bool
     shard: bool
+    compile: bool | Literal["auto"]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from surgdino import console, distributed
 from surgdino.backbone.checkpoint import save_backbone
 from surgdino.console import bar
-from surgdino.engine.hardware import Hardware, days_on_cpu
+from surgdino.engine.hardware import Hardware, compiles, days_on_cpu
 from surgdino.engine.log import summary
 from surgdino.engine.loss_scale import LossScale
 from surgdino.engine.method import open_method
@@ -135,6 +135,8 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
     if saved is not None:
         with restoring(plan.folder):
             resume(session, saved)
+    compiled = compiles(plan.hardware, device, steps - session.step, warn)
+    student.backbone.compiles = teacher.backbone.compiles = compiled
     days = days_on_cpu(plan, steps - session.step) if device.type == "cpu" else 0.0
     if days > 1:
         warn(f"on this CPU the run takes some {days:,.0f} days: use a GPU, a smaller model or fewer train.steps")

@@ -7,8 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from surgdino.backbone import vit
+from surgdino.backbone import packed, vit
+from surgdino.config import shipped
+from surgdino.engine import hardware
 from surgdino.engine.session import Session
+from surgdino.engine.settings import HardwareSettings
 from surgdino.engine.step import train_step
 from surgdino.engine.train import open_session
 from tests.engine.golden_losses import plan_of
@@ -43,3 +46,62 @@ def test_bf16_between_blocks_moves_the_losses_of_autocast_by_rounding(tmp_path, 
     assert found != autocast
     assert found == pytest.approx(autocast, rel=2e-3)
     assert found == pytest.approx(fp32, rel=2e-3)
+
+
+# hardware.compile
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def without_inductor(monkeypatch) -> None:
+    """Graphs are traced whole and run as they are: what a compiler makes of them needs minutes on a CPU."""
+    torch._dynamo.reset()
+    parts = packed.compiled_parts(backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(packed, "compiled_parts", lambda: parts)
+    monkeypatch.setattr(hardware, "compilation_fails", lambda device: None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more", [{}, {"activation_checkpointing": True}, {"precision": "bf16"}], ids=["plain", "recomputed", "bf16"]
+)
+def test_compiled_blocks_give_the_same_losses(tmp_path, without_inductor, request, more):
+    if more.get("precision"):
+        request.getfixturevalue("bf16_between_blocks")
+    eager, compiled = (losses(tmp_path / str(each), 4, compile=each, **more) for each in (False, True))
+    assert compiled == pytest.approx(eager, rel=5e-3 if more.get("precision") else 1e-5)
+
+
+def settings(compile) -> HardwareSettings:
+    return shipped(HardwareSettings, "hardware/auto", compile=compile)
+
+
+@pytest.mark.parametrize(
+    ("compile", "device", "triton", "steps", "expected"),
+    [
+        ("auto", CUDA, True, 1000, True),
+        ("auto", CUDA, True, 999, False),
+        ("auto", CUDA, False, 5000, False),
+        ("auto", CPU, True, 5000, False),
+        (True, CPU, False, 1, True),
+        (False, CUDA, True, 5000, False),
+    ],
+)
+def test_auto_compiles_where_it_pays(monkeypatch, compile, device, triton, steps, expected):
+    monkeypatch.setattr(hardware, "compilation_fails", lambda device: None)
+    monkeypatch.setattr(hardware, "find_spec", lambda name: object() if triton else None)
+    assert hardware.compiles(settings(compile), device, steps, pytest.fail) is expected
+
+
+def test_where_nothing_compiles_a_run_goes_on_uncompiled_and_says_so_once(monkeypatch):
+    def no_compiler(function, **options):
+        raise RuntimeError("Cannot find a working triton installation.\nMore lines")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    said = []
+    assert not hardware.compiles(settings(True), CPU, 10, said.append)
+    [line] = said
+    assert "uncompiled" in line
+    assert "Cannot find a working triton installation.;" in line
+    assert "\n" not in line
