@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import os
-import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from surgdino import machine
-from surgdino.bench.frames import BenchConfig
+from surgdino.bench.feeding import CORE_NOTE, CoreRates, core_rates, more_cutting
+from surgdino.bench.frames import BenchConfig, BenchSettings
 from surgdino.bench.loop import loader_rate, loading, over_and_over, run_steps
 from surgdino.bench.report import Line, Report, number, unit
-from surgdino.bench.step import more_cutting, opened
-from surgdino.crops.multicrop import MultiCrop
-from surgdino.crops.sampler import partner
+from surgdino.bench.step import opened
 from surgdino.engine.hardware import loader_workers
 from surgdino.engine.session import Session
 from surgdino.frames.shard import Shard, ShardReader
 from surgdino.frames.store import FrameStore
 
-_IMAGES = 256
 _PAGE = 4096
 _READS = 2000
 _FEW_READS = 500
@@ -100,101 +96,77 @@ def _drop_pages(places: Sequence[tuple[Shard, int]]) -> None:
 
 @dataclass(frozen=True)
 class DataFigures:
-    """Images/s of each stage; `decode` and `cut` (decoding included) on one core, `step` with its data at hand."""
+    """Images/s of each stage; `step` with its data at hand, or as `planned` by bench.images_per_second."""
 
     reading: StoreReading
-    decode: float
-    cut: float
+    core: CoreRates
     loader: float
     step: float
     workers: int
     cores: int
     gpu: bool
+    planned: bool = False
 
 
 def measure(config: BenchConfig) -> Report:
     """Open a session as pretraining would, and run each stage of its data alone."""
     with opened(config) as (session, setting):
-        return report(data_figures(session, config.bench.seconds), setting)
+        return report(data_figures(session, config.bench), setting)
 
 
-def data_figures(session: Session, seconds: float) -> DataFigures:
+def data_figures(session: Session, bench: BenchSettings) -> DataFigures:
     """All measurements of one session."""
-    plan, cores = session.plan, machine.cores()
+    plan, cores, seconds = session.plan, machine.cores(), bench.seconds
     workers, images = loader_workers(plan.hardware, cores), plan.train.batch_size
     reading = read_store(plan.store, seconds / 2)
-    decode, cut = a_core(plan.store, MultiCrop(plan.crops, plan.augment), seconds / 2)
+    core = core_rates(plan, seconds / 2)
     with loading(session) as source:
         loader = loader_rate(source, images, workers, seconds)
         batch = next(source)
+    gpu, step = session.device.type == "cuda", bench.images_per_second
+    if step is not None:
+        return DataFigures(reading, core, loader, step, workers, cores, gpu=True, planned=True)
     run = run_steps(session, over_and_over(session, batch), seconds)
-    step = images / (run.seconds - run.waited)
-    return DataFigures(reading, decode, cut, loader, step, workers, cores, session.device.type == "cuda")
-
-
-def a_core(store: FrameStore, multicrop: MultiCrop, seconds: float) -> tuple[float, float]:
-    """Images per second of processor time: decoded, and decoded and cut."""
-    cv2.setNumThreads(0)
-    draw = random.Random(0)
-    indices = [draw.randrange(len(store)) for _ in range(_IMAGES)]
-
-    def decode(index: int) -> None:
-        store.read(index)
-
-    def cut(index: int) -> None:
-        second = partner(store, index, multicrop.settings.pair_seconds, index)
-        pair = None if second == index else (store.read(second), store.content(second))
-        multicrop(store.read(index), store.content(index), index, pair)
-
-    for index in indices[:8]:
-        cut(index)  # noise fields, open files
-    return images_a_second(decode, indices, seconds), images_a_second(cut, indices, seconds)
-
-
-def images_a_second(work: Callable[[int], object], indices: list[int], seconds: float) -> float:
-    """Images per second of processor time, which a busy machine disturbs least."""
-    cpu, wall, count = time.process_time(), time.perf_counter(), 0
-    while time.perf_counter() - wall < seconds:
-        work(indices[count % len(indices)])
-        count += 1
-    return count / (time.process_time() - cpu)
+    return DataFigures(reading, core, loader, images / (run.seconds - run.waited), workers, cores, gpu)
 
 
 def report(f: DataFigures, setting: str) -> Report:
     """The table and its figures; the share of a stage is how much of it the step uses."""
-    needed = f"the step takes {number(f.step)}"
+    needed = f"the {'planned GPU' if f.planned else 'step'} takes {number(f.step)}"
     rows = [("reading JPEGs, memory", f.reading.memory.frames, unit(f.reading.memory.bytes, "B/s"))]
     if f.reading.disk:
         rows.append(("reading JPEGs, disk", f.reading.disk.frames, unit(f.reading.disk.bytes, "B/s")))
     rows.append(("crops from the loader", f.loader, f"{f.workers} of {f.cores} cores cut"))
-    lines = [
-        Line("decoding a JPEG, a core", f"{number(f.decode)} images/s", ""),
-        Line("JPEG to crops, a core", f"{number(f.cut)} images/s", f"decoding alone {number(f.decode)}"),
-    ]
+    lines = f.core.lines()
     lines += [Line(what, f"{number(rate)} images/s", f"{needed}; {more}", f.step / rate) for what, rate, more in rows]
-    lines.append(Line("training step, data at hand", f"{number(f.step)} images/s"))
+    what = "bench.images_per_second" if f.planned else "training step, data at hand"
+    lines.append(Line(what, f"{number(f.step)} images/s"))
     read = (
         "disk: read after the kernel dropped its copies of these frames; a copy in the drive or a file server remains"
         if f.reading.disk
         else "read from memory only, the disk was not measured: too few frames, or a file system that keeps its copies"
     )
-    notes = [read, "the loader is measured while no step runs, and the step while the loader does not run"]
+    notes = [read, "the loader is measured while no step runs, and the step while the loader does not run", CORE_NOTE]
     figures = {
         "memory_frames_per_second": f.reading.memory.frames,
         "memory_bytes_per_second": f.reading.memory.bytes,
         "disk_frames_per_second": f.reading.disk.frames if f.reading.disk else None,
         "disk_bytes_per_second": f.reading.disk.bytes if f.reading.disk else None,
-        "decode_images_per_second_core": f.decode,
-        "crops_images_per_second_core": f.cut,
+        **f.core.figures,
         "loader_images_per_second": f.loader,
         "loader_workers": f.workers,
-        "step_images_per_second": f.step,
+        "step_images_per_second": None if f.planned else f.step,
+        "planned_images_per_second": f.step if f.planned else None,
     }
     return Report("Data", setting, lines, "used by the step", verdict(f), notes, figures)
 
 
 def verdict(f: DataFigures) -> str:
     """What limits the speed, and what to do about it."""
+    return f"{_binds(f)} {f.core.needs(f.step, f.cores)}" if f.gpu else _binds(f)
+
+
+def _binds(f: DataFigures) -> str:
     chip = "GPU" if f.gpu else "CPU"
     disk = f.reading.disk.frames if f.reading.disk else None
     if disk is not None and disk < min(f.loader, f.step):
@@ -206,7 +178,7 @@ def verdict(f: DataFigures) -> str:
     if f.loader < f.step:
         return (
             f"The CPU cores that cut crops bind: they deliver {number(f.loader)} images/s, the step could take "
-            f"{number(f.step)}. {more_cutting(f.workers, f.cores)}"
+            f"{number(f.step)}. {more_cutting(f.workers, f.cores, f.core.on)}"
         )
     text = f"The {chip} binds: the step takes {number(f.step)} images/s, the loader would deliver {number(f.loader)}"
     spare = f.loader / f.step

@@ -29,6 +29,7 @@ class BenchSettings:
     """The `bench` section."""
 
     seconds: Annotated[float, Field(gt=0, le=3600)]
+    images_per_second: Annotated[float, Field(gt=0, le=1e6)] | None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from surgdino import machine
+from surgdino.bench.feeding import CORE_NOTE, CoreRates, core_rates, more_cutting
 from surgdino.bench.flops import session_flops
 from surgdino.bench.frames import BenchConfig, bench_frames
 from surgdino.bench.loop import (
@@ -51,6 +52,7 @@ class StepFigures:
     loader: float
     workers: int
     cores: int
+    core: CoreRates
     flops: float
     flops_done: float
     matrix: float
@@ -121,6 +123,7 @@ def step_figures(session: Session, seconds: float) -> StepFigures:
         loader=loader,
         workers=workers,
         cores=cores,
+        core=core_rates(plan, seconds / 4),
         flops=session_flops(session, drop_path=0.0),
         flops_done=session_flops(session, drop_path=plan.train.drop_path),
         matrix=matrix,
@@ -186,6 +189,7 @@ def report(f: StepFigures, setting: str) -> Report:
             f"{number(f.loader)} images/s",
             f"{f.workers} of {f.cores} cores (hardware.loader_workers)",
         ),
+        *f.core.lines(),
         Line("arithmetic, passes", unit(passes_flops, "FLOP/s"), _matrix(f), passes_flops / f.matrix),
         Line("arithmetic, loop (MFU)", unit(achieved, "FLOP/s"), _matrix(f), f.mfu),
         Line("peak memory", unit(peak, "B"), f"{where} {unit(room, 'B')}", peak / room),
@@ -196,6 +200,7 @@ def report(f: StepFigures, setting: str) -> Report:
         f"stochastic depth skips {skipped:.0%} of it",
         f"passes and whole steps in turns, median of {len(f.rounds.passes)} rounds; the loop over {f.run.steps} steps "
         f"in a row, {f.waits:.0%} of their time without a batch",
+        CORE_NOTE,
     ]
     if f.rounds.unrest > _BUSY:
         notes.append(
@@ -211,6 +216,7 @@ def report(f: StepFigures, setting: str) -> Report:
         "loader_workers": f.workers,
         "whole_to_passes": f.rounds.ratio(),
         "data_wait": f.waits,
+        **f.core.figures,
         "flops_per_image": f.flops,
         "achieved_flops_per_second": f.whole * f.flops,
         "matrix_flops_per_second": f.matrix,
@@ -226,6 +232,10 @@ def _matrix(f: StepFigures) -> str:
 
 def verdict(f: StepFigures) -> str:
     """What limits the speed, and what to do about it."""
+    return f"{_binds(f)} {f.core.needs(f.could_take, f.cores)}" if f.gpu else _binds(f)
+
+
+def _binds(f: StepFigures) -> str:
     chip = "GPU" if f.gpu else "CPU"
     if f.waits > _WAITS and f.loader > f.could_take and not f.gpu:
         return (
@@ -236,7 +246,7 @@ def verdict(f: StepFigures) -> str:
     if f.waits > _WAITS:
         return (
             f"The CPU cores that cut crops bind: they deliver {number(f.whole)} images/s, the step could take "
-            f"{number(f.could_take)}. {more_cutting(f.workers, f.cores)}"
+            f"{number(f.could_take)}. {more_cutting(f.workers, f.cores, f.core.on)}"
         )
     text = (
         f"The {chip} binds: the step takes {number(f.whole)} images/s, the loader would deliver {number(f.loader)}. "
@@ -248,13 +258,3 @@ def verdict(f: StepFigures) -> str:
     if f.gpu and peak < room / 2:
         return f"{text}, at {peak / room:.0%} of its memory: raise train.batch_size."
     return f"{text}: small models, small crops and small batches leave it idle between products."
-
-
-def more_cutting(workers: int, cores: int) -> str:
-    """Advice where cutting crops binds."""
-    if workers < cores - 1:
-        return f"Raise hardware.loader_workers (now {workers}; the machine has {cores} cores)."
-    return (
-        f"All {cores} cores are in use: fewer crops.local_count, augment=natural or a smaller data.short_side cost "
-        "less; more cores help."
-    )

@@ -16,6 +16,7 @@ from surgdino.bench import data as bench_data
 from surgdino.bench import step as bench_step
 from surgdino.bench import store as bench_store
 from surgdino.bench.data import DataFigures, Reading, StoreReading
+from surgdino.bench.feeding import CoreRates, more_cutting
 from surgdino.bench.flops import HeadShape, ViTShape, head_shape, image_flops, vit_shape
 from surgdino.bench.frames import repeated
 from surgdino.bench.loop import Rounds, Run, Seconds
@@ -139,9 +140,10 @@ def test_what_drop_path_leaves_out_can_be_left_out() -> None:
 
 
 ROUNDS = Rounds([Seconds(1.0, 1.0)], [Seconds(1.0, 1.0)], 0.0)
+CORE = CoreRates(decode=1300.0, cpu=150.0, gpu=330.0, on="cpu")
 STEP = StepFigures(
-    images=64, rounds=ROUNDS, run=Run(10, 1.0, 0.0), loader=640.0, workers=2, cores=16, flops=4.6e11, flops_done=4.2e11,
-    matrix=1e14, memory=(2e10, 8e10), gpu=True,
+    images=64, rounds=ROUNDS, run=Run(10, 1.0, 0.0), loader=640.0, workers=2, cores=16, core=CORE,
+    flops=4.6e11, flops_done=4.2e11, matrix=1e14, memory=(2e10, 8e10), gpu=True,
 )  # fmt: skip
 
 
@@ -149,7 +151,8 @@ def test_a_step_that_waits_names_the_cores_and_the_remedy() -> None:
     waiting = replace(STEP, run=Run(10, 0.3, 0.2), loader=213.0)
     assert bench_step.verdict(waiting) == (
         "The CPU cores that cut crops bind: they deliver 213 images/s, the step could take 640. "
-        "Raise hardware.loader_workers (now 2; the machine has 16 cores)."
+        "Raise hardware.loader_workers (now 2; the machine has 16 cores). "
+        "A GPU that takes 640 images/s needs 6 cores with augment.on=cpu, 3 with gpu; there are 16."
     )
     assert "All 16 cores" in bench_step.verdict(replace(waiting, workers=15))
     assert "share" in bench_step.verdict(replace(waiting, loader=900.0, gpu=False))
@@ -163,11 +166,36 @@ def test_a_step_that_does_not_wait_names_the_chip_and_how_well_it_is_used() -> N
 
 def test_data_names_the_disk_only_where_it_was_read() -> None:
     slow = StoreReading(memory=Reading(50_000.0, 1e9), disk=Reading(90.0, 2e6))
-    data = DataFigures(slow, decode=1400.0, cut=300.0, loader=900.0, step=400.0, workers=3, cores=8, gpu=True)
+    data = DataFigures(slow, CORE, loader=900.0, step=400.0, workers=3, cores=8, gpu=True)
     assert "disk binds" in bench_data.verdict(data)
     warm = replace(data, reading=replace(slow, disk=None))
     assert "GPU binds" in bench_data.verdict(warm)
     assert "Raise hardware.loader_workers" in bench_data.verdict(replace(warm, loader=210.0))
+
+
+@pytest.mark.parametrize(
+    ("cores", "says"),
+    [
+        (8, "needs 6 cores with augment.on=cpu, 4 with gpu; there are 8."),
+        (4, "needs 6 cores with augment.on=cpu, 4 with gpu; there are 4."),
+        (2, "needs 6 cores with augment.on=cpu, 4 with gpu; there are 2, which cut 330 images/s with gpu at most."),
+    ],
+)
+def test_the_cores_that_one_gpu_needs(cores: int, says: str) -> None:
+    assert CORE.needs(746.0, cores).endswith(says)
+    assert "augment.on=gpu" in more_cutting(1, 2, "cpu")
+    assert "augment.on" not in more_cutting(1, 2, "gpu")
+
+
+def test_a_machine_is_planned_for_a_gpu_that_is_not_here(
+    synthetic_cholec80: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    words = (f"data.root={synthetic_cholec80}", f"data.store={tmp_path / 'store'}", f"run.dir={tmp_path / 'run'}")
+    assert bench("data", *words, "bench.images_per_second=20000", "train.batch_size=2") == 0
+    assert "A GPU that takes 20,000 images/s needs" in " ".join(capsys.readouterr().out.replace("│", "").split())
+    [line] = [json.loads(line) for line in (tmp_path / "run" / "bench.json").read_text().splitlines()]
+    assert (line["planned_images_per_second"], line["step_images_per_second"]) == (20000, None)
+    assert line["crops_on_gpu_images_per_second_core"] > line["crops_images_per_second_core"]
 
 
 def test_the_store_names_decoder_encoder_or_disk() -> None:
