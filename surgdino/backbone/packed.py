@@ -129,9 +129,8 @@ def residual_dtype(tokens: Tensor) -> torch.dtype:
     bf16 where a GPU computes in it, as under FSDP's mixed precision in the reference: half the memory traffic of fp32
     between matrix products. fp16 would overflow there. On a CPU it gains nothing: norm with its cast 2.5 ms either way.
     """
-    kind = tokens.device.type
-    bf16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
-    return torch.bfloat16 if bf16 and kind == "cuda" else tokens.dtype
+    on_gpu = tokens.device.type == "cuda" and torch.is_autocast_enabled("cuda")
+    return torch.bfloat16 if on_gpu and torch.get_autocast_dtype("cuda") == torch.bfloat16 else tokens.dtype
 
 
 class _Cast(torch.autograd.Function):
