@@ -13,9 +13,10 @@ import numpy as np
 
 from surgdino.curation.embeddings import blocks_of
 
-_ITERATIONS = 25
-_POINTS = 256  # of a cluster that k-means learns from; more make it slower, not better
-_RESAMPLINGS = 10
+_ITERATIONS = 15
+_POINTS = 64  # of a cluster that k-means learns from; more make it slower, hardly better
+_RESAMPLINGS = 5
+_MANY = 1000
 _LEAST = 4
 
 
@@ -33,22 +34,25 @@ class Level:
 
 
 def levels_for(n: int) -> list[int]:
-    """Numbers of clusters from the finest level to the coarsest: a twentieth of the frames, but no more than 8 sqrt(n);
+    """Numbers of clusters from the finest level to the coarsest: a twentieth of the frames, but no more than 4 sqrt(n);
     an eighth of that at each further level, down to some hundreds (read off the published configurations)."""
-    sizes = [max(_LEAST, min(n // 20, round(8 * math.sqrt(n))))]
+    sizes = [max(_LEAST, min(n // 20, round(4 * math.sqrt(n))))]
     while sizes[-1] > 400:
         sizes.append(sizes[-1] // 8)
     return sizes
 
 
 def kmeans(points: np.ndarray, k: int, seed: int, rows: np.ndarray | None = None) -> np.ndarray:
-    """float32 [k, D] centroids of points [n, D] (L2), or of `rows` of them; at most 256 k points are looked at."""
+    """float32 [k, D] centroids of points [n, D] (L2), or of `rows` of them; at most 64 k points are looked at."""
     count = len(points) if rows is None else len(rows)
     chosen = np.arange(count)
     if count > _POINTS * k:
         chosen = np.sort(np.random.default_rng(seed).choice(count, _POINTS * k, replace=False))
     sample = np.ascontiguousarray(points[chosen if rows is None else rows[chosen]], np.float32)
-    options = {"niter": _ITERATIONS, "seed": seed + 1, "min_points_per_centroid": 1}
+    # Spread out at the start (k-means++; by a Markov chain where there are many): from points drawn at random, what is
+    # shown often would keep as many centroids as it has frames.
+    start = faiss.ClusteringInitMethod_AFK_MC2 if k > _MANY else faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
+    options = {"niter": _ITERATIONS, "seed": seed + 1, "min_points_per_centroid": 1, "init_method": start}
     clustering = faiss.Kmeans(sample.shape[1], min(k, len(sample)), **options)
     clustering.train(sample)
     return np.asarray(clustering.centroids, np.float32)
