@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from surgdino.errors import SurgdinoError
+from surgdino.errors import SurgdinoError, shown
 
 if TYPE_CHECKING:
     import torch
@@ -69,13 +69,22 @@ def together(choose_device: Callable[[], torch.device]) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    failed = True
     try:
         yield
         dist.barrier()  # none leaves while another still needs what it holds
+        failed = False
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "Connection" not in str(error):
+            raise
+        found = str(error).partition("\n")[0]
+        what, fix = "another process has ended", "see its message"
+        raise SurgdinoError(what, place=f"process {rank()}", found=shown(found, 200), fix=fix) from error
     finally:
         global _group
         _group = None
-        dist.destroy_process_group()
+        if not (failed and device.type == "cuda"):  # NCCL would wait here for processes that wait for this one
+            dist.destroy_process_group()
 
 
 @contextmanager

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -32,6 +30,7 @@ from surgdino.bench.loop import (
 )
 from surgdino.bench.report import Line, Report, number, unit
 from surgdino.engine.hardware import loader_workers
+from surgdino.engine.memory import peak_and_size
 from surgdino.engine.precision import name_of
 from surgdino.engine.session import Session
 
@@ -127,7 +126,7 @@ def step_figures(session: Session, seconds: float) -> StepFigures:
         flops=session_flops(session, drop_path=0.0),
         flops_done=session_flops(session, drop_path=plan.train.drop_path),
         matrix=matrix,
-        memory=memory(device),
+        memory=peak_and_size(device),
         gpu=device.type == "cuda",
     )
 
@@ -150,14 +149,6 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float) -> flo
 def _multiply(left: torch.Tensor, right: torch.Tensor, times: int) -> None:
     for _ in range(times):
         left @ right
-
-
-def memory(device: torch.device) -> tuple[float, float]:
-    """(peak, limit) in bytes: of the GPU, else of this process and of the machine."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return peak, machine.memory()
 
 
 def describe(session: Session) -> str:

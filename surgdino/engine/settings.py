@@ -87,6 +87,7 @@ class HardwareSettings:
     loader_workers: Workers | Literal["auto"]
     threads: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
     activation_checkpointing: bool
+    fit: bool
     shard: bool
     compile: bool | Literal["auto"]
 

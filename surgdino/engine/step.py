@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from surgdino.crops.loader import Batch
+from surgdino.engine.memory import within_memory
 from surgdino.engine.method import Targets
 from surgdino.engine.methods.parts.views import Views, seed_step, to_views
 from surgdino.engine.optim import apply_gradients, rates_at, set_rates
@@ -24,16 +25,36 @@ def train_step(session: Session, batch: Batch) -> None:
     """One optimiser step on this process's share of a batch: targets, gradients, student, teacher, log."""
     train = session.plan.train
     rates = rates_at(session.step, session.steps, train, session.momentum)
-    views = micro_batches(session, batch)
-    targets = compute_targets(session, views)
     session.retention.set_trainable(rates.backbone_learns)
-    terms = compute_gradients(session, views, targets, pools(session, views, targets))
+    with within_memory(session.device, **memory_of(session)):  # changes nothing but gradients
+        views = micro_batches(session, batch)
+        targets = compute_targets(session, views)
+        terms = compute_gradients(session, views, targets, pools(session, views, targets))
     set_rates(session.optimizer, rates)
     update = apply_gradients(session.optimizer, train.clip, session.loss_scale)
     session.retention.pull_back(session.optimizer, update.skipped)
     session.teacher.follow(session.student, rates.momentum)
     session.step += 1
     session.monitor.record(session.step, terms, update, rates, torch.cat([each.features for each in targets]))
+
+
+def memory_of(session: Session) -> dict[str, str]:
+    """What a step asks of the device's memory, and what to change where that is too much; for `within_memory`."""
+    plan, world = session.plan, session.processes.world
+    train, crops = plan.train, plan.crops
+    share = train.batch_size // world
+    more = next((k for k in range(train.accumulate + 1, share + 1) if share % k == 0), None)
+    views = f"2 x {crops.global_size} + {crops.local_count} x {crops.local_size} px"
+    settings = [f"train.accumulate={more} (hardware.fit=true finds it)"] if more else []
+    if not plan.hardware.activation_checkpointing:
+        settings.append("hardware.activation_checkpointing=true")
+    kept = max(session.saved, 0) if world > 1 else session.step  # several processes cannot save where one fails
+    go_on = f"the same command with it continues from step {kept}; or begin anew with smaller crops or a smaller model"
+    return {
+        "place": f"step {session.step + 1}",
+        "asked": f"{share // train.accumulate} images of {views} at a time ({plan.model['name']})",
+        "fix": f"use {' and '.join(settings)}: {go_on}" if settings else go_on,
+    }
 
 
 def micro_batches(session: Session, batch: Batch) -> list[Views]:

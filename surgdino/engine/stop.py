@@ -26,6 +26,16 @@ class Stop:
         if self.fault is not None:
             raise self.fault
 
+    def for_memory(self, fault: SurgdinoError, *, alone: bool) -> None:
+        """Keep a fault of memory until all is saved, and let go of what was computed.
+
+        Several processes cannot save where one of them fails: it is raised, which ends them all.
+        """
+        if not alone:
+            raise fault
+        fault.__context__ = fault.__cause__ = None
+        self.requested, self.fault = True, fault.with_traceback(None)
+
     def until(self, batches: Iterable[T], agreed: Callable[[bool], bool] = bool) -> Iterator[T]:
         """The batches until a stop is requested.
 

@@ -13,9 +13,11 @@ import torch
 from surgdino import console, distributed
 from surgdino.backbone.checkpoint import save_backbone
 from surgdino.console import bar
+from surgdino.engine.fitting import fit
 from surgdino.engine.hardware import Hardware, compiles, days_on_cpu
 from surgdino.engine.log import summary
 from surgdino.engine.loss_scale import LossScale
+from surgdino.engine.memory import OutOfMemoryError, within_memory
 from surgdino.engine.method import open_method
 from surgdino.engine.monitor import Monitor
 from surgdino.engine.optim import make_optimizer
@@ -42,6 +44,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import as_json
 
 BEST = "best"
+_SMALLER_PROBE = "use probe.every=0, or begin anew with a smaller probe.frames; the same command continues"
 
 
 def train(plan: TrainPlan) -> TrainResult:
@@ -59,9 +62,14 @@ def train(plan: TrainPlan) -> TrainResult:
         progress.update(session.step)
         measure(session)
         for batch in stop.until(session.batches(), session.processes.any):
-            train_step(session, batch)
-            progress.update(session.step, text=summary(session.monitor.last, session.monitor.images_per_second()))
-            measure(session)
+            try:
+                train_step(session, batch)
+                progress.update(session.step, text=summary(session.monitor.last, session.monitor.images_per_second()))
+                measure(session)
+            except OutOfMemoryError as fault:
+                stop.for_memory(fault, alone=session.processes.world == 1)
+                session.optimizer.zero_grad(set_to_none=True)
+                break
             if saving_due(session):
                 save(session)
         save(session)
@@ -135,6 +143,8 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
     if saved is not None:
         with restoring(plan.folder):
             resume(session, saved)
+    if plan.hardware.fit:
+        fit(session)
     compiled = compiles(plan.hardware, device, steps - session.step, warn)
     student.backbone.compiles = teacher.backbone.compiles = compiled
     days = days_on_cpu(plan, steps - session.step) if device.type == "cpu" else 0.0
@@ -198,7 +208,8 @@ def _measure(session: Session, probing: Probing) -> None:
     if not distributed.is_main():
         return
     # The shipped one first: at step 0 it becomes the reference of both.
-    report = probing.frames.measure(backbones[ship], session.hardware.autocast)
+    with within_memory(session.device, place="probe", asked=f"{len(probing.frames)} frames", fix=_SMALLER_PROBE):
+        report = probing.frames.measure(backbones[ship], session.hardware.autocast)
     better = session.probes.add(session.step, report)
     row: dict[str, Any] = {**report.as_dict(), "per_operation": report.per_operation}
     seconds = report.seconds

@@ -117,6 +117,7 @@ def build_context(
     cache = feature_cache(backbone, hardware, folder=features, preprocess=preprocess)
     here = Hardware.of(hardware)
     here.announce(hardware, cache.backbone, verb="" if cutter is None else "finetune")
+    backbone.set_grad_checkpointing(hardware.activation_checkpointing)
     return TaskContext(
         backbone=cache.backbone,
         preprocess=preprocess,

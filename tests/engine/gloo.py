@@ -30,12 +30,28 @@ def in_processes(count: int, work: Callable, *arguments: Any, joined: bool = Tru
 
     Not `joined`, they have torchrun's environment and nothing more: the work itself makes them a group.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with ProcessPoolExecutor(count, mp_context=CONTEXT) as pool:
         futures = [pool.submit(_as_rank, rank, count, port, joined, work, arguments) for rank in range(count)]
         return [future.result(timeout=250) for future in futures]
+
+
+def start_processes(count: int, work: Callable, *arguments: Any) -> None:
+    """`work(*arguments)` in each of `count` processes that end with it, in torchrun's environment and no group."""
+    port = free_port()
+    each = [CONTEXT.Process(target=_as_rank, args=(r, count, port, False, work, arguments)) for r in range(count)]
+    for process in each:
+        process.start()
+    for process in each:
+        process.join(timeout=100)
+        assert process.exitcode == 0
+
+
+def free_port() -> int:
+    """For the processes to meet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _as_rank(rank: int, count: int, port: int, joined: bool, work: Callable, arguments: tuple) -> Any:

@@ -48,6 +48,7 @@ class DINO(Method[PrototypeTargets]):
 
     settings: Settings
     head: CentredHead
+    next_centre: Tensor | None = None  # of the step under way
 
     def build_head(self, embed_dim: int) -> CentredHead:
         """D -> K."""
@@ -63,7 +64,7 @@ class DINO(Method[PrototypeTargets]):
     def assign(
         self, features: Sequence[Tensor], outputs: Sequence[Tensor], processes: ProcessGroup, progress: float
     ) -> list[PrototypeTargets]:
-        """Centred and sharpened distributions; then the centre moves towards the mean output of the global batch.
+        """Centred and sharpened distributions. Where `follow` ends the step, the centre moves to the mean output.
 
         It begins at the first batch's mean. From zero, as published, the targets of the first twenty steps or so would
         be nearly the same for all images, and the head's warm-up would learn just that.
@@ -75,12 +76,18 @@ class DINO(Method[PrototypeTargets]):
         temperature = settings.teacher_temperature(progress)
         with torch.autocast(centre.device.type, enabled=False):
             if progress == 0:
-                move_centre(centre, outputs, 0.0, processes)
+                centre = moved_centre(centre, outputs, 0.0, processes)
             cls = [((part.float() - centre) / temperature).softmax(-1) for part in outputs]
-            move_centre(centre, outputs, settings.centre_momentum, processes)
+            self.next_centre = moved_centre(centre, outputs, settings.centre_momentum, processes)
         entropy, information = certainty(cls, processes.sum)
         frozen = progress < settings.freeze_last_layer
         return [PrototypeTargets(*of, entropy, information, frozen) for of in zip(features, cls, strict=True)]
+
+    def follow(self, student: Method[PrototypeTargets], momentum: float) -> None:
+        """Weights and centre."""
+        super().follow(student, momentum)
+        if self.next_centre is not None:
+            self.head.centre.copy_(self.next_centre)
 
     def loss(self, views: Views, targets: PrototypeTargets, pool: Pool) -> tuple[Tensor, Terms]:
         """In fp32; the terms are `loss`, and `entropy` and `information` of the targets."""
@@ -99,8 +106,8 @@ class DINO(Method[PrototypeTargets]):
         return no_information(terms)
 
 
-def move_centre(centre: Tensor, outputs: Sequence[Tensor], momentum: float, processes: ProcessGroup) -> None:
-    """centre <- momentum * centre + (1 - momentum) * mean output of the global batch (eq. 4), in place; [K].
+def moved_centre(centre: Tensor, outputs: Sequence[Tensor], momentum: float, processes: ProcessGroup) -> Tensor:
+    """momentum * centre + (1 - momentum) * mean output of the global batch (eq. 4); [K].
 
     An output that is not finite leaves it alone: unlike a bad gradient, it would stay in the centre for good.
     """
@@ -108,4 +115,4 @@ def move_centre(centre: Tensor, outputs: Sequence[Tensor], momentum: float, proc
     count = sums.new_full((1,), sum(part[..., 0].numel() for part in outputs))
     total = processes.sum(torch.cat([sums, count]))
     moved = centre.lerp(total[:-1] / total[-1], 1 - momentum)
-    centre.copy_(torch.where(torch.isfinite(moved).all(), moved, centre))
+    return torch.where(torch.isfinite(moved).all(), moved, centre)

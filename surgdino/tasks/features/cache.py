@@ -24,6 +24,7 @@ from surgdino import console, distributed
 from surgdino.backbone.preprocess import Preprocess, normalize
 from surgdino.backbone.vit import Backbone
 from surgdino.crops.workers import load
+from surgdino.engine.memory import within_memory
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 from surgdino.paths import write_text
@@ -32,6 +33,7 @@ from surgdino.tasks.labelled_frames import LabelledFrames
 
 FORMAT = 1
 _LARGE = 1e9  # bytes
+_FREE_IT = "end other programs on the GPU or choose another one, use a smaller image_size, or hardware=cpu"
 
 
 class Extracted(NamedTuple):
@@ -205,7 +207,8 @@ class FeatureCache:
                 count = len(images)
                 if count < size:  # the last batch, filled up with copies of its last image
                     images = torch.cat([images, images[-1:].expand(size - count, -1, -1, -1)])
-                with self.autocast():
+                asked = f"{size} pictures of {self.preprocess.image_size} px"
+                with within_memory(device, place="features", asked=asked, fix=_FREE_IT), self.autocast():
                     found = self._features(images.to(device, non_blocking=True), layers)
                 yield Extracted(slice(start, start + count), *(tensor[:count] for tensor in found))
                 start += count

@@ -18,6 +18,7 @@ from surgdino.crops.sampler import FrameSampler
 from surgdino.engine.hardware import Hardware
 from surgdino.engine.log import summary
 from surgdino.engine.loss_scale import LossScale
+from surgdino.engine.memory import OutOfMemoryError, within_memory
 from surgdino.engine.methods.parts.views import seed_step
 from surgdino.engine.optim import apply_gradients, warmup_cosine
 from surgdino.engine.processes import ProcessGroup
@@ -31,6 +32,10 @@ from surgdino.tasks.training.stage import Stage, StageTraining
 
 Status = Literal["finished", "stopped", "already finished"]
 
+_SMALLER = (
+    "use hardware.activation_checkpointing=true or more processes, and the same command continues; or begin anew with "
+    "a smaller train.batch_size, a smaller image_size or backbone=frozen"
+)
 # A continued run may change these.
 FREE = ("checkpoint_every", "log_every")
 
@@ -89,7 +94,12 @@ def fit(
     with stop_signals() as stop, bar(stage.name, run.steps) as progress:
         progress.update(run.step)
         for batch, waited in stop.until(run.batches(), run.processes.any):
-            _train_step(run, batch, waited)
+            try:
+                _train_step(run, batch, waited)
+            except OutOfMemoryError as fault:
+                stop.for_memory(fault, alone=run.processes.world == 1)
+                run.optimizer.zero_grad(set_to_none=True)
+                break
             progress.update(run.step, text=summary(run.log.last, run.log.images_per_second()))
             if run.step % training.validation_steps(len(stage.data)) == 0 or run.step == run.steps:
                 run.validate()
@@ -202,7 +212,9 @@ class _Run:
 
         def score() -> float:
             self.stage.model.eval()
-            with torch.no_grad():
+            place = f"stage {self.stage.name}, step {self.step}"
+            memory = within_memory(self.hardware.device, place=place, asked="the validation part", fix=_SMALLER)
+            with memory, torch.no_grad():
                 numbers.update(validate(self.stage.model))
             return next(iter(numbers.values()))
 
@@ -258,11 +270,14 @@ def _train_step(run: _Run, batch: Batch, waited: float) -> None:
     lr = set_rates(run.optimizer, run.step, run.steps, run.training)
     seed_step(run.training.seed, run.step, run.processes.rank)
     run.model.train()
-    batch = {name: tensor.to(run.hardware.device, non_blocking=True) for name, tensor in batch.items()}
-    with run.hardware.autocast():
-        terms = run.stage.loss(run.model, batch)
-    loss, scale = terms["loss"], run.loss_scale
-    (loss if scale is None else scale.scaled(loss)).backward()
+    scale, place = run.loss_scale, f"stage {run.stage.name}, step {run.step + 1}"
+    share = f"{run.training.batch_size // run.processes.world} samples at a time"
+    with within_memory(run.hardware.device, place=place, asked=share, fix=_SMALLER):
+        batch = {name: tensor.to(run.hardware.device, non_blocking=True) for name, tensor in batch.items()}
+        with run.hardware.autocast():
+            terms = run.stage.loss(run.model, batch)
+        loss = terms["loss"]
+        (loss if scale is None else scale.scaled(loss)).backward()
     update = apply_gradients(run.optimizer, run.training.clip or None, scale)
     run.step += 1
     run.log.record(run.step, terms, update, lr, (time.perf_counter() - began + waited, waited))

@@ -82,7 +82,9 @@ def dinov2_settings(**changes: Any) -> dinov2.Settings:
 
 
 def assigned_by(teacher: dino.DINO, progress: float, *parts: np.ndarray) -> list[prototypes.PrototypeTargets]:
-    return teacher.assign([torch.zeros(0)] * len(parts), [single(part) for part in parts], ALONE, progress)
+    targets = teacher.assign([torch.zeros(0)] * len(parts), [single(part) for part in parts], ALONE, progress)
+    teacher.follow(teacher, 1.0)
+    return targets
 
 
 def test_centring_agrees_with_float64_over_several_steps(rng):

@@ -244,3 +244,36 @@ def test_two_processes_train_as_one_and_one_goes_on_from_two(tmp_path):
     assert told["score"] == pytest.approx(alone.score, abs=0.01)
     again = stage_on_numbers(validate=accuracy, dropout=0.0)
     assert train(again, tmp_path / "two").status == "already finished"
+
+
+@pytest.mark.parametrize("at", ["training", "scoring"])
+def test_too_little_memory_is_one_line_and_the_stage_goes_on_as_if_nothing_had_been(tmp_path, at):
+    def fail() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def score(model: nn.Module) -> dict[str, float]:
+        if at == "scoring" and next(scored) == 2:
+            fail()
+        return accuracy(model)
+
+    count, scored = iter(range(1, 100)), iter(range(1, 100))
+    stage = stage_on_numbers(validate=score, at_step=lambda: fail() if at == "training" and next(count) == 8 else None)
+    with pytest.raises(SurgdinoError, match=r"stage numbers, step \d+: .*needed 2.00 GiB more.*the same command"):
+        train(stage, tmp_path / "parts")
+    resumed = train(stage_on_numbers(validate=accuracy), tmp_path / "parts")
+    whole = train(stage_on_numbers(validate=accuracy), tmp_path / "whole")
+    assert resumed.score == whole.score
+    assert all(torch.equal(resumed.last[name], whole.last[name]) for name in whole.last)
+
+
+def test_a_head_learns_in_fp16_and_resumes(tmp_path):
+    def stop() -> None:
+        if next(count) == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = train(stage_on_numbers(validate=accuracy), tmp_path / "whole", dtype=torch.float16)
+    count = iter(range(1, 100))
+    assert train(stage_on_numbers(at_step=stop), tmp_path / "parts", dtype=torch.float16).status == "stopped"
+    resumed = train(stage_on_numbers(validate=accuracy), tmp_path / "parts", dtype=torch.float16)
+    assert all(torch.equal(resumed.last[name], whole.last[name]) for name in whole.last)
+    assert whole.score == pytest.approx(train(stage_on_numbers(validate=accuracy), tmp_path / "fp32").score, abs=0.03)
