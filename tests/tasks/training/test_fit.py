@@ -32,6 +32,7 @@ TRAINING = StageTraining(steps=24, batch_size=8, lr=0.02, log_every=3, validate_
 def train(
     stage: Stage, folder: Path, training: StageTraining = TRAINING, dtype: torch.dtype = torch.float32, **begun_with
 ) -> StageResult:
+    folder.mkdir(exist_ok=True)
     return fit(stage, training, folder, hardware=Hardware(CPU, dtype), begun_with=begun_with)
 
 
