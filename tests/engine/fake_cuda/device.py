@@ -51,10 +51,9 @@ def _load_guard() -> None:
 _load_guard()
 
 import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves  # noqa: E402
+from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
 aten = torch.ops.aten
 _READS = {aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default}
@@ -85,8 +84,6 @@ class FakeCuda:
     def __enter__(self) -> FakeCuda:
         self._stack = contextlib.ExitStack()
         enter = self._stack.enter_context
-        enter(mock.patch.object(FakeTensorMode, "avoid_device_init", True))
-        enter(FakeTensorMode(allow_non_fake_inputs=True))
         enter(_Watch(self))
         enter(mock.patch.object(Tensor, "pin_memory", lambda tensor, device=None: self._pin(tensor)))
         answers = {
@@ -106,8 +103,10 @@ class FakeCuda:
             enter(mock.patch(f"torch.cuda.{name}", mock.Mock(return_value=answer)))
         enter(mock.patch("torch.cuda.synchronize", partial(self.note, "sync")))
         enter(mock.patch("torch.cuda.Event", mock.Mock()))
+        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) makes one on the host and moves it
+        self._stack.callback(torch._C._set_only_lift_cpu_tensors, False)
         before = torch.__future__.get_overwrite_module_params_on_conversion()
-        torch.__future__.set_overwrite_module_params_on_conversion(True)  # no real parameter becomes a fake one
+        torch.__future__.set_overwrite_module_params_on_conversion(True)  # parameters are exchanged, not changed
         self._stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, before)
         return self
 
@@ -130,12 +129,37 @@ class FakeCuda:
         """Note a copy to the device that waits."""
         if not non_blocking:
             self.note("upload", _size(tensor))
-        elif isinstance(tensor, FakeTensor) or tensor.untyped_storage().data_ptr() not in self._pinned:
+        elif tensor.untyped_storage().data_ptr() not in self._pinned:
             self.note("pageable", _size(tensor))
 
 
+class OnDevice(Tensor):
+    """Says that it is on cuda:0, and holds a tensor without values of the same shape."""
+
+    meta: Tensor
+
+    @staticmethod
+    def __new__(cls, meta: Tensor) -> OnDevice:
+        layout = {"strides": meta.stride(), "storage_offset": meta.storage_offset(), "dtype": meta.dtype}
+        return Tensor._make_wrapper_subclass(cls, meta.shape, device="cuda:0", **layout)  # type: ignore[attr-defined]
+
+    def __init__(self, meta: Tensor) -> None:
+        self.meta = meta
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise AssertionError(f"{func} outside of FakeCuda")
+
+    def __deepcopy__(self, memo: dict[int, Tensor]) -> Tensor:
+        copy: Tensor = self.detach().clone()
+        copy = nn.Parameter(copy, self.requires_grad) if isinstance(self, nn.Parameter) else copy
+        return memo.setdefault(id(self), copy)
+
+
 class _Watch(TorchDispatchMode):
-    """Sees every operator before FakeTensorMode does."""
+    """Sees every operator, has the host's computed in earnest, and those on the device for their shapes."""
 
     def __init__(self, device: FakeCuda) -> None:
         super().__init__()
@@ -146,18 +170,16 @@ class _Watch(TorchDispatchMode):
         leaves = tree_leaves((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         on_device = any(map(_on_device, tensors))
-        to_device = any(isinstance(leaf, torch.device) and leaf.type == "cuda" for leaf in leaves)
-        if not on_device and not to_device and not any(isinstance(tensor, FakeTensor) for tensor in tensors):
-            with unset_fake_temporarily():
-                return func(*args, **kwargs)  # the host computes in earnest
-        if func in _READS and on_device:
+        to = next((leaf.type for leaf in leaves if isinstance(leaf, torch.device)), None)
+        if not on_device and to != "cuda":
+            return func(*args, **kwargs)
+        if func in _READS:
             note("read", func)
             return tensors[0].dtype != torch.bool and func is aten._local_scalar_dense.default
-        if func is aten._to_copy.default and on_device and torch.device(kwargs.get("device") or "cuda").type == "cpu":
+        if func is aten._to_copy.default and on_device and to == "cpu":
             if not kwargs.get("non_blocking"):  # else torch copies into pinned memory
                 note("fetch", _size(tensors[0]))
-            with unset_fake_temporarily():
-                return torch.rand(tuple(tensors[0].shape)).to(kwargs.get("dtype") or tensors[0].dtype)
+            return torch.rand(tuple(tensors[0].shape)).to(kwargs.get("dtype") or tensors[0].dtype)
         if func is aten._to_copy.default and not on_device:
             self.device.upload(tensors[0], kwargs.get("non_blocking", False))
         if func is aten.copy_.default and _on_device(args[0]) != _on_device(args[1]):
@@ -166,15 +188,34 @@ class _Watch(TorchDispatchMode):
             else:
                 note("fetch", _size(args[1]))
             return args[0]
-        if func in _INDEXED and on_device:
+        if func in _INDEXED:
             args = (args[0], self._without_masks(func, args[0], args[1]), *args[2:])
-        if func in _SHAPED_BY_VALUES and on_device:
+        elif on_device and any(t.dim() for t in tensors if not _on_device(t)):  # single values may be on the host
+            raise RuntimeError(f"{func} of tensors on the host and on the device")
+        if func in _SHAPED_BY_VALUES:
             note("shape", func)
             shape = (_half(tensors[0]), tensors[0].dim()) if func is aten.nonzero.default else (_half(tensors[0]),)
             return torch.empty(shape, dtype=torch.int64 if len(shape) == 2 else tensors[0].dtype, device="cuda")
-        if str(func).startswith(_WAITS_INSIDE) and on_device:
+        if str(func).startswith(_WAITS_INSIDE):
             note("inside", func)
-        return func(*args, **kwargs)
+        return self._shapes_of(func, args, kwargs)
+
+    def _shapes_of(self, func, args, kwargs):
+        """The operator on tensors without values; one that it writes into comes back as itself."""
+        given: dict[int, Tensor] = {}
+
+        def without_values(value):
+            if isinstance(value, Tensor):
+                meta = value.meta if isinstance(value, OnDevice) else value.to("meta")
+                given[id(meta)] = value
+                return meta
+            return torch.device("meta") if isinstance(value, torch.device) else value
+
+        def on_device(value):
+            return (given[id(value)] if id(value) in given else OnDevice(value)) if isinstance(value, Tensor) else value
+
+        args, kwargs = tree_map(without_values, (args, kwargs))
+        return tree_map(on_device, func(*args, **kwargs))
 
     def _without_masks(self, func, tensor: Tensor, indices: list[Tensor | None]) -> list[Tensor | None]:
         """Masks as so many places as they might have."""
