@@ -47,8 +47,8 @@ class LossScale:
         self.good = good * (1 - grown)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """On the CPU."""
-        return {"value": self.value.cpu(), "good": self.good.cpu()}
+        """On the device; later steps make other tensors."""
+        return {"value": self.value, "good": self.good}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on with a saved one."""

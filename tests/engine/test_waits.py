@@ -17,6 +17,7 @@ METHODS = discovery.names("surgdino.engine.methods")
 ALL = [f"{name}/{change}" for name in METHODS for change in ("plain", "all")] + [
     "simdinov2/rotary",
     "simdinov2/painted",
+    "dinov2/half",
 ]
 
 

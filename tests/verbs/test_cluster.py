@@ -53,6 +53,20 @@ def test_the_torchrun_lines_compose(words):
     assert cfg.train.batch_size % 8 == 0
 
 
+def test_the_srun_line_gives_each_task_its_ranks():
+    words = next(words for words in COMMANDS if words[0] == "srun")
+    ranks, _, command = words[words.index("-c") + 1].partition(" exec surgdino pretrain ")
+    assert compose("pretrain", shlex.split(command)).train.batch_size % 16 == 0
+    task = {"PROCID": "9", "NTASKS": "16", "LOCALID": "1", "NTASKS_PER_NODE": "8"}
+    environment = {**{f"SLURM_{name}": value for name, value in task.items()}, "MASTER_ADDR": "gpu1"}
+    done = subprocess.run(
+        ["bash", "-c", f"{ranks} exec /usr/bin/env"], env=environment, capture_output=True, text=True, check=True
+    )
+    found = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert [found[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")] == ["9", "16", "1", "8"]
+    assert (found["MASTER_ADDR"], found["MASTER_PORT"]) == ("gpu1", "29500")
+
+
 @needs_plugin
 def test_the_slurm_line_composes_to_a_launcher_of_sixteen_tasks():
     settings = [word for word in command_of("submitit_slurm")[2:] if word != "-m"]

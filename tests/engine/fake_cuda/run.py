@@ -42,6 +42,7 @@ PAINTED = {"on": "gpu", "horizontal_flip": 0.5, "transforms": EFFECTS}
 CHANGES: dict[str, dict[str, Any]] = {
     "plain": {},
     "all": {"accumulate": 2, "activation_checkpointing": True, "low_rank": 2, "frozen_blocks": 1, "pull": 1.0},
+    "half": {"precision": "fp16"},
     "rotary": {"model": ROTARY},
     "painted": {"augment": PAINTED, "accumulate": 2},
 }
@@ -85,9 +86,10 @@ def plan_of(method: str, changes: dict[str, Any], folder: Path) -> TrainPlan:
     changes = dict(changes)
     model, checkpointing = changes.pop("model", TOY), changes.pop("activation_checkpointing", False)
     augment = changes.pop("augment", {"horizontal_flip": 0.5})
+    precision = changes.pop("precision", "bf16")
     plan = plan_in(folder, probe=None, log_every=2, head_warmup_steps=0, **changes)
     hardware = shipped(
-        HardwareSettings, "hardware/cuda", loader_workers=0, activation_checkpointing=checkpointing, precision="bf16"
+        HardwareSettings, "hardware/cuda", loader_workers=0, activation_checkpointing=checkpointing, precision=precision
     )
     backbone = build_backbone(model, drop_path=plan.train.drop_path)
     parts = {"backbone": backbone, "model": model, "method": section(method), "hardware": hardware, "augment": augment}
