@@ -9,6 +9,7 @@ Shapes: T tokens of all sequences together, D the width; `groups` as in `surgdin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -70,14 +71,15 @@ class PackedBlock(_Block):
             names, weights = zip(*self.named_parameters(), strict=True)
             copies = dict(zip(names, _Cast.apply(x.dtype, *weights), strict=True))
             how = {"groups": groups, "kept": kept, "wanted": wanted, "compiled": compiled}
-            with torch.autocast(x.device.type, enabled=False):
-                return torch.func.functional_call(self, copies, x, how)
+            return torch.func.functional_call(self, copies, x, how)
         if wanted is not None and compiled:  # as many as there are masked patches: another number in every step
             torch._dynamo.maybe_mark_dynamic(wanted, 0)
         attention, mlp, last = compiled_parts() if compiled else PackedBlock.parts()
-        if wanted is not None:
-            return last(self, x, groups, kept, wanted)
-        return mlp(self, attention(self, x, groups, kept[0]), groups, kept[1])
+        # Tokens in bf16 meet weights in bf16: autocast would have the norms in fp32.
+        with torch.autocast(x.device.type, enabled=False) if x.dtype == torch.bfloat16 else nullcontext():
+            if wanted is not None:
+                return last(self, x, groups, kept, wanted)
+            return mlp(self, attention(self, x, groups, kept[0]), groups, kept[1])
 
     @staticmethod
     def parts() -> tuple[Callable[..., Tensor], ...]:

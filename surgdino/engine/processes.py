@@ -49,9 +49,9 @@ class ProcessGroup:
         """[V, n, ...] of this process -> [V, W n, ...] in the order of the global batch, without gradient."""
         if self.world == 1:
             return tensor.detach()
-        shares = [torch.empty_like(tensor) for _ in range(self.world)]
-        dist.all_gather(shares, tensor.detach().contiguous())
-        return torch.cat(shares, dim=1)
+        shares = tensor.new_empty(self.world * len(tensor), *tensor.shape[1:])
+        dist.all_gather_into_tensor(shares, tensor.detach().contiguous())
+        return shares.unflatten(0, (self.world, -1)).transpose(0, 1).flatten(1, 2)
 
     def max(self, value: float) -> float:
         """The largest over processes. Exchanged between CPUs, so it waits for no GPU."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from surgdino import distributed, machine
 from surgdino.crops.loader import Batch, make_loader
@@ -16,6 +16,7 @@ from surgdino.engine.loss_scale import LossScale
 from surgdino.engine.method import Method, Targets, Terms
 from surgdino.engine.methods.parts.views import Views
 from surgdino.engine.monitor import Monitor
+from surgdino.engine.parallel import Copies
 from surgdino.engine.probing.report import ProbeHistory
 from surgdino.engine.processes import Pool, ProcessGroup
 from surgdino.engine.retention import Retention
@@ -30,7 +31,7 @@ class Session:
     Attributes:
         computed_on: `hardware` in words.
         loss_scale: of fp16, else None.
-        wrapped: the student, or what wraps it for several processes.
+        wrapped: the student, or what exchanges its gradients between copies.
         initial: the backbone's weights at step 0, timm's names, where what is shipped holds a share of them.
     """
 
@@ -39,7 +40,7 @@ class Session:
     computed_on: str
     student: Method[Targets]
     teacher: Method[Targets]
-    wrapped: nn.Module
+    wrapped: Method[Targets] | Copies
     processes: ProcessGroup
     optimizer: torch.optim.Optimizer
     loss_scale: LossScale | None

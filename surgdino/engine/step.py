@@ -16,7 +16,7 @@ from surgdino.engine.memory import within_memory
 from surgdino.engine.method import Targets
 from surgdino.engine.methods.parts.views import Views, seed_step, to_views
 from surgdino.engine.optim import apply_gradients, rates_at, set_rates
-from surgdino.engine.parallel import without_exchange
+from surgdino.engine.parallel import Copies
 from surgdino.engine.processes import Pool, reaches_beyond
 from surgdino.engine.session import Session
 
@@ -96,16 +96,18 @@ def compute_gradients(
     session: Session, views: Sequence[Views], targets: Sequence[Targets], pools: Sequence[Pool]
 ) -> dict[str, Tensor]:
     """Gradients of the loss, averaged over micro-batches and processes; its terms, averaged over micro-batches."""
-    count = len(views)
+    count, copies = len(views), session.wrapped if isinstance(session.wrapped, Copies) else None
     means: dict[str, Tensor] = {}
     for k in range(count):
         _seed(session, k)
-        with without_exchange(session.wrapped) if k < count - 1 else nullcontext():
+        with copies.no_sync() if copies and k < count - 1 else nullcontext():
             with session.hardware.autocast():
                 loss, terms = session.loss(views[k], targets[k], pools[k])
             scale = session.loss_scale
             (loss / count if scale is None else scale.scaled(loss / count)).backward()
         means = {name: means.get(name, 0.0) + value / count for name, value in terms.items()}
+    if copies:
+        copies.finish()
     return means
 
 

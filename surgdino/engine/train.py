@@ -113,7 +113,7 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
         with restoring(plan.folder):
             student.load_state_dict(saved["student"])
             teacher.load_state_dict(saved["teacher"])
-    wrapped = parallelize(student, teacher, shard=plan.hardware.shard, device=device)
+    wrapped = parallelize(student, teacher, processes, shard=plan.hardware.shard, hardware=hardware)
     steps = plan.train.total_steps(len(plan.store))
     with restoring(plan.folder):
         retention = Retention.of(student.backbone, plan.train, None if saved is None else saved["initial"])
