@@ -25,8 +25,8 @@ def searched(folder: Path, spare: bool) -> list[bool | None]:
         spare: the student has a parameter that nothing uses.
     """
     session = open_session(plan_without_chance(folder, steps=12), print)
-    if spare:
-        session.student.head.register_parameter("spare", nn.Parameter(torch.ones(3)))
+    for network in session.networks.values() if spare else ():
+        network.head.register_parameter("spare", nn.Parameter(torch.ones(3)))
     assert isinstance(session.wrapped, Copies)
     found = []
     with session.monitor:
