@@ -14,11 +14,8 @@ from surgdino import discovery
 from tests import ROOT
 
 METHODS = discovery.names("surgdino.engine.methods")
-ALL = [f"{name}/{change}" for name in METHODS for change in ("plain", "all")] + [
-    "simdinov2/rotary",
-    "simdinov2/painted",
-    "dinov2/half",
-]
+ALL = [f"{name}/{change}" for name in METHODS for change in ("plain", "all")]
+ALL += [f"simdinov2/{change}" for change in ("rotary", "painted", "probed")] + ["dinov2/half"]
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA: its own profiler shows the waits")

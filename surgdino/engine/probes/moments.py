@@ -31,7 +31,7 @@ class Moments(Probe):
         """
         frames = view.tested_frames
         unit = F.normalize(view.cls, dim=-1).double()
-        similarity = (unit @ unit.T).numpy()
+        similarity = (unit @ unit.T).cpu().numpy()
         values: dict[str, float] = {}
         counted = 0
         for operation, rows in frames.of(np.arange(len(frames))).items():

@@ -34,8 +34,8 @@ class Operations(Probe):
         Nothing where there is one operation only, or none of which more than one moment was chosen.
         """
         frames = view.tested_frames
-        allowed = different_moments(frames)
-        same = torch.from_numpy(frames.operations[:, None] == frames.operations[None, :])
+        allowed = different_moments(frames).to(view.cls.device)
+        same = torch.from_numpy(frames.operations[:, None] == frames.operations[None, :]).to(view.cls.device)
         if bool(same.all()) or not bool((same & allowed).any()):
             return
         unit = F.normalize(view.cls, dim=-1)

@@ -63,7 +63,8 @@ def share_found(tokens: Tensor, whole: Tensor, grid: tuple[int, int], corner: tu
     """Of the crop's patch tokens [N, D], those whose nearest of the whole frame's [N, D] is in the right place."""
     similarity = F.normalize(tokens, dim=-1) @ F.normalize(whole, dim=-1).T
     nearest = similarity.argmax(1)
-    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    sides = (torch.arange(side, device=nearest.device) for side in grid)
+    rows, columns = torch.meshgrid(*sides, indexing="ij")
     expected = [
         share * side + _ZOOM * (index.flatten() + 0.5) - 0.5
         for share, side, index in zip(corner, grid, (rows, columns), strict=True)

@@ -48,9 +48,11 @@ def knn_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndar
     similarity = F.normalize(test.float(), dim=-1) @ F.normalize(train.float(), dim=-1).T
     values, nearest = similarity.topk(min(NEIGHBOURS, len(train)), dim=1)
     weights = torch.softmax(values / TEMPERATURE, dim=1)
+    device = train.device
     if weight is not None:
-        weights = F.normalize(weights * torch.from_numpy(weight).float()[nearest], p=1, dim=1)
-    return torch.einsum("tk,tkc->tc", weights, torch.from_numpy(targets).float()[nearest]).numpy()
+        weights = F.normalize(weights * torch.from_numpy(weight).float().to(device)[nearest], p=1, dim=1)
+    known = torch.from_numpy(targets).float().to(device)
+    return torch.einsum("tk,tkc->tc", weights, known[nearest]).cpu().numpy()
 
 
 def linear_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndarray | None = None) -> np.ndarray:
@@ -61,9 +63,25 @@ def linear_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.n
     Args:
         weight: [m], the weight of each training row.
     """
+    if train.device.type != "cpu":
+        return ridge_scores(train, targets, test, weight).cpu().numpy()
     scaler = StandardScaler().fit(train.numpy())
     ridge = Ridge(_PENALTY * len(train)).fit(scaler.transform(train.numpy()), targets, sample_weight=weight)
     return ridge.predict(scaler.transform(test.numpy())).reshape(len(test), -1)
+
+
+def ridge_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndarray | None = None) -> Tensor:
+    """`linear_scores` on the tensors' own device, in float64."""
+    x, y, z = train.double(), torch.from_numpy(targets).to(train.device, torch.float64), test.double()
+    deviation, mean = torch.std_mean(x, 0, correction=0)
+    deviation = deviation.where(deviation > 0, 1.0)
+    x, z = (x - mean) / deviation, (z - mean) / deviation
+    weights = x.new_ones(len(x), 1) if weight is None else torch.from_numpy(weight).to(x)[:, None]
+    middle_x, middle_y = ((weights * part).sum(0) / weights.sum() for part in (x, y))
+    x, y = x - middle_x, y - middle_y
+    penalty = _PENALTY * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    slopes = torch.linalg.solve(x.T @ (weights * x) + penalty, x.T @ (weights * y))
+    return (z - middle_x) @ slopes + middle_y
 
 
 def balanced(ids: np.ndarray) -> np.ndarray:

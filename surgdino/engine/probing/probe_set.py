@@ -113,7 +113,8 @@ class ProbeSet:
             tested = np.flatnonzero(self.frames.tested)
             self.reference = features.cls[tested], features.mean_patches[tested]
         side = self._preprocess.image_size // backbone.patch_size
-        return View(self.frames, self.pictures, self.labels, self.masks, features, self.reference, (side, side))
+        cls, mean_patches = (tensor.to(features.cls.device) for tensor in self.reference)  # a resumed run read them
+        return View(self.frames, self.pictures, self.labels, self.masks, features, (cls, mean_patches), (side, side))
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ class View:
     @cached_property
     def aligned_cls(self) -> Tensor:
         """Class tokens [n, D] of all frames, see `aligned`."""
-        return torch.from_numpy(aligned(self.features.cls.numpy(), self.frames.operations))
+        cls = self.features.cls
+        return torch.from_numpy(aligned(cls.cpu().numpy(), self.frames.operations)).to(cls.device)
 
     @cached_property
     def mean_patches(self) -> Tensor:
@@ -83,7 +84,7 @@ Autocast = Callable[[], AbstractContextManager]
 
 @dataclass(frozen=True)
 class ProbeFeatures:
-    """Features of n frames, on the CPU.
+    """Features of n frames, on the backbone's device.
 
     Attributes:
         cls, mean_patches: float32 [n, D], class tokens and means of the patch tokens.
@@ -114,19 +115,18 @@ def extract(
 
     def forward(some: Sequence[np.ndarray]) -> Features:
         with torch.no_grad(), autocast():
-            return backbone(preprocess(list(some)).to(device))
+            return backbone(preprocess(torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2).to(device)))
 
     cls, means, patches = [], [], []
     for start in range(0, len(pictures), _BATCH):
         features = forward(pictures[start : start + _BATCH])
-        cls.append(features.cls.float().cpu())
-        means.append(features.patches.float().mean(1).cpu())
-        keep = torch.from_numpy(wanted[start : start + _BATCH])
-        patches.append(features.patches.cpu()[keep].half())
+        cls.append(features.cls.float())
+        means.append(features.patches.float().mean(1))
+        patches.append(features.patches[np.flatnonzero(wanted[start : start + _BATCH])].half())
     return ProbeFeatures(
         torch.cat(cls),
         torch.cat(means),
         torch.cat(patches),
         np.sort(dense),
-        lambda some: forward(some).patches.float().cpu(),
+        lambda some: forward(some).patches.float(),
     )

@@ -20,14 +20,17 @@ from typing import Any
 from tests.engine.fake_cuda.device import FakeCuda  # before anything that imports torch
 
 # isort: split
+import numpy as np
+
 import surgdino
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped
 from surgdino.crops.augment.build import transforms
+from surgdino.engine.probing.frames import TaskLabels
 from surgdino.engine.saving import save
 from surgdino.engine.settings import HardwareSettings, TrainPlan
 from surgdino.engine.step import train_step
-from surgdino.engine.train import open_session
+from surgdino.engine.train import measure, open_session
 from tests.engine.methods.test_training import section
 from tests.engine.test_training import TOY, plan_in
 
@@ -44,6 +47,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "all": {"accumulate": 2, "activation_checkpointing": True, "low_rank": 2, "frozen_blocks": 1, "pull": 1.0},
     "half": {"precision": "fp16"},
     "rotary": {"model": ROTARY},
+    "probed": {"probe": {"every": 100}},
     "painted": {"augment": PAINTED, "accumulate": 2},
 }
 
@@ -66,6 +70,7 @@ def waits_of(device: FakeCuda, plan: TrainPlan) -> dict[str, list[list[Any]]]:
     """
     with contextlib.redirect_stdout(sys.stderr):
         session = open_session(plan, warn=lambda sentence: None)
+    measure(session)  # nothing is told of its waits: that it runs says that it mixes no devices
     found = {}
     for batch, step in zip(session.batches(), ("first", "logged", "unlogged"), strict=False):
         device.waits.clear()
@@ -87,7 +92,12 @@ def plan_of(method: str, changes: dict[str, Any], folder: Path) -> TrainPlan:
     model, checkpointing = changes.pop("model", TOY), changes.pop("activation_checkpointing", False)
     augment = changes.pop("augment", {"horizontal_flip": 0.5})
     precision = changes.pop("precision", "bf16")
-    plan = plan_in(folder, probe=None, log_every=2, head_warmup_steps=0, **changes)
+    changes.setdefault("probe", None)
+    plan = plan_in(folder, log_every=2, head_warmup_steps=0, **changes)
+    if plan.probe is not None:
+        frames = plan.probe.frames
+        shown = np.arange(len(frames)) % 2
+        frames.labels = [TaskLabels("phase", ("a", "b"), np.ones(len(frames), bool), shown)]
     hardware = shipped(
         HardwareSettings, "hardware/cuda", loader_workers=0, activation_checkpointing=checkpointing, precision=precision
     )

@@ -18,7 +18,7 @@ from surgdino.engine.probes.masks import best_threshold
 from surgdino.engine.probes.operations import different_moments
 from surgdino.engine.probes.patches import share_found
 from surgdino.engine.probing import ProbeReport, ProbeSet
-from surgdino.engine.probing.folds import balanced, folds, knn_scores, linear_scores
+from surgdino.engine.probing.folds import balanced, folds, knn_scores, linear_scores, ridge_scores
 from surgdino.engine.probing.frames import ProbeFrames, TaskLabels, choose_frames
 from surgdino.engine.probing.measures import Finding, Probe, measure_named, probes
 from surgdino.engine.probing.view import ProbeFeatures, View
@@ -190,6 +190,15 @@ def test_weights_let_a_rare_class_be_heard():
         plain, weighed = (classify(features, np.eye(2)[ids], features[18:], w)[0] for w in (None, balanced(ids)))
         assert weighed[1] > plain[1]
         assert weighed.argmax() == 1
+
+
+@pytest.mark.parametrize("weighed", [False, True])
+def test_the_linear_probe_of_a_gpu_is_that_of_the_cpu(weighed):
+    rng = np.random.default_rng(0)
+    train, test = (torch.from_numpy(rng.normal(2, 3, size=(n, 8)).astype(np.float32)) for n in (60, 15))
+    ids = rng.choice(3, 60, p=(0.6, 0.3, 0.1))
+    given = (train, np.eye(3)[ids], test, balanced(ids) if weighed else None)
+    np.testing.assert_allclose(ridge_scores(*given), linear_scores(*given), atol=1e-5)
 
 
 def test_a_linear_probe_finds_what_is_linear_in_unseen_operations():
