@@ -21,15 +21,18 @@ class OutOfMemoryError(SurgdinoError):
 
 
 @contextmanager
-def within_memory(device: torch.device, *, place: str, asked: str, fix: str) -> Iterator[None]:
+def within_memory(
+    device: torch.device, kind: type[SurgdinoError] = OutOfMemoryError, *, place: str, asked: str, fix: str
+) -> Iterator[None]:
     """Turn torch's error into one line.
 
     Args:
+        kind: what is raised; not `OutOfMemoryError` where something is half done.
         asked: what there should have been room for.
         fix: the settings that need less.
 
     Raises:
-        OutOfMemoryError: the device's memory was too small.
+        SurgdinoError: the device's memory was too small.
     """
     try:
         yield
@@ -42,7 +45,7 @@ def within_memory(device: torch.device, *, place: str, asked: str, fix: str) -> 
             found += f", {others / _GIB:.1f} GiB by other programs"
         chip = "GPU" if device.type == "cuda" else "machine"
         what = f"the {chip}'s memory is too small"
-        raise OutOfMemoryError(what, place=place, expected=f"room for {asked}", found=found, fix=fix) from error
+        raise kind(what, place=place, expected=f"room for {asked}", found=found, fix=fix) from error
 
 
 def peak_and_size(device: torch.device) -> tuple[float, float]:

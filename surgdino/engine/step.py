@@ -19,6 +19,7 @@ from surgdino.engine.optim import apply_gradients, rates_at, set_rates
 from surgdino.engine.parallel import Copies
 from surgdino.engine.processes import Pool, reaches_beyond
 from surgdino.engine.session import Session
+from surgdino.errors import SurgdinoError
 
 
 def train_step(session: Session, batch: Batch) -> None:
@@ -26,20 +27,25 @@ def train_step(session: Session, batch: Batch) -> None:
     train = session.plan.train
     rates = rates_at(session.step, session.steps, train, session.momentum)
     session.retention.set_trainable(rates.backbone_learns)
-    with within_memory(session.device, **memory_of(session)):  # changes nothing but gradients
+    with within_memory(session.device, **memory_of(session)):  # changes gradients alone
         views = micro_batches(session, batch)
         targets = compute_targets(session, views)
         terms = compute_gradients(session, views, targets, pools(session, views, targets))
-    set_rates(session.optimizer, rates)
-    update = apply_gradients(session.optimizer, train.clip, session.loss_scale)
-    session.retention.pull_back(session.optimizer, update.skipped)
-    session.teacher.follow(session.student, rates.momentum)
+    with within_memory(session.device, SurgdinoError, **memory_of(session, whole=False)):  # the first moments
+        set_rates(session.optimizer, rates)
+        update = apply_gradients(session.optimizer, train.clip, session.loss_scale)
+        session.retention.pull_back(session.optimizer, update.skipped)
+        session.teacher.follow(session.student, rates.momentum)
     session.step += 1
     session.monitor.record(session.step, terms, update, rates, torch.cat([each.features for each in targets]))
 
 
-def memory_of(session: Session) -> dict[str, str]:
-    """What a step asks of the device's memory, and what to change where that is too much; for `within_memory`."""
+def memory_of(session: Session, whole: bool = True) -> dict[str, str]:
+    """What a step asks of the device's memory, and what to change where that is too much; for `within_memory`.
+
+    Args:
+        whole: whether the session is as it was after the step before, so that it can be saved.
+    """
     plan, world = session.plan, session.processes.world
     train, crops = plan.train, plan.crops
     share = train.batch_size // world
@@ -48,7 +54,7 @@ def memory_of(session: Session) -> dict[str, str]:
     settings = [f"train.accumulate={more} (hardware.fit=true finds it)"] if more else []
     if not plan.hardware.activation_checkpointing:
         settings.append("hardware.activation_checkpointing=true")
-    kept = max(session.saved, 0) if world > 1 else session.step  # several processes cannot save where one fails
+    kept = session.step if whole and world == 1 else max(session.saved, 0)  # several cannot save where one fails
     go_on = f"the same command with it continues from step {kept}; or begin anew with smaller crops or a smaller model"
     return {
         "place": f"step {session.step + 1}",

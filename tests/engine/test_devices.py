@@ -13,10 +13,12 @@ import torch
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped
 from surgdino.engine import devices
+from surgdino.engine import train as training
 from surgdino.engine.devices import choose_device, why_no_gpu
 from surgdino.engine.hardware import Hardware, days_on_cpu
 from surgdino.engine.precision import choose_dtype, set_tf32
 from surgdino.engine.settings import HardwareSettings
+from surgdino.engine.train import open_session
 from surgdino.errors import SurgdinoError
 from tests.engine.test_training import TOY, plan_in
 
@@ -184,6 +186,10 @@ def test_days_on_a_cpu_are_foretold(tmp_path, monkeypatch):
     plan = plan_in(tmp_path)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert days_on_cpu(plan, 1000) < 0.01
+    said = []
+    monkeypatch.setattr(training, "days_on_cpu", lambda plan, steps: 12.3)
+    open_session(plan, warn=said.append)
+    assert said == ["on this CPU the run takes some 12 days: use a GPU, a smaller model or fewer train.steps"]
     assert days_on_cpu(plan, 10_000) == pytest.approx(10 * days_on_cpu(plan, 1000))
     # ViT-S/16 at 2x224 + 10x96: 4 images take 5.4 s of one thread.
     weights, tokens, whole = 21.7e6, 392 + 360, 392

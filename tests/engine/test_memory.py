@@ -60,6 +60,20 @@ def test_too_little_memory_is_one_line_and_the_run_goes_on_as_if_nothing_had_bee
     assert without_timings(lines(resumed)) == without_timings(lines(whole))
 
 
+def test_a_step_that_fails_while_weights_change_is_not_saved(tmp_path, monkeypatch):
+    real, count = torch.optim.AdamW.step, iter(range(1, 100))
+
+    def step(optimizer):
+        real(optimizer)
+        if next(count) == 7:
+            raise torch.OutOfMemoryError(OOM)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(SurgdinoError, match=r"step 7: .*continues from step 5"):
+        train(plan_in(tmp_path, probe=None))
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["00000005.pt"]
+
+
 def test_a_micro_batch_of_one_image_has_no_smaller_one(tmp_path, monkeypatch):
     limited(monkeypatch, images=0)
     plan = plan_in(tmp_path, probe=None, accumulate=8)

@@ -278,7 +278,8 @@ def _train_step(run: _Run, batch: Batch, waited: float) -> None:
             terms = run.stage.loss(run.model, batch)
         loss = terms["loss"]
         (loss if scale is None else scale.scaled(loss)).backward()
-    update = apply_gradients(run.optimizer, run.training.clip or None, scale)
+    with within_memory(run.hardware.device, SurgdinoError, place=place, asked="the moments", fix=_SMALLER):
+        update = apply_gradients(run.optimizer, run.training.clip or None, scale)
     run.step += 1
     run.log.record(run.step, terms, update, lr, (time.perf_counter() - began + waited, waited))
 

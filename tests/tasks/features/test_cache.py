@@ -65,6 +65,16 @@ def test_features_are_those_of_the_backbone_frame_by_frame(frames, extracted):
     assert np.array_equal(cache.cls(frames), pooled[:, :64])
 
 
+def test_a_device_with_too_little_memory_is_one_line(frames, tmp_path, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    cache = cache_in(tmp_path)
+    monkeypatch.setattr(cache.backbone, "forward", fail)
+    with pytest.raises(SurgdinoError, match=r"features: .*room for 32 pictures of 32 px.* 2.00 GiB more. End other"):
+        cache.pooled(frames)
+
+
 def test_a_second_call_computes_nothing(frames, extracted, monkeypatch):
     cache, pooled = extracted
     monkeypatch.setattr(features_module, "load", lambda *_, **__: pytest.fail("frames were read"))
