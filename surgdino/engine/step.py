@@ -6,13 +6,13 @@ Symbols: W processes of K micro-batches; see surgdino.engine.processes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from surgdino.crops.loader import Batch
-from surgdino.engine.memory import within_memory
+from surgdino.engine.memory import OutOfMemoryError, within_memory
 from surgdino.engine.method import Targets
 from surgdino.engine.methods.parts.views import Views, seed_step, to_views
 from surgdino.engine.optim import apply_gradients, rates_at, set_rates
@@ -27,11 +27,11 @@ def train_step(session: Session, batch: Batch) -> None:
     train = session.plan.train
     rates = rates_at(session.step, session.steps, train, session.momentum)
     session.retention.set_trainable(rates.backbone_learns)
-    with within_memory(session.device, **memory_of(session)):  # changes gradients alone
+    with its_memory(session):  # changes gradients alone
         views = micro_batches(session, batch)
         targets = compute_targets(session, views)
         terms = compute_gradients(session, views, targets, pools(session, views, targets))
-    with within_memory(session.device, SurgdinoError, **memory_of(session, whole=False)):  # the first moments
+    with its_memory(session, whole=False):  # the first moments
         set_rates(session.optimizer, rates)
         update = apply_gradients(session.optimizer, train.clip, session.loss_scale)
         session.retention.pull_back(session.optimizer, update.skipped)
@@ -40,8 +40,8 @@ def train_step(session: Session, batch: Batch) -> None:
     session.monitor.record(session.step, terms, update, rates, torch.cat([each.features for each in targets]))
 
 
-def memory_of(session: Session, whole: bool = True) -> dict[str, str]:
-    """What a step asks of the device's memory, and what to change where that is too much; for `within_memory`.
+def its_memory(session: Session, whole: bool = True) -> AbstractContextManager[None]:
+    """`within_memory`, with what a step asks for, and what to change where that is too much.
 
     Args:
         whole: whether the session is as it was after the step before, so that it can be saved.
@@ -56,11 +56,13 @@ def memory_of(session: Session, whole: bool = True) -> dict[str, str]:
         settings.append("hardware.activation_checkpointing=true")
     kept = session.step if whole and world == 1 else max(session.saved, 0)  # several cannot save where one fails
     go_on = f"the same command with it continues from step {kept}; or begin anew with smaller crops or a smaller model"
-    return {
-        "place": f"step {session.step + 1}",
-        "asked": f"{share // train.accumulate} images of {views} at a time ({plan.model['name']})",
-        "fix": f"use {' and '.join(settings)}: {go_on}" if settings else go_on,
-    }
+    return within_memory(
+        session.device,
+        OutOfMemoryError if whole else SurgdinoError,
+        place=f"step {session.step + 1}",
+        asked=f"{share // train.accumulate} images of {views} at a time ({plan.model['name']})",
+        fix=f"use {' and '.join(settings)}: {go_on}" if settings else go_on,
+    )
 
 
 def micro_batches(session: Session, batch: Batch) -> list[Views]:
