@@ -23,7 +23,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from surgdino import machine
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped, shipped_settings
@@ -125,7 +124,7 @@ def cache_of(arguments: argparse.Namespace, folder: Path) -> FeatureCache:
         Preprocess(arguments.size, tuple(model["mean"]), tuple(model["std"])),
         here.autocast,
         precision=str(dtype).removeprefix("torch."),
-        workers=loader_workers(hardware, machine.cores()) if workers is None else workers,
+        workers=loader_workers(hardware) if workers is None else workers,
         batch_size=128 if device.type == "cuda" else 32,
     )
 

@@ -117,7 +117,7 @@ def measure(config: BenchConfig) -> Report:
 def data_figures(session: Session, bench: BenchSettings) -> DataFigures:
     """All measurements of one session."""
     plan, cores, seconds = session.plan, machine.cores(), bench.seconds
-    workers, images = loader_workers(plan.hardware, cores), plan.train.batch_size
+    workers, images = loader_workers(plan.hardware), plan.train.batch_size
     reading = read_store(plan.store, seconds / 2)
     core = core_rates(plan, seconds / 2)
     with loading(session) as source:

@@ -105,7 +105,7 @@ def step_figures(session: Session, seconds: float) -> StepFigures:
     """All measurements of one session; each of four parts takes about `seconds`."""
     plan, device = session.plan, session.device
     cores = machine.cores()
-    workers, images = loader_workers(plan.hardware, cores), plan.train.batch_size
+    workers, images = loader_workers(plan.hardware), plan.train.batch_size
     dtype = session.hardware.dtype
     matrix = matrix_rate(device, dtype, seconds / 2)
     with loading(session) as source:

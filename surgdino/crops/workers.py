@@ -20,6 +20,7 @@ from surgdino.errors import SurgdinoError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+AHEAD = 2  # results that a worker keeps ready
 _END = object()
 # Results lie in shared memory, and a pinned copy of each in the main process.
 _SHARE_OF_SHARED, _SHARE_OF_MEMORY = 0.9, 0.25
@@ -31,7 +32,7 @@ def load(
     jobs: Iterable[Job],
     workers: int,
     pin_memory: bool = False,
-    ahead: int = 2,
+    ahead: int = AHEAD,
     *,
     result_bytes: int,
 ) -> Iterator[Result]:
@@ -44,8 +45,7 @@ def load(
         SurgdinoError: `work` raised it, a worker process was killed, or there is too little (shared) memory.
     """
     cv2.setNumThreads(0)  # parallelism is over images; OpenCV's own threads would compete with it for the same cores
-    if workers:
-        workers, ahead = within_memory(workers, ahead, result_bytes)
+    workers, ahead = within_memory(workers, ahead, result_bytes)
     loader = DataLoader(
         _Work(work, shared=workers > 0),
         batch_size=None,  # a job makes a whole batch already: nothing is collated
@@ -75,7 +75,7 @@ def within_memory(workers: int, ahead: int, result_bytes: int) -> tuple[int, int
     if shared is not None and tight:
         room = shared * _SHARE_OF_SHARED / sharing
     fitting = int(room // max(result_bytes, 1)) - _IN_HAND
-    if fitting >= workers * ahead:
+    if not workers or fitting >= workers * ahead:
         return workers, ahead
 
     def needed(results: int) -> float:

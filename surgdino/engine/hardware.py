@@ -109,11 +109,11 @@ def days_on_cpu(plan: TrainPlan, steps: int) -> float:
     return steps * plan.train.batch_size * an_image / (0.08e12 * torch.get_num_threads()) / 86_400
 
 
-def loader_workers(settings: HardwareSettings, cores: int) -> int:
-    """Processes that cut crops: as asked, else all cores but one, 16 at most."""
+def loader_workers(settings: HardwareSettings) -> int:
+    """Processes that cut crops for this one: as asked, else all cores of its share but one, 16 at most."""
     if settings.loader_workers != "auto":
         return int(settings.loader_workers)
-    return min(max(cores - 1, 0), 16)
+    return min(max(machine.cores() // distributed.local_world_size() - 1, 0), 16)
 
 
 def compiles(settings: HardwareSettings, device: torch.device, steps: int, warn: Callable[[str], None]) -> bool:

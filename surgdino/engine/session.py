@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from surgdino import distributed, machine
 from surgdino.crops.loader import Batch, make_loader
 from surgdino.engine.hardware import Hardware, loader_workers
 from surgdino.engine.loss_scale import LossScale
@@ -78,14 +77,14 @@ class Session:
 
     def batches(self) -> Iterator[Batch]:
         """The batches from the present step to the last, time spent waiting for them counted."""
-        plan, cores = self.plan, machine.cores() // distributed.local_world_size()
+        plan = self.plan
         loader = make_loader(
             plan.store,
             plan.crops,
             plan.augment,
             batch_size=plan.train.batch_size,
             seed=plan.train.seed,
-            workers=loader_workers(plan.hardware, cores),
+            workers=loader_workers(plan.hardware),
             start_step=self.step,
             steps=self.steps,
             weights=plan.weights,

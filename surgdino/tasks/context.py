@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surgdino import distributed, machine
+from surgdino import distributed
 from surgdino.backbone.preprocess import Preprocess, normalize
 from surgdino.backbone.vit import Backbone
 from surgdino.datasets.card import Card
@@ -135,14 +135,13 @@ def feature_cache(
 ) -> FeatureCache:
     """The features of a backbone, which is moved to this machine's device and stops learning."""
     here = Hardware.of(hardware)
-    cores = machine.cores() // distributed.local_world_size()
     return FeatureCache(
         folder=folder,
         backbone=backbone.to(here.device).eval(),
         preprocess=preprocess,
         autocast=here.autocast,
         precision=str(here.dtype).removeprefix("torch."),
-        workers=loader_workers(hardware, cores),
+        workers=loader_workers(hardware),
         batch_size=_ON_GPU if here.device.type == "cuda" else _ON_CPU,
         rank=distributed.rank(),
         world=distributed.world_size(),

@@ -18,9 +18,11 @@ from surgdino.backbone.settings import ModelSettings
 from surgdino.backbone.weights import WeightsReport
 from surgdino.config import typed
 from surgdino.crops.multicrop import CropSettings, MultiCrop
+from surgdino.crops.workers import AHEAD, within_memory
 from surgdino.datasets.card import Card
 from surgdino.datasets.files import EXPORT_DICOM
 from surgdino.engine.devices import choose_device
+from surgdino.engine.hardware import loader_workers
 from surgdino.engine.method import open_method
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan, TrainResult
@@ -87,6 +89,8 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     # Everything that can be wrong is checked before the store is built, which may take hours.
     open_method(settings.method)
     MultiCrop(settings.crops, settings.augment)
+    batch = settings.train.batch_size // distributed.world_size() * settings.crops.image_bytes
+    within_memory(loader_workers(settings.hardware), AHEAD, batch)
     parts = ("pretrain", "+".join([card.name, *(entry.dataset for entry in data.also)]), settings.model.name)
     # The same command continues in the same folder.
     folder = settings.run.dir or Path("runs") / safe_name("-".join([*parts, settings.method["name"]]))

@@ -20,19 +20,20 @@ def painting(folder: Path, on: str = "gpu", **changes) -> TrainPlan:
     return replace(plan, augment={**shipped_settings("augment", "surgical"), "on": on})
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("then", ["gpu", "cpu"])
 def test_stopped_and_resumed_equals_uninterrupted_and_may_go_on_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(painting(tmp_path / "whole", accumulate=2))
-    for folder, then in (("resumed", "gpu"), ("elsewhere", "cpu")):
-        with monkeypatch.context() as patched:
-            stop_after(patched, 2)
-            train(painting(tmp_path / folder, accumulate=2))
-        resumed = train(painting(tmp_path / folder, then, accumulate=2))
-        assert (resumed.status, resumed.resumed_from) == ("finished", 2)
-        expected, found = final_tensors(tmp_path / "whole"), final_tensors(tmp_path / folder)
-        same = [torch.equal(expected[name], found[name]) for name in expected]
-        assert all(same) == (then == "gpu"), "painted elsewhere it is the same but for rounding"
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2)
+        train(painting(tmp_path / "parts", accumulate=2))
+    resumed = train(painting(tmp_path / "parts", then, accumulate=2))
+    assert (resumed.status, resumed.resumed_from) == ("finished", 2)
+    expected, found = final_tensors(tmp_path / "whole"), final_tensors(tmp_path / "parts")
+    same = all(torch.equal(expected[name], found[name]) for name in expected)
+    assert same == (then == "gpu"), "painted elsewhere it is the same but for rounding"
     assert whole.last["loss"] == pytest.approx(resumed.last["loss"], rel=0.02)
 
 
