@@ -145,8 +145,7 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
             resume(session, saved)
     if plan.hardware.fit:
         fit(session)
-    compiled = compiles(plan.hardware, device, steps - session.step, warn)
-    student.backbone.compiles = teacher.backbone.compiles = compiled
+    student.backbone.compiles = teacher.backbone.compiles = compiles(plan.hardware, device, steps - session.step, warn)
     days = days_on_cpu(plan, steps - session.step) if device.type == "cpu" else 0.0
     if days > 1:
         warn(f"on this CPU the run takes some {days:,.0f} days: use a GPU, a smaller model or fewer train.steps")
