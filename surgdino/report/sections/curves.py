@@ -13,7 +13,12 @@ from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
 
 _HEALTH = ("effective_rank", "gradient_norm", "lr")
-_COST = {"images_per_second": "images a second", "data_wait": "share of time waiting for data"}
+_COST = {
+    "images_per_second": "images a second",
+    "data_wait": "share of time waiting for data",
+    "probe_wait": "share of time measuring",
+    "save_wait": "share of time saving",
+}
 
 
 class Curves(Section):
