@@ -38,6 +38,8 @@ FREE = (
     *("model.weights", "probe.every", "probe.share", "probe.both", "probe.root"),
     *(f"train.{key}" for key in sorted(FREE_SETTINGS)),
 )
+# Settings that came later, and what every run had before.
+_LATER = {"data.content_crop": True}
 _MADE = ("metrics.jsonl", "state", "checkpoint")
 CONFIG = "config.yaml"
 _ALSO = re.compile(r"(?<=^data)\.also\[\d+\]")
@@ -104,6 +106,7 @@ def _refuse_changes(folder: Path, now: dict[str, Any], names: Pseudonyms, free: 
         for key, old, new in differences(before, now)
         if not _ALSO.sub("", key).startswith(free)
         and not (key == "dataset.phases" and corrected(str(old)) == corrected(str(new)))
+        and not (old is None and key in _LATER and _LATER[key] == new)
     ]
     if changed:
         shown = first_of([f"{key} was {old!r}, is {new!r}" for key, old, new in changed], 5, "; ")
