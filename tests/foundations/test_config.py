@@ -139,11 +139,15 @@ class Hardware:
     threads: int | Literal["auto"]
     loader_workers: int | Literal["auto"]
     activation_checkpointing: bool
+    fit: bool
     shard: bool
+    compile: bool | Literal["auto"]
 
 
 def test_shipped_settings_are_those_of_the_yaml_file_with_changes():
-    assert shipped(Hardware, "hardware/cpu", threads=2) == Hardware("cpu", "auto", 2, "auto", False, False)
+    assert shipped(Hardware, "hardware/cpu", threads=2) == Hardware(
+        "cpu", "auto", 2, "auto", False, False, False, "auto"
+    )
     with pytest.raises(SurgdinoError, match=r"hardware\.threads .* a whole number or auto"):
         shipped(Hardware, "hardware/cpu", threads="many")
     with pytest.raises(SurgdinoError, match="'cpu'"):
