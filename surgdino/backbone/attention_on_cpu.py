@@ -71,8 +71,10 @@ def _plain_backward(
     query: Tensor, key: Tensor, value: Tensor, shares: Tensor, given: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     scale = query.shape[3] ** -0.5
-    of_scores = torch.ops.aten._softmax_backward_data(given @ value.mT, shares, -1, shares.dtype)
-    return (of_scores @ key) * scale, (of_scores.mT @ (query * scale)), shares.mT @ given
+    of_scores = torch.ops.aten._softmax_backward_data(given @ value.contiguous().mT, shares, -1, shares.dtype)
+    # The layouts are those that autograd's own products have: the last bits of a sum depend on them.
+    columns, scaled = key.mT.contiguous(), (query * scale).contiguous()
+    return (of_scores @ columns.mT) * scale, (scaled.mT @ of_scores).mT, shares.mT @ given
 
 
 def _sequences(pack: Tensor, groups: Groups) -> Iterator[tuple[Tensor, ...]]:
