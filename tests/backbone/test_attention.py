@@ -20,10 +20,10 @@ GROUPS = ((2, 70), (5, 10), (1, 3))
 
 @pytest.fixture(autouse=True)
 def _forget():
-    for cached in (xformers_runs, attention._starts, attention._block_diagonal):
+    for cached in (xformers_runs, attention._starts_once, attention._block_diagonal):
         cached.cache_clear()
     yield
-    for cached in (xformers_runs, attention._starts, attention._block_diagonal):
+    for cached in (xformers_runs, attention._starts_once, attention._block_diagonal):
         cached.cache_clear()
 
 

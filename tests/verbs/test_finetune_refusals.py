@@ -60,7 +60,7 @@ def pretrained(tmp_path_factory) -> Path:
         (["leakage=ignore"], "leakage cannot be used; expected refuse or allow"),
         (["image_size=30"], r"do not divide into patches; expected a multiple of 8, found 30. Use image_size=32"),
         (["augment.transforms.smok={p: 1}"], "augment.transforms.smok"),
-        (["hardware=cuda"], "no CUDA device"),
+        (["hardware=cuda"], r"hardware\.device: no GPU; expected one that torch can use"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
