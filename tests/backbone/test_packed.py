@@ -197,6 +197,7 @@ def pass_through(backbone: Backbone, seed: int, masked: int) -> list[Tensor]:
     return [seen.cls, seen.patches, local.cls, *(p.grad for p in backbone.parameters())]
 
 
+@pytest.mark.slow
 @pytest.mark.quick("stored")
 @pytest.mark.parametrize("recompute", [False, True], ids=["stored", "recomputed"])
 def test_compiled_blocks_compute_the_same_in_whole_graphs_however_many_patches_are_read(compiled, recompute) -> None:

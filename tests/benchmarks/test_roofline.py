@@ -26,6 +26,7 @@ def step(roofline, compiled: bool, drop_path: float = 0.0, method: str = "simdin
     return roofline.Step("vit_toy", method, BATCH, 64, 32, 2, drop_path, compiled)
 
 
+@pytest.mark.slow
 def test_products_and_attention_are_those_of_the_formula(roofline):
     """But for the last block, of which only class tokens are computed: simdino reads no patches."""
     work = roofline.traced(step(roofline, compiled=False))

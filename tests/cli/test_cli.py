@@ -32,7 +32,7 @@ def test_help_answers_in_half_a_second_without_torch():
     assert loaded.endswith("set()\n")
 
 
-@pytest.mark.quick("pretrain", "finetune", "verify")
+@pytest.mark.quick("pretrain")
 @pytest.mark.parametrize("verb", CONFIGURED)
 def test_every_verb_lists_its_settings_without_torch(verb):
     done = run(verb, "--help")

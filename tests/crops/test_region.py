@@ -35,6 +35,7 @@ def corners_inside(content: Content, box: tuple[int, int, int, int], slack: floa
     return all(math.hypot(x - content.cx, y - content.cy) <= content.radius + slack for x, y in corners)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", DISCS.values(), ids=DISCS)
 @pytest.mark.parametrize("aspect", [3 / 4, 1, 4 / 3])
 def test_the_largest_box_is_inside_and_cannot_grow(content: Content, aspect: float) -> None:

@@ -39,6 +39,7 @@ def bf16_between_blocks(monkeypatch) -> None:
     monkeypatch.setattr(vit, "residual_dtype", lambda tokens: torch.bfloat16)
 
 
+@pytest.mark.slow
 def test_bf16_between_blocks_moves_the_losses_of_autocast_by_rounding(tmp_path, request):
     fp32, autocast = losses(tmp_path / "fp32"), losses(tmp_path / "autocast", precision="bf16")
     request.getfixturevalue("bf16_between_blocks")

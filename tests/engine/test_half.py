@@ -85,6 +85,7 @@ def test_a_run_in_fp16_is_the_run_in_fp32_but_for_rounding(tmp_path, monkeypatch
     assert "loss_scale" not in windows(plain)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.quick("2")
 @pytest.mark.parametrize("step", [2, 7])
 def test_stopped_and_resumed_in_fp16_bit_for_bit(tmp_path, monkeypatch, whole, step):
@@ -108,6 +109,7 @@ def test_an_overflow_halves_the_scale_and_is_neither_lost_nor_a_warning(tmp_path
     assert torch.load(tmp_path / "state" / "00000024.pt")["loss_scale"]["value"].item() == scale
 
 
+@pytest.mark.slow
 def test_gradients_that_no_scale_saves_stop_the_run(tmp_path, monkeypatch):
     scaled = LossScale.scaled
     monkeypatch.setattr(LossScale, "scaled", lambda scale, loss: scaled(scale, loss) * torch.nan)

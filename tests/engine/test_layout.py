@@ -68,7 +68,7 @@ def assert_same(found: tuple[dict, dict], expected: tuple[dict, dict]) -> None:
         assert abs(found[1][name] - gradient).max() < 1e-5 * scale, name
 
 
-@pytest.mark.quick("one group-2 sharded", "groups of 16-2 sharded")
+@pytest.mark.quick("groups of 16-2 sharded")
 @pytest.mark.parametrize(
     ("processes", "layout"),
     [

@@ -57,6 +57,7 @@ def test_student_and_teacher_are_named_apart(measured):
     assert rows[-1]["probe_student_cka_cls"] < rows[-1]["probe_cka_cls"], "the teacher follows slowly"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [2, 7])
 def test_a_resumed_run_has_measured_what_an_uninterrupted_one_has(tmp_path, monkeypatch, measured, step):
     settings = {"probe": {"every": 4, "both": True}, **LEARNING}

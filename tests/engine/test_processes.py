@@ -117,6 +117,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, one_process, b
     assert losses(tmp_path)[8]["loss"] == pytest.approx(losses(one_process.metrics.parent)[8]["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.quick("sharded")
 @SHARDED
 def test_two_processes_stopped_and_resumed_equal_two_uninterrupted_bit_for_bit(tmp_path, shard):

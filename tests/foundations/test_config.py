@@ -43,6 +43,7 @@ def test_every_verb_composes(verb):
     assert "hydra" not in composed(verb), "settings of ours alone"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choices", ROUNDS, ids=lambda choices: " ".join(choices.values()))
 def test_every_choice_composes_under_its_own_name(choices):
     cfg = composed("pretrain", *(f"{group}={name}" for group, name in choices.items()))

@@ -150,6 +150,7 @@ def real_frames(path, count=12):
     return [f.image for f in read_frames(path, info.numbers[:: max(1, info.frame_count // count)], info=info)]
 
 
+@pytest.mark.slow
 @pytest.mark.quick("video26")
 @pytest.mark.real
 @pytest.mark.parametrize("video", ["video05", "video18", "video25", "video26", "video43"])

@@ -60,6 +60,7 @@ def test_every_frame_is_the_one_asked_for(tmp_path, name):
         assert numbers_read(path, numbers, info=info) == [(n, n) for n in asked]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_an_encoder_leaves_no_priority_behind(tmp_path, name):
     before = os.sched_getscheduler(0), os.sched_getaffinity(0)

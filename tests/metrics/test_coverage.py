@@ -46,6 +46,7 @@ FIGURES: dict[str, tuple[Draw, float, bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [ENOUGH, 8, 12, 20])
 @pytest.mark.parametrize("name", FIGURES)
 def test_coverage_is_within_two_points_of_95_percent(name, count):

@@ -61,6 +61,7 @@ def test_pretraining_learns_from_what_is_kept_and_remembers_it(place, synthetic_
     assert facts["of"] > facts["frames"]
 
 
+@pytest.mark.slow
 def test_a_curation_of_other_frames_is_refused(place, synthetic_cholec80, tmp_path, capsys):
     run = ["pretrain", *words(synthetic_cholec80, place), *SMALL, "train.steps=2", f"data.curation={place / 'cur'}"]
     assert main([*run, "data.quality=80", f"run.dir={tmp_path}"]) == 2
@@ -97,6 +98,7 @@ def test_what_cannot_be_is_one_line(place, synthetic_cholec80, tmp_path, capsys,
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_what_is_wanted_is_kept_and_what_is_tested_on_is_not(place, synthetic_cholec80, tmp_path):
     wanted = f"{{dataset: cholec80, root: {synthetic_cholec80}, split: {{train: [1], test: [2]}}, part: train}}"
     base = [

@@ -87,6 +87,7 @@ def test_a_run_folder_holds_what_the_docs_promise(runs, task):
     assert surgdino.load(run).backbone.embed_dim == 64
 
 
+@pytest.mark.quick("phase")
 @TASKS
 def test_the_loss_falls(runs, task):
     for stage, losses in losses_of(runs[task]).items():

@@ -156,6 +156,7 @@ def test_a_head_is_tested_on_another_dataset_with_the_same_classes(runs, sets, t
     assert results_of(tmp_path / "out")["dataset"] == "cholect50"
 
 
+@pytest.mark.slow
 def test_classes_of_another_dataset_meet_by_name_and_not_by_id(runs, sets, tmp_path):
     names = ["gallbladder_retraction", "Cleaning and coagulation", "GALLBLADDER PACKAGING", "gallbladder-dissection"]
     names += ["clipping-and-cutting", "CarlotTriangleDissection", "preparation"]
