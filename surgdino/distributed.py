@@ -59,13 +59,13 @@ def together(choose_device: Callable[[], torch.device]) -> Iterator[None]:
         from submitit.helpers import TorchDistributedEnvironment
 
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+    device = choose_device()  # also of a single process: that there is none is said before any work
     if world_size() == 1:
         yield
         return
     import torch
     import torch.distributed as dist
 
-    device = choose_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
