@@ -110,17 +110,16 @@ def entropy(of: np.ndarray, k: int, weights: np.ndarray | None = None) -> float:
 
 def medoids(embeddings: np.ndarray, level: Level) -> np.ndarray:
     """int64 [k]: the frame nearest to each centroid; -1 for an empty cluster."""
-    _, distances = assign_within(embeddings, level)
-    ordered = np.lexsort((distances, level.of))
+    ordered = np.lexsort((distances_within(embeddings, level), level.of))
     first = np.full(len(level.centroids), -1, np.int64)
     clusters, places = np.unique(level.of[ordered], return_index=True)
     first[clusters] = ordered[places]
     return first
 
 
-def assign_within(embeddings: np.ndarray, level: Level) -> tuple[np.ndarray, np.ndarray]:
-    """Each frame's cluster, and the squared distance to its centroid, float32 [n]."""
+def distances_within(embeddings: np.ndarray, level: Level) -> np.ndarray:
+    """float32 [n]: the squared distance of each frame to the centroid of its cluster."""
     distances = np.empty(len(embeddings), np.float32)
     for part, block in blocks_of(embeddings):
         distances[part] = ((block - level.centroids[level.of[part]]) ** 2).sum(1)
-    return level.of, distances
+    return distances

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from surgdino.curation.clusters import Level, assign_within
+from surgdino.curation.clusters import Level, distances_within
 from surgdino.curation.embeddings import at
 
 Order = Literal["hard", "easy", "random"]
@@ -19,7 +19,7 @@ def semdedup(
 ) -> np.ndarray:
     """int64, ascending: of `rows`, those that are left out: a frame before them in their cluster is as near as
     `threshold` or nearer. Walked from the far frames to the centroid (`hard`), from there (`easy`), or at random."""
-    _, distances = assign_within(embeddings[rows], Level(level.of[rows], level.centroids))
+    distances = distances_within(embeddings[rows], Level(level.of[rows], level.centroids))
     rank = {"hard": -distances, "easy": distances, "random": np.random.default_rng(seed).random(len(rows))}[order]
     ordered = rows[np.lexsort((rank, level.of[rows]))]
     edges = np.flatnonzero(np.diff(level.of[ordered], prepend=-1, append=-1))

@@ -196,8 +196,8 @@ def _flat(frames: Frames, rows: np.ndarray, levels: tuple[int, ...] | None) -> L
     return Level(assign(frames.embeddings, centroids)[0], centroids)
 
 
-def evenness(frames: Frames, depth: int = -1) -> tuple[float, float]:
-    """Entropy over the clusters of a level as a share of the largest, of all frames and of what is drawn."""
-    level = frames.levels[depth]
+def evenness(frames: Frames) -> tuple[float, float]:
+    """Entropy over the clusters of the coarsest level as a share of the largest, of all frames and of what is drawn."""
+    level = frames.levels[-1]
     drawn = np.where(frames.reason == "", frames.weight, 0.0)
     return entropy(level.of, len(level.centroids)), entropy(level.of, len(level.centroids), drawn)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -118,16 +117,3 @@ def read_curation(folder: Path) -> Curation:
         reason=np.array(table["reason"].combine_chunks().dictionary_decode().to_pylist(), object),
         facts=facts,
     )
-
-
-def hash_of_frames(videos: Sequence[tuple[str, int, np.ndarray]]) -> str:
-    """Of which frames a curation is: 16 hexadecimal digits.
-
-    Args:
-        videos: (id, checksum of the shard, frame numbers int64).
-    """
-    digest = hashlib.sha256()
-    for name, checksum, numbers in videos:
-        digest.update(f"{name} {checksum:08x} {len(numbers)}\0".encode())
-        digest.update(np.ascontiguousarray(numbers, np.int64).data)
-    return digest.hexdigest()[:16]

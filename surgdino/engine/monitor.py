@@ -20,7 +20,7 @@ from surgdino.engine.processes import ProcessGroup
 
 _STARVED = 0.4
 _LITTLE = 60.0  # seconds of a run that a stop may always take
-Stop = Literal["probe", "save"]
+Pause = Literal["probe", "save"]
 
 
 class Monitor:
@@ -70,9 +70,9 @@ class Monitor:
         self.first: dict[str, float] = {}
         self.last: dict[str, float] = {}
         self._window = Window(
-            every=every, last_step=last_step, images=images, processes=self._processes, stops=get_args(Stop)
+            every=every, last_step=last_step, images=images, processes=self._processes, stops=get_args(Pause)
         )
-        self._went_on = dict.fromkeys(get_args(Stop), time.perf_counter())
+        self._went_on = dict.fromkeys(get_args(Pause), time.perf_counter())
         self.images_per_second = self._window.images_per_second
 
     def state_dict(self) -> dict[str, Any]:
@@ -113,16 +113,16 @@ class Monitor:
         yield
         self._batch_came = time.perf_counter()
 
-    def may_stop(self, why: Stop, share: float) -> bool:
+    def may_stop(self, why: Pause, share: float) -> bool:
         """Whether the loop has stopped for it no longer than `share` of this call's time, or a minute."""
         return self._window.stopped[why] <= max(_LITTLE, share * self._window.seconds)
 
-    def since(self, why: Stop) -> float:
+    def since(self, why: Pause) -> float:
         """Seconds since the loop went on after its last stop for it, or since it began."""
         return time.perf_counter() - self._went_on[why]
 
     @contextmanager
-    def stopped(self, why: Stop) -> Iterator[None]:
+    def stopped(self, why: Pause) -> Iterator[None]:
         """Around what stops the loop between two steps."""
         began = time.perf_counter()
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from surgdino import console
-from surgdino.config import shipped_settings, typed
+from surgdino.config import typed
 from surgdino.crops.workers import load
 from surgdino.curation.embeddings import BLOCK, write_unit
 from surgdino.curation.table import read_curation
@@ -22,8 +22,7 @@ from surgdino.datasets.card import load_card
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.frames.store import FrameStore, build_store
 from surgdino.inputs.datasets import RunDataset
-from surgdino.inputs.settings import AlsoSettings, DataSettings, manifest_of
-from surgdino.paths import safe_name
+from surgdino.inputs.settings import AlsoSettings, DataSettings, manifest_of, with_defaults
 from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.features.files import FeatureFile
@@ -82,7 +81,9 @@ class Archive:
         return {name: f"{v.shard.crc:08x}" for name, v in zip(self.videos, self.store.videos, strict=True)}
 
 
-def embed(datasets: Sequence[RunDataset], store: FrameStore, cache_of: Any, target: Path) -> np.ndarray:
+def embed(
+    datasets: Sequence[RunDataset], store: FrameStore, cache_of: Callable[[RunDataset], FeatureCache], target: Path
+) -> np.ndarray:
     """Class tokens of all frames as unit vectors [n, D], mapped; from the feature cache where it has them.
 
     Args:
@@ -93,8 +94,7 @@ def embed(datasets: Sequence[RunDataset], store: FrameStore, cache_of: Any, targ
     rows = []
     for each in datasets:
         ids = {each.prefix + video.id for video in each.manifest.videos}
-        cache: FeatureCache = cache_of(each)
-        rows.append(cache.pooled_rows(every_frame(store.select([v.id for v in store.videos if v.id in ids]))))
+        rows.append(cache_of(each).pooled_rows(every_frame(store.select([v.id for v in store.videos if v.id in ids]))))
     width = rows[0].shape[1] // 2
 
     def blocks() -> Iterator[np.ndarray]:
@@ -118,7 +118,7 @@ class _Judge:
 
 def judge(archive: Archive, folder: Path, workers: int) -> np.ndarray:
     """QUALITY [n] of all frames; a file a video in `folder`, so that a stopped run goes on and the next one reads."""
-    store, found = archive.store, []
+    store = archive.store
     files = [FeatureFile.of(folder, video.shard, (), QUALITY) for video in store.videos]  # type: ignore[arg-type]
     missing = [place for place, file in enumerate(files) if not file.is_whole()]
     with console.bar("pictures", sum(len(store.videos[p].shard) for p in missing), stays=False) as bar:
@@ -131,8 +131,7 @@ def judge(archive: Archive, folder: Path, workers: int) -> np.ndarray:
                 for rows in load(_Judge(store), jobs, min(workers, len(jobs)), result_bytes=size):
                     write(rows.numpy().reshape(-1).view(QUALITY))
                     bar.update(done := done + len(rows))
-    found = [file.open() for file in files]
-    return np.concatenate(found)
+    return np.concatenate([file.open() for file in files])
 
 
 def named_frames(entry: Any, place: str, data: DataSettings) -> tuple[RunDataset, FrameStore]:
@@ -149,18 +148,12 @@ def named_frames(entry: Any, place: str, data: DataSettings) -> tuple[RunDataset
     if not isinstance(values, Mapping):
         expected = "a folder, or {dataset: ..., root: ...}"
         raise SurgdinoError("unusable setting", place=place, expected=expected, found=entry)
-    given = {key: value for key, value in shipped_settings("", "also").items() if value != "???"}
-    chosen = typed(AlsoSettings, {**given, **values}, place)
+    chosen = typed(AlsoSettings, with_defaults(values), place)
     card = load_card(chosen.dataset)
     manifest = manifest_of(card, chosen)  # type: ignore[arg-type]
     each = RunDataset(card, manifest, frozenset(), "", data.store, data.store_settings)
     store = build_store(manifest, data.store, data.store_settings, workers=data.worker_count)
     return each, store.select(flagged=True)
-
-
-def features_of(data: DataSettings, each: RunDataset) -> Path:
-    """Where a dataset's features are kept, which fine-tuning shares."""
-    return data.store / "features" / safe_name(each.card.name) / each.settings.folder
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from surgdino.datasets.card import PARTS, Card
 from surgdino.datasets.held import Length, held_against
 from surgdino.datasets.manifest import Labels, Manifest, Problem
 from surgdino.errors import SurgdinoError
-from surgdino.frames.store import FrameStore, build_store
+from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.inputs.settings import DataSettings, manifest_of
 from surgdino.paths import safe_name
 from surgdino.runs.leaks import refuse_shared_parts
@@ -146,5 +146,10 @@ def split_name(data: DataSettings, names: Pseudonyms) -> str:
 def features_folder(data: DataSettings, dataset: str, run: Path, tuning: Tuning) -> Path:
     """Where features are kept: of a frozen backbone beside the frames, since every run shares them."""
     if tuning == "frozen":
-        return data.store / "features" / safe_name(dataset) / data.store_settings.folder
+        return frozen_features(data.store, dataset, data.store_settings)
     return run / "state" / "features"  # their files are named after the recordings
+
+
+def frozen_features(store: Path, dataset: str, settings: StoreSettings) -> Path:
+    """Where the features of frozen backbones are kept, of frames that were stored so."""
+    return store / "features" / safe_name(dataset) / settings.folder

@@ -56,7 +56,7 @@ class AlsoSettings:
         _require_split(self.part, self.split, "part of data.also")
 
 
-def _with_defaults(entry: Any) -> Any:
+def with_defaults(entry: Any) -> Any:
     """An entry of `data.also` with the keys that the user left out."""
     given = {key: value for key, value in shipped_settings("", "also").items() if value != "???"}
     return {**given, **entry} if isinstance(entry, Mapping) else entry
@@ -83,7 +83,7 @@ class DataSettings:
     workers: Workers | Literal["auto"]
     max_bad_share: Share
     curation: Location | None
-    also: tuple[Annotated[AlsoSettings, BeforeValidator(_with_defaults)], ...]
+    also: tuple[Annotated[AlsoSettings, BeforeValidator(with_defaults)], ...]
 
     def __post_init__(self) -> None:
         _require_split(self.part, self.split, "data.part")

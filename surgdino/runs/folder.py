@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from surgdino import __version__
+from surgdino.config import shipped_settings
 from surgdino.datasets.class_names import corrected
 from surgdino.engine.saving import FREE_SETTINGS, differences
 from surgdino.errors import SurgdinoError, first_of
@@ -38,8 +39,6 @@ FREE = (
     *("model.weights", "probe.every", "probe.share", "probe.both", "probe.root"),
     *(f"train.{key}" for key in sorted(FREE_SETTINGS)),
 )
-# Settings that came later, and what every run had before.
-_LATER = {"data.content_crop": True}
 _MADE = ("metrics.jsonl", "state", "checkpoint")
 CONFIG = "config.yaml"
 _ALSO = re.compile(r"(?<=^data)\.also\[\d+\]")
@@ -99,14 +98,16 @@ def environment(data_hash: str, names: Pseudonyms) -> dict[str, Any]:
 def _refuse_changes(folder: Path, now: dict[str, Any], names: Pseudonyms, free: tuple[str, ...]) -> None:
     """`now` has pseudonyms for names, and the paths by their dotted keys."""
     local = dict[str, str]()
-    before = names.config(settings_of(folder), local) | local
+    saved = settings_of(folder)
+    if isinstance(saved.get("data"), Mapping):  # what came later was as it is by default
+        saved = {**saved, "data": {**shipped_settings("", "data"), **saved["data"]}}
+    before = names.config(saved, local) | local
     # The folders of further datasets may change as the first one's may: the data hash is what counts.
     changed = [
         (key, old, new)
         for key, old, new in differences(before, now)
         if not _ALSO.sub("", key).startswith(free)
         and not (key == "dataset.phases" and corrected(str(old)) == corrected(str(new)))
-        and not (old is None and key in _LATER and _LATER[key] == new)
     ]
     if changed:
         shown = first_of([f"{key} was {old!r}, is {new!r}" for key, old, new in changed], 5, "; ")

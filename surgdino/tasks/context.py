@@ -114,8 +114,8 @@ def build_context(
         cutter: for training; None takes pictures whole, as they are.
         task: the other fields: `card`, `classes`, `train`, `tuning`, `parts`.
     """
-    cache = feature_cache(backbone, hardware, folder=features, preprocess=preprocess)
     here = Hardware.of(hardware)
+    cache = feature_cache(backbone, here, loader_workers(hardware), folder=features, preprocess=preprocess)
     here.announce(hardware, cache.backbone, verb="" if cutter is None else "finetune")
     backbone.set_grad_checkpointing(hardware.activation_checkpointing)
     return TaskContext(
@@ -131,18 +131,17 @@ def build_context(
 
 
 def feature_cache(
-    backbone: Backbone, hardware: HardwareSettings, *, folder: Path, preprocess: Preprocess
+    backbone: Backbone, hardware: Hardware, workers: int, *, folder: Path, preprocess: Preprocess
 ) -> FeatureCache:
-    """The features of a backbone, which is moved to this machine's device and stops learning."""
-    here = Hardware.of(hardware)
+    """The features of a backbone, which is moved to the device and stops learning."""
     return FeatureCache(
         folder=folder,
-        backbone=backbone.to(here.device).eval(),
+        backbone=backbone.to(hardware.device).eval(),
         preprocess=preprocess,
-        autocast=here.autocast,
-        precision=str(here.dtype).removeprefix("torch."),
-        workers=loader_workers(hardware),
-        batch_size=_ON_GPU if here.device.type == "cuda" else _ON_CPU,
+        autocast=hardware.autocast,
+        precision=str(hardware.dtype).removeprefix("torch."),
+        workers=workers,
+        batch_size=_ON_GPU if hardware.device.type == "cuda" else _ON_CPU,
         rank=distributed.rank(),
         world=distributed.world_size(),
     )

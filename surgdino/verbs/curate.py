@@ -31,12 +31,13 @@ from surgdino.curation.stages import (
 from surgdino.curation.table import Curation
 from surgdino.curation.unusable import unusable
 from surgdino.datasets.card import Card
-from surgdino.engine.hardware import Hardware
+from surgdino.engine.hardware import Hardware, loader_workers
 from surgdino.engine.settings import HardwareSettings
 from surgdino.frames.prints import Prints
 from surgdino.inputs.backbone import starting_backbone
-from surgdino.inputs.curation import Archive, embed, features_of, judge, named_frames
+from surgdino.inputs.curation import Archive, embed, judge, named_frames
 from surgdino.inputs.datasets import RunDataset, data_hash, joined_store, open_datasets
+from surgdino.inputs.labelled import frozen_features
 from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
 from surgdino.paths import safe_name
 from surgdino.report.gallery import Gallery
@@ -46,6 +47,7 @@ from surgdino.runs.folder import ANYWHERE, names_mode, open_run
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.context import feature_cache
+from surgdino.tasks.features.cache import FeatureCache
 
 _MAPPED = 3000  # points of the report's map
 FREE = (*ANYWHERE, "model.weights", "checkpoint")
@@ -111,14 +113,15 @@ class Given:
 def embedded(config: CurateConfig, datasets: list[RunDataset], archive: Archive, folder: Path) -> Given:
     """What the stages are given."""
     data, start = config.data, starting_backbone(config.model, config.checkpoint)
-    Hardware.of(config.hardware).announce(config.hardware, start.backbone)
-    cache = partial(feature_cache, start.backbone, config.hardware, preprocess=start.preprocess(config.image_size))
+    here, workers = Hardware.of(config.hardware), loader_workers(config.hardware)
+    here.announce(config.hardware, start.backbone)
+    cache = partial(feature_cache, start.backbone, here, workers, preprocess=start.preprocess(config.image_size))
 
-    def cache_of(each: RunDataset) -> Any:
-        return cache(folder=features_of(data, each))
+    def cache_of(each: RunDataset) -> FeatureCache:
+        return cache(folder=frozen_features(data.store, each.card.name, each.settings))
 
     vectors = embed(datasets, archive.store, cache_of, folder / "state" / "embeddings.npy")
-    rows = judge(archive, data.store / "quality" / data.store_settings.folder, cache_of(datasets[0]).workers)
+    rows = judge(archive, data.store / "quality" / data.store_settings.folder, workers)
     reasons = unusable(archive.flags, rows, archive.times, archive.video_of, config.unusable)
     frames = Frames(vectors, archive.times, archive.video_of, archive.operation_of, config.seed)
 
@@ -127,7 +130,7 @@ def embedded(config: CurateConfig, datasets: list[RunDataset], archive: Archive,
             return None
         each, store = named_frames(entry, place, data)
         vectors = embed([each], store, cache_of, folder / "state" / f"{place}.npy")
-        return vectors[Archive.of(store, Pseudonyms()).flags == 0]
+        return vectors[np.concatenate([video.shard.columns["flags"] for video in store.videos]) == 0]
 
     prints = [archive.store.prints(place) for place in range(len(archive.store.videos))]
     return Given(frames, reasons, prints, other("like", config.like), other("against", config.against))
