@@ -10,7 +10,7 @@ import numpy as np
 
 from surgdino.curation import retrieval
 from surgdino.curation.balance import choose, even_weights
-from surgdino.curation.clusters import Level, assign, entropy, hierarchy, kmeans, levels_for
+from surgdino.curation.clusters import Level, assign, hierarchy, kmeans, levels_for
 from surgdino.curation.copies import Stretch, copied, stretches
 from surgdino.curation.duplicates import Calibration, across, along_time, calibrate, nearest_of
 from surgdino.curation.semdedup import semdedup
@@ -194,10 +194,3 @@ def _levels(frames: Frames, rows: np.ndarray, settings: BalanceSettings) -> list
 def _flat(frames: Frames, rows: np.ndarray, levels: tuple[int, ...] | None) -> Level:
     centroids = kmeans(frames.embeddings, (levels or levels_for(len(rows)))[0], frames.seed, rows)
     return Level(assign(frames.embeddings, centroids)[0], centroids)
-
-
-def evenness(frames: Frames) -> tuple[float, float]:
-    """Entropy over the clusters of the coarsest level as a share of the largest, of all frames and of what is drawn."""
-    level = frames.levels[-1]
-    drawn = np.where(frames.reason == "", frames.weight, 0.0)
-    return entropy(level.of, len(level.centroids)), entropy(level.of, len(level.centroids), drawn)

@@ -35,7 +35,8 @@ class Curation:
         similarity: float32 [n], the largest cosine with the wanted frames; NaN where none were given.
         weight: float32 [n], how often it is drawn, relative to the others that are kept; 0 where it is left out.
         reason: why it is left out, "" where it is kept; n entries.
-        facts: how it was made: settings, counts, and `frames`, the hash of the frames that it is of.
+        facts: how it was made: settings, thresholds, and `videos`, of which frames it is.
+        phase: object [n], the class where the data have labels, "" elsewhere; None where they have none at all.
     """
 
     videos: tuple[str, ...]
@@ -49,6 +50,7 @@ class Curation:
     weight: np.ndarray
     reason: np.ndarray
     facts: Mapping[str, Any] = field(default_factory=dict)
+    phase: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.video_of)
@@ -57,6 +59,11 @@ class Curation:
     def keep(self) -> np.ndarray:
         """bool [n]."""
         return self.weight > 0
+
+    def counts(self) -> list[tuple[str, int]]:
+        """(reason, frames), the most frequent first; "" stands for the frames that are kept."""
+        reasons, counts = np.unique(self.reason.astype(str), return_counts=True)
+        return [(str(reasons[k]), int(counts[k])) for k in np.argsort(-counts, kind="stable")]
 
     def write(self, folder: Path) -> Path:
         """Write `curation.parquet`; the file appears whole or not at all."""
@@ -73,6 +80,8 @@ class Curation:
             "weight": self.weight.astype(np.float32),
             "reason": pa.array(self.reason, pa.string()).dictionary_encode(),
         }
+        if self.phase is not None:
+            columns["phase"] = pa.array(self.phase, pa.string(), mask=self.phase == "").dictionary_encode()
         meta = json.dumps({"format": FORMAT, **self.facts}, ensure_ascii=False).encode()
         table = pa.table(columns).replace_schema_metadata({_META: meta})
         target = folder / FILE
@@ -114,6 +123,12 @@ def read_curation(folder: Path) -> Curation:
         levels=[table[name].to_numpy() for name in table.column_names if name.startswith("cluster_")],
         similarity=column["similarity"],
         weight=np.where(column["keep"], column["weight"], 0).astype(np.float32),
-        reason=np.array(table["reason"].combine_chunks().dictionary_decode().to_pylist(), object),
+        reason=_texts(table, "reason"),
         facts=facts,
+        phase=_texts(table, "phase") if "phase" in table.column_names else None,
     )
+
+
+def _texts(table: pa.Table, name: str) -> np.ndarray:
+    """A column of words, object [n]; "" for none."""
+    return table[name].combine_chunks().dictionary_decode().fill_null("").to_numpy(zero_copy_only=False)

@@ -16,9 +16,10 @@ from surgdino import console
 from surgdino.config import typed
 from surgdino.crops.workers import load
 from surgdino.curation.embeddings import BLOCK, write_unit
-from surgdino.curation.table import read_curation
+from surgdino.curation.table import Curation, read_curation
 from surgdino.curation.unusable import QUALITY, quality
 from surgdino.datasets.card import load_card
+from surgdino.datasets.manifest import Labels
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.frames.store import FrameStore, build_store
 from surgdino.inputs.datasets import RunDataset
@@ -43,6 +44,7 @@ class Archive:
         times: float64 [n], seconds.
         numbers: int64 [n], in the source.
         flags: uint8 [n], of the shards.
+        phase: object [n], the class of each frame that has a label, "" for others; None where none has.
     """
 
     store: FrameStore
@@ -53,10 +55,11 @@ class Archive:
     times: np.ndarray
     numbers: np.ndarray
     flags: np.ndarray
+    phase: np.ndarray | None
 
     @classmethod
-    def of(cls, store: FrameStore, names: Pseudonyms) -> Archive:
-        """Of a joined store."""
+    def of(cls, store: FrameStore, names: Pseudonyms, phases: Labels | None) -> Archive:
+        """Of a joined store, and the phases of its videos."""
         store = store.select(flagged=True)
         shards = [video.shard for video in store.videos]
         operations = [video.operation for video in store.videos]
@@ -74,11 +77,26 @@ class Archive:
             times=columns["time"],
             numbers=columns["number"].astype(np.int64),
             flags=columns["flags"],
+            phase=None if phases is None else _phase_of(store, phases),
         )
 
     def checksums(self) -> dict[str, str]:
         """Shown name of each video -> checksum of its shard: of which frames a curation is."""
         return {name: f"{v.shard.crc:08x}" for name, v in zip(self.videos, self.store.videos, strict=True)}
+
+
+def _phase_of(store: FrameStore, phases: Labels) -> np.ndarray:
+    """object [n]: the class of each frame, "" where it has no label."""
+    classes, found = np.array(phases.classes, object), []
+    for place, video in enumerate(store.videos):
+        _, numbers, times = store.of_video(place)
+        labelled = np.zeros(len(numbers), bool)
+        if video.id in phases.values:
+            labelled, ids = phases.values[video.id].at(numbers, times)  # type: ignore[union-attr]
+        found.append(np.full(len(numbers), "", object))
+        if labelled.any():
+            found[-1][labelled] = classes[ids[labelled]]
+    return np.concatenate(found)
 
 
 def embed(
@@ -171,6 +189,19 @@ class Drawn:
     weights: np.ndarray
     hash: str
     facts: Mapping[str, Any]
+
+
+def places_in(store: FrameStore, curation: Curation, names: Pseudonyms) -> np.ndarray:
+    """int64 [n]: the position in a store of each frame of a curation, -1 where it is not there."""
+    videos = {names.named(video.id): place for place, video in enumerate(store.videos)}
+    found = np.full(len(curation), -1, np.int64)
+    for k, video in enumerate(curation.videos):
+        if video in videos:
+            rows = slice(*np.searchsorted(curation.video_of, (k, k + 1)).tolist())
+            positions, numbers, _ = store.of_video(videos[video])
+            at = np.searchsorted(numbers, curation.frame[rows]).clip(max=len(numbers) - 1)
+            found[rows] = np.where(numbers[at] == curation.frame[rows], positions[at], -1)
+    return found
 
 
 def curated(store: FrameStore, folder: Path, names: Pseudonyms) -> Drawn:

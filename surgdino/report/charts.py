@@ -82,17 +82,77 @@ def interval_chart(title: str, rows: Sequence[tuple[str, float, float, float]]) 
     return _svg(7.6, 0.9 + 0.36 * len(rows), f"{title}: {values}", draw)
 
 
-def scatter_chart(title: str, groups: Mapping[str, Any]) -> str:
-    """Points [n, 2] of a few groups, each in its colour, without axes."""
+def histogram_chart(
+    title: str, edges: Sequence[float], shares: Mapping[str, Sequence[float]], levels: Mapping[str, float]
+) -> str:
+    """Histograms over the same bins, one upon the other, with named lines at some values.
+
+    Args:
+        edges: of the bins, one more than each of `shares` has.
+        levels: name -> value.
+    """
+
+    def draw(axis: Any) -> None:
+        for place, (name, heights) in enumerate(shares.items()):
+            colour = PALETTE[place % len(PALETTE)]
+            axis.stairs(heights, edges, fill=True, color=colour, alpha=0.12)
+            axis.stairs(heights, edges, color=colour, lw=1.6, ls=_DASHES[place % len(_DASHES)], label=name)
+        for name, value in levels.items():
+            axis.axvline(value, color=INK, lw=1)
+            at = {"xycoords": ("data", "axes fraction"), "xytext": (-2, 0), "textcoords": "offset points"}
+            style = {"fontsize": 7.5, "color": INK, "ha": "right", "va": "top", "rotation": 90}
+            axis.annotate(f"{name} {value:.3f}", (value, 0.98), **at, **style)
+        style_axis(axis, title, size=9.5, bold=True, steps=False)
+        axis.set_xlim(edges[0], edges[-1])
+        axis.set_ylim(0, 1.4 * max(max(heights) for heights in shares.values()))  # room for the names of the lines
+        axis.set_yticks([])
+        axis.set_xlabel("cosine", fontsize=8, color=SOFT)
+        axis.legend(fontsize=7.5, frameon=False, labelcolor=INK, loc="upper left")
+
+    marks = ", ".join(f"{name} {value:.3f}" for name, value in levels.items())
+    return _svg(7.6, 2.8, f"{title}: {', '.join(shares)}; lines at {marks or 'none'}", draw)
+
+
+def share_chart(title: str, rows: Sequence[tuple[str, float, float]]) -> str:
+    """Shares before and after, one row each, as a ring and a point.
+
+    Args:
+        rows: (name, before, after), shares of 1.
+    """
+
+    def draw(axis: Any) -> None:
+        places = range(len(rows))[::-1]
+        names, before, after = zip(*rows, strict=True)
+        axis.hlines(places, before, after, color=GRID, lw=2.5)
+        axis.plot(before, places, "o", mfc="none", color=SOFT, ms=6, label="before")
+        axis.plot(after, places, "o", color=PALETTE[0], ms=6, label="after")
+        style_axis(axis, title, size=9.5, bold=True, steps=False)
+        axis.set_yticks(places, names)
+        axis.set_ylim(-0.6, len(rows) - 0.4)
+        axis.set_xlim(0, max(*before, *after) * 1.04)
+        axis.tick_params(axis="y", labelsize=8.5, labelcolor=INK)
+        axis.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+        axis.legend(fontsize=7.5, frameon=False, labelcolor=INK, loc="lower right")
+
+    text = "; ".join(f"{name} {100 * a:.1f} % to {100 * b:.1f} %" for name, a, b in rows)
+    return _svg(7.6, 0.9 + 0.28 * len(rows), f"{title}: {text}", draw)
+
+
+def scatter_chart(title: str, groups: Mapping[str, Any], colours: Mapping[str, str]) -> str:
+    """Points [n, 2] of a few groups, the later ones on top, without axes.
+
+    Args:
+        colours: of groups; the others have their turn in the palette.
+    """
 
     def draw(axis: Any) -> None:
         for place, (name, points) in enumerate(groups.items()):
-            colour = PALETTE[place % len(PALETTE)]
-            axis.plot(points[:, 0], points[:, 1], ".", color=colour, ms=2.5, alpha=0.6, label=name)
+            colour = colours.get(name) or PALETTE[place % len(PALETTE)]
+            axis.plot(points[:, 0], points[:, 1], ".", color=colour, ms=5, mew=0, alpha=0.7, label=name)
         style_axis(axis, title, size=9.5, bold=True, steps=False)
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.legend(fontsize=7.5, frameon=False, labelcolor=INK, markerscale=3)
+        axis.set_axis_off()
+        beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+        axis.legend(fontsize=7.5, frameon=False, labelcolor=INK, markerscale=2, **beside)
 
     return _svg(7.6, 3.8, f"{title}: {', '.join(f'{len(points)} of {name}' for name, points in groups.items())}", draw)
 

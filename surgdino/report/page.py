@@ -103,6 +103,15 @@ def _verdict(records: Sequence[RunRecord]) -> tuple[str, str]:
 
 def _facts(record: RunRecord) -> list[tuple[str, str]]:
     model, train, results = record.model, record.section("train"), record.results or {}
+    if (curation := record.curation) is not None:
+        also = [str(entry.get("dataset")) for entry in record.section("data").get("also") or ()]
+        return [
+            ("data", ", ".join([str(record.section("dataset").get("name")), *also])),
+            ("operations", f"{len({*curation.operations}):,}"),
+            ("recordings", f"{len(curation.videos):,}"),
+            ("frames", f"{len(curation):,}"),
+            ("kept", f"{int(curation.keep.sum()):,}"),
+        ]
     videos = record.data.get("videos", [])
     facts = {
         "backbone": model.get("name"),

@@ -10,6 +10,7 @@ import numpy as np
 from surgdino.curation.table import Curation, read_curation
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
+from surgdino.inputs.curation import places_in
 from surgdino.report.sheet import MARGIN, SOFT, Sheet, fitted
 from surgdino.runs.folder import recorded_mode
 from surgdino.runs.names import Pseudonyms, settings_of
@@ -34,14 +35,7 @@ class Curated:
         folder, store = config.data.curation, store.select(flagged=True)
         curation = read_curation(folder)
         names = Pseudonyms.open(recorded_mode(settings_of(folder).get("run")), config.data.store)
-        places = {names.named(video.id): store.of_video(k) for k, video in enumerate(store.videos)}
-        place = np.full(len(curation), -1, np.int64)
-        for k, video in enumerate(curation.videos):
-            rows = np.flatnonzero(curation.video_of == k)
-            if video in places:
-                positions, numbers, _ = places[video]
-                at = np.searchsorted(numbers, curation.frame[rows]).clip(max=len(numbers) - 1)
-                place[rows] = np.where(numbers[at] == curation.frame[rows], positions[at], -1)
+        place = places_in(store, curation, names)
         if (place < 0).all():
             fix = "use the data settings that it was made with"
             raise SurgdinoError("the curation is of other frames", file=folder, fix=fix)

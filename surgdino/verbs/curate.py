@@ -10,20 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
 
 from surgdino import console
 from surgdino.backbone.settings import ModelSettings
 from surgdino.config import PositiveInt, Seed, Side, Text, typed
-from surgdino.curation.clusters import medoids
-from surgdino.curation.embeddings import at
+from surgdino.curation.facts import facts_of
 from surgdino.curation.settings import BalanceSettings, DuplicateSettings, RetrievalSettings, UnusableSettings
 from surgdino.curation.stages import (
     Frames,
     deduplicate,
     drop_copies,
     drop_unusable,
-    evenness,
     keep_apart,
     rebalance,
     retrieve,
@@ -38,18 +35,16 @@ from surgdino.inputs.backbone import starting_backbone
 from surgdino.inputs.curation import Archive, embed, judge, named_frames
 from surgdino.inputs.datasets import RunDataset, data_hash, joined_store, open_datasets
 from surgdino.inputs.labelled import frozen_features
+from surgdino.inputs.probe import joined_labels
 from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
 from surgdino.paths import safe_name
-from surgdino.report.gallery import Gallery
-from surgdino.report.page import write_page
-from surgdino.report.record import read_run
 from surgdino.runs.folder import ANYWHERE, names_mode, open_run
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.context import feature_cache
 from surgdino.tasks.features.cache import FeatureCache
+from surgdino.verbs.report import try_report
 
-_MAPPED = 3000  # points of the report's map
 FREE = (*ANYWHERE, "model.weights", "checkpoint")
 
 
@@ -86,15 +81,17 @@ def main(cfg: Mapping[str, Any]) -> int:
         datasets = open_datasets(card, data, names)
         recorded = {**cfg, "run": {"dir": str(folder), "names": mode}}
         open_run(folder, recorded, names, data_hash=data_hash(datasets), free=FREE)
-        archive = Archive.of(joined_store(datasets, data), names)
+        labels = joined_labels(datasets)
+        archive = Archive.of(joined_store(datasets, data), names, labels.get("phase"))
         torch.manual_seed(config.seed)  # of a backbone without weights
         curate(config, given := embedded(config, datasets, archive, folder))
         curation = as_table(config, given.frames, archive)
         path = curation.write(folder)
-        print_curation(curation, given.frames)
-        page = report(config, folder, curation, given.frames, archive)
+        print_curation(curation)
+        page = try_report(folder, frames=config.report.frames)
     console.field("curation", f"{path}; learn from it: surgdino pretrain data.curation={folder} ...")
-    console.field("report", page)
+    if page:
+        console.field("report", page)
     return 0
 
 
@@ -164,13 +161,7 @@ def as_table(config: CurateConfig, frames: Frames, archive: Archive) -> Curation
         },
         "seed": config.seed,
         "keep": config.keep,
-        "thresholds": frames.thresholds,
-        "calibration": {
-            name: [float(q) for q in np.quantile(found, (0.05, 0.5, 0.95))] if len(found) else None
-            for name, found in frames.calibration.cosines.items()
-        },
-        "evenness": evenness(frames) if frames.levels else None,
-        "map": flat_map(frames),
+        **facts_of(frames, archive.videos),
     }
     return Curation(
         videos=archive.videos,
@@ -184,44 +175,24 @@ def as_table(config: CurateConfig, frames: Frames, archive: Archive) -> Curation
         weight=weight / weight[kept].mean(),
         reason=frames.reason,
         facts=facts,
+        phase=archive.phase,
     )
 
 
-def print_curation(curation: Curation, frames: Frames) -> None:
+def print_curation(curation: Curation) -> None:
     """What went and why, and how alike frames of this data are."""
-    table = console.new_table("Frames")
+    table, facts = console.new_table("Frames"), curation.facts
     table.add_column("reason")
     table.add_column("frames", justify="right")
     table.add_column("share", justify="right")
-    reasons, counts = np.unique(curation.reason.astype(str), return_counts=True)
-    for reason, count in sorted(zip(reasons, counts, strict=True), key=lambda row: -row[1]):
+    for reason, count in curation.counts():
         table.add_row(reason or "kept", f"{count:,}", f"{count / len(curation):.1%}", style="" if reason else "bold")
     console.table(table)
-    alike = ", ".join(
-        f"{name} {frames.calibration.quantile(name, 0.5):.3f}"
-        for name, found in frames.calibration.cosines.items()
-        if len(found)
-    )
+    alike = ", ".join(f"{name} {found[1]:.3f}" for name, found in facts["calibration"].items() if found)
     console.field("alike", f"median cosine of frames apart by {alike}")
-    if frames.thresholds:
-        console.field("thresholds", ", ".join(f"{name} {value:.3f}" for name, value in frames.thresholds.items()))
-    if frames.levels:
-        before, after = evenness(frames)
-        sizes = " > ".join(str(len(level.centroids)) for level in frames.levels)
+    if facts["thresholds"]:
+        console.field("thresholds", ", ".join(f"{name} {value:.3f}" for name, value in facts["thresholds"].items()))
+    if facts["entropy"]:
+        sizes = " > ".join(str(clusters) for clusters, *_ in facts["entropy"])
+        _, before, after = facts["entropy"][-1]
         console.field("clusters", f"{sizes}; evenness of the coarsest {before:.2f} before, {after:.2f} after")
-
-
-def flat_map(frames: Frames) -> dict[str, Any]:
-    """Where some frames lie on the first two principal components, for the report."""
-    rows = np.unique(np.linspace(0, len(frames.reason) - 1, min(_MAPPED, len(frames.reason))).astype(np.int64))
-    points = PCA(2, random_state=frames.seed).fit_transform(at(frames.embeddings, rows)) if len(rows) > 2 else []
-    return {"rows": rows.tolist(), "xy": np.round(points, 4).tolist()}
-
-
-def report(config: CurateConfig, folder: Path, curation: Curation, frames: Frames, archive: Archive) -> Path:
-    """The page; with pictures of frames where they were asked for."""
-    gallery = None
-    if config.report.frames:
-        middles = medoids(frames.embeddings, frames.levels[-1]) if frames.levels else np.empty(0, np.int64)
-        gallery = Gallery(curation, archive.store.read, middles)
-    return write_page([read_run(folder)], folder / "report.html", learned=gallery)

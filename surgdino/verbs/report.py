@@ -15,11 +15,14 @@ from surgdino.backbone.weights import load_weights
 from surgdino.config import Location, from_words
 from surgdino.datasets.card import Card
 from surgdino.errors import SurgdinoError
-from surgdino.frames.store import open_store
-from surgdino.inputs.settings import DataSettings, ReportSettings, manifest_of
+from surgdino.inputs.curation import places_in
+from surgdino.inputs.datasets import joined_store, open_datasets
+from surgdino.inputs.settings import DataSettings, ReportSettings
+from surgdino.report.gallery import Gallery
 from surgdino.report.learned import Learned, Sample
 from surgdino.report.page import write_page
 from surgdino.report.record import RunRecord, read_run
+from surgdino.report.sections import Section
 from surgdino.runs.folder import recorded_mode
 from surgdino.runs.names import Pseudonyms, settings_of
 
@@ -66,13 +69,15 @@ def try_report(folder: Path, *, frames: bool = False) -> Path | None:
         return None
 
 
-def learned_of(record: RunRecord) -> Learned:
-    """The section with pictures of a run, from frames evenly over its store."""
+def learned_of(record: RunRecord) -> Section:
+    """The section with pictures of a run, from frames of all its datasets."""
     config = settings_of(record.folder)
     data = DataSettings.of(config)
     names = Pseudonyms.open(recorded_mode(config.get("run")), data.store)
-    manifest = manifest_of(Card.from_dict(config["dataset"]), data, names)
-    store = open_store(data.store, manifest, data.store_settings)
+    store = joined_store(open_datasets(Card.from_dict(config["dataset"]), data, names), data)
+    if record.curation is not None:
+        store = store.select(flagged=True)
+        return Gallery(record.curation, store.read, places_in(store, record.curation, names))
     after, before = load(record.folder), None
     weights = (config.get("model") or {}).get("weights")
     if weights and Path(weights).exists():  # the backbone that the run started from

@@ -42,6 +42,7 @@ def test_every_frame_has_a_row_and_a_reason(place):
     assert curation.weight[kept].mean() == pytest.approx(1, rel=1e-6)
     assert set(curation.facts["videos"]) == set(curation.videos) == {f"video0{k}" for k in range(1, 5)}
     assert list(curation.operations) == [f"camma/{k}" for k in range(1, 5)]
+    assert {"Preparation", "CalotTriangleDissection"} < {*curation.phase}
     assert not list((place / "cur").rglob("*.jpg"))
 
 
@@ -116,14 +117,23 @@ def test_what_is_wanted_is_kept_and_what_is_tested_on_is_not(place, synthetic_ch
     assert 0 not in curation.video_of[curation.keep]
 
 
-def test_the_page_has_no_frames_unless_asked_for(place, synthetic_cholec80, tmp_path):
+def test_the_page_has_no_frames_unless_asked_for(place, tmp_path):
     page = (place / "cur" / "report.html").read_text()
-    assert "curation of an archive" in page
-    assert "comes twice in its operation" in page
+    for told in ("curation of an archive", "comes twice in its operation", "By phase", "Share of each phase", "By PCA"):
+        assert told in page
     assert "data:image/jpeg" not in page
-    again = ["curate", *words(synthetic_cholec80, place), "keep=20", f"run.dir={place / 'cur'}", "report.frames=true"]
+    assert main(["report", str(place / "cur"), "report.frames=true", f"out={tmp_path / 'frames.html'}"]) == 0
+    page = (tmp_path / "frames.html").read_text()
+    assert page.count("data:image/jpeg") > 20
+    assert "What the coarsest clusters show" in page
+    assert f"Black: {(read_curation(place / 'cur').reason == 'black').sum()} frames" in page
+
+
+def test_a_page_that_fails_does_not_cost_the_curation(place, synthetic_cholec80, monkeypatch, capsys):
+    monkeypatch.setattr("surgdino.verbs.report.write_page", lambda *args, **more: 1 / 0)
+    again = ["curate", *words(synthetic_cholec80, place), "keep=20", f"run.dir={place / 'cur'}"]
     assert main(again) == 0
-    assert "data:image/jpeg" in (place / "cur" / "report.html").read_text()
+    assert "the report could not be written: ZeroDivisionError" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from surgdino.curation.table import Curation
 from surgdino.report.blocks import Block, Charts, Heading, Paragraph, Table
-from surgdino.report.charts import scatter_chart
+from surgdino.report.charts import histogram_chart, scatter_chart, share_chart
+from surgdino.report.colours import LINE, class_colours, readable_name
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
 
-_OPERATIONS = 40  # rows of the table
+_ROWS, _DRAWN, _NAMED = 40, 24, 5  # of a table, of a chart of shares, names in the map's legend
+_GREY = "#c3cbd3"  # what steps back in a map
 
 
 class CurationSection(Section):
@@ -21,79 +23,117 @@ class CurationSection(Section):
     id, title, order = "curation", "Which frames are kept", 5
 
     def of_run(self, record: RunRecord) -> list[Block]:
-        """Reasons, likeness, clusters, operations, and a map."""
-        curation = record.curation
-        if curation is None:
+        """Reasons, copies, likeness, clusters, operations, phases, and a map."""
+        if (curation := record.curation) is None:
             return []
-        return [_reasons(curation), *_likeness(curation), *_clusters(curation), *_operations(curation), *_map(curation)]
+        operations = np.array(curation.operations, object)[curation.video_of]
+        blocks = [_reasons(curation), *_copies(curation), *_likeness(curation), *_clusters(curation)]
+        blocks += _shares("Operations", "operation", curation, operations)
+        if (phase := curation.phase) is not None:
+            names = {name: readable_name(name) for name in np.unique(phase) if name}
+            labelled = np.array([names.get(name, "") for name in phase], object)
+            blocks += _shares("Phases", "phase", curation, labelled)
+            return [*blocks, *_map(curation, operations, labelled)]
+        return [*blocks, *_map(curation, operations, None)]
 
 
 def _reasons(curation: Curation) -> Table:
-    names, counts = np.unique(curation.reason.astype(str), return_counts=True)
-    order = np.argsort(-counts)
-    rows = [[names[k] or "kept", f"{counts[k]:,}", f"{100 * counts[k] / len(curation):.1f} %"] for k in order]
-    strong = frozenset(place for place, k in enumerate(order) if not names[k])
+    rows = [[name or "kept", f"{n:,}", f"{100 * n / len(curation):.1f} %"] for name, n in curation.counts()]
+    strong = frozenset(place for place, (name, _) in enumerate(curation.counts()) if not name)
     caption = "The first reason that holds. Duplicates stand for the frame that is kept of their group."
     return Table(("frames", "number", "share"), rows, caption, frozenset({1, 2}), strong)
 
 
+def _copies(curation: Curation) -> list[Block]:
+    found: dict[tuple[str, str], float] = {}
+    for each in curation.facts.get("copies") or ():
+        pair = each["copy"], each["of"]
+        found[pair] = found.get(pair, 0.0) + each["to"] - each["from"]
+    if not found:
+        return []
+    largest = sorted(found.items(), key=lambda each: -each[1])
+    rows = [[copy, original, f"{seconds:,.0f}"] for (copy, original), seconds in largest[:_ROWS]]
+    caption = f"By prints of their frames, whatever they are called.{_rest(len(found), 'pairs')}"
+    heads = ("recording", "shows again what is in", "seconds")
+    return [Heading("Recordings that show the same"), Table(heads, rows, caption, frozenset({2}))]
+
+
+def _rest(count: int, what: str) -> str:
+    return f" The {count - _ROWS} smaller {what} are left out here." if count > _ROWS else ""
+
+
 def _likeness(curation: Curation) -> list[Block]:
-    found = curation.facts.get("calibration") or {}
+    found, thresholds = curation.facts.get("calibration") or {}, curation.facts.get("thresholds") or {}
     rows = [[name, *(f"{value:.3f}" for value in values)] for name, values in found.items() if values]
     if not rows:
         return []
-    used = ", ".join(f"{name} {value:.3f}" for name, value in (curation.facts.get("thresholds") or {}).items())
+    used = ", ".join(f"{name} {value:.3f}" for name, value in thresholds.items())
     caption = f"Cosines of random pairs. Thresholds used: {used or 'none'}."
     heads = ("frames apart by", "5 % below", "median", "95 % below")
-    return [Heading("How alike frames of these data are"), Table(heads, rows, caption, frozenset({1, 2, 3}))]
+    blocks: list[Block] = [Heading("How alike frames of these data are")]
+    if likeness := curation.facts.get("likeness"):
+        title = "Frames apart by so much, and from which cosine on they count as the same"
+        blocks.append(Charts([histogram_chart(title, likeness["edges"], likeness["shares"], thresholds)], wide=True))
+    return [*blocks, Table(heads, rows, caption, frozenset({1, 2, 3}))]
 
 
 def _clusters(curation: Curation) -> list[Block]:
-    even = curation.facts.get("evenness")
-    if not even or not curation.levels:
+    levels = curation.facts.get("entropy") or ()
+    rows = [[str(k + 1), f"{n:,}", f"{a:.2f}", f"{b:.2f}"] for k, (n, a, b) in enumerate(levels)]
+    if not rows:
         return []
-    sizes = " > ".join(str(int(level.max()) + 1) for level in curation.levels)
-    text = (
-        f"Clusters of each level, the finest first: {sizes}. Entropy over the coarsest as a share of the largest "
-        f"possible: {even[0]:.2f} of all frames, {even[1]:.2f} of what is drawn; at 1 all count alike."
+    caption = (
+        "Entropy of the frames over the clusters of a level, as a share of the largest possible: at 1 all clusters "
+        "count alike. Before: all frames; after: what training draws."
     )
-    return [Heading("Clusters"), Paragraph(text)]
+    heads = ("level", "clusters", "entropy before", "entropy after")
+    return [Heading("Clusters"), Table(heads, rows, caption, frozenset({1, 2, 3}))]
 
 
-def _operations(curation: Curation) -> list[Block]:
-    names, of = np.unique(np.array(curation.operations), return_inverse=True)
-    of_frame = of[curation.video_of]
-    before = np.bincount(of_frame, minlength=len(names))
-    after = np.bincount(of_frame, curation.weight, minlength=len(names))
-    kept = np.bincount(of_frame[curation.keep], minlength=len(names))
-    order = np.argsort(-before, kind="stable")
-    shares = (100 * before / before.sum(), 100 * after / after.sum())
+def _shares(title: str, what: str, curation: Curation, names: np.ndarray) -> list[Block]:
+    """Who has which share of the frames before and after; `names` of each frame, "" of those that do not count."""
+    counted = names != ""
+    kinds, of = np.unique(names[counted], return_inverse=True)
+    weight = curation.weight[counted]
+    before, kept = np.bincount(of), np.bincount(of[weight > 0], minlength=len(kinds))
+    after = np.bincount(of, weight, minlength=len(kinds))
+    shares = [(str(kinds[k]), before[k] / before.sum(), after[k] / after.sum()) for k in range(len(kinds))]
+    order = np.argsort(-before, kind="stable").tolist()
     rows = [
-        [names[k], f"{before[k]:,}", f"{kept[k]:,}", *(f"{share[k]:.1f} %" for share in shares)]
-        for k in order[:_OPERATIONS]
+        [name, f"{before[k]:,}", f"{kept[k]:,}", f"{100 * first:.1f} %", f"{100 * then:.1f} %"]
+        for k, (name, first, then) in ((k, shares[k]) for k in order[:_ROWS])
     ]
-    rest = f" The {len(names) - _OPERATIONS} smaller ones are left out here." if len(names) > _OPERATIONS else ""
-    caption = f"Share before: of all frames; after: of what training draws.{rest}"
-    heads = ("operation", "frames", "kept", "share before", "share after")
-    return [Heading("Operations"), Table(heads, rows, caption, frozenset({1, 2, 3, 4}))]
+    unlabelled = f"{(~counted).sum():,} frames have no label. " if not counted.all() else ""
+    caption = f"{unlabelled}Share before: of all frames; after: of what training draws.{_rest(len(kinds), f'{what}s')}"
+    heads = (what, "frames", "kept", "share before", "share after")
+    chart = share_chart(f"Share of each {what}", [shares[k] for k in order[:_DRAWN]])
+    return [Heading(title), Charts([chart], wide=True), Table(heads, rows, caption, frozenset({1, 2, 3, 4}))]
 
 
-def _map(curation: Curation) -> list[Block]:
+def _map(curation: Curation, operations: np.ndarray, phases: np.ndarray | None) -> list[Block]:
     found = curation.facts.get("map") or {}
     rows, points = np.array(found.get("rows", ()), np.int64), np.array(found.get("xy", ()), float)
     if len(rows) < 3 or rows.max() >= len(curation):
         return []
     kept = np.where(curation.keep[rows], "kept", "left out")
-    operations = np.array(curation.operations)[curation.video_of[rows]]
-    charts = [_coloured("By operation", points, operations), _coloured("By decision", points, kept)]
-    text = "Principal components of the features of some of the frames: near points look alike to the backbone."
+    charts = [
+        scatter_chart("By operation", _grouped(points, operations[rows]), {"others": _GREY}),
+        scatter_chart("By decision", _grouped(points, kept), {"kept": LINE, "left out": _GREY}),
+    ]
+    if phases is not None:
+        groups = _grouped(points, np.where(phases[rows] == "", "no label", phases[rows]), named=10)
+        colours = {**class_colours([name for name in groups if name != "no label"]), "no label": _GREY}
+        charts.insert(1, scatter_chart("By phase", groups, colours))
+    text = (
+        f"By {found.get('by', 'PCA')} of the features of {len(rows):,} frames: near points look alike to the backbone."
+    )
     return [Heading("Map"), Paragraph(text, note=True), Charts(charts, wide=True)]
 
 
-def _coloured(title: str, points: np.ndarray, names: Sequence[str] | np.ndarray) -> str:
-    kinds, counts = np.unique(names, return_counts=True)
-    largest = [str(kinds[k]) for k in np.argsort(-counts, kind="stable")[:5]]
-    groups = {name: points[np.asarray(names) == name] for name in largest}
-    if len(kinds) > len(largest):
-        groups["others"] = points[~np.isin(names, largest)]
-    return scatter_chart(title, groups)
+def _grouped(points: np.ndarray, names: np.ndarray | Sequence[str], named: int = _NAMED) -> Mapping[str, np.ndarray]:
+    """Points by name, the smallest group last and so on top; beyond `named` of them the others together, first."""
+    kinds, counts = np.unique(np.asarray(names, str), return_counts=True)
+    largest = [str(kinds[k]) for k in np.argsort(-counts, kind="stable")]
+    others = np.isin(np.asarray(names, str), largest[named:])
+    groups = {"others": points[others]} if others.any() else {}
+    return groups | {name: points[np.asarray(names) == name] for name in largest[:named]}
