@@ -19,6 +19,7 @@ from surgdino import console, machine
 from surgdino.datasets.manifest import Video
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.build import ShardTask, build_shard
+from surgdino.frames.engines import DASK, LOCAL, EngineError, crew_on
 from surgdino.frames.video.decode import VideoInfo, probe
 from surgdino.frames.worker import Ask, CrashError, HangError, crew
 from surgdino.paths import regular
@@ -49,7 +50,9 @@ def _probe(video: Video, decoder: str, say: Callable[[Any], None]) -> VideoInfo:
     return replace(probe(video.path, decoder, fps=video.fps), source=None)  # a long list that nobody asks for
 
 
-def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Generator[Result, None, None]:
+def build_all(
+    tasks: Sequence[ShardTask], workers: int, progress: bool, engine: str = LOCAL
+) -> Generator[Result, None, None]:
     """Build shards, the largest source first; yields each task as it ends, with the error in its video, if any.
 
     A video whose process dies is tried again at the end, when nothing else runs. Leaving the iteration early stops the
@@ -59,16 +62,18 @@ def build_all(tasks: Sequence[ShardTask], workers: int, progress: bool) -> Gener
         tasks: one a video.
         workers: processes; 0 takes one a core, but no more than there are videos.
         progress: whether to draw a bar.
+        engine: see `crew_on`.
     """
     if not tasks:
         return
     cores = machine.cores()
     workers = min(workers or cores, len(tasks))
-    threads = max(1, cores // workers)
+    threads = max(1, cores // workers) if engine in (LOCAL, DASK) else 1
+    folders = {"reads": {task.root for task in tasks}, "writes": {task.shard.parent for task in tasks}}
     tasks = [replace(task, threads=threads) for task in sorted(tasks, key=lambda task: -_size(task.video.path))]
     deaths = {id(task): _noted_deaths(task) for task in tasks}
     suspects = [task for task in tasks if deaths[id(task)]]
-    with console.bar("building the frame store", shown=progress) as bar, crew(workers) as ask:
+    with console.bar("building the frame store", shown=progress) as bar, crew_on(engine, workers, **folders) as ask:
         counts = _Counts(len(tasks), bar)
         together = [task for task in tasks if not deaths[id(task)]]
         with closing(_ended(ask, together, counts)) as results:
@@ -104,7 +109,7 @@ def _ended(
         finished, _ = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
         for future in finished:
             task, error = running.pop(future), future.exception()
-            if error is not None and not isinstance(error, SurgdinoError | CrashError):
+            if isinstance(error, EngineError) or not isinstance(error, SurgdinoError | CrashError | None):
                 raise error
             counts.ended(task)
             yield task, error
@@ -125,7 +130,7 @@ class _Counts:
 
     def ended(self, task: ShardTask) -> None:
         self._ended.add(id(task))
-        self._planned.setdefault(id(task), 0)
+        self._done[id(task)] = self._planned.setdefault(id(task), 0)
 
     def show(self) -> None:
         planned, done = list(self._planned.values()), sum(list(self._done.values()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError
 from surgdino.frames.build import ShardTask, StoreSettings, expected_header, shard_path
 from surgdino.frames.content import Content
+from surgdino.frames.engines import LOCAL
 from surgdino.frames.pool import build_all
 from surgdino.frames.prints import Printer, Prints, unpack
 from surgdino.frames.shard import FLAGS, Shard, ShardReader, read_shard, remove_leftovers
@@ -220,6 +221,7 @@ def build_store(
     workers: int = 0,
     max_bad_share: float = 0.25,
     progress: bool = True,
+    engine: str = LOCAL,
 ) -> FrameStore:
     """Build the shards that are missing, damaged or out of date, and open the store.
 
@@ -233,11 +235,12 @@ def build_store(
         workers: processes, 0 for one a core.
         max_bad_share: the share of videos that may be set aside.
         progress: whether to draw a bar.
+        engine: where shards are built: `data.engine`.
 
     Raises:
         SurgdinoError: more than `max_bad_share` of the videos are bad; the disk is full or refuses; no videos.
     """
-    folder = Path(folder)
+    folder, root = Path(folder).absolute(), manifest.root.absolute()  # workers elsewhere count from another folder
     if not manifest.videos:
         raise SurgdinoError(
             "no videos to build a frame store from", file=manifest.root, fix="check data.root and data.part"
@@ -247,11 +250,11 @@ def build_store(
     for video in manifest.videos:
         shard = shard_path(folder, manifest, video, settings)
         if _usable(video, manifest.root, shard, settings) is None:
-            tasks.append(ShardTask(video, manifest.root, shard, settings))
+            tasks.append(ShardTask(replace(video, path=video.path.absolute()), root, shard, settings))
     for directory in {task.shard.parent for task in tasks}:
         remove_leftovers(directory)
     # Closing stops the workers at once; an error's traceback would keep the iteration alive.
-    with closing(build_all(tasks, workers, progress)) as results:
+    with closing(build_all(tasks, workers, progress, engine)) as results:
         for task, error in results:
             if error is None:
                 continue

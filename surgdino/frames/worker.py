@@ -160,7 +160,9 @@ def crew(size: int) -> Iterator[Ask]:
     The future raises `CrashError` where the process did not survive, `HangError` where it did not get on, and a
     SurgdinoError about `file` for any fault.
     """
-    workers = [_spare.pop() if _spare else _Worker() for _ in range(size)]
+    workers = [_Worker() for _ in range(size)]
+    with suppress(IndexError):  # threads of a Dask worker may ask at once
+        workers[0] = _spare.pop()
     free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     for worker in workers:
         free.put(worker)

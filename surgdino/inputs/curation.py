@@ -170,7 +170,7 @@ def named_frames(entry: Any, place: str, data: DataSettings) -> tuple[RunDataset
     card = load_card(chosen.dataset)
     manifest = manifest_of(card, chosen)  # type: ignore[arg-type]
     each = RunDataset(card, manifest, frozenset(), "", data.store, data.store_settings)
-    store = build_store(manifest, data.store, data.store_settings, workers=data.worker_count)
+    store = build_store(manifest, data.store, data.store_settings, workers=data.worker_count, engine=data.engine)
     return each, store.select(flagged=True)
 
 

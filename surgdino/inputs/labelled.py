@@ -78,6 +78,7 @@ def open_store_of(manifest: Manifest, data: DataSettings) -> FrameStore:
         workers=data.worker_count,
         max_bad_share=data.max_bad_share,
         progress=distributed.is_main(),
+        engine=data.engine,
     )
 
 

@@ -14,6 +14,7 @@ from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.overlap import operations_named
 from surgdino.errors import SurgdinoError, nearest
+from surgdino.frames.engines import engine_named
 from surgdino.frames.store import StoreSettings
 from surgdino.runs.names import Mode, Pseudonyms
 
@@ -81,12 +82,14 @@ class DataSettings:
     decoder: Literal["pyav", "decord"]
     content_crop: bool
     workers: Workers | Literal["auto"]
+    engine: Text
     max_bad_share: Share
     curation: Location | None
     also: tuple[Annotated[AlsoSettings, BeforeValidator(with_defaults)], ...]
 
     def __post_init__(self) -> None:
         _require_split(self.part, self.split, "data.part")
+        engine_named(self.engine)
 
     @classmethod
     def of(cls, cfg: Mapping[str, Any]) -> DataSettings:

@@ -30,6 +30,7 @@ from surgdino import console
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import from_os_error
+from surgdino.frames.engines import DASK, LOCAL
 from surgdino.frames.store import FrameStore
 from surgdino.paths import atomic_write
 from surgdino.records import read_record
@@ -43,6 +44,7 @@ _HERE = "<path>"
 # Settings that say where things are on this machine, or how its files are called.
 _PLACES = {"root", "store", "weights", "dir", "checkpoint", "out", "truth", "labels", "operation_pattern"}
 _FOLDERS, _MAY_BE_FILES = {"root", "store", "dir"}, {"weights", "checkpoint"}  # among these
+_ENGINE = "data.engine"
 _OPERATIONS = {"split", "splits", "exclude", "hold_out"}  # settings that name operations
 ABSOLUTE = re.compile(r"(?<![\w<.:/\\-])(?:/|~/|[A-Za-z]:[\\/]+)[\w.@+-]+(?:[/\\][^\s\"'<>|;,:]+)+")
 
@@ -199,6 +201,8 @@ class Pseudonyms:
         last = key.rpartition(".")[2].partition("[")[0]
         if last in _OPERATIONS:
             return self.named(cfg)
+        if key == _ENGINE and isinstance(cfg, str):  # an address is one of this network alone
+            return LOCAL if cfg == LOCAL else DASK
         if isinstance(cfg, Mapping):
             return {name: self.config(each, local, f"{key}.{name}" if key else name) for name, each in cfg.items()}
         if isinstance(cfg, list | tuple):
@@ -217,7 +221,7 @@ class Pseudonyms:
         for word in [] if self.plain else words:
             key, equals, value = word.partition("=")
             last = key.rpartition(".")[2].lstrip("+")
-            if equals and last in _PLACES:
+            if equals and (last in _PLACES or (key == _ENGINE and value not in (LOCAL, DASK))):
                 value = f"<{key}>"
             elif not equals:
                 key = self.sentence(Path(word).name)
