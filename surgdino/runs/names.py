@@ -30,7 +30,7 @@ from surgdino import console
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import from_os_error
-from surgdino.frames.engines import DASK, LOCAL
+from surgdino.frames import engines
 from surgdino.frames.store import FrameStore
 from surgdino.paths import atomic_write
 from surgdino.records import read_record
@@ -202,7 +202,7 @@ class Pseudonyms:
         if last in _OPERATIONS:
             return self.named(cfg)
         if key == _ENGINE and isinstance(cfg, str):  # an address is one of this network alone
-            return LOCAL if cfg == LOCAL else DASK
+            return cfg if cfg == engines.LOCAL else engines.DASK
         if isinstance(cfg, Mapping):
             return {name: self.config(each, local, f"{key}.{name}" if key else name) for name, each in cfg.items()}
         if isinstance(cfg, list | tuple):
@@ -221,7 +221,7 @@ class Pseudonyms:
         for word in [] if self.plain else words:
             key, equals, value = word.partition("=")
             last = key.rpartition(".")[2].lstrip("+")
-            if equals and (last in _PLACES or (key == _ENGINE and value not in (LOCAL, DASK))):
+            if equals and (last in _PLACES or (key == _ENGINE and value not in (engines.LOCAL, engines.DASK))):
                 value = f"<{key}>"
             elif not equals:
                 key = self.sentence(Path(word).name)
