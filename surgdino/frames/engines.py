@@ -238,7 +238,7 @@ class _Cluster:
             found = EngineError("the Dask scheduler is gone", place=self._engine, found=shown(error, 200), fix=fix)
         except Exception as error:
             found = error
-        answer = self._asked.pop(future.key).answer
+        answer = self._asked.pop(str(future.key)).answer
         if isinstance(found, Exception):
             answer.set_exception(found)
         else:

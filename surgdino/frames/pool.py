@@ -69,11 +69,14 @@ def build_all(
     cores = machine.cores()
     workers = min(workers or cores, len(tasks))
     threads = max(1, cores // workers) if engine in (LOCAL, DASK) else 1
-    folders = {"reads": {task.root for task in tasks}, "writes": {task.shard.parent for task in tasks}}
+    reads, writes = {task.root for task in tasks}, {task.shard.parent for task in tasks}
     tasks = [replace(task, threads=threads) for task in sorted(tasks, key=lambda task: -_size(task.video.path))]
     deaths = {id(task): _noted_deaths(task) for task in tasks}
     suspects = [task for task in tasks if deaths[id(task)]]
-    with console.bar("building the frame store", shown=progress) as bar, crew_on(engine, workers, **folders) as ask:
+    with (
+        console.bar("building the frame store", shown=progress) as bar,
+        crew_on(engine, workers, reads=reads, writes=writes) as ask,
+    ):
         counts = _Counts(len(tasks), bar)
         together = [task for task in tasks if not deaths[id(task)]]
         with closing(_ended(ask, together, counts)) as results:

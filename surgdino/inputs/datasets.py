@@ -106,8 +106,8 @@ def joined_store(datasets: Sequence[RunDataset], data: DataSettings, *, progress
 
     The share of bad videos that is refused is each dataset's own. Two videos of the same id are refused.
     """
-    how = {"workers": data.worker_count, "engine": data.engine, "progress": progress}
-    build = partial(build_store, max_bad_share=data.max_bad_share, **how)
+    share, workers = data.max_bad_share, data.worker_count
+    build = partial(build_store, workers=workers, max_bad_share=share, progress=progress, engine=data.engine)
     stores = [build(each.manifest, each.folder, each.settings) for each in datasets]
     pairs = list(zip(datasets, stores, strict=True))
     videos = [replace(video, id=each.prefix + video.id) for each, store in pairs for video in store.videos]
