@@ -23,9 +23,10 @@ from surgdino.errors import SurgdinoError, nearest, shown
 from surgdino.paths import share
 from surgdino.yaml_files import yaml_text
 
-GROUPS = ("recipe", "dataset", "model", "method", "task", "augment", "hardware")
+GROUPS = ("recipe", "dataset", "model", "method", "guide", "task", "augment", "hardware")
 _FOLDERS = {"dataset": "datasets", "recipe": "recipes"}  # their files lie beside configs/, not in it
 _PACKAGES = {"recipe": "_global_"}  # a recipe sets keys of every section
+_OF_COLUMN = "guide/column"  # the choice that takes a column's name: guide=column:hospital
 FAULTS = (HydraException, OmegaConfBaseException)
 
 
@@ -38,10 +39,13 @@ class ChoiceSource(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         group, _, name = config_path.rpartition("/")
-        path = _files(group)[name.removesuffix(".yaml")]
-        header = self._get_header_dict(yaml_text(path))
+        choice, _, column = name.removesuffix(".yaml").partition(":")
+        path = _files(group)[choice]
+        header, values = self._get_header_dict(yaml_text(path)), read_yaml(path)
         header["package"] = header.get("package") or _PACKAGES.get(group)
-        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(read_yaml(path)), header)
+        if column:  # guide=column:hospital
+            header["package"], values["column"] = f"guide.column_{column}", column
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(values), header)
 
     def available(self) -> bool:
         return True
@@ -51,7 +55,10 @@ class ChoiceSource(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         group, _, name = config_path.rpartition("/")
-        return group in GROUPS and name.removesuffix(".yaml") in _files(group)
+        choice, colon, column = name.removesuffix(".yaml").partition(":")
+        if colon and not (f"{group}/{choice}" == _OF_COLUMN and column.isidentifier()):
+            return False
+        return group in GROUPS and choice in _files(group)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if results_filter is ObjectType.GROUP or config_path not in GROUPS:
@@ -96,7 +103,8 @@ def in_words(verb: str, words: Sequence[str], error: Exception) -> SurgdinoError
         return SurgdinoError(f"{word!r} is not a setting of the form key=value", fix="write section.key=value")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).partition("/")
-        return SurgdinoError(f"there is no {group}={choice}", fix=nearest(choice, error.options or []))
+        known = error.options or (_files(group) if group in GROUPS else ())
+        return SurgdinoError(f"there is no {group}={choice}", fix=nearest(choice, known))
     for group, _, choice in (word.partition("=") for word in words):
         if group in GROUPS and choice not in _files(group):
             return SurgdinoError(f"there is no {group}={choice}", fix=nearest(choice, _files(group)))

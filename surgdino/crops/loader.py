@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class Batch:
             neighbours in time with `crops.pair_seconds`, else `index` again.
         step: 0-based.
         effects: what is still to be painted on the crops, by the device; None: nothing.
+        first: the place of the first image among those of all processes.
+        facts: name -> [2, images of all processes], what is known of the frames in `index` and in `second`.
     """
 
     global_crops: torch.Tensor
@@ -52,13 +54,15 @@ class Batch:
     second: torch.Tensor
     step: int
     effects: Deferred | None = None
+    first: int = 0
+    facts: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def pin_memory(self) -> Batch:
         """Called by the DataLoader's pinning thread."""
         pinned: dict[str, Any] = {
             name: part.pin_memory() for name, part in vars(self).items() if isinstance(part, torch.Tensor | Deferred)
         }
-        return replace(self, **pinned)
+        return replace(self, **pinned, facts={name: part.pin_memory() for name, part in self.facts.items()})
 
     def painted(self, device: torch.device) -> Batch:
         """With its crops on the device, and painted there, where anything is left to paint."""
@@ -80,20 +84,20 @@ class CropBatches:
     grid: tuple[int, int]
     mask_probability: float
     mask_ratio: tuple[float, float]
+    facts: Mapping[str, np.ndarray]
 
     def __call__(self, plan: StepPlan) -> Batch:
         s, images = self.multicrop.settings, len(plan.indices)
         global_crops = torch.empty((GLOBAL_VIEWS, images, 3, s.global_size, s.global_size), dtype=torch.uint8)
         local_crops = torch.empty((s.local_count, images, 3, s.local_size, s.local_size), dtype=torch.uint8)
         into_global, into_local = global_crops.numpy(), local_crops.numpy()
-        partners, left = [], Deferring(self.multicrop.chain, images, GLOBAL_VIEWS)
-        for i, (position, index) in enumerate(zip(plan.positions, plan.indices, strict=True)):
-            other = partner(self.store, index, s.pair_seconds, seed_of(self.seed, _PAIRS, position))
+        left = Deferring(self.multicrop.chain, images, GLOBAL_VIEWS)
+        partners = self._partners(plan.positions, plan.indices)
+        for i, (position, index, other) in enumerate(zip(plan.positions, plan.indices, partners, strict=True)):
             second = None if other == index else (self.store.read(other), self.store.content(other))
             image, content = self.store.read(index), self.store.content(index)
             seed = seed_of(self.seed, _CROPS, position)
             left.add(i, self.multicrop.fill(image, content, seed, into_global[:, i], into_local[:, i], second))
-            partners.append(other)
         masks = self._masks(plan)
         counts = masks.sum(1)
         return Batch(
@@ -107,13 +111,32 @@ class CropBatches:
             second=torch.tensor(partners, dtype=torch.int64),
             step=plan.step,
             effects=left.deferred(),
+            first=plan.first,
+            facts=self._facts(plan),
         )
+
+    def _partners(self, positions: Sequence[int], indices: Sequence[int]) -> list[int]:
+        """The second frame of each image."""
+        seconds = self.multicrop.settings.pair_seconds
+        return [
+            partner(self.store, index, seconds, seed_of(self.seed, _PAIRS, position))
+            for position, index in zip(positions, indices, strict=True)
+        ]
+
+    def _facts(self, plan: StepPlan) -> dict[str, torch.Tensor]:
+        """Of the images of all processes: a term over those of which something is known needs their number."""
+        if not self.facts:
+            return {}
+        begin = plan.step * plan.global_batch
+        seconds = self._partners(range(begin, begin + plan.global_batch), plan.everyone)
+        frames = np.array([plan.everyone, seconds])
+        return {name: torch.from_numpy(values[frames]) for name, values in self.facts.items()}
 
     def _masks(self, plan: StepPlan) -> np.ndarray:
         """bool [2B, N]: shares are drawn for the whole step, blocks for this process's views alone."""
         drawn = random.Random(seed_of(self.seed, _MASK_SHARES, plan.step))
         shares = mask_ratios(GLOBAL_VIEWS * plan.global_batch, drawn, self.mask_probability, self.mask_ratio)
-        first = plan.positions[0] % plan.global_batch
+        first = plan.first
         rows = []
         for view in range(GLOBAL_VIEWS):
             for i, position in enumerate(plan.positions):
@@ -144,6 +167,7 @@ def make_loader(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
+    facts: Mapping[str, np.ndarray] | None = None,
 ) -> Iterator[Batch]:
     """Batches of steps `start_step` ... `steps - 1`, in order.
 
@@ -154,6 +178,7 @@ def make_loader(
         steps: the step to stop before.
         weights: float [len(store)], how often each frame is drawn; None: each once an epoch.
         patch_size: of the backbone, for the masks' grid.
+        facts: name -> [len(store)], what batches carry of each frame.
     """
     for key in ("global_size", "local_size"):
         if getattr(settings, key) % patch_size and (key == "global_size" or settings.local_count):
@@ -164,6 +189,7 @@ def make_loader(
                 found=getattr(settings, key),
             )
     grid = (settings.global_size // patch_size,) * 2
-    batches = CropBatches(store, MultiCrop(settings, augment_cfg), seed, grid, mask_probability, mask_ratio)
+    multicrop = MultiCrop(settings, augment_cfg)
+    batches = CropBatches(store, multicrop, seed, grid, mask_probability, mask_ratio, facts or {})
     sampler = FrameSampler(len(store), batch_size, seed, start_step, steps, rank, world, weights)
     return load(batches, sampler, workers, pin_memory, result_bytes=sampler.share * settings.image_bytes)

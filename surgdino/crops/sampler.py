@@ -40,13 +40,23 @@ class StepPlan:
         step: 0-based.
         positions: global sample positions of this process's share; they seed the crops.
         indices: frame indices in the store, one a position.
-        global_batch: images of the step over all processes.
+        everyone: those of all processes.
     """
 
     step: int
     positions: tuple[int, ...]
     indices: tuple[int, ...]
-    global_batch: int
+    everyone: tuple[int, ...]
+
+    @property
+    def global_batch(self) -> int:
+        """Images of the step over all processes."""
+        return len(self.everyone)
+
+    @property
+    def first(self) -> int:
+        """The place of this process's first image among them."""
+        return self.positions[0] % self.global_batch
 
 
 @dataclass(frozen=True)
@@ -93,13 +103,14 @@ class FrameSampler:
         if sums is not None:  # numpy's own way of drawing by weight, with the sums made once
             sums /= sums[-1]
         for step in range(self.start_step, self.steps):
-            first = step * self.batch_size + self.rank * share
-            indices = order(self.length, first, share, self.seed)
-            if sums is not None:
+            begin, own = step * self.batch_size, self.rank * share
+            if sums is None:
+                everyone = order(self.length, begin, self.batch_size, self.seed)
+            else:
                 uniform = np.random.default_rng([self.seed, _WEIGHTED, step]).random(self.batch_size)
-                drawn = sums.searchsorted(uniform, side="right")
-                indices = drawn[self.rank * share : (self.rank + 1) * share].tolist()
-            yield StepPlan(step, tuple(range(first, first + share)), tuple(indices), self.batch_size)
+                everyone = sums.searchsorted(uniform, side="right").tolist()
+            positions = tuple(range(begin + own, begin + own + share))
+            yield StepPlan(step, positions, tuple(everyone[own : own + share]), tuple(everyone))
 
 
 def partner(store: FrameStore, index: int, seconds: float | None, seed: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from surgdino.errors import SurgdinoError, nearest
 
 PARTS = ("train", "val", "test")
 _MaskValue = Annotated[int, Field(ge=0, le=65535)]
+Recordings = Literal["whole", "excerpts"]
 Entry = NonNegativeInt | str  # a video's number, or its id or operation where it has no number
 
 _RANGE = re.compile(r"(\d{1,9})\s*-\s*(\d{1,9})")
@@ -43,6 +44,7 @@ class Card:
             mask classes too.
         multilabel: those of them that one picture's masks tell of together.
         tool_step: frames from one row of a tool file to the next.
+        recordings: whether its recordings are whole operations, so that their frames tell the time in the operation.
         splits: split -> part -> video numbers or ids. Those called `fold1`, `fold2`, ... are a cross-validation.
         overlaps: other dataset -> numbers of the videos whose operation it shows too.
         overlap_unknown: datasets of which nobody knows whether they show these operations too; it holds both ways.
@@ -68,6 +70,7 @@ class Card:
     masks: dict[str, _MaskValue | tuple[_MaskValue, _MaskValue, _MaskValue]] = field(default_factory=dict)
     multilabel: tuple[str, ...] = ()
     tool_step: PositiveInt = 25
+    recordings: Recordings = "whole"
     splits: dict[str, dict[str, tuple[Entry, ...]]] = field(default_factory=dict)
     overlaps: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
     overlap_unknown: tuple[str, ...] = ()

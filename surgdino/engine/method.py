@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from surgdino import discovery
-from surgdino.backbone.vit import Backbone
+from surgdino.backbone.vit import Backbone, Features
 from surgdino.config import Share, typed
-from surgdino.engine.methods.parts.views import Views
+from surgdino.engine.guide import Guides
+from surgdino.engine.methods.parts.views import Views, global_class_tokens, student_tokens
 from surgdino.engine.processes import Pool, ProcessGroup, local
 from surgdino.errors import SurgdinoError
 
@@ -63,6 +64,7 @@ class Method(nn.Module, Generic[T]):
         least_group: the fewest images in a group.
         mask_probability, mask_ratio: share of the student's global views that are masked, and of their patches.
         backbone, head: the parts; the teacher's buffers are its own (running centres, for example).
+        guides: what is learnt beside the objective; the student's alone.
     """
 
     settings: MethodSettings
@@ -72,12 +74,14 @@ class Method(nn.Module, Generic[T]):
     mask_ratio: tuple[float, float] = (0.1, 0.5)
     backbone: Backbone
     head: nn.Module
+    guides: Guides | None
 
     def __init__(self, settings: MethodSettings, backbone: Backbone) -> None:
         super().__init__()
         self.settings = settings
         self.backbone = backbone
         self.head = self.build_head(backbone.embed_dim)
+        self.guides = None
 
     def build_head(self, embed_dim: int) -> nn.Module:
         """What maps the backbone's tokens [..., embed_dim] to what the loss compares."""
@@ -94,21 +98,31 @@ class Method(nn.Module, Generic[T]):
         """
         raise NotImplementedError
 
-    def loss(self, views: Views, targets: T, pool: Pool) -> tuple[Tensor, Terms]:
+    def loss(self, tokens: Features, views: Views, targets: T, pool: Pool) -> tuple[Tensor, Terms]:
         """As the student: the loss of one micro-batch, and its terms without gradient, `loss` among them.
 
         Means over images are means over the b images here. A term over groups is computed over
-        `pool.complete(name, own)`, which has all B images, and enters the loss times `pool.share`, the terms without.
+        `pool.groups(name, own, size)`, which has all B images, and enters the loss times `pool.share`, the terms
+        without.
+
+        Args:
+            tokens: what `encode` gave.
         """
         raise NotImplementedError
 
-    def group_features(self, views: Views, targets: T) -> dict[str, Tensor]:
-        """As the student: name -> [2, b, ...], what `loss` completes under these names.
+    def encode(self, views: Views) -> Features:
+        """As the student: the tokens that `loss` reads, `cls` [(2 + L) b, D] with the global views first."""
+        return student_tokens(self.backbone, views)
 
-        Called without gradient, and only where a group spans several micro-batches. It must encode the global crops as
-        `loss` does, so that the same paths are dropped.
+    def group_features(self, cls: Tensor, views: Views, targets: T) -> dict[str, Tensor]:
+        """As the student: name -> [2, b, ...], what `loss` gives to `pool.groups` under these names.
+
+        Called without gradient, and only where something spans several micro-batches.
+
+        Args:
+            cls: [2b, D], class tokens of the global views as `encode` gives them.
         """
-        raise NotImplementedError
+        return {}
 
     def check_batch(self, images: int) -> None:
         """Raise where a global batch of so many images does not divide into groups."""
@@ -134,17 +148,32 @@ class Method(nn.Module, Generic[T]):
     # The rest is the same in every method.
 
     def forward(self, views: Views, targets: T, pool: Pool) -> tuple[Tensor, Terms]:
-        """`loss`; DDP and FSDP2 exchange gradients and weights around `forward` alone."""
-        return self.loss(views, targets, pool)
+        """The loss, that of the guides added; DDP and FSDP2 exchange gradients and weights around `forward` alone."""
+        tokens = self.encode(views)
+        if self.guides is None:
+            return self.loss(tokens, views, targets, pool)
+        guided, figures = self.guides(tokens.cls[: len(views.global_crops)], views, pool)
+        tokens = tokens._replace(cls=self.guides.watched(tokens.cls, views))
+        loss, terms = self.loss(tokens, views, targets, self.guides.spreads(views, pool))
+        return loss + guided, terms | figures
+
+    def ahead(self, views: Views, targets: T) -> dict[str, Tensor]:
+        """What `forward` completes, by name: a pass over the global crops with the same paths dropped."""
+        cls = global_class_tokens(self.backbone, views)
+        guides = {} if self.guides is None else self.guides.ahead(cls, views)
+        return {**self.group_features(cls, views, targets), **guides}
 
     def make_teacher(self) -> Self:
-        """A copy that takes no gradient and never drops a path."""
-        return copy.deepcopy(self).requires_grad_(False).eval()
+        """A copy without guides that takes no gradient and never drops a path."""
+        teacher = copy.deepcopy(self).requires_grad_(False).eval()
+        teacher.guides = None
+        return teacher
 
     @torch.no_grad()
     def follow(self, student: Method[T], momentum: float) -> None:
         """Every parameter <- momentum * itself + (1 - momentum) * the student's. Buffers stay as they are."""
-        torch._foreach_lerp_(local(self.parameters()), local(student.parameters()), 1.0 - momentum)
+        ours, theirs = (local([*each.backbone.parameters(), *each.head.parameters()]) for each in (self, student))
+        torch._foreach_lerp_(ours, theirs, 1.0 - momentum)
 
 
 def open_method(section: Mapping[str, Any]) -> tuple[type[Method], MethodSettings]:

@@ -105,7 +105,7 @@ def make_optimizer(network: Method, settings: PretrainSettings) -> torch.optim.A
 
 
 def parameter_groups(network: Method, layer_decay: float, patch_embed_lr: float) -> list[dict[str, Any]]:
-    """The backbone's groups (`layer_scale`; the patch embedding slower by `patch_embed_lr` once more) and the head's.
+    """The backbone's groups (`layer_scale`; the patch embedding slower by `patch_embed_lr` once more) and the heads'.
 
     Each carries `part`, `backbone` or `head`.
     """
@@ -113,7 +113,8 @@ def parameter_groups(network: Method, layer_decay: float, patch_embed_lr: float)
     for name, parameter in network.backbone.named_parameters():
         scale = layer_scale(network.backbone, name, layer_decay)
         of_backbone.append((name, parameter, scale * patch_embed_lr if "patch_embed" in name else scale))
-    of_head = [(name, parameter, 1.0) for name, parameter in network.head.named_parameters()]
+    heads = [network.head] if network.guides is None else [network.head, network.guides]
+    of_head = [(name, parameter, 1.0) for head in heads for name, parameter in head.named_parameters()]
     return grouped(of_backbone, part="backbone") + grouped(of_head, part="head")
 
 

@@ -75,12 +75,16 @@ class Pool:
         place: this micro-batch's number among the W K.
         seen: [2, B, ...] by name, from a pass without gradient over all micro-batches; None where K is 1; the other
             processes' features are then gathered when needed.
+        operation: int64 [2, b or B], of the images that `complete` gives; needed where `centred` is not 0.
+        centred: share of its operation's mean that is taken off each feature of a group.
     """
 
     share: int = 1
     place: int = 0
     seen: Mapping[str, Tensor] | None = None
     processes: ProcessGroup = field(default_factory=ProcessGroup)
+    operation: Tensor | None = None
+    centred: float = 0.0
 
     def complete(self, name: str, own: Tensor) -> Tensor:
         """`own` [2, b, ...] among the features of all images, [2, B, ...]; only `own` carries a gradient."""
@@ -90,6 +94,16 @@ class Pool:
         images = own.shape[1]
         first = self.place * images
         return torch.cat([whole[:, :first], own, whole[:, first + images :]], dim=1)
+
+    def groups(self, name: str, own: Tensor, size: int | None) -> Tensor:
+        """What `complete` gives in groups of `size` consecutive images (None: one group); [2, G, m, p]."""
+        full = self.complete(name, own)
+        groups = full.unflatten(1, (-1, size or full.shape[1]))
+        if self.operation is None:
+            return groups
+        operation = self.operation.view(groups.shape[:3])
+        same = (operation[..., None] == operation[..., None, :]).to(groups.dtype)  # [2, G, m, m]
+        return groups - self.centred * (same @ groups) / same.sum(-1, keepdim=True)
 
 
 def reaches_beyond(group_size: int | None, micro_batch: int, batch: int) -> bool:

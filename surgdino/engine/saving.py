@@ -17,6 +17,7 @@ from surgdino.backbone.checkpoint import save_backbone, usual_size
 from surgdino.backbone.low_rank import merged
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.engine.averaging import between
+from surgdino.engine.guide import fingerprint
 from surgdino.engine.method import Method
 from surgdino.engine.parallel import whole_backbone
 from surgdino.engine.processes import ProcessGroup, part_like, whole
@@ -139,6 +140,7 @@ def model_json(session: Session) -> dict[str, Any]:
         **({"ship_alpha": alpha} if alpha != 1 else {}),
         "image_size": usual_size(plan.backbone, plan.crops.global_size),
         **({"retention": retention} if any(retention.values()) else {}),
+        **({"guide": dict(plan.guides)} if plan.guides else {}),
         **({"probe": probe} if probe else {}),
     }
 
@@ -215,6 +217,8 @@ def _settings(plan: TrainPlan) -> dict[str, Any]:
     probe = None if plan.probe is None else plan.probe.frames.fingerprint
     augment = {key: value for key, value in plan.augment.items() if key != "on"}  # the same draws, but for rounding
     sections = {"train": train, "crops": asdict(plan.crops), "method": plan.method, "model": model, "data": data}
+    if plan.guides:
+        sections["guide"] = fingerprint(plan.guides, plan.facts)
     return _plain({**sections, "probe": probe, "augment": augment, "steps": plan.train.total_steps(len(plan.store))})
 
 

@@ -94,6 +94,7 @@ class Session:
             rank=self.processes.rank,
             world=self.processes.world,
             pin_memory=self.device.type == "cuda",
+            facts=plan.facts if plan.guides else {},
         )
         source = iter(loader)
         while True:

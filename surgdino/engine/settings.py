@@ -110,6 +110,8 @@ class TrainPlan:
         probe: what the backbone is measured on, and when; None: never.
         progress: draw a progress bar.
         hide: what is written of names, from what they are; see `surgdino.runs.names`.
+        guides: the `guide` section; each entry's `name` is the file in `surgdino/engine/guides/`.
+        facts: name -> [len(store)], what the guides read of each frame.
     """
 
     backbone: Backbone
@@ -127,6 +129,8 @@ class TrainPlan:
     weights: np.ndarray | None = None
     progress: bool = True
     hide: Callable[[Any], Any] = lambda names: names
+    guides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    facts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass

@@ -31,6 +31,8 @@ def train_step(session: Session, batch: Batch) -> None:
         views = micro_batches(session, batch)
         targets = compute_targets(session, views)
         terms = compute_gradients(session, views, targets, pools(session, views, targets))
+    if (guides := session.student.guides) is not None:
+        guides.settle(session.processes)
     with its_memory(session, whole=False):  # the first moments
         set_rates(session.optimizer, rates)
         update = apply_gradients(session.optimizer, train.clip, session.loss_scale)
@@ -81,12 +83,14 @@ def compute_targets(session: Session, views: Sequence[Views]) -> list[Targets]:
 
 
 def pools(session: Session, views: Sequence[Views], targets: Sequence[Targets]) -> list[Pool]:
-    """What each micro-batch knows of the rest of the batch: nothing where no group spans several micro-batches."""
+    """What each micro-batch knows of the rest of the batch: nothing where no term spans several micro-batches."""
     processes, count, batch = session.processes, len(views), session.plan.train.batch_size
-    if not reaches_beyond(session.student.group_size, batch // (processes.world * count), batch):
+    student, places = session.student, processes.world * count
+    spans = reaches_beyond(student.group_size, batch // places, batch)
+    if not spans and (student.guides is None or not student.guides.couple):
         return [Pool()] * count
     seen = _gather_groups(session, views, targets) if count > 1 else None
-    return [Pool(processes.world * count, processes.rank * count + k, seen, processes) for k in range(count)]
+    return [Pool(places if spans else 1, processes.rank * count + k, seen, processes) for k in range(count)]
 
 
 def _gather_groups(session: Session, views: Sequence[Views], targets: Sequence[Targets]) -> dict[str, Tensor]:
@@ -95,7 +99,7 @@ def _gather_groups(session: Session, views: Sequence[Views], targets: Sequence[T
     for k, (micro, target) in enumerate(zip(views, targets, strict=True)):
         _seed(session, k)
         with session.hardware.autocast(), torch.no_grad():
-            features.append(session.student.group_features(micro, target))
+            features.append(session.student.ahead(micro, target))
     together = {name: torch.cat([each[name] for each in features], dim=1) for name in features[0]}
     return {name: session.processes.gather_views(whole) for name, whole in together.items()}
 
@@ -106,6 +110,8 @@ def compute_gradients(
     """Gradients of the loss, averaged over micro-batches and processes; its terms, averaged over micro-batches."""
     count, copies = len(views), session.wrapped if isinstance(session.wrapped, Copies) else None
     means: dict[str, Tensor] = {}
+    if session.student.guides is not None:
+        session.student.guides.begin()
     for k in range(count):
         _seed(session, k)
         with copies.no_sync() if copies and k < count - 1 else nullcontext():

@@ -14,6 +14,7 @@ from surgdino import console, distributed
 from surgdino.backbone.checkpoint import save_backbone
 from surgdino.console import bar
 from surgdino.engine.fitting import fit
+from surgdino.engine.guide import open_guides
 from surgdino.engine.hardware import Hardware, compiles, days_on_cpu
 from surgdino.engine.log import summary
 from surgdino.engine.loss_scale import LossScale
@@ -102,7 +103,9 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
     device = hardware.device
     kind, settings = open_method(plan.method)
     torch.manual_seed(plan.train.seed)
-    student = kind(settings, plan.backbone).to(device).train()
+    student = kind(settings, plan.backbone)
+    student.guides = open_guides(plan.guides, plan.backbone.embed_dim, plan.facts)
+    student.to(device).train()
     student.check_batch(plan.train.batch_size)
     initial = initial_weights(student.backbone, plan.train.ship_alpha)
     prepare(student.backbone, plan.train)

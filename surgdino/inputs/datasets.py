@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from surgdino.datasets.card import Card, load_card
+from surgdino.datasets.card import Card, Recordings, load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.overlap import part_operations, published_tests, told_by_names
 from surgdino.errors import SurgdinoError, first_of
@@ -33,6 +33,7 @@ class RunDataset:
         prefix: put before its video ids, so that no two videos of the run share one; empty for `data.root`.
         folder: its part of the frame store.
         settings: what its stored frames look like.
+        recordings: whether they are whole operations.
     """
 
     card: Card
@@ -41,6 +42,7 @@ class RunDataset:
     prefix: str
     folder: Path
     settings: StoreSettings
+    recordings: Recordings = "whole"
 
 
 def open_datasets(card: Card, data: DataSettings, names: Pseudonyms | None = None) -> list[RunDataset]:
@@ -76,6 +78,7 @@ def open_datasets(card: Card, data: DataSettings, names: Pseudonyms | None = Non
                 # Shards are named by dataset and video: two folders of the same dataset would overwrite each other's.
                 folder=data.store if called[place] == card.name else data.store / safe_name(called[place]),
                 settings=replace(data.store_settings, fps=entry.fps or data.fps),
+                recordings=entry.recordings or card.recordings,
             )
         )
     return datasets

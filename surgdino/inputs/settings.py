@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from surgdino.config import Fps, Location, Names, Share, Text, Workers, shipped, shipped_settings
-from surgdino.datasets.card import Card
+from surgdino.datasets.card import Card, Recordings
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.overlap import operations_named
@@ -52,6 +52,7 @@ class AlsoSettings:
     labels: Text | None
     organ: Text | None
     rater: Text | None
+    recordings: Recordings | None
 
     def __post_init__(self) -> None:
         _require_split(self.part, self.split, "part of data.also")
@@ -85,6 +86,8 @@ class DataSettings:
     engine: Text
     max_bad_share: Share
     curation: Location | None
+    recordings: Recordings | None
+    table: Location | None
     also: tuple[Annotated[AlsoSettings, BeforeValidator(with_defaults)], ...]
 
     def __post_init__(self) -> None:

@@ -42,7 +42,7 @@ TABLE, LOCAL = "names.json", Path("state") / "local.json"
 PSEUDONYM = re.compile(r"op-[0-9a-f]{6,}")
 _HERE = "<path>"
 # Settings that say where things are on this machine, or how its files are called.
-_PLACES = {"root", "store", "weights", "dir", "checkpoint", "out", "truth", "labels", "operation_pattern"}
+_PLACES = {"root", "store", "weights", "dir", "checkpoint", "out", "truth", "labels", "operation_pattern", "table"}
 _FOLDERS, _MAY_BE_FILES = {"root", "store", "dir"}, {"weights", "checkpoint"}  # among these
 _ENGINE = "data.engine"
 _OPERATIONS = {"split", "splits", "exclude", "hold_out"}  # settings that name operations

@@ -20,6 +20,7 @@ KINDS = {
     "recipes": ("recipe", "recipes"),
     "models": ("model", "configs/model"),
     "methods": ("method", "configs/method"),
+    "guides": ("guide", "configs/guide"),
     "tasks": ("task", "configs/task"),
     "augments": ("augment", "configs/augment"),
     "hardware": ("hardware", "configs/hardware"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from surgdino.crops.workers import AHEAD, within_memory
 from surgdino.datasets.card import Card
 from surgdino.datasets.files import EXPORT_DICOM
 from surgdino.engine.devices import choose_device
+from surgdino.engine.guide import needed
 from surgdino.engine.hardware import loader_workers
 from surgdino.engine.method import open_method
 from surgdino.engine.probing.probe_set import Probing
@@ -42,6 +43,7 @@ from surgdino.inputs.datasets import (
     overlap_warnings,
     summaries,
 )
+from surgdino.inputs.facts import facts_of
 from surgdino.inputs.probe import ProbeData, ProbeSettings, choose_probe, open_probe, probe_leaks, refuse_trained
 from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
 from surgdino.paths import safe_name
@@ -71,6 +73,7 @@ class PretrainConfig:
     hardware: HardwareSettings
     run: RunSettings
     report: ReportSettings
+    guide: dict = field(default_factory=dict)
 
 
 def main(cfg: Mapping[str, Any]) -> int:
@@ -88,6 +91,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     data, card = settings.data, Card.from_dict(settings.dataset)
     # Everything that can be wrong is checked before the store is built, which may take hours.
     open_method(settings.method)
+    wanted = needed(settings.guide)
     MultiCrop(settings.crops, settings.augment)
     batch = settings.train.batch_size // distributed.world_size() * settings.crops.image_bytes
     within_memory(loader_workers(settings.hardware), AHEAD, batch)
@@ -114,6 +118,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     drawn = None if data.curation is None else curated(store, data.curation, names)
     store = store if drawn is None else drawn.store
     past, leaks = histories(datasets, store, weights, chosen, probe, names)
+    facts = facts_of(wanted, store, datasets, data.table)
     print_store(store)
     print_probe(probe, leaks, held_out=chosen is not None and chosen.held_out)
     print_overlaps(datasets, past)
@@ -136,6 +141,8 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
             },
             probe=probe,
             hide=names.hide,
+            guides=settings.guide,
+            facts=facts,
         )
     )
     if distributed.is_main():

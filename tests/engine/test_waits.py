@@ -14,7 +14,7 @@ from surgdino import discovery
 from tests import ROOT
 
 METHODS = discovery.names("surgdino.engine.methods")
-ALL = [f"{name}/{change}" for name in METHODS for change in ("plain", "all")]
+ALL = [f"{name}/{change}" for name in METHODS for change in ("plain", "all", "guided")]
 ALL += [f"simdinov2/{change}" for change in ("rotary", "painted", "probed")] + ["dinov2/half"]
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from surgdino.backbone.vit import Features
 from surgdino.config import Share
 from surgdino.engine.method import Method, Terms
 from surgdino.engine.methods.parts.heads import PrototypeHead
@@ -22,7 +23,7 @@ from surgdino.engine.methods.parts.prototypes import (
     cross_entropy_of_views,
     no_information,
 )
-from surgdino.engine.methods.parts.views import Views, by_view, student_tokens, teacher_tokens
+from surgdino.engine.methods.parts.views import Views, by_view, teacher_tokens
 from surgdino.engine.processes import Pool, ProcessGroup
 
 
@@ -89,9 +90,8 @@ class DINO(Method[PrototypeTargets]):
         if self.next_centre is not None:
             self.head.centre.copy_(self.next_centre)
 
-    def loss(self, views: Views, targets: PrototypeTargets, pool: Pool) -> tuple[Tensor, Terms]:
-        """In fp32; the terms are `loss`, and `entropy` and `information` of the targets."""
-        tokens = student_tokens(self.backbone, views)  # nothing is masked in DINO
+    def loss(self, tokens: Features, views: Views, targets: PrototypeTargets, pool: Pool) -> tuple[Tensor, Terms]:
+        """In fp32; the terms are `loss`, and `entropy` and `information` of the targets. Nothing is masked in DINO."""
         cls = by_view(self.head(tokens.cls, targets.frozen), views.images)
         loss = cross_entropy_of_views(cls, targets.cls, self.settings.student_temp)
         return loss, {"loss": loss.detach(), "entropy": targets.entropy, "information": targets.information}

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.backbone.vit import Backbone
+from surgdino.backbone.vit import Backbone, Features
 from surgdino.config import NonNegative, PositiveInt, Range, Share
 from surgdino.engine.method import Method, Terms
 from surgdino.engine.methods.parts.heads import PrototypeHead
@@ -29,14 +29,7 @@ from surgdino.engine.methods.parts.prototypes import (
     sinkhorn,
 )
 from surgdino.engine.methods.parts.spread import WORST, koleo
-from surgdino.engine.methods.parts.views import (
-    GLOBAL_VIEWS,
-    Views,
-    by_view,
-    global_class_tokens,
-    student_tokens,
-    teacher_tokens,
-)
+from surgdino.engine.methods.parts.views import GLOBAL_VIEWS, Views, by_view, teacher_tokens
 from surgdino.engine.processes import Pool, ProcessGroup
 
 
@@ -122,13 +115,12 @@ class DINOv2(Method[TokenTargets]):
             for each, cls, patches in zip(features, of_views, of_patches, strict=True)
         ]
 
-    def group_features(self, views: Views, targets: TokenTargets) -> dict[str, Tensor]:
+    def group_features(self, cls: Tensor, views: Views, targets: TokenTargets) -> dict[str, Tensor]:
         """What KoLeo spreads out: the backbone's class tokens of the masked global views, [2, b, D]."""
-        return {"cls": by_view(global_class_tokens(self.backbone, views), views.images)}
+        return {"cls": by_view(cls, views.images)}
 
-    def loss(self, views: Views, targets: TokenTargets, pool: Pool) -> tuple[Tensor, Terms]:
+    def loss(self, tokens: Features, views: Views, targets: TokenTargets, pool: Pool) -> tuple[Tensor, Terms]:
         """Of the masked global views and the local views, see `objective`."""
-        tokens = student_tokens(self.backbone, views)
         cls, patches = self.head(tokens.cls, tokens.patches, targets.frozen)
         spread = by_view(tokens.cls[: len(views.global_crops)], views.images)
         return objective(by_view(cls, views.images), patches, spread, targets, views.mask_weight, self.settings, pool)
@@ -175,8 +167,7 @@ def objective(
     with torch.autocast(student_cls.device.type, enabled=False):
         patch = cross_entropy(student_patches, targets.patches, settings.student_temp)
         patch = (patch * mask_weight).sum() / targets.cls[..., 0].numel()
-        full = pool.complete("cls", spread)
-        apart = koleo(full.unflatten(1, (-1, settings.group_size or full.shape[1]))).sum(0).mean()
+        apart = koleo(pool.groups("cls", spread, settings.group_size)).sum(0).mean()
         alone = cls + settings.patch_weight * patch
     loss = alone + settings.koleo_weight * apart
     terms = {"loss": loss, "cls": cls, "patch": patch, "koleo": apart}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from surgdino.backbone.vit import Features
 from surgdino.config import Range
 from surgdino.engine.method import Terms
 from surgdino.engine.methods import simdinov2
@@ -27,9 +28,9 @@ class SimDINO(simdinov2.SimDINOv2):
 
     settings: Settings
 
-    def loss(self, views: Views, targets: simdinov2.UnitTargets, pool: Pool) -> tuple[Tensor, Terms]:
+    def loss(self, tokens: Features, views: Views, targets: simdinov2.UnitTargets, pool: Pool) -> tuple[Tensor, Terms]:
         """SimDINOv2's, whose patch term is 0 and not logged."""
-        loss, terms = super().loss(views, targets, pool)
+        loss, terms = super().loss(tokens, views, targets, pool)
         return loss, {name: value for name, value in terms.items() if name != "patch"}
 
     def collapse(self, images: int) -> dict[str, float]:

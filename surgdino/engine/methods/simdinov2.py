@@ -20,7 +20,7 @@ from surgdino.config import NonNegative, PositiveInt, Range, Share, Width
 from surgdino.engine.method import Method, MethodSettings, Targets, Terms
 from surgdino.engine.methods.parts.heads import ProjectionHead
 from surgdino.engine.methods.parts.spread import Gamma, coding_rate, gamma, highest_rate, lowest_rate
-from surgdino.engine.methods.parts.views import Views, by_view, global_class_tokens, student_tokens, teacher_tokens
+from surgdino.engine.methods.parts.views import Views, by_view, teacher_tokens
 from surgdino.engine.processes import Pool, ProcessGroup
 
 
@@ -78,14 +78,13 @@ class SimDINOv2(Method[UnitTargets]):
             targets.append(UnitTargets(tokens.cls, by_view(cls, micro.images), patches))
         return targets
 
-    def group_features(self, views: Views, targets: UnitTargets) -> dict[str, Tensor]:
+    def group_features(self, cls: Tensor, views: Views, targets: UnitTargets) -> dict[str, Tensor]:
         """What the coding rate is taken of, [2, b, p]."""
-        cls = self.head(global_class_tokens(self.backbone, views))
-        return {"expanded": _expanded(by_view(cls, views.images), targets.cls, self.settings)}
+        return {"expanded": _expanded(by_view(self.head(cls), views.images), targets.cls, self.settings)}
 
-    def loss(self, views: Views, targets: UnitTargets, pool: Pool) -> tuple[Tensor, Terms]:
+    def loss(self, tokens: Features, views: Views, targets: UnitTargets, pool: Pool) -> tuple[Tensor, Terms]:
         """Of the masked global views and the local views, see `objective`."""
-        cls, patches = self._project(student_tokens(self.backbone, views))
+        cls, patches = self._project(tokens)
         cls = by_view(cls, views.images)
         return objective(cls, targets.cls, patches, targets.patches, views.mask_weight, self.settings, pool)
 
@@ -160,11 +159,9 @@ def agreement(student_cls: Tensor, teacher_cls: Tensor) -> Tensor:
 
 def expansion(student_cls: Tensor, teacher_cls: Tensor, settings: Settings, pool: Pool) -> Tensor:
     """`expa`: gamma times the coding rate of the global views, mean over views and groups; [2, b, p] -> scalar."""
-    features = pool.complete("expanded", _expanded(student_cls, teacher_cls, settings))
-    images, width = features.shape[1:]
-    group = settings.group_size or images
-    rates = coding_rate(features.unflatten(1, (-1, group)), settings.eps, settings.pooled_groups)
-    return _gamma(settings, images, width) * rates.mean()
+    groups = pool.groups("expanded", _expanded(student_cls, teacher_cls, settings), settings.group_size)
+    rates = coding_rate(groups, settings.eps, settings.pooled_groups)
+    return _gamma(settings, *groups.shape[2:]) * rates.mean()
 
 
 def highest_expansion(settings: Settings, images: int) -> float:

@@ -32,6 +32,8 @@ from surgdino.engine.settings import HardwareSettings, TrainPlan
 from surgdino.engine.step import train_step
 from surgdino.engine.train import measure, open_session
 from tests.engine.methods.test_training import section
+from tests.engine.test_guides import facts_of
+from tests.engine.test_guides import section as section_of_guides
 from tests.engine.test_training import TOY, plan_in
 
 ROTARY = {
@@ -49,6 +51,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "rotary": {"model": ROTARY},
     "probed": {"probe": {"every": 100}},
     "painted": {"augment": PAINTED, "accumulate": 2},
+    "guided": {"guides": section_of_guides(), "accumulate": 2},
 }
 
 
@@ -92,6 +95,7 @@ def plan_of(method: str, changes: dict[str, Any], folder: Path) -> TrainPlan:
     model, checkpointing = changes.pop("model", TOY), changes.pop("activation_checkpointing", False)
     augment = changes.pop("augment", {"horizontal_flip": 0.5})
     precision = changes.pop("precision", "bf16")
+    guides = changes.pop("guides", {})
     changes.setdefault("probe", None)
     plan = plan_in(folder, log_every=2, head_warmup_steps=0, **changes)
     if plan.probe is not None:
@@ -103,7 +107,7 @@ def plan_of(method: str, changes: dict[str, Any], folder: Path) -> TrainPlan:
     )
     backbone = build_backbone(model, drop_path=plan.train.drop_path)
     parts = {"backbone": backbone, "model": model, "method": section(method), "hardware": hardware, "augment": augment}
-    return replace(plan, **parts)
+    return replace(plan, **parts, guides=guides, facts=facts_of())
 
 
 if __name__ == "__main__":

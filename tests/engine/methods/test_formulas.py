@@ -371,7 +371,7 @@ def test_simdino_is_simdinov2_without_patches(monkeypatch):
     terms = {"loss": 1.0, "comp": 2.0, "expa": 3.0, "patch": 4.0}
     monkeypatch.setattr(simdinov2.SimDINOv2, "loss", lambda *arguments: (1.0, terms))
     method = simdino.SimDINO(shipped(simdino.Settings, "method/simdino"), build_backbone(TOY))
-    assert method.loss(None, None, None) == (1.0, {"loss": 1.0, "comp": 2.0, "expa": 3.0})
+    assert method.loss(None, None, None, None) == (1.0, {"loss": 1.0, "comp": 2.0, "expa": 3.0})
     assert (method.settings.patch_weight, method.mask_probability) == (0, 0)
     settings = shipped(simdinov2.Settings, "method/simdinov2", patch_weight=0)
     collapsed = simdinov2.SimDINOv2(settings, build_backbone(TOY)).collapse(64)

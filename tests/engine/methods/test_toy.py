@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from surgdino.engine.method import Method, MethodSettings, Targets
-from surgdino.engine.methods.parts.views import Views, by_view, student_tokens, teacher_tokens
+from surgdino.engine.methods.parts.views import by_view, teacher_tokens
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Agree(Method[Cls]):
         tokens = [teacher_tokens(self.backbone, micro).cls for micro in views]
         return [Cls(t, by_view(self.head(t), micro.images)) for t, micro in zip(tokens, views, strict=True)]
 
-    def loss(self, views, targets, pool):
-        cls = by_view(self.head(student_tokens(self.backbone, views).cls), views.images)
+    def loss(self, tokens, views, targets, pool):
+        cls = by_view(self.head(tokens.cls), views.images)
         loss = 1 - F.cosine_similarity(cls[:2], targets.cls.flip(0), dim=-1).mean()
         return loss, {"loss": loss.detach()}
 '''

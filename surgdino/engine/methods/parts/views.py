@@ -5,8 +5,8 @@ Symbols: b images, 2 global and L local views, D the backbone's width, M masked 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
@@ -30,6 +30,8 @@ class Views:
         masked: int64 [M], where those are in the flattened [2B * N].
         mask_weight: float [M], one over the number of masked patches of the same view.
         images: B.
+        first: the place of the first of them in the step's batch.
+        facts: name -> [2, all images of the step], what guides read; see `surgdino.crops.loader.Batch`.
     """
 
     global_crops: Tensor
@@ -38,6 +40,8 @@ class Views:
     masked: Tensor
     mask_weight: Tensor
     images: int
+    first: int = 0
+    facts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def to_views(
@@ -73,6 +77,8 @@ def to_views(
         masked=torch.cat(masked),
         mask_weight=torch.cat(weights),
         images=part.stop - part.start,
+        first=batch.first + part.start,
+        facts={name: move(values) for name, values in batch.facts.items()},
     )
 
 

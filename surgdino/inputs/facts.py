@@ -1,0 +1,134 @@
+"""What guides read of each frame: its operation, when in it, in which recording, and what a table says of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from surgdino.datasets.files import read_text
+from surgdino.engine.guides.column import OPERATION
+from surgdino.errors import SurgdinoError, first_of, nearest
+from surgdino.frames.store import FrameStore
+from surgdino.inputs.datasets import RunDataset
+
+_KEYS = ("video", "operation")
+
+
+def facts_of(
+    wanted: Collection[str], store: FrameStore, datasets: Sequence[RunDataset], table: Path | None = None
+) -> dict[str, np.ndarray]:
+    """The wanted facts of every frame of the store, [len(store)] each.
+
+    `operation` and `video`: int64, counted from 0. `seconds` in its recording: float32. `time`: float32, from 0 to 1 in
+    the operation; NaN where recordings are excerpts. `column:NAME`: int64, the values counted in their order; -1 where
+    the table says nothing.
+
+    Args:
+        datasets: whose videos the store holds, under their prefixes.
+        table: a CSV with a column `video` or `operation`.
+
+    Raises:
+        SurgdinoError: there is no such table or column, or it has no row of any video.
+    """
+    if not wanted:
+        return {}
+    per_video: dict[str, np.ndarray] = {}
+    operations = {name: place for place, name in enumerate(sorted({video.operation for video in store.videos}))}
+    per_video[OPERATION] = np.array([operations[video.operation] for video in store.videos], np.int64)
+    per_video["video"] = np.arange(len(store.videos))
+    columns = {fact: fact.partition(":")[2] for fact in wanted if fact not in (*per_video, "seconds", "time")}
+    if columns:
+        per_video |= _columns(columns, store, datasets, table)
+    counts = [len(store.of_video(place)[0]) for place in range(len(store.videos))]
+    facts = {name: values.repeat(counts) for name, values in per_video.items() if name in wanted}
+    times = [store.of_video(place)[2] for place in range(len(store.videos))]
+    if "seconds" in wanted:
+        facts["seconds"] = np.concatenate(times).astype(np.float32)
+    if "time" in wanted:
+        begins, lasts = _spans(store, datasets)
+        parts = [(time + begins[place]) / lasts[place] for place, time in enumerate(times)]
+        facts["time"] = np.concatenate(parts).astype(np.float32)
+    return facts
+
+
+def _spans(store: FrameStore, datasets: Sequence[RunDataset]) -> tuple[np.ndarray, np.ndarray]:
+    """Where in its operation each video begins, and how long that is, in seconds; NaN where nobody knows.
+
+    A recording begins with frame 0, even if its first image is a later one, and ends with its last frame. Several of
+    one operation follow each other in the order of the dataset.
+    """
+    begins, lasts = np.full(len(store.videos), np.nan), np.full(len(store.videos), np.nan)
+    for dataset in datasets:
+        if dataset.recordings != "whole":
+            continue
+        ids = {dataset.prefix + video.id for video in dataset.manifest.videos}
+        places_of: dict[str, list[int]] = {}
+        for place, video in enumerate(store.videos):
+            if video.id in ids:
+                places_of.setdefault(video.operation, []).append(place)
+        for places in places_of.values():
+            end = 0.0
+            for place in places:
+                numbers, times = (store.videos[place].shard.columns[name] for name in ("number", "time"))
+                pace = (times[-1] - times[0]) / max(numbers[-1] - numbers[0], 1)
+                begins[place] = end + numbers[0] * pace
+                end = begins[place] + times[-1]
+            lasts[places] = end or np.nan
+    return begins, lasts
+
+
+def _columns(
+    columns: dict[str, str], store: FrameStore, datasets: Sequence[RunDataset], table: Path | None
+) -> dict[str, np.ndarray]:
+    """Fact -> the class of each video."""
+    if table is None:
+        what = f"guide=column:{first_of(sorted(columns.values()), 1)} needs a table"
+        raise SurgdinoError(what, fix="name it: data.table=FILE.csv, with a column video or operation")
+    rows = _rows(table)
+    header = list(rows[0]) if rows else []
+    key = next((name for name in _KEYS if name in header), None)
+    if key is None:
+        raise SurgdinoError("not a table of videos", file=table, expected="a column video or operation", found=header)
+    for name in columns.values():
+        if name not in header:
+            raise SurgdinoError(f"the table has no column {name!r}", file=table, fix=nearest(name, header))
+    named: dict[str, set[str]] = {}
+    for dataset in datasets:
+        for each in dataset.manifest.videos:
+            for name in dataset.manifest.names_of(each):
+                named.setdefault(name, set()).add(dataset.prefix + each.id)
+    row_of: dict[str, dict[str, str]] = {}
+    for place, row in enumerate(rows, start=2):
+        for video in named.get(row[key], ()):
+            if any(row_of.setdefault(video, row)[name] != row[name] for name in columns.values()):
+                raise SurgdinoError(f"two rows say different things of {row[key]!r}", file=table, place=f"row {place}")
+    if not row_of:
+        found = first_of([row[key] for row in rows], 3)
+        what, expected = "no row of the table is of a video of this run", first_of(sorted(named), 3)
+        raise SurgdinoError(what, file=table, expected=f"{key}s such as {expected}", found=found or "no rows")
+    classes = {}
+    for fact, name in columns.items():
+        values = [row_of.get(video.id, {}).get(name, "") for video in store.videos]
+        places = {value: place for place, value in enumerate(sorted({value for value in values if value}))}
+        classes[fact] = np.array([places.get(value, -1) for value in values], np.int64)
+    return classes
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    """The table's rows by column, without spaces around; separated as its header is."""
+    text = read_text(table, spreadsheet=True)
+    head = text.partition("\n")[0]
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count)))
+    except csv.Error as error:
+        raise SurgdinoError("not a CSV", file=table, found=str(error)) from error
+    header = [name.strip() for name in rows[0]] if rows else []
+    return [
+        dict(zip(header, [*(cell.strip() for cell in row), *[""] * len(header)], strict=False))
+        for row in rows[1:]
+        if any(row)
+    ]
