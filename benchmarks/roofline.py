@@ -45,6 +45,7 @@ from surgdino.backbone.vit import build_backbone
 from surgdino.bench.flops import head_shape, image_flops, vit_shape
 from surgdino.config import shipped, shipped_settings
 from surgdino.engine.method import Method, open_method
+from surgdino.engine.methods.parts import fused
 from surgdino.engine.methods.parts.views import Views
 from surgdino.engine.optim import apply_gradients, make_optimizer
 from surgdino.engine.processes import Pool, ProcessGroup
@@ -289,10 +290,12 @@ def on_a_gpu(trace: Trace) -> Iterator[None]:
         partition_fn=partial(min_cut_rematerialization_partition, compiler="inductor"),
     )
     compiled = packed.compiled_parts(backend=backend, fullgraph=True)
+    compile_function = partial(fused.compiled_function, backend=backend, fullgraph=True)
     with (
         mock.patch.object(attention, "choose", Mock(return_value=attention.varlen_attention)),
         mock.patch.object(vit, "residual_dtype", Mock(return_value=torch.bfloat16)),
         mock.patch.object(packed, "compiled_parts", Mock(return_value=compiled)),
+        mock.patch.object(fused, "compiled_function", compile_function),
         mock.patch.object(torch._dynamo, "maybe_mark_dynamic", Mock()),
         torch._inductor.config.patch(cpu_backend="triton"),
         mock.patch("torch._inductor.scheduler._is_gpu_triton_backend", Mock(return_value=True)),

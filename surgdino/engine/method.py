@@ -18,6 +18,7 @@ from surgdino import discovery
 from surgdino.backbone.vit import Backbone, Features
 from surgdino.config import Share, typed
 from surgdino.engine.guide import Guides
+from surgdino.engine.methods.parts.fused import Fuse, fused, plain
 from surgdino.engine.methods.parts.views import Views, global_class_tokens, student_tokens
 from surgdino.engine.processes import Pool, ProcessGroup, local
 from surgdino.errors import SurgdinoError
@@ -162,6 +163,11 @@ class Method(nn.Module, Generic[T]):
         cls = global_class_tokens(self.backbone, views)
         guides = {} if self.guides is None else self.guides.ahead(cls, views)
         return {**self.group_features(cls, views, targets), **guides}
+
+    @property
+    def fuse(self) -> Fuse:
+        """What makes a function of many small operators one of few kernels, where the blocks are compiled."""
+        return fused if self.backbone.compiles else plain
 
     def make_teacher(self) -> Self:
         """A copy without guides that takes no gradient and never drops a path."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch
 from surgdino.backbone import packed, vit
 from surgdino.config import shipped
 from surgdino.engine import hardware
+from surgdino.engine.methods.parts import fused
+from surgdino.engine.methods.parts.prototypes import cross_entropy, sinkhorn
 from surgdino.engine.session import Session
 from surgdino.engine.settings import HardwareSettings
 from surgdino.engine.step import train_step
@@ -60,18 +63,35 @@ def without_inductor(monkeypatch) -> None:
     torch._dynamo.reset()
     parts = packed.compiled_parts(backend="aot_eager", fullgraph=True)
     monkeypatch.setattr(packed, "compiled_parts", lambda: parts)
+    compiled = partial(fused.compiled_function, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(fused, "compiled_function", compiled)
     monkeypatch.setattr(hardware, "compilation_fails", lambda device: None)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "more", [{}, {"activation_checkpointing": True}, {"precision": "bf16"}], ids=["plain", "recomputed", "bf16"]
+    "more",
+    [{}, {"activation_checkpointing": True}, {"precision": "bf16"}, {"method": "dino"}, {"method": "dinov2"}],
+    ids=["plain", "recomputed", "bf16", "dino", "dinov2"],
 )
 def test_compiled_blocks_give_the_same_losses(tmp_path, without_inductor, request, more):
     if more.get("precision"):
         request.getfixturevalue("bf16_between_blocks")
     eager, compiled = (losses(tmp_path / str(each), 4, compile=each, **more) for each in (False, True))
     assert compiled == pytest.approx(eager, rel=5e-3 if more.get("precision") else 1e-5)
+
+
+@pytest.mark.slow
+def test_another_temperature_and_number_of_patches_is_no_other_graph(without_inductor):
+    torch._dynamo.utils.counters.clear()
+    for patches, temperature in ((7, 0.04), (9, 0.05), (12, 0.06)):
+        logits, targets = torch.rand(2, patches, 5).unbind()
+        assigned = sinkhorn([logits], temperature, 2, lambda sums: sums, fused.fused)
+        torch.testing.assert_close(assigned, sinkhorn([logits], temperature, 2, lambda sums: sums))
+        torch.testing.assert_close(
+            fused.fused(cross_entropy)(logits, targets, 0.1), cross_entropy(logits, targets, 0.1)
+        )
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3
 
 
 def settings(compile) -> HardwareSettings:

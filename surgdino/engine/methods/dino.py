@@ -93,7 +93,7 @@ class DINO(Method[PrototypeTargets]):
     def loss(self, tokens: Features, views: Views, targets: PrototypeTargets, pool: Pool) -> tuple[Tensor, Terms]:
         """In fp32; the terms are `loss`, and `entropy` and `information` of the targets. Nothing is masked in DINO."""
         cls = by_view(self.head(tokens.cls, targets.frozen), views.images)
-        loss = cross_entropy_of_views(cls, targets.cls, self.settings.student_temp)
+        loss = self.fuse(cross_entropy_of_views)(cls, targets.cls, self.settings.student_temp)
         return loss, {"loss": loss.detach(), "entropy": targets.entropy, "information": targets.information}
 
     def collapse(self, images: int) -> dict[str, float]:

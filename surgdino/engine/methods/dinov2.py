@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from surgdino.backbone.vit import Backbone, Features
 from surgdino.config import NonNegative, PositiveInt, Range, Share
 from surgdino.engine.method import Method, Terms
+from surgdino.engine.methods.parts.fused import Fuse, plain
 from surgdino.engine.methods.parts.heads import PrototypeHead
 from surgdino.engine.methods.parts.prototypes import (
     PrototypeSettings,
@@ -105,8 +106,8 @@ class DINOv2(Method[TokenTargets]):
         """
         settings = self.settings
         temperature = settings.teacher_temperature(progress)
-        rows = sinkhorn(cls, temperature, settings.sinkhorn_iterations, processes.sum)
-        of_patches = sinkhorn(patches, temperature, settings.sinkhorn_iterations, processes.sum)
+        rows = sinkhorn(cls, temperature, settings.sinkhorn_iterations, processes.sum, self.fuse)
+        of_patches = sinkhorn(patches, temperature, settings.sinkhorn_iterations, processes.sum, self.fuse)
         of_views = [by_view(row, len(row) // GLOBAL_VIEWS) for row in rows]
         entropy, information = certainty(of_views, processes.sum)
         frozen = progress < settings.freeze_last_layer
@@ -123,7 +124,8 @@ class DINOv2(Method[TokenTargets]):
         """Of the masked global views and the local views, see `objective`."""
         cls, patches = self.head(tokens.cls, tokens.patches, targets.frozen)
         spread = by_view(tokens.cls[: len(views.global_crops)], views.images)
-        return objective(by_view(cls, views.images), patches, spread, targets, views.mask_weight, self.settings, pool)
+        cls = by_view(cls, views.images)
+        return objective(cls, patches, spread, targets, views.mask_weight, self.settings, pool, self.fuse)
 
     def collapse(self, images: int) -> dict[str, float]:
         """All tokens look the same: Sinkhorn-Knopp spreads them over all prototypes alike."""
@@ -146,6 +148,7 @@ def objective(
     mask_weight: Tensor,
     settings: Settings,
     pool: Pool | None = None,
+    fuse: Fuse = plain,
 ) -> tuple[Tensor, Terms]:
     """cls + patch_weight * patch + koleo_weight * koleo, in fp32.
 
@@ -156,6 +159,7 @@ def objective(
         targets: the teacher's.
         mask_weight: [M], one over the masked patches of the same view.
         pool: the rest of the batch; None where these are all B images.
+        fuse: of the method.
 
     Returns:
         The loss, its KoLeo times `pool.share`; and without gradient `loss`, `cls` (cross-entropy, mean over pairs of
@@ -163,9 +167,9 @@ def objective(
         sum over the two global views, as published), and `entropy` and `information` of the class targets.
     """
     pool = pool or Pool()
-    cls = cross_entropy_of_views(student_cls, targets.cls, settings.student_temp)
+    cls = fuse(cross_entropy_of_views)(student_cls, targets.cls, settings.student_temp)
     with torch.autocast(student_cls.device.type, enabled=False):
-        patch = cross_entropy(student_patches, targets.patches, settings.student_temp)
+        patch = fuse(cross_entropy)(student_patches, targets.patches, settings.student_temp)
         patch = (patch * mask_weight).sum() / targets.cls[..., 0].numel()
         apart = koleo(pool.groups("cls", spread, settings.group_size)).sum(0).mean()
         alone = cls + settings.patch_weight * patch

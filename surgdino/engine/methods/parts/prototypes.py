@@ -16,6 +16,7 @@ from torch import Tensor
 
 from surgdino.config import Share, Width
 from surgdino.engine.method import MethodSettings, Targets
+from surgdino.engine.methods.parts.fused import Fuse, plain
 
 LEAST_INFORMATION = 0.01
 # Cosines divided by less would leave the range of fp32's exponential.
@@ -90,7 +91,11 @@ def cross_entropy_of_views(student: Tensor, targets: Tensor, temperature: float)
 
 @torch.no_grad()
 def sinkhorn(
-    logits: Sequence[Tensor], temperature: float, iterations: int, sum_over_processes: Callable[[Tensor], Tensor]
+    logits: Sequence[Tensor],
+    temperature: float,
+    iterations: int,
+    sum_over_processes: Callable[[Tensor], Tensor],
+    fuse: Fuse = plain,
 ) -> list[Tensor]:
     """Soft assignments of a global batch to K prototypes (Caron et al. 2020, arXiv 2006.09882, section 3).
 
@@ -104,20 +109,30 @@ def sinkhorn(
         temperature: the teacher's.
         iterations: pairs of divisions.
         sum_over_processes: adds a [K] over all processes.
+        fuse: of the method.
 
     Returns:
         [n_k, K] each, rows adding up to 1.
     """
-    shares = []
-    for part in logits:
-        with torch.autocast(part.device.type, enabled=False):
-            part = part if part.dtype == torch.float64 else part.float()
-            shares.append((part / temperature).exp_())
+    # As tensors, the temperature of another step needs no other graph.
+    shares = [fuse(_exponentials)(part, torch.tensor(temperature, dtype=torch.float64)) for part in logits]
     for _ in range(iterations):
         of_prototypes = sum_over_processes(torch.stack([part.sum(0) for part in shares]).sum(0))
-        for part in shares:
-            part /= of_prototypes
-            part /= part.sum(1, keepdim=True)
+        shares = [fuse(_divided)(part, of_prototypes) for part in shares]
+    return shares
+
+
+def _exponentials(logits: Tensor, temperature: Tensor) -> Tensor:
+    with torch.autocast(logits.device.type, enabled=False):
+        return (_wide(logits) / temperature).exp_()
+
+
+def _divided(shares: Tensor, of_prototypes: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():  # what is written in place would be copied back
+        shares = shares / of_prototypes
+        return shares / shares.sum(1, keepdim=True)
+    shares /= of_prototypes
+    shares /= shares.sum(1, keepdim=True)
     return shares
 
 
