@@ -29,6 +29,28 @@ class OperationPrints:
 
 
 @dataclass(frozen=True)
+class Apart:
+    """From what will be tested on the frames of a training were kept apart by their features (`surgdino curate`).
+
+    Attributes:
+        of: such as `cholec80 40-40 test`.
+        operations, frames: what was looked at of it.
+        cosine: from which on a frame was left out.
+        nearest: the largest cosine of any frame that stayed.
+        backbone: whose features were compared.
+        left_out: operations that were learnt from all the same, and which share of their frames was left out.
+    """
+
+    of: Name
+    operations: Names
+    frames: PositiveInt
+    cosine: float
+    nearest: float
+    backbone: Name
+    left_out: tuple[tuple[Name, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class SeenRow:
     """Operations that one training has seen; `surgdino.runs.history.Seen`."""
 
@@ -38,6 +60,7 @@ class SeenRow:
     dataset: Name | None = None
     split: Name | None = None
     part: Name | None = None
+    apart: Apart | None = None
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class Frames:
         group: int64 [n], the frame that stands for each.
         levels: of clusters, the finest first.
         similarity: float32 [n], to what is wanted; NaN where nothing is.
+        to_tested: float32 [n], the largest cosine with a frame that will be tested on; None where none was given.
         weight: float64 [n].
         thresholds: name of a stage -> the cosine that it used.
         copies: recordings that show what another one shows.
@@ -55,6 +56,7 @@ class Frames:
     group: np.ndarray = field(init=False)
     levels: list[Level] = field(default_factory=list)
     similarity: np.ndarray = field(init=False)
+    to_tested: np.ndarray | None = None
     weight: np.ndarray = field(init=False)
     thresholds: dict[str, float] = field(default_factory=dict)
     copies: list[Stretch] = field(default_factory=list)
@@ -134,12 +136,17 @@ def deduplicate(frames: Frames, settings: DuplicateSettings) -> None:
     frames.leave_out(rows[frames.group[rows] != rows], SHARED)
 
 
-def keep_apart(frames: Frames, tested: np.ndarray, settings: DuplicateSettings) -> None:
-    """Leave out whatever resembles the frames that will be tested on, unit vectors [t, D]; whole groups of it."""
-    threshold = frames.threshold("against", settings.against, settings.against_quantile)
-    if threshold is None:
-        return
-    near = nearest_of(frames.embeddings, tested, frames.seed) >= threshold
+def keep_apart(frames: Frames, tested: np.ndarray, same: np.ndarray, settings: DuplicateSettings) -> None:
+    """Leave out whatever resembles the frames that will be tested on; whole groups of it.
+
+    Args:
+        tested: unit vectors [t, D].
+        same: bool [n], the frames of the same operations, which go whatever they show.
+    """
+    near = same
+    if (threshold := frames.threshold("against", settings.against, settings.against_quantile)) is not None:
+        frames.to_tested = nearest_of(frames.embeddings, tested, frames.seed)
+        near = same | (frames.to_tested >= threshold)
     touched = np.isin(frames.group, np.unique(frames.group[near]))
     rows = frames.left
     frames.leave_out(rows[touched[rows]], RESEMBLES)

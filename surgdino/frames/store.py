@@ -174,10 +174,11 @@ class FrameStore:
         return FrameStore(kept, self.set_aside, self.flagged if flagged is None else flagged)
 
     def only(self, kept: np.ndarray) -> FrameStore:
-        """The store with the frames of `kept` alone, bool [len(self)]; `select` on it brings the others back."""
-        store = FrameStore(self.videos, self.set_aside, self.flagged)
-        store._rows = self._rows[kept]
-        store._starts = np.concatenate([[0], np.cumsum(kept)])[self._starts]
+        """The store with the frames of `kept` alone, bool [len(self)], and the videos that they are of."""
+        counts = np.diff(np.concatenate([[0], np.cumsum(kept)])[self._starts])
+        videos = [video for video, count in zip(self.videos, counts, strict=True) if count]
+        store = FrameStore(videos, self.set_aside, self.flagged)
+        store._rows, store._starts = self._rows[kept], np.cumsum([0, *counts[counts > 0]])
         return store
 
     def summary(self) -> dict[str, Any]:

@@ -1,29 +1,22 @@
-"""What `curate` reads, embedded and judged frame by frame, and what `data.curation` makes of a store."""
+"""What `curate` reads: all frames of an archive, embedded and judged one by one."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from surgdino import console
-from surgdino.config import typed
 from surgdino.crops.workers import load
 from surgdino.curation.embeddings import BLOCK, write_unit
-from surgdino.curation.table import Curation, read_curation
 from surgdino.curation.unusable import QUALITY, quality
-from surgdino.datasets.card import load_card
 from surgdino.datasets.manifest import Labels
-from surgdino.errors import SurgdinoError, nearest
-from surgdino.frames.store import FrameStore, build_store
+from surgdino.frames.store import FrameStore
 from surgdino.inputs.datasets import RunDataset
-from surgdino.inputs.settings import AlsoSettings, DataSettings, manifest_of, with_defaults
 from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.features.files import FeatureFile
@@ -79,6 +72,10 @@ class Archive:
             flags=columns["flags"],
             phase=None if phases is None else _phase_of(store, phases),
         )
+
+    def of_operations(self, operations: Collection[str]) -> np.ndarray:
+        """bool [n]: the frames of some operations, by name."""
+        return np.array([video.operation in operations for video in self.store.videos])[self.video_of]
 
     def checksums(self) -> dict[str, str]:
         """Shown name of each video -> checksum of its shard: of which frames a curation is."""
@@ -150,88 +147,3 @@ def judge(archive: Archive, folder: Path, workers: int) -> np.ndarray:
                     write(rows.numpy().reshape(-1).view(QUALITY))
                     bar.update(done := done + len(rows))
     return np.concatenate([file.open() for file in files])
-
-
-def named_frames(entry: Any, place: str, data: DataSettings) -> tuple[RunDataset, FrameStore]:
-    """The frames that `like` or `against` names: a folder, or an entry as in data.also.
-
-    Raises:
-        SurgdinoError: neither.
-    """
-    if isinstance(entry, str) and entry.startswith("dataset:"):
-        name = entry.removeprefix("dataset:")
-        fix = f"write {place}='{{dataset: {name}, root: ..., split: ..., part: ...}}'"
-        raise SurgdinoError("where is this dataset?", place=place, found=entry, fix=fix)
-    values = {"dataset": "folder", "root": entry} if isinstance(entry, str) else entry
-    if not isinstance(values, Mapping):
-        expected = "a folder, or {dataset: ..., root: ...}"
-        raise SurgdinoError("unusable setting", place=place, expected=expected, found=entry)
-    chosen = typed(AlsoSettings, with_defaults(values), place)
-    card = load_card(chosen.dataset)
-    manifest = manifest_of(card, chosen)  # type: ignore[arg-type]
-    each = RunDataset(card, manifest, frozenset(), "", data.store, data.store_settings)
-    store = build_store(manifest, data.store, data.store_settings, workers=data.worker_count, engine=data.engine)
-    return each, store.select(flagged=True)
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What of a store is learnt from.
-
-    Attributes:
-        store: the frames that a curation keeps.
-        weights: float64 [len(store)], how often each is drawn, mean 1.
-        hash: of what was decided; a run resumes on that alone.
-        facts: for model.json.
-    """
-
-    store: FrameStore
-    weights: np.ndarray
-    hash: str
-    facts: Mapping[str, Any]
-
-
-def places_in(store: FrameStore, curation: Curation, names: Pseudonyms) -> np.ndarray:
-    """int64 [n]: the position in a store of each frame of a curation, -1 where it is not there."""
-    videos = {names.named(video.id): place for place, video in enumerate(store.videos)}
-    found = np.full(len(curation), -1, np.int64)
-    for k, video in enumerate(curation.videos):
-        if video in videos:
-            rows = slice(*np.searchsorted(curation.video_of, (k, k + 1)).tolist())
-            positions, numbers, _ = store.of_video(videos[video])
-            at = np.searchsorted(numbers, curation.frame[rows]).clip(max=len(numbers) - 1)
-            found[rows] = np.where(numbers[at] == curation.frame[rows], positions[at], -1)
-    return found
-
-
-def curated(store: FrameStore, folder: Path, names: Pseudonyms) -> Drawn:
-    """The frames of a store that a curation keeps; it may be of more videos than these.
-
-    Raises:
-        SurgdinoError: it is of other frames, or keeps none of these.
-    """
-    curation = read_curation(folder)
-    places = {video: place for place, video in enumerate(curation.videos)}
-    starts = np.searchsorted(curation.video_of, np.arange(len(curation.videos) + 1))
-    weights = np.zeros(len(store))
-    for place, video in enumerate(store.videos):
-        shown = names.named(video.id)
-        if curation.facts.get("videos", {}).get(shown) != f"{video.shard.crc:08x}" or shown not in places:
-            raise SurgdinoError(
-                f"the curation is of other frames than those of {shown}",
-                file=folder,
-                expected="the videos and the data settings that it was made with",
-                found="its stored frames have changed since" if shown in places else "it does not have this video",
-                fix=None if shown in places else nearest(shown, places),
-            )
-        positions, numbers, _ = store.of_video(place)
-        span = slice(int(starts[places[shown]]), int(starts[places[shown] + 1]))
-        weights[positions] = curation.weight[span][np.searchsorted(curation.frame[span], numbers)]
-    kept = weights > 0
-    if not kept.any():
-        raise SurgdinoError("the curation keeps none of these frames", file=folder, fix="check data.exclude")
-    facts = {key: curation.facts[key] for key in ("settings", "seed", "keep", "thresholds") if key in curation.facts}
-    facts |= {"frames": int(kept.sum()), "of": len(store)}
-    console.field("curation", f"{int(kept.sum()):,} of {len(store):,} frames ({folder})")
-    digest = hashlib.sha256(weights.astype("<f4").tobytes()).hexdigest()[:16]
-    return Drawn(store.only(kept), weights[kept] / weights[kept].mean(), digest, facts)

@@ -156,6 +156,7 @@ class _Method:
 class _Leakage:
     stamp: str | None = None
     state: Literal["disjoint", "shared", "unknown"] | None = None  # results of before December 2026 have none
+    apart: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from surgdino.backbone.model_json import Apart
 from surgdino.backbone.weights import NOT_RECORDED
+from surgdino.config import typed
 from surgdino.datasets.manifest import Video
 from surgdino.frames.prints import Prints, References, references
 
@@ -29,6 +31,7 @@ class Seen:
         how: `trained on`, or `chosen on` where they chose the checkpoint.
         dataset, split, part: where the operations are from; None where that is not known.
         operations: their names.
+        apart: from what will be tested on its frames were kept apart by their features; None where they were not.
     """
 
     by: str
@@ -37,6 +40,12 @@ class Seen:
     split: str | None
     part: str | None
     operations: tuple[str, ...]
+    apart: Apart | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Seen:
+        """What `as_dict` gave."""
+        return typed(cls, row, "seen")
 
     @classmethod
     def of_videos(cls, by: str, how: str, dataset: str, split: Any, part: str | None, videos: Iterable[Video]) -> Seen:
@@ -52,7 +61,8 @@ class Seen:
 
     def as_dict(self) -> dict[str, Any]:
         """For model.json."""
-        return {**asdict(self), "operations": list(self.operations)}
+        row = {**asdict(self), "operations": list(self.operations)}
+        return row if self.apart else {key: value for key, value in row.items() if key != "apart"}
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,7 @@ class History:
 
 def seen_of(info: Mapping[str, Any]) -> list[Seen]:
     """Everything that a checkpoint has seen, by its model.json; also operations of trainings that it does not name."""
-    found = [Seen(**{**row, "operations": tuple(row["operations"])}) for row in info.get("seen", ())]
+    found = [Seen.of(row) for row in info.get("seen", ())]
     if info and "seen" not in info:  # surgdino pretrain lists its datasets instead
         found = seen_of(info.get("initial_weights") or {})
         for row in info.get("datasets", ()):

@@ -24,7 +24,7 @@ from surgdino.runs.names import Pseudonyms
 Leakage = Literal["refuse", "allow"]
 State = Literal["disjoint", "shared", "unknown"]
 UNKNOWN_STAMP = "Whether the tested operations had been seen before is not known"
-_SHOWN = 40  # rows of the table on the terminal
+_SHOWN, _NAMED = 40, 5  # rows of the table on the terminal; operations in a sentence
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,14 @@ class LeakReport:
         tested: how many operations.
         overlaps: those that were seen.
         unknown: what stands in the way of saying that no other was.
+        apart: sentences on trainings whose frames were kept apart from tested ones by their features.
     """
 
     tested_on: str
     tested: int
     overlaps: tuple[Overlap, ...]
     unknown: tuple[str, ...] = ()
+    apart: tuple[str, ...] = ()
 
     @property
     def state(self) -> State:
@@ -102,6 +104,7 @@ class LeakReport:
                 each.operation: [shown(f"{seen.description}{each.how}") for seen in each.seen] for each in self.overlaps
             },
             "unknown": list(self.unknown),
+            "apart": [shown(sentence) for sentence in self.apart],
             "stamp": shown(self.stamp) if self.stamp else None,
         }
 
@@ -133,7 +136,32 @@ def find_leaks(
     new = {*tested.operations} - {each.operation for each in overlaps}
     if prints is not None and (count := _not_told(past, new)):
         unknown.append(f"{count} operations that it was trained on can only be told by their names")
-    return LeakReport(tested_on, len(tested.operations), tuple(overlaps), tuple(unknown))
+    apart = kept_apart(past, tested, names)
+    return LeakReport(tested_on, len(tested.operations), tuple(overlaps), tuple(unknown), apart)
+
+
+def kept_apart(past: History, tested: Manifest, names: Pseudonyms) -> tuple[str, ...]:
+    """A sentence on each curation that kept a training's frames apart from tested operations, and how far that goes."""
+    sentences = []
+    for apart in dict.fromkeys(seen.apart for seen in past.seen if seen.apart):
+        covered = sum(bool(names.aliases(each) & {*apart.operations}) for each in tested.operations)
+        if not covered:
+            continue
+        by, others = (
+            list(dict.fromkeys(seen.description for seen in past.seen if (seen.apart == apart) is own))
+            for own in (True, False)
+        )
+        of = "the" if covered == len(tested.operations) else f"{covered} of the {len(tested.operations)}"
+        sentence = (
+            f"{'; '.join(by)}: disjoint by content from {of} tested operations, checked against {apart.frames:,} "
+            f"frames of {apart.of} at cosine {apart.cosine:.3f} of {apart.backbone}; the nearest frame that stayed has "
+            f"{apart.nearest:.3f}"
+        )
+        if apart.left_out:
+            shares = [f"{share:.0%} of {name}" for name, share in sorted(apart.left_out, key=lambda each: -each[1])]
+            sentence += f"; left out for it: {first_of(shares, _NAMED)}"
+        sentences.append(sentence + (f"; not checked so: {'; '.join(others)}" if others else ""))
+    return tuple(sentences)
 
 
 def _not_told(past: History, tested: Collection[str]) -> int:
@@ -172,6 +200,8 @@ def refuse_leaks(report: LeakReport, leakage: Leakage) -> None:
         console.say(f"leakage=allow: {report.stamp}", "bold red")
     elif report.unknown:
         console.warn(report.stamp or "")
+    for sentence in report.apart:
+        console.field("apart", sentence)
 
 
 def overlap_table(report: LeakReport) -> Table:

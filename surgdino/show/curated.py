@@ -10,7 +10,7 @@ import numpy as np
 from surgdino.curation.table import Curation, read_curation
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
-from surgdino.inputs.curation import places_in
+from surgdino.inputs.curated import places_in
 from surgdino.report.sheet import MARGIN, SOFT, Sheet, fitted
 from surgdino.runs.folder import recorded_mode
 from surgdino.runs.names import Pseudonyms, settings_of

@@ -25,16 +25,17 @@ from surgdino.curation.stages import (
     rebalance,
     retrieve,
 )
-from surgdino.curation.table import Curation
+from surgdino.curation.table import FILE, Curation
 from surgdino.curation.unusable import unusable
 from surgdino.datasets.card import Card
 from surgdino.engine.hardware import Hardware, loader_workers
 from surgdino.engine.settings import HardwareSettings
 from surgdino.frames.prints import Prints
 from surgdino.inputs.backbone import starting_backbone
-from surgdino.inputs.curation import Archive, embed, judge, named_frames
+from surgdino.inputs.curation import Archive, embed, judge
 from surgdino.inputs.datasets import RunDataset, data_hash, joined_store, open_datasets
 from surgdino.inputs.labelled import frozen_features
+from surgdino.inputs.named_frames import NamedFrames, Tested, named_frames
 from surgdino.inputs.probe import joined_labels
 from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
 from surgdino.paths import safe_name
@@ -46,6 +47,7 @@ from surgdino.tasks.features.cache import FeatureCache
 from surgdino.verbs.report import try_report
 
 FREE = (*ANYWHERE, "model.weights", "checkpoint")
+STAGES = ("seed", "keep", "like", "against", "unusable.", "duplicates.", "retrieval.", "balance.")
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,19 @@ def main(cfg: Mapping[str, Any]) -> int:
     names = Pseudonyms.open(mode, data.store)
     with FolderLock(folder):
         datasets = open_datasets(card, data, names)
+        named = {
+            place: named_frames(entry, place, datasets, data, names)
+            for place, entry in (("like", config.like), ("against", config.against))
+            if entry is not None
+        }
         recorded = {**cfg, "run": {"dir": str(folder), "names": mode}}
-        open_run(folder, recorded, names, data_hash=data_hash(datasets), free=FREE)
+        free = FREE if (folder / FILE).exists() else (*FREE, *STAGES)
+        open_run(folder, recorded, names, data_hash=data_hash(datasets), free=free)
         labels = joined_labels(datasets)
         archive = Archive.of(joined_store(datasets, data), names, labels.get("phase"))
         torch.manual_seed(config.seed)  # of a backbone without weights
-        curate(config, given := embedded(config, datasets, archive, folder))
-        curation = as_table(config, given.frames, archive)
+        curate(config, given := embedded(config, datasets, named, archive, folder))
+        curation = as_table(config, given, archive, names)
         path = curation.write(folder)
         print_curation(curation)
         page = try_report(folder, frames=config.report.frames)
@@ -97,17 +105,29 @@ def main(cfg: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class Given:
-    """What the stages are given: the frames, why some are unusable (object [n], "" where not), the prints of each
-    video, and the unit vectors of `like` and `against`."""
+    """What the stages are given.
+
+    Attributes:
+        reasons: object [n], why some frames are unusable, "" where not.
+        prints: of each video.
+        wanted: unit vectors [q, D] of `like`.
+        tested: `against`.
+    """
 
     frames: Frames
     reasons: np.ndarray
     prints: Sequence[Prints]
     wanted: np.ndarray | None
-    tested: np.ndarray | None
+    tested: Tested | None
 
 
-def embedded(config: CurateConfig, datasets: list[RunDataset], archive: Archive, folder: Path) -> Given:
+def embedded(
+    config: CurateConfig,
+    datasets: list[RunDataset],
+    named: Mapping[str, NamedFrames],
+    archive: Archive,
+    folder: Path,
+) -> Given:
     """What the stages are given."""
     data, start = config.data, starting_backbone(config.model, config.checkpoint)
     here, workers = Hardware.of(config.hardware), loader_workers(config.hardware)
@@ -122,26 +142,28 @@ def embedded(config: CurateConfig, datasets: list[RunDataset], archive: Archive,
     reasons = unusable(archive.flags, rows, archive.times, archive.video_of, config.unusable)
     frames = Frames(vectors, archive.times, archive.video_of, archive.operation_of, config.seed)
 
-    def other(place: str, entry: str | dict[str, Any] | None) -> np.ndarray | None:
-        if entry is None:
-            return None
-        each, store = named_frames(entry, place, data)
-        vectors = embed([each], store, cache_of, folder / "state" / f"{place}.npy")
-        return vectors[np.concatenate([video.shard.columns["flags"] for video in store.videos]) == 0]
-
+    others = {}
+    for place, found in named.items():
+        vectors = embed([found.dataset], found.store, cache_of, folder / "state" / f"{place}.npy")
+        flags = np.concatenate([video.shard.columns["flags"] for video in found.store.videos])
+        others[place] = vectors[flags == 0]
+    tested = None
+    if against := named.get("against"):
+        same = archive.of_operations(against.among(archive.store))
+        tested = Tested(against, others["against"], same, start.model.name)
     prints = [archive.store.prints(place) for place in range(len(archive.store.videos))]
-    return Given(frames, reasons, prints, other("like", config.like), other("against", config.against))
+    return Given(frames, reasons, prints, others.get("like"), tested)
 
 
 def curate(config: CurateConfig, given: Given) -> None:
     """The stages one after another, each with a line on what it left."""
-    frames, wanted, tested = given.frames, given.wanted, given.tested
+    frames, wanted = given.frames, given.wanted
     stages: dict[str, Callable[[], None]] = {"unusable": lambda: drop_unusable(frames, given.reasons)}
     if config.duplicates.copies:
         stages["copies"] = lambda: drop_copies(frames, given.prints)
     stages["duplicates"] = lambda: deduplicate(frames, config.duplicates)
-    if tested is not None:
-        stages["against"] = lambda: keep_apart(frames, tested, config.duplicates)
+    if (tested := given.tested) is not None:
+        stages["against"] = lambda: keep_apart(frames, tested.vectors, tested.same, config.duplicates)
     if wanted is not None:
         stages["like"] = lambda: retrieve(frames, wanted, config.retrieval, config.balance)
     stages["balance"] = lambda: rebalance(frames, config.balance, config.keep)
@@ -150,9 +172,9 @@ def curate(config: CurateConfig, given: Given) -> None:
         console.field(name, f"{len(frames.left):,} of {len(frames.reason):,} frames left")
 
 
-def as_table(config: CurateConfig, frames: Frames, archive: Archive) -> Curation:
+def as_table(config: CurateConfig, given: Given, archive: Archive, names: Pseudonyms) -> Curation:
     """What was decided, with how."""
-    kept = frames.reason == ""
+    frames, kept = given.frames, given.frames.reason == ""
     weight = np.where(kept, frames.weight, 0.0)
     facts = {
         "videos": archive.checksums(),
@@ -161,6 +183,7 @@ def as_table(config: CurateConfig, frames: Frames, archive: Archive) -> Curation
         },
         "seed": config.seed,
         "keep": config.keep,
+        "against": given.tested and given.tested.facts(frames, names),
         **facts_of(frames, archive.videos),
     }
     return Curation(

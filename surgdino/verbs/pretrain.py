@@ -13,6 +13,7 @@ from rich.text import Text
 
 from surgdino import console, distributed
 from surgdino.backbone.checkpoint import usual_size
+from surgdino.backbone.model_json import Apart
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.settings import ModelSettings
 from surgdino.backbone.weights import WeightsReport
@@ -32,7 +33,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.prints import Prints
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.backbone import natural_backbone
-from surgdino.inputs.curation import curated
+from surgdino.inputs.curated import Drawn, curated
 from surgdino.inputs.datasets import (
     RunDataset,
     data_hash,
@@ -117,7 +118,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
             write_data(folder, store, names)
     drawn = None if data.curation is None else curated(store, data.curation, names)
     store = store if drawn is None else drawn.store
-    past, leaks = histories(datasets, store, weights, chosen, probe, names)
+    past, leaks = histories(datasets, store, weights, chosen, probe, names, drawn)
     facts = facts_of(wanted, store, datasets, data.table)
     print_store(store)
     print_probe(probe, leaks, held_out=chosen is not None and chosen.held_out)
@@ -159,6 +160,7 @@ def histories(
     chosen: ProbeData | None,
     probe: Probing | None,
     names: Pseudonyms,
+    drawn: Drawn | None,
 ) -> tuple[History, LeakReport | None]:
     """What the weights will have seen, and what of the probe's operations those they begin with had.
 
@@ -166,20 +168,29 @@ def histories(
         SurgdinoError: the probe holds operations out that are trained on under other names.
     """
     begun = History.of(weights.past if weights else {})
-    trained = seen_in(datasets, TRAINED, store.prints_of({video.operation for video in store.videos}))
+    prints = store.prints_of({video.operation for video in store.videos})
+    trained = seen_in(datasets, TRAINED, prints, drawn.apart if drawn else None)
+    if drawn and drawn.copies:
+        copies = {other: [each for own in owns for each in prints[own]] for other, owns in drawn.copies.items()}
+        row = Seen(
+            "pretrain", TRAINED, "copies that its curation found", None, None, tuple(sorted(copies)), drawn.apart
+        )
+        trained = trained.after([row], copies)
     if probe is None or chosen is None:
         return History.joined((begun, trained)), None
-    prints = probe.frames.store.prints_of(chosen.tested)
+    tested = probe.frames.store.prints_of(chosen.tested)
     if chosen.held_out:
-        refuse_trained(probe_leaks(chosen, prints, trained, names))
-    chose = seen_in(chosen.datasets, CHOSEN, {each: prints[each] for each in probe.frames.operations})
-    return History.joined((begun, trained, chose)), probe_leaks(chosen, prints, begun, names)
+        refuse_trained(probe_leaks(chosen, tested, trained, names))
+    chose = seen_in(chosen.datasets, CHOSEN, {each: tested[each] for each in probe.frames.operations})
+    return History.joined((begun, trained, chose)), probe_leaks(chosen, tested, begun, names)
 
 
-def seen_in(datasets: Sequence[RunDataset], how: How, prints: Mapping[str, Sequence[Prints]]) -> History:
+def seen_in(
+    datasets: Sequence[RunDataset], how: How, prints: Mapping[str, Sequence[Prints]], apart: Apart | None = None
+) -> History:
     """This training's own: the operations that there are prints of, by dataset."""
     each = [(dataset.card.name, tuple(sorted(prints.keys() & {*dataset.manifest.operations}))) for dataset in datasets]
-    rows = [Seen("pretrain", how, name, None, None, found) for name, found in each if found]
+    rows = [Seen("pretrain", how, name, None, None, found, apart) for name, found in each if found]
     return History().after(rows, prints)
 
 

@@ -15,7 +15,7 @@ from surgdino.backbone.weights import load_weights
 from surgdino.config import Location, from_words
 from surgdino.datasets.card import Card
 from surgdino.errors import SurgdinoError
-from surgdino.inputs.curation import places_in
+from surgdino.inputs.curated import places_in
 from surgdino.inputs.datasets import joined_store, open_datasets
 from surgdino.inputs.settings import DataSettings, ReportSettings
 from surgdino.report.gallery import Gallery

@@ -67,6 +67,51 @@ def test_what_was_seen_is_refused_after_the_table_and_allowed_with_a_stamp(capsy
     assert report.stamp in capsys.readouterr().out
 
 
+APART = {
+    "of": "cholect50 rdv test",
+    "operations": ["camma/68", "op-123456"],
+    "frames": 90,
+    "cosine": 0.9,
+    "nearest": 0.893,
+    "backbone": "vit_toy",
+    "left_out": [["camma/1", 0.25]],
+}
+
+
+def test_what_a_curation_kept_apart_is_said_with_how_far_it_goes(capsys):
+    row = {"by": "pretrain", "how": "trained on", "dataset": "cholec80", "split": None, "part": None}
+    info = {"seen": [{**row, "operations": ["camma/1"], "apart": APART}]}
+    again = json.loads(json.dumps([each.as_dict() for each in History.of(info).seen]))
+    assert again == info["seen"]
+    report = find_leaks(
+        History.of({**info, "seen": again}), manifest_of(("camma/68", "camma/68", "test")), "cholect50 rdv test"
+    )
+    assert report.apart == (
+        "pretrain, trained on cholec80: disjoint by content from the tested operations, checked against 90 frames of "
+        "cholect50 rdv test at cosine 0.900 of vit_toy; the nearest frame that stayed has 0.893; left out for it: 25% "
+        "of camma/1",
+    )
+    assert report.as_dict()["apart"] == list(report.apart)
+    refuse_leaks(report, "refuse")
+    assert "disjoint by content" in capsys.readouterr().out
+    more = [*info["seen"], {**row, "by": "finetune", "operations": ["camma/2"]}]
+    (sentence,) = find_leaks(
+        History.of({"seen": more}), manifest_of(("camma/68", "camma/68", "test"), ("camma/73", "camma/73", "test")), "x"
+    ).apart
+    assert "from 1 of the 2 tested operations" in sentence
+    assert sentence.endswith("not checked so: finetune, trained on cholec80")
+
+
+def test_nobody_is_told_of_a_check_that_was_not_made():
+    row = {"by": "pretrain", "how": "trained on", "dataset": "cholec80", "split": None, "part": None}
+    for apart in ({}, {"apart": None}, {"apart": APART}):
+        info = {"seen": [{**row, "operations": ["camma/1"], **apart}]}
+        assert (
+            find_leaks(History.of(info), manifest_of(("camma/73", "camma/73", "test")), "cholect50 rdv test").apart
+            == ()
+        )
+
+
 def test_operations_whose_training_is_not_told_count_too():
     """Checkpoints from before trainings were told one by one, and weights that were trained on from others."""
     info = {"dataset": "cholec80", "operations": ["camma/1", "camma/6"], "chosen_on": ["camma/8"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from surgdino.cli.main import main
-from surgdino.curation.table import read_curation
+from surgdino.curation.table import Curation, read_curation
+from surgdino.datasets.card import load_card
+from surgdino.inputs.curated import copies_of
+from surgdino.inputs.datasets import RunDataset
+from surgdino.inputs.named_frames import named_frames
+from surgdino.inputs.settings import DataSettings
+from surgdino.runs.names import Pseudonyms
 
 TOY = ["model=vit_toy", "hardware.loader_workers=0", "data.workers=1", "data.short_side=64", "data.fps=2"]
 SMALL = ["crops.global_size=32", "crops.local_size=16", "crops.local_count=1", "train.batch_size=4", "probe.every=0"]
@@ -87,7 +94,10 @@ def test_a_file_that_is_no_curation_is_one_line(place, tmp_path, damage):
     [
         (["duplicates.along=2"], "duplicates.along cannot be used"),
         (["balance.levels=[3,9]"], "balance.levels"),
-        (["like=dataset:cholec80"], "where is this dataset"),
+        (["like=dataset:cholect50"], "nothing says where the dataset cholect50 lies. Export SURGDINO_DATASETS"),
+        (["like=dataset:nothing"], "nothing"),
+        (["against=dataset:cholec80:40-40:train:more"], "expected dataset:NAME:SPLIT:PART"),
+        (["against=dataset:cholec80:40-40:train"], "no frame is left"),
         (["like=no/such/folder"], "no/such/folder"),
         (["unusable.blurred=1e6"], "no frame is left"),
     ],
@@ -115,6 +125,40 @@ def test_what_is_wanted_is_kept_and_what_is_tested_on_is_not(place, synthetic_ch
     assert main([*base, f"against={wanted}", "duplicates.against=0.9999", f"run.dir={tmp_path / 'against'}"]) == 0
     curation = read_curation(tmp_path / "against")
     assert 0 not in curation.video_of[curation.keep]
+    facts = curation.facts["against"]
+    assert (facts["of"], facts["operations"], facts["cosine"]) == ("cholec80 inline split train", ["camma/1"], 0.9999)
+    assert facts["nearest"] < 0.9999
+    run = ["pretrain", *words(synthetic_cholec80, place), *SMALL, "train.steps=1", f"run.dir={tmp_path / 'run'}"]
+    assert main([*run, f"data.curation={tmp_path / 'against'}"]) == 0
+    (seen,) = json.loads((tmp_path / "run" / "checkpoint" / "model.json").read_text())["seen"]
+    assert seen["operations"] == ["camma/2", "camma/3", "camma/4"]
+    assert seen["apart"] == {**facts, "left_out": seen["apart"]["left_out"]}
+
+
+def test_a_dataset_is_found_by_its_name_where_the_datasets_lie(synthetic_cholec80, place, tmp_path, monkeypatch):
+    (tmp_path / "cholec80").symlink_to(synthetic_cholec80)
+    data = DataSettings.of({"data": {"root": "x", "store": str(place / "store"), "short_side": 64, "fps": 2}})
+    monkeypatch.setenv("SURGDINO_DATASETS", str(tmp_path))
+    found = named_frames("dataset:cholec80:40-40:train", "against", [], data, Pseudonyms())
+    assert (found.called, len(found.dataset.manifest.videos)) == ("cholec80 40-40 train", 4)
+    assert found.among(found.store) == {f"camma/{k}" for k in range(1, 5)}
+    other = RunDataset(load_card("cholec80"), found.dataset.manifest, frozenset(), "", data.store, data.store_settings)
+    (tmp_path / "copy").mkdir()
+    elsewhere = replace(other, manifest=replace(other.manifest, root=tmp_path / "copy"))
+    entry = {"dataset": "cholec80", "root": str(synthetic_cholec80)}
+    again = named_frames(entry, "against", [elsewhere], data, Pseudonyms())
+    assert again.dataset.folder == data.store / "against"  # beside the archive's own shards of the same names
+
+
+def test_a_copy_of_what_is_learnt_from_has_been_seen():
+    copies = [{"copy": "b", "of": "a", "from": 0.0, "to": 9.0}, {"copy": "c", "of": "b", "from": 0.0, "to": 9.0}]
+    empty = np.empty(0)
+    facts, names = {"copies": copies}, ("own/a", "own/b", "op-c")
+    curation = Curation(("a", "b", "c"), names, empty, empty, empty, empty, [], empty, empty, empty, facts)
+    known = {"own/a": "own/A", "own/b": "own/B"}
+    assert copies_of(curation, {"own/a": "own/A"}, known) == {"own/B": {"own/A"}}
+    assert copies_of(curation, {"own/b": "own/B"}, known) == {"own/A": {"own/B"}, "op-c": {"own/B"}}
+    assert copies_of(curation, known, known) == {"op-c": {"own/B"}}
 
 
 def test_the_page_has_no_frames_unless_asked_for(place, tmp_path):

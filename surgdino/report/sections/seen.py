@@ -18,12 +18,13 @@ class Seen(Section):
         seen = record.model.get("operations")
         if seen is None:
             return []
+        apart = [Paragraph(f"{each}.") for each in ((record.results or {}).get("leakage") or {}).get("apart", ())]
         summary = f"the {len(seen)} operations that this checkpoint has seen, initial weights included"
         listed = Code("\n".join(seen), summary=summary)
         tests = published_tests(frozenset(seen))
         touched, unknown = sum(bool(each.shared) for each in tests), sum(each.shared is None for each in tests)
         if not touched and not unknown:
-            return [Paragraph("No published test set that surgdino knows shares an operation with it."), listed]
+            return [*apart, Paragraph("No published test set that surgdino knows shares an operation with it."), listed]
         text = (
             f"A backbone must not be tested on operations it was trained on. It has seen operations of {touched} of "
             f"{len(tests)} published test sets. surgdino refuses to test on these unless leakage=allow is given, which "
@@ -35,4 +36,4 @@ class Seen(Section):
         rows = [[t.dataset, t.split, count, str(t.tested)] for t, count in zip(tests, shared, strict=True)]
         tones = {(place, 2): "worse" for place, count in enumerate(shared) if count != "0"}
         table = Table(("tested on", "split", "shared", "of"), rows, numeric=frozenset({2, 3}), tones=tones)
-        return [Paragraph(text), table, listed]
+        return [*apart, Paragraph(text), table, listed]
