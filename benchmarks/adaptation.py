@@ -8,8 +8,9 @@ DATA holds `cholec80/` (videos alone suffice), `cholect50/` (at least three oper
 `kvasir-seg/` with `images/` and `masks/`. Each CholecT50 operation is left out in turn: the backbone is pretrained on
 the Cholec80 videos and the other operations' frames, linear probes are fitted on the other operations' labels, and
 scored on the one left out. Settings are those of `surgdino pretrain recipe=cpu_lab` unless others are given as
-key=value. Everything is appended to OUT/probes.jsonl; what stands there is not computed again, so other probes
-(--kvasir, --probe-size) want another OUT, and other settings another --name.
+key=value, `guide=[time,order]` among them; `data.recordings=excerpts` says that those of Cholec80 are cut, and tell no
+time in the operation. Everything is appended to OUT/probes.jsonl; what stands there is not computed again, so other
+probes (--kvasir, --probe-size) want another OUT, and other settings another --name.
 """
 
 from __future__ import annotations
@@ -33,14 +34,17 @@ from surgdino.backbone.weights import load_weights
 from surgdino.cli.compose import compose
 from surgdino.config import plain, typed
 from surgdino.crops.multicrop import CropSettings
-from surgdino.datasets.card import load_card
+from surgdino.datasets.card import Recordings, load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
+from surgdino.engine.guide import needed
 from surgdino.engine.saving import shipped
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan
 from surgdino.engine.step import train_step
 from surgdino.engine.train import open_session
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
+from surgdino.inputs.datasets import RunDataset
+from surgdino.inputs.facts import facts_of
 from surgdino.metrics.intervals import paired_difference
 
 MEASURES = (
@@ -70,12 +74,15 @@ def main(words: Sequence[str] | None = None) -> None:
     frames = probe_frames(labelled, labelled_store, preprocess)
     polyps = masked_images(a.data / "kvasir-seg", a.kvasir, preprocess)
     bench = Bench(a, cfg, frames, polyps, Journal(a.out / "probes.jsonl"))
-    videos = (*stored(opened("cholec80", a.data), cfg, a.out).videos, *labelled_store.videos)
+    unlabelled = opened("cholec80", a.data)
+    videos = (*stored(unlabelled, cfg, a.out).videos, *labelled_store.videos)
+    sources = [source(unlabelled, cfg["data"]["recordings"]), source(labelled, None)]
     for held in a.operations or sorted(set(frames.operation.tolist())):
         # By operation, not by video: Cholec80 may hold the same one under another name.
         store = FrameStore([video for video in videos if video.operation != labelled[held].operation])
+        facts = facts_of(needed(cfg.get("guide", {})), store, sources, cfg["data"]["table"])
         for seed in a.seeds:
-            adapt(bench, store, held, seed)
+            adapt(bench, store, facts, held, seed)
     for line in table(bench.journal.rows, a.name):
         print(line)
 
@@ -91,7 +98,7 @@ class Bench:
     journal: Journal
 
 
-def adapt(bench: Bench, store: FrameStore, held: str, seed: int) -> None:
+def adapt(bench: Bench, store: FrameStore, facts: Mapping[str, np.ndarray], held: str, seed: int) -> None:
     """One run: pretrain on `store`, which lacks operation `held`, and probe both networks at the steps asked for."""
     a, journal, frames = bench.arguments, bench.journal, bench.frames
     initial = {"run": "step 0", "held": held, "seed": 0, "step": 0, "weights": "initial"}
@@ -101,7 +108,7 @@ def adapt(bench: Bench, store: FrameStore, held: str, seed: int) -> None:
     if journal.has({**run, "finished": True}):
         return
     begun, folder = time.perf_counter(), a.out / f"{a.name}-{held}-{seed}"
-    for step, final, networks in pretrained(bench.cfg, a.weights, store, seed, folder, a.at):
+    for step, final, networks in pretrained(bench.cfg, a.weights, store, facts, seed, folder, a.at):
         row = {**run, "step": step, "final": final, "seconds": round(time.perf_counter() - begun)}
         facts = {"steps": step, "seed": seed, "operations": sorted({video.operation for video in store.videos})}
         for name, backbone in networks.items():
@@ -113,7 +120,13 @@ def adapt(bench: Bench, store: FrameStore, held: str, seed: int) -> None:
 
 
 def pretrained(
-    cfg: dict[str, Any], weights: Path | None, store: FrameStore, seed: int, folder: Path, at: Iterable[int]
+    cfg: dict[str, Any],
+    weights: Path | None,
+    store: FrameStore,
+    facts: Mapping[str, np.ndarray],
+    seed: int,
+    folder: Path,
+    at: Iterable[int],
 ) -> Iterator[tuple[int, bool, dict[str, Backbone]]]:
     """(step, whether it is the last, name -> backbone) at the steps asked for and at the end."""
     train = replace(typed(PretrainSettings, cfg["train"], "train"), seed=seed)
@@ -128,6 +141,8 @@ def pretrained(
         hardware=typed(HardwareSettings, cfg["hardware"], "hardware"),
         folder=folder,
         progress=False,
+        guides=cfg.get("guide", {}),
+        facts=facts,
     )
     folder.mkdir(parents=True, exist_ok=True)
     session = open_session(plan, print)
@@ -152,6 +167,13 @@ def started(cfg: dict[str, Any], weights: Path | None, seed: int, drop_path: flo
 def opened(name: str, data: Path) -> Manifest:
     """A dataset by its folder's name."""
     return open_dataset(load_card(name), data / name)
+
+
+def source(manifest: Manifest, recordings: Recordings | None) -> RunDataset:
+    """What guides learn from a dataset; its recordings are as its card says where nothing else is said."""
+    card = load_card(manifest.dataset)
+    settings = StoreSettings.of(fps=card.fps or 1)
+    return RunDataset(card, manifest, frozenset(), "", Path(), settings, recordings or card.recordings)
 
 
 def stored(manifest: Manifest, cfg: Mapping[str, Any], out: Path) -> FrameStore:

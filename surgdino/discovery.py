@@ -1,8 +1,8 @@
 """What is chosen by name: modules in a room's folder, YAML files, and both in folders of the user's own.
 
 A choice is a file `NAME.py`, or a folder `NAME/` with a given file in it (`task.py`). SURGDINO_EXTENSIONS names further
-folders, separated as in PATH. Each may hold `tasks/`, `methods/`, `temporal/`, `heads/`, `probes/`, `adapters/`
-(python), `configs/<group>/`, `datasets/` and `recipes/` (YAML), laid out as ours.
+folders, separated as in PATH. Each may hold `tasks/`, `methods/`, `guides/`, `temporal/`, `heads/`, `probes/`,
+`adapters/` (python), `configs/<group>/`, `datasets/` and `recipes/` (YAML), laid out as ours.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _KEYS = ("video", "operation")
 
 
 def facts_of(
-    wanted: Collection[str], store: FrameStore, datasets: Sequence[RunDataset], table: Path | None = None
+    wanted: Collection[str], store: FrameStore, datasets: Sequence[RunDataset], table: str | Path | None = None
 ) -> dict[str, np.ndarray]:
     """The wanted facts of every frame of the store, [len(store)] each.
 
@@ -42,7 +42,7 @@ def facts_of(
     per_video["video"] = np.arange(len(store.videos))
     columns = {fact: fact.partition(":")[2] for fact in wanted if fact not in (*per_video, "seconds", "time")}
     if columns:
-        per_video |= _columns(columns, store, datasets, table)
+        per_video |= _columns(columns, store, datasets, None if table is None else Path(table))
     counts = [len(store.of_video(place)[0]) for place in range(len(store.videos))]
     facts = {name: values.repeat(counts) for name, values in per_video.items() if name in wanted}
     times = [store.of_video(place)[2] for place in range(len(store.videos))]

@@ -31,6 +31,7 @@ PANELS = {
     "lr": "learning rate",
     "images_per_second": "images a second",
 }
+GUIDE = "guide_"  # of guides' losses and figures, `guide_time` and `guide_time_error`
 _COLUMNS = 4
 _PROBE_LINE, _OTHER_LINE = "#5f3dc4", "#b197fc"
 # Probes of the same labels as the linear one, and their label in its panel.
@@ -71,7 +72,8 @@ def _figure(
 ) -> Any:
     from matplotlib.figure import Figure
 
-    drawn = [key for key in PANELS if any(key in row for row in rows)]
+    titles = PANELS | {key: key.replace("_", " ") for row in rows for key in row if key.startswith(GUIDE)}
+    drawn = [key for key in titles if any(key in row for row in rows)]
     panels = probe_panels(probes)
     training_lines = -(-len(drawn) // _COLUMNS)
     lines = training_lines - (-len(panels) // _COLUMNS)
@@ -84,7 +86,7 @@ def _figure(
         axis.plot(*zip(*points, strict=True), color=LINE, linewidth=1.8, marker="o" if len(points) == 1 else None)
         if key in collapse:
             draw_level(axis, collapse[key], "collapse", ALARM)
-        style_axis(axis, PANELS[key], size=10)
+        style_axis(axis, titles[key], size=10)
     for axis, panel in zip(grid[training_lines:].ravel(), panels, strict=False):
         _draw_probes(axis, probes, panel)
     return figure

@@ -48,7 +48,7 @@ from surgdino.inputs.facts import facts_of
 from surgdino.inputs.probe import ProbeData, ProbeSettings, choose_probe, open_probe, probe_leaks, refuse_trained
 from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
 from surgdino.paths import safe_name
-from surgdino.report.curves import TERMS, draw_curves
+from surgdino.report.curves import GUIDE, TERMS, draw_curves
 from surgdino.runs.folder import names_mode, open_run, write_data
 from surgdino.runs.history import CHOSEN, TRAINED, History, How, Seen
 from surgdino.runs.leaks import LeakReport
@@ -287,10 +287,13 @@ def _losses(result: TrainResult) -> Table:
     table.add_column("term")
     for name in ("first", "last", "if it collapsed"):
         table.add_column(name, justify="right", style="dim" if name.startswith("if") else None)
-    for key in [*TERMS, *sorted(result.collapse.keys() - TERMS.keys())]:
+    guides = [key for key in result.last if key.startswith(GUIDE)]
+    for key in [*TERMS, *sorted(result.collapse.keys() - TERMS.keys()), *guides]:
         if key in result.first and key in result.last:
             collapse = f"{result.collapse[key]:.4f}" if key in result.collapse else ""
-            table.add_row(TERMS.get(key, key), f"{result.first[key]:.4f}", f"{result.last[key]:.4f}", collapse)
+            table.add_row(
+                TERMS.get(key, key.replace("_", " ")), f"{result.first[key]:.4f}", f"{result.last[key]:.4f}", collapse
+            )
     return table
 
 
