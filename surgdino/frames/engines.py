@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, as_completed
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -76,43 +76,48 @@ def engine_named(text: str) -> str:
 
 
 def spread(
-    engine: str, size: int, function: Callable[..., object], jobs: Sequence[tuple], writes: Collection[Path]
-) -> Iterator[int]:
-    """Call `function(*job)` for every job and yield its place when it is done: here in turn, or on Dask at once.
+    engine: str, size: int, function: Callable[..., object], jobs: Mapping[Path, tuple], writes: Collection[Path]
+) -> Iterator[Path]:
+    """Call `function(*job)` for every job and yield its file when it is done: here in turn, or by all workers at once.
 
     Args:
         engine, size, writes: as for `crew_on`.
-        jobs: arguments; absolute paths in them.
+        jobs: arguments, absolute paths in them, by a file that stands for the job.
 
     Raises:
         SurgdinoError: as `crew_on`; what the function raises; workers died at one job again and again.
     """
     if engine == LOCAL:
-        for place, job in enumerate(jobs):
+        for file, job in jobs.items():
             function(*job)
-            yield place
+            yield file
         return
     with _cluster(engine, size, (), writes) as cluster:
-        asked = {cluster.ask(False, Path(f"job {k}"), function, *job): k for k, job in enumerate(jobs)}
+        asked = {cluster.ask(False, file, function, *job): file for file, job in jobs.items()}
         for future in as_completed(asked):
+            file = asked.pop(future)
             try:
                 future.result()
             except CrashError as death:
                 fix = "give workers more memory; the same command continues"
-                raise EngineError("workers died", place=engine, found=str(death), fix=fix) from None
-            yield asked[future]
+                raise EngineError("the workers died", file=file, found=str(death), fix=fix) from None
+            yield file
 
 
-def processes_for(engine: str, workers: int, jobs: int) -> int:
-    """How many to start here for so many jobs: as asked, 0 for one a core; on a cluster of its own it is no matter."""
+def processes_for(workers: int, jobs: int) -> int:
+    """How many to start on this machine for so many jobs: as asked, 0 for one a core."""
     return max(1, min(workers or machine.cores(), jobs))
 
 
 @dataclass(frozen=True)
 class _Home:
-    """What a worker must have in common with us; `marks` are files that we put into the folders it writes to."""
+    """What a worker must have in common with us; `marks` are files that we put into the folders it writes to.
+
+    `numbered`: workers of this machine are called 0, 1, ..., and each takes the GPU of its number.
+    """
 
     version: str
+    numbered: bool
     reads: tuple[Path, ...]
     marks: tuple[Path, ...]
 
@@ -153,6 +158,10 @@ class _Task:
     arguments: tuple
 
     def __call__(self) -> Any:
+        from distributed import get_worker
+
+        if self.home.numbered:
+            os.environ["LOCAL_RANK"] = str(get_worker().name)
         try:
             if unfit := self.home.unfit():
                 return unfit
@@ -270,7 +279,7 @@ def _cluster(engine: str, size: int, reads: Collection[Path], writes: Collection
             except OSError as error:
                 raise from_os_error(error, mark.parent) from error
             stack.callback(mark.unlink, missing_ok=True)
-        cluster = _Cluster(client, engine, _Home(__version__, tuple(reads), tuple(marks)))
+        cluster = _Cluster(client, engine, _Home(__version__, engine == DASK, tuple(reads), tuple(marks)))
         stack.callback(cluster.drop)
         cluster.refuse_unfit()
         yield cluster

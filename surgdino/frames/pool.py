@@ -19,7 +19,7 @@ from surgdino import console, machine
 from surgdino.datasets.manifest import Video
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.build import ShardTask, build_shard
-from surgdino.frames.engines import DASK, LOCAL, EngineError, crew_on
+from surgdino.frames.engines import DASK, LOCAL, EngineError, crew_on, processes_for
 from surgdino.frames.video.decode import VideoInfo, probe
 from surgdino.frames.worker import Ask, CrashError, HangError, crew
 from surgdino.paths import regular
@@ -67,7 +67,7 @@ def build_all(
     if not tasks:
         return
     cores = machine.cores()
-    workers = min(workers or cores, len(tasks))
+    workers = processes_for(workers, len(tasks))
     threads = max(1, cores // workers) if engine in (LOCAL, DASK) else 1
     reads, writes = {task.root for task in tasks}, {task.shard.parent for task in tasks}
     tasks = [replace(task, threads=threads) for task in sorted(tasks, key=lambda task: -_size(task.video.path))]

@@ -15,8 +15,10 @@ from surgdino.crops.workers import load
 from surgdino.curation.embeddings import BLOCK, write_unit
 from surgdino.curation.unusable import QUALITY, quality
 from surgdino.datasets.manifest import Labels
-from surgdino.frames.store import FrameStore
+from surgdino.frames.engines import LOCAL, processes_for, spread
+from surgdino.frames.store import FrameStore, StoredVideo
 from surgdino.inputs.datasets import RunDataset
+from surgdino.inputs.settings import DataSettings
 from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.features.files import FeatureFile
@@ -126,24 +128,34 @@ class _Judge:
 
     store: FrameStore
 
-    def __call__(self, index: np.ndarray) -> Tensor:
-        rows = np.array([quality(self.store.read(int(i)), self.store.content(int(i))) for i in index], QUALITY)
+    def __call__(self, index: range) -> Tensor:
+        rows = np.array([quality(self.store.read(i), self.store.content(i)) for i in index], QUALITY)
         return torch.from_numpy(rows.view(np.uint8).reshape(len(rows), -1))
 
 
-def judge(archive: Archive, folder: Path, workers: int) -> np.ndarray:
-    """QUALITY [n] of all frames; a file a video in `folder`, so that a stopped run goes on and the next one reads."""
-    store = archive.store
-    files = [FeatureFile.of(folder, video.shard, (), QUALITY) for video in store.videos]  # type: ignore[arg-type]
-    missing = [place for place, file in enumerate(files) if not file.is_whole()]
-    with console.bar("pictures", sum(len(store.videos[p].shard) for p in missing), stays=False) as bar:
-        done = 0
-        for place in missing:
-            index, _, _ = store.of_video(place)
-            jobs = [index[start : start + _AT_ONCE] for start in range(0, len(index), _AT_ONCE)]
-            with files[place].writer() as write:
-                size = _AT_ONCE * QUALITY.itemsize
-                for rows in load(_Judge(store), jobs, min(workers, len(jobs)), result_bytes=size):
-                    write(rows.numpy().reshape(-1).view(QUALITY))
-                    bar.update(done := done + len(rows))
+def judge(archive: Archive, folder: Path, workers: int, data: DataSettings) -> np.ndarray:
+    """QUALITY [n] of all frames; a file a video in `folder`, so that a stopped run goes on and the next one reads.
+
+    Args:
+        workers: processes that read the frames of one video, where this machine does the work.
+        data: says where it is done.
+    """
+    videos, workers = archive.store.videos, workers if data.engine == LOCAL else 0
+    files = [FeatureFile.of(folder.absolute(), video.shard, (), QUALITY) for video in videos]  # type: ignore[arg-type]
+    missing = {
+        file.path: (video, file, workers) for video, file in zip(videos, files, strict=True) if not file.is_whole()
+    }
+    size = processes_for(data.worker_count, len(missing))
+    with console.bar("pictures", sum(len(job[0].shard) for job in missing.values()), stays=False) as bar:
+        for path in spread(data.engine, size, _judge_video, missing, {folder.absolute()}) if missing else ():
+            bar.advance(len(missing[path][0].shard))
     return np.concatenate([file.open() for file in files])
+
+
+def _judge_video(video: StoredVideo, file: FeatureFile, workers: int) -> None:
+    store = FrameStore([video], flagged=True)
+    jobs = [range(start, min(start + _AT_ONCE, len(store))) for start in range(0, len(store), _AT_ONCE)]
+    with file.writer() as write:
+        size = _AT_ONCE * QUALITY.itemsize
+        for rows in load(_Judge(store), jobs, min(workers, len(jobs)), result_bytes=size):
+            write(rows.numpy().reshape(-1).view(QUALITY))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from surgdino import distributed
 from surgdino.console import field, say, warn
@@ -149,6 +150,11 @@ def features_folder(data: DataSettings, dataset: str, run: Path, tuning: Tuning)
     if tuning == "frozen":
         return frozen_features(data.store, dataset, data.store_settings)
     return run / "state" / "features"  # their files are named after the recordings
+
+
+def engine_of(data: DataSettings) -> dict[str, Any]:
+    """Where a frozen backbone computes features, for `build_context`."""
+    return {"engine": data.engine, "processes": data.worker_count}
 
 
 def frozen_features(store: Path, dataset: str, settings: StoreSettings) -> Path:

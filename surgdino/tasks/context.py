@@ -16,7 +16,9 @@ from surgdino.backbone.vit import Backbone
 from surgdino.datasets.card import Card
 from surgdino.engine.hardware import Hardware, loader_workers
 from surgdino.engine.settings import HardwareSettings
+from surgdino.frames.engines import LOCAL
 from surgdino.tasks.features.cache import FeatureCache
+from surgdino.tasks.features.elsewhere import Elsewhere
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.training.cut import Cutter
 from surgdino.tasks.training.stage import HeadTraining
@@ -104,6 +106,8 @@ def build_context(
     *,
     preprocess: Preprocess,
     cutter: Cutter | None = None,
+    engine: str = LOCAL,
+    processes: int = 0,
     **task: Any,
 ) -> TaskContext:
     """The context of a task on this machine.
@@ -112,10 +116,12 @@ def build_context(
         backbone: moved to the device.
         features: folder of the feature cache.
         cutter: for training; None takes pictures whole, as they are.
+        engine, processes: where a frozen backbone computes features; see `Elsewhere`.
         task: the other fields: `card`, `classes`, `train`, `tuning`, `parts`.
     """
     here = Hardware.of(hardware)
-    cache = feature_cache(backbone, here, loader_workers(hardware), folder=features, preprocess=preprocess)
+    there = Elsewhere.of(engine if task.get("tuning") == "frozen" else LOCAL, hardware, here, processes)
+    cache = feature_cache(backbone, here, loader_workers(hardware), there, folder=features, preprocess=preprocess)
     here.announce(hardware, cache.backbone, verb="" if cutter is None else "finetune")
     backbone.set_grad_checkpointing(hardware.activation_checkpointing)
     return TaskContext(
@@ -131,11 +137,17 @@ def build_context(
 
 
 def feature_cache(
-    backbone: Backbone, hardware: Hardware, workers: int, *, folder: Path, preprocess: Preprocess
+    backbone: Backbone,
+    hardware: Hardware,
+    workers: int,
+    elsewhere: Elsewhere | None,
+    *,
+    folder: Path,
+    preprocess: Preprocess,
 ) -> FeatureCache:
     """The features of a backbone, which is moved to the device and stops learning."""
     return FeatureCache(
-        folder=folder,
+        folder=folder.absolute(),
         backbone=backbone.to(hardware.device).eval(),
         preprocess=preprocess,
         autocast=hardware.autocast,
@@ -144,4 +156,5 @@ def feature_cache(
         batch_size=_ON_GPU if hardware.device.type == "cuda" else _ON_CPU,
         rank=distributed.rank(),
         world=distributed.world_size(),
+        elsewhere=elsewhere,
     )

@@ -96,8 +96,12 @@ class SavedTask:
         features: Path,
         card: Card | None = None,
         parts: Mapping[str, LabelledFrames] | None = None,
+        **where: Any,
     ) -> TaskContext:
-        """What the task is asked with; on another dataset's `card` where one is given, with the head's classes."""
+        """What the task is asked with; on another dataset's `card` where one is given, with the head's classes.
+
+        `where` goes to `build_context`.
+        """
         with _said_by(self.folder / TASK_JSON):
             train = shipped(HeadTraining, "finetune", "train", **self.config.train)
         return build_context(
@@ -110,6 +114,7 @@ class SavedTask:
             train=train,
             tuning=self.tuning,
             parts=parts or {},
+            **where,
         )
 
     def joined(self, card: Card, manifest: Manifest) -> Manifest:

@@ -44,6 +44,7 @@ from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.context import feature_cache
 from surgdino.tasks.features.cache import FeatureCache
+from surgdino.tasks.features.elsewhere import Elsewhere
 from surgdino.verbs.report import try_report
 
 FREE = (*ANYWHERE, "model.weights", "checkpoint")
@@ -132,13 +133,15 @@ def embedded(
     data, start = config.data, starting_backbone(config.model, config.checkpoint)
     here, workers = Hardware.of(config.hardware), loader_workers(config.hardware)
     here.announce(config.hardware, start.backbone)
-    cache = partial(feature_cache, start.backbone, here, workers, preprocess=start.preprocess(config.image_size))
+    there = Elsewhere.of(data.engine, config.hardware, here, data.worker_count)
+    size = start.preprocess(config.image_size)
+    cache = partial(feature_cache, start.backbone, here, workers, there, preprocess=size)
 
     def cache_of(each: RunDataset) -> FeatureCache:
         return cache(folder=frozen_features(data.store, each.card.name, each.settings))
 
     vectors = embed(datasets, archive.store, cache_of, folder / "state" / "embeddings.npy")
-    rows = judge(archive, data.store / "quality" / data.store_settings.folder, workers)
+    rows = judge(archive, data.store / "quality" / data.store_settings.folder, workers, data)
     reasons = unusable(archive.flags, rows, archive.times, archive.video_of, config.unusable)
     frames = Frames(vectors, archive.times, archive.video_of, archive.operation_of, config.seed)
 

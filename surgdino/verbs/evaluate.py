@@ -16,6 +16,7 @@ from surgdino.datasets.manifest import Manifest
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
 from surgdino.inputs.labelled import (
+    engine_of,
     features_folder,
     labelled_parts,
     open_store_of,
@@ -72,7 +73,8 @@ def main(cfg: Mapping[str, Any]) -> int:
         leaks = find_leaks(past, manifest, tested_on, names, store.prints_of(manifest.operations))
         refuse_leaks(leaks, leakage)
         parts = labelled_parts(manifest, store, task.LABELS, (config.part,), names)
-        context = saved.context(config.hardware, features_folder(data, card.name, run, saved.tuning), card, parts)
+        features, where = features_folder(data, card.name, run, saved.tuning), engine_of(data)
+        context = saved.context(config.hardware, features, card, parts, **where)
         known = {key: info.get(key) for key in ("started_from", "seed", "stages")}
         facts = {"split": data.split, "checkpoint": saved.folder, **known, "leakage": leaks.as_dict(names)}
         path = measure(task, context, saved.load_head(context), config.part, out, manifest, facts, names)

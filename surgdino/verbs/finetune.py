@@ -19,7 +19,7 @@ from surgdino.engine.devices import choose_device
 from surgdino.inputs.backbone import StartingBackbone
 from surgdino.inputs.finetune import FREE, FinetuneConfig, check, guard
 from surgdino.inputs.folds import are_several
-from surgdino.inputs.labelled import features_folder, labelled_parts, open_store_of
+from surgdino.inputs.labelled import engine_of, features_folder, labelled_parts, open_store_of
 from surgdino.runs.folder import open_run, write_data
 from surgdino.runs.history import History
 from surgdino.runs.leaks import LeakReport, refuse_leaks
@@ -97,6 +97,7 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
         train=config.train,
         tuning=config.backbone,
         parts=parts,
+        **engine_of(data),
     )
     run = Run(config, recorded, folder, task, manifest, found.start, past, leaks, context, names)
     head, results = train_stages(run)

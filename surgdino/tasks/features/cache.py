@@ -26,12 +26,13 @@ from surgdino.backbone.vit import Backbone
 from surgdino.crops.workers import load
 from surgdino.engine.memory import within_memory
 from surgdino.errors import SurgdinoError
-from surgdino.frames.store import FrameStore
+from surgdino.frames.store import FrameStore, StoredVideo
 from surgdino.paths import write_text
 from surgdino.tasks.features.files import FeatureFile, FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 
 FORMAT = 1
+Layers = Sequence[int] | None
 _LARGE = 1e9  # bytes
 _FREE_IT = "end other programs on the GPU or choose another one, use a smaller image_size, or hardware=cpu"
 
@@ -70,6 +71,8 @@ class FeatureCache:
         workers: processes that read and decode ahead of it.
         batch_size: images at a time; always as many, since the last digits of a product depend on its size.
         rank, world: this process among those that share the work.
+        elsewhere: fills the files of these videos instead of this process; see `surgdino.tasks.features.elsewhere`.
+        progress: whether to draw a bar.
     """
 
     folder: Path
@@ -81,6 +84,8 @@ class FeatureCache:
     batch_size: int = 32
     rank: int = 0
     world: int = 1
+    elsewhere: Callable[[FeatureCache, dict[Path, StoredVideo], Layers], None] | None = None
+    progress: bool = True
 
     def alone(self) -> FeatureCache:
         """The same cache for one process, while the others wait elsewhere."""
@@ -110,7 +115,7 @@ class FeatureCache:
         kinds = [_Kind(name, shape, np.float16, lambda extracted: extracted.patches)]
         return self._cached(frames, [*kinds, self._pooled()] if self._is_last(layers) else kinds, layers)
 
-    def stream(self, frames: LabelledFrames, layers: Sequence[int] | None = None) -> Iterator[Extracted]:
+    def stream(self, frames: LabelledFrames, layers: Layers = None) -> Iterator[Extracted]:
         """The same without keeping anything: for a backbone that learns, and for a video that is read once."""
         yield from self._extract(frames.store, frames.index, layers)
 
@@ -120,9 +125,9 @@ class FeatureCache:
     def _is_last(self, layers: Sequence[int]) -> bool:
         return [layer % self.backbone.depth for layer in layers] == [self.backbone.depth - 1]
 
-    def _cached(self, frames: LabelledFrames, kinds: Sequence[_Kind], layers: Sequence[int] | None) -> FeatureRows:
+    def _cached(self, frames: LabelledFrames, kinds: Sequence[_Kind], layers: Layers) -> FeatureRows:
         """The first of the kinds; where it has to be computed, the others are written with it."""
-        folder = self._folder()
+        folder = self.identified()
         store = frames.store.select(frames.videos, flagged=True)
         files = [
             [FeatureFile.of(folder / kind.name, video.shard, kind.shape, kind.dtype) for video in store.videos]
@@ -131,12 +136,15 @@ class FeatureCache:
         mine = [place for place in range(self.rank, len(store.videos), self.world) if not files[0][place].is_whole()]
         if mine:
             self._check_space([of_kind[place] for of_kind in files for place in mine])
-            self._write(store, mine, dict(zip(kinds, files, strict=True)), layers)
+            if self.elsewhere is None:
+                self._write(store, mine, dict(zip(kinds, files, strict=True)), layers)
+            else:
+                self.elsewhere(self, {files[0][place].path: store.videos[place] for place in mine}, layers)
         if self.world > 1:
             distributed.meet()
         return FeatureRows.of(frames, store, files[0])
 
-    def _folder(self) -> Path:
+    def identified(self) -> Path:
         """The folder that is named by all that features depend on, shards aside; identity.json in it says what."""
         identity = {
             "format": FORMAT,
@@ -172,13 +180,13 @@ class FeatureCache:
         store: FrameStore,
         places: Sequence[int],
         files: Mapping[_Kind, Sequence[FeatureFile]],
-        layers: Sequence[int] | None,
+        layers: Layers,
     ) -> None:
         """Extract the videos at `places` in one stream, so that a set of single images fills its batches too."""
         index = [store.of_video(place)[0] for place in places]
         blocks = self._extract(store, np.concatenate(index), layers)
         done, block, parts = 0, slice(0), {}
-        with console.bar("features", sum(map(len, index)), stays=False) as bar:
+        with console.bar("features", sum(map(len, index)), shown=self.progress, stays=False) as bar:
             for place, of_video in zip(places, index, strict=True):
                 end = done + len(of_video)
                 with ExitStack() as stack:
@@ -194,7 +202,7 @@ class FeatureCache:
                         bar.update(done := until)
 
     @torch.no_grad()
-    def _extract(self, store: FrameStore, index: np.ndarray, layers: Sequence[int] | None) -> Iterator[Extracted]:
+    def _extract(self, store: FrameStore, index: np.ndarray, layers: Layers) -> Iterator[Extracted]:
         size = self.batch_size
         jobs = [index[start : start + size] for start in range(0, len(index), size)]
         device = self.backbone.mask_token.device
@@ -215,7 +223,7 @@ class FeatureCache:
         finally:
             self.backbone.train(was_training)
 
-    def _features(self, images: Tensor, layers: Sequence[int] | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _features(self, images: Tensor, layers: Layers) -> tuple[Tensor, Tensor, Tensor]:
         pixels = normalize(images, self.preprocess.mean, self.preprocess.std)
         if layers is None or self._is_last(layers):
             # One way to the last block's tokens: `pooled` has the same bits, whichever call computed it.
