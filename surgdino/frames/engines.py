@@ -22,7 +22,7 @@ from uuid import uuid4
 from surgdino import __version__, console, machine
 from surgdino.errors import SurgdinoError, first_of, from_os_error, shown
 from surgdino.frames.worker import Ask, CrashError, Work, crew
-from surgdino.paths import regular
+from surgdino.records import read_record
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 LOCAL, DASK = "local", "dask"
 _CONNECT, _TELL = 15.0, 1.0  # seconds: to find a scheduler in, and between two words on one video
 _SHOWN = 3
-# Workers may start processes of their own (loaders); nothing listens but for the scheduler and its workers.
+# Workers may start processes of their own (loaders); of many tasks those that wait do so at the scheduler, where no
+# lost worker is counted against them; nobody is told anything through HTTP.
 _SETTINGS = {
     "distributed.worker.daemon": False,
+    "distributed.scheduler.worker-saturation": 1.0,
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
@@ -285,6 +287,13 @@ def _cluster(engine: str, size: int, reads: Collection[Path], writes: Collection
         yield cluster
 
 
+@dataclass(frozen=True)
+class _SchedulerFile:
+    """What we need of the file that `dask scheduler --scheduler-file` writes."""
+
+    address: str
+
+
 @contextmanager
 def _client(engine: str, size: int) -> Iterator[Client]:
     try:
@@ -302,10 +311,10 @@ def _client(engine: str, size: int) -> Iterator[Client]:
         ):
             yield client
         return
-    where = {"address": engine} if "://" in engine else {"scheduler_file": str(regular(engine))}
+    address = engine if "://" in engine else read_record(_SchedulerFile, Path(engine), more=True).address
     try:
-        client = Client(**where, timeout=_CONNECT, set_as_default=False)
-    except (OSError, ValueError, KeyError) as error:  # no scheduler; no address; no scheduler file
+        client = Client(address, timeout=_CONNECT, set_as_default=False)
+    except (OSError, ValueError) as error:  # no scheduler; no address
         fix = "start one with `dask scheduler`, or use data.engine=dask for this machine (docs/cluster.md)"
         found = shown(str(error).partition("\n")[0], 200)
         raise SurgdinoError("no Dask scheduler answers", place=f"data.engine={engine}", found=found, fix=fix) from None
