@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LOCAL, DASK = "local", "dask"
 _CONNECT, _TELL = 15.0, 1.0  # seconds: to find a scheduler in, and between two words on one video
-_SHOWN = 3
+_SHOWN, _HERE = 3, "127.0.0.1"
 # Workers may start processes of their own (loaders); of many tasks those that wait do so at the scheduler, where no
 # lost worker is counted against them; nobody is told anything through HTTP.
 _SETTINGS = {
@@ -303,7 +303,8 @@ def _client(engine: str, size: int) -> Iterator[Client]:
         fix = "pip install 'surgdino[dask]', or use data.engine=local"
         raise SurgdinoError("Dask is not installed", place=f"data.engine={engine}", found=str(error), fix=fix) from None
     if engine == DASK:
-        alone = {"host": "127.0.0.1", "dashboard_address": None, "memory_limit": None, "silence_logs": _QUIET}
+        alone = {"host": _HERE, "dashboard_address": None, "scheduler_kwargs": {"dashboard_address": f"{_HERE}:0"}}
+        alone |= {"memory_limit": None, "silence_logs": _QUIET}
         with (
             dask.config.set(_SETTINGS),
             LocalCluster(n_workers=size, threads_per_worker=1, **alone) as cluster,

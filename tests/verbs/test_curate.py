@@ -61,6 +61,24 @@ def test_the_same_command_decides_the_same(place, synthetic_cholec80):
     assert ours.facts == theirs.facts
 
 
+def test_workers_elsewhere_give_the_same_bytes(place, synthetic_cholec80, tmp_path):
+    """Store, features and judged pictures through a scheduler; its workers are threads of this process, to be quick."""
+    distributed = pytest.importorskip("distributed", reason="the extra surgdino[dask] is not installed")
+    alone = {"processes": False, "protocol": "tcp://", "dashboard_address": None, "silence_logs": 50}
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **alone) as cluster:
+        engine = f"data.engine={cluster.scheduler_address}"
+        run = ["curate", *words(synthetic_cholec80, tmp_path), "keep=20", engine, f"run.dir={tmp_path / 'cur'}"]
+        assert main(run) == 0
+
+    def kept(folder: Path) -> dict[str, bytes]:
+        files = [path for path in folder.rglob("*") if path.suffix in (".zip", ".npy", ".parquet")]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in files if "again" not in path.parts}
+
+    assert kept(tmp_path) == kept(place)
+    assert cluster.scheduler_address not in (tmp_path / "cur" / "config.yaml").read_text()
+    assert cluster.scheduler_address not in (tmp_path / "cur" / "environment.json").read_text()
+
+
 def test_pretraining_learns_from_what_is_kept_and_remembers_it(place, synthetic_cholec80, tmp_path):
     run = ["pretrain", *words(synthetic_cholec80, place), *SMALL, "train.steps=2", f"data.curation={place / 'cur'}"]
     assert main([*run, f"run.dir={tmp_path}"]) == 0
