@@ -7,6 +7,7 @@ are paths, settings and short answers.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
@@ -39,7 +40,7 @@ _SETTINGS = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
-_QUIET = 50  # logging.CRITICAL: what a user must know of a lost worker, we say
+_QUIET = logging.CRITICAL  # what a user must know of lost workers and schedulers, we say
 
 
 class EngineError(SurgdinoError):
@@ -244,9 +245,9 @@ class _Cluster:
             found = future.result()
         except KilledWorker as death:
             found = CrashError(f"{death.allowed_failures + 1} Dask workers were lost while they were at it")
-        except CancelledError as error:
-            fix = "see the scheduler's log; the same command continues"
-            found = EngineError("the Dask scheduler is gone", place=self._engine, found=shown(error, 200), fix=fix)
+        except CancelledError:
+            fix = "see its log; the same command continues"
+            found = EngineError("the Dask scheduler is gone", place=f"data.engine={self._engine}", fix=fix)
         except Exception as error:
             found = error
         answer = self._asked.pop(str(future.key)).answer
@@ -302,6 +303,7 @@ def _client(engine: str, size: int) -> Iterator[Client]:
     except ImportError as error:
         fix = "pip install 'surgdino[dask]', or use data.engine=local"
         raise SurgdinoError("Dask is not installed", place=f"data.engine={engine}", found=str(error), fix=fix) from None
+    logging.getLogger("distributed.client").setLevel(_QUIET)
     if engine == DASK:
         alone = {"host": _HERE, "dashboard_address": None, "scheduler_kwargs": {"dashboard_address": f"{_HERE}:0"}}
         alone |= {"memory_limit": None, "silence_logs": _QUIET}
