@@ -305,7 +305,11 @@ def _client(engine: str, size: int) -> Iterator[Client]:
         raise SurgdinoError("Dask is not installed", place=f"data.engine={engine}", found=str(error), fix=fix) from None
     logging.getLogger("distributed.client").setLevel(_QUIET)
     if engine == DASK:
-        alone = {"host": _HERE, "dashboard_address": None, "scheduler_kwargs": {"dashboard_address": f"{_HERE}:0"}}
+        alone: dict[str, Any] = {
+            "host": _HERE,
+            "dashboard_address": None,
+            "scheduler_kwargs": {"dashboard_address": f"{_HERE}:0"},
+        }
         alone |= {"memory_limit": None, "silence_logs": _QUIET}
         with (
             dask.config.set(_SETTINGS),
