@@ -38,16 +38,17 @@ def videos(tmp_path_factory) -> Manifest:
 
 @pytest.fixture(scope="module")
 def scheduler():
-    """The address of a scheduler with two workers; they are threads of this process, to be quick."""
+    """The address of a scheduler with a worker that is a thread of this process, to be quick."""
     from distributed import LocalCluster
 
     alone = {"processes": False, "protocol": "tcp://", "dashboard_address": None, "silence_logs": 50}
-    with LocalCluster(n_workers=2, threads_per_worker=1, **alone) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, **alone) as cluster:
         yield cluster.scheduler_address
 
 
 def built(videos: Manifest, folder: Path, engine: str) -> dict[str, bytes]:
-    store = build_store(videos, folder, SETTINGS, workers=2, max_bad_share=0.5, progress=False, engine=engine)
+    workers = 2 if engine == DASK else 1
+    store = build_store(videos, folder, SETTINGS, workers=workers, max_bad_share=0.5, progress=False, engine=engine)
     assert list(store.set_aside) == ["bad"]
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -72,6 +73,7 @@ def fail(kind, say):
     raise SurgdinoError("bad", file=kind)
 
 
+@pytest.mark.slow
 def test_a_crash_in_reading_costs_no_worker_and_faults_keep_their_kind(scheduler, tmp_path):
     with crew_on(scheduler, 2, reads=[tmp_path], writes=[tmp_path / "new"]) as ask:
         asked = [ask(Path("x"), fail, kind) for kind in ("crash", "a.mp4")]

@@ -61,6 +61,7 @@ def test_the_same_command_decides_the_same(place, synthetic_cholec80):
     assert ours.facts == theirs.facts
 
 
+@pytest.mark.slow
 def test_workers_elsewhere_give_the_same_bytes(place, synthetic_cholec80, tmp_path):
     """Store, features and judged pictures through a scheduler; its workers are threads of this process, to be quick."""
     distributed = pytest.importorskip("distributed", reason="the extra surgdino[dask] is not installed")
