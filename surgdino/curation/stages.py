@@ -15,14 +15,14 @@ from surgdino.curation.copies import Stretch, copied, stretches
 from surgdino.curation.duplicates import Calibration, across, along_time, calibrate, nearest_of
 from surgdino.curation.semdedup import semdedup
 from surgdino.curation.settings import BalanceSettings, DuplicateSettings, RetrievalSettings
+from surgdino.curation.table import RESEMBLES
 from surgdino.errors import SurgdinoError
 from surgdino.frames.prints import Prints
 
-COPY, TWICE, SHARED, RESEMBLES, UNLIKE, SURPLUS = (
+COPY, TWICE, SHARED, UNLIKE, SURPLUS = (
     "a copy of another recording",
     "comes twice in its operation",
     "comes twice",
-    "resembles what is tested on",
     "not like what is wanted",
     "more of the same",
 )

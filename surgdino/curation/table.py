@@ -17,6 +17,7 @@ from surgdino.paths import atomic_write, regular
 
 FILE = "curation.parquet"
 FORMAT = 1
+RESEMBLES = "resembles what is tested on"  # a reason that the report and the leak guard look for
 _META = b"surgdino"
 _COLUMNS = {"video", "operation", "frame", "time", "group", "similarity", "keep", "weight", "reason"}
 

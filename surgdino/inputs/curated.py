@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ import numpy as np
 
 from surgdino import console
 from surgdino.backbone.model_json import Apart
-from surgdino.curation.stages import RESEMBLES
-from surgdino.curation.table import Curation, read_curation
+from surgdino.curation.table import RESEMBLES, Curation, read_curation
+from surgdino.datasets.card import Card
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.frames.store import FrameStore
-from surgdino.runs.names import Pseudonyms
+from surgdino.inputs.datasets import joined_store, open_datasets
+from surgdino.inputs.settings import DataSettings
+from surgdino.runs.folder import recorded_mode
+from surgdino.runs.names import Pseudonyms, settings_of
 
 _RECORDED = ("settings", "seed", "keep", "thresholds", "against")  # in model.json
 
@@ -42,9 +45,23 @@ class Drawn:
     apart: Apart | None
 
 
-def places_in(store: FrameStore, curation: Curation, names: Pseudonyms) -> np.ndarray:
-    """int64 [n]: the position in a store of each frame of a curation, -1 where it is not there."""
-    videos = {names.named(video.id): place for place, video in enumerate(store.videos)}
+def store_of(folder: Path) -> FrameStore:
+    """All frames of the datasets that a run had, flagged ones too, its videos under what the run calls them."""
+    config = settings_of(folder)
+    data = DataSettings.of(config)
+    names = Pseudonyms.open(recorded_mode(config.get("run")), data.store)
+    store = joined_store(open_datasets(Card.from_dict(config["dataset"]), data, names), data)
+    videos = [replace(video, id=names.named(video.id)) for video in store.videos]
+    return FrameStore(videos, store.set_aside, flagged=True)
+
+
+def places_in(store: FrameStore, curation: Curation) -> np.ndarray:
+    """int64 [n]: the position of each frame of a curation in the store of its run, -1 where it is not there.
+
+    Raises:
+        SurgdinoError: no frame is there.
+    """
+    videos = {video.id: place for place, video in enumerate(store.videos)}
     found = np.full(len(curation), -1, np.int64)
     for k, video in enumerate(curation.videos):
         if video in videos:
@@ -52,6 +69,8 @@ def places_in(store: FrameStore, curation: Curation, names: Pseudonyms) -> np.nd
             positions, numbers, _ = store.of_video(videos[video])
             at = np.searchsorted(numbers, curation.frame[rows]).clip(max=len(numbers) - 1)
             found[rows] = np.where(numbers[at] == curation.frame[rows], positions[at], -1)
+    if (found < 0).all():
+        raise SurgdinoError("the curation is of other frames than those there are now", fix="run surgdino curate again")
     return found
 
 

@@ -97,7 +97,8 @@ def histogram_chart(
             colour = PALETTE[place % len(PALETTE)]
             axis.stairs(heights, edges, fill=True, color=colour, alpha=0.12)
             axis.stairs(heights, edges, color=colour, lw=1.6, ls=_DASHES[place % len(_DASHES)], label=name)
-        for name, value in levels.items():
+        for value in dict.fromkeys(levels.values()):
+            name = ", ".join(name for name, other in levels.items() if other == value)
             axis.axvline(value, color=INK, lw=1)
             at = {"xycoords": ("data", "axes fraction"), "xytext": (-2, 0), "textcoords": "offset points"}
             style = {"fontsize": 7.5, "color": INK, "ha": "right", "va": "top", "rotation": 90}
@@ -124,8 +125,8 @@ def share_chart(title: str, rows: Sequence[tuple[str, float, float]]) -> str:
         places = range(len(rows))[::-1]
         names, before, after = zip(*rows, strict=True)
         axis.hlines(places, before, after, color=GRID, lw=2.5)
-        axis.plot(before, places, "o", mfc="none", color=SOFT, ms=6, label="before")
-        axis.plot(after, places, "o", color=PALETTE[0], ms=6, label="after")
+        axis.plot(before, places, "o", mfc="none", color=SOFT, ms=6, clip_on=False, label="before")
+        axis.plot(after, places, "o", color=PALETTE[0], ms=6, clip_on=False, label="after")
         style_axis(axis, title, size=9.5, bold=True, steps=False)
         axis.set_yticks(places, names)
         axis.set_ylim(-0.6, len(rows) - 0.4)

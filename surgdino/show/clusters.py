@@ -7,7 +7,7 @@ import numpy as np
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 from surgdino.report.sheet import Sheet
-from surgdino.show.curated import Curated, sheet_for
+from surgdino.show.curated import Curated
 from surgdino.show.frames import ShowConfig
 
 _EACH, _MORE = 8, 3  # frames of a cluster; clusters for each of show.frames
@@ -28,7 +28,4 @@ def draw(config: ShowConfig, store: FrameStore) -> Sheet:
             some = np.sort(rng.permutation(rows)[:_EACH])
             kept = curated.curation.keep[rows].sum()
             strips.append((f"cluster {cluster}: {len(rows):,} frames, {kept:,} kept", some.tolist()))
-    sheet = sheet_for(strips)
-    sheet.heading("Clusters", f"the largest {len(strips)} of {len(counts)}, frames at random")
-    curated.rows_of(sheet, strips)
-    return sheet
+    return curated.sheet("Clusters", f"the largest {len(strips)} of {len(counts)}, frames at random", strips)

@@ -7,7 +7,7 @@ import numpy as np
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 from surgdino.report.sheet import Sheet
-from surgdino.show.curated import Curated, sheet_for
+from surgdino.show.curated import Curated
 from surgdino.show.frames import ShowConfig
 
 _EACH, _MORE = 7, 3  # frames of a group; groups for each of show.frames
@@ -28,7 +28,4 @@ def draw(config: ShowConfig, store: FrameStore) -> Sheet:
         reasons = ", ".join(sorted({reason for reason in curation.reason[rows].tolist() if reason}))
         video = curation.videos[curation.video_of[group]]
         strips.append((f"{video} {curation.time[group]:.0f} s stands for {len(rows)}: {reasons}", [group, *some]))
-    sheet = sheet_for(strips)
-    sheet.heading("Duplicates", "left: the frame that is kept; right: some of those it stands for")
-    curated.rows_of(sheet, strips)
-    return sheet
+    return curated.sheet("Duplicates", "left: the frame that stands for the others; right: some of these", strips)

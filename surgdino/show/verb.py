@@ -17,6 +17,7 @@ from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
+from surgdino.inputs.curated import store_of
 from surgdino.inputs.labelled import open_store_of
 from surgdino.inputs.settings import DataSettings, manifest_of
 from surgdino.report.sheet import Sheet
@@ -25,9 +26,14 @@ from surgdino.show.frames import ShowConfig
 
 def main(cfg: Mapping[str, Any], what: str) -> int:
     """Draw one sheet and print its path."""
-    data = None if cfg["data"]["root"] is None else cfg["data"]
-    typed(DataSettings, {**cfg["data"], "root": cfg["data"]["root"] or "."}, "data")  # a slip is one without a root too
-    config = typed(ShowConfig, {**{field.name: cfg[field.name] for field in fields(ShowConfig)}, "data": data}, "")
+    data = {**cfg["data"], "root": cfg["data"]["root"] or "."}
+    typed(DataSettings, data, "data")  # a slip is one without a root too
+    generated = cfg["data"]["root"] is None and cfg["data"]["curation"] is None
+    config = typed(
+        ShowConfig,
+        {**{field.name: cfg[field.name] for field in fields(ShowConfig)}, "data": None if generated else data},
+        "",
+    )
     draw: Callable[[ShowConfig, FrameStore], Sheet] = import_module(f"surgdino.show.{what}").draw
     with frames_to_show(config) as store:
         if not len(store):
@@ -40,7 +46,10 @@ def main(cfg: Mapping[str, Any], what: str) -> int:
 
 @contextmanager
 def frames_to_show(config: ShowConfig) -> Iterator[FrameStore]:
-    """The store of `data.root`, or of generated videos."""
+    """The store of `data.curation`, of `data.root`, or of generated videos."""
+    if config.data is not None and config.data.curation is not None:
+        yield store_of(config.data.curation)
+        return
     if (data := config.data) is not None:
         yield open_store_of(manifest_of(Card.from_dict(config.dataset), data), data)
         return

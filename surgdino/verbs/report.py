@@ -13,18 +13,15 @@ from surgdino.backbone.checkpoint import LoadedBackbone, load
 from surgdino.backbone.vit import build_backbone
 from surgdino.backbone.weights import load_weights
 from surgdino.config import Location, from_words
-from surgdino.datasets.card import Card
 from surgdino.errors import SurgdinoError
-from surgdino.inputs.curated import places_in
-from surgdino.inputs.datasets import joined_store, open_datasets
-from surgdino.inputs.settings import DataSettings, ReportSettings
+from surgdino.inputs.curated import places_in, store_of
+from surgdino.inputs.settings import ReportSettings
 from surgdino.report.gallery import Gallery
 from surgdino.report.learned import Learned, Sample
 from surgdino.report.page import write_page
 from surgdino.report.record import RunRecord, read_run
 from surgdino.report.sections import Section
-from surgdino.runs.folder import recorded_mode
-from surgdino.runs.names import Pseudonyms, settings_of
+from surgdino.runs.names import settings_of
 
 USAGE = "surgdino report RUN [report.frames=true] [out=RUN/report.html]"
 HELP = f"""{USAGE}
@@ -71,13 +68,10 @@ def try_report(folder: Path, *, frames: bool = False) -> Path | None:
 
 def learned_of(record: RunRecord) -> Section:
     """The section with pictures of a run, from frames of all its datasets."""
-    config = settings_of(record.folder)
-    data = DataSettings.of(config)
-    names = Pseudonyms.open(recorded_mode(config.get("run")), data.store)
-    store = joined_store(open_datasets(Card.from_dict(config["dataset"]), data, names), data)
+    store = store_of(record.folder)
     if record.curation is not None:
-        store = store.select(flagged=True)
-        return Gallery(record.curation, store.read, places_in(store, record.curation, names))
+        return Gallery(record.curation, store.read, places_in(store, record.curation))
+    config, store = settings_of(record.folder), store.select(flagged=False)
     after, before = load(record.folder), None
     weights = (config.get("model") or {}).get("weights")
     if weights and Path(weights).exists():  # the backbone that the run started from
@@ -88,6 +82,6 @@ def learned_of(record: RunRecord) -> Section:
     sample = Sample(
         frames=[store.read(i) for i in index],
         operations=[store.operation(i) for i in index],
-        names=[f"{names.named(store.video_id(i))} {store.time(i):.0f} s" for i in index],
+        names=[f"{store.video_id(i)} {store.time(i):.0f} s" for i in index],
     )
     return Learned(sample, before, after)

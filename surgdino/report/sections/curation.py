@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from surgdino.curation.table import Curation
+from surgdino.curation.table import RESEMBLES, Curation
+from surgdino.errors import first_of
 from surgdino.report.blocks import Block, Charts, Heading, Paragraph, Table
 from surgdino.report.charts import histogram_chart, scatter_chart, share_chart
 from surgdino.report.colours import LINE, class_colours, readable_name
@@ -27,7 +28,13 @@ class CurationSection(Section):
         if (curation := record.curation) is None:
             return []
         operations = np.array(curation.operations, object)[curation.video_of]
-        blocks = [_reasons(curation), *_copies(curation), *_likeness(curation), *_clusters(curation)]
+        blocks = [
+            _reasons(curation),
+            *_against(curation, operations),
+            *_copies(curation),
+            *_likeness(curation),
+            *_clusters(curation),
+        ]
         blocks += _shares("Operations", "operation", curation, operations)
         if (phase := curation.phase) is not None:
             names = {name: readable_name(name) for name in np.unique(phase) if name}
@@ -42,6 +49,20 @@ def _reasons(curation: Curation) -> Table:
     strong = frozenset(place for place, (name, _) in enumerate(curation.counts()) if not name)
     caption = "The first reason that holds. Duplicates stand for the frame that is kept of their group."
     return Table(("frames", "number", "share"), rows, caption, frozenset({1, 2}), strong)
+
+
+def _against(curation: Curation, operations: np.ndarray) -> list[Block]:
+    facts = curation.facts.get("against")
+    if not facts:
+        return []
+    text = f"Kept apart from {facts['frames']:,} frames of {facts['of']}, {len(facts['operations'])} operations"
+    if facts["cosine"] is not None:
+        text += f": at cosine {facts['cosine']:.3f} and above; the nearest frame that stayed has {facts['nearest']:.3f}"
+    names, counts = np.unique(operations[curation.reason == RESEMBLES], return_counts=True)
+    if len(names):
+        most = [f"{counts[k]:,} of {names[k]}" for k in np.argsort(-counts, kind="stable")]
+        text += f". Left out for it: {first_of(most, _DRAWN)}"
+    return [Heading("What is tested on"), Paragraph(f"{text}.")]
 
 
 def _copies(curation: Curation) -> list[Block]:
