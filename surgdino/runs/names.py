@@ -45,6 +45,7 @@ _HERE = "<path>"
 _PLACES = {"root", "store", "weights", "dir", "checkpoint", "out", "truth", "labels", "operation_pattern", "table"}
 _FOLDERS, _MAY_BE_FILES = {"root", "store", "dir"}, {"weights", "checkpoint"}  # among these
 _ENGINE = "data.engine"
+_FRAMES = {"like", "against"}
 _OPERATIONS = {"split", "splits", "exclude", "hold_out"}  # settings that name operations
 ABSOLUTE = re.compile(r"(?<![\w<.:/\\-])(?:/|~/|[A-Za-z]:[\\/]+)[\w.@+-]+(?:[/\\][^\s\"'<>|;,:]+)+")
 
@@ -207,7 +208,7 @@ class Pseudonyms:
             return {name: self.config(each, local, f"{key}.{name}" if key else name) for name, each in cfg.items()}
         if isinstance(cfg, list | tuple):
             return [self.config(each, local, f"{key}[{place}]") for place, each in enumerate(cfg)]
-        if isinstance(cfg, Path) or (isinstance(cfg, str) and last in _PLACES):
+        if isinstance(cfg, Path) or (isinstance(cfg, str) and _is_place(key, cfg)):
             local[key] = str(cfg)
             path = Path(cfg).expanduser()
             if last in _FOLDERS or (last in _MAY_BE_FILES and path.exists()):
@@ -220,8 +221,9 @@ class Pseudonyms:
         shown = []
         for word in [] if self.plain else words:
             key, equals, value = word.partition("=")
-            last = key.rpartition(".")[2].lstrip("+")
-            if equals and (last in _PLACES or (key == _ENGINE and value not in (engines.LOCAL, engines.DASK))):
+            if equals and (
+                _is_place(key.lstrip("+"), value) or (key == _ENGINE and value not in (engines.LOCAL, engines.DASK))
+            ):
                 value = f"<{key}>"
             elif not equals:
                 key = self.sentence(Path(word).name)
@@ -252,6 +254,12 @@ class Pseudonyms:
     def write_local(self, folder: Path, command: list[str], settings: Mapping[str, str]) -> None:
         """Keep what config.yaml does not say, for this machine."""
         _write(folder / LOCAL, {"command": command, "settings": settings})
+
+
+def _is_place(key: str, value: str) -> bool:
+    """Whether a setting says where something is; `like` and `against` may name a dataset or list settings instead."""
+    last = key.rpartition(".")[2].partition("[")[0]
+    return last in _PLACES or (key in _FRAMES and not value.startswith(("dataset:", "{")))
 
 
 def are_pseudonyms(names: Iterable[Any]) -> bool:

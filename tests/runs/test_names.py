@@ -107,6 +107,9 @@ def test_a_command_loses_them_too(manifest, tmp_path):
     names = names_of(tmp_path, manifest)
     words = ["/home/anna/.venv/bin/surgdino", "pretrain", "data.root=/srv/d", "data.split={train: [Mueller]}", "a=1"]
     said = names.command(words)
+    assert names.command(["like=dataset:cholec80", "against=our/tests", "duplicates.against=0.9"]) == (
+        "like=dataset:cholec80 against=<against> duplicates.against=0.9"
+    )
     assert said.startswith("surgdino pretrain data.root=<data.root>")
     assert said.endswith("a=1")
     assert "Mueller" not in said

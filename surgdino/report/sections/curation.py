@@ -55,13 +55,16 @@ def _against(curation: Curation, operations: np.ndarray) -> list[Block]:
     facts = curation.facts.get("against")
     if not facts:
         return []
-    text = f"Kept apart from {facts['frames']:,} frames of {facts['of']}, {len(facts['operations'])} operations"
+    text = f"The operations of {facts['of']} ({len(facts['operations'])}, {facts['frames']:,} frames) are left out"
     if facts["cosine"] is not None:
-        text += f": at cosine {facts['cosine']:.3f} and above; the nearest frame that stayed has {facts['nearest']:.3f}"
+        text += (
+            f", and all groups of frames that come as near as cosine {facts['cosine']:.3f} to one of theirs; the "
+            f"nearest frame that stayed has {facts['nearest']:.3f}"
+        )
     names, counts = np.unique(operations[curation.reason == RESEMBLES], return_counts=True)
     if len(names):
         most = [f"{counts[k]:,} of {names[k]}" for k in np.argsort(-counts, kind="stable")]
-        text += f". Left out for it: {first_of(most, _DRAWN)}"
+        text += f". These are {first_of(most, _DRAWN)}"
     return [Heading("What is tested on"), Paragraph(f"{text}.")]
 
 
