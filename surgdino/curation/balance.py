@@ -61,9 +61,7 @@ def even_weights(paths: Sequence[np.ndarray]) -> np.ndarray:
     n = len(paths[0])
     weights, parents = np.ones(n), np.zeros(n, np.int64)
     for path in paths:
-        _, groups = np.unique(np.stack([parents, path], 1), axis=0, return_inverse=True)
-        groups = groups.reshape(-1)
-        _, first = np.unique(groups, return_index=True)
+        _, first, groups = np.unique(parents * (int(path.max()) + 1) + path, return_index=True, return_inverse=True)
         siblings = np.bincount(parents[first])  # groups under each parent
         weights /= siblings[parents]
         parents = groups

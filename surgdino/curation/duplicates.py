@@ -1,4 +1,4 @@
-"""Frames that come twice: along the time of an operation first, which is linear, then across operations by neighbours.
+"""Frames that come twice along the time of an operation, in linear time; how alike frames are at all.
 
 A threshold is a cosine of embeddings. It does not carry over from one backbone to another, so it is either given or
 taken from the similarities of the data themselves; `Calibration` shows these.
@@ -6,21 +6,17 @@ taken from the similarities of the data themselves; `Calibration` shows these.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
-from surgdino.curation.embeddings import at
-from surgdino.curation.neighbours import Index
+from surgdino.curation.embeddings import at, blocks_of
+from surgdino.curation.neighbours import nearest
 
 _GAPS = (1.0, 5.0, 30.0)  # seconds between the frames of a pair
 _PAIRS = 20_000  # that a distribution is drawn from
 _WINDOW = 64  # kept frames that a new one is compared with
-_NEIGHBOURS = 64
 
 
 @dataclass(frozen=True)
@@ -69,51 +65,36 @@ def _cosines(embeddings: np.ndarray, first: np.ndarray, second: np.ndarray) -> n
     return np.sort(np.einsum("nd,nd->n", *pairs)) if len(first) else np.empty(0, np.float32)
 
 
-def along_time(embeddings: np.ndarray, operation_of: np.ndarray, threshold: float) -> np.ndarray:
-    """int64 [n]: for each frame the kept frame of its operation that stands for it; itself where it is kept.
+def along_time(embeddings: np.ndarray, rows: np.ndarray, operation_of: np.ndarray, threshold: float) -> np.ndarray:
+    """int64 [m]: for each of `rows` the kept frame of its operation that stands for it; itself where it is kept.
 
     A frame is kept if no kept frame among the last 64 of its operation is at least as near as `threshold`.
 
     Args:
-        embeddings: unit vectors [n, D], in the order of time.
+        embeddings: unit vectors [n, D].
+        rows: int64 [m], in the order of time.
         operation_of: int [n].
     """
-    stands_for = np.arange(len(embeddings))
-    ordered = np.argsort(operation_of, kind="stable")
-    edges = np.flatnonzero(np.diff(operation_of[ordered], prepend=-1, append=-1))
+    stands_for = rows.copy()
+    ordered = np.argsort(operation_of[rows], kind="stable")
+    edges = np.flatnonzero(np.diff(operation_of[rows[ordered]], prepend=-1, append=-1))
     for start, stop in pairwise(edges):
-        of_operation = ordered[start:stop]
-        rows = at(embeddings, of_operation)
-        kept: deque[int] = deque(maxlen=_WINDOW)
-        recent = np.empty((_WINDOW, rows.shape[1]), np.float32)  # of `kept`, in a ring
+        places = ordered[start:stop]  # of one operation
+        kept = np.empty(_WINDOW, np.int64)
+        recent = np.empty((_WINDOW, embeddings.shape[1]), np.float32)  # of `kept`; both are rings
         count = 0
-        for i, row in enumerate(rows):
-            filled = min(count, _WINDOW)
-            cosines = recent[:filled] @ row
-            if filled and cosines.max() >= threshold:
-                slot = int(cosines.argmax())
-                age = (count - 1 - slot) % _WINDOW  # 0: the one kept last
-                stands_for[of_operation[i]] = of_operation[kept[len(kept) - 1 - age]]
-                continue
-            recent[count % _WINDOW] = row
-            kept.append(i)
-            count += 1
+        for part, block in blocks_of(embeddings, rows[places]):
+            for place, vector in zip(places[part].tolist(), block, strict=True):
+                cosines = recent[:count] @ vector
+                nearest_one = int(cosines.argmax()) if count else 0
+                if count and cosines[nearest_one] >= threshold:
+                    stands_for[place] = kept[nearest_one]
+                    continue
+                recent[count % _WINDOW], kept[count % _WINDOW] = vector, rows[place]
+                count += 1
     return stands_for
-
-
-def across(embeddings: np.ndarray, rows: np.ndarray, threshold: float, seed: int) -> np.ndarray:
-    """int64 [m]: for each of `rows` the number of its group; a group is connected by cosines of `threshold` or more.
-
-    Edges are those to the 64 nearest neighbours, groups their connected components (Oquab et al. 2023, appendix A).
-    """
-    near = Index(embeddings, rows, seed=seed).search(at(embeddings, rows), min(_NEIGHBOURS, len(rows)))
-    place = np.full(len(embeddings), -1, np.int64)
-    place[rows] = np.arange(len(rows))
-    i, j = np.nonzero((near.cosines >= threshold) & (near.rows >= 0))
-    edges = coo_matrix((np.ones(len(i), bool), (i, place[near.rows[i, j]])), shape=(len(rows), len(rows)))
-    return connected_components(edges, directed=False)[1].astype(np.int64)
 
 
 def nearest_of(embeddings: np.ndarray, others: np.ndarray, seed: int) -> np.ndarray:
     """float32 [n]: the largest cosine of each frame with any of `others` [m, D]."""
-    return Index(others, seed=seed).search(embeddings, 1).cosines[:, 0]
+    return nearest(others, embeddings, 1, seed=seed).cosines[:, 0]

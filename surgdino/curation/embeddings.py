@@ -56,11 +56,13 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / norms
 
 
-def blocks_of(embeddings: np.ndarray, rows: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+def blocks_of(
+    embeddings: np.ndarray, rows: np.ndarray | None = None, size: int = BLOCK
+) -> Iterator[tuple[slice, np.ndarray]]:
     """(positions, float32 rows) block by block: of all rows, or of `rows` int64 [m] in their order."""
     count = len(embeddings) if rows is None else len(rows)
-    for start in range(0, count, BLOCK):
-        part = slice(start, min(start + BLOCK, count))
+    for start in range(0, count, size):
+        part = slice(start, min(start + size, count))
         yield part, at(embeddings, part if rows is None else rows[part])
 
 

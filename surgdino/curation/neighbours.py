@@ -1,18 +1,24 @@
-"""Nearest neighbours by cosine: exact for up to 200,000 frames, beyond through an inverted file."""
+"""Nearest neighbours by cosine, shard by shard: exact for as much as 200,000 frames against as many, beyond through
+inverted files.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
 
-from surgdino.curation.embeddings import at, blocks_of
+from surgdino.curation.embeddings import BLOCK, at, blocks_of
 
 EXACT = 200_000
-_PROBED = 16  # cells of the inverted file that a query looks into
-_PER_CELL = 64  # frames that a cell is trained on
+_PROBED = 16  # cells of an inverted file that a query looks into
+_PER_CELL, _ITERATIONS = 32, 4  # frames that a cell is trained on, and how often
+_SHARD = 1 << 20  # frames of an inverted file, which is in memory as float16
+# Queries [b, D] and k in, cosines and places of the nearest out
+_Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -23,40 +29,65 @@ class Neighbours:
     rows: np.ndarray
 
 
-class Index:
-    """Frames to search among.
+def nearest(
+    embeddings: np.ndarray,
+    queries: np.ndarray,
+    k: int,
+    *,
+    rows: np.ndarray | None = None,
+    seed: int = 0,
+    exact: int = EXACT,
+) -> Neighbours:
+    """The k nearest of each query; a frame finds itself too. No more of the frames than a shard is in memory.
 
     Args:
-        embeddings: unit vectors [n, D], any float type, mapped or not.
-        rows: int64 [m], those to search among; None: all. What is found are rows of `embeddings`.
-        seed: of the inverted file's cells; the same gives the same neighbours.
-        exact: up to how many frames every one is compared.
+        embeddings: unit vectors [n, D] to search among, any float type, mapped or not.
+        queries: unit vectors [m, D], likewise.
+        rows: int64, those of `embeddings` to search among; None: all.
+        seed: of the cells of the inverted files; the same gives the same neighbours.
+        exact: all products are computed up to the square of so many.
     """
+    count = len(embeddings) if rows is None else len(rows)
+    whole = count * len(queries) <= exact**2
+    index = None if whole else _inverted(embeddings, rows, min(count, _SHARD), seed)
+    found = faiss.ResultHeap(len(queries), k, keep_max=True)
+    step = BLOCK if whole else _SHARD
+    for start in range(0, count, step):
+        shard = np.arange(start, min(start + step, count))
+        search = _search(embeddings, shard if rows is None else rows[shard], index)
+        for part, block in blocks_of(queries):
+            cosines, places = search(block, k)
+            places[places >= 0] += start
+            found.add_result_subset(np.arange(part.start, part.stop), cosines, places)
+    found.finalize()
+    met = found.I if rows is None or not count else np.where(found.I >= 0, rows[found.I], -1)
+    return Neighbours(found.D, met)
 
-    def __init__(
-        self, embeddings: np.ndarray, rows: np.ndarray | None = None, *, seed: int = 0, exact: int = EXACT
-    ) -> None:
-        self._embeddings, self._rows = embeddings, rows
-        count, width = len(embeddings) if rows is None else len(rows), embeddings.shape[1]
-        self._index: faiss.Index = faiss.IndexFlatIP(width)
-        if count > exact:
-            cells, half = 4 * round(math.sqrt(count)), faiss.ScalarQuantizer.QT_fp16
-            self._cells = self._index  # owned here: the inverted file only points to it
-            inverted = faiss.IndexIVFScalarQuantizer(self._cells, width, cells, half, faiss.METRIC_INNER_PRODUCT)
-            inverted.cp.seed, inverted.nprobe = seed, _PROBED
-            self._index = inverted
-            places = np.random.default_rng(seed).choice(count, min(count, _PER_CELL * cells), replace=False)
-            places.sort()
-            self._index.train(at(embeddings, places if rows is None else rows[places]))
-        for _, block in blocks_of(embeddings, rows):
-            self._index.add(block)
 
-    def search(self, queries: np.ndarray, k: int) -> Neighbours:
-        """The k nearest of unit vectors [m, D]; a frame finds itself too."""
-        found = [self._index.search(block, k) for _, block in blocks_of(queries)]
-        if not found:
-            return Neighbours(np.empty((0, k), np.float32), np.empty((0, k), np.int64))
-        rows = np.concatenate([each[1] for each in found])
-        if self._rows is not None:
-            rows = np.where(rows >= 0, self._rows[rows], -1)
-        return Neighbours(np.concatenate([each[0] for each in found]), rows)
+def _search(
+    embeddings: np.ndarray, shard: np.ndarray, index: faiss.Index | None
+) -> Callable[[np.ndarray, int], _Found]:
+    """Queries [b, D] and k in, what is near them of a shard out."""
+    if index is None:
+        vectors = at(embeddings, shard)
+        return lambda block, k: faiss.knn(block, vectors, k, faiss.METRIC_INNER_PRODUCT)
+    index.reset()
+    for _, block in blocks_of(embeddings, shard):
+        index.add(block)
+    return index.search
+
+
+def _inverted(embeddings: np.ndarray, rows: np.ndarray | None, size: int, seed: int) -> faiss.Index:
+    """An inverted file for shards of `size` frames, still empty."""
+    count, width = len(embeddings) if rows is None else len(rows), embeddings.shape[1]
+    cells = 4 * round(math.sqrt(size))
+    quantizer = faiss.IndexFlatIP(width)
+    index = faiss.IndexIVFScalarQuantizer(
+        quantizer, width, cells, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+    )
+    index.referenced_objects = [quantizer]  # the inverted file only points to it
+    index.cp.seed, index.cp.niter, index.cp.min_points_per_centroid, index.nprobe = seed, _ITERATIONS, 1, _PROBED
+    places = np.random.default_rng(seed).choice(count, min(count, _PER_CELL * cells), replace=False)
+    places.sort()
+    index.train(at(embeddings, places if rows is None else rows[places]))
+    return index

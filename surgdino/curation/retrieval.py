@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from surgdino.curation.clusters import Level, assign
-from surgdino.curation.neighbours import Index
+from surgdino.curation.neighbours import nearest
 
 
 def by_sample(embeddings: np.ndarray, rows: np.ndarray, queries: np.ndarray, each: int, seed: int) -> np.ndarray:
     """int64, ascending: the `each` nearest neighbours of every query [q, D], among `rows`."""
-    found = Index(embeddings, rows, seed=seed).search(queries, min(each, len(rows))).rows
+    found = nearest(embeddings, queries, min(each, len(rows)), rows=rows, seed=seed).rows
     return np.unique(found[found >= 0])
 
 

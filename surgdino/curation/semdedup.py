@@ -19,7 +19,7 @@ def semdedup(
 ) -> np.ndarray:
     """int64, ascending: of `rows`, those that are left out: a frame before them in their cluster is as near as
     `threshold` or nearer. Walked from the far frames to the centroid (`hard`), from there (`easy`), or at random."""
-    distances = distances_within(embeddings[rows], Level(level.of[rows], level.centroids))
+    distances = distances_within(embeddings, level, rows)
     rank = {"hard": -distances, "easy": distances, "random": np.random.default_rng(seed).random(len(rows))}[order]
     ordered = rows[np.lexsort((rank, level.of[rows]))]
     edges = np.flatnonzero(np.diff(level.of[ordered], prepend=-1, append=-1))
@@ -28,8 +28,9 @@ def semdedup(
         members = ordered[start:stop]
         unit = at(embeddings, members)
         for first in range(0, len(members), _AT_ONCE):
-            block = unit[first : first + _AT_ONCE]
-            cosines = block @ unit[: first + len(block)].T
-            cosines[np.arange(len(block))[:, None] + first <= np.arange(cosines.shape[1])] = -1  # itself and later ones
-            out.append(members[first : first + len(block)][cosines.max(1) >= threshold])
+            block, here = unit[first : first + _AT_ONCE], members[first : first + _AT_ONCE]
+            highest = np.tril(block @ block.T + 2, -1).max(1) - 2  # with those before it
+            for start in range(0, first, _AT_ONCE):
+                highest = np.maximum(highest, (block @ unit[start : start + _AT_ONCE].T).max(1))
+            out.append(here[highest >= threshold])
     return np.sort(np.concatenate(out)) if out else np.empty(0, np.int64)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 
 from surgdino.curation import retrieval
 from surgdino.curation.balance import choose, even_weights
-from surgdino.curation.clusters import Level, assign, hierarchy, kmeans, levels_for
+from surgdino.curation.clusters import Level, clustered, hierarchy, levels_for
 from surgdino.curation.copies import Stretch, copied, stretches
-from surgdino.curation.duplicates import Calibration, across, along_time, calibrate, nearest_of
+from surgdino.curation.duplicates import Calibration, along_time, calibrate, nearest_of
+from surgdino.curation.groups import across
 from surgdino.curation.semdedup import semdedup
 from surgdino.curation.settings import BalanceSettings, DuplicateSettings, RetrievalSettings
 from surgdino.curation.table import RESEMBLES
@@ -118,7 +118,7 @@ def deduplicate(frames: Frames, settings: DuplicateSettings) -> None:
     """Within operations along time, then across; the first frame of a group stays."""
     if (threshold := frames.threshold("along", settings.along, settings.along_quantile)) is not None:
         rows = frames.left
-        stands_for = rows[along_time(frames.embeddings[rows], frames.operation_of[rows], threshold)]
+        stands_for = along_time(frames.embeddings, rows, frames.operation_of, threshold)
         frames.group[rows] = stands_for
         frames.group = frames.group[frames.group]
         frames.leave_out(rows[stands_for != rows], TWICE)
@@ -188,16 +188,8 @@ def _levels(frames: Frames, rows: np.ndarray, settings: BalanceSettings) -> list
     if settings.by == "flat":
         return [_flat(frames, rows, settings.levels)]
     sizes = settings.levels or levels_for(len(rows))
-    found = hierarchy(frames.embeddings[rows], sizes, frames.seed, settings.resamplings)
-    finest, _ = assign(frames.embeddings, found[0].centroids)  # of all frames, also of those that are out
-    levels = [Level(finest, found[0].centroids)]
-    for below, level in pairwise(found):
-        parent = np.zeros(len(below.centroids), np.int64)
-        parent[below.of] = level.of
-        levels.append(Level(parent[levels[-1].of], level.centroids))
-    return levels
+    return hierarchy(frames.embeddings, sizes, frames.seed, settings.resamplings, rows)
 
 
 def _flat(frames: Frames, rows: np.ndarray, levels: tuple[int, ...] | None) -> Level:
-    centroids = kmeans(frames.embeddings, (levels or levels_for(len(rows)))[0], frames.seed, rows)
-    return Level(assign(frames.embeddings, centroids)[0], centroids)
+    return clustered(frames.embeddings, (levels or levels_for(len(rows)))[0], frames.seed, rows)

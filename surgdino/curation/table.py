@@ -132,4 +132,5 @@ def read_curation(folder: Path) -> Curation:
 
 def _texts(table: pa.Table, name: str) -> np.ndarray:
     """A column of words, object [n]; "" for none."""
-    return table[name].combine_chunks().dictionary_decode().fill_null("").to_numpy(zero_copy_only=False)
+    column = table[name].combine_chunks()  # the frames share their words: a reference each
+    return np.array([*column.dictionary.to_pylist(), ""], object)[column.indices.fill_null(-1).to_numpy()]

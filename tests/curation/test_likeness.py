@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import faiss
 import numpy as np
 import pytest
 
-from surgdino.curation import retrieval
-from surgdino.curation.clusters import Level, assign, entropy, hierarchy, kmeans, levels_for, medoids
-from surgdino.curation.duplicates import across, along_time, calibrate, nearest_of
+from surgdino.curation import clusters, embeddings, groups, neighbours, retrieval
+from surgdino.curation.clusters import Level, assign, clustered, entropy, hierarchy, kmeans, levels_for, medoids
+from surgdino.curation.duplicates import along_time, calibrate, nearest_of
 from surgdino.curation.embeddings import open_unit, unit, write_unit
-from surgdino.curation.neighbours import Index
+from surgdino.curation.groups import across
+from surgdino.curation.neighbours import nearest
 from surgdino.curation.semdedup import semdedup
 from surgdino.errors import SurgdinoError
 
@@ -33,17 +35,24 @@ def test_embeddings_are_unit_vectors_on_disk(tmp_path):
         unit(np.array([[0.0, 0.0], [1.0, 0.0]]))
 
 
-def test_neighbours_are_those_of_all_products_also_through_cells():
+def test_neighbours_are_those_of_all_products_also_through_cells_and_in_shards(monkeypatch):
     rows, queries = scattered(3000), scattered(20, seed=1)
     truth = np.argsort(-queries @ rows.T, axis=1)[:, :5]
-    exact = Index(rows).search(queries, 5)
-    assert np.array_equal(exact.rows, truth)
-    assert np.allclose(exact.cosines, np.take_along_axis(queries @ rows.T, truth, 1), atol=1e-5)
+    found = nearest(rows, queries, 5)
+    assert np.array_equal(found.rows, truth)
+    assert np.allclose(found.cosines, np.take_along_axis(queries @ rows.T, truth, 1), atol=1e-5)
     some = np.arange(0, 3000, 2)
-    assert set(Index(rows, some).search(queries, 5).rows.ravel().tolist()) <= set(some.tolist())
-    fast = Index(rows, exact=1000).search(rows[:200], 1)
+    among = nearest(rows, queries, 5, rows=some)
+    assert np.array_equal(among.rows, some[np.argsort(-queries @ rows[some].T, axis=1)[:, :5]])
+    assert nearest(rows[:3], queries, 5).rows[:, 3:].tolist() == [[-1, -1]] * 20
+    fast = nearest(rows, rows[:200], 1, exact=100)
     assert np.mean(fast.rows[:, 0] == np.arange(200)) > 0.98
-    assert np.array_equal(fast.rows, Index(rows, exact=1000).search(rows[:200], 1).rows)
+    monkeypatch.setattr(neighbours, "BLOCK", 700)
+    monkeypatch.setattr(neighbours, "_SHARD", 700)
+    assert np.array_equal(nearest(rows, queries, 5).rows, truth)
+    fast = nearest(rows, rows[:200], 1, exact=100)
+    assert np.mean(fast.rows[:, 0] == np.arange(200)) > 0.98
+    assert np.array_equal(fast.rows, nearest(rows, rows[:200], 1, exact=100).rows)
 
 
 def test_along_time_a_frame_stays_until_one_is_as_near():
@@ -51,12 +60,12 @@ def test_along_time_a_frame_stays_until_one_is_as_near():
     rows = near(np.repeat(scenes, 10, axis=0), 0.02, 1)  # five scenes of ten frames
     rows = np.concatenate([rows, rows])  # and a second operation with the same
     operations = np.repeat([0, 1], 50)
-    stands_for = along_time(rows, operations, 0.9)
+    stands_for = along_time(rows, np.arange(100), operations, 0.9)
     assert np.unique(stands_for).tolist() == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
     assert (stands_for <= np.arange(100)).all()
     assert np.array_equal(operations[stands_for], operations)
     mixed = np.argsort(np.random.default_rng(0).random(100), kind="stable")  # operations need not be together
-    again = along_time(rows[mixed], operations[mixed], 0.9)
+    again = along_time(rows[mixed], np.arange(100), operations[mixed], 0.9)
     assert len(np.unique(again)) == 10
 
 
@@ -69,6 +78,52 @@ def test_across_operations_copies_meet_and_others_do_not():
     assert len(np.unique(groups)) == 300
     assert (nearest_of(rows[:100], copies, 0) > 0.95).all()
     assert (nearest_of(rows[100:300], copies, 0) < 0.95).all()
+
+
+def partners(of: np.ndarray) -> np.ndarray:
+    """The first of each group, for every member: whatever the groups' numbers."""
+    return np.unique(of, return_index=True)[1][of]
+
+
+@pytest.mark.parametrize("threshold", [0.8, 0.9, 0.97])
+def test_groups_through_cells_are_those_of_all_products(monkeypatch, threshold):
+    monkeypatch.setattr(groups, "_AT_ONCE", 64)
+    scenes = np.repeat(scattered(12, seed=1), 100, axis=0)
+    rows = near(np.concatenate([near(scenes[::2], 0.06, 2)] * 2), 0.02, 3).astype(np.float16)
+    chosen = np.sort(np.random.default_rng(0).choice(1200, 900, replace=False))
+    vectors = embeddings.at(rows, chosen)
+    cosines = vectors @ vectors.T
+    edges = np.argwhere(cosines >= threshold)
+    truth = partners(groups._components(edges, 900))
+    found = partners(across(rows, chosen, threshold, seed=0))
+    assert np.array_equal(found, truth)
+    assert 1 < len(np.unique(truth)) < 900
+    monkeypatch.setattr(groups, "_VISITED", 3)
+    assert np.mean(partners(across(rows, chosen, threshold, seed=0, exact=0)) == truth) > 0.9
+
+
+@pytest.mark.parametrize("count", [1, 2, 5000])
+def test_frames_that_are_all_equal_are_one_group(count):
+    rows = np.repeat(scattered(1, width=4), count, axis=0)
+    assert across(rows, np.arange(count), 0.99, seed=0).tolist() == [0] * count
+    assert len(np.unique(along_time(rows, np.arange(count), np.zeros(count, int), 0.99))) == 1
+    fine, *_ = hierarchy(rows[:50], [4, 2], seed=0)
+    assert len(np.unique(fine.of)) >= 1
+
+
+def test_the_number_of_threads_changes_nothing(monkeypatch):
+    monkeypatch.setattr(clusters, "_DIRECT", 20)
+    rows = near(np.repeat(scattered(40, seed=1), 100, axis=0), 0.1, 2)
+    found = []
+    for threads in (1, 2):
+        before = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(threads)
+        try:
+            level, groups_of = clustered(rows, 60, 0, resamplings=2), across(rows, np.arange(4000), 0.9, 0)
+            found.append((level.of, level.centroids, groups_of, nearest(rows, rows[:50], 5, exact=10).rows))
+        finally:
+            faiss.omp_set_num_threads(before)
+    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("order", ["hard", "easy", "random"])
@@ -108,6 +163,20 @@ def test_the_hierarchy_spreads_its_clusters_over_the_content_and_not_over_the_fr
     middle = medoids(rows, coarse)
     there = middle >= 0
     assert np.array_equal(coarse.of[middle[there]], np.flatnonzero(there))
+
+
+def test_many_clusters_are_split_off_coarse_ones_and_are_nearly_as_good(monkeypatch):
+    rows = near(np.repeat(scattered(50, seed=5), 80, axis=0), 0.1, 6)
+    flat = clustered(rows, 120, 0)
+    monkeypatch.setattr(clusters, "_DIRECT", 40)
+    split = clustered(rows, 120, 0, np.arange(0, 4000, 2))
+    assert len(split.of) == 4000
+    assert len(split.centroids) == 120
+    assert np.array_equal(split.of, clustered(rows, 120, 0, np.arange(0, 4000, 2)).of)
+    apart = [clusters.distances_within(rows, level).mean() for level in (flat, split)]
+    assert apart[1] < 1.1 * apart[0]
+    few = clustered(rows, 3000, 0, np.arange(100))  # no more than a cluster for two frames
+    assert len(few.centroids) <= 100
 
 
 def test_levels_follow_the_number_of_frames():
