@@ -89,18 +89,13 @@ def _alike(
         vectors, against = at(embeddings, rows[here]), np.concatenate([home[start:], others])
         for first in range(0, len(against), _AT_ONCE):
             there = against[first : first + _AT_ONCE]
-            found = np.flatnonzero(vectors @ at(embeddings, rows[there]).T >= threshold)
-            i, j = np.divmod(found, len(there))
-            edges = np.stack([here[i], there[j]], 1)[here[i] != there[j]]
-            yield edges if len(edges) < len(here) + len(there) else _fewer(edges)
-
-
-def _fewer(edges: np.ndarray) -> np.ndarray:
-    """As many edges as nodes that connect the same."""
-    nodes, ends = np.unique(edges, return_inverse=True)
-    of = _components(ends.reshape(-1, 2), len(nodes))
-    first = np.unique(of, return_index=True)[1]
-    return np.stack([nodes, nodes[first[of]]], 1)
+            i, j = np.nonzero(vectors @ at(embeddings, rows[there]).T >= threshold)
+            if len(i) > len(here) + len(there):  # no more edges than frames, which connect the same
+                of = _components(np.stack([i, len(here) + j], 1), len(here) + len(there))
+                frames, first = np.concatenate([here, there]), np.unique(of, return_index=True)[1]
+                yield np.stack([frames, frames[first[of]]], 1)
+            else:
+                yield np.stack([here[i], there[j]], 1)
 
 
 def _components(edges: np.ndarray, count: int) -> np.ndarray:

@@ -64,10 +64,8 @@ def nearest(
     return Neighbours(found.D, met)
 
 
-def _search(
-    embeddings: np.ndarray, shard: np.ndarray, index: faiss.Index | None
-) -> Callable[[np.ndarray, int], _Found]:
-    """Queries [b, D] and k in, what is near them of a shard out."""
+def _search(embeddings: np.ndarray, shard: np.ndarray, index: faiss.Index | None) -> _Search:
+    """Among the rows of a shard."""
     if index is None:
         vectors = at(embeddings, shard)
         return lambda block, k: faiss.knn(block, vectors, k, faiss.METRIC_INNER_PRODUCT)
