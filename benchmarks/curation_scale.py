@@ -24,10 +24,12 @@ import numpy as np
 from scipy.signal import lfilter
 
 from surgdino.curation.clusters import assign, clustered, kmeans
+from surgdino.curation.copies import stretches
 from surgdino.curation.embeddings import at, open_unit, write_unit
 from surgdino.curation.settings import BalanceSettings, DuplicateSettings, RetrievalSettings
 from surgdino.curation.stages import SHARED, Frames, deduplicate, keep_apart, rebalance, retrieve
 from surgdino.curation.table import Curation, read_curation
+from surgdino.frames.prints import Prints
 
 _OPERATION, _SCENES = 5000, 400
 T = TypeVar("T")
@@ -134,13 +136,33 @@ def measure(n: int, width: int, folder: Path) -> None:
     stage("table written", lambda: table(frames).write(folder))
     stage("table read", lambda: read_curation(folder))
     frames.reason[rows] = ""
-    other = at(vectors, np.sort(np.random.default_rng(1).choice(n, 10_000, replace=False)))
-    stage("like 10,000", lambda: retrieve(frames, other, wanted, balance(n)))
+    other = at(vectors, np.sort(np.random.default_rng(1).choice(n, 2000, replace=False)))
+    stage("like 2,000", lambda: retrieve(frames, other, wanted, balance(n)))
     frames.reason[rows] = ""
-    stage("against 10,000", lambda: keep_apart(frames, other, across))
+    stage("against 2,000", lambda: keep_apart(frames, other, np.zeros(n, bool), across))
+    videos = filmed(n)
+    found = stage("copies by prints", lambda: stretches(videos))
+    print(f"{n:>10,} {len({each.copy for each in found})} of {len(videos)} videos are copies", flush=True)
     k = len(frames.levels[0].centroids)
     if n <= 200_000:
         against_faiss(vectors, k)
+
+
+def filmed(n: int) -> list[Prints]:
+    """Prints of n frames whose bits change slowly; every fifth operation is an earlier one, encoded again."""
+    rng, videos = np.random.default_rng(0), []
+    for place in range(0, n, _OPERATION):
+        count = min(_OPERATION, n - place)
+        if len(videos) % 5 == 4:
+            bits = videos[rng.integers(len(videos) // 5 * 5)].bits[:count].copy()
+            bits ^= np.uint8(1) << rng.integers(0, 8, bits.shape, np.uint8) * (rng.random(bits.shape) < 0.2)
+        else:
+            flips = rng.random((count, 9, 256)) < 0.04
+            flips[::100] = rng.random((len(flips[::100]), 9, 256)) < 0.5
+            flips[..., 255] = False
+            bits = np.packbits(np.logical_xor.accumulate(flips, axis=0), axis=-1)
+        videos.append(Prints(np.arange(float(len(bits))), bits))
+    return videos
 
 
 def balance(n: int) -> BalanceSettings:

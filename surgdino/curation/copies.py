@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import faiss
 import numpy as np
@@ -19,6 +20,8 @@ _DIFFERING = 30  # of 255 bits: the limit below which `recognise` is sure
 _VARIANTS = (0, 4, 8)  # a copy with a border cut off meets the original's print with margins
 _NEAREST = 32
 _EXACT = 200_000
+_PER_CELL, _ITERATIONS = 32, 4  # beyond that: prints that a cell is trained on, and how often
+_AT_ONCE = 1 << 16  # prints that are looked up at a time
 _LEAST = 5  # frames that agree
 _AGREE = 1.0  # seconds
 
@@ -43,12 +46,13 @@ def stretches(videos: Sequence[Prints]) -> list[Stretch]:
     times = np.concatenate([video.times for video in videos])
     index = _index(np.ascontiguousarray(bits[:, 0]))
     parts = []
-    for variant in _VARIANTS:
-        differing, found = index.search(np.ascontiguousarray(bits[:, variant]), min(_NEAREST, len(bits)))
+    for variant, start in product(_VARIANTS, range(0, len(bits), _AT_ONCE)):
+        asked = np.ascontiguousarray(bits[start : start + _AT_ONCE, variant])
+        differing, found = index.search(asked, min(_NEAREST, len(bits)))
         row, place = np.nonzero((differing <= _DIFFERING) & (found >= 0))
-        other = found[row, place]
+        differing, row, other = differing[row, place], row + start, found[row, place]
         # The nearest of each other video: its neighbours in time are near too.
-        order = np.lexsort((differing[row, place], of_video[other], row))
+        order = np.lexsort((differing, of_video[other], row))
         row, other = row[order], other[order]
         first = np.insert((np.diff(row) != 0) | (np.diff(of_video[other]) != 0), 0, True)[: len(row)]
         first &= of_video[row] != of_video[other]
@@ -67,10 +71,12 @@ def _index(bits: np.ndarray) -> faiss.IndexBinary:
         index: faiss.IndexBinary = faiss.IndexBinaryFlat(8 * BYTES)
     else:
         cells = faiss.IndexBinaryFlat(8 * BYTES)
-        index = faiss.IndexBinaryIVF(cells, 8 * BYTES, 4 * round(math.sqrt(len(bits))))
+        count = 4 * round(math.sqrt(len(bits)))
+        index = faiss.IndexBinaryIVF(cells, 8 * BYTES, count)
         index.own_fields, index.nprobe = True, 16
+        index.cp.niter, index.cp.min_points_per_centroid = _ITERATIONS, 1
         cells.this.disown()  # type: ignore[attr-defined]
-        index.train(bits[:: max(1, len(bits) // _EXACT)])
+        index.train(bits[:: max(1, len(bits) // (_PER_CELL * count))])
     index.add(bits)
     return index
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from surgdino import console
 from surgdino.curation import retrieval
 from surgdino.curation.balance import choose, even_weights
 from surgdino.curation.clusters import Level, clustered, hierarchy, levels_for
@@ -26,6 +27,12 @@ COPY, TWICE, SHARED, UNLIKE, SURPLUS = (
     "not like what is wanted",
     "more of the same",
 )
+_FIXES = {  # where a stage leaves none; the others are reasons of frames that are unusable
+    COPY: "check whether the videos differ, or set duplicates.copies=false",
+    RESEMBLES: "raise duplicates.against, or test on operations that are not learnt from",
+    UNLIKE: "raise retrieval.neighbours, or lower retrieval.least",
+}
+_HIGHEST = 1 - 1e-4  # of a threshold: frames that are equal have a cosine of 1 but for rounding
 
 
 @dataclass
@@ -80,8 +87,9 @@ class Frames:
         """
         self.reason[rows] = reason
         if not len(self.left):
-            fix = "loosen this stage, or leave it out"
-            raise SurgdinoError("no frame is left", place=reason, found=f"{len(rows):,} left out here", fix=fix)
+            found = f"{len(rows):,} left out for this of {len(self.reason):,}"
+            fix = _FIXES.get(reason, "loosen this limit under unusable, or set it to null")
+            raise SurgdinoError("no frame is left", place=reason, found=found, fix=fix)
 
     def threshold(self, name: str, given: float | None, quantile: float | None) -> float | None:
         """The cosine of a stage: as given, else that quantile of the frames a second apart; None: leave the stage out.
@@ -95,8 +103,8 @@ class Frames:
         if found is None or np.isnan(found):
             fix = f"give duplicates.{name}, a cosine such as 0.95"
             raise SurgdinoError("no frames a second apart to take a threshold from", fix=fix)
-        self.thresholds[name] = float(found)
-        return float(found)
+        self.thresholds[name] = min(float(found), _HIGHEST)
+        return self.thresholds[name]
 
 
 def drop_unusable(frames: Frames, reasons: np.ndarray) -> None:
@@ -153,7 +161,7 @@ def keep_apart(frames: Frames, tested: np.ndarray, same: np.ndarray, settings: D
 
 
 def retrieve(frames: Frames, wanted: np.ndarray, settings: RetrievalSettings, balance: BalanceSettings) -> None:
-    """Keep what is near the wanted frames, unit vectors [q, D]."""
+    """Keep what is near the wanted frames, unit vectors [q, D]; warn where nothing is."""
     frames.similarity = nearest_of(frames.embeddings, wanted, frames.seed)
     rows = frames.left
     if settings.by == "sample":
@@ -161,12 +169,18 @@ def retrieve(frames: Frames, wanted: np.ndarray, settings: RetrievalSettings, ba
     else:
         level = _flat(frames, rows, balance.levels)
         kept = retrieval.by_cluster(level, rows, wanted, settings.least, settings.frames, frames.seed)
+    best = float(np.median(np.sort(frames.similarity[rows])[-len(wanted) :]))
+    if best < (usual := frames.calibration.quantile("another operation", 0.5)):
+        found = f"the nearest frames have a cosine of {best:.3f}, any two of different operations here {usual:.3f}"
+        console.warn(f"like: nothing here is like what is wanted: {found}")
     frames.leave_out(np.setdiff1d(rows, kept), UNLIKE)
 
 
 def rebalance(frames: Frames, settings: BalanceSettings, keep: int | None) -> None:
     """Cluster what is left, and choose `keep` of it, or weight it, so that clusters count alike."""
     rows = frames.left
+    if keep is not None and keep > len(rows):
+        console.warn(f"keep={keep} is more than the {len(rows):,} frames that are left: all of them are kept")
     frames.levels = _levels(frames, rows, settings)
     if settings.into == "none":
         return

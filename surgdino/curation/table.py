@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,8 +64,7 @@ class Curation:
 
     def counts(self) -> list[tuple[str, int]]:
         """(reason, frames), the most frequent first; "" stands for the frames that are kept."""
-        reasons, counts = np.unique(self.reason.astype(str), return_counts=True)
-        return [(str(reasons[k]), int(counts[k])) for k in np.argsort(-counts, kind="stable")]
+        return sorted(Counter(self.reason.tolist()).items(), key=lambda each: (-each[1], each[0]))
 
     def write(self, folder: Path) -> Path:
         """Write `curation.parquet`; the file appears whole or not at all."""
