@@ -154,8 +154,9 @@ def filmed(n: int) -> list[Prints]:
     for place in range(0, n, _OPERATION):
         count = min(_OPERATION, n - place)
         if len(videos) % 5 == 4:
-            bits = videos[rng.integers(len(videos) // 5 * 5)].bits[:count].copy()
-            bits ^= np.uint8(1) << rng.integers(0, 8, bits.shape, np.uint8) * (rng.random(bits.shape) < 0.2)
+            bits = videos[5 * int(rng.integers(len(videos) // 5 + 1))].bits[:count].copy()
+            wrong = rng.random(bits.shape) < 0.2
+            bits ^= (np.uint8(1) << rng.integers(0, 8, bits.shape, np.uint8)) * wrong
         else:
             flips = rng.random((count, 9, 256)) < 0.04
             flips[::100] = rng.random((len(flips[::100]), 9, 256)) < 0.5

@@ -92,8 +92,8 @@ def _alike(
             i, j = np.nonzero(vectors @ at(embeddings, rows[there]).T >= threshold)
             if len(i) > len(here) + len(there):  # no more edges than frames, which connect the same
                 of = _components(np.stack([i, len(here) + j], 1), len(here) + len(there))
-                frames, first = np.concatenate([here, there]), np.unique(of, return_index=True)[1]
-                yield np.stack([frames, frames[first[of]]], 1)
+                frames, one = np.concatenate([here, there]), np.unique(of, return_index=True)[1]
+                yield np.stack([frames, frames[one[of]]], 1)
             else:
                 yield np.stack([here[i], there[j]], 1)
 

@@ -83,7 +83,7 @@ def _inverted(embeddings: np.ndarray, rows: np.ndarray | None, size: int, seed: 
     index = faiss.IndexIVFScalarQuantizer(
         quantizer, width, cells, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
     )
-    index.referenced_objects = [quantizer]  # the inverted file only points to it
+    index.referenced_objects = [quantizer]  # type: ignore[attr-defined]  # the inverted file only points to it
     index.cp.seed, index.cp.niter, index.cp.min_points_per_centroid, index.nprobe = seed, _ITERATIONS, 1, _PROBED
     places = np.random.default_rng(seed).choice(count, min(count, _PER_CELL * cells), replace=False)
     places.sort()

@@ -30,7 +30,7 @@ def semdedup(
         for first in range(0, len(members), _AT_ONCE):
             block, here = unit[first : first + _AT_ONCE], members[first : first + _AT_ONCE]
             highest = np.tril(block @ block.T + 2, -1).max(1) - 2  # with those before it
-            for start in range(0, first, _AT_ONCE):
-                highest = np.maximum(highest, (block @ unit[start : start + _AT_ONCE].T).max(1))
+            for before in range(0, first, _AT_ONCE):
+                highest = np.maximum(highest, (block @ unit[before : before + _AT_ONCE].T).max(1))
             out.append(here[highest >= threshold])
     return np.sort(np.concatenate(out)) if out else np.empty(0, np.int64)
