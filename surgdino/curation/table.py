@@ -134,3 +134,9 @@ def _texts(table: pa.Table, name: str) -> np.ndarray:
     """A column of words, object [n]; "" for none."""
     column = table[name].combine_chunks()  # the frames share their words: a reference each
     return np.array([*column.dictionary.to_pylist(), ""], object)[column.indices.fill_null(-1).to_numpy()]
+
+
+def coded(words: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The different words in object [n], in the order in which they come, and which of them each is, int [n]."""
+    found = pa.array(words, pa.string()).dictionary_encode()
+    return found.dictionary.to_pylist(), found.indices.to_numpy()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from surgdino.curation.table import RESEMBLES, Curation
+from surgdino.curation.table import RESEMBLES, Curation, coded
 from surgdino.errors import first_of
 from surgdino.report.blocks import Block, Charts, Heading, Paragraph, Table
 from surgdino.report.charts import histogram_chart, scatter_chart, share_chart
@@ -16,6 +16,7 @@ from surgdino.report.sections import Section
 
 _ROWS, _DRAWN, _NAMED = 40, 24, 5  # of a table, of a chart of shares, names in the map's legend
 _GREY = "#c3cbd3"  # what steps back in a map
+_Named = tuple[list[str], np.ndarray]  # names, and which of them each frame has
 
 
 class CurationSection(Section):
@@ -27,7 +28,8 @@ class CurationSection(Section):
         """Reasons, copies, likeness, clusters, operations, phases, and a map."""
         if (curation := record.curation) is None:
             return []
-        operations = np.array(curation.operations, object)[curation.video_of]
+        names, of_video = coded(np.array(curation.operations, object))
+        operations = names, of_video[curation.video_of]
         blocks = [
             _reasons(curation),
             *_against(curation, operations),
@@ -37,10 +39,10 @@ class CurationSection(Section):
         ]
         blocks += _shares("Operations", "operation", curation, operations)
         if (phase := curation.phase) is not None:
-            names = {name: readable_name(name) for name in np.unique(phase) if name}
-            labelled = np.array([names.get(name, "") for name in phase], object)
-            blocks += _shares("Phases", "phase", curation, labelled)
-            return [*blocks, *_map(curation, operations, labelled)]
+            classes, of = coded(phase)
+            phases = [readable_name(name) for name in classes], of
+            blocks += _shares("Phases", "phase", curation, phases)
+            return [*blocks, *_map(curation, operations, phases)]
         return [*blocks, *_map(curation, operations, None)]
 
 
@@ -51,7 +53,7 @@ def _reasons(curation: Curation) -> Table:
     return Table(("frames", "number", "share"), rows, caption, frozenset({1, 2}), strong)
 
 
-def _against(curation: Curation, operations: np.ndarray) -> list[Block]:
+def _against(curation: Curation, operations: _Named) -> list[Block]:
     facts = curation.facts.get("against")
     if not facts:
         return []
@@ -61,9 +63,9 @@ def _against(curation: Curation, operations: np.ndarray) -> list[Block]:
             f", and all groups of frames that come as near as cosine {facts['cosine']:.3f} to one of theirs; the "
             f"nearest frame that stayed has {facts['nearest']:.3f}"
         )
-    names, counts = np.unique(operations[curation.reason == RESEMBLES], return_counts=True)
-    if len(names):
-        most = [f"{counts[k]:,} of {names[k]}" for k in np.argsort(-counts, kind="stable")]
+    names, of = operations
+    counts = np.bincount(of[curation.reason == RESEMBLES], minlength=len(names))
+    if most := [f"{counts[k]:,} of {names[k]}" for k in np.argsort(-counts, kind="stable").tolist() if counts[k]]:
         text += f". These are {first_of(most, _DRAWN)}"
     return [Heading("What is tested on"), Paragraph(f"{text}.")]
 
@@ -114,38 +116,40 @@ def _clusters(curation: Curation) -> list[Block]:
     return [Heading("Clusters"), Table(heads, rows, caption, frozenset({1, 2, 3}))]
 
 
-def _shares(title: str, what: str, curation: Curation, names: np.ndarray) -> list[Block]:
-    """Who has which share of the frames before and after; `names` of each frame, "" of those that do not count."""
-    counted = names != ""
-    kinds, of = np.unique(names[counted], return_inverse=True)
-    weight = curation.weight[counted]
-    before, kept = np.bincount(of), np.bincount(of[weight > 0], minlength=len(kinds))
-    after = np.bincount(of, weight, minlength=len(kinds))
-    shares = [(str(kinds[k]), before[k] / before.sum(), after[k] / after.sum()) for k in range(len(kinds))]
-    order = np.argsort(-before, kind="stable").tolist()
+def _shares(title: str, what: str, curation: Curation, names: _Named) -> list[Block]:
+    """Who has which share of the frames before and after, without those whose name is empty."""
+    kinds, of = names
+    counted = np.array([kind != "" for kind in kinds])
+    before = np.bincount(of, minlength=len(kinds)) * counted
+    kept = np.bincount(of[curation.keep], minlength=len(kinds))
+    after = np.bincount(of, curation.weight, minlength=len(kinds)) * counted
+    first, then = before / max(before.sum(), 1), after / max(after.sum(), 1e-12)
+    shares = list(zip(kinds, first.tolist(), then.tolist(), strict=True))
+    order = [k for k in np.argsort(-before, kind="stable").tolist() if counted[k]]
     rows = [
         [name, f"{before[k]:,}", f"{kept[k]:,}", f"{100 * first:.1f} %", f"{100 * then:.1f} %"]
         for k, (name, first, then) in ((k, shares[k]) for k in order[:_ROWS])
     ]
-    unlabelled = f"{(~counted).sum():,} frames have no label. " if not counted.all() else ""
-    caption = f"{unlabelled}Share before: of all frames; after: of what training draws.{_rest(len(kinds), f'{what}s')}"
+    without = len(curation) - before.sum()
+    unlabelled = f"{without:,} frames have no label. " if without else ""
+    caption = f"{unlabelled}Share before: of all frames; after: of what training draws.{_rest(len(order), f'{what}s')}"
     heads = (what, "frames", "kept", "share before", "share after")
     chart = share_chart(f"Share of each {what}", [shares[k] for k in order[:_DRAWN]])
     return [Heading(title), Charts([chart], wide=True), Table(heads, rows, caption, frozenset({1, 2, 3, 4}))]
 
 
-def _map(curation: Curation, operations: np.ndarray, phases: np.ndarray | None) -> list[Block]:
+def _map(curation: Curation, operations: _Named, phases: _Named | None) -> list[Block]:
     found = curation.facts.get("map") or {}
     rows, points = np.array(found.get("rows", ()), np.int64), np.array(found.get("xy", ()), float)
     if len(rows) < 3 or rows.max() >= len(curation):
         return []
     kept = np.where(curation.keep[rows], "kept", "left out")
     charts = [
-        scatter_chart("By operation", _grouped(points, operations[rows]), {"others": _GREY}),
+        scatter_chart("By operation", _grouped(points, _names(operations, rows)), {"others": _GREY}),
         scatter_chart("By decision", _grouped(points, kept), {"kept": LINE, "left out": _GREY}),
     ]
     if phases is not None:
-        groups = _grouped(points, np.where(phases[rows] == "", "no label", phases[rows]), named=10)
+        groups = _grouped(points, np.array([name or "no label" for name in _names(phases, rows)]), named=10)
         colours = {**class_colours([name for name in groups if name != "no label"]), "no label": _GREY}
         charts.insert(1, scatter_chart("By phase", groups, colours))
     text = (
@@ -154,10 +158,14 @@ def _map(curation: Curation, operations: np.ndarray, phases: np.ndarray | None) 
     return [Heading("Map"), Paragraph(text, note=True), Charts(charts, wide=True)]
 
 
-def _grouped(points: np.ndarray, names: np.ndarray | Sequence[str], named: int = _NAMED) -> Mapping[str, np.ndarray]:
+def _names(names: _Named, rows: np.ndarray) -> np.ndarray:
+    return np.array(names[0])[names[1][rows]]
+
+
+def _grouped(points: np.ndarray, names: np.ndarray, named: int = _NAMED) -> Mapping[str, np.ndarray]:
     """Points by name, the smallest group last and so on top; beyond `named` of them the others together, first."""
-    kinds, counts = np.unique(np.asarray(names, str), return_counts=True)
+    kinds, counts = np.unique(names, return_counts=True)
     largest = [str(kinds[k]) for k in np.argsort(-counts, kind="stable")]
-    others = np.isin(np.asarray(names, str), largest[named:])
+    others = np.isin(names, largest[named:])
     groups = {"others": points[others]} if others.any() else {}
-    return groups | {name: points[np.asarray(names) == name] for name in largest[:named]}
+    return groups | {name: points[names == name] for name in largest[:named]}
