@@ -110,8 +110,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     with distributed.main_first():
         if distributed.is_main():
             lock.take(folder)
-            recorded = {**cfg, "run": {"dir": str(folder), "names": mode}}
-            open_run(folder, recorded, names, data_hash=data_hash(datasets))
+            open_run(folder, {**cfg, "run": {"dir": str(folder), "names": mode}}, names, data_hash=data_hash(datasets))
         store = joined_store(datasets, data, progress=distributed.is_main())
         probe = open_probe(chosen, data, preprocess)
         if distributed.is_main():
@@ -136,10 +135,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
             folder=folder,
             data_hash=data_hash(datasets) if drawn is None else f"{data_hash(datasets)}-{drawn.hash}",
             weights=None if drawn is None else drawn.weights,
-            model_json={
-                **provenance(datasets, store, weights, past, leaks, names),
-                **({} if drawn is None else {"curation": drawn.facts}),
-            },
+            model_json=provenance(datasets, store, weights, past, leaks, names, drawn),
             probe=probe,
             hide=names.hide,
             guides=settings.guide,
@@ -201,6 +197,7 @@ def provenance(
     past: History,
     leaks: LeakReport | None,
     names: Pseudonyms,
+    drawn: Drawn | None,
 ) -> dict[str, Any]:
     """What a checkpoint records of its data, and all that it has seen, its initial weights included."""
     if not len(store):
@@ -215,6 +212,7 @@ def provenance(
         "initial_weights": {**weights.as_dict(), "path": names.place(weights.path)} if weights else None,
         "probe_leakage": leaks.as_dict(names) if leaks else None,
         **past.facts(),
+        **({} if drawn is None else {"curation": drawn.facts}),
     }
     return names.hide(facts)
 
