@@ -12,10 +12,11 @@ import os
 import platform
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 LOCAL, DASK = "local", "dask"
 _CONNECT, _TELL = 15.0, 1.0  # seconds: to find a scheduler in, and between two words on one video
 _SHOWN, _HERE = 3, "127.0.0.1"
+_AHEAD = 1000  # jobs that a scheduler holds: what they are sent with is in its memory
 # Workers may start processes of their own (loaders); of many tasks those that wait do so at the scheduler, where no
 # lost worker is counted against them; nobody is told anything through HTTP.
 _SETTINGS = {
@@ -96,15 +98,20 @@ def spread(
             yield file
         return
     with _cluster(engine, size, (), writes) as cluster:
-        asked = {cluster.ask(False, file, function, *job): file for file, job in jobs.items()}
-        for future in as_completed(asked):
-            file = asked.pop(future)
-            try:
-                future.result()
-            except CrashError as death:
-                fix = "give workers more memory; the same command continues"
-                raise EngineError("the workers died", file=file, found=str(death), fix=fix) from None
-            yield file
+        waiting, asked = iter(jobs.items()), dict[Future, Path]()
+        while True:
+            for file, job in islice(waiting, _AHEAD - len(asked)):
+                asked[cluster.ask(False, file, function, *job)] = file
+            if not asked:
+                return
+            for future in wait(asked, return_when=FIRST_COMPLETED).done:
+                file = asked.pop(future)
+                try:
+                    future.result()
+                except CrashError as death:
+                    fix = "give workers more memory; the same command continues"
+                    raise EngineError("the workers died", file=file, found=str(death), fix=fix) from None
+                yield file
 
 
 def processes_for(workers: int, jobs: int) -> int:
@@ -227,7 +234,7 @@ class _Cluster:
         for worker, found in self._client.run(self._home.unfit, on_error="return").items():
             if isinstance(found, EngineError):
                 raise found
-            if found is not None:  # it cannot even be asked
+            if found is not None and not isinstance(found, OSError):  # not even asked; one that was just lost is none
                 what, fix = "a Dask worker cannot be used", "install the same surgdino there and restart it"
                 raise EngineError(what, place=worker, found=shown(f"{type(found).__name__}: {found}", 200), fix=fix)
 

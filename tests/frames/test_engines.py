@@ -92,7 +92,8 @@ def note(folder: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize("where", [LOCAL, "a scheduler"])
-def test_jobs_are_spread_and_a_fault_ends_them(where, scheduler, tmp_path):
+def test_jobs_are_spread_and_a_fault_ends_them(where, scheduler, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "_AHEAD", 2)
     engine = LOCAL if where == LOCAL else scheduler
     jobs = {tmp_path / f"for {k}": (tmp_path, k) for k in range(3)}
     assert set(spread(engine, 2, note, jobs, [tmp_path])) == set(jobs)

@@ -13,14 +13,17 @@ import torch
 
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
-from surgdino.config import shipped_settings
+from surgdino.config import shipped, shipped_settings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.engine import precision
+from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.tasks.features import cache as features_module
+from surgdino.tasks.features import elsewhere
 from surgdino.tasks.features.cache import FeatureCache, weights_hash
+from surgdino.tasks.features.elsewhere import Elsewhere
 from surgdino.tasks.labelled_frames import LabelledFrames, labelled_frames
 
 CPU = torch.device("cpu")
@@ -223,3 +226,25 @@ def test_a_damaged_frame_ends_the_extraction_in_one_line(frames, tmp_path, monke
 def test_no_such_block_is_said(frames, tmp_path):
     with pytest.raises(SurgdinoError, match="no such block"):
         build_backbone(MODEL).intermediate(torch.zeros(1, 3, 32, 32), (5,))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_once", [1, 40])  # a video at a time, and two together
+def test_workers_elsewhere_write_the_same_files_and_only_those_that_are_missing(frames, tmp_path, monkeypatch, at_once):
+    distributed = pytest.importorskip("distributed", reason="the extra surgdino[dask] is not installed")
+    monkeypatch.setattr(elsewhere, "_AT_ONCE", at_once)
+    hardware = shipped(HardwareSettings, "hardware/auto", device="cpu", precision="fp32")
+    here = cache_in(tmp_path / "here")
+    alone = {"processes": False, "protocol": "tcp://", "dashboard_address": None, "silence_logs": 50}
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **alone) as cluster:
+        there = replace(here, folder=tmp_path / "there", elsewhere=Elsewhere(cluster.scheduler_address, hardware))
+        for layers in ((0,), (-1,)):
+            assert np.array_equal(there.patches(frames, layers)[:], here.patches(frames, layers)[:])
+        assert np.array_equal(there.pooled(frames), here.pooled(frames))
+        pooled = there.identified() / "pooled"
+        before = files_in(pooled)
+        assert set(before) == set(files_in(here.identified() / "pooled"))
+        lost = next(pooled.iterdir())
+        lost.unlink()
+        assert np.array_equal(there.pooled(frames), here.pooled(frames))
+        assert {name for name, time in files_in(pooled).items() if before[name] != time} == {lost.name}
