@@ -7,6 +7,7 @@ are paths, settings and short answers.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import platform
@@ -327,13 +328,21 @@ def _client(engine: str, size: int) -> Iterator[Client]:
         return
     address = engine if "://" in engine else read_record(_SchedulerFile, Path(engine), more=True).address
     try:
-        client = Client(address, timeout=_CONNECT, set_as_default=False)
+        asyncio.run(_reach(address))  # a Client that finds nobody waits again when it is collected
     except (OSError, ValueError) as error:  # no scheduler; no address
         fix = "start one with `dask scheduler`, or use data.engine=dask for this machine (docs/cluster.md)"
         found = shown(str(error).partition("\n")[0], 200)
         raise SurgdinoError("no Dask scheduler answers", place=f"data.engine={engine}", found=found, fix=fix) from None
-    with client:
+    with Client(address, timeout=_CONNECT, set_as_default=False) as client:
         if not client.scheduler_info()["workers"]:
             console.say(f"waiting for the first worker of {engine}")
             client.wait_for_workers(1)
         yield client
+
+
+async def _reach(address: str) -> None:
+    from distributed import Security
+    from distributed.comm import connect
+
+    comm = await connect(address, timeout=_CONNECT, **Security().get_connection_args("client"))
+    await comm.close()
