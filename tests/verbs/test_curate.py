@@ -204,7 +204,7 @@ def test_a_page_that_fails_does_not_cost_the_curation(place, synthetic_cholec80,
 def test_what_a_curation_found_can_be_seen(place, synthetic_cholec80, tmp_path, capsys, what):
     shown = ["dataset=cholec80", f"data.root={synthetic_cholec80}", f"data.store={place / 'store'}", *TOY[2:]]
     target = tmp_path / "sheet.png"
-    assert main(["show", what, *shown, f"data.curation={place / 'cur'}", f"show.out={target}"]) == 0
+    assert main(["show", what, f"data.curation={place / 'cur'}", f"show.out={target}"]) == 0
     assert target.stat().st_size > 10_000
     assert main(["show", what, *shown, f"show.out={target}"]) == 2
     assert "which curation?" in capsys.readouterr().err
