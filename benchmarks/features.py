@@ -2,6 +2,7 @@
 
     python benchmarks/features.py                                              # ViT-Ti/16 at 224 px, generated frames
     python benchmarks/features.py --root CHOLECT50 --dataset cholect50         # real frames
+    python benchmarks/features.py --curate                                     # as surgdino curate embeds
 
 Extraction is what `surgdino finetune backbone=frozen` does: reading, decoding, resizing and normalising in workers,
 the forward pass, and writing the features to disk. The bare backbone gets the same batches as normalised tensors that
@@ -18,7 +19,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +29,7 @@ from torch import Tensor
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped, shipped_settings
+from surgdino.curation.embeddings import BLOCK, write_unit
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
@@ -67,18 +71,31 @@ def measure(
     """Seconds (wall, CPU) of every round of both, after one of each to warm up; growth of the peak in MB."""
     bare, whole = [], []
     peaks: list[float] = []
+    autocast = cache.autocast
+
+    def watched() -> AbstractContextManager[Any]:
+        peaks.append(memory_mb())  # before every batch
+        return autocast()
+
     for _ in range(arguments.rounds + 1):
         bare.append(timed(lambda: bare_pass(cache, batches)))
         shutil.rmtree(cache.folder, ignore_errors=True)
+        cache.autocast = watched
         peaks.clear()
-        cache.tick = lambda done, total: peaks.append(memory_mb())
-        whole.append(timed(lambda: extract(cache, frames, arguments.patches)))
+        whole.append(timed(lambda: extract(cache, frames, arguments)))
     return bare[1:], whole[1:], peaks[-1] - peaks[len(peaks) // 2]
 
 
-def extract(cache: FeatureCache, frames: LabelledFrames, patches: bool) -> None:
+def extract(cache: FeatureCache, frames: LabelledFrames, arguments: argparse.Namespace) -> None:
     """What is measured: nothing is there, and everything is written."""
-    cache.patches(frames) if patches else cache.pooled(frames)
+    if arguments.patches:
+        cache.patches(frames)
+    elif arguments.curate:
+        rows, width = cache.pooled_rows(frames), cache.backbone.embed_dim
+        blocks = (rows[start : start + BLOCK][:, :width] for start in range(0, len(rows), BLOCK))
+        write_unit(cache.folder / "embeddings.npy", blocks, len(rows), width)
+    else:
+        cache.pooled(frames)
 
 
 @torch.no_grad()
@@ -149,6 +166,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--root", type=Path, default=None)
     parser.add_argument("--frames", type=int, default=320, help="of the generated set")
     parser.add_argument("--patches", action="store_true", help="keep patch tokens, not class token and mean")
+    parser.add_argument("--curate", action="store_true", help="with the unit vectors that surgdino curate compares")
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
