@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from surgdino import __version__
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError
-from surgdino.frames import engines, pool
+from surgdino.frames import dask_cluster, engines, pool
 from surgdino.frames.build import build_shard
 from surgdino.frames.engines import DASK, LOCAL, EngineError, crew_on, engine_named, spread
 from surgdino.frames.store import StoreSettings, build_store
@@ -112,7 +113,7 @@ def test_without_dask_the_extra_is_named_and_nothing_here_needs_it(videos, tmp_p
 
 @pytest.mark.parametrize("engine", ["tcp://127.0.0.1:9", "tcp://", "nothing://x", "broken.json", "missing.json"])
 def test_a_scheduler_that_does_not_answer_is_one_line(engine, videos, tmp_path, monkeypatch):
-    monkeypatch.setattr(engines, "_CONNECT", 0.3)
+    monkeypatch.setattr(dask_cluster, "_CONNECT", 0.3)
     monkeypatch.chdir(tmp_path)
     Path("broken.json").write_text("{}")
     with pytest.raises(SurgdinoError, match=r"no Dask scheduler answers|\.json") as refused:
@@ -127,7 +128,7 @@ def test_other_words_than_engines_are_refused():
 
 
 def test_a_worker_without_our_folders_or_version_is_refused(scheduler, tmp_path, monkeypatch):
-    home = engines._Home(engines.__version__, False, (tmp_path,), (tmp_path / "mark",))
+    home = dask_cluster._Home(__version__, False, (tmp_path,), (tmp_path / "mark",))
     (tmp_path / "mark").touch()
     assert home.unfit() is None
     for other, words in {
