@@ -59,6 +59,7 @@ def _not_empty(value: Any) -> Any:
 
 Text = Annotated[str, Field(min_length=1)]
 Location = Annotated[Path, BeforeValidator(_not_empty)]  # a file or folder
+Locations = Annotated[tuple[Location, ...], Field(min_length=1), BeforeValidator(_listed)]  # one, or a list of them
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]  # a list of texts; a single text is a list of one
 
 

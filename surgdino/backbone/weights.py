@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from surgdino.backbone.catalogue import entry_of_file
-from surgdino.backbone.checkpoint import description_in, find_weights
+from surgdino.backbone.checkpoint import description_in, find_weights, untrained
 from surgdino.backbone.key_styles import Conversion, fit_to_model, to_timm_names
 from surgdino.backbone.tensor_files import check_tensors, differences, read_tensors
 from surgdino.backbone.vit import Backbone, build_backbone
-from surgdino.config import read_yaml
+from surgdino.config import read_yaml, shipped_settings
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError
 from surgdino.frames.prints import References
@@ -140,6 +140,26 @@ def load_weights(backbone: Backbone, path: str | Path) -> WeightsReport:
         prints=(ours or {}).get("prints", {}),
         history_unknown=unknown if ours is None else list(ours.get("history_unknown", [NOT_RECORDED])),
     )
+
+
+def open_weights(path: str | Path) -> tuple[Backbone, WeightsReport]:
+    """A backbone of the architecture that a checkpoint names, or that a file of natural-image weights fits.
+
+    Its normalisation is that of the catalogue where the file is in it. `path` and errors are as for `load_weights`.
+    """
+    file = Path(path) if Path(path).is_file() else find_weights(path)
+    if description_in(file) is not None:
+        backbone = untrained(file)
+    else:
+        conversion, known = to_timm_names(read_tensors(file), file), entry_of_file(file)
+        fitting = [name for name in models_that_fit(conversion) if known is None or name == known.model]
+        if len(fitting) != 1:
+            what, found = "fits no model, or several", " or ".join(fitting) or "none"
+            fix = "make a checkpoint of it: surgdino pretrain model=... model.weights=... with few steps"
+            raise SurgdinoError(what, file=file, expected="the weights of one of configs/model", found=found, fix=fix)
+        normalised = {} if known is None else {"mean": list(known.mean), "std": list(known.std)}
+        backbone = build_backbone({**shipped_settings("model", fitting[0]), **normalised}, drop_path=0.0)
+    return backbone, load_weights(backbone, file)
 
 
 def sha256_of(file: Path) -> str:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from surgdino import discovery
 from surgdino.backbone.vit import Backbone, Features
+from surgdino.backbone.weights import WeightsReport
 from surgdino.config import Share, typed
+from surgdino.crops.multicrop import CropSettings
 from surgdino.engine.guide import Guides
 from surgdino.engine.methods.parts.fused import Fuse, fused, plain
 from surgdino.engine.methods.parts.views import Views, global_class_tokens, student_tokens
@@ -114,6 +116,19 @@ class Method(nn.Module, Generic[T]):
     def encode(self, views: Views) -> Features:
         """As the student: the tokens that `loss` reads, `cls` [(2 + L) b, D] with the global views first."""
         return student_tokens(self.backbone, views)
+
+    @classmethod
+    def taught_by(cls, settings: MethodSettings, crops: CropSettings) -> list[WeightsReport]:
+        """The frozen weights that it learns from beside the student's own, read and checked before anything else.
+
+        What these have seen, the student will have seen.
+        """
+        return []
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What a resumed run must have the same in the place of settings that name files."""
+        return {}
 
     def group_features(self, cls: Tensor, views: Views, targets: T) -> dict[str, Tensor]:
         """As the student: name -> [2, b, ...], what `loss` gives to `pool.groups` under these names.

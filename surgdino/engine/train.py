@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -104,6 +105,7 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
     kind, settings = open_method(plan.method)
     torch.manual_seed(plan.train.seed)
     student = kind(settings, plan.backbone)
+    plan = replace(plan, method={**plan.method, **student.identity})
     student.guides = open_guides(plan.guides, plan.backbone.embed_dim, plan.facts)
     student.to(device).train()
     student.check_batch(plan.train.batch_size)

@@ -42,8 +42,20 @@ TABLE, LOCAL = "names.json", Path("state") / "local.json"
 PSEUDONYM = re.compile(r"op-[0-9a-f]{6,}")
 _HERE = "<path>"
 # Settings that say where things are on this machine, or how its files are called.
-_PLACES = {"root", "store", "weights", "dir", "checkpoint", "out", "truth", "labels", "operation_pattern", "table"}
-_FOLDERS, _MAY_BE_FILES = {"root", "store", "dir"}, {"weights", "checkpoint"}  # among these
+_PLACES = {
+    "root",
+    "store",
+    "weights",
+    "dir",
+    "checkpoint",
+    "out",
+    "truth",
+    "labels",
+    "operation_pattern",
+    "table",
+    "teachers",
+}
+_FOLDERS, _MAY_BE_FILES = {"root", "store", "dir"}, {"weights", "checkpoint", "teachers"}  # among these
 _ENGINE = "data.engine"
 _FRAMES = {"like", "against"}
 _OPERATIONS = {"split", "splits", "exclude", "hold_out"}  # settings that name operations

@@ -91,7 +91,8 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     """What `main` does in each process; `cfg` is what the run folder's config.yaml records."""
     data, card = settings.data, Card.from_dict(settings.dataset)
     # Everything that can be wrong is checked before the store is built, which may take hours.
-    open_method(settings.method)
+    kind, method = open_method(settings.method)
+    teachers = kind.taught_by(method, settings.crops)
     wanted = needed(settings.guide)
     MultiCrop(settings.crops, settings.augment)
     batch = settings.train.batch_size // distributed.world_size() * settings.crops.image_bytes
@@ -106,6 +107,10 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     datasets = chosen.left_of(datasets) if chosen else datasets
     torch.manual_seed(settings.train.seed)  # of a backbone without weights, and of the mask token
     backbone, weights = natural_backbone(settings.model, settings.train.drop_path)
+    for each in teachers:
+        console.field("teacher", each.line())
+        if weights and weights.sha256 == each.sha256:
+            console.warn(f"{each.path} is teacher and start of the student: there is nothing to learn from it")
     preprocess = Preprocess(usual_size(backbone, settings.crops.global_size), settings.model.mean, settings.model.std)
     with distributed.main_first():
         if distributed.is_main():
@@ -117,7 +122,8 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
             write_data(folder, store, names)
     drawn = None if data.curation is None else curated(store, data.curation, names)
     store = store if drawn is None else drawn.store
-    past, leaks = histories(datasets, store, weights, chosen, probe, names, drawn)
+    behind = [*filter(None, [weights]), *teachers]
+    past, leaks = histories(datasets, store, behind, chosen, probe, names, drawn)
     facts = facts_of(wanted, store, datasets, data.table)
     print_store(store)
     print_probe(probe, leaks, held_out=chosen is not None and chosen.held_out)
@@ -135,7 +141,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
             folder=folder,
             data_hash=data_hash(datasets) if drawn is None else f"{data_hash(datasets)}-{drawn.hash}",
             weights=None if drawn is None else drawn.weights,
-            model_json=provenance(datasets, store, weights, past, leaks, names, drawn),
+            model_json=provenance(datasets, store, weights, teachers, past, leaks, names, drawn),
             probe=probe,
             hide=names.hide,
             guides=settings.guide,
@@ -152,18 +158,21 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
 def histories(
     datasets: Sequence[RunDataset],
     store: FrameStore,
-    weights: WeightsReport | None,
+    weights: Sequence[WeightsReport],
     chosen: ProbeData | None,
     probe: Probing | None,
     names: Pseudonyms,
     drawn: Drawn | None,
 ) -> tuple[History, LeakReport | None]:
-    """What the weights will have seen, and what of the probe's operations those they begin with had.
+    """What the weights will have seen, and what of the probe's operations those before them had.
+
+    Args:
+        weights: those they begin with, and those of their teachers.
 
     Raises:
         SurgdinoError: the probe holds operations out that are trained on under other names.
     """
-    begun = History.of(weights.past if weights else {})
+    begun = History.joined(History.of(each.past) for each in weights)
     prints = store.prints_of({video.operation for video in store.videos})
     trained = seen_in(datasets, TRAINED, prints, drawn.apart if drawn else None)
     if drawn and drawn.copies:
@@ -194,6 +203,7 @@ def provenance(
     datasets: Sequence[RunDataset],
     store: FrameStore,
     weights: WeightsReport | None,
+    teachers: Sequence[WeightsReport],
     past: History,
     leaks: LeakReport | None,
     names: Pseudonyms,
@@ -210,6 +220,7 @@ def provenance(
         "data_hash": data_hash(datasets),
         "frames": len(store),
         "initial_weights": {**weights.as_dict(), "path": names.place(weights.path)} if weights else None,
+        **({"teachers": [{**t.as_dict(), "path": names.place(t.path)} for t in teachers]} if teachers else {}),
         "probe_leakage": leaks.as_dict(names) if leaks else None,
         **past.facts(),
         **({} if drawn is None else {"curation": drawn.facts}),

@@ -1,7 +1,7 @@
 """Fifty steps whose losses are kept in tests/engine/golden/<method>.json: what a change must not move unnoticed.
 
-    python tests/engine/golden_losses.py                   # compares, and says by how much they moved
-    python tests/engine/golden_losses.py renew simdinov2   # writes the file anew; the commit says why
+    python -m tests.engine.golden_losses                   # compares, and says by how much they moved
+    python -m tests.engine.golden_losses renew simdinov2   # writes the file anew; the commit says why
 
 The clips are drawn, not decoded, so that no codec's version enters.
 """
@@ -27,6 +27,7 @@ from surgdino.datasets.synthetic.cholec80 import Operation
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan
 from surgdino.engine.train import train
 from surgdino.frames.content import Content
+from tests.engine.teachers import toy_teacher
 
 FOLDER = Path(__file__).parent / "golden"
 STEPS, SIDE = 50, 96
@@ -85,6 +86,7 @@ def plan_of(method: str, folder: Path) -> TrainPlan:
 def small(method: dict) -> dict:
     """The shipped settings with a head that fits the toy."""
     sizes = {"head_hidden": 128, "head_out": 64, "prototypes": 128}
+    sizes["teachers"] = [toy_teacher()]
     return {key: sizes.get(key, value) for key, value in method.items()}
 
 

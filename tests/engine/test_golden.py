@@ -8,7 +8,7 @@ import pytest
 
 from tests.engine.golden_losses import FOLDER, losses_of, machine_kind, moved
 
-RENEW = "if the losses are meant to change: python tests/engine/golden_losses.py renew"
+RENEW = "if the losses are meant to change: python -m tests.engine.golden_losses renew"
 
 
 @pytest.mark.parametrize("method", sorted(path.stem for path in FOLDER.glob("*.json")))

@@ -21,6 +21,7 @@ from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan
 from surgdino.engine.train import train
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
+from tests.engine.teachers import toy_teacher
 
 
 def stored(root: Path, folder: Path, **settings) -> FrameStore:
@@ -51,7 +52,7 @@ def plan_over(store: FrameStore, folder: Path, model: dict, crops: CropSettings,
 def test_every_method_learns_on_generated_video(name, synthetic_cholec80, tmp_path):
     store = stored(synthetic_cholec80, tmp_path / "store", fps=2.0, short_side=64)
     method = shipped_settings("method", name)
-    toy = {"head_hidden": 128, "head_out": 64, "prototypes": 256}
+    toy = {"head_hidden": 128, "head_out": 64, "prototypes": 256, "teachers": [toy_teacher()]}
     method |= {key: value for key, value in toy.items() if key in method}
     crops = shipped(CropSettings, "crops", global_size=32, local_size=16, local_count=2)
     settings = {"steps": 40, "batch_size": 16, "lr": 2e-3, "head_warmup_steps": 5, "warmup_steps": 5}

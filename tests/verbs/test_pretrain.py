@@ -169,6 +169,21 @@ def test_what_the_initial_weights_had_seen_is_remembered(finished, synthetic_cho
 
 
 @pytest.mark.slow
+def test_what_the_teachers_had_seen_the_student_has_seen(finished, synthetic_cholec80, tmp_path, capsys):
+    words = ["pretrain", "recipe=demo", f"data.root={synthetic_cholec80}", f"data.store={tmp_path / 'store'}"]
+    words += [*SMALL[:3], SMALL[4], f"run.dir={tmp_path / 'run'}", "train.steps=2", "data.exclude=[video01,video02]"]
+    assert main([*words, "method=distill"]) == 2
+    assert "method.teachers=" in capsys.readouterr().err
+    assert main([*words, "method=distill", f"method.teachers={finished}"]) == 0
+    info = json.loads((tmp_path / "run" / "checkpoint" / "model.json").read_text())
+    assert info["operations"] == ["camma/1", "camma/2", "camma/3", "camma/4"]
+    [teacher] = info["teachers"]
+    assert teacher["operations"] == info["operations"]
+    assert info["method"]["teachers"] == [f"sha256:{teacher['sha256']}"]
+    assert str(finished) not in (tmp_path / "run" / "config.yaml").read_text()
+
+
+@pytest.mark.slow
 def test_the_demo_goes_all_the_way(tmp_path, capsys):
     assert main(["demo", f"dir={tmp_path / 'demo'}", "videos=2", "seconds=12", "steps=8"]) == 0
     said = capsys.readouterr().out

@@ -29,6 +29,7 @@ from surgdino.engine.session import Session
 from surgdino.engine.settings import TrainPlan
 from surgdino.engine.step import compute_gradients, compute_targets, pools
 from surgdino.engine.train import open_session, train
+from tests.engine.teachers import toy_teacher
 from tests.engine.test_training import TOY, final_tensors, plan_in, stop_after
 
 SMALL = {"head_hidden": 32, "head_out": 16, "prototypes": 64, "freeze_last_layer": 0.2}
@@ -38,7 +39,8 @@ every_method = pytest.mark.parametrize("name", discovery.names("surgdino.engine.
 def section(name: str, **changes: Any) -> dict[str, Any]:
     """What the method ships, with a small head."""
     shipped = shipped_settings("method", name)
-    return {key: {**SMALL, **changes}.get(key, value) for key, value in shipped.items()}
+    small = {**SMALL, "teachers": [toy_teacher()], **changes}
+    return {key: small.get(key, value) for key, value in shipped.items()}
 
 
 def plan_of(name: str, folder: Path, changes: dict[str, Any] | None = None, **train: Any) -> TrainPlan:
