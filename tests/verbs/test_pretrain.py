@@ -170,8 +170,9 @@ def test_what_the_initial_weights_had_seen_is_remembered(finished, synthetic_cho
 
 @pytest.mark.slow
 def test_what_the_teachers_had_seen_the_student_has_seen(finished, synthetic_cholec80, tmp_path, capsys):
-    words = ["pretrain", "recipe=demo", f"data.root={synthetic_cholec80}", f"data.store={tmp_path / 'store'}"]
-    words += [*SMALL[:3], SMALL[4], f"run.dir={tmp_path / 'run'}", "train.steps=2", "data.exclude=[video01,video02]"]
+    words = ["pretrain", "dataset=cholec80", "model=vit_toy", f"data.root={synthetic_cholec80}", *SMALL[:3], SMALL[4]]
+    words += [f"data.store={tmp_path / 'store'}", f"run.dir={tmp_path / 'run'}", "data.short_side=96", "train.steps=2"]
+    words += ["crops.global_size=32", "crops.local_size=16", "data.exclude=[video01,video02]"]
     assert main([*words, "method=distill"]) == 2
     assert "method.teachers=" in capsys.readouterr().err
     assert main([*words, "method=distill", f"method.teachers={finished}"]) == 0
