@@ -260,7 +260,7 @@ def print_probe(probe: Probing | None, leaks: LeakReport | None, *, held_out: bo
     count = f"{len(operations)} operation{'s' if len(operations) != 1 else ''}"
     console.field("probe", f"{len(probe.frames):,} frames; tested on {count} ({named}), {where}; labels: {tasks}")
     if leaks and leaks.stamp:
-        console.warn(f"what is measured at step 0 is of the initial weights. {leaks.stamp}")
+        console.warn(f"step 0 is measured with the initial weights; they, or the teachers, have a past. {leaks.stamp}")
 
 
 def print_outcome(result: TrainResult, picture: Path | None, page: Path | None) -> None:
