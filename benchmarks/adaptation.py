@@ -38,6 +38,7 @@ from surgdino.datasets.card import Recordings, load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
 from surgdino.engine.guide import needed
+from surgdino.engine.pairs import batches
 from surgdino.engine.saving import shipped
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan
 from surgdino.engine.step import train_step
@@ -147,7 +148,7 @@ def pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     session = open_session(plan, print)
     with session.monitor:
-        for batch in session.batches():
+        for batch in batches(session):
             train_step(session, batch)
             if session.step in (*at, session.steps):
                 networks = {k: shipped(v, session.initial, plan.train.ship_alpha) for k, v in session.networks.items()}

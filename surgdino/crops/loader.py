@@ -13,7 +13,7 @@ import torch
 from surgdino.crops.augment.deferred import Deferred, Deferring
 from surgdino.crops.masks import block_mask, mask_ratios
 from surgdino.crops.multicrop import GLOBAL_VIEWS, CropSettings, MultiCrop
-from surgdino.crops.sampler import FrameSampler, StepPlan, partner
+from surgdino.crops.sampler import FrameSampler, StepPlan, neighbour, partner
 from surgdino.crops.workers import load
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
@@ -37,7 +37,7 @@ class Batch:
         mask_counts: of each of the 2B views.
         index: int64 [B], the frames in the store.
         second: int64 [B], the frames that the second global view and the last half of the local ones were cut from:
-            neighbours in time with `crops.pair_seconds`, else `index` again.
+            neighbours with `crops.pair_seconds` or `crops.pair=neighbours`, else `index` again.
         step: 0-based.
         effects: what is still to be painted on the crops, by the device; None: nothing.
         first: the place of the first image among those of all processes.
@@ -85,6 +85,7 @@ class CropBatches:
     mask_probability: float
     mask_ratio: tuple[float, float]
     facts: Mapping[str, np.ndarray]
+    neighbours: np.ndarray | None = None
 
     def __call__(self, plan: StepPlan) -> Batch:
         s, images = self.multicrop.settings, len(plan.indices)
@@ -117,11 +118,11 @@ class CropBatches:
 
     def _partners(self, positions: Sequence[int], indices: Sequence[int]) -> list[int]:
         """The second frame of each image."""
-        seconds = self.multicrop.settings.pair_seconds
-        return [
-            partner(self.store, index, seconds, seed_of(self.seed, _PAIRS, position))
-            for position, index in zip(positions, indices, strict=True)
-        ]
+        near, known = self.multicrop.settings.pair_seconds, self.neighbours
+        seeds = [seed_of(self.seed, _PAIRS, position) for position in positions]
+        if known is None:
+            return [partner(self.store, index, near, seed) for index, seed in zip(indices, seeds, strict=True)]
+        return [neighbour(known[index], index, seed) for index, seed in zip(indices, seeds, strict=True)]
 
     def _facts(self, plan: StepPlan) -> dict[str, torch.Tensor]:
         """Of the images of all processes: a term over those of which something is known needs their number."""
@@ -168,6 +169,7 @@ def make_loader(
     world: int = 1,
     pin_memory: bool = False,
     facts: Mapping[str, np.ndarray] | None = None,
+    neighbours: np.ndarray | None = None,
 ) -> Iterator[Batch]:
     """Batches of steps `start_step` ... `steps - 1`, in order.
 
@@ -179,6 +181,7 @@ def make_loader(
         weights: float [len(store)], how often each frame is drawn; None: each once an epoch.
         patch_size: of the backbone, for the masks' grid.
         facts: name -> [len(store)], what batches carry of each frame.
+        neighbours: int [len(store), k], frames that each may be paired with, -1 for none; None: neighbours in time.
     """
     for key in ("global_size", "local_size"):
         if getattr(settings, key) % patch_size and (key == "global_size" or settings.local_count):
@@ -190,6 +193,6 @@ def make_loader(
             )
     grid = (settings.global_size // patch_size,) * 2
     multicrop = MultiCrop(settings, augment_cfg)
-    batches = CropBatches(store, multicrop, seed, grid, mask_probability, mask_ratio, facts or {})
+    batches = CropBatches(store, multicrop, seed, grid, mask_probability, mask_ratio, facts or {}, neighbours)
     sampler = FrameSampler(len(store), batch_size, seed, start_step, steps, rank, world, weights)
     return load(batches, sampler, workers, pin_memory, result_bytes=sampler.share * settings.image_bytes)

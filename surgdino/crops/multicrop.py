@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
 from pydantic import Field
 
-from surgdino.config import Positive, Range, Side, typed
+from surgdino.config import Positive, PositiveInt, Range, Side, typed
 from surgdino.crops.augment.build import VIEWS, Augment, AugmentSettings, View, build_augment
 from surgdino.crops.augment.transform import Drawn
 from surgdino.crops.region import Box, sample_box
@@ -39,6 +39,9 @@ class CropSettings:
     ratio: tuple[_Ratio, _Ratio]
     inside_disc: bool
     pair_seconds: Positive | None
+    pair: Literal["time", "neighbours"]
+    pair_count: Annotated[int, Field(ge=1, le=1000)]
+    pair_every: PositiveInt
 
     def __post_init__(self) -> None:
         for key in ("global_scale", "local_scale", "ratio"):

@@ -124,3 +124,9 @@ def partner(store: FrameStore, index: int, seconds: float | None, seed: int) -> 
         return index
     drawn = near[random.Random(seed).randrange(len(near) - 1)]
     return drawn + (drawn >= index)  # skips the frame itself
+
+
+def neighbour(known: np.ndarray, index: int, seed: int) -> int:
+    """One of the known neighbours of frame `index` (negative ones are none); itself where it has none."""
+    there = known[known >= 0]
+    return int(there[random.Random(seed).randrange(len(there))]) if len(there) else index

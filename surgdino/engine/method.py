@@ -173,6 +173,10 @@ class Method(nn.Module, Generic[T]):
         loss, terms = self.loss(tokens, views, targets, self.guides.spreads(views, pool))
         return loss + guided, terms | figures
 
+    def class_tokens(self, images: Tensor) -> Tensor:
+        """Of normalised images [n, 3, S, S]; [n, D]."""
+        return self.backbone(images).cls
+
     def ahead(self, views: Views, targets: T) -> dict[str, Tensor]:
         """What `forward` completes, by name: a pass over the global crops with the same paths dropped."""
         cls = global_class_tokens(self.backbone, views)

@@ -97,7 +97,7 @@ def _shard(network: Method, hardware: Hardware, **options: Any) -> None:
         block.set_modules_to_forward_prefetch([following])
         following.set_modules_to_backward_prefetch([block])
     fully_shard(network, mesh=mesh, **options)
-    for entry in ("targets", "ahead"):  # beside `forward`
+    for entry in ("targets", "ahead", "class_tokens"):  # beside `forward`
         register_fsdp_forward_method(network, entry)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -16,6 +16,7 @@ from surgdino import distributed
 from surgdino.backbone.checkpoint import save_backbone, usual_size
 from surgdino.backbone.low_rank import merged
 from surgdino.backbone.vit import Backbone, build_backbone
+from surgdino.config import shipped_settings
 from surgdino.engine.averaging import between
 from surgdino.engine.guide import fingerprint
 from surgdino.engine.method import Method
@@ -68,6 +69,7 @@ def save(session: Session) -> None:
             "optimizer": session.optimizer.state_dict(),
             "loss_scale": None if session.loss_scale is None else session.loss_scale.state_dict(),
             "initial": session.retention.initial,
+            "neighbours": session.neighbours,
             "monitor": session.monitor.state_dict(),
             "probes": session.probes.state_dict(),
             "probe_reference": None if plan.probe is None else plan.probe.frames.reference,
@@ -157,7 +159,7 @@ def saved_state(plan: TrainPlan, processes: ProcessGroup, warn: Callable[[str], 
         )
     if state is not None:
         with restoring(plan.folder):
-            _check_settings(plan, state["settings"], warn)
+            _check_settings(plan, with_later(state["settings"], ("crops", "train")), warn)
     return state
 
 
@@ -185,6 +187,7 @@ def resume(session: Session, state: dict[str, Any]) -> None:
     session.step = session.saved = session.measured = session.resumed_from = state["step"]
     session.monitor.load_state_dict(state["monitor"], session.step, session.device)
     session.probes.load_state_dict(state["probes"])
+    session.neighbours = state.get("neighbours")
     if session.plan.probe is not None:
         session.plan.probe.frames.reference = state["probe_reference"]
 
@@ -227,6 +230,14 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "items"):
         return {str(key): _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def with_later(saved: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The settings of an earlier run; keys of the sections `names` that came later are as they are by default."""
+    train = {key: v for key, v in shipped_settings("", "pretrain")["train"].items() if key not in FREE_SETTINGS}
+    later = {"data": shipped_settings("", "data"), "crops": shipped_settings("", "crops"), "train": train}
+    sections = {name: {**_plain(later[name]), **saved[name]} for name in names if isinstance(saved.get(name), Mapping)}
+    return {**saved, **sections}
 
 
 def _check_settings(plan: TrainPlan, saved: dict[str, Any], warn: Callable[[str], None]) -> None:

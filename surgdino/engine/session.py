@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class Session:
         loss_scale: of fp16, else None.
         wrapped: the student, or what exchanges its gradients between copies.
         initial: the backbone's weights at step 0, timm's names, where what is shipped holds a share of them.
+        neighbours: `rows` as `surgdino.engine.pairs` made them at `step`; None where frames have none.
     """
 
     plan: TrainPlan
@@ -52,6 +53,7 @@ class Session:
     measured: int = -1
     resumed_from: int | None = None
     probes: ProbeHistory = field(default_factory=ProbeHistory)
+    neighbours: dict[str, Any] | None = None
     writer: Writer = field(default_factory=Writer)
 
     @property
@@ -75,8 +77,8 @@ class Session:
         """The student's `Method.loss`, through what wraps its `forward` for several processes."""
         return self.wrapped(views, targets, pool)
 
-    def batches(self) -> Iterator[Batch]:
-        """The batches from the present step to the last, time spent waiting for them counted."""
+    def batches(self, last: int | None = None) -> Iterator[Batch]:
+        """The batches from the present step to the last (or to `last`), time spent waiting for them counted."""
         plan = self.plan
         loader = make_loader(
             plan.store,
@@ -86,7 +88,7 @@ class Session:
             seed=plan.train.seed,
             workers=loader_workers(plan.hardware),
             start_step=self.step,
-            steps=self.steps,
+            steps=self.steps if last is None else last,
             weights=plan.weights,
             patch_size=self.student.backbone.patch_size,
             mask_probability=self.student.mask_probability,
@@ -95,6 +97,7 @@ class Session:
             world=self.processes.world,
             pin_memory=self.device.type == "cuda",
             facts=plan.facts if plan.guides else {},
+            neighbours=None if self.neighbours is None else self.neighbours["rows"].numpy(),
         )
         source = iter(loader)
         while True:

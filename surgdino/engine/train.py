@@ -23,6 +23,7 @@ from surgdino.engine.memory import OutOfMemoryError, within_memory
 from surgdino.engine.method import open_method
 from surgdino.engine.monitor import Monitor
 from surgdino.engine.optim import make_optimizer
+from surgdino.engine.pairs import batches
 from surgdino.engine.parallel import parallelize
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.processes import ProcessGroup
@@ -63,7 +64,7 @@ def train(plan: TrainPlan) -> TrainResult:
     with stop_signals() as stop, session.monitor, session.writer, shown as progress, nothing_to_collect():
         progress.update(session.step)
         measure(session)
-        for batch in stop.until(session.batches(), session.processes.any):
+        for batch in stop.until(batches(session), session.processes.any):
             try:
                 train_step(session, batch)
                 progress.update(session.step, text=summary(session.monitor.last, session.monitor.images_per_second()))

@@ -16,9 +16,8 @@ from typing import Any
 import yaml
 
 from surgdino import __version__
-from surgdino.config import shipped_settings
 from surgdino.datasets.class_names import corrected
-from surgdino.engine.saving import FREE_SETTINGS, differences
+from surgdino.engine.saving import FREE_SETTINGS, differences, with_later
 from surgdino.errors import SurgdinoError, first_of
 from surgdino.frames.shard import FLAGS
 from surgdino.frames.store import FrameStore, StoredVideo
@@ -100,8 +99,7 @@ def _refuse_changes(folder: Path, now: dict[str, Any], names: Pseudonyms, free: 
     """`now` has pseudonyms for names, and the paths by their dotted keys."""
     local = dict[str, str]()
     saved = settings_of(folder)
-    if isinstance(saved.get("data"), Mapping):  # what came later was as it is by default
-        saved = {**saved, "data": {**shipped_settings("", "data"), **saved["data"]}}
+    saved = with_later(saved, ("data", "crops", "train") if "method" in saved else ("data",))
     before = names.config(saved, local) | local
     # The folders of further datasets may change as the first one's may: the data hash is what counts.
     changed = [
