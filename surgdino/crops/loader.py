@@ -42,6 +42,7 @@ class Batch:
         effects: what is still to be painted on the crops, by the device; None: nothing.
         first: the place of the first image among those of all processes.
         facts: name -> [2, images of all processes], what is known of the frames in `index` and in `second`.
+        clean: uint8 [2B, 3, T, T] view-major, the global crops with nothing painted on them; empty: nobody asks.
     """
 
     global_crops: torch.Tensor
@@ -56,6 +57,7 @@ class Batch:
     effects: Deferred | None = None
     first: int = 0
     facts: dict[str, torch.Tensor] = field(default_factory=dict)
+    clean: torch.Tensor = field(default_factory=lambda: torch.empty(0, 3, 1, 1, dtype=torch.uint8))
 
     def pin_memory(self) -> Batch:
         """Called by the DataLoader's pinning thread."""
@@ -86,19 +88,24 @@ class CropBatches:
     mask_ratio: tuple[float, float]
     facts: Mapping[str, np.ndarray]
     neighbours: np.ndarray | None = None
+    clean: int = 0
 
     def __call__(self, plan: StepPlan) -> Batch:
         s, images = self.multicrop.settings, len(plan.indices)
         global_crops = torch.empty((GLOBAL_VIEWS, images, 3, s.global_size, s.global_size), dtype=torch.uint8)
         local_crops = torch.empty((s.local_count, images, 3, s.local_size, s.local_size), dtype=torch.uint8)
-        into_global, into_local = global_crops.numpy(), local_crops.numpy()
+        clean = torch.empty(
+            (GLOBAL_VIEWS, images * bool(self.clean), 3, *[self.clean * s.global_size] * 2), dtype=torch.uint8
+        )
+        into_global, into_local, into_clean = global_crops.numpy(), local_crops.numpy(), clean.numpy()
         left = Deferring(self.multicrop.chain, images, GLOBAL_VIEWS)
         partners = self._partners(plan.positions, plan.indices)
         for i, (position, index, other) in enumerate(zip(plan.positions, plan.indices, partners, strict=True)):
             second = None if other == index else (self.store.read(other), self.store.content(other))
             image, content = self.store.read(index), self.store.content(index)
             seed = seed_of(self.seed, _CROPS, position)
-            left.add(i, self.multicrop.fill(image, content, seed, into_global[:, i], into_local[:, i], second))
+            into = (into_global[:, i], into_local[:, i], second, into_clean[:, i] if self.clean else None)
+            left.add(i, self.multicrop.fill(image, content, seed, *into))
         masks = self._masks(plan)
         counts = masks.sum(1)
         return Batch(
@@ -114,6 +121,7 @@ class CropBatches:
             effects=left.deferred(),
             first=plan.first,
             facts=self._facts(plan),
+            clean=clean.flatten(0, 1),
         )
 
     def _partners(self, positions: Sequence[int], indices: Sequence[int]) -> list[int]:
@@ -170,6 +178,7 @@ def make_loader(
     pin_memory: bool = False,
     facts: Mapping[str, np.ndarray] | None = None,
     neighbours: np.ndarray | None = None,
+    clean: int = 0,
 ) -> Iterator[Batch]:
     """Batches of steps `start_step` ... `steps - 1`, in order.
 
@@ -182,6 +191,7 @@ def make_loader(
         patch_size: of the backbone, for the masks' grid.
         facts: name -> [len(store)], what batches carry of each frame.
         neighbours: int [len(store), k], frames that each may be paired with, -1 for none; None: neighbours in time.
+        clean: side of the clean global crops, in sides of a global crop; 0: none.
     """
     for key in ("global_size", "local_size"):
         if getattr(settings, key) % patch_size and (key == "global_size" or settings.local_count):
@@ -193,6 +203,7 @@ def make_loader(
             )
     grid = (settings.global_size // patch_size,) * 2
     multicrop = MultiCrop(settings, augment_cfg)
-    batches = CropBatches(store, multicrop, seed, grid, mask_probability, mask_ratio, facts or {}, neighbours)
+    batches = CropBatches(store, multicrop, seed, grid, mask_probability, mask_ratio, facts or {}, neighbours, clean)
     sampler = FrameSampler(len(store), batch_size, seed, start_step, steps, rank, world, weights)
-    return load(batches, sampler, workers, pin_memory, result_bytes=sampler.share * settings.image_bytes)
+    image_bytes = settings.image_bytes + 3 * GLOBAL_VIEWS * (clean * settings.global_size) ** 2
+    return load(batches, sampler, workers, pin_memory, result_bytes=sampler.share * image_bytes)

@@ -92,6 +92,7 @@ class MultiCrop:
         global_crops: np.ndarray,
         local_crops: np.ndarray,
         second: Picture | None = None,
+        clean: np.ndarray | None = None,
     ) -> list[list[Drawn]]:
         """Write the views of one frame, or of a pair, into arrays of a batch.
 
@@ -100,6 +101,7 @@ class MultiCrop:
             content: its disc or rectangle, in its pixels.
             seed: any integer.
             second: the pair's other frame and its content.
+            clean: uint8 [2, 3, T, T], where the global crops go as they are cut and flipped, at that size.
 
         Returns:
             What is still to be painted on each view, in order, with augment.on=gpu: all from the first transform on
@@ -107,7 +109,7 @@ class MultiCrop:
         """
         left = []
         outputs = (*global_crops, *local_crops)
-        for out, (_, _, crop, drawn) in zip(outputs, self._drawn(image, content, seed, second), strict=True):
+        for out, (_, _, crop, drawn) in zip(outputs, self._drawn(image, content, seed, second, clean), strict=True):
             here = len(drawn)
             while self.on_device and here and drawn[here - 1].transform.has_batch_form():
                 here -= 1
@@ -127,16 +129,20 @@ class MultiCrop:
             yield view, box, crop
 
     def _drawn(
-        self, image: np.ndarray, content: Content, seed: int, second: Picture | None
+        self, image: np.ndarray, content: Content, seed: int, second: Picture | None, clean: np.ndarray | None = None
     ) -> Iterator[tuple[View, Box, np.ndarray, list[Drawn]]]:
         s, rng = self.settings, random.Random(seed)
         first = image, content
-        for view, from_second in zip(self.order, self.from_second, strict=True):
+        for place, (view, from_second) in enumerate(zip(self.order, self.from_second, strict=True)):
             image, content = second if second is not None and from_second else first
             scale, size = (s.local_scale, s.local_size) if view == "local" else (s.global_scale, s.global_size)
             height, width = image.shape[:2]
             inside = content if s.inside_disc else Content.full(height, width)
             box = sample_box(inside, height, width, scale, s.ratio, rng)
+            if clean is not None and view != "local":
+                same = random.Random()  # draws the flips of the crop below
+                same.setstate(rng.getstate())
+                to_planes(self.augments[view].flip(cut(image, box, clean.shape[-1]), same), clean[place])
             yield view, box, *self.augments[view].draw(cut(image, box, size), rng)
 
 

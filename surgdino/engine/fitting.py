@@ -14,7 +14,7 @@ from surgdino.crops.loader import Batch
 from surgdino.engine.memory import peak_and_size, used_by_others
 from surgdino.engine.processes import ProcessGroup
 from surgdino.engine.session import Session
-from surgdino.engine.step import compute_gradients, compute_targets, micro_batches, pools
+from surgdino.engine.step import anchored, compute_gradients, compute_targets, micro_batches, pools
 from surgdino.errors import SurgdinoError
 
 _HEADROOM = 0.08  # of the memory: masks vary from step to step, and an allocator leaves gaps
@@ -84,7 +84,7 @@ def _fits(session: Session, batch: Batch, count: int) -> bool:
     cards = [session.device] if session.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(cards):
-            views = micro_batches(alone, batch)
+            views = anchored(alone, micro_batches(alone, batch))
             targets = compute_targets(alone, views)
             compute_gradients(alone, views, targets, pools(alone, views, targets))
     except torch.OutOfMemoryError:

@@ -19,6 +19,7 @@ from surgdino.backbone.vit import Backbone, Features
 from surgdino.backbone.weights import WeightsReport
 from surgdino.config import Share, typed
 from surgdino.crops.multicrop import CropSettings
+from surgdino.engine.anchor import gram_loss
 from surgdino.engine.guide import Guides
 from surgdino.engine.methods.parts.fused import Fuse, fused, plain
 from surgdino.engine.methods.parts.views import Views, global_class_tokens, student_tokens
@@ -65,19 +66,23 @@ class Method(nn.Module, Generic[T]):
         settings: the `method` section.
         group_size: how many consecutive images of the global batch one term couples; 1: none; None: all B.
         least_group: the fewest images in a group.
+        dense: whether `loss` reads all patches of the global views, not only those that are masked.
         mask_probability, mask_ratio: share of the student's global views that are masked, and of their patches.
         backbone, head: the parts; the teacher's buffers are its own (running centres, for example).
         guides: what is learnt beside the objective; the student's alone.
+        gram: weight of the loss on patch relations where views have an anchor; see `surgdino.engine.anchor`.
     """
 
     settings: MethodSettings
     group_size: int | None = 1
     least_group: int = 1
+    dense: bool = False
     mask_probability: float = 0.0
     mask_ratio: tuple[float, float] = (0.1, 0.5)
     backbone: Backbone
     head: nn.Module
     guides: Guides | None
+    gram: float = 0.0
 
     def __init__(self, settings: MethodSettings, backbone: Backbone) -> None:
         super().__init__()
@@ -109,13 +114,14 @@ class Method(nn.Module, Generic[T]):
         without.
 
         Args:
-            tokens: what `encode` gave.
+            tokens: what `encode` gives without an anchor.
         """
         raise NotImplementedError
 
     def encode(self, views: Views) -> Features:
-        """As the student: the tokens that `loss` reads, `cls` [(2 + L) b, D] with the global views first."""
-        return student_tokens(self.backbone, views)
+        """As the student: `cls` [(2 + L) b, D] with the global views first; `patches` of these, [2b * N, D] where
+        `dense` or where there is an anchor, otherwise those that are masked, [M, D]."""
+        return student_tokens(self.backbone, views, dense=self.dense or views.anchor is not None)
 
     @classmethod
     def taught_by(cls, settings: MethodSettings, crops: CropSettings) -> list[WeightsReport]:
@@ -164,14 +170,20 @@ class Method(nn.Module, Generic[T]):
     # The rest is the same in every method.
 
     def forward(self, views: Views, targets: T, pool: Pool) -> tuple[Tensor, Terms]:
-        """The loss, that of the guides added; DDP and FSDP2 exchange gradients and weights around `forward` alone."""
+        """`loss`, and those of anchor and guides; DDP and FSDP2 exchange gradients and weights around it alone."""
         tokens = self.encode(views)
-        if self.guides is None:
-            return self.loss(tokens, views, targets, pool)
-        guided, figures = self.guides(tokens.cls[: len(views.global_crops)], views, pool)
-        tokens = tokens._replace(cls=self.guides.watched(tokens.cls, views))
-        loss, terms = self.loss(tokens, views, targets, self.guides.spreads(views, pool))
-        return loss + guided, terms | figures
+        added, figures = [], Terms()
+        if views.anchor is not None:
+            relations = gram_loss(tokens.patches.view_as(views.anchor), views.anchor)
+            tokens = tokens if self.dense else tokens._replace(patches=tokens.patches[views.masked])
+            added, figures = [self.gram * relations], {"gram": relations.detach()}
+        if self.guides is not None:
+            guided, of_guides = self.guides(tokens.cls[: len(views.global_crops)], views, pool)
+            tokens = tokens._replace(cls=self.guides.watched(tokens.cls, views))
+            pool = self.guides.spreads(views, pool)
+            added, figures = [*added, guided], figures | of_guides
+        loss, terms = self.loss(tokens, views, targets, pool)
+        return sum(added, loss), terms | figures
 
     def class_tokens(self, images: Tensor) -> Tensor:
         """Of normalised images [n, 3, S, S]; [n, D]."""

@@ -70,6 +70,7 @@ def save(session: Session) -> None:
             "loss_scale": None if session.loss_scale is None else session.loss_scale.state_dict(),
             "initial": session.retention.initial,
             "neighbours": session.neighbours,
+            "anchor": None if session.anchor is None else session.anchor.state_dict(),
             "monitor": session.monitor.state_dict(),
             "probes": session.probes.state_dict(),
             "probe_reference": None if plan.probe is None else plan.probe.frames.reference,
@@ -128,7 +129,7 @@ def model_json(session: Session) -> dict[str, Any]:
     """For model.json beside the architecture: data, method, steps so far, and what the probe measured."""
     plan = session.plan
     probe = session.probes.summary(session.step)
-    retention = {key: getattr(plan.train, key) for key in ("frozen_blocks", "pull", "low_rank")}
+    retention = {key: getattr(plan.train, key) for key in ("frozen_blocks", "pull", "low_rank", "gram")}
     alpha = plan.train.ship_alpha
     return {
         **plan.model_json,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from surgdino.backbone.vit import Backbone
 from surgdino.crops.loader import Batch, make_loader
 from surgdino.engine.hardware import Hardware, loader_workers
 from surgdino.engine.loss_scale import LossScale
@@ -33,6 +34,7 @@ class Session:
         wrapped: the student, or what exchanges its gradients between copies.
         initial: the backbone's weights at step 0, timm's names, where what is shipped holds a share of them.
         neighbours: `rows` as `surgdino.engine.pairs` made them at `step`; None where frames have none.
+        anchor: a frozen backbone, whole in each process; None where `train.gram` is 0.
     """
 
     plan: TrainPlan
@@ -54,6 +56,7 @@ class Session:
     resumed_from: int | None = None
     probes: ProbeHistory = field(default_factory=ProbeHistory)
     neighbours: dict[str, Any] | None = None
+    anchor: Backbone | None = None
     writer: Writer = field(default_factory=Writer)
 
     @property
@@ -97,6 +100,7 @@ class Session:
             world=self.processes.world,
             pin_memory=self.device.type == "cuda",
             facts=plan.facts if plan.guides else {},
+            clean=plan.train.gram_scale if plan.train.gram else 0,
             neighbours=None if self.neighbours is None else self.neighbours["rows"].numpy(),
         )
         source = iter(loader)

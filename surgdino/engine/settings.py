@@ -59,6 +59,9 @@ class PretrainSettings:
     frozen_blocks: NonNegativeInt
     pull: NonNegative
     low_rank: NonNegativeInt
+    gram: NonNegative
+    gram_scale: Literal[1, 2]
+    gram_every: PositiveInt | None
 
     def __post_init__(self) -> None:
         if self.lr * self.pull >= 1:

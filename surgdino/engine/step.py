@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from surgdino.crops.loader import Batch
+from surgdino.engine.anchor import anchor_tokens
 from surgdino.engine.memory import OutOfMemoryError, within_memory
 from surgdino.engine.method import Targets
 from surgdino.engine.methods.parts.views import Views, seed_step, to_views
 from surgdino.engine.optim import apply_gradients, rates_at, set_rates
-from surgdino.engine.parallel import Copies
+from surgdino.engine.parallel import Copies, whole_backbone
 from surgdino.engine.processes import Pool, reaches_beyond
 from surgdino.engine.session import Session
 from surgdino.errors import SurgdinoError
@@ -28,7 +30,7 @@ def train_step(session: Session, batch: Batch) -> None:
     rates = rates_at(session.step, session.steps, train, session.momentum)
     session.retention.set_trainable(rates.backbone_learns)
     with its_memory(session):  # changes gradients alone
-        views = micro_batches(session, batch)
+        views = anchored(session, micro_batches(session, batch))
         targets = compute_targets(session, views)
         terms = compute_gradients(session, views, targets, pools(session, views, targets))
     if (guides := session.student.guides) is not None:
@@ -74,6 +76,17 @@ def micro_batches(session: Session, batch: Batch) -> list[Views]:
     batch = batch.painted(session.device)
     parts = [slice(k * images, (k + 1) * images) for k in range(count)]
     return [to_views(batch, session.device, model["mean"], model["std"], part) for part in parts]
+
+
+def anchored(session: Session, views: Sequence[Views]) -> list[Views]:
+    """With the frozen backbone's patch tokens, where one anchors the student's."""
+    every = session.plan.train.gram_every
+    if session.anchor is None:
+        return list(views)
+    if every and session.step and session.step % every == 0:
+        session.anchor.load_state_dict(whole_backbone(session.teacher).state_dict())
+    with session.hardware.autocast():
+        return [replace(micro, anchor=anchor_tokens(session.anchor, micro)) for micro in views]
 
 
 def compute_targets(session: Session, views: Sequence[Views]) -> list[Targets]:

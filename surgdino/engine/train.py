@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,6 +112,8 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
     student.to(device).train()
     student.check_batch(plan.train.batch_size)
     initial = initial_weights(student.backbone, plan.train.ship_alpha)
+    anchor = copy.deepcopy(student.backbone).requires_grad_(False).eval() if plan.train.gram else None
+    student.gram = plan.train.gram
     prepare(student.backbone, plan.train)
     student.backbone.set_grad_checkpointing(plan.hardware.activation_checkpointing)
     teacher = student.make_teacher()
@@ -119,6 +122,8 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
         with restoring(plan.folder):
             student.load_state_dict(saved["student"])
             teacher.load_state_dict(saved["teacher"])
+            if anchor is not None:
+                anchor.load_state_dict(saved["anchor"])
     wrapped = parallelize(student, teacher, processes, shard=plan.hardware.shard, hardware=hardware)
     steps = plan.train.total_steps(len(plan.store))
     with restoring(plan.folder):
@@ -145,6 +150,7 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
             processes=processes,
         ),
         steps=steps,
+        anchor=anchor,
     )
     if saved is not None:
         with restoring(plan.folder):

@@ -51,12 +51,17 @@ class Augment:
 
     def draw(self, image: np.ndarray, rng: random.Random) -> tuple[np.ndarray, list[Drawn]]:
         """The image flipped, and what is still to be painted on it."""
+        image = self.flip(image, rng)
+        height, width = image.shape[:2]
+        return image, [t.drawn(rng, height, width) for t in self.chain if rng.random() < t.p]
+
+    def flip(self, image: np.ndarray, rng: random.Random) -> np.ndarray:
+        """The first thing that is drawn."""
         if rng.random() < self.horizontal_flip:
             image = cv2.flip(image, 1)
         if rng.random() < self.vertical_flip:
             image = cv2.flip(image, 0)
-        height, width = image.shape[:2]
-        return image, [t.drawn(rng, height, width) for t in self.chain if rng.random() < t.p]
+        return image
 
 
 @dataclass(frozen=True)

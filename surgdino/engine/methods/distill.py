@@ -8,7 +8,7 @@ patches of a global view, D and D_T the widths of student and teacher.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
@@ -23,7 +23,7 @@ from surgdino.crops.multicrop import CropSettings
 from surgdino.engine.method import Method, MethodSettings, Targets, Terms
 from surgdino.engine.methods.parts.spread import coding_rate, gamma, highest_rate, lowest_rate
 from surgdino.engine.methods.parts.teachers import Adaptor, check_size, open_teachers
-from surgdino.engine.methods.parts.views import GLOBAL_VIEWS, Views, by_view, student_tokens
+from surgdino.engine.methods.parts.views import GLOBAL_VIEWS, Views, by_view
 from surgdino.engine.processes import Pool, ProcessGroup
 
 
@@ -64,6 +64,7 @@ class Distill(Method[TaughtTokens]):
 
     settings: Settings
     head: nn.ModuleList
+    dense = True
 
     def __init__(self, settings: Settings, backbone: Backbone) -> None:
         self.teachers = tuple(open_teachers(settings.teachers, settings.teacher_size))  # no submodules: never saved
@@ -114,11 +115,6 @@ class Distill(Method[TaughtTokens]):
             found.append([Features(cls, patches.flatten(0, 1)) for cls, patches in centred])
         means = [adaptor.means for adaptor in self.adaptors]
         return [TaughtTokens(of[0].cls, list(of), means) for of in zip(*found, strict=True)]
-
-    def encode(self, views: Views) -> Features:
-        """As `student_tokens`, with all patches of the global views, [2bN, D]."""
-        every = torch.arange(views.masks.numel(), device=views.masks.device)
-        return student_tokens(self.backbone, replace(views, masked=every))
 
     def group_features(self, cls: Tensor, views: Views, targets: TaughtTokens) -> dict[str, Tensor]:
         """What the coding rate is taken of, [2, b, D]."""

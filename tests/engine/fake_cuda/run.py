@@ -51,6 +51,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "rotary": {"model": ROTARY},
     "probed": {"probe": {"every": 100}},
     "painted": {"augment": PAINTED, "accumulate": 2},
+    "anchored": {"gram": 1.0, "gram_scale": 2, "accumulate": 2},
     "guided": {"guides": section_of_guides(), "accumulate": 2},
 }
 

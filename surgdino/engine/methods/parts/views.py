@@ -32,6 +32,8 @@ class Views:
         images: B.
         first: the place of the first of them in the step's batch.
         facts: name -> [2, all images of the step], what guides read; see `surgdino.crops.loader.Batch`.
+        clean: float [2B, 3, T, T], the global crops as they were cut and flipped; empty where nobody asks.
+        anchor: [2B, N, D], a frozen backbone's patch tokens of those; None: nothing is anchored.
     """
 
     global_crops: Tensor
@@ -42,6 +44,8 @@ class Views:
     images: int
     first: int = 0
     facts: Mapping[str, Tensor] = field(default_factory=dict)
+    clean: Tensor = field(default_factory=lambda: torch.empty(0, 3, 1, 1))
+    anchor: Tensor | None = None
 
 
 def to_views(
@@ -79,6 +83,7 @@ def to_views(
         images=part.stop - part.start,
         first=batch.first + part.start,
         facts={name: move(values) for name, values in batch.facts.items()},
+        clean=normalize(move_part(batch.clean), mean, std),
     )
 
 
@@ -105,10 +110,15 @@ def teacher_tokens(backbone: Backbone, views: Views) -> Features:
     return features
 
 
-def student_tokens(backbone: Backbone, views: Views) -> Features:
-    """`cls` [(2 + L) b, D] of the masked global and the local views, view-major; `patches` [M, D] that are masked."""
+def student_tokens(backbone: Backbone, views: Views, dense: bool = False) -> Features:
+    """`cls` [(2 + L) b, D] of the masked global and the local views, view-major; `patches` [M, D] that are masked.
+
+    Args:
+        dense: `patches` are all [2b * N, D] of the global views.
+    """
     crops: list[tuple[Tensor, Tensor | None]] = [(views.global_crops, views.masks)]
-    wanted: list[Tensor | None] = [views.masked]
+    every = torch.arange(views.masks.numel(), device=views.masks.device) if dense else None
+    wanted: list[Tensor | None] = [views.masked if every is None else every]
     if len(views.local_crops):
         crops.append((views.local_crops, None))
         wanted.append(None)
