@@ -34,8 +34,8 @@ class LowRankLinear(nn.Linear):
         return super().forward(input) + F.linear(F.linear(input, self.low_rank_down), self.low_rank_up)
 
 
-def add_low_rank(backbone: Backbone, rank: int, first_block: int = 0) -> None:
-    """Give the four linear layers of every block from `first_block` on an adapter, in place.
+def add_low_rank(backbone: Backbone, rank: int, first_block: int = 0, end: int | None = None) -> None:
+    """Give the four linear layers of every block from `first_block` on (before `end`) an adapter, in place.
 
     A is drawn from torch's random numbers, uniform with variance 1 / (3 in), as nn.Linear draws its weights.
     """
@@ -43,7 +43,7 @@ def add_low_rank(backbone: Backbone, rank: int, first_block: int = 0) -> None:
         raise SurgdinoError(
             "unusable setting", place="train.low_rank", expected=f"below the width {backbone.embed_dim}", found=rank
         )
-    for block in backbone.vit.blocks[first_block:]:
+    for block in backbone.vit.blocks[first_block:end]:
         layers = dict(block.named_modules())
         for name in LAYERS:
             layer = layers.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -27,12 +28,14 @@ from surgdino.engine.settings import TrainPlan
 from surgdino.engine.state_files import load_state, save_state, unusable
 from surgdino.engine.writer import host_copy
 from surgdino.errors import SurgdinoError, shown
+from surgdino.paths import atomic_write
 
 _KEYS = ("settings", "student", "teacher", "optimizer", "initial", "initial_backbone", "monitor", "probes")
+BEST = "best"  # beside `checkpoint`
 _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
 # A change of these makes no other run: they may change from one call to the next.
 _OFTEN = ("checkpoint_every", "checkpoint_share", "checkpoint_minutes", "log_every")
-FREE_SETTINGS = {"accumulate", *_OFTEN, "ship", "steps", "epochs"}
+FREE_SETTINGS = {"accumulate", *_OFTEN, "ship", "steps", "epochs", "until", "patience"}
 
 
 def saving_due(session: Session) -> bool:
@@ -143,6 +146,7 @@ def model_json(session: Session) -> dict[str, Any]:
         **({"ship_alpha": alpha} if alpha != 1 else {}),
         "image_size": usual_size(plan.backbone, plan.crops.global_size),
         **({"retention": retention} if any(retention.values()) else {}),
+        **({"tune": plan.train.tune} if plan.train.tune != "all" else {}),
         **({"guide": dict(plan.guides)} if plan.guides else {}),
         **({"probe": probe} if probe else {}),
     }
@@ -162,6 +166,16 @@ def saved_state(plan: TrainPlan, processes: ProcessGroup, warn: Callable[[str], 
         with restoring(plan.folder):
             _check_settings(plan, with_later(state["settings"], ("crops", "train")), warn)
     return state
+
+
+def ship_best(session: Session) -> None:
+    """The best state by the probe becomes the checkpoint that users take away; in the main process."""
+    folder = session.plan.folder
+    if not distributed.is_main() or not (folder / BEST).is_dir():
+        return
+    for name in ("backbone.safetensors", "model.json"):
+        with atomic_write(folder / "checkpoint" / name) as temporary:
+            shutil.copyfile(folder / BEST / name, temporary)
 
 
 @contextmanager

@@ -62,6 +62,9 @@ class PretrainSettings:
     gram: NonNegative
     gram_scale: Literal[1, 2]
     gram_every: PositiveInt | None
+    tune: Annotated[str, Field(pattern=r"^(all|attn_proj|lora|last[1-9]\d{0,2}(\+lora)?)$")]
+    until: Literal["steps", "probe"]
+    patience: PositiveInt
 
     def __post_init__(self) -> None:
         if self.lr * self.pull >= 1:

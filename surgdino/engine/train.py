@@ -30,6 +30,7 @@ from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.processes import ProcessGroup
 from surgdino.engine.retention import Retention, prepare
 from surgdino.engine.saving import (
+    BEST,
     initial_weights,
     model_json,
     restoring,
@@ -37,6 +38,7 @@ from surgdino.engine.saving import (
     save,
     saved_state,
     saving_due,
+    ship_best,
     shipped,
 )
 from surgdino.engine.session import Session
@@ -47,7 +49,6 @@ from surgdino.engine.writer import host_copy
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import as_json
 
-BEST = "best"
 _SMALLER_PROBE = "use probe.every=0, or begin anew with a smaller probe.frames; the same command continues"
 
 
@@ -59,7 +60,9 @@ def train(plan: TrainPlan) -> TrainResult:
             many steps; what was saved before stands.
     """
     session = open_session(plan)
-    if session.step >= session.steps:
+    if ended(session):
+        if plan.train.until == "probe":
+            ship_best(session)
         return session.result("already finished")
     shown = bar("training", session.steps, shown=plan.progress)
     with stop_signals() as stop, session.monitor, session.writer, shown as progress, nothing_to_collect():
@@ -76,11 +79,25 @@ def train(plan: TrainPlan) -> TrainResult:
                 break
             if saving_due(session):
                 save(session)
+            if ended(session):
+                break
         save(session)
         with session.monitor.stopped("save"):
             session.writer.wait()
     stop.check()
-    return session.result("finished" if session.step >= session.steps else "stopped")
+    if not ended(session):
+        return session.result("stopped")
+    if plan.train.until == "probe":
+        ship_best(session)
+    return session.result("finished")
+
+
+def ended(session: Session) -> bool:
+    """Whether the last step is done, or the probe, where it decides, has not improved for long; the same in all."""
+    train = session.plan.train
+    if session.step >= session.steps or train.until == "steps":
+        return session.step >= session.steps
+    return bool(distributed.from_main(lambda: float(session.probes.since_best >= train.patience)))
 
 
 @contextmanager
@@ -102,6 +119,8 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
     """
     processes = ProcessGroup()
     _check_batch(plan, processes)
+    if plan.train.until == "probe" and plan.probe is None:
+        raise SurgdinoError("train.until=probe needs a probe", fix="set probe.every, or leave train.until out")
     hardware = Hardware.of(plan.hardware)
     device = hardware.device
     kind, settings = open_method(plan.method)

@@ -27,8 +27,9 @@ from surgdino.engine.guide import needed
 from surgdino.engine.hardware import loader_workers
 from surgdino.engine.method import open_method
 from surgdino.engine.probing.probe_set import Probing
+from surgdino.engine.saving import BEST
 from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan, TrainResult
-from surgdino.engine.train import BEST, train
+from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
 from surgdino.frames.prints import Prints
 from surgdino.frames.store import FrameStore

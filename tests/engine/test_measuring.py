@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from surgdino.backbone.checkpoint import load
 from surgdino.engine import monitor
@@ -178,3 +179,35 @@ def test_the_state_file_holds_the_reference_of_drift(measured):
     history.load_state_dict(json.loads(json.dumps(saved["probes"])))
     assert history.best_step == measured.probes.best_step
     assert Path(measured.checkpoint).exists()
+
+
+# Until the probe says so
+
+
+def scored(monkeypatch, scores):
+    """The probe's scores in turn, the last one again and again."""
+    left = list(scores)
+    measure = ProbeSet.measure
+
+    def as_told(self, *arguments):
+        report = measure(self, *arguments)
+        return replace(report, score=left.pop(0) if len(left) > 1 else left[0])
+
+    monkeypatch.setattr(ProbeSet, "measure", as_told)
+
+
+def test_a_run_until_probe_ends_by_itself_and_ships_the_best(tmp_path, monkeypatch):
+    scored(monkeypatch, [0.1, 0.3, 0.2, 0.25, 0.4])
+    plan = plan_in(tmp_path, probe={"every": 2}, until="probe", patience=2, steps=20)
+    result = train(plan)
+    assert (result.status, result.step) == ("finished", 6)
+    shipped, best = (load_file(tmp_path / name / "backbone.safetensors") for name in ("checkpoint", "best"))
+    assert all(torch.equal(shipped[key], best[key]) for key in best)
+    assert load(tmp_path).info["steps"] == 2
+    again = train(plan_in(tmp_path, probe={"every": 2}, until="probe", patience=2, steps=20))
+    assert (again.status, again.step) == ("already finished", 6)
+
+
+def test_until_probe_needs_a_probe(tmp_path):
+    with pytest.raises(SurgdinoError, match="needs a probe"):
+        train(plan_in(tmp_path, probe=None, until="probe"))

@@ -263,3 +263,37 @@ def test_by_default_everything_learns_and_nothing_is_kept():
     settings, backbone = shipped(PretrainSettings, "pretrain", "train"), build_backbone(TOY, drop_path=0.0)
     assert all(is_trainable(backbone, name, settings) for name, _ in backbone.named_parameters())
     assert Retention.of(backbone, settings).initial == {}
+
+
+# A part of the blocks
+
+
+@pytest.mark.parametrize(
+    ("tune", "low_rank", "learns"),
+    [
+        ("attn_proj", 0, lambda name: ".attn.proj." in name),
+        ("last1", 0, lambda name: ".blocks.1." in name or "norm" in name),
+        ("last1+lora", 4, lambda name: ".blocks.1." in name or "norm" in name),
+        ("lora", 4, lambda name: "norm" in name),
+    ],
+)
+def test_a_part_of_the_blocks_learns_and_the_rest_stays_bit_for_bit(tmp_path, tune, low_rank, learns):
+    train(plan_in(tmp_path, tune=tune, low_rank=low_rank, probe=None, steps=6))
+    assert changed(tmp_path, "student") == {n for n in initial() if learns(n)} | {"backbone.mask_token"}
+    adapters = {key for key in part(tmp_path, "student") if "low_rank" in key}
+    assert {key.split(".")[3] for key in adapters} == {"last1+lora": {"0"}, "lora": {"0", "1"}}.get(tune, set())
+    assert load(tmp_path).info["tune"] == tune
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"tune": "last3"}, "at most the 2 blocks"),
+        ({"tune": "lora"}, "train.tune=lora does not go with train.low_rank=0"),
+        ({"tune": "attn_proj", "low_rank": 4}, "does not go with train.low_rank=4"),
+        ({"tune": "first2"}, "train.tune"),
+    ],
+)
+def test_what_cannot_be_tuned_is_one_line(tmp_path, settings, said):
+    with pytest.raises(SurgdinoError, match=said):
+        open_session(plan_in(tmp_path, probe=None, **settings), print)

@@ -141,6 +141,7 @@ class ProbeHistory:
         last_step, best_step: when the latest and the best were taken.
         best: the highest score so far; NaN where there is none.
         seconds: that measuring took in this call.
+        since_best: measurements after the best one.
     """
 
     start: ProbeReport | None = None
@@ -149,6 +150,7 @@ class ProbeHistory:
     best_step: int = -1
     best: float = math.nan
     seconds: float = 0.0
+    since_best: int = 0
 
     def add(self, step: int, report: ProbeReport) -> bool:
         """Take in a measurement; True where it is the best so far."""
@@ -156,6 +158,7 @@ class ProbeHistory:
         self.last, self.last_step = report, step
         self.seconds += report.seconds
         better = not math.isnan(report.score) and not report.score <= self.best
+        self.since_best = 0 if better else self.since_best + 1
         if better:
             self.best, self.best_step = report.score, step
         return better
@@ -173,12 +176,14 @@ class ProbeHistory:
             "last_step": self.last_step,
             "best_step": self.best_step,
             "best": self.best,
+            "since_best": self.since_best,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned."""
         self.start, self.last = (state[k] and ProbeReport.of_state(state[k]) for k in ("start", "last"))
         self.last_step, self.best_step, self.best = state["last_step"], state["best_step"], state["best"]
+        self.since_best = state.get("since_best", 0)
 
     def summary(self, step: int) -> dict[str, Any]:
         """For model.json of what was just measured, or a later step's; empty where nothing chooses."""
