@@ -21,7 +21,7 @@ from surgdino.engine.hardware import Hardware, compiles, days_on_cpu
 from surgdino.engine.log import summary
 from surgdino.engine.loss_scale import LossScale
 from surgdino.engine.memory import OutOfMemoryError, within_memory
-from surgdino.engine.method import open_method
+from surgdino.engine.method import Method, Targets, open_method
 from surgdino.engine.monitor import Monitor
 from surgdino.engine.optim import make_optimizer
 from surgdino.engine.pairs import batches
@@ -123,16 +123,10 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
         raise SurgdinoError("train.until=probe needs a probe", fix="set probe.every, or leave train.until out")
     hardware = Hardware.of(plan.hardware)
     device = hardware.device
-    kind, settings = open_method(plan.method)
-    torch.manual_seed(plan.train.seed)
-    student = kind(settings, plan.backbone)
+    student = make_student(plan).to(device).train()
     plan = replace(plan, method={**plan.method, **student.identity})
-    student.guides = open_guides(plan.guides, plan.backbone.embed_dim, plan.facts)
-    student.to(device).train()
-    student.check_batch(plan.train.batch_size)
     initial = initial_weights(student.backbone, plan.train.ship_alpha)
     anchor = copy.deepcopy(student.backbone).requires_grad_(False).eval() if plan.train.gram else None
-    student.gram = plan.train.gram
     prepare(student.backbone, plan.train)
     student.backbone.set_grad_checkpointing(plan.hardware.activation_checkpointing)
     teacher = student.make_teacher()
@@ -181,6 +175,17 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
     if days > 1:
         warn(f"on this CPU the run takes some {days:,.0f} days: use a GPU, a smaller model or fewer train.steps")
     return session
+
+
+def make_student(plan: TrainPlan) -> Method[Targets]:
+    """The student that a plan describes, its heads drawn from the seed."""
+    kind, settings = open_method(plan.method)
+    torch.manual_seed(plan.train.seed)
+    student = kind(settings, plan.backbone)
+    student.guides = open_guides(plan.guides, plan.backbone.embed_dim, plan.facts)
+    student.gram = plan.train.gram
+    student.check_batch(plan.train.batch_size)
+    return student
 
 
 def _check_batch(plan: TrainPlan, processes: ProcessGroup) -> None:
