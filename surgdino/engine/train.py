@@ -119,8 +119,6 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
     """
     processes = ProcessGroup()
     _check_batch(plan, processes)
-    if plan.train.until == "probe" and plan.probe is None:
-        raise SurgdinoError("train.until=probe needs a probe", fix="set probe.every, or leave train.until out")
     hardware = Hardware.of(plan.hardware)
     device = hardware.device
     student = make_student(plan).to(device).train()
@@ -171,9 +169,7 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) ->
     if plan.hardware.fit:
         fit(session)
     student.backbone.compiles = teacher.backbone.compiles = compiles(plan.hardware, device, steps - session.step, warn)
-    days = days_on_cpu(plan, steps - session.step) if device.type == "cpu" else 0.0
-    if days > 1:
-        warn(f"on this CPU the run takes some {days:,.0f} days: use a GPU, a smaller model or fewer train.steps")
+    _warn_of_days(session, warn)
     return session
 
 
@@ -188,7 +184,15 @@ def make_student(plan: TrainPlan) -> Method[Targets]:
     return student
 
 
+def _warn_of_days(session: Session, warn: Callable[[str], None]) -> None:
+    days = days_on_cpu(session.plan, session.steps - session.step) if session.device.type == "cpu" else 0.0
+    if days > 1:
+        warn(f"on this CPU the run takes some {days:,.0f} days: use a GPU, a smaller model or fewer train.steps")
+
+
 def _check_batch(plan: TrainPlan, processes: ProcessGroup) -> None:
+    if plan.train.until == "probe" and plan.probe is None:
+        raise SurgdinoError("train.until=probe needs a probe", fix="set probe.every, or leave train.until out")
     places = processes.world * plan.train.accumulate
     if plan.train.batch_size % places:
         raise SurgdinoError(
