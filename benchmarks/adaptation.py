@@ -251,7 +251,7 @@ def _names(text: str) -> list[str]:
     return text.split(",")
 
 
-def _numbers(text: str) -> list[int]:
+def numbers(text: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
@@ -264,8 +264,8 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipe", default="cpu_lab")
     parser.add_argument("--name", default="recipe", help="of this set of runs, in the journal")
     parser.add_argument("--operations", type=_names, help="to leave out in turn, VID68,VID73; all of them if not said")
-    parser.add_argument("--seeds", type=_numbers, default=[0, 1, 2])
-    parser.add_argument("--at", type=_numbers, default=[], help="steps at which to probe, beside the last: 20,40")
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2])
+    parser.add_argument("--at", type=numbers, default=[], help="steps at which to probe, beside the last: 20,40")
     parser.add_argument("--kvasir", type=int, help="how many of the Kvasir-SEG images; all if not said")
     parser.add_argument("--probe-size", type=int, default=224, help="pixels")
     parser.add_argument("--threads", type=int, default=1, help="of torch")

@@ -23,7 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from adaptation import Journal, opened, settings, stored
+from adaptation import Journal, numbers, opened, settings, stored
 from curation import encode
 from filelock import FileLock, Timeout
 from linear_probes import ProbeFrames, probe, probe_frames
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True, help="of vit_tiny_patch16")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2])
     parser.add_argument("--probe-size", type=int, default=224, help="pixels")
     parser.add_argument("--recipe", default="cpu_lab", help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as `surgdino pretrain` takes them")
