@@ -45,28 +45,39 @@ MEASURES = ("instrument_ap", "phase_accuracy", "instrument_ap_with_patches", "ph
 
 def write_archive(data: Path, archive: Path, held: str, skewed: bool) -> None:
     """All recordings but those of operation `held`; with copies, idle stretches and a slowed one where `skewed`."""
-    if (archive / "whole").exists():
-        return
     archive.mkdir(parents=True, exist_ok=True)
+    films = archive.parent / "films"
     for place, video in enumerate(sorted((data / "cholec80" / "videos").glob("*.mp4"))):
-        encode(video, archive / f"a-{video.stem}.mp4", height=None, crf=18)
+        kinds: dict[str, dict[str, Any]] = {"a": {"height": None, "crf": 18}}
         if skewed:
-            encode(video, archive / f"b-{video.stem}.mp4", height=_LINES, crf=30)
+            kinds["b"] = {"height": _LINES, "crf": 30}
         if skewed and place < 3:
-            encode(video, archive / f"c-{video.stem}.mp4", height=None, crf=20, still=_STILL)
+            kinds["c"] = {"height": None, "crf": 20, "still": _STILL}
         if skewed and place == 3:
-            encode(video, archive / f"d-{video.stem}.mp4", height=None, crf=20, slower=_SLOWER)
+            kinds["d"] = {"height": None, "crf": 20, "slower": _SLOWER}
+        for kind, how in kinds.items():
+            film = films / f"{kind}-{video.stem}.mp4"
+            film.parent.mkdir(exist_ok=True)
+            encode(video, film, **how)
+            link(film, archive / film.name)
     for folder in sorted((data / "cholect50" / "videos").iterdir()):
         if folder.name != held:
             copy_pictures(folder, archive / f"a-{folder.name}", 95, None)
             if skewed:
                 copy_pictures(folder, archive / f"b-{folder.name}", 50, _LINES)
-    (archive / "whole").touch()
+
+
+def link(file: Path, target: Path) -> None:
+    """The same file in another folder."""
+    if not target.exists():
+        target.hardlink_to(file)
 
 
 def copy_pictures(folder: Path, target: Path, quality: int, lines: int | None) -> None:
     """A folder of frames, written again."""
-    target.mkdir(exist_ok=True)
+    if target.exists():
+        return
+    target.mkdir()
     for file in sorted(folder.iterdir()):
         picture = cv2.imread(str(file))
         if lines is not None:
