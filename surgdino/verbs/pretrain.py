@@ -108,10 +108,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     datasets = chosen.left_of(datasets) if chosen else datasets
     torch.manual_seed(settings.train.seed)  # of a backbone without weights, and of the mask token
     backbone, weights = natural_backbone(settings.model, settings.train.drop_path)
-    for each in teachers:
-        console.field("teacher", each.line())
-        if weights and weights.sha256 == each.sha256:
-            console.warn(f"{each.path} is teacher and start of the student: there is nothing to learn from it")
+    print_teachers(teachers, weights)
     preprocess = Preprocess(usual_size(backbone, settings.crops.global_size), settings.model.mean, settings.model.std)
     with distributed.main_first():
         if distributed.is_main():
@@ -123,8 +120,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
             write_data(folder, store, names)
     drawn = None if data.curation is None else curated(store, data.curation, names)
     store = store if drawn is None else drawn.store
-    behind = [*filter(None, [weights]), *teachers]
-    past, leaks = histories(datasets, store, behind, chosen, probe, names, drawn)
+    past, leaks = histories(datasets, store, [*filter(None, [weights]), *teachers], chosen, probe, names, drawn)
     facts = facts_of(wanted, store, datasets, data.table)
     print_store(store)
     print_probe(probe, leaks, held_out=chosen is not None and chosen.held_out)
@@ -154,6 +150,14 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
         page = try_report(folder, frames=settings.report.frames)
         print_outcome(result, picture, page)
     return 0
+
+
+def print_teachers(teachers: Sequence[WeightsReport], weights: WeightsReport | None) -> None:
+    """Which frozen backbones the student learns from, and whether it is one of them."""
+    for each in teachers:
+        console.field("teacher", each.line())
+        if weights and weights.sha256 == each.sha256:
+            console.warn(f"{each.path} is teacher and start of the student: there is nothing to learn from it")
 
 
 def histories(
