@@ -91,13 +91,7 @@ def main(cfg: Mapping[str, Any]) -> int:
 def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock) -> int:
     """What `main` does in each process; `cfg` is what the run folder's config.yaml records."""
     data, card = settings.data, Card.from_dict(settings.dataset)
-    # Everything that can be wrong is checked before the store is built, which may take hours.
-    kind, method = open_method(settings.method)
-    teachers = kind.taught_by(method, settings.crops)
-    wanted = needed(settings.guide)
-    MultiCrop(settings.crops, settings.augment)
-    batch = settings.train.batch_size // distributed.world_size() * settings.crops.image_bytes
-    within_memory(loader_workers(settings.hardware), AHEAD, batch)
+    teachers, wanted = checked_settings(settings)
     parts = ("pretrain", "+".join([card.name, *(entry.dataset for entry in data.also)]), settings.model.name)
     # The same command continues in the same folder.
     folder = settings.run.dir or Path("runs") / safe_name("-".join([*parts, settings.method["name"]]))
@@ -118,8 +112,8 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
         probe = open_probe(chosen, data, preprocess)
         if distributed.is_main():
             write_data(folder, store, names)
-    drawn = None if data.curation is None else curated(store, data.curation, names)
-    store = store if drawn is None else drawn.store
+    drawn = data.curation and curated(store, data.curation, names)
+    store = drawn.store if drawn else store
     past, leaks = histories(datasets, store, [*filter(None, [weights]), *teachers], chosen, probe, names, drawn)
     facts = facts_of(wanted, store, datasets, data.table)
     print_store(store)
@@ -150,6 +144,19 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
         page = try_report(folder, frames=settings.report.frames)
         print_outcome(result, picture, page)
     return 0
+
+
+def checked_settings(settings: PretrainConfig) -> tuple[list[WeightsReport], set[str]]:
+    """The teachers, and what the guides must know of each frame.
+
+    Whatever can be wrong is found here, before the store is built, which may take hours.
+    """
+    kind, method = open_method(settings.method)
+    teachers, wanted = kind.taught_by(method, settings.crops), needed(settings.guide)
+    MultiCrop(settings.crops, settings.augment)
+    batch = settings.train.batch_size // distributed.world_size() * settings.crops.image_bytes
+    within_memory(loader_workers(settings.hardware), AHEAD, batch)
+    return teachers, wanted
 
 
 def print_teachers(teachers: Sequence[WeightsReport], weights: WeightsReport | None) -> None:
