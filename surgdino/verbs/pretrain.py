@@ -112,7 +112,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
         probe = open_probe(chosen, data, preprocess)
         if distributed.is_main():
             write_data(folder, store, names)
-    drawn = data.curation and curated(store, data.curation, names)
+    drawn = None if data.curation is None else curated(store, data.curation, names)
     store = drawn.store if drawn else store
     past, leaks = histories(datasets, store, [*filter(None, [weights]), *teachers], chosen, probe, names, drawn)
     facts = facts_of(wanted, store, datasets, data.table)
