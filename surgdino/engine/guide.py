@@ -169,7 +169,7 @@ class Guides(nn.Module):
         for place, guide in enumerate(self.each):
             if guide.head is None:
                 continue
-            factor = -factors[place] if guide.reverses else factors[place]
+            factor = factors[place] * (-guide.settings.weight if guide.reverses else guide.settings.weight)
             tokens = _Scaled.apply(cls, factor, self._seen[place, 1])
             with torch.autocast(cls.device.type, enabled=False):
                 own, figures = guide.loss(by_view(tokens.float(), views.images), known)

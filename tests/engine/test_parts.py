@@ -218,6 +218,9 @@ def test_views_carry_the_masked_places_and_one_over_their_number():
         masked=torch.tensor([1, 4, 18, 19, 20, 23]),
         mask_weight=torch.tensor([0.5] * 2 + [0.25] * 4),
         mask_counts=[2, 0, 0, 4],
+        first=0,
+        facts={},
+        clean=torch.empty(0, 3, 1, 1, dtype=torch.uint8),
     )
     views = to_views(batch, torch.device("cpu"), (0.5,) * 3, (0.5,) * 3)
     assert views.images == 2

@@ -147,7 +147,7 @@ def test_what_is_shipped_is_plain_weights_of_a_correction_of_that_rank(tmp_path)
     for name in (f"blocks.{k}.{layer}.weight" for k in range(2) for layer in LAYERS):
         correction = weights[name] - before[f"backbone.vit.{name}"]
         assert torch.linalg.matrix_rank(correction, rtol=1e-3) == 4
-    assert load(tmp_path).info["retention"] == {"frozen_blocks": 0, "pull": 0.0, "low_rank": 4}
+    assert load(tmp_path).info["retention"] == {"frozen_blocks": 0, "pull": 0.0, "low_rank": 4, "gram": 0.0}
 
 
 @pytest.mark.slow

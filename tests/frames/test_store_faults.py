@@ -21,7 +21,7 @@ import pytest
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError
 from surgdino.frames import build as building
-from surgdino.frames import pool
+from surgdino.frames import engines
 from surgdino.frames.store import open_store
 from tests.frames.faults import SETTINGS, build, manifest_of, shards
 from tests.frames.numbered_video import number_in, write_video
@@ -123,7 +123,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_finished(videos, tmp_path, m
         with ThreadPoolExecutor(size) as threads:
             yield lambda file, function, *arguments, hear: threads.submit(function, *arguments, hear)
 
-    monkeypatch.setattr(pool, "crew", in_this_process)
+    monkeypatch.setattr(engines, "crew", in_this_process)
     monkeypatch.setattr(building, "_jpeg", until_full)
     with pytest.raises(SurgdinoError, match=r"video\d\.zip: the disk is full.*Free some space"):
         build(videos, tmp_path)
