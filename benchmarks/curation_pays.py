@@ -7,14 +7,12 @@ clean one, every recording once, and one with known faults: every recording agai
 with a picture that stands for 40 s, one at a fifth of its speed beside its two others. Each is learnt from as it is
 (uniform), without what comes twice (deduplicated), that and drawn evenly over its clusters (balanced), and from the
 frames near those of the labelled operations (retrieved), for the same number of steps. Settings are those of
-`surgdino pretrain recipe=cpu_lab` unless others are given. What stands in OUT/probes.jsonl is not computed again;
-several processes may share OUT.
+`surgdino pretrain recipe=cpu_lab` unless others are given. What stands in OUT/probes.jsonl is not computed again.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -25,12 +23,12 @@ import numpy as np
 import torch
 from adaptation import Journal, numbers, opened, settings, stored
 from curation import encode
-from filelock import FileLock, Timeout
-from linear_probes import ProbeFrames, probe, probe_frames
+from linear_probes import probe, probe_frames
 
 from surgdino.backbone.checkpoint import load
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.cli.main import main as surgdino
+from surgdino.runs.lock import FolderLock
 
 _STILL, _SLOWER, _LINES = 40, 5, 360  # seconds; times; of a copy
 ARMS = {
@@ -110,12 +108,6 @@ def learnt(a: argparse.Namespace, kind: str, arm: str, held: str, seed: int) -> 
     return run
 
 
-def measure(a: argparse.Namespace, frames: ProbeFrames, kind: str, arm: str, held: str, seed: int) -> dict[str, Any]:
-    """The probes of one arm."""
-    backbone = load(learnt(a, kind, arm, held, seed) / "checkpoint").backbone
-    return probe(backbone, frames, None, held)
-
-
 def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Change against the uniform archive of the same kind, operation and seed, in points, a line an arm and measure."""
     found = {(r["archive"], r["arm"], r["held"], r["seed"]): r for r in rows}
@@ -152,16 +144,14 @@ def main() -> None:
     labelled = opened("cholect50", a.data)
     preprocess = Preprocess(a.probe_size, tuple(cfg["model"]["mean"]), tuple(cfg["model"]["std"]))
     frames = probe_frames(labelled, stored(labelled, cfg, a.out), preprocess)
-    for seed, held, (kind, arm) in product(a.seeds, sorted(set(frames.operation.tolist())), RUNS):
-        key = {"archive": kind, "arm": arm, "held": held, "seed": seed}
-        try:
-            with FileLock(a.out / f"{kind}-{held}.lock", timeout=0):
-                if not Journal(a.out / "probes.jsonl").has(key):
-                    row = measure(a, frames, kind, arm, held, seed)
-                    Journal(a.out / "probes.jsonl").add({**key, **row, "process": os.getpid()})
-        except Timeout:
-            continue
-    for line in table(Journal(a.out / "probes.jsonl").rows):
+    journal = Journal(a.out / "probes.jsonl")
+    with FolderLock(a.out):
+        for seed, held, (kind, arm) in product(a.seeds, sorted(set(frames.operation.tolist())), RUNS):
+            key = {"archive": kind, "arm": arm, "held": held, "seed": seed}
+            if not journal.has(key):
+                backbone = load(learnt(a, kind, arm, held, seed) / "checkpoint").backbone
+                journal.add({**key, **probe(backbone, frames, None, held)})
+    for line in table(journal.rows):
         print(line)
 
 

@@ -42,6 +42,7 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Range = tuple[Share, Share]  # of shares
 LearningRate = Annotated[float, Field(ge=0, le=10)]
 Width = Annotated[int, Field(ge=1, le=16384)]  # of a layer, in units
+Hidden = Annotated[int, Field(ge=0, le=16384)]  # the same; 0: there is no such layer
 Side = Annotated[int, Field(ge=8, le=4096)]  # of a picture, in pixels
 Fps = Annotated[float, Field(ge=1e-4, le=1000)]  # frames a second
 Workers = Annotated[int, Field(ge=0, le=1024)]  # processes

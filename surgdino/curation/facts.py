@@ -63,12 +63,13 @@ def _flat_map(embeddings: np.ndarray, seed: int) -> dict[str, Any]:
     rows = np.unique(np.linspace(0, len(embeddings) - 1, min(_MAPPED, len(embeddings))).astype(np.int64))
     if len(rows) < 3:
         return {}
-    by, points = "PCA", PCA(2, random_state=seed).fit_transform(at(embeddings, rows))
+    features = at(embeddings, rows)
+    by, points = "PCA", PCA(2, random_state=seed).fit_transform(features)
     try:
         from umap import UMAP
     except ImportError:
         pass
     else:
         by = "UMAP"
-        points = UMAP(metric="cosine", init=points, random_state=seed, n_jobs=1).fit_transform(at(embeddings, rows))
+        points = UMAP(metric="cosine", init=points, random_state=seed, n_jobs=1).fit_transform(features)
     return {"by": by, "rows": rows.tolist(), "xy": np.round(points.astype(float), 4).tolist()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 import re
 import signal
@@ -151,6 +153,21 @@ def read_text(path: Path, *, spreadsheet: bool = False) -> str:
             if "\0" not in text:  # UTF-16 without its mark, or no text at all
                 return text.replace("\r\n", "\n").replace("\r", "\n")
     raise SurgdinoError("not a text file", file=path, expected="text in UTF-8", fix="save it as UTF-8")
+
+
+def read_cells(path: Path) -> list[list[str]]:
+    """The rows of a CSV that are not empty, cells without spaces around; separated as its first line is.
+
+    Raises:
+        SurgdinoError: as `read_text`, or it is not a CSV.
+    """
+    text = read_text(path, spreadsheet=True)
+    separator = max(";\t,", key=text.partition("\n")[0].count)
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    except csv.Error as error:
+        raise SurgdinoError("not a CSV", file=path, found=str(error)) from error
+    return [[cell.strip() for cell in row] for row in rows if any(row)]
 
 
 def content_hash(path: Path, end: int) -> str:

@@ -6,14 +6,12 @@ so a column is a class in any spelling, and a picture is found by its name or nu
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from surgdino.datasets.class_names import class_finder
-from surgdino.datasets.files import MOST_DIGITS, read_text
+from surgdino.datasets.files import MOST_DIGITS, read_cells
 from surgdino.errors import SurgdinoError
 
 _ABSENT, _PRESENT = ("0", "0.0", "false", "no", "absent"), ("1", "1.0", "true", "yes", "present")
@@ -31,13 +29,7 @@ def read_absent(path: Path, classes: Sequence[str], pictures: Collection[int]) -
         SurgdinoError: no table, no column of a class, none that names the pictures, a picture twice, or a cell that
             says neither present nor absent.
     """
-    text = read_text(path, spreadsheet=True)
-    separator = max(";\t,", key=text.partition("\n")[0].count)
-    try:
-        cells_of = list(csv.reader(io.StringIO(text), delimiter=separator))
-    except csv.Error as error:
-        raise SurgdinoError("not a CSV", file=path, found=str(error)) from error
-    lines = [[cell.strip() for cell in row] for row in cells_of if any(row)]
+    lines = read_cells(path)
     header, rows = (lines[0], lines[1:]) if lines else ([], [])
     find = class_finder(classes)
     columns = {place: classes[found] for place, name in enumerate(header) if (found := find(name)) is not None}

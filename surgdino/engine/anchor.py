@@ -13,21 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from surgdino.backbone.vit import Backbone
-from surgdino.engine.methods.parts.views import Views
+from surgdino.engine.methods.parts.views import Views, on_grid
 
 
 @torch.no_grad()
 def anchor_tokens(anchor: Backbone, views: Views) -> Tensor:
     """The frozen backbone's patch tokens of the clean global crops, [2b, N, D].
 
-    Those of larger crops are brought to the student's grid (bicubic, without antialiasing, as published).
+    Those of larger crops are brought to the student's grid.
     """
-    patches = anchor(views.clean).patches
-    sides = [crops.shape[-1] // anchor.patch_size for crops in (views.clean, views.global_crops)]
-    if sides[0] == sides[1]:
-        return patches
-    grid = patches.float().mT.unflatten(2, (sides[0], sides[0]))
-    return F.interpolate(grid, size=(sides[1], sides[1]), mode="bicubic", align_corners=False).flatten(2).mT
+    side = views.global_crops.shape[-1] // anchor.patch_size
+    return on_grid(anchor(views.clean).patches, (side, side))
 
 
 def gram_loss(student: Tensor, anchor: Tensor) -> Tensor:

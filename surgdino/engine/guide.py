@@ -225,12 +225,6 @@ def fingerprint(section: Mapping[str, Mapping[str, Any]], facts: Facts) -> dict[
     return {**section, "facts": hashes}
 
 
-def mlp(embed_dim: int, hidden: int, out: int, bias: bool = True) -> nn.Module:
-    """A linear layer, or two with GELU between where `hidden` is not 0; `bias` is the last one's."""
-    last = nn.Linear(hidden or embed_dim, out, bias=bias)
-    return nn.Sequential(nn.Linear(embed_dim, hidden), nn.GELU(), last) if hidden else last
-
-
 def nothing_known(key: str, expected: str, fix: str, found: str = "none") -> SurgdinoError:
     """A guide without its information."""
     return SurgdinoError(f"guide={key} has nothing to learn from", expected=expected, found=found, fix=fix)

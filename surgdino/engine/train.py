@@ -97,6 +97,8 @@ def ended(session: Session) -> bool:
     train = session.plan.train
     if session.step >= session.steps or train.until == "steps":
         return session.step >= session.steps
+    if session.measured != session.step:  # nothing new since it was asked last
+        return False
     return bool(distributed.from_main(lambda: float(session.probes.since_best >= train.patience)))
 
 

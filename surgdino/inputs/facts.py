@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from surgdino.datasets.files import read_text
+from surgdino.datasets.files import read_cells
 from surgdino.engine.guides.column import OPERATION
 from surgdino.errors import SurgdinoError, first_of, nearest
 from surgdino.frames.store import FrameStore
@@ -119,16 +117,6 @@ def _columns(
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
-    """The table's rows by column, without spaces around; separated as its header is."""
-    text = read_text(table, spreadsheet=True)
-    head = text.partition("\n")[0]
-    try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count)))
-    except csv.Error as error:
-        raise SurgdinoError("not a CSV", file=table, found=str(error)) from error
-    header = [name.strip() for name in rows[0]] if rows else []
-    return [
-        dict(zip(header, [*(cell.strip() for cell in row), *[""] * len(header)], strict=False))
-        for row in rows[1:]
-        if any(row)
-    ]
+    """The table's rows by column."""
+    header, *rows = read_cells(table) or [[]]
+    return [dict(zip(header, [*row, *[""] * len(header)], strict=False)) for row in rows]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.config import Text
-from surgdino.engine.guide import Facts, Guide, GuideSettings, Known, mlp, nothing_known
+from surgdino.config import Hidden, Text
+from surgdino.engine.guide import Facts, Guide, GuideSettings, Known, nothing_known
+from surgdino.engine.methods.parts.heads import mlp
 
 OPERATION = "operation"
 
@@ -22,7 +21,7 @@ class Settings(GuideSettings):
 
     column: Text
     adversarial: bool
-    head_hidden: Annotated[int, Field(ge=0, le=16384)]
+    head_hidden: Hidden
 
 
 class Column(Guide):

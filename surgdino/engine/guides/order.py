@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.engine.guide import Facts, Guide, GuideSettings, Known, mlp, nothing_known
+from surgdino.config import Hidden
+from surgdino.engine.guide import Facts, Guide, GuideSettings, Known, nothing_known
+from surgdino.engine.methods.parts.heads import mlp
 
 
 @dataclass(frozen=True)
 class Settings(GuideSettings):
     """The `guide.order` section; configs/guide/order.yaml explains the keys."""
 
-    head_hidden: Annotated[int, Field(ge=0, le=16384)]
+    head_hidden: Hidden
 
 
 class Order(Guide):

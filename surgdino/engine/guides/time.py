@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.engine.guide import Facts, Guide, GuideSettings, Known, mlp, nothing_known
+from surgdino.config import Hidden
+from surgdino.engine.guide import Facts, Guide, GuideSettings, Known, nothing_known
+from surgdino.engine.methods.parts.heads import mlp
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Settings(GuideSettings):
     """The `guide.time` section; configs/guide/time.yaml explains the keys."""
 
     bins: Annotated[int, Field(ge=0, le=1000)]
-    head_hidden: Annotated[int, Field(ge=0, le=16384)]
+    head_hidden: Hidden
 
 
 class Time(Guide):

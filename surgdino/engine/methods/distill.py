@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone, Features
 from surgdino.backbone.weights import WeightsReport
-from surgdino.config import Locations, NonNegative, PositiveInt, Range, Share, Side
+from surgdino.config import Hidden, Locations, NonNegative, PositiveInt, Range, Share, Side
 from surgdino.crops.multicrop import CropSettings
 from surgdino.engine.method import Method, MethodSettings, Targets, Terms
-from surgdino.engine.methods.parts.spread import coding_rate, gamma, highest_rate, lowest_rate
+from surgdino.engine.methods.parts.spread import coding_rate, gamma, highest_rate, is_lowest, lowest_rate
 from surgdino.engine.methods.parts.teachers import Adaptor, check_size, open_teachers
 from surgdino.engine.methods.parts.views import GLOBAL_VIEWS, Views, by_view
 from surgdino.engine.processes import Pool, ProcessGroup
@@ -33,7 +33,7 @@ class Settings(MethodSettings):
 
     teachers: Locations
     teacher_size: Side | None
-    adaptor_hidden: Annotated[int, Field(ge=0, le=16384)]
+    adaptor_hidden: Hidden
     patch_weight: NonNegative
     local_weight: NonNegative
     expa_weight: NonNegative
@@ -152,11 +152,9 @@ class Distill(Method[TaughtTokens]):
     def collapse_warning(self, terms: dict[str, float], images: int) -> str | None:
         """Judged against what `expa` can be for this batch."""
         group, width = self.group_size or images, self.backbone.embed_dim
-        lowest, highest = (
-            self.collapse(images)["expa"],
-            self._gamma(group) * highest_rate(group, width, self.settings.eps),
-        )
-        if terms["comp"] > 0.05 or terms["expa"] > lowest + 0.05 * (highest - lowest):
+        lowest = self.collapse(images)["expa"]
+        highest = self._gamma(group) * highest_rate(group, width, self.settings.eps)
+        if terms["comp"] > 0.05 or not is_lowest(terms["expa"], lowest, highest):
             return None
         return (
             f"the features collapse: all images look the same to the student (comp {terms['comp']:.4f}, expa "

@@ -19,7 +19,7 @@ from surgdino.backbone.vit import Backbone, Features
 from surgdino.config import NonNegative, PositiveInt, Range, Share, Width
 from surgdino.engine.method import Method, MethodSettings, Targets, Terms
 from surgdino.engine.methods.parts.heads import ProjectionHead
-from surgdino.engine.methods.parts.spread import Gamma, coding_rate, gamma, highest_rate, lowest_rate
+from surgdino.engine.methods.parts.spread import Gamma, coding_rate, gamma, highest_rate, is_lowest, lowest_rate
 from surgdino.engine.methods.parts.views import Views, by_view, teacher_tokens
 from surgdino.engine.processes import Pool, ProcessGroup
 
@@ -99,7 +99,7 @@ class SimDINOv2(Method[UnitTargets]):
     def collapse_warning(self, terms: dict[str, float], images: int) -> str | None:
         """Judged against what `expa` can be for this batch."""
         lowest, highest = self.collapse(images)["expa"], highest_expansion(self.settings, images)
-        if terms["comp"] < 0.99 or terms["expa"] > lowest + 0.05 * (highest - lowest):
+        if terms["comp"] < 0.99 or not is_lowest(terms["expa"], lowest, highest):
             return None
         return (
             f"the features collapse: all images look the same (comp {terms['comp']:.4f}, expa {terms['expa']:.3f}; "

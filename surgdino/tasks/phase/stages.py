@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from surgdino import distributed
-from surgdino.config import BelowOne, LearningRate, NonNegative, Positive, PositiveInt
+from surgdino.config import BelowOne, Hidden, LearningRate, NonNegative, Positive, PositiveInt
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.phase import script_scores, strict_counts
 from surgdino.tasks.context import TaskContext
@@ -40,7 +40,7 @@ class PhaseSettings:
     temporal: str
     tokens: Literal["cls", "cls+mean"]
     align: bool
-    hidden: Annotated[int, Field(ge=0, le=16384)]
+    hidden: Hidden
     balance: Literal["median-frequency", "none"]
     smoothing: NonNegative
     layers: Annotated[int, Field(ge=1, le=20)] | None

@@ -50,3 +50,9 @@ class PrototypeHead(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):
             directions = F.normalize(self.prototypes.float(), dim=-1)
         return F.linear(self.projection(tokens), directions.detach() if frozen else directions)
+
+
+def mlp(embed_dim: int, hidden: int, out: int, bias: bool = True) -> nn.Module:
+    """A linear layer, or two with GELU between where `hidden` is not 0; `bias` is the last one's."""
+    last = nn.Linear(hidden or embed_dim, out, bias=bias)
+    return nn.Sequential(nn.Linear(embed_dim, hidden), nn.GELU(), last) if hidden else last

@@ -68,6 +68,11 @@ def lowest_rate(width: int, eps: float, pooled_groups: int = 1) -> float:
     return math.log1p(width / (pooled_groups * eps)) / 2
 
 
+def is_lowest(rate: float, lowest: float, highest: float) -> bool:
+    """Whether a rate lies in the lowest twentieth of what it can be: the images look the same, or nearly."""
+    return rate <= lowest + 0.05 * (highest - lowest)
+
+
 def koleo(features: Tensor) -> Tensor:
     """Minus the mean logarithm of the distance to the nearest neighbour (Sablayrolles et al. 2019, arXiv 1806.03198).
 

@@ -17,7 +17,8 @@ from surgdino.backbone.preprocess import normalize
 from surgdino.backbone.settings import ModelSettings
 from surgdino.backbone.vit import Backbone, Features
 from surgdino.backbone.weights import WeightsReport, open_weights
-from surgdino.engine.guide import mlp
+from surgdino.engine.methods.parts.heads import mlp
+from surgdino.engine.methods.parts.views import on_grid
 from surgdino.engine.processes import ProcessGroup
 from surgdino.errors import SurgdinoError
 
@@ -40,9 +41,7 @@ class Teacher:
 
     @torch.no_grad()
     def tokens(self, crops: Tensor, student: ModelSettings, grid: tuple[int, int]) -> Features:
-        """`cls` [B, D_T] and `patches` [B, N, D_T], fp32.
-
-        A feature map on another grid is brought to the student's by bicubic interpolation without antialiasing.
+        """`cls` [B, D_T] and `patches` [B, N, D_T], fp32, on the student's grid.
 
         Args:
             crops: float [B, 3, S, S] as the student sees them.
@@ -58,12 +57,7 @@ class Teacher:
         if self.size is not None and self.size != crops.shape[-1]:
             crops = F.interpolate(crops, size=(self.size, self.size), mode="bicubic", antialias=True)
         cls, patches = self.backbone(crops)
-        cls, patches = cls.float(), patches.float()
-        side = crops.shape[-1] // self.backbone.patch_size
-        if (side, side) != grid:
-            maps = patches.mT.unflatten(2, (side, side))  # [B, D_T, M]
-            patches = F.interpolate(maps, size=grid, mode="bicubic").flatten(2).mT
-        return Features(cls, patches)
+        return Features(cls.float(), on_grid(patches.float(), grid))
 
 
 def open_teachers(weights: Sequence[Path], size: int | None) -> list[Teacher]:

@@ -5,12 +5,14 @@ Symbols: b images, 2 global and L local views, D the backbone's width, M masked 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from surgdino.backbone.preprocess import normalize
@@ -85,6 +87,18 @@ def to_views(
         facts={name: move(values) for name, values in batch.facts.items()},
         clean=normalize(move_part(batch.clean), mean, std),
     )
+
+
+def on_grid(patches: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Patch tokens [n, M, D] of square crops, brought to another grid of N: fp32 [n, N, D]; as they are on the same.
+
+    Bicubic, without antialiasing, as DINOv3 brings those of larger crops to the student's (arXiv 2508.10104).
+    """
+    side = math.isqrt(patches.shape[1])
+    if (side, side) == grid:
+        return patches
+    maps = patches.float().mT.unflatten(2, (side, side))  # [n, D, M]
+    return F.interpolate(maps, size=grid, mode="bicubic").flatten(2).mT
 
 
 def by_view(tokens: Tensor, images: int) -> Tensor:
