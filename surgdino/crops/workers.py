@@ -22,6 +22,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 AHEAD = 2  # results that a worker keeps ready
 _END = object()
+_GONE = (ConnectionError, EOFError, FileNotFoundError)  # a result was announced, but who holds its memory has died
 # Results lie in shared memory, and a pinned copy of each in the main process.
 _SHARE_OF_SHARED, _SHARE_OF_MEMORY = 0.9, 0.25
 _IN_HAND = 2  # results that the main process works on or lets go of, beside those that workers keep ready
@@ -56,7 +57,7 @@ def load(
         prefetch_factor=ahead if workers else None,
     )
     results = _iterate(loader)
-    while (result := _next(results)) is not _END:
+    while (result := _next(results, from_workers=workers > 0)) is not _END:
         if isinstance(result, SurgdinoError):
             raise result
         yield result
@@ -120,12 +121,13 @@ def _iterate(loader: DataLoader) -> Iterator[Any]:
     return results
 
 
-def _next(results: Iterator[Any]) -> Any:
+def _next(results: Iterator[Any], *, from_workers: bool) -> Any:
     try:
         return next(results, _END)
-    except RuntimeError as error:
+    except (RuntimeError, *_GONE) as error:
         said = str(error).partition("\n")[0]
-        if not said.startswith("DataLoader worker (pid"):
+        passed_on = from_workers and isinstance(error, _GONE) and "in DataLoader worker process" not in said
+        if not passed_on and not said.startswith("DataLoader worker (pid"):
             raise
         fix = "lower hardware.loader_workers or train.batch_size; the same command continues"
         found = f"{said}: the system may have killed it for want of memory, or /dev/shm is full"

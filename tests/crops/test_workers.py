@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -77,6 +78,33 @@ def killed_at(job: int) -> int:
     if job == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return job
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError(), FileNotFoundError("socket")])
+def test_a_worker_that_dies_while_its_result_is_fetched_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch passes this on as it is where the process has not quite ended yet."""
+
+    def dying(loader: object) -> Iterator[int]:
+        yield 0
+        raise error
+
+    monkeypatch.setattr(workers, "_iterate", dying)
+    results = load(out_of_memory, range(10), workers=1, result_bytes=1)
+    assert next(results) == 0
+    with pytest.raises(SurgdinoError, match=r"worker process .* killed"):
+        next(results)
+
+
+def missing_file(job: int) -> int:
+    raise FileNotFoundError("a bug")
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_fault_of_the_work_itself_is_not_taken_for_a_killed_worker(count: int) -> None:
+    with pytest.raises(FileNotFoundError, match="a bug"):
+        load_all(missing_file, workers=count)
 
 
 def out_of_memory(job: int) -> int:
