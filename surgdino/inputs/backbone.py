@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from surgdino.backbone import checkpoint
@@ -31,6 +32,12 @@ class StartingBackbone:
     info: Mapping[str, Any]
     image_size: int
 
+    @property
+    def description(self) -> str:
+        """Of a checkpoint: dataset, model and steps."""
+        steps = f", {self.info['steps']} steps" if self.info.get("steps") else ""
+        return ", ".join(filter(None, (str(self.info.get("dataset") or ""), self.model.name))) + steps
+
     def preprocess(self, image_size: int | None) -> Preprocess:
         """Size and normalisation of its input; None takes its own size. The size is a multiple of a patch."""
         size, patch = image_size or self.image_size, self.backbone.patch_size
@@ -44,19 +51,25 @@ class StartingBackbone:
 def starting_backbone(model: ModelSettings, path: str | None) -> StartingBackbone:
     """The backbone of a checkpoint, or of `model=` with its natural-image weights."""
     if path is None:
-        backbone, weights = natural_backbone(model, 0.0)
-        side = min(224, backbone.grid[0] * backbone.patch_size)
-        return StartingBackbone(
-            backbone.eval(), model, weights.past if weights else {}, side - side % backbone.patch_size
-        )
+        return of_weights(*natural_backbone(model, 0.0))
     if model.weights is not None:
         found = f"checkpoint={path} and model.weights={model.weights}"
         raise SurgdinoError("two backbones to start from", found=found, fix="give one of them")
+    start = of_checkpoint(path)
+    field("backbone", f"{path} ({start.description})")
+    return start
+
+
+def of_checkpoint(path: str | Path) -> StartingBackbone:
+    """The backbone of a run or checkpoint of ours."""
     loaded = checkpoint.load(path)
-    steps = f", {loaded.info['steps']} steps" if loaded.info.get("steps") else ""
-    past = ", ".join(filter(None, (str(loaded.info.get("dataset") or ""), str(loaded.info.get("name")))))
-    field("backbone", f"{path} ({past}{steps})")
     return StartingBackbone(loaded.backbone, loaded.backbone.settings, loaded.info, loaded.preprocess.image_size)
+
+
+def of_weights(backbone: Backbone, weights: WeightsReport | None) -> StartingBackbone:
+    """A backbone that is not from a checkpoint of ours; `weights` are None where it starts at random."""
+    past = {} if weights is None else weights.past
+    return StartingBackbone(backbone.eval(), backbone.settings, past, checkpoint.usual_size(backbone))
 
 
 def natural_backbone(model: ModelSettings, drop_path: float) -> tuple[Backbone, WeightsReport | None]:
