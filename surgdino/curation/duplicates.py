@@ -13,6 +13,7 @@ import numpy as np
 
 from surgdino.curation.embeddings import at, blocks_of
 from surgdino.curation.neighbours import nearest
+from surgdino.curation.pieces import HERE, Searchers
 
 _GAPS = (1.0, 5.0, 30.0)  # seconds between the frames of a pair
 _PAIRS = 20_000  # that a distribution is drawn from
@@ -95,6 +96,6 @@ def along_time(embeddings: np.ndarray, rows: np.ndarray, operation_of: np.ndarra
     return stands_for
 
 
-def nearest_of(embeddings: np.ndarray, others: np.ndarray, seed: int) -> np.ndarray:
+def nearest_of(embeddings: np.ndarray, others: np.ndarray, seed: int, searchers: Searchers = HERE) -> np.ndarray:
     """float32 [n]: the largest cosine of each frame with any of `others` [m, D]."""
-    return nearest(others, embeddings, 1, seed=seed).cosines[:, 0]
+    return nearest(others, embeddings, 1, seed=seed, searchers=searchers).cosines[:, 0]

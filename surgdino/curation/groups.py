@@ -16,18 +16,26 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from surgdino.curation.clusters import members
 from surgdino.curation.embeddings import at, blocks_of
 from surgdino.curation.neighbours import EXACT
+from surgdino.curation.pieces import HERE, Arrays, Searchers
 
 _AT_ONCE = 2048  # frames that are compared with as many
 _ROUNDING = 1e-3  # of float16 and of products
 _LEARNT, _ITERATIONS = 32, 5  # frames that a cell's centroid is the mean of, and how often that is improved
 _SCORES = 1 << 25  # products of frames and centroids in memory
+_CELLS = 64  # that are searched as a piece
 _VISITED = 32  # cells that a frame is compared with at most, beyond EXACT: those whose border is nearest
 
 
-def across(embeddings: np.ndarray, rows: np.ndarray, threshold: float, seed: int, exact: int = EXACT) -> np.ndarray:
+def across(
+    embeddings: np.ndarray,
+    rows: np.ndarray,
+    threshold: float,
+    seed: int,
+    exact: int = EXACT,
+    searchers: Searchers = HERE,
+) -> np.ndarray:
     """int64 [m]: for each of `rows` the number of its group.
 
     Args:
@@ -36,11 +44,30 @@ def across(embeddings: np.ndarray, rows: np.ndarray, threshold: float, seed: int
     """
     centroids = _centroids(embeddings, rows, seed)
     cell, visits = _cells(embeddings, rows, centroids, threshold, _VISITED if len(rows) > exact else None)
-    met = [np.empty((0, 2), np.int64)]
-    others = members(visits[:, 1], len(centroids))
-    for home, places in zip(members(cell, len(centroids)), others, strict=True):
-        met.extend(_alike(embeddings, rows, home, visits[places, 0], threshold))
+    order = np.argsort(visits[:, 1], kind="stable")
+    bounds = [np.cumsum(np.bincount(of, minlength=len(centroids))) for of in (cell, visits[:, 1])]
+    arrays = {
+        "embeddings": embeddings,
+        "rows": rows,
+        "threshold": np.array(threshold),
+        "members": np.argsort(cell, kind="stable"),
+        "visitors": visits[order, 0],
+        "bounds": np.pad(np.stack(bounds), ((0, 0), (1, 0))),
+    }
+    del cell, visits, order
+    pieces = [(first, min(first + _CELLS, len(centroids))) for first in range(0, len(centroids), _CELLS)]
+    met = [edges for (edges,) in searchers("duplicates", _met, arrays, pieces)]
     return _components(np.concatenate(met), len(rows))
+
+
+def _met(arrays: Arrays, first: int, last: int) -> tuple[np.ndarray]:
+    """The edges that are found in some of the cells."""
+    met, threshold = [np.empty((0, 2), np.int64)], float(arrays["threshold"])
+    for cell in range(first, last):
+        (home, own), (others, more) = arrays["bounds"][:, cell : cell + 2]
+        frames = arrays["members"][home:own], arrays["visitors"][others:more]
+        met.extend(_alike(arrays["embeddings"], arrays["rows"], *frames, threshold))
+    return (np.concatenate(met),)
 
 
 def _centroids(embeddings: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:

@@ -5,20 +5,18 @@ inverted files.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
 
 from surgdino.curation.embeddings import BLOCK, at, blocks_of
+from surgdino.curation.pieces import HERE, Arrays, Searchers
 
 EXACT = 200_000
 _PROBED = 16  # cells of an inverted file that a query looks into
 _PER_CELL, _ITERATIONS = 32, 4  # frames that a cell is trained on, and how often
 _SHARD = 1 << 20  # frames of an inverted file, which is in memory as float16
-# Queries [b, D] and k in, cosines and places of the nearest out
-_Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ def nearest(
     rows: np.ndarray | None = None,
     seed: int = 0,
     exact: int = EXACT,
+    searchers: Searchers = HERE,
 ) -> Neighbours:
     """The k nearest of each query; a frame finds itself too. No more of the frames than a shard is in memory.
 
@@ -47,37 +46,50 @@ def nearest(
         seed: of the cells of the inverted files; the same gives the same neighbours.
         exact: all products are computed up to the square of so many.
     """
-    count = len(embeddings) if rows is None else len(rows)
-    whole = count * len(queries) <= exact**2
-    index = None if whole else _inverted(embeddings, rows, min(count, _SHARD), seed)
+    rows = np.arange(len(embeddings)) if rows is None else rows
+    arrays = {"embeddings": embeddings, "queries": queries, "rows": rows}
+    step = BLOCK
+    if len(rows) * len(queries) > exact**2:
+        step, index = _SHARD, _inverted(embeddings, rows, min(len(rows), _SHARD), seed)
+        arrays["index"] = faiss.serialize_index(index)
+    # Either of the two is large: its parts are the pieces.
+    asked = _SHARD if len(rows) <= step else max(len(queries), 1)
+    pieces = [
+        (start, min(start + step, len(rows)), first, min(first + asked, len(queries)), k)
+        for start in range(0, len(rows), step)
+        for first in range(0, len(queries), asked)
+    ]
     found = faiss.ResultHeap(len(queries), k, keep_max=True)
-    step = BLOCK if whole else _SHARD
-    for start in range(0, count, step):
-        shard = np.arange(start, min(start + step, count))
-        search = _search(embeddings, shard if rows is None else rows[shard], index)
-        for part, block in blocks_of(queries):
-            cosines, places = search(block, k)
-            places[places >= 0] += start
-            found.add_result_subset(np.arange(part.start, part.stop), cosines, places)
+    for (start, _, first, last, _), (cosines, places) in zip(
+        pieces, searchers("neighbours", _searched, arrays, pieces), strict=True
+    ):
+        places[places >= 0] += start
+        found.add_result_subset(np.arange(first, last), cosines, places)
     found.finalize()
-    met = found.I if rows is None or not count else np.where(found.I >= 0, rows[found.I], -1)
-    return Neighbours(found.D, met)
+    return Neighbours(found.D, np.where(found.I >= 0, rows[found.I], -1) if len(rows) else found.I)
 
 
-def _search(embeddings: np.ndarray, shard: np.ndarray, index: faiss.Index | None) -> _Search:
-    """Among the rows of a shard."""
-    if index is None:
+def _searched(arrays: Arrays, start: int, stop: int, first: int, last: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and places, counted from `start`, of some queries' k nearest in a shard of the rows."""
+    embeddings, shard = arrays["embeddings"], arrays["rows"][start:stop]
+    cosines, places = np.empty((last - first, k), np.float32), np.empty((last - first, k), np.int64)
+    if (trained := arrays.get("index")) is None:
         vectors = at(embeddings, shard)
-        return lambda block, k: faiss.knn(block, vectors, k, faiss.METRIC_INNER_PRODUCT)
-    index.reset()
-    for _, block in blocks_of(embeddings, shard):
-        index.add(block)
-    return index.search
+    else:
+        index = faiss.deserialize_index(np.array(trained))
+        for _, block in blocks_of(embeddings, shard):
+            index.add(block)
+    for part, block in blocks_of(arrays["queries"][first:last]):
+        found = (
+            index.search(block, k) if trained is not None else faiss.knn(block, vectors, k, faiss.METRIC_INNER_PRODUCT)
+        )
+        cosines[part], places[part] = found
+    return cosines, places
 
 
-def _inverted(embeddings: np.ndarray, rows: np.ndarray | None, size: int, seed: int) -> faiss.Index:
+def _inverted(embeddings: np.ndarray, rows: np.ndarray, size: int, seed: int) -> faiss.Index:
     """An inverted file for shards of `size` frames, still empty."""
-    count, width = len(embeddings) if rows is None else len(rows), embeddings.shape[1]
+    count, width = len(rows), embeddings.shape[1]
     cells = 4 * round(math.sqrt(size))
     quantizer = faiss.IndexFlatIP(width)
     index = faiss.IndexIVFScalarQuantizer(
@@ -87,5 +99,5 @@ def _inverted(embeddings: np.ndarray, rows: np.ndarray | None, size: int, seed: 
     index.cp.seed, index.cp.niter, index.cp.min_points_per_centroid, index.nprobe = seed, _ITERATIONS, 1, _PROBED
     places = np.random.default_rng(seed).choice(count, min(count, _PER_CELL * cells), replace=False)
     places.sort()
-    index.train(at(embeddings, places if rows is None else rows[places]))
+    index.train(at(embeddings, rows[places]))
     return index

@@ -6,11 +6,19 @@ import numpy as np
 
 from surgdino.curation.clusters import Level, assign
 from surgdino.curation.neighbours import nearest
+from surgdino.curation.pieces import HERE, Searchers
 
 
-def by_sample(embeddings: np.ndarray, rows: np.ndarray, queries: np.ndarray, each: int, seed: int) -> np.ndarray:
+def by_sample(
+    embeddings: np.ndarray,
+    rows: np.ndarray,
+    queries: np.ndarray,
+    each: int,
+    seed: int,
+    searchers: Searchers = HERE,
+) -> np.ndarray:
     """int64, ascending: the `each` nearest neighbours of every query [q, D], among `rows`."""
-    found = nearest(embeddings, queries, min(each, len(rows)), rows=rows, seed=seed).rows
+    found = nearest(embeddings, queries, min(each, len(rows)), rows=rows, seed=seed, searchers=searchers).rows
     return np.unique(found[found >= 0])
 
 

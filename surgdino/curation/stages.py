@@ -14,6 +14,7 @@ from surgdino.curation.clusters import Level, clustered, hierarchy, levels_for
 from surgdino.curation.copies import Stretch, copied, stretches
 from surgdino.curation.duplicates import Calibration, along_time, calibrate, nearest_of
 from surgdino.curation.groups import across
+from surgdino.curation.pieces import HERE, Searchers
 from surgdino.curation.semdedup import semdedup
 from surgdino.curation.settings import BalanceSettings, DuplicateSettings, RetrievalSettings
 from surgdino.curation.table import RESEMBLES
@@ -58,6 +59,7 @@ class Frames:
     video_of: np.ndarray
     operation_of: np.ndarray
     seed: int
+    searchers: Searchers = HERE
     reason: np.ndarray = field(init=False)
     calibration: Calibration = field(init=False)
     group: np.ndarray = field(init=False)
@@ -137,7 +139,7 @@ def deduplicate(frames: Frames, settings: DuplicateSettings) -> None:
         level = _flat(frames, rows, None)
         frames.leave_out(semdedup(frames.embeddings, rows, level, threshold, settings.order, frames.seed), SHARED)
         return
-    groups = across(frames.embeddings, rows, threshold, frames.seed)
+    groups = across(frames.embeddings, rows, threshold, frames.seed, searchers=frames.searchers)
     _, first, of = np.unique(groups, return_index=True, return_inverse=True)
     frames.group[rows] = rows[first[of]]
     frames.group = frames.group[frames.group]  # of those that an earlier one stands for
@@ -153,7 +155,7 @@ def keep_apart(frames: Frames, tested: np.ndarray, same: np.ndarray, settings: D
     """
     near = same
     if (threshold := frames.threshold("against", settings.against, settings.against_quantile)) is not None:
-        frames.to_tested = nearest_of(frames.embeddings, tested, frames.seed)
+        frames.to_tested = nearest_of(frames.embeddings, tested, frames.seed, frames.searchers)
         near = same | (frames.to_tested >= threshold)
     touched = np.isin(frames.group, np.unique(frames.group[near]))
     rows = frames.left
@@ -162,10 +164,11 @@ def keep_apart(frames: Frames, tested: np.ndarray, same: np.ndarray, settings: D
 
 def retrieve(frames: Frames, wanted: np.ndarray, settings: RetrievalSettings, balance: BalanceSettings) -> None:
     """Keep what is near the wanted frames, unit vectors [q, D]; warn where nothing is."""
-    frames.similarity = nearest_of(frames.embeddings, wanted, frames.seed)
+    frames.similarity = nearest_of(frames.embeddings, wanted, frames.seed, frames.searchers)
     rows = frames.left
     if settings.by == "sample":
-        kept = retrieval.by_sample(frames.embeddings, rows, wanted, settings.neighbours, frames.seed)
+        how = settings.neighbours, frames.seed, frames.searchers
+        kept = retrieval.by_sample(frames.embeddings, rows, wanted, *how)
     else:
         level = _flat(frames, rows, balance.levels)
         kept = retrieval.by_cluster(level, rows, wanted, settings.least, settings.frames, frames.seed)

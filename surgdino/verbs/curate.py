@@ -15,6 +15,7 @@ from surgdino import console
 from surgdino.backbone.settings import ModelSettings
 from surgdino.config import PositiveInt, Seed, Side, Text, typed
 from surgdino.curation.facts import facts_of
+from surgdino.curation.pieces import Searchers
 from surgdino.curation.settings import BalanceSettings, DuplicateSettings, RetrievalSettings, UnusableSettings
 from surgdino.curation.stages import (
     Frames,
@@ -143,7 +144,8 @@ def embedded(
     vectors = embed(datasets, archive.store, cache_of, folder / "state" / "embeddings.npy")
     rows = judge(archive, data.store / "quality" / data.store_settings.folder, workers, data)
     reasons = unusable(archive.flags, rows, archive.times, archive.video_of, config.unusable)
-    frames = Frames(vectors, archive.times, archive.video_of, archive.operation_of, config.seed)
+    searchers = Searchers(data.engine, data.worker_count, (folder / "state").absolute())
+    frames = Frames(vectors, archive.times, archive.video_of, archive.operation_of, config.seed, searchers)
 
     others = {}
     for place, found in named.items():

@@ -12,6 +12,7 @@ from surgdino.curation.duplicates import along_time, calibrate, nearest_of
 from surgdino.curation.embeddings import open_unit, unit, write_unit
 from surgdino.curation.groups import across
 from surgdino.curation.neighbours import nearest
+from surgdino.curation.pieces import HERE, Searchers
 from surgdino.curation.semdedup import semdedup
 from surgdino.errors import SurgdinoError
 
@@ -100,6 +101,31 @@ def test_groups_through_cells_are_those_of_all_products(monkeypatch, threshold):
     assert 1 < len(np.unique(truth)) < 900
     monkeypatch.setattr(groups, "_VISITED", 3)
     assert np.mean(partners(across(rows, chosen, threshold, seed=0, exact=0)) == truth) > 0.9
+
+
+@pytest.mark.slow
+def test_searches_by_workers_elsewhere_find_the_same_bits(tmp_path, monkeypatch):
+    """Their workers are threads of this process, to be quick; what was begun and left by a killed run does no harm."""
+    distributed = pytest.importorskip("distributed", reason="the extra surgdino[dask] is not installed")
+    monkeypatch.setattr(groups, "_AT_ONCE", 64)
+    monkeypatch.setattr(groups, "_CELLS", 10)
+    monkeypatch.setattr(neighbours, "BLOCK", 300)
+    monkeypatch.setattr(neighbours, "_SHARD", 500)
+    rows = near(np.repeat(scattered(100, seed=1), 12, axis=0), 0.1, 2)
+    mapped, some = write_unit(tmp_path / "e.npy", iter([rows]), len(rows), 32), np.arange(0, 1200, 2)
+
+    def found(searchers: Searchers) -> list[np.ndarray]:
+        exact, inverted = (nearest(mapped, rows[:20], 3, rows=some, exact=n, searchers=searchers) for n in (9999, 9))
+        alike = nearest_of(mapped, rows[:50], 0, searchers)
+        return [across(mapped, some, 0.9, 0, searchers=searchers), exact.rows, inverted.rows, exact.cosines, alike]
+
+    alone = {"processes": False, "protocol": "tcp://", "dashboard_address": None, "silence_logs": 50}
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "found-0.npz").write_bytes(b"half")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=2, **alone) as cluster:
+        elsewhere = found(Searchers(cluster.scheduler_address, 2, tmp_path))
+    assert all(np.array_equal(a, b) for a, b in zip(found(HERE), elsewhere, strict=True))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["e.npy"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 500])
