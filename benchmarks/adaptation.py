@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from linear_probes import MaskedImages, ProbeFrames, masked_images, probe, probe_frames
+from linear_probes import FIXED, MaskedImages, ProbeFrames, masked_images, probe, probe_frames
 
 from surgdino.backbone.checkpoint import save_backbone
 from surgdino.backbone.preprocess import Preprocess
@@ -57,6 +57,7 @@ MEASURES = (
     "phase_accuracy_aligned",
     "instrument_ap_aligned_with_patches",
     "phase_accuracy_aligned_with_patches",
+    *FIXED,
     "kvasir_dice",
 )
 

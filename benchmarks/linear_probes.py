@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from surgdino.metrics.average_precision import average_precision
 # Inverse penalties of the probes on class tokens. A figure is the mean over them, so that no penalty is chosen: on one
 # operation alone, all that is left when a choice has to leave one of two out, the strongest penalty always wins.
 PENALTIES = (0.003, 0.01, 0.03, 0.1)
+FIXED_PENALTY = 0.01
 _KVASIR_PENALTY = 0.01
 _BATCH = 32
 
@@ -68,17 +70,27 @@ def probe(backbone: Backbone, frames: ProbeFrames, polyps: MaskedImages | None, 
             ("phase_accuracy", phase_accuracy, frames.phase),
         ):
             result[name + suffix] = left_out(score, tokens, labels, frames.operation, held)
+    both = np.hstack([cls, mean])
+    for name, (score, labels) in FIXED.items():
+        result[name] = left_out(score, both, getattr(frames, labels), frames.operation, held, (FIXED_PENALTY,))
     if polyps is not None:
         result["kvasir_dice"] = polyp_dice(backbone, polyps)
     return result
 
 
-def left_out(score: Any, tokens: np.ndarray, labels: np.ndarray, operation: np.ndarray, held: str) -> float:
-    """The score on operation `held` of probes fitted on the others, mean over `PENALTIES`."""
+def left_out(
+    score: Any,
+    tokens: np.ndarray,
+    labels: np.ndarray,
+    operation: np.ndarray,
+    held: str,
+    penalties: tuple[float, ...] = PENALTIES,
+) -> float:
+    """The score on operation `held` of probes fitted on the others, mean over penalties."""
     fitted = operation != held
     scaler = StandardScaler().fit(tokens[fitted])
     x, x_held = scaler.transform(tokens[fitted]), scaler.transform(tokens[~fitted])
-    return float(np.mean([score(x, labels[fitted], x_held, labels[~fitted], penalty) for penalty in PENALTIES]))
+    return float(np.mean([score(x, labels[fitted], x_held, labels[~fitted], penalty) for penalty in penalties]))
 
 
 def instrument_ap(x: np.ndarray, y: np.ndarray, x_held: np.ndarray, y_held: np.ndarray, penalty: float) -> float:
@@ -95,6 +107,22 @@ def phase_accuracy(x: np.ndarray, y: np.ndarray, x_held: np.ndarray, y_held: np.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a phase that is predicted but not there
         return float(balanced_accuracy_score(y_held, fitted.predict(x_held)))
+
+
+def phase_neighbours(x: np.ndarray, y: np.ndarray, x_held: np.ndarray, y_held: np.ndarray, _: float) -> float:
+    """Balanced accuracy of the majority of the 20 nearest frames by cosine."""
+    fitted = KNeighborsClassifier(20, metric="cosine").fit(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return float(balanced_accuracy_score(y_held, fitted.predict(x_held)))
+
+
+# By class and mean patch token, at one penalty that was fixed beforehand: name -> score, labels
+FIXED = {
+    "fixed_instrument_ap": (instrument_ap, "instruments"),
+    "fixed_phase_accuracy": (phase_accuracy, "phase"),
+    "fixed_phase_neighbours": (phase_neighbours, "phase"),
+}
 
 
 def polyp_dice(backbone: Backbone, polyps: MaskedImages) -> float:
