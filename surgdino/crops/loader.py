@@ -136,7 +136,7 @@ class CropBatches:
         """Of the images of all processes: a term over those of which something is known needs their number."""
         if not self.facts:
             return {}
-        begin = plan.step * plan.global_batch
+        begin = plan.positions[0] - plan.first
         seconds = self._partners(range(begin, begin + plan.global_batch), plan.everyone)
         frames = np.array([plan.everyone, seconds])
         return {name: torch.from_numpy(values[frames]) for name, values in self.facts.items()}
@@ -152,6 +152,18 @@ class CropBatches:
                 blocks = random.Random(seed_of(self.seed, _MASK_BLOCKS, GLOBAL_VIEWS * position + view))
                 rows.append(block_mask(self.grid, shares[view * plan.global_batch + first + i], blocks).ravel())
         return np.stack(rows)
+
+
+def check_sizes(settings: CropSettings, patch_size: int | None) -> None:
+    """Raise where crops do not divide into patches of so many pixels; None: not known yet."""
+    for key in ("global_size", "local_size") if patch_size else ():
+        if getattr(settings, key) % patch_size and (key == "global_size" or settings.local_count):
+            raise SurgdinoError(
+                "crops do not divide into patches",
+                place=f"crops.{key}",
+                expected=f"a multiple of the patch size {patch_size}",
+                found=getattr(settings, key),
+            )
 
 
 def seed_of(seed: int, purpose: int, number: int) -> int:
@@ -179,6 +191,7 @@ def make_loader(
     facts: Mapping[str, np.ndarray] | None = None,
     neighbours: np.ndarray | None = None,
     clean: int = 0,
+    offset: int = 0,
 ) -> Iterator[Batch]:
     """Batches of steps `start_step` ... `steps - 1`, in order.
 
@@ -192,18 +205,12 @@ def make_loader(
         facts: name -> [len(store)], what batches carry of each frame.
         neighbours: int [len(store), k], frames that each may be paired with, -1 for none; None: neighbours in time.
         clean: side of the clean global crops, in sides of a global crop; 0: none.
+        offset: as in `FrameSampler`.
     """
-    for key in ("global_size", "local_size"):
-        if getattr(settings, key) % patch_size and (key == "global_size" or settings.local_count):
-            raise SurgdinoError(
-                "crops do not divide into patches",
-                place=f"crops.{key}",
-                expected=f"a multiple of the patch size {patch_size}",
-                found=getattr(settings, key),
-            )
+    check_sizes(settings, patch_size)
     grid = (settings.global_size // patch_size,) * 2
     multicrop = MultiCrop(settings, augment_cfg)
     batches = CropBatches(store, multicrop, seed, grid, mask_probability, mask_ratio, facts or {}, neighbours, clean)
-    sampler = FrameSampler(len(store), batch_size, seed, start_step, steps, rank, world, weights)
+    sampler = FrameSampler(len(store), batch_size, seed, start_step, steps, rank, world, weights, offset)
     image_bytes = settings.image_bytes + 3 * GLOBAL_VIEWS * (clean * settings.global_size) ** 2
     return load(batches, sampler, workers, pin_memory, result_bytes=sampler.share * image_bytes)

@@ -41,22 +41,19 @@ class StepPlan:
         positions: global sample positions of this process's share; they seed the crops.
         indices: frame indices in the store, one a position.
         everyone: those of all processes.
+        first: the place of this process's first image among them.
     """
 
     step: int
     positions: tuple[int, ...]
     indices: tuple[int, ...]
     everyone: tuple[int, ...]
+    first: int
 
     @property
     def global_batch(self) -> int:
         """Images of the step over all processes."""
         return len(self.everyone)
-
-    @property
-    def first(self) -> int:
-        """The place of this process's first image among them."""
-        return self.positions[0] % self.global_batch
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,8 @@ class FrameSampler:
     Of `batch_size` samples a step over all processes, rank r takes its contiguous share. So one process with a batch of
     512 and eight with 64 each see the same images in the same step. `length` counts the frames of the store, or what
     else is drawn from. With `weights` [length] samples are drawn independently, in proportion to them; without, each
-    comes once an epoch.
+    comes once an epoch. Steps before the first may have had batches of another size: then the position of step k is
+    `offset` + k * `batch_size`.
     """
 
     length: int
@@ -77,6 +75,7 @@ class FrameSampler:
     rank: int = 0
     world: int = 1
     weights: np.ndarray | None = field(default=None, compare=False, repr=False)
+    offset: int = 0
 
     def __post_init__(self) -> None:
         if self.length < 1:
@@ -103,14 +102,14 @@ class FrameSampler:
         if sums is not None:  # numpy's own way of drawing by weight, with the sums made once
             sums /= sums[-1]
         for step in range(self.start_step, self.steps):
-            begin, own = step * self.batch_size, self.rank * share
+            begin, own = self.offset + step * self.batch_size, self.rank * share
             if sums is None:
                 everyone = order(self.length, begin, self.batch_size, self.seed)
             else:
                 uniform = np.random.default_rng([self.seed, _WEIGHTED, step]).random(self.batch_size)
                 everyone = sums.searchsorted(uniform, side="right").tolist()
             positions = tuple(range(begin + own, begin + own + share))
-            yield StepPlan(step, positions, tuple(everyone[own : own + share]), tuple(everyone))
+            yield StepPlan(step, positions, tuple(everyone[own : own + share]), tuple(everyone), own)
 
 
 def partner(store: FrameStore, index: int, seconds: float | None, seed: int) -> int:

@@ -124,7 +124,7 @@ class Method(nn.Module, Generic[T]):
         return student_tokens(self.backbone, views, dense=self.dense or views.anchor is not None)
 
     @classmethod
-    def taught_by(cls, settings: MethodSettings, crops: CropSettings) -> list[WeightsReport]:
+    def taught_by(cls, settings: MethodSettings, crops: Sequence[CropSettings]) -> list[WeightsReport]:
         """The frozen weights that it learns from beside the student's own, read and checked before anything else.
 
         What these have seen, the student will have seen.

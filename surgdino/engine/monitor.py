@@ -30,8 +30,8 @@ class Monitor:
     - the window since the line before it: `loss`, the method's terms, `gradient_norm` and fp16's `loss_scale` as means
       over the steps that counted; `skipped` in all; `lr`, `head_lr`, `weight_decay`, `momentum` and `effective_rank` of
       its last step; `images_per_second` of the steps, `data_wait` as a share of their time, `memory_mb` of the main
-      process at its peak; `probe_wait` and `save_wait`, for which the loop stopped since the line before, as shares of
-      all time;
+      process at its peak; `phase`, from 1 on, where the run has several; `probe_wait` and `save_wait`, for which the
+      loop stopped since the line before, as shares of all time;
     - a probe: `probe_*`, see `surgdino.engine.train`;
     - a `warning`, in words.
 
@@ -41,6 +41,7 @@ class Monitor:
         collapse: a sentence where a window's terms look like collapse.
         warn: prints a sentence.
         processes: the processes of the run, which meet where a line is due; the main one writes it.
+        always: numbers that each line of a window has.
 
     Attributes:
         warnings: what was warned of, each once.
@@ -58,13 +59,14 @@ class Monitor:
         collapse: Callable[[dict[str, float]], str | None],
         warn: Callable[[str], None],
         processes: ProcessGroup | None = None,
+        always: Mapping[str, int] | None = None,
     ) -> None:
         self.file = folder / NAME
         self._board_folder = folder / "tensorboard"
         self._board: Any = None
         self._collapse, self._warn = collapse, warn
         self._processes = processes or ProcessGroup()
-        self._resumed_from = 0
+        self._resumed_from, self._always = 0, dict(always or {})
         self.warnings: list[str] = []
         self.skipped = 0
         self.first: dict[str, float] = {}
@@ -143,6 +145,7 @@ class Monitor:
         self.first = self.first or line.means
         self.last = line.means or self.last
         values = {
+            **self._always,
             **line.means,
             "skipped": self.skipped,
             "lr": rates.backbone_lr,

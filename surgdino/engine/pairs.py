@@ -46,11 +46,11 @@ def batches(session: Session) -> Iterator[Batch]:
     crops = session.plan.crops
     if crops.pair == "time":
         yield from session.batches()
-    while crops.pair == "neighbours" and session.step < session.steps:
+    while crops.pair == "neighbours" and session.step < session.phase.stop:
         due = session.step // crops.pair_every * crops.pair_every
         if session.neighbours is None or session.neighbours["step"] != due:
             session.neighbours = {"step": due, "rows": nearest(session)}
-        yield from session.batches(min(due + crops.pair_every, session.steps))
+        yield from session.batches(min(due + crops.pair_every, session.phase.stop))
 
 
 @torch.no_grad()

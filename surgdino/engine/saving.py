@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,14 +16,13 @@ from surgdino import distributed
 from surgdino.backbone.checkpoint import save_backbone, usual_size
 from surgdino.backbone.low_rank import merged
 from surgdino.backbone.vit import Backbone, build_backbone
-from surgdino.config import shipped_settings
 from surgdino.engine.averaging import between
-from surgdino.engine.guide import fingerprint
 from surgdino.engine.method import Method
 from surgdino.engine.parallel import whole_backbone
 from surgdino.engine.processes import ProcessGroup, part_like, whole
+from surgdino.engine.same_run import changes, settings_of
 from surgdino.engine.session import Session
-from surgdino.engine.settings import TrainPlan
+from surgdino.engine.settings import Phase, TrainPlan
 from surgdino.engine.state_files import load_state, save_state, unusable
 from surgdino.engine.writer import host_copy
 from surgdino.errors import SurgdinoError, shown
@@ -33,9 +31,6 @@ from surgdino.paths import atomic_write
 _KEYS = ("settings", "student", "teacher", "optimizer", "initial", "initial_backbone", "monitor", "probes")
 BEST = "best"  # beside `checkpoint`
 _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
-# A change of these makes no other run: they may change from one call to the next.
-_OFTEN = ("checkpoint_every", "checkpoint_share", "checkpoint_minutes", "log_every")
-FREE_SETTINGS = {"accumulate", *_OFTEN, "ship", "steps", "epochs", "until", "patience"}
 
 
 def saving_due(session: Session) -> bool:
@@ -66,7 +61,7 @@ def save(session: Session) -> None:
     with session.monitor.stopped("save"):
         session.writer.wait()  # at most one state in memory beside the networks
         state = {
-            "settings": _settings(plan),
+            "settings": settings_of(plan),
             "student": session.student.state_dict(),
             "teacher": session.teacher.state_dict(),
             "optimizer": session.optimizer.state_dict(),
@@ -145,6 +140,7 @@ def model_json(session: Session) -> dict[str, Any]:
         "hardware": session.computed_on,
         **({"ship_alpha": alpha} if alpha != 1 else {}),
         "image_size": usual_size(plan.backbone, plan.crops.global_size),
+        **({"phases": [_phase(plan.phases[0], each) for each in plan.phases]} if plan.phases else {}),
         **({"retention": retention} if any(retention.values()) else {}),
         **({"tune": plan.train.tune} if plan.train.tune != "all" else {}),
         **({"guide": dict(plan.guides)} if plan.guides else {}),
@@ -152,8 +148,12 @@ def model_json(session: Session) -> dict[str, Any]:
     }
 
 
+def _phase(first: Phase, phase: Phase) -> dict[str, Any]:
+    return {"steps": phase.steps, "crops.global_size": phase.crops.global_size, **changes(first, phase)}
+
+
 def saved_state(plan: TrainPlan, processes: ProcessGroup, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The state in the run folder, of a run with the same settings; None where there is none."""
+    """The state in the run folder; None where there is none."""
     state = load_state(plan.folder / "state", warn, _KEYS)
     step = -1 if state is None else state["step"]
     if processes.max(step) != -processes.max(-step):
@@ -162,9 +162,6 @@ def saved_state(plan: TrainPlan, processes: ProcessGroup, warn: Callable[[str], 
             file=plan.folder,
             fix="put run.dir on a file system that all machines see",
         )
-    if state is not None:
-        with restoring(plan.folder):
-            _check_settings(plan, with_later(state["settings"], ("crops", "train")), warn)
     return state
 
 
@@ -194,14 +191,24 @@ def restoring(folder: Path) -> Iterator[None]:
         raise unusable("the saved state is not one of this run", folder / "state", found) from error
 
 
-def resume(session: Session, state: dict[str, Any]) -> None:
-    """Restore everything but the networks' weights, which were loaded before the networks were parallelised."""
-    load_optimizer(session.optimizer, state["optimizer"])
+def resume(session: Session, state: dict[str, Any], moved: bool = False) -> None:
+    """Restore everything but the networks' weights, which were loaded before the networks were parallelised.
+
+    Args:
+        moved: whether positions were interpolated to another grid: their moments begin anew.
+    """
+    moments = dict(state["optimizer"]["state"])
+    if moved:
+        parameters = [id(p) for group in session.optimizer.param_groups for p in group["params"]]
+        moments.pop(parameters.index(id(session.student.backbone.vit.pos_embed)), None)
+    load_optimizer(session.optimizer, {**state["optimizer"], "state": moments})
     if session.loss_scale is not None and state.get("loss_scale"):  # a run may begin in another precision
         session.loss_scale.load_state_dict(state["loss_scale"])
     session.step = session.saved = session.measured = session.resumed_from = state["step"]
     session.monitor.load_state_dict(state["monitor"], session.step, session.device)
     session.probes.load_state_dict(state["probes"])
+    if session.step == session.phase.start:  # `train.patience` is that of a phase
+        session.probes.since_best = 0
     session.neighbours = state.get("neighbours")
     if session.plan.probe is not None:
         session.plan.probe.frames.reference = state["probe_reference"]
@@ -225,69 +232,3 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> N
         for i, state in saved["state"].items()
     }
     optimizer.load_state_dict({**saved, "state": moments})
-
-
-def _settings(plan: TrainPlan) -> dict[str, Any]:
-    train = {key: value for key, value in asdict(plan.train).items() if key not in FREE_SETTINGS}
-    model = {key: value for key, value in plan.model.items() if key != "weights"}
-    data = {"hash": plan.data_hash, "frames": len(plan.store)}
-    # Other frames measure other things: step 0 could not be compared with.
-    probe = None if plan.probe is None else plan.probe.frames.fingerprint
-    augment = {key: value for key, value in plan.augment.items() if key != "on"}  # the same draws, but for rounding
-    sections = {"train": train, "crops": asdict(plan.crops), "method": plan.method, "model": model, "data": data}
-    if plan.guides:
-        sections["guide"] = fingerprint(plan.guides, plan.facts)
-    return _plain({**sections, "probe": probe, "augment": augment, "steps": plan.train.total_steps(len(plan.store))})
-
-
-def _plain(value: Any) -> Any:
-    """Mappings as dicts and sequences as lists, so that what was saved equals what was read from YAML."""
-    if hasattr(value, "items"):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def with_later(saved: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """The settings of an earlier run; keys of the sections `names` that came later are as they are by default."""
-    train = {key: v for key, v in shipped_settings("", "pretrain")["train"].items() if key not in FREE_SETTINGS}
-    later = {"data": shipped_settings("", "data"), "crops": shipped_settings("", "crops"), "train": train}
-    sections = {name: {**_plain(later[name]), **saved[name]} for name in names if isinstance(saved.get(name), Mapping)}
-    return {**saved, **sections}
-
-
-def _check_settings(plan: TrainPlan, saved: dict[str, Any], warn: Callable[[str], None]) -> None:
-    changed = list(differences(saved, _settings(plan)))
-    for key, before, after in changed:
-        if key == "steps":
-            warn(f"the run now ends at step {after} instead of {before}: its schedules are stretched from here on")
-    changed = [row for row in changed if row[0] != "steps"]
-    if changed:
-        key, before, after = changed[0]
-        more = f" (and {len(changed) - 1} more: {', '.join(row[0] for row in changed[1:])})" if changed[1:] else ""
-        raise SurgdinoError(
-            f"this run was begun with another {key}{more}",
-            file=plan.folder,
-            expected=before,
-            found=after,
-            fix="use the settings it began with, or another run.dir",
-        )
-
-
-def differences(saved: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(key, saved value, present value) for every leaf in which two nested settings differ.
-
-    Lists of the same number of mappings are compared entry by entry: `data.also[0].fps`.
-    """
-    for key in sorted(saved.keys() | now.keys()):
-        before, after = saved.get(key), now.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            yield from differences(before, after, f"{prefix}{key}.")
-        elif _mappings(before) and _mappings(after) and len(before) == len(after):
-            for place, (one, other) in enumerate(zip(before, after, strict=True)):
-                yield from differences(one, other, f"{prefix}{key}[{place}].")
-        elif before != after:
-            yield f"{prefix}{key}", before, after
-
-
-def _mappings(value: Any) -> TypeGuard[list[dict[str, Any]]]:
-    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)

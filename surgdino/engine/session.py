@@ -20,7 +20,7 @@ from surgdino.engine.parallel import Copies
 from surgdino.engine.probing.report import ProbeHistory
 from surgdino.engine.processes import Pool, ProcessGroup
 from surgdino.engine.retention import Retention
-from surgdino.engine.settings import TrainPlan, TrainResult
+from surgdino.engine.settings import Phase, TrainPlan, TrainResult
 from surgdino.engine.writer import Writer
 
 
@@ -31,6 +31,7 @@ class Session:
     Attributes:
         computed_on: `hardware` in words.
         loss_scale: of fp16, else None.
+        phase: of `plan.stages`, the one whose settings `plan` has.
         wrapped: the student, or what exchanges its gradients between copies.
         initial: the backbone's weights at step 0, timm's names, where what is shipped holds a share of them.
         neighbours: `rows` as `surgdino.engine.pairs` made them at `step`; None where frames have none.
@@ -50,6 +51,7 @@ class Session:
     initial: dict[str, Tensor]
     monitor: Monitor
     steps: int
+    phase: Phase
     step: int = 0
     saved: int = -1
     measured: int = -1
@@ -81,8 +83,8 @@ class Session:
         return self.wrapped(views, targets, pool)
 
     def batches(self, last: int | None = None) -> Iterator[Batch]:
-        """The batches from the present step to the last (or to `last`), time spent waiting for them counted."""
-        plan = self.plan
+        """The batches from the present step to the phase's end (or to `last`), time spent waiting for them counted."""
+        plan, phase = self.plan, self.phase
         loader = make_loader(
             plan.store,
             plan.crops,
@@ -91,7 +93,8 @@ class Session:
             seed=plan.train.seed,
             workers=loader_workers(plan.hardware),
             start_step=self.step,
-            steps=self.steps if last is None else last,
+            steps=phase.stop if last is None else last,
+            offset=phase.seen - phase.start * plan.train.batch_size,
             weights=plan.weights,
             patch_size=self.student.backbone.patch_size,
             mask_probability=self.student.mask_probability,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -99,6 +99,28 @@ class HardwareSettings:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """Steps `start` to `stop` - 1 of a run, and the sections that hold for them.
+
+    Attributes:
+        seen: images drawn before its first step.
+    """
+
+    start: int
+    stop: int
+    seen: int
+    crops: CropSettings
+    train: PretrainSettings
+    augment: Mapping[str, Any]
+    guides: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def steps(self) -> int:
+        """How many."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
 class TrainPlan:
     """Everything a run needs.
 
@@ -118,6 +140,7 @@ class TrainPlan:
         hide: what is written of names, from what they are; see `surgdino.runs.names`.
         guides: the `guide` section; each entry's `name` is the file in `surgdino/engine/guides/`.
         facts: name -> [len(store)], what the guides read of each frame.
+        phases: of a run that has several; `crops`, `train`, `augment` and `guides` are then those of one of them.
     """
 
     backbone: Backbone
@@ -137,6 +160,21 @@ class TrainPlan:
     hide: Callable[[Any], Any] = lambda names: names
     guides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     facts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    phases: tuple[Phase, ...] = ()
+
+    @property
+    def stages(self) -> tuple[Phase, ...]:
+        """The phases: a run without any is one."""
+        steps = self.train.total_steps(len(self.store))
+        return self.phases or (Phase(0, steps, 0, self.crops, self.train, self.augment, self.guides),)
+
+    def phase_at(self, step: int) -> Phase:
+        """The one that 0-based `step` belongs to; the last one at the end of the run."""
+        return next((phase for phase in self.stages if step < phase.stop), self.stages[-1])
+
+    def during(self, phase: Phase) -> TrainPlan:
+        """The plan as it is in one of its phases."""
+        return replace(self, crops=phase.crops, train=phase.train, augment=phase.augment, guides=phase.guides)
 
 
 @dataclass
@@ -151,7 +189,7 @@ class TrainResult:
         first, last: loss terms (`loss`, `comp`, `expa`, `patch`), mean over the first and the last logged window.
         probes: what was measured of the backbone, in the main process.
         collapse: what the loss terms would be if every image looked the same, for this method and batch.
-        images_per_second: over all time of this call: waiting for data, measuring and saving included.
+        images_per_second: over all time of this call's last phase: waiting for data, measuring and saving included.
         warnings: what the monitor warned of, in order, each once.
         checkpoint, metrics: where they lie.
     """

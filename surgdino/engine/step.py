@@ -26,8 +26,9 @@ from surgdino.errors import SurgdinoError
 
 def train_step(session: Session, batch: Batch) -> None:
     """One optimiser step on this process's share of a batch: targets, gradients, student, teacher, log."""
-    train = session.plan.train
-    rates = rates_at(session.step, session.steps, train, session.momentum)
+    train, phase = session.plan.train, session.phase
+    fresh = train if phase.start == 0 else replace(train, head_warmup_steps=0)  # later the head has learnt
+    rates = rates_at(session.step - phase.start, phase.steps, fresh, session.momentum)
     session.retention.set_trainable(rates.backbone_learns)
     with its_memory(session):  # changes gradients alone
         views = anchored(session, micro_batches(session, batch))

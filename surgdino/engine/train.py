@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,43 +13,38 @@ from typing import Any
 import torch
 
 from surgdino import console, distributed
-from surgdino.backbone.checkpoint import save_backbone
-from surgdino.console import bar
+from surgdino.backbone.vit import Backbone, build_backbone
+from surgdino.console import Bar, bar
 from surgdino.engine.fitting import fit
 from surgdino.engine.guide import open_guides
 from surgdino.engine.hardware import Hardware, compiles, days_on_cpu
 from surgdino.engine.log import summary
 from surgdino.engine.loss_scale import LossScale
-from surgdino.engine.memory import OutOfMemoryError, within_memory
+from surgdino.engine.measure import measure
+from surgdino.engine.memory import OutOfMemoryError
 from surgdino.engine.method import Method, Targets, open_method
 from surgdino.engine.monitor import Monitor
 from surgdino.engine.optim import make_optimizer
 from surgdino.engine.pairs import batches
 from surgdino.engine.parallel import parallelize
-from surgdino.engine.probing.probe_set import Probing
+from surgdino.engine.phases import begun, carried_over
 from surgdino.engine.processes import ProcessGroup
 from surgdino.engine.retention import Retention, prepare
+from surgdino.engine.same_run import changes, check_settings
 from surgdino.engine.saving import (
-    BEST,
     initial_weights,
-    model_json,
     restoring,
     resume,
     save,
     saved_state,
     saving_due,
     ship_best,
-    shipped,
 )
 from surgdino.engine.session import Session
-from surgdino.engine.settings import TrainPlan, TrainResult
+from surgdino.engine.settings import Phase, TrainPlan, TrainResult
 from surgdino.engine.step import train_step
-from surgdino.engine.stop import stop_signals
-from surgdino.engine.writer import host_copy
+from surgdino.engine.stop import Stop, stop_signals
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.arrays import as_json
-
-_SMALLER_PROBE = "use probe.every=0, or begin anew with a smaller probe.frames; the same command continues"
 
 
 def train(plan: TrainPlan) -> TrainResult:
@@ -60,12 +55,30 @@ def train(plan: TrainPlan) -> TrainResult:
             many steps; what was saved before stands.
     """
     session = open_session(plan)
+    begun = session.resumed_from
     if ended(session):
         if plan.train.until == "probe":
             ship_best(session)
         return session.result("already finished")
-    shown = bar("training", session.steps, shown=plan.progress)
-    with stop_signals() as stop, session.monitor, session.writer, shown as progress, nothing_to_collect():
+    with stop_signals() as stop, bar("training", session.steps, shown=plan.progress) as progress:
+        train_phase(session, stop, progress)
+        while not (session.processes.any(stop.requested) or ended(session)):
+            del session  # the device holds one phase's networks at a time
+            gc.collect()
+            session = open_session(untouched(plan), follows=True)
+            session.resumed_from = begun
+            train_phase(session, stop, progress)
+    stop.check()
+    if not ended(session):
+        return session.result("stopped")
+    if plan.train.until == "probe":
+        ship_best(session)
+    return session.result("finished")
+
+
+def train_phase(session: Session, stop: Stop, progress: Bar) -> None:
+    """The steps of a phase, or those until a stop is requested; then all is saved."""
+    with session.monitor, session.writer, nothing_to_collect():
         progress.update(session.step)
         measure(session)
         for batch in stop.until(batches(session), session.processes.any):
@@ -84,20 +97,17 @@ def train(plan: TrainPlan) -> TrainResult:
         save(session)
         with session.monitor.stopped("save"):
             session.writer.wait()
-    stop.check()
-    if not ended(session):
-        return session.result("stopped")
-    if plan.train.until == "probe":
-        ship_best(session)
-    return session.result("finished")
 
 
 def ended(session: Session) -> bool:
-    """Whether the last step is done, or the probe, where it decides, has not improved for long; the same in all."""
+    """Whether the last step is done, or the probe, where it decides, has not improved for long; the same in all.
+
+    The probe can end the last phase alone.
+    """
     train = session.plan.train
     if session.step >= session.steps or train.until == "steps":
         return session.step >= session.steps
-    if session.measured != session.step:  # nothing new since it was asked last
+    if session.measured != session.step or session.phase.stop < session.steps:  # nothing new since it was asked last
         return False
     return bool(distributed.from_main(lambda: float(session.probes.since_best >= train.patience)))
 
@@ -113,66 +123,107 @@ def nothing_to_collect() -> Iterator[None]:
         gc.unfreeze()
 
 
-def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn) -> Session:
+def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn, *, follows: bool = False) -> Session:
     """Build what a plan describes, and resume the run that its folder holds, if any.
 
     Args:
+        plan: of the whole run; the session's is that of the phase that it stands in.
         warn: prints a sentence.
+        follows: another phase of the run has just ended here.
     """
     processes = ProcessGroup()
-    _check_batch(plan, processes)
+    for phase in plan.stages:
+        _check_batch(plan.during(phase), processes)
     hardware = Hardware.of(plan.hardware)
-    device = hardware.device
-    student = make_student(plan).to(device).train()
+    saved, whole = saved_state(plan, processes, warn), plan
+    plan = begun(plan, saved)
+    student = make_student(plan).to(hardware.device).train()
     plan = replace(plan, method={**plan.method, **student.identity})
-    initial = initial_weights(student.backbone, plan.train.ship_alpha)
-    anchor = copy.deepcopy(student.backbone).requires_grad_(False).eval() if plan.train.gram else None
-    prepare(student.backbone, plan.train)
-    student.backbone.set_grad_checkpointing(plan.hardware.activation_checkpointing)
-    teacher = student.make_teacher()
-    saved = saved_state(plan, processes, warn)
-    if saved is not None:  # before they are parallelised: the saved state is the same for any number of processes
+    moved = False
+    if saved is not None:
         with restoring(plan.folder):
-            student.load_state_dict(saved["student"])
-            teacher.load_state_dict(saved["teacher"])
-            if anchor is not None:
-                anchor.load_state_dict(saved["anchor"])
-    wrapped = parallelize(student, teacher, processes, shard=plan.hardware.shard, hardware=hardware)
-    steps = plan.train.total_steps(len(plan.store))
+            check_settings(plan, saved, warn)
+            saved, moved = carried_over(saved, whole)
+    initial = initial_weights(student.backbone, plan.train.ship_alpha)
+    teacher, anchor = other_networks(student, plan, saved)
     with restoring(plan.folder):
+        wrapped = parallelize(student, teacher, processes, shard=plan.hardware.shard, hardware=hardware)
         retention = Retention.of(student.backbone, plan.train, None if saved is None else saved["initial"])
+    steps, phase = plan.stages[-1].stop, plan.phase_at(0 if saved is None else saved["step"])
     session = Session(
         plan=plan,
         hardware=hardware,
-        computed_on=hardware.announce(plan.hardware, student.backbone, verb="pretrain"),
+        computed_on=hardware.describe(student.backbone)
+        if follows
+        else hardware.announce(plan.hardware, student.backbone, verb="pretrain"),
         student=student,
         teacher=teacher,
         wrapped=wrapped,
         processes=processes,
         optimizer=make_optimizer(student, plan.train),
-        loss_scale=LossScale.of(hardware.dtype, device),
+        loss_scale=LossScale.of(hardware.dtype, hardware.device),
         retention=retention,
         initial=initial if saved is None else saved["initial_backbone"],
-        monitor=Monitor(
-            plan.folder,
-            every=plan.train.log_every,
-            last_step=steps,
-            images=plan.train.batch_size,
-            collapse=partial(student.collapse_warning, images=plan.train.batch_size),
-            warn=warn,
-            processes=processes,
-        ),
+        monitor=open_monitor(plan, phase, student, processes, warn),
         steps=steps,
+        phase=phase,
         anchor=anchor,
     )
     if saved is not None:
         with restoring(plan.folder):
-            resume(session, saved)
+            resume(session, saved, moved)
+    _say_phase(session)
     if plan.hardware.fit:
         fit(session)
-    student.backbone.compiles = teacher.backbone.compiles = compiles(plan.hardware, device, steps - session.step, warn)
-    _warn_of_days(session, warn)
+    compiled = compiles(plan.hardware, session.device, steps - session.step, warn)
+    student.backbone.compiles = teacher.backbone.compiles = compiled
+    if not follows:
+        _warn_of_days(session, warn)
     return session
+
+
+def other_networks(
+    student: Method[Targets], plan: TrainPlan, saved: Mapping[str, Any] | None
+) -> tuple[Method[Targets], Backbone | None]:
+    """The teacher, and what anchors, beside a student; all as they were saved, before they are parallelised.
+
+    The saved state is the same for any number of processes.
+    """
+    anchor = copy.deepcopy(student.backbone).requires_grad_(False).eval() if plan.train.gram else None
+    prepare(student.backbone, plan.train)
+    student.backbone.set_grad_checkpointing(plan.hardware.activation_checkpointing)
+    teacher = student.make_teacher()
+    if saved is not None:
+        with restoring(plan.folder):
+            student.load_state_dict(saved["student"])
+            teacher.load_state_dict(saved["teacher"])
+            if anchor is not None:
+                anchor.load_state_dict(saved["anchor"])
+    return teacher, anchor
+
+
+def open_monitor(
+    plan: TrainPlan, phase: Phase, student: Method[Targets], processes: ProcessGroup, warn: Callable[[str], None]
+) -> Monitor:
+    """The monitor of a phase; where the run has several, its lines say which."""
+    images, number = plan.train.batch_size, plan.stages.index(phase) + 1
+    return Monitor(
+        plan.folder,
+        every=plan.train.log_every,
+        last_step=phase.stop,
+        images=images,
+        collapse=partial(student.collapse_warning, images=images),
+        warn=warn,
+        processes=processes,
+        always={"phase": number} if plan.phases else {},
+    )
+
+
+def untouched(plan: TrainPlan) -> TrainPlan:
+    """A plan with a backbone of the same kind in the place of the one that was trained, which leaves the device."""
+    if not plan.hardware.shard:
+        plan.backbone.to("cpu")
+    return replace(plan, backbone=build_backbone(plan.backbone.settings, plan.train.drop_path))
 
 
 def make_student(plan: TrainPlan) -> Method[Targets]:
@@ -182,12 +233,26 @@ def make_student(plan: TrainPlan) -> Method[Targets]:
     student = kind(settings, plan.backbone)
     student.guides = open_guides(plan.guides, plan.backbone.embed_dim, plan.facts)
     student.gram = plan.train.gram
-    student.check_batch(plan.train.batch_size)
+    for phase in plan.stages:
+        student.check_batch(phase.train.batch_size)
     return student
 
 
+def _say_phase(session: Session) -> None:
+    """One line where a run has several."""
+    plan, phase = session.plan, session.phase
+    if not plan.phases:
+        return
+    own = ", ".join(f"{key}={value}" for key, value in changes(plan.phases[0], phase).items())
+    rows, columns = plan.backbone.grid
+    where = f"{plan.phases.index(phase) + 1} of {len(plan.phases)}, steps {phase.start + 1:,} to {phase.stop:,}"
+    console.field("phase", f"{where}: positions {rows} x {columns}" + (f"; {own}" if own else ""))
+
+
 def _warn_of_days(session: Session, warn: Callable[[str], None]) -> None:
-    days = days_on_cpu(session.plan, session.steps - session.step) if session.device.type == "cpu" else 0.0
+    plan, step = session.plan, session.step
+    left = [(plan.during(each), each.stop - max(each.start, step)) for each in plan.stages if each.stop > step]
+    days = sum(days_on_cpu(*each) for each in left) if session.device.type == "cpu" else 0.0
     if days > 1:
         warn(f"on this CPU the run takes some {days:,.0f} days: use a GPU, a smaller model or fewer train.steps")
 
@@ -212,60 +277,3 @@ def _check_batch(plan: TrainPlan, processes: ProcessGroup) -> None:
             found=plan.train.batch_size,
             fix="lower train.batch_size or raise data.fps",
         )
-
-
-def measure(session: Session) -> None:
-    """Where it is due: measure what would be shipped, write it down, warn of what fell below step 0, keep the best.
-
-    The loop calls it between two steps. It draws nothing at random and takes no batch, so a run's weights are the same
-    with and without it; its time is logged as `probe_wait`. What is due but would take too much time is left out.
-    """
-    probing = session.plan.probe
-    if probing is None or session.measured == session.step or not probing.due(session.step, session.steps):
-        return
-    if 0 < session.step < session.steps and not _fits(session, probing):
-        return
-    session.measured = session.step
-    with session.monitor.stopped("probe"):
-        _measure(session, probing)
-
-
-def _fits(session: Session, probing: Probing) -> bool:
-    """Whether measuring has not taken more than its share of the time so far, in the main process."""
-    fits = bool(distributed.from_main(lambda: float(session.monitor.may_stop("probe", probing.share))))
-    if not fits:
-        advice = "raise probe.every or probe.share, or lower probe.frames"
-        session.monitor.warn(
-            session.step, f"measuring would take more than {probing.share:.0%} of the time: some is left out; {advice}"
-        )
-    return fits
-
-
-def _measure(session: Session, probing: Probing) -> None:
-    ship = session.plan.train.ship
-    wanted = {ship, "teacher", "student"} if probing.both else {ship}
-    alpha = session.plan.train.ship_alpha
-    backbones = {k: shipped(session.networks[k], session.initial, alpha) for k in sorted(wanted)}  # in all processes
-    if not distributed.is_main():
-        return
-    # The shipped one first: at step 0 it becomes the reference of both.
-    with within_memory(session.device, place="probe", asked=f"{len(probing.frames)} frames", fix=_SMALLER_PROBE):
-        report = probing.frames.measure(backbones[ship], session.hardware.autocast)
-    better = session.probes.add(session.step, report)
-    row: dict[str, Any] = {**report.as_dict(), "per_operation": report.per_operation}
-    seconds = report.seconds
-    for name in wanted - {ship}:
-        other = probing.frames.measure(backbones[name], session.hardware.autocast)
-        row |= {f"{name}_{key}": value for key, value in other.as_dict().items()}
-        session.probes.seconds += other.seconds
-        seconds += other.seconds
-    row["seconds"] = seconds
-    row = session.plan.hide({f"probe_{key}": value for key, value in row.items()})
-    session.monitor.write(session.step, as_json(row))
-    for change in session.probes.changes:
-        if change.fell:
-            session.monitor.warn(session.step, change.sentence(session.step))
-    if better:
-        facts, copied = model_json(session), host_copy(backbones[ship].vit.state_dict())
-        folder, backbone = session.plan.folder / BEST, session.plan.backbone
-        session.writer.submit(lambda: save_backbone(folder, backbone, facts, copied()))

@@ -17,7 +17,7 @@ import yaml
 
 from surgdino import __version__
 from surgdino.datasets.class_names import corrected
-from surgdino.engine.saving import FREE_SETTINGS, differences, with_later
+from surgdino.engine.same_run import FREE_SETTINGS, differences, with_later
 from surgdino.errors import SurgdinoError, first_of
 from surgdino.frames.shard import FLAGS
 from surgdino.frames.store import FrameStore, StoredVideo
@@ -36,7 +36,7 @@ ANYWHERE = (
 # engine checks its settings again; here a change is found before the store is rebuilt for it.
 FREE = (
     *ANYWHERE,
-    *("model.weights", "probe.every", "probe.share", "probe.both", "probe.root"),
+    *("model.weights", "phases", "probe.every", "probe.share", "probe.both", "probe.root"),
     *(f"train.{key}" for key in sorted(FREE_SETTINGS)),
 )
 _MADE = ("metrics.jsonl", "state", "checkpoint")

@@ -26,9 +26,10 @@ from surgdino.engine.devices import choose_device
 from surgdino.engine.guide import needed
 from surgdino.engine.hardware import loader_workers
 from surgdino.engine.method import open_method
+from surgdino.engine.phases import open_phases
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.saving import BEST
-from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan, TrainResult
+from surgdino.engine.settings import HardwareSettings, Phase, PretrainSettings, TrainPlan, TrainResult
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
 from surgdino.frames.prints import Prints
@@ -76,6 +77,7 @@ class PretrainConfig:
     run: RunSettings
     report: ReportSettings
     guide: dict = field(default_factory=dict)
+    phases: tuple[dict, ...] | None = None
 
 
 def main(cfg: Mapping[str, Any]) -> int:
@@ -91,7 +93,7 @@ def main(cfg: Mapping[str, Any]) -> int:
 def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock) -> int:
     """What `main` does in each process; `cfg` is what the run folder's config.yaml records."""
     data, card = settings.data, Card.from_dict(settings.dataset)
-    teachers, wanted = checked_settings(settings)
+    teachers, wanted, phases = checked_settings(settings)
     parts = ("pretrain", "+".join([card.name, *(entry.dataset for entry in data.also)]), settings.model.name)
     # The same command continues in the same folder.
     folder = settings.run.dir or Path("runs") / safe_name("-".join([*parts, settings.method["name"]]))
@@ -103,7 +105,8 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     torch.manual_seed(settings.train.seed)  # of a backbone without weights, and of the mask token
     backbone, weights = natural_backbone(settings.model, settings.train.drop_path)
     print_teachers(teachers, weights)
-    preprocess = Preprocess(usual_size(backbone, settings.crops.global_size), settings.model.mean, settings.model.std)
+    largest = (phases[-1].crops if phases else settings.crops).global_size  # of what is shipped in the end
+    preprocess = Preprocess(usual_size(backbone, largest), settings.model.mean, settings.model.std)
     with distributed.main_first():
         if distributed.is_main():
             lock.take(folder)
@@ -137,6 +140,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
             hide=names.hide,
             guides=settings.guide,
             facts=facts,
+            phases=phases,
         )
     )
     if distributed.is_main():
@@ -146,17 +150,20 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     return 0
 
 
-def checked_settings(settings: PretrainConfig) -> tuple[list[WeightsReport], set[str]]:
-    """The teachers, and what the guides must know of each frame.
+def checked_settings(settings: PretrainConfig) -> tuple[list[WeightsReport], set[str], tuple[Phase, ...]]:
+    """The teachers, what the guides must know of each frame, and the phases.
 
     Whatever can be wrong is found here, before the store is built, which may take hours.
     """
     kind, method = open_method(settings.method)
-    teachers, wanted = kind.taught_by(method, settings.crops), needed(settings.guide)
-    MultiCrop(settings.crops, settings.augment)
-    batch = settings.train.batch_size // distributed.world_size() * settings.crops.image_bytes
+    crops, train, augment, guide = settings.crops, settings.train, settings.augment, settings.guide
+    MultiCrop(crops, augment)
+    phases = open_phases(settings.phases, crops, train, augment, guide, settings.model.patch_size)
+    each = [(phase.crops, phase.train) for phase in phases] or [(crops, train)]
+    teachers = kind.taught_by(method, [crops for crops, _ in each])
+    batch = max(train.batch_size // distributed.world_size() * crops.image_bytes for crops, train in each)
     within_memory(loader_workers(settings.hardware), AHEAD, batch)
-    return teachers, wanted
+    return teachers, needed(guide), phases
 
 
 def print_teachers(teachers: Sequence[WeightsReport], weights: WeightsReport | None) -> None:

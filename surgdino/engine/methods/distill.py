@@ -73,12 +73,13 @@ class Distill(Method[TaughtTokens]):
         self.mask_probability, self.mask_ratio = settings.mask_probability, settings.mask_ratio
 
     @classmethod
-    def taught_by(cls, settings: MethodSettings, crops: CropSettings) -> list[WeightsReport]:
+    def taught_by(cls, settings: MethodSettings, crops: Sequence[CropSettings]) -> list[WeightsReport]:
         """The teachers' weights."""
         assert isinstance(settings, Settings)
         teachers = open_teachers(settings.teachers, settings.teacher_size)
         for teacher in teachers:
-            check_size(teacher, crops.global_size)
+            for each in crops:
+                check_size(teacher, each.global_size)
         return [teacher.report for teacher in teachers]
 
     @property

@@ -22,7 +22,8 @@ from surgdino.engine.memory import OutOfMemoryError, within_memory
 from surgdino.engine.methods.parts.views import seed_step
 from surgdino.engine.optim import apply_gradients, warmup_cosine
 from surgdino.engine.processes import ProcessGroup
-from surgdino.engine.saving import differences, load_optimizer, restoring
+from surgdino.engine.same_run import differences
+from surgdino.engine.saving import load_optimizer, restoring
 from surgdino.engine.state_files import load_state, save_state
 from surgdino.engine.stop import stop_signals
 from surgdino.errors import SurgdinoError

@@ -139,4 +139,4 @@ def test_crops_that_do_not_divide_into_a_teachers_patches_are_refused(tmp_path):
 
 def taught(method):
     kind, settings = open_method(method)
-    return kind.taught_by(settings, CROPS)
+    return kind.taught_by(settings, [CROPS])
