@@ -79,7 +79,8 @@ def open_phases(
             check_sizes(own.crops, patch_size)
             MultiCrop(own.crops, own.augment)
         except SurgdinoError as fault:
-            raise fault.but(place=", ".join(filter(None, (place, fault.place)))) from fault
+            where = place if fault.place is None else f"{place}, {fault.place}"
+            raise fault.but(place=where) from fault
         phases.append(own)
         start, seen = own.stop, seen + own.steps * own.train.batch_size
     if train.steps not in (None, start):

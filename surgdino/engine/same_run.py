@@ -63,14 +63,7 @@ def with_later(saved: Mapping[str, Any], names: Collection[str]) -> dict[str, An
 def check_settings(plan: TrainPlan, state: Mapping[str, Any], warn: Callable[[str], None]) -> None:
     """Raise where a saved state is of a run with other settings; phases that have not begun may be any."""
     saved = with_later(state["settings"], ("crops", "train"))
-    changed = list(
-        differences(
-            *(
-                {k: v for k, v in each.items() if not _to_come(k, v, state["step"])}
-                for each in (saved, settings_of(plan))
-            )
-        )
-    )
+    changed = list(differences(_until(saved, state["step"]), _until(settings_of(plan), state["step"])))
     for key, before, after in changed:
         if key == "steps":
             stretched = "" if plan.phases else ": its schedules are stretched from here on"
@@ -88,8 +81,9 @@ def check_settings(plan: TrainPlan, state: Mapping[str, Any], warn: Callable[[st
         )
 
 
-def _to_come(key: str, value: Any, step: int) -> bool:
-    return key.startswith(_PHASE) and value["start"] >= step
+def _until(settings: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """Without phases that had not begun before that step."""
+    return {key: v for key, v in settings.items() if not (key.startswith(_PHASE) and v["start"] >= step)}
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
