@@ -168,14 +168,14 @@ def test_a_phase_changes_the_weight_of_a_guide_and_nothing_else_of_it(tmp_path):
     for key, value in {"guide.time.bins": 4, "guide.order.weight": 0.1}.items():
         with pytest.raises(SurgdinoError, match=f"cannot change {key}"):
             opened(**{key: value})
-    with pytest.raises(SurgdinoError, match="guide.time.weight"):
+    with pytest.raises(SurgdinoError, match=r"guide\.time\.weight"):
         opened(**{"guide.time.weight": 2})
 
 
 def test_every_phases_batch_is_checked_before_the_first_begins(tmp_path):
-    with pytest.raises(SurgdinoError, match=r"train.accumulate=3"):
+    with pytest.raises(SurgdinoError, match=r"train\.accumulate=3"):
         open_session(phased(tmp_path, ({"steps": 6}, {"steps": 5, "train.accumulate": 3})), print)
-    with pytest.raises(SurgdinoError, match="more than|fewer frames"):
+    with pytest.raises(SurgdinoError, match="fewer frames"):
         open_session(phased(tmp_path, ({"steps": 6}, {"steps": 5, "train.batch_size": 80})), print)
 
 
