@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from yaml import YAMLError
 
 from surgdino.discovery import files
@@ -195,7 +196,8 @@ def _choices(hint: Any) -> list[Any]:
 def _spelled(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return _spelled(arguments[0])
+        told = [each.description for each in arguments[1:] if isinstance(each, FieldInfo) and each.description]
+        return told[0] if told else _spelled(arguments[0])
     if origin is typing.Literal:
         return " or ".join(str(a) for a in arguments)
     if origin in (typing.Union, types.UnionType):

@@ -77,12 +77,26 @@ def has_low_rank(backbone: nn.Module) -> bool:
     return any(isinstance(module, LowRankLinear) for module in backbone.modules())
 
 
+def fold(backbone: nn.Module) -> None:
+    """Put W + B A in the place of W, in place, and take the adapters away: what is left is the network without them."""
+    for module in backbone.modules():
+        if isinstance(module, LowRankLinear):
+            with torch.no_grad():
+                module.weight.copy_(_product(module.weight, module.low_rank_up, module.low_rank_down))
+            del module.low_rank_down, module.low_rank_up
+            module.__class__ = nn.Linear
+
+
 def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of the same network without adapters: W + B A in the place of W."""
     plain = {name: tensor for name, tensor in state.items() if not is_low_rank(name)}
     for name, up in state.items():
         if name.endswith(_UP):
             layer = name.removesuffix(_UP)
-            weight, down = plain[layer + "weight"], state[layer + _DOWN]
-            plain[layer + "weight"] = torch.addmm(weight.float(), up.float(), down.float()).to(weight.dtype)
+            plain[layer + "weight"] = _product(plain[layer + "weight"], up, state[layer + _DOWN])
     return plain
+
+
+def _product(weight: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """W + B A."""
+    return torch.addmm(weight.float(), up.float(), down.float()).to(weight.dtype)

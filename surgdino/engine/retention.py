@@ -1,69 +1,18 @@
-"""Against forgetting: parts of the backbone stay fixed, and the others are pulled towards their initial values."""
+"""Against forgetting: what learns of a backbone is pulled towards its initial values."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from surgdino.backbone.low_rank import add_low_rank, is_low_rank
 from surgdino.backbone.vit import Backbone
 from surgdino.engine.processes import local, part_like
 from surgdino.engine.settings import PretrainSettings
-from surgdino.errors import SurgdinoError
 
 _MASK_TOKEN = "mask_token"  # part of neither the initial nor the shipped weights
-
-
-def prepare(backbone: Backbone, settings: PretrainSettings) -> None:
-    """Add adapters and freeze what never learns; before the networks are copied and sharded."""
-    if settings.frozen_blocks > backbone.depth:
-        raise SurgdinoError(
-            "unusable setting",
-            place="train.frozen_blocks",
-            expected=f"at most the {backbone.depth} blocks of the model",
-            found=settings.frozen_blocks,
-        )
-    last = last_blocks(settings.tune)
-    if last is not None and last > backbone.depth:
-        expected = f"at most the {backbone.depth} blocks of the model"
-        raise SurgdinoError("unusable setting", place="train.tune", expected=expected, found=settings.tune)
-    if settings.tune.endswith("lora") != bool(settings.low_rank) and settings.tune != "all":
-        fix = "use train.low_rank=8, for example" if settings.tune.endswith("lora") else "use train.tune=last2+lora"
-        what = f"train.tune={settings.tune} does not go with train.low_rank={settings.low_rank}"
-        raise SurgdinoError(what, fix=fix)
-    if settings.low_rank:
-        add_low_rank(backbone, settings.low_rank, settings.frozen_blocks, backbone.depth - (last or 0))
-    for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(is_trainable(backbone, name, settings))
-
-
-def is_trainable(backbone: Backbone, name: str, settings: PretrainSettings) -> bool:
-    """Whether a parameter of the backbone ever learns.
-
-    Frozen blocks take the embeddings below them along. Beside adapters the norms learn, which are few and carry the
-    statistics of the new images, and the mask token, which no natural-image checkpoint brings trained. `tune` chooses
-    less: the attention's output projections (APLA, arXiv 2503.18873), or the last blocks and all norms, with adapters
-    in the other blocks or without (ExPLoRA, Khanna et al. 2024, arXiv 2406.10973).
-    """
-    if name == _MASK_TOKEN:
-        return True
-    if settings.frozen_blocks and backbone.layer_id(name) <= settings.frozen_blocks:
-        return False
-    if settings.tune == "attn_proj":
-        return ".attn.proj." in name
-    if (last := last_blocks(settings.tune)) is not None:
-        return backbone.layer_id(name) > backbone.depth - last or is_low_rank(name) or "norm" in name
-    return not settings.low_rank or is_low_rank(name) or "norm" in name
-
-
-def last_blocks(tune: str) -> int | None:
-    """How many of the last blocks learn as a whole: 2 of `last2+lora`; None where it is not for that to say."""
-    found = re.match(r"last(\d+)", tune)
-    return int(found[1]) if found else None
 
 
 @dataclass

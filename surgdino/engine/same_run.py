@@ -52,9 +52,9 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def with_later(saved: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+def with_later(saved: Mapping[str, Any], names: Collection[str], verb: str = "pretrain") -> dict[str, Any]:
     """The settings of an earlier run; keys of the sections `names` that came later are as they are by default."""
-    train = {key: v for key, v in shipped_settings("", "pretrain")["train"].items() if key not in FREE_SETTINGS}
+    train = {key: v for key, v in shipped_settings("", verb)["train"].items() if key not in FREE_SETTINGS}
     later = {"data": shipped_settings("", "data"), "crops": shipped_settings("", "crops"), "train": train}
     sections = {name: {**_plain(later[name]), **saved[name]} for name in names if isinstance(saved.get(name), Mapping)}
     return {**saved, **sections}

@@ -143,6 +143,7 @@ def model_json(session: Session) -> dict[str, Any]:
         **({"phases": [_phase(plan.phases[0], each) for each in plan.phases]} if plan.phases else {}),
         **({"retention": retention} if any(retention.values()) else {}),
         **({"tune": plan.train.tune} if plan.train.tune != "all" else {}),
+        **({"freeze_tokens": list(plan.train.freeze_tokens)} if plan.train.freeze_tokens else {}),
         **({"guide": dict(plan.guides)} if plan.guides else {}),
         **({"probe": probe} if probe else {}),
     }

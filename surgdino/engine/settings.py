@@ -25,6 +25,7 @@ from surgdino.config import (
 from surgdino.crops.multicrop import CropSettings
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.probing.report import ProbeHistory
+from surgdino.engine.tuning import Learning, Token, Tune
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 
@@ -62,7 +63,8 @@ class PretrainSettings:
     gram: NonNegative
     gram_scale: Literal[1, 2]
     gram_every: PositiveInt | None
-    tune: Annotated[str, Field(pattern=r"^(all|attn_proj|lora|last[1-9]\d{0,2}(\+lora)?)$")]
+    tune: Tune
+    freeze_tokens: tuple[Token, ...]
     until: Literal["steps", "probe"]
     patience: PositiveInt
 
@@ -75,6 +77,11 @@ class PretrainSettings:
                 found=self.pull,
                 fix="change train.pull",
             )
+
+    @property
+    def learning(self) -> Learning:
+        """What learns of the backbone."""
+        return Learning(self.tune, self.low_rank, self.frozen_blocks, self.freeze_tokens)
 
     def total_steps(self, images: int) -> int:
         """Optimiser steps of the whole run over a store of `images` frames."""

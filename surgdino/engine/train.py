@@ -29,7 +29,7 @@ from surgdino.engine.pairs import batches
 from surgdino.engine.parallel import parallelize
 from surgdino.engine.phases import begun, carried_over
 from surgdino.engine.processes import ProcessGroup
-from surgdino.engine.retention import Retention, prepare
+from surgdino.engine.retention import Retention
 from surgdino.engine.same_run import changes, check_settings
 from surgdino.engine.saving import (
     initial_weights,
@@ -44,6 +44,7 @@ from surgdino.engine.session import Session
 from surgdino.engine.settings import Phase, TrainPlan, TrainResult
 from surgdino.engine.step import train_step
 from surgdino.engine.stop import Stop, stop_signals
+from surgdino.engine.tuning import prepare
 from surgdino.errors import SurgdinoError
 
 
@@ -190,7 +191,7 @@ def other_networks(
     The saved state is the same for any number of processes.
     """
     anchor = copy.deepcopy(student.backbone).requires_grad_(False).eval() if plan.train.gram else None
-    prepare(student.backbone, plan.train)
+    prepare(student.backbone, plan.train.learning)
     student.backbone.set_grad_checkpointing(plan.hardware.activation_checkpointing)
     teacher = student.make_teacher()
     if saved is not None:

@@ -27,7 +27,7 @@ from surgdino.runs.leaks import Leakage, LeakReport, find_leaks, refuse_named
 from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.task import Task, open_task
 from surgdino.tasks.training.stage import HeadTraining
-from surgdino.tasks.training.tuning import Tuning
+from surgdino.tasks.training.tuning import Tuning, select
 
 # A continued run may change these: where things are and how fast they go.
 FREE = (*ANYWHERE, *("model.weights", "model.drop_path", "checkpoint", "train.checkpoint_every", "train.log_every"))
@@ -81,6 +81,7 @@ def check(config: FinetuneConfig) -> Checked:
         raise SurgdinoError(what, place="augment.on", found=config.augment["on"], fix=fix)
     torch.manual_seed(config.train.seed)  # of a backbone without weights
     start = starting_backbone(config.model, config.checkpoint)
+    select(start.backbone, config.backbone, config.train)
     parts_of_name = ("finetune", task.name, card.name, start.model.name, config.backbone)
     # The same command continues in the same folder.
     folder = config.run.dir or Path("runs") / safe_name("-".join(parts_of_name))

@@ -99,7 +99,7 @@ def _refuse_changes(folder: Path, now: dict[str, Any], names: Pseudonyms, free: 
     """`now` has pseudonyms for names, and the paths by their dotted keys."""
     local = dict[str, str]()
     saved = settings_of(folder)
-    saved = with_later(saved, ("data", "crops", "train") if "method" in saved else ("data",))
+    saved = with_later(saved, ("data", "crops", "train"), "finetune" if "task" in saved else "pretrain")
     before = names.config(saved, local) | local
     # The folders of further datasets may change as the first one's may: the data hash is what counts.
     changed = [

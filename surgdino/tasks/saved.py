@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import nn
 
 from surgdino.backbone.checkpoint import LoadedBackbone, find_weights, load, save_backbone, save_tensors
+from surgdino.backbone.low_rank import merged
 from surgdino.backbone.tensor_files import check_tensors, differences, header_of, read_tensors, shapes_of
 from surgdino.config import PositiveInt, shipped, shipped_settings
 from surgdino.datasets.card import Card
@@ -188,14 +189,15 @@ def save_task(
     Raises:
         SurgdinoError: the file system refused.
     """
-    save_backbone(folder, context.backbone, {**model_json, "image_size": context.image_size})
+    weights = merged(context.backbone.vit.state_dict())
+    save_backbone(folder, context.backbone, {**model_json, "image_size": context.image_size}, weights)
     facts = {
         "format": FORMAT,
         "task": task.name,
         "settings": asdict(task.settings),
         "classes": list(context.classes),
         "tuning": context.tuning,
-        "backbone_sha256": weights_hash(context.backbone),
+        "backbone_sha256": weights_hash(weights),
         "card": dict(config["dataset"]),
         "config": dict(config),
     }
@@ -227,7 +229,7 @@ def load_task(path: str | Path) -> SavedTask:
         task = open_task(settings)
     card = Card.from_dict(saved.card, file)
     model = load(folder)
-    if weights_hash(model.backbone) != saved.backbone_sha256:
+    if weights_hash(model.backbone.vit.state_dict()) != saved.backbone_sha256:
         raise SurgdinoError(
             "the head was trained on another backbone than the one beside it",
             file=folder,

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from surgdino import distributed
+from surgdino.backbone.low_rank import fold, merged
 from surgdino.config import typed
 from surgdino.console import field, say
 from surgdino.datasets.manifest import Manifest
@@ -32,7 +33,7 @@ from surgdino.tasks.task import Task
 from surgdino.tasks.training.cut import Cutter
 from surgdino.tasks.training.fit import StageResult, fit
 from surgdino.tasks.training.stage import resolve
-from surgdino.tasks.training.tuning import LAST_BLOCKS, select
+from surgdino.tasks.training.tuning import LAST_BLOCKS
 from surgdino.verbs.evaluate import measure
 from surgdino.verbs.folds import several
 from surgdino.verbs.report import try_report
@@ -87,7 +88,7 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
         say("no validation part in this split: no early stopping, the last step counts")
     crop_scale = resolve(config.train, task.DEFAULTS, overrides={}).crop_scale
     context = build_context(
-        select(found.start.backbone, config.backbone),
+        found.start.backbone,
         config.hardware,
         features_folder(data, card.name, folder, config.backbone),
         preprocess=found.preprocess,
@@ -104,6 +105,7 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
     if (last := results[-1]).status == "stopped":
         say(f"Stopped at step {last.step} of {last.steps} ({last.stage}); the same command continues.", style="yellow")
         return False
+    fold(context.backbone)
     with distributed.main_first():
         if distributed.is_main():
             conclude(run, head, results)
@@ -117,7 +119,7 @@ def train_stages(run: Run) -> tuple[nn.Module, list[StageResult]]:
     """
     task, context, train = run.task, run.context, run.config.train
     begun_with = {
-        "weights": weights_hash(context.backbone),
+        "weights": weights_hash(merged(context.backbone.vit.state_dict())),
         "data": run.manifest.fingerprint(),
         "frames": {part: len(frames) for part, frames in context.parts.items()},
     }
@@ -174,14 +176,15 @@ def conclude(run: Run, head: nn.Module, results: list[StageResult]) -> None:
 
 def save(run: Run, head: nn.Module, results: list[StageResult], name: Literal["checkpoint", "last"]) -> None:
     """Write a checkpoint folder of the run, with what it has seen and what had been seen by what it began with."""
-    card, manifest = run.context.card, run.manifest
+    card, manifest, train = run.context.card, run.manifest, run.config.train
     facts = {
         "dataset": card.name,
         "dataset_licence": run.config.dataset.get("licence"),
         "data_hash": manifest.fingerprint(),
         "task": run.task.name,
         "tuning": run.config.backbone,
-        "seed": run.config.train.seed,
+        **({"tune": train.tune, "low_rank": train.low_rank} if (train.tune, train.low_rank) != ("all", 0) else {}),
+        "seed": train.seed,
         "started_from": started_from(run),
         "stages": [result.as_dict() for result in results],
         "state": name,

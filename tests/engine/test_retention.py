@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from surgdino.backbone.checkpoint import load
-from surgdino.backbone.low_rank import LAYERS, add_low_rank, has_low_rank, merged
+from surgdino.backbone.low_rank import LAYERS, add_low_rank, fold, has_low_rank, merged
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.config import shipped
-from surgdino.engine.retention import Retention, is_trainable
+from surgdino.engine.retention import Retention
 from surgdino.engine.settings import PretrainSettings
 from surgdino.engine.train import open_session, train
+from surgdino.engine.tuning import Learning, is_trainable, prepare
 from surgdino.errors import SurgdinoError
 from tests.engine.gloo import in_processes
 from tests.engine.test_processes import assert_same_run, run
@@ -24,7 +25,7 @@ from tests.engine.test_training import TOY, final_tensors, plan_in, stop_after
 
 SETTINGS = {
     "frozen": {"frozen_blocks": 1},
-    "pulled": {"pull": 50.0},
+    "pulled": {"pull": 50.0, "freeze_tokens": ("class", "mask", "position")},
     "low rank": {"low_rank": 4},
     "all": {"frozen_blocks": 1, "pull": 50.0, "low_rank": 4, "ship_alpha": 0.5},
 }
@@ -176,6 +177,21 @@ def test_what_is_measured_is_what_is_shipped(tmp_path):
     assert again.as_dict() | {"seconds": 0} == measured.as_dict() | {"seconds": 0}
 
 
+def test_folded_adapters_leave_the_network_that_their_merged_weights_make():
+    adapted = small(ARCHITECTURES[0])
+    add_low_rank(adapted, 4)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "low_rank_up" in name:
+                parameter.normal_(std=0.1)
+    expected = merged(adapted.state_dict())
+    fold(adapted)
+    found = adapted.state_dict()
+    assert not has_low_rank(adapted)
+    assert found.keys() == expected.keys()
+    assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+
+
 def test_the_teachers_adapters_follow_the_students(tmp_path):
     session = open_session(plan_in(tmp_path, low_rank=4, probe=None), print)
     names = [name for name, _ in session.student.named_parameters()]
@@ -261,7 +277,7 @@ def test_resuming_with_another_pull_names_it(tmp_path, monkeypatch):
 
 def test_by_default_everything_learns_and_nothing_is_kept():
     settings, backbone = shipped(PretrainSettings, "pretrain", "train"), build_backbone(TOY, drop_path=0.0)
-    assert all(is_trainable(backbone, name, settings) for name, _ in backbone.named_parameters())
+    assert all(is_trainable(backbone, name, settings.learning) for name, _ in backbone.named_parameters())
     assert Retention.of(backbone, settings).initial == {}
 
 
@@ -285,13 +301,37 @@ def test_a_part_of_the_blocks_learns_and_the_rest_stays_bit_for_bit(tmp_path, tu
     assert load(tmp_path).info["tune"] == tune
 
 
+NAMES = {"class": "vit.cls_token", "mask": "mask_token", "position": "vit.pos_embed"}
+
+
+@pytest.mark.parametrize("settings", [{}, {"low_rank": 4}, {"tune": "last1"}], ids=["all", "adapters", "tune"])
+def test_tokens_that_are_frozen_stay_bit_for_bit_and_the_rest_learns_as_before(tmp_path, settings):
+    frozen = {f"backbone.{name}" for name in NAMES.values()}
+    train(plan_in(tmp_path / "free", probe=None, steps=5, **settings))
+    train(plan_in(tmp_path / "held", probe=None, steps=5, freeze_tokens=(*NAMES, "register"), **settings))
+    for network in ("student", "teacher"):
+        assert changed(tmp_path / "held", network) == changed(tmp_path / "free", network) - frozen
+    assert changed(tmp_path / "free", "student") & frozen
+    assert load(tmp_path / "held").info["freeze_tokens"] == [*NAMES, "register"]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_registers_stay_too_where_a_model_has_them(architecture):
+    backbone = small(architecture)
+    names = {name for name, _ in backbone.named_parameters()}
+    prepare(backbone, Learning("all", 0, freeze_tokens=("register", "position")))
+    learns = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    assert names - learns == names & {"vit.reg_token", "vit.pos_embed"}
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"tune": "last3"}, "at most the 2 blocks"),
         ({"tune": "lora"}, "train.tune=lora does not go with train.low_rank=0"),
         ({"tune": "attn_proj", "low_rank": 4}, "does not go with train.low_rank=4"),
-        ({"tune": "first2"}, "train.tune"),
+        ({"tune": "first2"}, "train.tune cannot be used; expected all, attn_proj, lora, last2 or last2"),
+        ({"freeze_tokens": ("cls",)}, r"train.freeze_tokens\[0\] cannot be used; expected class or mask or position"),
     ],
 )
 def test_what_cannot_be_tuned_is_one_line(tmp_path, settings, said):

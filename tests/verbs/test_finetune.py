@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import surgdino
+from surgdino.backbone.low_rank import LAYERS
 from surgdino.cli.main import main
 from surgdino.config import shipped_settings
 from surgdino.engine.state_files import load_state
@@ -145,6 +146,33 @@ def test_the_backbone_learns_too_and_is_evaluated_as_it_became(runs, sets, task,
     assert main(["evaluate", f"checkpoint={run}", "hardware.loader_workers=0"]) == 0
     [again] = (run / "evaluation").iterdir()
     assert results_of(again)["scores"] == results_of(run)["scores"]
+
+
+@pytest.mark.slow
+@TASKS
+@pytest.mark.parametrize("tune", ["lora", "last1+lora"])
+def test_adapters_learn_go_on_bit_for_bit_and_leave_plain_weights(runs, sets, task, tune, tmp_path, monkeypatch):
+    more = ("backbone=full", f"train.tune={tune}", "train.low_rank=4", "train.steps=4", "train.validate_every=2")
+    whole, parts = (words_of(task, sets[task], tmp_path / name, *more) for name in ("whole", "parts"))
+    assert main(whole) == 0
+    with monkeypatch.context() as patched:
+        stop_in_step(patched, 3)
+        assert main(parts) == 0
+    assert main(parts) == 0
+    for name in ("checkpoint", "last"):
+        assert_same_checkpoint(tmp_path / "whole" / name, tmp_path / "parts" / name)
+    before = load_file(runs[task] / "checkpoint" / "backbone.safetensors")  # frozen there: as it came
+    after = load_file(tmp_path / "whole" / "checkpoint" / "backbone.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    adapted = {f"blocks.0.{layer}.weight" for layer in LAYERS}
+    assert adapted <= changed
+    in_first = {name for name in changed if not name.startswith("blocks.1.")}
+    assert {name for name in in_first - adapted if "norm" not in name} == set()
+    assert ("blocks.1.mlp.fc1.bias" in changed) == (tune == "last1+lora")
+    assert main(["evaluate", f"checkpoint={tmp_path / 'whole'}", "hardware.loader_workers=0"]) == 0
+    [again] = (tmp_path / "whole" / "evaluation").iterdir()
+    assert results_of(again)["scores"] == results_of(tmp_path / "whole")["scores"]
 
 
 def run_words(words: list[str]) -> int:

@@ -148,7 +148,7 @@ class FeatureCache:
         """The folder that is named by all that features depend on, shards aside; identity.json in it says what."""
         identity = {
             "format": FORMAT,
-            "weights": weights_hash(self.backbone),
+            "weights": weights_hash(self.backbone.vit.state_dict()),
             "image_size": self.preprocess.image_size,
             "mean": list(self.preprocess.mean),
             "std": list(self.preprocess.std),
@@ -256,10 +256,10 @@ def pool(extracted: Extracted) -> Tensor:
     return torch.cat([extracted.cls, extracted.mean], dim=1)
 
 
-def weights_hash(backbone: Backbone) -> str:
-    """SHA-256 over the names and values of the weights, in hexadecimal."""
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over the names and values of a state dict, in hexadecimal."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(backbone.vit.state_dict().items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

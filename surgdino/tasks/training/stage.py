@@ -22,6 +22,7 @@ from surgdino.config import (
     Seed,
     Share,
 )
+from surgdino.engine.tuning import Tune
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.tasks.training.batches import Batch, TrainingData
 
@@ -74,6 +75,8 @@ class HeadTraining:
     patience: NonNegativeInt | None
     validate_every: PositiveInt | None
     crop_scale: Range | None
+    tune: Tune
+    low_rank: NonNegativeInt
     seed: Seed
     seeds: Annotated[int, Field(ge=1, le=100)] | Annotated[tuple[Seed, ...], Field(min_length=1, max_length=100)] | None
     checkpoint_every: PositiveInt
@@ -124,7 +127,7 @@ def resolve(user: HeadTraining, *layers: Mapping[str, Any], overrides: Mapping[s
     A choice of `steps` replaces an earlier one of `epochs`, and the other way round.
     """
     known = [f.name for f in dataclasses.fields(StageTraining)]
-    given = {key: value for key, value in dataclasses.asdict(user).items() if value is not None}
+    given = {key: value for key, value in dataclasses.asdict(user).items() if value is not None and key in known}
     chosen: dict[str, Any] = {}
     for layer in (*layers, given, overrides):
         for key in layer:

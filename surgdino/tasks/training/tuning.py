@@ -1,4 +1,4 @@
-"""Which parameters of the backbone learn, and how fast: none, the last four blocks, or all of them."""
+"""Which parameters of the backbone learn, and how fast: none, the last four blocks, or what `train.tune` names."""
 
 from __future__ import annotations
 
@@ -9,18 +9,30 @@ from torch import nn
 
 from surgdino.backbone.vit import Backbone
 from surgdino.engine.optim import grouped, layer_scale
+from surgdino.engine.tuning import Learning, prepare
+from surgdino.errors import SurgdinoError
 from surgdino.tasks.training.stage import HeadTraining, resolve
 
 Tuning = Literal["frozen", "last4", "full"]
 LAST_BLOCKS = 4
 
 
-def select(backbone: Backbone, tuning: Tuning) -> Backbone:
+def select(backbone: Backbone, tuning: Tuning, train: HeadTraining) -> Backbone:
     """Let those parameters of the backbone learn that `tuning` names, and no others; the same backbone.
 
-    `last4` is the last four blocks (all, where there are fewer) and the final norm. The mask token never learns: no
-    patch is masked here.
+    `last4` is the last four blocks (all, where there are fewer) and the final norm; `full` is what `train.tune` and
+    `train.low_rank` leave, as in pretraining. The mask token never learns: no patch is masked here.
+
+    Raises:
+        SurgdinoError: as `surgdino.engine.tuning.prepare`, or a part of a backbone that does not learn as a whole.
     """
+    if tuning == "full":
+        prepare(backbone, Learning(train.tune, train.low_rank, freeze_tokens=("mask",)))
+        return backbone
+    if train.tune != "all" or train.low_rank:
+        found = f"backbone={tuning} train.tune={train.tune} train.low_rank={train.low_rank}"
+        what = "train.tune and train.low_rank choose what learns of a whole backbone"
+        raise SurgdinoError(what, expected="backbone=full", found=found, fix="use backbone=full, or leave them out")
     for name, parameter in backbone.named_parameters():
         learns = tuning != "frozen" and name != "mask_token"
         parameter.requires_grad_(learns and backbone.layer_id(name) > first_layer(backbone, tuning))

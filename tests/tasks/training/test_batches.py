@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from surgdino.backbone.vit import build_backbone
-from surgdino.config import shipped_settings
+from surgdino.config import shipped, shipped_settings
 from surgdino.crops.sampler import FrameSampler
 from surgdino.datasets.card import load_card
 from surgdino.datasets.manifest import Labels, SecondLabels
@@ -23,6 +23,7 @@ from surgdino.frames.store import StoreSettings, build_store
 from surgdino.tasks.labelled_frames import every_frame, labelled_frames, labels_of
 from surgdino.tasks.training.batches import FrameFeatures, FrameImages, TrainingData, WholeVideos
 from surgdino.tasks.training.cut import Cut, Cutter
+from surgdino.tasks.training.stage import HeadTraining
 from surgdino.tasks.training.tuning import backbone_groups, select
 from tests.datasets.mask_sets import write_pairs
 
@@ -183,6 +184,8 @@ def test_without_scale_and_augmentation_a_picture_is_whole():
 
 # What of the backbone learns
 
+USER = shipped(HeadTraining, "finetune", "train")
+
 
 @pytest.mark.parametrize(
     ("tuning", "blocks", "embeddings"), [("frozen", 0, False), ("last4", 4, False), ("full", 6, True)]
@@ -190,7 +193,7 @@ def test_without_scale_and_augmentation_a_picture_is_whole():
 def test_tuning_says_what_of_the_backbone_learns(tuning, blocks, embeddings):
     model = shipped_settings("model", "vit_toy")
     backbone = build_backbone({**model, "timm_kwargs": {**model["timm_kwargs"], "depth": 6}})
-    learns = {name for name, p in select(backbone, tuning).named_parameters() if p.requires_grad}
+    learns = {name for name, p in select(backbone, tuning, USER).named_parameters() if p.requires_grad}
     expected = {f"vit.blocks.{k}" for k in range(6 - blocks, 6)}
     assert {".".join(name.split(".")[:3]) for name in learns if ".blocks." in name} == expected
     assert ("vit.patch_embed.proj.weight" in learns, "vit.pos_embed" in learns) == (embeddings, embeddings)
@@ -208,7 +211,7 @@ def test_tuning_says_what_of_the_backbone_learns(tuning, blocks, embeddings):
 
 
 def test_only_what_learns_gets_a_gradient():
-    backbone = select(build_backbone(shipped_settings("model", "vit_toy")), "frozen")
+    backbone = select(build_backbone(shipped_settings("model", "vit_toy")), "frozen", USER)
     head = nn.Linear(64, 2)
     head(backbone(torch.randn(2, 3, 32, 32)).cls).sum().backward()
     assert head.weight.grad is not None
