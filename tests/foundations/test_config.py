@@ -13,8 +13,11 @@ from surgdino.cli.compose import compose
 from surgdino.cli.main import CONFIGURED
 from surgdino.config import Names, PositiveInt, plain, shipped, typed
 from surgdino.discovery import files
+from surgdino.engine.optim import rates_at
+from surgdino.engine.settings import PretrainSettings
 from surgdino.errors import SurgdinoError
 from surgdino.paths import share
+from surgdino.verbs.list import describe
 
 GROUPS = {
     "model": "configs/model",
@@ -53,7 +56,26 @@ def test_every_choice_composes_under_its_own_name(choices):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_composes(recipe):
-    assert composed("pretrain", f"recipe={recipe}")["train"]
+    cfg = composed("pretrain", f"recipe={recipe}")
+    typed(PretrainSettings, cfg["train"], "train")
+    sizes = [cfg["crops"][name] for name in ("global_size", "local_size")]
+    assert [size % cfg["model"]["patch_size"] for size in sizes] == [0, 0]
+
+
+STRONG = [name for name in RECIPES if name.startswith("dinov")]
+
+
+@pytest.mark.parametrize("recipe", STRONG)
+def test_a_strong_start_learns_head_first_then_up_a_ramp_and_then_at_one_rate(recipe):
+    cfg = composed("pretrain", f"recipe={recipe}", "train.lr=8e-5")
+    assert recipe.partition("_")[0] in describe(files("configs/model")[cfg["model"]["name"]]).lower()
+    train = typed(PretrainSettings, cfg["train"], "train")
+    momentum = train.momentum, train.momentum_end
+    rates = [rates_at(step, 4000, train, momentum) for step in (0, 499, 500, 749, 999, 2000, 3999)]
+    assert [each.backbone_lr for each in rates] == pytest.approx([0, 0, 1.6e-7, 4e-5, 8e-5, 8e-5, 8e-5])
+    assert [each.head_lr for each in rates[1:]] == pytest.approx([8e-5] * 6)
+    assert {(each.weight_decay, each.momentum) for each in rates} == {(0.04, 0.994)}
+    assert train.freeze_tokens == ("class", "mask", "position")
 
 
 def test_a_recipe_yields_to_the_command_line():
