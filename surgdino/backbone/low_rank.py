@@ -80,11 +80,12 @@ def has_low_rank(backbone: nn.Module) -> bool:
 def fold(backbone: nn.Module) -> None:
     """Put W + B A in the place of W, in place, and take the adapters away: what is left is the network without them."""
     for module in backbone.modules():
+        layer: nn.Module = module
         if isinstance(module, LowRankLinear):
             with torch.no_grad():
                 module.weight.copy_(_product(module.weight, module.low_rank_up, module.low_rank_down))
             del module.low_rank_down, module.low_rank_up
-            module.__class__ = nn.Linear
+            layer.__class__ = nn.Linear
 
 
 def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
