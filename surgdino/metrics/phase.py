@@ -106,6 +106,12 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, phases: int) -> 
     return np.bincount(truth * phases + prediction, minlength=phases * phases).reshape(phases, phases)
 
 
+def accuracies(truth: np.ndarray, prediction: np.ndarray, classes: int) -> tuple[float, float]:
+    """Accuracy of some frames, and balanced accuracy: the mean recall of the classes that are in their truth."""
+    table = confusion_matrix(truth, prediction, classes)
+    return float(np.trace(table) / table.sum()), float(nanmean(ratio(np.diag(table), table.sum(1))))
+
+
 def counts_of_confusion(videos: Sequence[str], confusion: np.ndarray) -> PhaseCounts:
     """The counts in confusion matrices [V, P, P] with the truth on axis 1."""
     hit = np.diagonal(confusion, axis1=1, axis2=2).copy()

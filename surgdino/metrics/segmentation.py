@@ -29,6 +29,7 @@ class ImageScores:
         hd95: pixels (or the unit of the spacing); NaN where either mask is empty or it was not asked for.
         labelled: bool, classes that are labelled in this image.
         empty_truth, empty_prediction: bool, within the labelled pixels.
+        pixels: int64 [3, c], of both masks together, the truth and the prediction; 0 where a class is not labelled.
     """
 
     dice: np.ndarray
@@ -37,6 +38,7 @@ class ImageScores:
     labelled: np.ndarray
     empty_truth: np.ndarray
     empty_prediction: np.ndarray
+    pixels: np.ndarray
 
 
 def image_scores(
@@ -86,6 +88,7 @@ def image_scores(
         labelled=labelled,
         empty_truth=true == 0,
         empty_prediction=predicted == 0,
+        pixels=np.stack([both, true, predicted]) * labelled,
     )
 
 
@@ -124,6 +127,14 @@ def stacked(images: Sequence[ImageScores], classes: Sequence[str]) -> dict[str, 
             what, found = "an image has another number of classes", len(image.dice)
             raise SurgdinoError(what, place=f"image {row}", expected=len(classes), found=found)
     return {name: np.stack([getattr(image, name) for image in images]) for name in MEASURES}
+
+
+def pooled_scores(images: Sequence[ImageScores], rows: np.ndarray) -> dict[str, float]:
+    """`dice` and `iou` with the pixels of these images taken together, mean over classes; what is not labelled in an
+    image counts for nothing there."""
+    both, true, predicted = (np.stack([images[row].pixels[k] for row in rows]).sum(0) for k in range(3))
+    dice, iou = ratio(2 * both, true + predicted), ratio(both, true + predicted - both)
+    return {"dice": float(nanmean(dice)), "iou": float(nanmean(iou))}
 
 
 def class_table(images: Sequence[ImageScores], classes: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 
-from surgdino.engine.probing.folds import CLASSIFIERS, folds, linear_scores
+from surgdino.engine.probing.folds import CLASSIFIERS, fit_linear, folds, knn_scores
 from surgdino.engine.probing.frames import MaskLabels, ProbeFrames, even
 from surgdino.engine.probing.measures import LABELS, Finding, Measure, Probe
 from surgdino.engine.probing.view import View
@@ -60,12 +60,25 @@ def _predict(view: View, classifier: str, rows: np.ndarray, cover: np.ndarray, a
     chosen = even(np.arange(cover.size), _TRAINING_PATCHES)
     targets = cover.reshape(-1)[chosen, None].astype(np.float64)
     train, test = _tokens(view, rows)[chosen], _tokens(view, at)
-    threshold = 0.5
-    if classifier == "linear":
-        threshold = best_threshold(linear_scores(train, targets, train)[:, 0], targets[:, 0] > 0)
     # Part by part: k-NN compares every patch with every training patch.
-    scores = np.concatenate([CLASSIFIERS[classifier](train, targets, part) for part in test.split(_TESTED_AT_ONCE)])
-    return (scores > threshold).reshape(len(at), *view.grid)
+    logits = patch_logits(classifier, train, targets)
+    return np.concatenate([logits(part)[:, 0] > 0 for part in test.split(_TESTED_AT_ONCE)]).reshape(len(at), *view.grid)
+
+
+def patch_logits(classifier: str, train: Tensor, covered: np.ndarray) -> Callable[[Tensor], np.ndarray]:
+    """What tells single patches of some classes by their tokens: [t, D] -> float [t, c], above 0 is the class.
+
+    Args:
+        classifier: `linear`, whose thresholds are those with the best Dice in training, or `knn`.
+        train: [m, D].
+        covered: 0/1 float64 [m, c].
+    """
+    if classifier == "knn":
+        return lambda test: knn_scores(train, covered, test) - 0.5
+    predict = fit_linear(train, covered)
+    known = predict(train)
+    thresholds = [best_threshold(known[:, c], covered[:, c] > 0) for c in range(covered.shape[1])]
+    return lambda test: predict(test) - thresholds
 
 
 def best_threshold(scores: np.ndarray, truth: np.ndarray) -> float:

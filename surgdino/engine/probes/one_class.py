@@ -10,8 +10,7 @@ import numpy as np
 from surgdino.engine.probing.folds import whole_frame_scores
 from surgdino.engine.probing.measures import LABELS, Finding, Measure, Probe
 from surgdino.engine.probing.view import View
-from surgdino.metrics.arrays import nanmean, ratio
-from surgdino.metrics.phase import confusion_matrix
+from surgdino.metrics.phase import accuracies
 
 
 class OneClass(Probe):
@@ -32,12 +31,10 @@ class OneClass(Probe):
         for labels in view.labels:
             for name, scores in whole_frame_scores(view, labels) if labels.exclusive else ():
                 rows = np.flatnonzero(~np.isnan(scores[:, 0]))
-                tables = {
-                    operation: confusion_matrix(labels.values[at], scores[at].argmax(1), len(labels.classes))
+                found = {
+                    operation: accuracies(labels.values[at], scores[at].argmax(1), len(labels.classes))
                     for operation, at in view.frames.of(rows).items()
                 }
-                if tables:
-                    recall = {op: float(nanmean(ratio(np.diag(table), table.sum(1)))) for op, table in tables.items()}
-                    accuracy = {op: float(np.trace(table) / table.sum()) for op, table in tables.items()}
-                    yield Finding.over(f"{labels.task}_{name}_balanced_accuracy", recall, len(rows))
-                    yield Finding.over(f"{labels.task}_{name}_accuracy", accuracy, len(rows))
+                for place, measure in ((1, "balanced_accuracy"), (0, "accuracy")) if found else ():
+                    values = {operation: each[place] for operation, each in found.items()}
+                    yield Finding.over(f"{labels.task}_{name}_{measure}", values, len(rows))

@@ -7,7 +7,7 @@ five folds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from surgdino.engine.probing.view import View
 FOLDS = 5
 # Weighted k-NN as DINO evaluates it (Caron et al. 2021, section 4.1): 20 neighbours, weights exp(cosine / 0.07).
 NEIGHBOURS, TEMPERATURE = 20, 0.07
+_AT_ONCE = 1 << 28  # similarities in memory, 1 GB
 # Ridge penalty a frame, on standardised features. Measured on CholecT50 excerpts over penalties 0.3 to 30 a frame.
 _PENALTY = 3.0
 
@@ -45,14 +46,17 @@ def knn_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndar
     Args:
         weight: [m], the weight of each training row.
     """
-    similarity = F.normalize(test.float(), dim=-1) @ F.normalize(train.float(), dim=-1).T
-    values, nearest = similarity.topk(min(NEIGHBOURS, len(train)), dim=1)
-    weights = torch.softmax(values / TEMPERATURE, dim=1)
-    device = train.device
-    if weight is not None:
-        weights = F.normalize(weights * torch.from_numpy(weight).float().to(device)[nearest], p=1, dim=1)
+    device, train = train.device, F.normalize(train.float(), dim=-1)
     known = torch.from_numpy(targets).float().to(device)
-    return torch.einsum("tk,tkc->tc", weights, known[nearest]).cpu().numpy()
+    counts = None if weight is None else torch.from_numpy(weight).float().to(device)
+    found = []
+    for part in test.split(max(_AT_ONCE // len(train), 1)):
+        values, nearest = (F.normalize(part.float(), dim=-1) @ train.T).topk(min(NEIGHBOURS, len(train)), dim=1)
+        weights = torch.softmax(values / TEMPERATURE, dim=1)
+        if counts is not None:
+            weights = F.normalize(weights * counts[nearest], p=1, dim=1)
+        found.append(torch.einsum("tk,tkc->tc", weights, known[nearest]))
+    return torch.cat(found).cpu().numpy()
 
 
 def linear_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndarray | None = None) -> np.ndarray:
@@ -63,25 +67,38 @@ def linear_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.n
     Args:
         weight: [m], the weight of each training row.
     """
+    return fit_linear(train, targets, weight)(test)
+
+
+def fit_linear(
+    train: Tensor, targets: np.ndarray, weight: np.ndarray | None = None
+) -> Callable[[Tensor], np.ndarray]:
+    """`linear_scores` of any test rows, fitted once."""
     if train.device.type != "cpu":
-        return ridge_scores(train, targets, test, weight).cpu().numpy()
+        predict = fit_ridge(train, targets, weight)
+        return lambda test: predict(test).cpu().numpy()
     scaler = StandardScaler().fit(train.numpy())
     ridge = Ridge(_PENALTY * len(train)).fit(scaler.transform(train.numpy()), targets, sample_weight=weight)
-    return ridge.predict(scaler.transform(test.numpy())).reshape(len(test), -1)
+    return lambda test: ridge.predict(scaler.transform(test.numpy())).reshape(len(test), -1)
 
 
 def ridge_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndarray | None = None) -> Tensor:
     """`linear_scores` on the tensors' own device, in float64."""
-    x, y, z = train.double(), torch.from_numpy(targets).to(train.device, torch.float64), test.double()
+    return fit_ridge(train, targets, weight)(test)
+
+
+def fit_ridge(train: Tensor, targets: np.ndarray, weight: np.ndarray | None = None) -> Callable[[Tensor], Tensor]:
+    """`ridge_scores` of any test rows, fitted once."""
+    x, y = train.double(), torch.from_numpy(targets).to(train.device, torch.float64)
     deviation, mean = torch.std_mean(x, 0, correction=0)
     deviation = deviation.where(deviation > 0, 1.0)
-    x, z = (x - mean) / deviation, (z - mean) / deviation
+    x = (x - mean) / deviation
     weights = x.new_ones(len(x), 1) if weight is None else torch.from_numpy(weight).to(x)[:, None]
     middle_x, middle_y = ((weights * part).sum(0) / weights.sum() for part in (x, y))
     x, y = x - middle_x, y - middle_y
     penalty = _PENALTY * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     slopes = torch.linalg.solve(x.T @ (weights * x) + penalty, x.T @ (weights * y))
-    return (z - middle_x) @ slopes + middle_y
+    return lambda test: ((test.double() - mean) / deviation - middle_x) @ slopes + middle_y
 
 
 def balanced(ids: np.ndarray) -> np.ndarray:
@@ -106,12 +123,29 @@ def whole_frame_scores(view: View, labels: TaskLabels) -> Iterator[tuple[str, np
     probes = [(name, classifier, view.features.cls, frames.tested) for name, classifier in CLASSIFIERS.items()]
     probes.append(("aligned", linear_scores, view.aligned_cls, frames.tested & (counts[place] > 1)))
     for name, classifier, features, tested in probes:
-        scores = np.full((len(frames), classes), np.nan)
-        for train, test in folds(frames, labelled):
-            test = test[tested[test]]
-            values = labels.values[train]
-            targets = np.eye(classes)[values] if labels.exclusive else values.astype(np.float64)
-            weight = balanced(values) if labels.exclusive else None
-            if len(test):
-                scores[test] = classifier(features[train], targets, features[test], weight)
-        yield name, scores
+        pairs = ((train, test[tested[test]]) for train, test in folds(frames, labelled))
+        yield name, fold_scores(classifier, features, labels.values, classes, pairs)
+
+
+def fold_scores(
+    classifier: Classifier,
+    features: Tensor,
+    values: np.ndarray,
+    classes: int,
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+) -> np.ndarray:
+    """Scores [n, classes] of the test rows of all folds; nan elsewhere.
+
+    Args:
+        features: [n, D].
+        values: class ids int [n], with which every class counts the same, or 0/1 [n, classes].
+        pairs: (training rows, test rows), int64, of each fold.
+    """
+    scores = np.full((len(features), classes), np.nan)
+    for train, test in pairs:
+        learnt, exclusive = values[train], values.ndim == 1
+        targets = np.eye(classes)[learnt] if exclusive else learnt.astype(np.float64)
+        weight = balanced(learnt) if exclusive else None
+        if len(test):
+            scores[test] = classifier(features[train], targets, features[test], weight)
+    return scores

@@ -1,0 +1,95 @@
+"""Whole frames classified by k-NN or a linear probe: phases, tools, triplets, with all operations or few of them"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from surgdino.config import Names
+from surgdino.engine.probing.folds import CLASSIFIERS, fold_scores
+from surgdino.evaluations.parts.evaluation import Evaluation
+from surgdino.evaluations.parts.given import Given, operations_at
+from surgdino.evaluations.parts.outcome import Outcome
+from surgdino.metrics.arrays import nanmean
+from surgdino.metrics.average_precision import average_precision
+from surgdino.metrics.calibration import expected_calibration_error
+from surgdino.metrics.phase import accuracies
+
+ShareOfOperations = Annotated[float, Field(gt=0, le=1)]
+
+
+@dataclass(frozen=True)
+class ClassificationSettings:
+    """How frames are classified.
+
+    Attributes:
+        classifier: `knn` (20 neighbours weighted by exp(cosine / 0.07)), or `linear` (ridge regression onto 0 and 1).
+        tokens: what of a frame it is given.
+        labels: kinds that it is tried with, each by itself.
+        shares: of the training operations that it learns from.
+        seeds: choices of them where the share is below 1, averaged operation by operation.
+    """
+
+    classifier: Literal["knn", "linear"]
+    tokens: Literal["class", "class+mean"]
+    labels: Names
+    shares: Annotated[tuple[ShareOfOperations, ...], Field(min_length=1, max_length=20)]
+    seeds: Annotated[int, Field(ge=1, le=100)]
+
+
+class Classification(Evaluation[ClassificationSettings]):
+    """Balanced accuracy and accuracy where a frame has one class, mean average precision where it may have many.
+
+    An operation's value is of its own frames and of the classes that it has.
+    """
+
+    Settings = ClassificationSettings
+
+    def labels(self) -> tuple[str, ...]:
+        return self.settings.labels
+
+    def outcomes(self, given: Given) -> Iterator[Outcome]:
+        tokens = given.tokens(self.settings.tokens)
+        values = given.frames.targets
+        assert values is not None  # masks are of another evaluation
+        values = values.astype(np.int64) if values.ndim == 1 else values > 0
+        classifier, counts = CLASSIFIERS[self.settings.classifier], set[int]()
+        for share in sorted(self.settings.shares):
+            count = operations_at(share, given.training_operations)
+            if count in counts:
+                continue  # as many operations as a smaller share
+            counts.add(count)
+            whole = count == given.training_operations
+            found: dict[str, list[dict[str, float]]] = {}
+            for seed in range(1 if whole else self.settings.seeds):
+                pairs = given.folds(1.0 if whole else share, seed)
+                scores = fold_scores(classifier, tokens, values, len(given.classes), pairs)
+                for name, per_operation in self._measures(given, values, scores).items():
+                    found.setdefault(name, []).append(per_operation)
+            for place, (name, runs) in enumerate(found.items()):
+                per_operation = {op: float(nanmean(np.array([run[op] for run in runs]))) for op in runs[0]}
+                better = "lower" if name.startswith("calibration") else "higher"
+                if whole:
+                    yield Outcome.mean(name, per_operation, better)
+                elif not place:  # of few labels one number is enough
+                    many = "s" if count > 1 else ""
+                    of = f", {100 * share:g} % of operations ({count} operation{many})"
+                    yield Outcome.mean(name + of, per_operation, better)
+
+    def _measures(self, given: Given, values: np.ndarray, scores: np.ndarray) -> dict[str, dict[str, float]]:
+        """Name -> operation -> value, the first being the one that counts."""
+        rows = given.of_operations(np.flatnonzero(~np.isnan(scores[:, 0])))
+        if values.ndim > 1:
+            ap = {op: float(nanmean(average_precision(values[at], scores[at]))) for op, at in rows.items()}
+            return {"mean average precision": ap}
+        both = {op: accuracies(values[at], scores[at].argmax(1), scores.shape[1]) for op, at in rows.items()}
+        found = {"balanced accuracy": {op: balanced for op, (_, balanced) in both.items()}}
+        found["accuracy"] = {op: accuracy for op, (accuracy, _) in both.items()}
+        if self.settings.classifier == "knn":  # whose scores are probabilities
+            errors = {op: expected_calibration_error(scores[at], values[at]) for op, at in rows.items()}
+            found["calibration error (ECE)"] = errors
+        return found

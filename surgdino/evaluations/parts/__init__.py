@@ -1,0 +1,1 @@
+"""What evaluations share: their interface, what they are given, what they find."""

@@ -1,0 +1,61 @@
+"""`class Evaluation`: what `surgdino benchmark` asks of an evaluation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+from surgdino import discovery
+from surgdino.config import typed
+from surgdino.evaluations import PACKAGE
+from surgdino.evaluations.parts.given import Given
+from surgdino.evaluations.parts.outcome import Outcome
+
+S = TypeVar("S")  # the settings
+
+
+class Evaluation(ABC, Generic[S]):
+    """Something that is measured of frozen features. A new one is a file `evaluations/NAME.py` with one subclass.
+
+    Attributes:
+        Settings: the dataclass of its entry in a suite, which gives every value.
+        dense: whether it reads patch tokens.
+        compares: whether it reads the first backbone's features beside those that it is about.
+        settings: of this one.
+    """
+
+    Settings: type[S]
+    dense: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
+
+    def __init__(self, settings: S) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def labels(self) -> tuple[str | None, ...]:
+        """The kinds of labels it can use, keys of `Manifest.labels`, each by itself; None for frames without labels."""
+
+    @abstractmethod
+    def outcomes(self, given: Given) -> Iterator[Outcome]:
+        """What it finds; `given.frames` have one of the kinds of `labels`.
+
+        Raises:
+            SurgdinoError: the data do not have what it needs.
+        """
+
+
+def open_evaluation(name: str, section: Mapping[str, Any], place: str) -> Evaluation[Any]:
+    """The evaluation of that name with its settings checked.
+
+    Args:
+        place: of the settings, for messages.
+
+    Raises:
+        SurgdinoError: no such evaluation (the nearest is named), or settings that it does not take.
+    """
+    kind: type[Evaluation[Any]] = discovery.defined(
+        discovery.load(PACKAGE, name, "evaluation"),
+        Evaluation,  # type: ignore[type-abstract]
+    )
+    return kind(typed(kind.Settings, section, place))

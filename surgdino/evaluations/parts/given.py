@@ -1,0 +1,123 @@
+"""What an evaluation is given: the frames of one dataset, who learns and who is tested, and a backbone's features."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from surgdino.engine.probing.folds import folds
+from surgdino.engine.probing.frames import ProbeFrames, even
+from surgdino.errors import SurgdinoError
+from surgdino.tasks.features.cache import FeatureCache
+from surgdino.tasks.features.files import FeatureRows
+from surgdino.tasks.labelled_frames import LabelledFrames
+
+Fold = tuple[np.ndarray, np.ndarray]  # training rows and test rows, int64
+
+
+@dataclass(frozen=True)
+class Given:
+    """One dataset as one evaluation sees it, and one backbone.
+
+    Attributes:
+        frames: those that have the labels which the evaluation uses; all, where it uses none.
+        tested, learns: bool [n], frames of operations that are tested, and that may be learnt from. Where they are the
+            same operations, each is tested by what was learnt from others.
+        features: of the backbone.
+        first: of the first of all backbones, with which the others are compared.
+    """
+
+    frames: LabelledFrames
+    tested: np.ndarray
+    learns: np.ndarray
+    features: FeatureCache
+    first: FeatureCache
+
+    @cached_property
+    def operations(self) -> np.ndarray:
+        """str [n], each frame's."""
+        return np.array([self.frames.operations[video] for video in self.frames.videos], str)[self.frames.video_of]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of the labels, in the order of their ids."""
+        return self.frames.labels.classes if self.frames.labels else ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the backbone is."""
+        return self.features.backbone.mask_token.device
+
+    def tokens(self, kind: str = "class", cache: FeatureCache | None = None) -> Tensor:
+        """float32 [n, D] class tokens, or [n, 2D] with the means of the patch tokens beside them (`class+mean`).
+
+        Args:
+            cache: another backbone's.
+        """
+        cache = cache or self.features
+        found = cache.pooled(self.frames) if kind == "class+mean" else cache.cls(self.frames)
+        return torch.from_numpy(found).to(self.device)
+
+    def patches(self) -> FeatureRows:
+        """float16 [n, N, D] on disk, the patch tokens after the last block."""
+        return self.features.patches(self.frames)
+
+    def folds(self, share: float = 1.0, seed: int = 0) -> Iterator[Fold]:
+        """Training and test rows, no operation on both sides.
+
+        Args:
+            share: of the operations that may be learnt from, rounded, at least one.
+            seed: of the choice.
+
+        Raises:
+            SurgdinoError: there is nothing to learn from, or nothing to test.
+        """
+        found = False
+        for train, test in self._folds():
+            names = np.unique(self.operations[train])
+            if share < 1:
+                order = sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).hexdigest())
+                train = train[np.isin(self.operations[train], order[: operations_at(share, len(names))])]
+            if len(train) and len(test):
+                found = True
+                yield train, test
+        if not found:
+            have = f"{len(np.unique(self.operations))} operations with these labels"
+            what = "no operation to learn from beside those that are tested"
+            raise SurgdinoError(what, expected="at least two, or a split with both parts", found=have)
+
+    def _folds(self) -> Iterator[Fold]:
+        rows = np.flatnonzero(self.learns | self.tested)
+        if not np.isin(self.operations[self.tested], self.operations[self.learns]).any():
+            yield np.flatnonzero(self.learns), np.flatnonzero(self.tested)
+            return
+        videos = np.array(self.frames.videos, str)[self.frames.video_of]
+        every = ProbeFrames(self.frames.index, videos, self.operations, self.frames.times, self.tested)
+        yield from folds(every, rows)
+
+    @cached_property
+    def training_operations(self) -> int:
+        """The fewest operations that a fold learns from."""
+        return min(len(np.unique(self.operations[train])) for train, _ in self.folds())
+
+    def sample(self, count: int) -> np.ndarray:
+        """int64, ascending: at most `count` of the tested frames, every operation's evenly over its time."""
+        rows = np.flatnonzero(self.tested)
+        names = np.unique(self.operations[rows])
+        each = [even(rows[self.operations[rows] == name], max(count // len(names), 1)) for name in names]
+        return np.sort(even(np.concatenate(each), count)) if each else rows
+
+    def of_operations(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Operation -> those of `rows` that show it, sorted by the operation's name."""
+        return {str(name): rows[self.operations[rows] == name] for name in np.unique(self.operations[rows])}
+
+
+def operations_at(share: float, count: int) -> int:
+    """How many of `count` operations a share is: rounded, at least one."""
+    return max(1, round(share * count))

@@ -1,0 +1,62 @@
+"""What an evaluation finds of one backbone: numbers over operations, and how sure each is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from surgdino.metrics.arrays import nanmean
+from surgdino.metrics.intervals import ENOUGH
+from surgdino.metrics.scores import Statistic
+
+Better = Literal["higher", "lower"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One number.
+
+    Attributes:
+        name: in words, as tables show it.
+        value: over operations; NaN where it could not be measured.
+        per_operation: operation -> the same of this operation alone; empty where it is a number of all of them only.
+        better: which way; None where it only describes the features.
+        percent: whether it is a share in [0, 1].
+        without: operation -> the number without it, of numbers that are no means over operations; empty below `ENOUGH`.
+    """
+
+    name: str
+    value: float
+    per_operation: Mapping[str, float] = field(default_factory=dict)
+    better: Better | None = "higher"
+    percent: bool = True
+    without: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def mean(
+        cls, name: str, per_operation: Mapping[str, float], better: Better | None = "higher", percent: bool = True
+    ) -> Outcome:
+        """The mean over operations; those whose value is undefined do not count."""
+        return cls(name, float(nanmean(np.array(list(per_operation.values())))), dict(per_operation), better, percent)
+
+
+def pooled(
+    statistic: Statistic, owners: Sequence[str], better: Better = "higher", percent: bool = True
+) -> Iterator[Outcome]:
+    """Numbers that are no means over operations, such as those of all pixels together.
+
+    Args:
+        statistic: row numbers int [m] -> name -> value.
+        owners: the operation of each row.
+    """
+    owner = np.asarray(owners)
+    rows = {str(name): np.flatnonzero(owner == name) for name in np.unique(owner)}
+    alone = {operation: statistic(at) for operation, at in rows.items()}
+    enough = len(rows) >= ENOUGH
+    without = {name: statistic(np.flatnonzero(owner != name)) for name in rows} if enough else {}
+    for name, value in statistic(np.arange(len(owner))).items():
+        each, left = ({op: float(found[name]) for op, found in by.items()} for by in (alone, without))
+        yield Outcome(name, float(value), each, better, percent, left)
