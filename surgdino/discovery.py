@@ -2,7 +2,7 @@
 
 A choice is a file `NAME.py`, or a folder `NAME/` with a given file in it (`task.py`). SURGDINO_EXTENSIONS names further
 folders, separated as in PATH. Each may hold `tasks/`, `methods/`, `guides/`, `temporal/`, `heads/`, `probes/`,
-`adapters/` (python), `configs/<group>/`, `datasets/` and `recipes/` (YAML), laid out as ours.
+`adapters/`, `evaluations/` (python), `configs/<group>/`, `datasets/` and `recipes/` (YAML), laid out as ours.
 """
 
 from __future__ import annotations
@@ -51,6 +51,12 @@ def names(package: str, main: str | None = None) -> list[str]:
                 raise SurgdinoError("this name is taken", file=folder / name, fix="choose another name")
             found.add(name)
     return sorted(found)
+
+
+def modules(package: str) -> dict[str, Path]:
+    """Name -> file of the choices that are single files; as `names`."""
+    folders = _folders(package)
+    return {name: next(f / f"{name}.py" for f in folders if (f / f"{name}.py").is_file()) for name in names(package)}
 
 
 def load(package: str, name: str, word: str, main: str | None = None) -> ModuleType:

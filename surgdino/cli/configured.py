@@ -36,6 +36,8 @@ RENAMED: dict[str, str] = {}
 GONE = dict.fromkeys(
     (("score", "resamples"), ("score", "seed")), "intervals over operations are computed without drawing"
 )
+# Sections that take keys of any name: data.NAME=FOLDER.
+OPEN = {"benchmark": "data."}
 # Verbs that take paths before their settings: what they are, and an example.
 PATHS = {
     "predict": ("video files or folders of images", "surgdino predict VIDEO checkpoint=RUN"),
@@ -53,6 +55,8 @@ def run_configured(verb: str, words: list[str]) -> int:
         console.warn(f"{key} is left out: {GONE[verb, key]}")
         del last[key]
     words = [_parsable(word, multirun) for word in last.values()]
+    if verb in OPEN:
+        words = [f"++{word}" if word.startswith(OPEN[verb]) else word for word in words]
     if unknown := [word for word in words if word[:1] in ("-", "=") and word.partition("=")[0] not in OPTIONS]:
         raise SurgdinoError(f"unknown option {unknown[0]!r}", fix="write settings as section.key=value, without dashes")
     if any(word.startswith("-") for word in words):

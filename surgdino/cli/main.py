@@ -14,6 +14,7 @@ VERBS = {
     "finetune": "learn a task on a backbone and test it: surgdino finetune task=phase|triplet|segmentation ...",
     "evaluate": "test a fine-tuned checkpoint again, or on other data: surgdino evaluate checkpoint=RUN",
     "predict": "a video's phases, triplets or masks as tables and pictures: surgdino predict VIDEO checkpoint=RUN",
+    "benchmark": "backbones side by side: surgdino benchmark backbones=[natural:FILE, RUN] data.cholec80=FOLDER ...",
     "curate": "which frames of an archive are worth learning from: surgdino curate dataset=folder data.root=/archive",
     "merge": "average adapted backbones with the weights they started from: surgdino merge INITIAL ADAPTED out=FOLDER",
     "verify": "check a dataset folder against its card",
@@ -28,7 +29,10 @@ VERBS = {
     "demo": "every step on a small generated set, in minutes on a CPU",
 }
 # Verbs that take key=value settings through Hydra.
-CONFIGURED = ("pretrain", "finetune", "evaluate", "predict", "curate", "merge", "verify", "show", "bench", "score")
+CONFIGURED = (
+    *("pretrain", "finetune", "evaluate", "benchmark", "predict", "curate", "merge"),
+    *("verify", "show", "bench", "score"),
+)
 
 EXAMPLES = """\
 Examples

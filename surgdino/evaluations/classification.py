@@ -13,7 +13,7 @@ from surgdino.config import Names
 from surgdino.engine.probing.folds import CLASSIFIERS, fold_scores
 from surgdino.evaluations.parts.evaluation import Evaluation
 from surgdino.evaluations.parts.given import Given, operations_at
-from surgdino.evaluations.parts.outcome import Outcome
+from surgdino.evaluations.parts.outcome import Better, Outcome
 from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.average_precision import average_precision
 from surgdino.metrics.calibration import expected_calibration_error
@@ -72,7 +72,7 @@ class Classification(Evaluation[ClassificationSettings]):
                     found.setdefault(name, []).append(per_operation)
             for place, (name, runs) in enumerate(found.items()):
                 per_operation = {op: float(nanmean(np.array([run[op] for run in runs]))) for op in runs[0]}
-                better = "lower" if name.startswith("calibration") else "higher"
+                better: Better = "lower" if name.startswith("calibration") else "higher"
                 if whole:
                     yield Outcome.mean(name, per_operation, better)
                 elif not place:  # of few labels one number is enough

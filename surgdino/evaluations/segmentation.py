@@ -94,7 +94,7 @@ class Segmentation(Evaluation[SegmentationSettings]):
 
 
 def _tokens(patches: FeatureRows, rows: np.ndarray, chosen: np.ndarray) -> Tensor:
-    """float32 [len(chosen), D]: of the patches of the pictures `rows`, counted through, those at `chosen`, ascending."""
+    """float32 [len(chosen), D]: those at `chosen`, ascending, of all patches of the pictures `rows`."""
     picture, patch = np.divmod(chosen, patches.shape[1])
     found = np.empty((len(chosen), patches.shape[2]), np.float32)
     for start in range(0, len(rows), _IMAGES):
@@ -104,7 +104,11 @@ def _tokens(patches: FeatureRows, rows: np.ndarray, chosen: np.ndarray) -> Tenso
 
 
 def _predicted(
-    learnt: Sequence[tuple[np.ndarray, Logits]], patches: FeatureRows, rows: np.ndarray, classes: int, device: torch.device
+    learnt: Sequence[tuple[np.ndarray, Logits]],
+    patches: FeatureRows,
+    rows: np.ndarray,
+    classes: int,
+    device: torch.device,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(row, float32 [classes, side, side]) of each picture, above 0 where the class is."""
     side = round(patches.shape[1] ** 0.5)

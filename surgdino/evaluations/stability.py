@@ -59,4 +59,4 @@ def neighbours_kept(own: Tensor, other: Tensor, count: int) -> np.ndarray:
         likeness = unit @ unit.T
         likeness.fill_diagonal_(-torch.inf)
         found.append(torch.zeros_like(likeness, dtype=torch.bool).scatter_(1, likeness.topk(count).indices, True))
-    return (found[0] & found[1]).double().mean(1).cpu().numpy() * len(own) / count
+    return (found[0] & found[1]).sum(1).cpu().numpy() / count

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from surgdino.backbone.checkpoint import MODEL_JSON, description_in, find_weights
 from surgdino.backbone.weights import open_weights
-from surgdino.config import Text
+from surgdino.config import Names
 from surgdino.console import field
 from surgdino.errors import SurgdinoError
 from surgdino.inputs.backbone import StartingBackbone, of_checkpoint, of_weights
@@ -25,12 +25,8 @@ _GENERIC = (  # what every run calls its own
 )
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 # A setting: one, or a list of them.
-BackboneList = Annotated[tuple[Text, ...], Field(min_length=1, max_length=100), BeforeValidator(_listed)]
+BackboneList = Annotated[Names, Field(min_length=1, max_length=100)]
 
 
 @dataclass(frozen=True)

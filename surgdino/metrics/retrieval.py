@@ -45,8 +45,8 @@ def ranking(similarity: np.ndarray, positive: np.ndarray, junk: np.ndarray, ks: 
         SurgdinoError: shapes that differ, a value that is not finite, or what is positive and junk at once.
     """
     if not similarity.shape == positive.shape == junk.shape or similarity.ndim != 2:
-        found = f"{list(similarity.shape)}, {list(positive.shape)}, {list(junk.shape)}"
-        raise SurgdinoError("the rankings do not fit together", expected="[q, g] each", found=found)
+        shapes = f"{list(similarity.shape)}, {list(positive.shape)}, {list(junk.shape)}"
+        raise SurgdinoError("the rankings do not fit together", expected="[q, g] each", found=shapes)
     if not np.isfinite(similarity).all():
         raise SurgdinoError("a similarity is not finite", expected="finite numbers", found="NaN or infinity")
     if (positive & junk).any():

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import isnan
 from typing import Any
 
 from surgdino.report.colours import ALARM, GRID, INK, LINE, SOFT
@@ -60,14 +61,19 @@ def line_chart(title: str, lines: Sequence[Line], *, start: float | None = None,
     return _svg(3.7, 2.25, f"{title}: {'; '.join(ends)}", draw)
 
 
-def interval_chart(title: str, rows: Sequence[tuple[str, float, float, float]]) -> str:
+def interval_chart(
+    title: str, rows: Sequence[tuple[str, float, float, float]], *, points: Sequence[Sequence[float]] = ()
+) -> str:
     """Differences with their intervals, one row each, against a line at no difference.
 
     Args:
-        rows: (name, low, value, high).
+        rows: (name, low, value, high); the ends are NaN where there is no interval.
+        points: of each row, single differences to show behind.
     """
 
     def draw(axis: Any) -> None:
+        for place, values in enumerate(reversed(points)):
+            axis.plot(values, [place] * len(values), "o", mfc="none", color=SOFT, ms=4, mew=0.8)
         for place, (_, low, value, high) in enumerate(reversed(rows)):
             colour = PALETTE[0] if low > 0 else ALARM if high < 0 else SOFT
             axis.plot([low, high], [place, place], color=colour, lw=2.2, solid_capstyle="round")
@@ -78,7 +84,8 @@ def interval_chart(title: str, rows: Sequence[tuple[str, float, float, float]]) 
         style_axis(axis, title, size=9.5, bold=True, steps=False)
         axis.tick_params(axis="y", labelsize=9, labelcolor=INK)
 
-    values = "; ".join(f"{name} {value:+.1f} [{low:+.1f}, {high:+.1f}]" for name, low, value, high in rows)
+    ends = ("" if isnan(low) else f" [{low:+.1f}, {high:+.1f}]" for _, low, _, high in rows)
+    values = "; ".join(f"{name} {value:+.1f}{end}" for (name, _, value, _), end in zip(rows, ends, strict=True))
     return _svg(7.6, 0.9 + 0.36 * len(rows), f"{title}: {values}", draw)
 
 

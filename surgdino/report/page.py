@@ -14,6 +14,7 @@ from surgdino.report.blocks import Block, Paragraph
 from surgdino.report.evidence import changes, compared, headline, verdict
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section, all_sections
+from surgdino.report.sections.benchmark import verdict_of
 
 # Escape codes and what no UTF-8 file can hold, from names and sentences of a run.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -75,7 +76,8 @@ def _blocks(section: Section, records: Sequence[RunRecord]) -> list[Block]:
 def _stamps(record: RunRecord) -> list[tuple[str, str]]:
     """(tone, sentence): what numbers on operations that were seen, or may have been, must be shown with."""
     found = []
-    for what, known in (("", (record.results or {}).get("leakage")), (", probes", record.model.get("probe_leakage"))):
+    results = record.results or record.benchmark or {}
+    for what, known in (("", results.get("leakage")), (", probes", record.model.get("probe_leakage"))):
         leakage = known or {}
         if stamp := leakage.get("stamp"):
             tone = "unknown" if leakage.get("state") == "unknown" else "shared"
@@ -88,6 +90,8 @@ def _kind(records: Sequence[RunRecord]) -> str:
         return "two runs side by side"
     if records[0].curation is not None:
         return "curation of an archive"
+    if records[0].benchmark is not None:
+        return "benchmark of backbones"
     task = records[0].section("task").get("name")
     return f"fine-tuning, task {task}" if task else "pretraining on surgical video"
 
@@ -97,6 +101,8 @@ def _verdict(records: Sequence[RunRecord]) -> tuple[str, str]:
         return compared(records[0], records[1])
     if (curation := records[0].curation) is not None:
         return "open", f"{int(curation.keep.sum()):,} of {len(curation):,} frames are worth learning from."
+    if (benchmark := records[0].benchmark) is not None:
+        return verdict_of(benchmark)
     learns_a_task = records[0].results or records[0].section("task")
     return headline(records[0]) if learns_a_task else verdict(changes(records[0].rows))
 
@@ -111,6 +117,12 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
             ("recordings", f"{len(curation.videos):,}"),
             ("frames", f"{len(curation):,}"),
             ("kept", f"{int(curation.keep.sum()):,}"),
+        ]
+    if (benchmark := record.benchmark) is not None:
+        return [
+            ("suite", benchmark["suite"]),
+            *((name, what) for name, what in benchmark["backbones"].items()),
+            ("data", ", ".join(benchmark["datasets"])),
         ]
     videos = record.data.get("videos", [])
     facts = {

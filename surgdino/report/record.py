@@ -30,6 +30,7 @@ class RunRecord:
         rows: the lines of metrics.jsonl.
         data: data.json; empty for runs that write none.
         results: results.json; None for a pretraining run.
+        benchmark: the same of a benchmark; None for other runs.
         curation: curation.parquet; None for other runs.
         left_out: a line on each file, or part of one, that did not hold what it should.
     """
@@ -43,6 +44,7 @@ class RunRecord:
     results: Mapping[str, Any] | None = None
     left_out: Sequence[str] = ()
     curation: Curation | None = None
+    benchmark: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -103,7 +105,8 @@ def read_run(folder: Path) -> RunRecord:
         model=read(_Model, "checkpoint", "model.json") or {},
         rows=rows,
         data=read(_Data, "data.json") or {},
-        results=read(_Results, RESULTS),
+        results=None if "suite" in settings else read(_Results, RESULTS),
+        benchmark=read(_Benchmark, RESULTS) if "suite" in settings else None,
         left_out=left_out,
         curation=read_curation(folder) if (folder / CURATION).is_file() else None,
     )
@@ -219,3 +222,49 @@ class _Results:
     folds: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    value: _Number
+    interval_95: tuple[_Number, _Number]
+    per_operation: dict[str, _Number]
+
+
+@dataclass(frozen=True)
+class _Row:
+    dataset: str
+    evaluation: str
+    labels: str | None
+    measure: str
+    better: Literal["higher", "lower"] | None
+    unit: str
+    values: dict[str, _Measured]
+    changes: dict[str, _Measured]
+
+
+@dataclass(frozen=True)
+class _Cost:
+    dataset: str
+    evaluation: str
+    backbone: str
+    seconds: float
+    frames: int
+
+
+@dataclass(frozen=True)
+class _Tested:
+    tested: int
+    split: str | dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Benchmark:
+    suite: str
+    backbones: dict[str, str]
+    datasets: dict[str, _Tested]
+    rows: tuple[_Row, ...]
+    cost: tuple[_Cost, ...]
+    unused: tuple[str, ...]
+    failed: dict[str, str]
+    leakage: _Leakage

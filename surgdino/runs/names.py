@@ -43,6 +43,7 @@ PSEUDONYM = re.compile(r"op-[0-9a-f]{6,}")
 _HERE = "<path>"
 # Settings that say where things are on this machine, or how its files are called.
 _PLACES = {
+    "backbones",
     "root",
     "store",
     "weights",
@@ -55,7 +56,7 @@ _PLACES = {
     "table",
     "teachers",
 }
-_FOLDERS, _MAY_BE_FILES = {"root", "store", "dir"}, {"weights", "checkpoint", "teachers"}  # among these
+_FOLDERS, _MAY_BE_FILES = {"root", "store", "dir"}, {"weights", "checkpoint", "teachers", "backbones"}  # among these
 _ENGINE = "data.engine"
 _FRAMES = {"like", "against"}
 _OPERATIONS = {"split", "splits", "exclude", "hold_out"}  # settings that name operations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from rich.text import Text
 from surgdino import console
 from surgdino.datasets.card import card_names, load_card
 from surgdino.datasets.overlap import TITLES, UNKNOWN, cells, matrix, overlap_tables
-from surgdino.discovery import files
+from surgdino.discovery import files, modules
 from surgdino.errors import SurgdinoError, nearest
+from surgdino.evaluations import PACKAGE
 
 # Kind -> the setting that takes its names, and the folder of its YAML files.
 KINDS = {
@@ -23,22 +25,28 @@ KINDS = {
     "guides": ("guide", "configs/guide"),
     "tasks": ("task", "configs/task"),
     "augments": ("augment", "configs/augment"),
+    "suites": ("suite", "configs/suites"),
     "hardware": ("hardware", "configs/hardware"),
 }
-_OVERLAPS = "overlaps"
+_OVERLAPS, _EVALUATIONS = "overlaps", "evaluations"
 HELP = f"""surgdino list [{" | ".join(KINDS)}]: what can be chosen by name
+surgdino list {_EVALUATIONS}: what a suite can name
 surgdino list {_OVERLAPS}: which operations datasets and their splits share"""
 
 
 def main(words: Sequence[str] = ()) -> int:
     """Print the tables of the kinds in `words`, or of all; 0."""
-    spellings = {name: name for name in (*KINDS, _OVERLAPS)} | {word: name for name, (word, _) in KINDS.items()}
+    spellings = {name: name for name in (*KINDS, _EVALUATIONS, _OVERLAPS)} | {
+        word: name for name, (word, _) in KINDS.items()
+    }
     for word in words:
         if word not in spellings:
             raise SurgdinoError(f"surgdino list does not know {word!r}", fix=nearest(word, spellings))
     for kind in [spellings[word] for word in words] or KINDS:
         if kind == _OVERLAPS:
             _print_overlaps()
+        elif kind == _EVALUATIONS:
+            console.table(_evaluations())
         else:
             console.table(_table(kind))
     return 0
@@ -66,6 +74,17 @@ def _table(kind: str) -> Table:
     table.add_column()
     for name, path in files(folder).items():
         table.add_row(Text(f"{setting}=", "dim").append(name, "bold cyan"), Text(describe(path)))
+    return table
+
+
+def _evaluations() -> Table:
+    """Each with the first line of its file, which is not imported: torch takes seconds."""
+    table = console.new_table(_EVALUATIONS, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, path in modules(PACKAGE).items():
+        said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        table.add_row(Text("evaluation: ", "dim").append(name, "bold cyan"), Text(said.partition("\n")[0]))
     return table
 
 

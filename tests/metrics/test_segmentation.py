@@ -16,7 +16,7 @@ from scipy import ndimage
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import as_json
 from surgdino.metrics.intervals import jackknife
-from surgdino.metrics.segmentation import ImageScores, class_means, class_table, image_scores, stacked
+from surgdino.metrics.segmentation import ImageScores, class_means, class_table, image_scores, pooled_scores, stacked
 
 NAN = math.nan
 
@@ -55,6 +55,26 @@ def test_dice_iou_and_hd95_are_monais(seed):
     np.testing.assert_allclose(scores.hd95, monai_value(hausdorff, truth, prediction), atol=1e-5)
     spaced = monai_value(hausdorff, truth, prediction, spacing=[0.5, 2.0])
     np.testing.assert_allclose(image_scores(truth, prediction, spacing=(0.5, 2.0)).hd95, spaced, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pooled_scores_are_those_of_all_pixels_in_one_picture(seed):
+    pictures = [blobs(10 * seed + i) for i in range(4)]
+    images = [image_scores(truth, prediction, hd95=False) for truth, prediction in pictures]
+    joined = image_scores(*(np.concatenate([pair[side] for pair in pictures], 1) for side in range(2)), hd95=False)
+    pooled = pooled_scores(images, np.arange(4))
+    assert pooled == pytest.approx({"dice": joined.dice.mean(), "iou": joined.iou.mean()})
+    one = pooled_scores(images, np.array([2]))
+    assert one == pytest.approx({"dice": images[2].dice.mean(), "iou": images[2].iou.mean()})
+
+
+def test_what_is_not_labelled_counts_for_nothing_in_pooled_scores():
+    truth, prediction = blobs(0, classes=2)
+    half = image_scores(truth, ~prediction, labelled=np.array([True, False]), hd95=False)
+    whole = image_scores(truth, prediction, hd95=False)
+    pooled = pooled_scores([half, whole], np.arange(2))
+    first = image_scores(*(np.concatenate([a[:1], b[:1]], 1) for a, b in ((truth, truth), (~prediction, prediction))))
+    assert pooled["dice"] == pytest.approx((first.dice[0] + whole.dice[1]) / 2)
 
 
 def edge_distances(of: np.ndarray, to: np.ndarray) -> np.ndarray:

@@ -70,9 +70,7 @@ def linear_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.n
     return fit_linear(train, targets, weight)(test)
 
 
-def fit_linear(
-    train: Tensor, targets: np.ndarray, weight: np.ndarray | None = None
-) -> Callable[[Tensor], np.ndarray]:
+def fit_linear(train: Tensor, targets: np.ndarray, weight: np.ndarray | None = None) -> Callable[[Tensor], np.ndarray]:
     """`linear_scores` of any test rows, fitted once."""
     if train.device.type != "cpu":
         predict = fit_ridge(train, targets, weight)

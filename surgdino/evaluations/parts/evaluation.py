@@ -38,10 +38,11 @@ class Evaluation(ABC, Generic[S]):
 
     @abstractmethod
     def outcomes(self, given: Given) -> Iterator[Outcome]:
-        """What it finds; `given.frames` have one of the kinds of `labels`.
+        """What it finds; `given.frames` have one of the kinds of `labels`. Nothing, where these frames have nothing to
+        find; that is listed, and is no failure.
 
         Raises:
-            SurgdinoError: the data do not have what it needs.
+            SurgdinoError: the data do not have what it needs, such as a second operation to learn from.
         """
 
 

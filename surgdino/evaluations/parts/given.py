@@ -6,11 +6,14 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from surgdino.datasets.mask_files import Layer
+from surgdino.datasets.masks import Mask
 from surgdino.engine.probing.folds import folds
 from surgdino.engine.probing.frames import ProbeFrames, even
 from surgdino.errors import SurgdinoError
@@ -106,6 +109,26 @@ class Given:
         """The fewest operations that a fold learns from."""
         return min(len(np.unique(self.operations[train])) for train, _ in self.folds())
 
+    def identity(self, compares: bool) -> str:
+        """A hash of all that numbers depend on beside the evaluation: frames, labels, operations and weights.
+
+        Args:
+            compares: whether the first backbone's features are among it.
+        """
+        frames, digest = self.frames, hashlib.sha256()
+        shards = {video.id: video.shard.crc for video in frames.store.videos}
+        caches = [self.features, *([self.first] if compares else [])]
+        facts = [[shards[video] for video in frames.videos], self.classes, [c.identified().name for c in caches]]
+        digest.update(repr([*facts, self.operations.tolist()]).encode())
+        for array in (frames.index, frames.starts, frames.numbers, self.tested, self.learns):
+            digest.update(np.ascontiguousarray(array).data)
+        if frames.targets is not None:
+            digest.update(np.ascontiguousarray(frames.targets).data)
+        elif frames.labels is not None:
+            masks = [frames.masks(i).files.items() for i in range(len(frames))]
+            digest.update(repr([(name, _source(mask)) for of_frame in masks for name, mask in of_frame]).encode())
+        return digest.hexdigest()[:16]
+
     def sample(self, count: int) -> np.ndarray:
         """int64, ascending: at most `count` of the tested frames, every operation's evenly over its time."""
         rows = np.flatnonzero(self.tested)
@@ -116,6 +139,15 @@ class Given:
     def of_operations(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Operation -> those of `rows` that show it, sorted by the operation's name."""
         return {str(name): rows[self.operations[rows] == name] for name in np.unique(self.operations[rows])}
+
+
+def _source(mask: Mask | None) -> object:
+    """What tells that a mask has changed: its file's size and date, or the outlines."""
+    file = mask.path if isinstance(mask, Layer) else mask
+    if not isinstance(file, Path):
+        return file
+    state = file.stat()
+    return file.name, state.st_size, state.st_mtime_ns, mask.name if isinstance(mask, Layer) else ""
 
 
 def operations_at(share: float, count: int) -> int:

@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 
 from surgdino.metrics.arrays import nanmean
-from surgdino.metrics.intervals import ENOUGH
 from surgdino.metrics.scores import Statistic
 
 Better = Literal["higher", "lower"]
@@ -25,7 +24,7 @@ class Outcome:
         per_operation: operation -> the same of this operation alone; empty where it is a number of all of them only.
         better: which way; None where it only describes the features.
         percent: whether it is a share in [0, 1].
-        without: operation -> the number without it, of numbers that are no means over operations; empty below `ENOUGH`.
+        without: operation -> the number without it, of numbers that are no means over operations; else empty.
     """
 
     name: str
@@ -55,8 +54,11 @@ def pooled(
     owner = np.asarray(owners)
     rows = {str(name): np.flatnonzero(owner == name) for name in np.unique(owner)}
     alone = {operation: statistic(at) for operation, at in rows.items()}
-    enough = len(rows) >= ENOUGH
-    without = {name: statistic(np.flatnonzero(owner != name)) for name in rows} if enough else {}
+    others = {operation: np.flatnonzero(owner != operation) for operation in rows}
+    without = {
+        operation: statistic(at) if len(at) else dict.fromkeys(alone[operation], np.nan)
+        for operation, at in others.items()
+    }
     for name, value in statistic(np.arange(len(owner))).items():
         each, left = ({op: float(found[name]) for op, found in by.items()} for by in (alone, without))
         yield Outcome(name, float(value), each, better, percent, left)

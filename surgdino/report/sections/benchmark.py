@@ -1,0 +1,166 @@
+"""A benchmark: every measure of every backbone, the changes from the first one as a picture, and what it cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from surgdino.report.blocks import Block, Bullets, Charts, Heading, Paragraph, Table
+from surgdino.report.charts import interval_chart
+from surgdino.report.record import RunRecord
+from surgdino.report.sections import Section
+from surgdino.report.sections.settings import duration
+
+Row = Mapping[str, Any]
+
+
+class Benchmark(Section):
+    """What results.json of a benchmark says; left out for other runs."""
+
+    id, title, order = "benchmark", "Backbones side by side", 2
+
+    def of_run(self, record: RunRecord) -> list[Block]:
+        """A table and a picture a dataset, then what is missing or failed, then the cost."""
+        results = record.benchmark
+        if results is None:
+            return []
+        blocks: list[Block] = []
+        for dataset, facts in results["datasets"].items():
+            rows = [row for row in results["rows"] if row["dataset"] == dataset]
+            if not rows:
+                continue
+            split = f", split {facts['split']}" if facts["split"] else ", each by what was learnt from others"
+            blocks += [Heading(dataset), Paragraph(f"{facts['tested']} operations tested{split}.", note=True)]
+            heads, cells, tones = comparison({**results, "rows": rows})
+            cells, tones = [row[1:] for row in cells], {(i, k - 1): tone for (i, k), tone in tones.items()}
+            blocks.append(Table(heads[1:], cells, _CAPTION, frozenset(range(2, len(heads))), tones=tones))
+            blocks += [Charts([chart], wide=True) for chart in _forests(rows, list(results["backbones"]))]
+        for title, lines in (
+            ("Left out", results["unused"]),
+            ("Failed", [": ".join(pair) for pair in results["failed"].items()]),
+        ):
+            blocks += [Heading(title), Bullets(lines)] if lines else []
+        return [*blocks, Heading("Cost"), _cost(results)]
+
+
+_CAPTION = (
+    "Shares in %. Behind a change its 95 % interval over operations, or below six operations every operation's change. "
+    "Coloured: the interval excludes 0. Measures without an arrow describe the features and are no merit."
+)
+_ARROWS = {"higher": " \u2191", "lower": " \u2193", None: ""}
+
+
+def comparison(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]], dict[tuple[int, int], str]]:
+    """(heads, rows, tones) of the table: dataset, evaluation, measure, then a column a backbone; `tones` by row and
+    column."""
+    backbones = list(results["backbones"])
+    rows, tones = [], {}
+    for place, row in enumerate(results["rows"]):
+        cells = [row["dataset"], _called(row), row["measure"] + _ARROWS[row["better"]]]
+        for column, name in enumerate(backbones):
+            cells.append(_cell(row, name))
+            if tone := tone_of(row, name):
+                tones[place, 3 + column] = tone
+        rows.append(cells)
+    return ["dataset", "evaluation", "measure", *backbones], rows, tones
+
+
+def _called(row: Row) -> str:
+    """`phase, linear`."""
+    return f"{row['labels']}, {row['evaluation']}" if row["labels"] else row["evaluation"]
+
+
+def tone_of(row: Row, backbone: str) -> str | None:
+    """`better` or `worse` where the interval of the change excludes 0."""
+    low, high = (row["changes"].get(backbone) or {}).get("interval_95") or (None, None)
+    if low is None or high is None or row["better"] is None or low <= 0 <= high:
+        return None
+    return "better" if (low > 0) == (row["better"] == "higher") else "worse"
+
+
+def verdict_of(results: Mapping[str, Any]) -> tuple[str, str]:
+    """(tone, sentences): of every backbone but the first, at how much it is better, and what is lost."""
+    first, *others = results["backbones"]
+    if not others:
+        return "open", f"{first} alone: give a second backbone to compare it with."
+    sentences, tones = [], set()
+    for name in others:
+        judged = [row for row in results["rows"] if row["better"] and name in row["changes"]]
+        sure = [row for row in judged if row["changes"][name]["interval_95"][0] is not None]
+        found = [tone_of(row, name) for row in sure]
+        rose, fell = found.count("better"), found.count("worse")
+        tones |= {tone for tone in found if tone}
+        lost = [f"{row['measure']} ({_called(row)}, {row['dataset']})" for row in sure if tone_of(row, name) == "worse"]
+        text = f"{name} against {first}: of {len(sure)} measures {rose} are better and {fell} worse beyond chance"
+        text += f" (worse: {'; '.join(lost)})" if lost else ""
+        if few := len(judged) - len(sure):
+            text += f"; {few} more are on fewer than six operations, too few for a verdict"
+        sentences.append(f"{text}.")
+    return ("open" if len(tones) != 1 else tones.pop()), " ".join(sentences)
+
+
+def _cell(row: Row, backbone: str) -> str:
+    """`63.0`, or `63.0 (+1.8, 95 % +0.4 to +3.2)`, or with fewer operations `63.0 (+1.8: +0.5, +3.1)`."""
+    found, change = row["values"].get(backbone), row["changes"].get(backbone)
+    if found is None or found["value"] is None:
+        return "-"
+    share = row["unit"] == "fraction"
+    value = f"{100 * found['value']:.1f}" if share else f"{found['value']:.3g}"
+    if change is None or change["value"] is None:
+        return value
+
+    def signed(difference: float | None) -> str:
+        return "-" if difference is None else f"{100 * difference:+.1f}" if share else f"{difference:+.3g}"
+
+    low, high = change["interval_95"]
+    each = list(change["per_operation"].values())
+    if low is not None:
+        return f"{value} ({signed(change['value'])}, 95 % {signed(low)} to {signed(high)})"
+    return f"{value} ({signed(change['value'])}{': ' if each else ''}{', '.join(map(signed, each[:_FEW]))})"
+
+
+_FEW = 5  # operations; of more there is an interval, where it can be computed
+
+
+def _forests(rows: Sequence[Row], backbones: Sequence[str]) -> list[str]:
+    """A picture for each backbone but the first: its changes, the better side on the right."""
+    charts = []
+    for name in backbones[1:]:
+        lines = []
+        for row in rows:
+            change = row["changes"].get(name)
+            if change is None or change["value"] is None or row["better"] is None or row["unit"] != "fraction":
+                continue
+            sign = 100 if row["better"] == "higher" else -100
+            ends = [math.nan if end is None else sign * end for end in change["interval_95"]]
+            points = [sign * value for value in change["per_operation"].values() if value is not None]
+            lines.append((f"{_called(row)}: {row['measure']}", min(ends), sign * change["value"], max(ends), points))
+        if lines:
+            title = f"{name} against {backbones[0]}: change in points, to the right is better"
+            few = [line[4] if math.isnan(line[1]) else () for line in lines]
+            charts.append(interval_chart(title, [line[:4] for line in lines], points=few))
+    return charts
+
+
+def _cost(results: Mapping[str, Any]) -> Table:
+    """Seconds of every evaluation and of the features, a column a backbone."""
+    backbones = list(results["backbones"])
+    rows = []
+    for (dataset, evaluation), cells in groupby(
+        sorted(results["cost"], key=lambda c: (c["dataset"], c["evaluation"] != "features", c["evaluation"])),
+        key=lambda cell: (cell["dataset"], cell["evaluation"]),
+    ):
+        each = list(cells)
+        seconds = [sum(cell["seconds"] for cell in each if cell["backbone"] == name) for name in backbones]
+        rows.append([dataset, evaluation, f"{max(cell['frames'] for cell in each):,}", *map(_time, seconds)])
+    total = [sum(cell["seconds"] for cell in results["cost"] if cell["backbone"] == name) for name in backbones]
+    rows.append(["all", "", "", *map(_time, total)])
+    caption = "The time of each evaluation when it was measured, features aside; those are computed once and shared."
+    heads = ("dataset", "evaluation", "frames", *backbones)
+    return Table(heads, rows, caption, frozenset(range(2, len(heads))), frozenset({len(rows) - 1}))
+
+
+def _time(seconds: float) -> str:
+    return duration(seconds) if seconds >= 60 else f"{seconds:.1f} s"

@@ -1,0 +1,298 @@
+"""`surgdino benchmark`: several backbones through every evaluation of a suite: which is better, and at what?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from surgdino import console
+from surgdino.config import Side, Text, typed
+from surgdino.engine.hardware import Hardware, loader_workers
+from surgdino.engine.settings import HardwareSettings
+from surgdino.errors import SurgdinoError
+from surgdino.evaluations.parts.given import Given
+from surgdino.inputs.backbones import BackboneList, NamedBackbone, open_backbones
+from surgdino.inputs.labelled import frozen_features
+from surgdino.inputs.settings import RunSettings
+from surgdino.inputs.suite import Entry, Suite, SuiteDataset, open_data, open_suite
+from surgdino.inputs.tested import TestedDataset, open_tested
+from surgdino.metrics.arrays import as_json
+from surgdino.paths import safe_name, write_text
+from surgdino.report.sections.benchmark import comparison
+from surgdino.runs.benchmark import Cell, Finished, found_of, joined_leaks, read_finished, table, write_finished
+from surgdino.runs.folder import environment, names_mode, open_run
+from surgdino.runs.leaks import Leakage
+from surgdino.runs.lock import FolderLock
+from surgdino.runs.names import Pseudonyms
+from surgdino.runs.results import RESULTS, print_stamp
+from surgdino.tasks.context import feature_cache
+from surgdino.tasks.features.cache import FeatureCache
+from surgdino.tasks.features.elsewhere import Elsewhere
+from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.verbs.report import try_report
+
+FORMAT = 1
+FEATURES = "features"  # what they cost is kept as if they were an evaluation
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """configs/benchmark.yaml; `data` is checked by `open_data`."""
+
+    suite: Text
+    backbones: BackboneList
+    leakage: Leakage
+    image_size: Side | None
+    data: dict[str, Any]
+    hardware: HardwareSettings
+    run: RunSettings
+
+
+@dataclass
+class Benchmark:
+    """A benchmark under way.
+
+    Attributes:
+        cells: what is finished, in the order in which it was planned.
+        failed: cell or dataset -> the line that says why.
+        unused: lines on what could not be used, such as an evaluation whose labels no dataset has.
+    """
+
+    config: BenchmarkConfig
+    suite: Suite
+    backbones: Sequence[NamedBackbone]
+    folder: Path
+    names: Pseudonyms
+    cells: dict[Cell, Finished] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+
+
+def main(cfg: Mapping[str, Any]) -> int:
+    """Measure what `cfg` asks for, or what is missing of it; 0, or 1 where an evaluation failed."""
+    config = typed(BenchmarkConfig, cfg, "")
+    suite = open_suite(config.suite)
+    datasets, missing = open_data(suite, config.data)
+    backbones = open_backbones(config.backbones)
+    folder = config.run.dir or Path("runs") / safe_name(f"benchmark-{suite.name}")
+    mode = names_mode(folder, config.run.names)
+    names = Pseudonyms.open(mode, Path(config.data["store"]))
+    with FolderLock(folder):
+        run = Benchmark(config, suite, backbones, folder, names)
+        tested = list(_opened(run, datasets))
+        roots = {each.name: {"dataset": each.card.name, "root": str(each.data.root)} for each in datasets}
+        recorded = {
+            **cfg,
+            "suite": suite.name,
+            "data": {**cfg["data"], **roots},
+            "run": {"dir": str(folder), "names": mode},
+        }
+        data_hash = hashlib.sha256("".join(each.manifest.fingerprint() for each in tested).encode()).hexdigest()[:16]
+        # Whatever changes: each finished evaluation knows what it depends on.
+        open_run(folder, recorded, names, data_hash=data_hash, free=("",))
+        run.unused += [f"{name}: not at hand (data.{name}=FOLDER)" for name in missing]
+        measure(run, tested)
+        path = conclude(run, tested, data_hash)
+        page = try_report(folder)
+    console.field("results", path)
+    if page:
+        console.field("report", page)
+    return 1 if run.failed else 0
+
+
+def _opened(run: Benchmark, datasets: Sequence[SuiteDataset]) -> Iterator[TestedDataset]:
+    """Those that can be used; of the others a line is kept."""
+    for dataset in datasets:
+        try:
+            yield open_tested(dataset, run.backbones, run.config.leakage, run.names)
+        except Exception as error:  # costs this dataset alone
+            _fail(run, dataset.name, error)
+    if run.failed and len(run.failed) == len(datasets):
+        raise SurgdinoError(f"no dataset can be used: {'; '.join(run.failed.values())}")
+
+
+def measure(run: Benchmark, tested: Sequence[TestedDataset]) -> None:
+    """Every evaluation of every dataset, backbone after backbone, the first one first."""
+    used: set[str] = set()
+    hardware = Hardware.of(run.config.hardware)
+    hardware.announce(run.config.hardware, run.backbones[0].start.backbone)
+    for dataset in tested:
+        plan = [(entry, kind) for entry in run.suite.entries for kind in _kinds_of(entry, dataset)]
+        used |= {entry.name for entry, _ in plan}
+        for entry in run.suite.entries:
+            if entry.datasets and dataset.dataset.name in entry.datasets and entry.name not in used:
+                kinds = ", ".join(dataset.kinds()) or "none"
+                wanted = " or ".join(map(str, entry.evaluation.labels()))
+                error = SurgdinoError("no such labels here", expected=wanted, found=kinds, fix="run surgdino verify")
+                _fail(run, f"{entry.name} on {dataset.dataset.name}", error)
+        if not plan:
+            kinds = ", ".join(dataset.kinds()) or "none"
+            run.unused.append(f"{dataset.dataset.name}: no evaluation of the suite uses its labels ({kinds})")
+            continue
+        _measure_dataset(run, dataset, plan, hardware)
+    for entry in run.suite.entries:
+        if entry.name not in used:
+            kinds = " or ".join(filter(None, entry.evaluation.labels())) or "frames"
+            run.unused.append(f"{entry.name}: no dataset at hand has {kinds}")
+
+
+def _kinds_of(entry: Entry, dataset: TestedDataset) -> list[str | None]:
+    """The kinds of labels with which an entry is tried on a dataset."""
+    if entry.datasets is not None and dataset.dataset.name not in entry.datasets:
+        return []
+    return [kind for kind in entry.evaluation.labels() if kind is None or kind in dataset.kinds()]
+
+
+def _measure_dataset(
+    run: Benchmark, dataset: TestedDataset, plan: Sequence[tuple[Entry, str | None]], hardware: Hardware
+) -> None:
+    name, frames = dataset.dataset.name, dict[str | None, LabelledFrames | Exception]()
+    for _, kind in plan:
+        if kind not in frames:
+            try:
+                frames[kind] = dataset.frames(kind)
+            except Exception as error:
+                frames[kind] = error
+    caches = {each.name: _cache_of(run, dataset, each, hardware) for each in run.backbones}
+    first = caches[run.backbones[0].name]
+    for backbone, cache in caches.items():
+        failure = _extract(run, name, backbone, cache, plan, frames)
+        for entry, kind in plan:
+            cell, found = Cell(entry.name, name, kind or "", backbone), failure or frames[kind]
+            if isinstance(found, Exception):
+                _fail(run, str(cell), found)
+                continue
+            try:
+                run.cells[cell] = _finished(run, cell, entry, dataset.given(found, cache, first))
+            except Exception as error:  # costs this cell alone
+                _fail(run, str(cell), error)
+
+
+def _cache_of(run: Benchmark, dataset: TestedDataset, backbone: NamedBackbone, hardware: Hardware) -> FeatureCache:
+    data, settings = dataset.dataset.data, run.config.hardware
+    return feature_cache(
+        backbone.start.backbone,
+        hardware,
+        loader_workers(settings),
+        Elsewhere.of(data.engine, settings, hardware, data.worker_count),
+        folder=frozen_features(data.store, dataset.dataset.card.name, data.store_settings),
+        preprocess=backbone.start.preprocess(run.config.image_size),
+    )
+
+
+def _extract(
+    run: Benchmark,
+    dataset: str,
+    backbone: str,
+    cache: FeatureCache,
+    plan: Sequence[tuple[Entry, str | None]],
+    frames: Mapping[str | None, LabelledFrames | Exception],
+) -> Exception | None:
+    """Have the features of all evaluations computed, once, and keep what that cost; gives what went wrong."""
+    dense = {kind for entry, kind in plan if entry.evaluation.dense}
+    wanted = [(kind, found) for kind, found in frames.items() if not isinstance(found, Exception)]
+    wanted.sort(key=lambda pair: pair[0] not in dense)  # class tokens come with the patches
+    began, cell = time.perf_counter(), Cell(FEATURES, dataset, "", backbone)
+    identity = cache.identified().name
+    known = read_finished(cell.file(run.folder), identity)
+    try:
+        for kind, found in wanted:
+            (cache.patches if kind in dense else cache.pooled_rows)(found)
+    except Exception as error:
+        return error
+    if known is None:
+        count = max((len(found) for _, found in wanted), default=0)
+        known = Finished(identity, round(time.perf_counter() - began, 3), count, 0, ())
+        write_finished(cell.file(run.folder), known, run.names)
+    run.cells[cell] = known
+    return None
+
+
+def _finished(run: Benchmark, cell: Cell, entry: Entry, given: Given) -> Finished:
+    """A cell's numbers, as they were measured before or measured now."""
+    own = [FORMAT, entry.kind, asdict(entry.evaluation.settings), given.identity(entry.evaluation.compares)]
+    identity = hashlib.sha256(json.dumps(own, default=str).encode()).hexdigest()[:16]
+    path = cell.file(run.folder)
+    if before := read_finished(path, identity):
+        return before
+    began = time.perf_counter()
+    found = tuple(map(found_of, entry.evaluation.outcomes(given)))
+    seconds = round(time.perf_counter() - began, 3)
+    tested = len(set(given.operations[given.tested].tolist()))
+    write_finished(path, Finished(identity, seconds, len(given.frames), tested, found), run.names)
+    console.field("measured", f"{cell} ({seconds:.1f} s)")
+    finished = read_finished(path, identity)  # as a later call will read it
+    assert finished is not None
+    return finished
+
+
+def _nothing_found(run: Benchmark) -> list[str]:
+    """A line on each evaluation that the frames of a dataset gave nothing to find."""
+    cells = (cell for cell, done in run.cells.items() if cell.evaluation != FEATURES and not done.found)
+    return list(
+        dict.fromkeys(f"{cell.evaluation}: its frames of {cell.dataset} have nothing to find" for cell in cells)
+    )
+
+
+def _fail(run: Benchmark, what: str, error: Exception) -> None:
+    line = error.line() if isinstance(error, SurgdinoError) else f"{type(error).__name__}: {error}"
+    run.failed[run.names.sentence(what)] = run.names.sentence(line)
+    console.warn(f"{what} failed: {line}")
+
+
+def conclude(run: Benchmark, tested: Sequence[TestedDataset], data_hash: str) -> Path:
+    """Write results.json and print the table."""
+    order = [each.name for each in run.backbones]
+    measured = {cell: finished for cell, finished in run.cells.items() if cell.evaluation != FEATURES}
+    leaks = {
+        (each.dataset.name, name): report.as_dict(run.names) for each in tested for name, report in each.leaks.items()
+    }
+    results = {
+        "suite": run.suite.name,
+        "backbones": {each.name: each.start.description for each in run.backbones},
+        "datasets": {
+            each.dataset.name: {
+                "card": each.dataset.card.name,
+                "licence": each.dataset.card.licence or None,
+                "split": run.names.named(each.dataset.data.split),
+                "operations": len(each.manifest.operations),
+                "tested": len(each.tested),
+                "data_hash": each.manifest.fingerprint(),
+            }
+            for each in tested
+        },
+        "evaluations": {
+            entry.name: {"evaluation": entry.kind, **asdict(entry.evaluation.settings)} for entry in run.suite.entries
+        },
+        "unused": [*run.unused, *_nothing_found(run)],
+        "failed": run.failed,
+        "leakage": joined_leaks(leaks),
+        "rows": table(measured, order),
+        "cost": [{**asdict(cell), "seconds": done.seconds, "frames": done.frames} for cell, done in run.cells.items()],
+        "environment": environment(data_hash, run.names),
+    }
+    results = run.names.hide(as_json(results))
+    print_table(results)
+    text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
+    return write_text(run.folder / RESULTS, text + "\n")
+
+
+def print_table(results: Mapping[str, Any]) -> None:
+    """Print every measure of every backbone, then what is missing or failed."""
+    print_stamp(results["leakage"])
+    heads, rows, _ = comparison(results)
+    shown = console.new_table(f"benchmark, suite {results['suite']}", caption_justify="left")
+    for place, head in enumerate(heads):
+        shown.add_column(head, justify="right" if place > 2 else "left")
+    for row in rows:
+        shown.add_row(*row)
+    console.table(shown)
+    for line in results["unused"]:
+        console.say(f"left out: {line}")
+    for what, line in results["failed"].items():
+        console.warn(f"{what} failed: {line}")

@@ -1,0 +1,199 @@
+"""Every evaluation: what it finds in features that are known, and that it keeps its contract."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.neighbors import NearestNeighbors
+
+from surgdino import discovery
+from surgdino.backbone.preprocess import Preprocess
+from surgdino.backbone.vit import build_backbone
+from surgdino.config import read_yaml, shipped_settings
+from surgdino.datasets.card import load_card
+from surgdino.datasets.open import open_dataset
+from surgdino.discovery import files
+from surgdino.engine import precision
+from surgdino.engine.probing.folds import knn_scores
+from surgdino.errors import SurgdinoError
+from surgdino.evaluations import PACKAGE
+from surgdino.evaluations.parts.evaluation import Evaluation, open_evaluation
+from surgdino.evaluations.parts.given import Given
+from surgdino.evaluations.parts.outcome import Outcome, pooled
+from surgdino.evaluations.stability import neighbours_kept
+from surgdino.frames.store import StoreSettings, build_store
+from surgdino.tasks.features.cache import FeatureCache
+from surgdino.tasks.labelled_frames import LabelledFrames, every_frame, labelled_frames
+from tests.tasks.sets import SETS
+
+NAMES = discovery.names(PACKAGE)
+ENTRIES = [pair for file in files("configs/suites").values() for pair in read_yaml(file)["evaluations"].items()]
+SECTIONS = {  # the first entry of each
+    entry.get("evaluation", name): {key: value for key, value in entry.items() if key not in ("evaluation", "datasets")}
+    for name, entry in reversed(ENTRIES)
+}
+
+
+@pytest.fixture(scope="module")
+def frames(synthetic_cholec80, tmp_path_factory) -> dict[str | None, LabelledFrames]:
+    """Kind of labels -> its frames: 4 operations with phases and tools, 24 pictures with masks."""
+    folder, found = tmp_path_factory.mktemp("sets"), {}
+    SETS["segmentation"].write(folder / "pairs")
+    options = {"operation_pattern": "(.+)"}
+    for card, root in (("cholec80", synthetic_cholec80), ("folder", folder / "pairs")):
+        manifest = open_dataset(load_card(card), root, options=options if card == "folder" else {})
+        settings = StoreSettings.of(fps=2, short_side=64)
+        store = build_store(manifest, folder / "store", settings, workers=1, progress=False)
+        found |= {kind: labelled_frames(manifest, store, kind) for kind in manifest.labels}
+        found.setdefault(None, every_frame(store))
+    return found
+
+
+def cache_in(folder: Path, seed: int = 0) -> FeatureCache:
+    torch.manual_seed(seed)
+    model = shipped_settings("model", "vit_toy")
+    autocast = partial(precision.autocast, torch.device("cpu"), torch.float32)
+    return FeatureCache(
+        folder, build_backbone(model), Preprocess(32, tuple(model["mean"]), tuple(model["std"])), autocast
+    )
+
+
+def given_of(frames: LabelledFrames, folder: Path) -> Given:
+    every = np.ones(len(frames), bool)
+    return Given(frames, every, every, cache_in(folder), cache_in(folder, 1))
+
+
+def named(outcomes) -> dict[str, Outcome]:
+    return {outcome.name: outcome for outcome in outcomes}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_evaluation_keeps_the_contract(name, frames, tmp_path):
+    evaluation = open_evaluation(name, SECTIONS[name], "evaluations")
+    assert type(evaluation).__doc__ != Evaluation.__doc__
+    kind = next(kind for kind in evaluation.labels() if kind in frames)
+    given = given_of(frames[kind], tmp_path)
+    once, again = (list(evaluation.outcomes(given)) for _ in range(2))
+    assert once == again
+    assert once
+    for outcome in once:
+        assert np.isfinite(outcome.value)
+        assert not outcome.percent or 0 <= outcome.value <= 1
+        assert outcome.per_operation.keys() <= set(given.operations)
+    assert len(named(once)) == len(once)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_two_operations_meet(name, frames):
+    """What is learnt of an operation never tests it, nor with a split any operation of the other part."""
+    given = given_of(frames["phase"], Path())
+    first = given.operations == given.operations[0]
+    for each in (given, replace(given, tested=first, learns=~first)):
+        folds = list(each.folds())
+        for train, test in folds:
+            assert not set(each.operations[train]) & set(each.operations[test])
+        assert sorted(np.concatenate([test for _, test in folds])) == np.flatnonzero(each.tested).tolist()
+    few = [train for train, _ in given.folds(0.5, seed=1)]
+    assert all(len(set(given.operations[train])) == 2 for train in few)
+    with pytest.raises(SurgdinoError, match="no operation to learn from"):
+        list(replace(given, learns=first, tested=first).folds())
+
+
+def test_balanced_accuracy_is_scikit_learns(frames, tmp_path):
+    section = {"classifier": "knn", "tokens": "class", "labels": ["phase"], "shares": [1], "seeds": 1}
+    given = given_of(frames["phase"], tmp_path)
+    found = named(open_evaluation("classification", section, "").outcomes(given))
+    tokens, truth = given.tokens(), given.frames.class_ids()
+    for operation in np.unique(given.operations):
+        test = np.flatnonzero(given.operations == operation)
+        train = np.flatnonzero(given.operations != operation)
+        ids, counts = np.unique(truth[train], return_counts=True)
+        weight = (len(train) / (len(ids) * counts))[np.searchsorted(ids, truth[train])]
+        scores = knn_scores(tokens[train], np.eye(len(given.classes))[truth[train]], tokens[test], weight)
+        with np.errstate(all="ignore"):
+            right = balanced_accuracy_score(truth[test], scores.argmax(1))
+        assert found["balanced accuracy"].per_operation[operation] == pytest.approx(right)
+
+
+def test_few_labels_learn_from_few_operations(frames, tmp_path):
+    section = {
+        "classifier": "linear",
+        "tokens": "class",
+        "labels": ["phase"],
+        "shares": [0.01, 0.34, 0.7, 1],
+        "seeds": 2,
+    }
+    found = named(open_evaluation("classification", section, "").outcomes(given_of(frames["phase"], tmp_path)))
+    # Three operations to learn from: 1 % and 34 % are one of them both.
+    names = [
+        "balanced accuracy, 1 % of operations (1 operation)",
+        "balanced accuracy, 70 % of operations (2 operations)",
+    ]
+    assert list(found) == [*names, "balanced accuracy", "accuracy"]
+
+
+def test_masks_that_the_tokens_tell_are_found(frames, tmp_path, monkeypatch):
+    """Patch tokens that say how much of them is covered: the prediction is as good as a grid of patches allows."""
+    from surgdino.tasks.segmentation.targets import MaskTargets
+
+    given = given_of(frames["masks"], tmp_path)
+    cover = MaskTargets(given.frames, given.classes, 8)[np.arange(len(given.frames))].reshape(len(given.frames), 64, 1)
+    rows = np.concatenate([cover, 255 - cover], 2).astype(np.float16)
+    monkeypatch.setattr(Given, "patches", lambda _: rows)
+    for classifier in ("linear", "knn"):
+        section = {"classifier": classifier, "patches": 1000}
+        told = named(open_evaluation("segmentation", section, "").outcomes(given))
+        assert told["Dice, pooled"].value > 0.75, classifier
+    monkeypatch.setattr(Given, "patches", lambda _: np.roll(rows, 7, 0))
+    untold = named(open_evaluation("segmentation", section, "").outcomes(given))
+    assert untold["Dice, pooled"].value < told["Dice, pooled"].value - 0.1
+
+
+def test_neighbours_kept_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=(40, 6)).astype(np.float32)
+    second = first + rng.normal(size=first.shape).astype(np.float32)
+    sides = []
+    for each in (first, second):
+        found = NearestNeighbors(n_neighbors=4, metric="cosine").fit(each).kneighbors(return_distance=False)
+        sides.append([set(row.tolist()) for row in found])
+    slow = [len(one & other) / 4 for one, other in zip(*sides, strict=True)]
+    assert neighbours_kept(torch.from_numpy(first), torch.from_numpy(second), 4).tolist() == slow
+    assert (neighbours_kept(torch.from_numpy(first), torch.from_numpy(first), 4) == 1).all()
+
+
+def test_moments_and_labels_are_found_where_features_tell_them(frames, tmp_path, monkeypatch):
+    given = given_of(frames["phase"], tmp_path)
+    same = {"labels": ["phase"], "find": "label", "frames": 1000, "ks": [1]}
+    phases = torch.eye(len(given.classes))[given.frames.class_ids()]
+    monkeypatch.setattr(Given, "tokens", lambda *_: phases)
+    assert next(open_evaluation("retrieval", same, "").outcomes(given)).value == 1
+    near = {"labels": [], "find": "moment", "frames": 1000, "ks": [1]}
+    of_video = torch.from_numpy(given.frames.video_of * 10.0)
+    angle = torch.from_numpy(given.frames.times) / 20
+    place = torch.stack([torch.cos(angle + of_video), torch.sin(angle + of_video), of_video], 1)
+    monkeypatch.setattr(Given, "tokens", lambda *_: place)
+    recall = named(open_evaluation("retrieval", near, "").outcomes(given))["recall at 1"]
+    assert recall.value == 1
+
+
+def test_pooled_numbers_know_what_each_operation_adds():
+    values, owners = np.array([1.0, 0.0, 0.0, 1.0, 1.0]), list("aabcc")
+    (found,) = pooled(lambda rows: {"share": float(values[rows].mean())}, owners)
+    assert found.value == pytest.approx(0.6)
+    assert found.per_operation == {"a": 0.5, "b": 0.0, "c": 1.0}
+    assert found.without == pytest.approx({"a": 2 / 3, "b": 0.75, "c": 1 / 3})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mistyped_setting_is_one_line(name):
+    with pytest.raises(SurgdinoError, match=r"unknown setting e\.oops"):
+        open_evaluation(name, {**SECTIONS[name], "oops": 1}, "e")
+    with pytest.raises(SurgdinoError, match=f"there is no evaluation={name}x. Did you mean '{name}'"):
+        open_evaluation(f"{name}x", {}, "e")
