@@ -144,6 +144,7 @@ def test_features_are_computed_once(place, run, synthetic_cholec80, monkeypatch,
     assert {"k-NN", "linear", "dense k-NN", "same moment"} <= {row["evaluation"] for row in rows}
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_numbers(place, run, synthetic_cholec80, monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
@@ -179,6 +180,7 @@ def test_a_failed_evaluation_is_named_and_costs_nothing_else(
     assert results["rows"] == [row for row in results_in(run)["rows"] if row["dataset"] == "cholec80"]
 
 
+@pytest.mark.slow
 def test_operations_that_a_backbone_has_seen_are_learnt_from_and_not_tested(place, synthetic_cholec80, capsys):
     torch.manual_seed(1)
     facts = {"image_size": 32, "operations": ["camma/1"], "dataset": "cholec80"}
