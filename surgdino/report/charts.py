@@ -33,11 +33,14 @@ class Line:
     values: Sequence[float]
 
 
-def line_chart(title: str, lines: Sequence[Line], *, start: float | None = None, percent: bool = False) -> str:
+def line_chart(
+    title: str, lines: Sequence[Line], *, start: float | None = None, percent: bool = False, along: str = "step"
+) -> str:
     """Curves over the steps as an `<svg>` element, its title in it and described for screen readers.
 
     Args:
         start: the value at step 0, as a dashed line.
+        along: what the x axis counts, in whole numbers.
     """
 
     def draw(axis: Any) -> None:
@@ -50,6 +53,8 @@ def line_chart(title: str, lines: Sequence[Line], *, start: float | None = None,
         if start is not None:
             draw_level(axis, start, "step 0", SOFT)
         style_axis(axis, title, size=9.5 * min(1, _TITLE_FITS / max(len(title), 1)), bold=True)
+        axis.set_xlabel(along, fontsize=8, color=SOFT)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         if percent:
             from matplotlib.ticker import PercentFormatter
 

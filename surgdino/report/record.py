@@ -241,6 +241,7 @@ class _Row:
     unit: str
     values: dict[str, _Measured]
     changes: dict[str, _Measured]
+    curve: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)

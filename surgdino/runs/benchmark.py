@@ -54,11 +54,12 @@ class Found:
     better: Better | None
     percent: bool
     without: dict[str, float | None]
+    curve: tuple[str, int] | None = None
 
     def outcome(self) -> Outcome:
         """With NaN again."""
         each, without = ({op: _number(v) for op, v in by.items()} for by in (self.per_operation, self.without))
-        return Outcome(self.name, _number(self.value), each, self.better, self.percent, without)
+        return Outcome(self.name, _number(self.value), each, self.better, self.percent, without, self.curve)
 
 
 def found_of(outcome: Outcome) -> Found:
@@ -148,6 +149,7 @@ def _row(place: tuple[str, ...], found: Mapping[str, Outcome], backbones: Sequen
         "evaluation": evaluation,
         "labels": labels or None,
         "measure": measure,
+        "curve": one.curve,
         "better": one.better,
         "unit": "fraction" if one.percent else "number",
         "operations": sum(value == value for value in one.per_operation.values()),

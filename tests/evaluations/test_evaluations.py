@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import NearestNeighbors
 
@@ -23,6 +24,7 @@ from surgdino.engine import precision
 from surgdino.engine.probing.folds import knn_scores
 from surgdino.errors import SurgdinoError
 from surgdino.evaluations import PACKAGE
+from surgdino.evaluations.label_curve import LabelCurve, LabelCurveSettings, logistic_scores
 from surgdino.evaluations.parts.evaluation import Evaluation, open_evaluation
 from surgdino.evaluations.parts.given import Given
 from surgdino.evaluations.parts.outcome import Outcome, pooled
@@ -136,6 +138,63 @@ def test_few_labels_learn_from_few_operations(frames, tmp_path):
         "balanced accuracy, 70 % of operations (2 operations)",
     ]
     assert list(found) == [*names, "balanced accuracy", "accuracy"]
+
+
+CURVE = {"labels": ["phase", "tools"], "operations": [1, 2, 5], "choices": 10, "seed": 0, "penalty": 0.01}
+
+
+@pytest.mark.parametrize("kind", ["phase", "tools"])
+def test_a_label_curve_is_taught_by_other_operations_alone(kind, frames, tmp_path, monkeypatch):
+    """Every choice of 1, of 2 and of all 3 others; tokens that tell the label are learnt, and the own labels never."""
+    given = given_of(frames[kind], tmp_path)
+    values = given.frames.targets
+    told = torch.eye(len(given.classes))[values.astype(int)] if values.ndim == 1 else torch.tensor(values).float()
+    monkeypatch.setattr(Given, "tokens", lambda *_: told)
+    curve, taught = open_evaluation("label_curve", CURVE, ""), []
+    scores = LabelCurve._scores
+
+    def watched(self, tokens, values, train, test, classes):
+        names = [set(given.operations[rows].tolist()) for rows in (train, test)]
+        assert not names[0] & names[1]
+        taught.append((tuple(sorted(names[1])), tuple(sorted(names[0]))))
+        return scores(self, tokens, values, train, test, classes)
+
+    monkeypatch.setattr(LabelCurve, "_scores", watched)
+    found = list(curve.outcomes(given))
+    assert len(set(taught)) == len(taught) == 4 * (3 + 3 + 1)
+    assert [outcome.curve[1] for outcome in found] == [1, 1, 2, 2, 3, 3]
+    assert found[-2].name.endswith("logistic regression, taught by 3 operations")
+    assert found[-2].value > 0.95
+    assert found[-2].value >= found[0].value
+
+
+def test_few_of_many_choices_are_drawn_from_the_seed(frames, tmp_path):
+    names = [f"op{k}" for k in range(12)]
+    choices = [LabelCurve(LabelCurveSettings((), (), 10, seed, 0.01))._choices(names, 4) for seed in (0, 0, 1)]
+    assert choices[0] == choices[1] != choices[2]
+    assert len(set(choices[0])) == 10
+    assert all(len(set(chosen)) == 4 for chosen in choices[0])
+
+
+def test_logistic_scores_are_scikit_learns_and_what_nobody_taught_is_never_found():
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=(60, 5)), rng.normal(size=(20, 5))
+    ids = rng.choice([0, 2, 3], 60)
+    fitted = LogisticRegression(C=0.01, max_iter=1000, class_weight="balanced").fit(x, ids)
+    scores = logistic_scores(x, ids, z, 5, 0.01)
+    assert scores.argmax(1).tolist() == fitted.predict(z).tolist()
+    assert not scores[:, [1, 4]].any()
+    assert (logistic_scores(x, np.full(60, 3), z, 5, 0.01).argmax(1) == 3).all()
+    many = np.stack([ids == 0, ids < 9, ids > 9], 1).astype(int)
+    scores = logistic_scores(x, many, z, 3, 0.01)
+    assert scores[:, 0].any()
+    assert not scores[:, 1:].any()
+
+
+@pytest.mark.parametrize("change", [{"operations": [0]}, {"choices": 0}, {"penalty": 0}, {"labels": 3}, {"seed": -1}])
+def test_a_label_curve_that_cannot_be_is_one_line(change):
+    with pytest.raises(SurgdinoError, match=rf"e\.{next(iter(change))}.* cannot be used"):
+        open_evaluation("label_curve", {**CURVE, **change}, "e")
 
 
 def test_masks_that_the_tokens_tell_are_found(frames, tmp_path, monkeypatch):

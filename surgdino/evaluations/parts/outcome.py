@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ class Outcome:
         better: which way; None where it only describes the features.
         percent: whether it is a share in [0, 1].
         without: operation -> the number without it, of numbers that are no means over operations; else empty.
+        curve: (the measure, how many labelled operations taught it), of a point of a curve.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Outcome:
     better: Better | None = "higher"
     percent: bool = True
     without: Mapping[str, float] = field(default_factory=dict)
+    curve: tuple[str, int] | None = None
 
     @classmethod
     def mean(
@@ -40,6 +42,12 @@ class Outcome:
     ) -> Outcome:
         """The mean over operations; those whose value is undefined do not count."""
         return cls(name, float(nanmean(np.array(list(per_operation.values())))), dict(per_operation), better, percent)
+
+    @classmethod
+    def of_curve(cls, measure: str, per_operation: Mapping[str, float], taught: int) -> Outcome:
+        """The mean over operations of a measure that `taught` labelled operations taught."""
+        name = f"{measure}, taught by {taught} operation{'s' if taught > 1 else ''}"
+        return replace(cls.mean(name, per_operation), curve=(measure, taught))
 
 
 def pooled(

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from surgdino.report.blocks import Block, Bullets, Charts, Heading, Paragraph, Table
-from surgdino.report.charts import interval_chart
+from surgdino.report.charts import Line, interval_chart, line_chart
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
 from surgdino.report.sections.settings import duration
@@ -36,6 +36,7 @@ class Benchmark(Section):
             heads, cells, tones = comparison({**results, "rows": rows})
             cells, tones = [row[1:] for row in cells], {(i, k - 1): tone for (i, k), tone in tones.items()}
             blocks.append(Table(heads[1:], cells, _CAPTION, frozenset(range(2, len(heads))), tones=tones))
+            blocks += _labels_saved(rows, list(results["backbones"]))
             blocks += [Charts([chart], wide=True) for chart in _forests(rows, list(results["backbones"]))]
         for title, lines in (
             ("Left out", results["unused"]),
@@ -142,6 +143,56 @@ def _forests(rows: Sequence[Row], backbones: Sequence[str]) -> list[str]:
             few = [line[4] if math.isnan(line[1]) else () for line in lines]
             charts.append(interval_chart(title, [line[:4] for line in lines], points=few))
     return charts
+
+
+def _labels_saved(rows: Sequence[Row], backbones: Sequence[str]) -> list[Block]:
+    """Of measures that several numbers of labelled operations taught: a picture each, what it takes to reach the first
+    backbone with all labels, and every value."""
+    curves: dict[tuple[str, ...], list[Row]] = {}
+    for row in (row for row in rows if row["curve"]):
+        curves.setdefault((row["evaluation"], row["labels"], row["curve"][0]), []).append(row)
+    charts, saved, cells = [], [], []
+    for (_, labels, measure), each in curves.items():
+        title = f"{labels}: {measure}"
+        points = {
+            name: [(row["curve"][1], value) for row in each if (value := row["values"].get(name, {}).get("value"))]
+            for name in backbones
+        }
+        lines = [Line(name, *zip(*found, strict=True)) for name, found in points.items() if found]
+        charts.append(line_chart(title, lines, percent=True, along="labelled operations"))
+        saved += [f"{title}: {line}" for line in _reached(points)]
+        cells += [[title, str(row["curve"][1]), *(_each(row, name) for name in backbones)] for row in each]
+    if not charts:
+        return []
+    caption = "Shares in %. In brackets the 95 % interval over operations, or below six every operation's own value."
+    heads = ("measure", "operations that taught", *backbones)
+    table = Table(heads, cells, caption, frozenset(range(1, len(heads))))
+    return [Heading("Labelled operations"), Charts(charts), *([Bullets(saved)] if saved else []), table]
+
+
+def _reached(points: Mapping[str, Sequence[tuple[int, float]]]) -> list[str]:
+    """A sentence on each backbone but the first: how few operations teach it what the first one learns from all."""
+    (first, own), *others = points.items()
+    if not own:
+        return []
+    most, goal = own[-1]
+    sentences = []
+    for name, found in others:
+        fewest = next((taught for taught, value in found if value >= goal), None)
+        taught = "is not reached" if fewest is None else f"is reached by {name} with {fewest}"
+        sentences.append(f"what {first} learns from {most} ({100 * goal:.1f}) {taught}")
+    return sentences
+
+
+def _each(row: Row, backbone: str) -> str:
+    """`63.0 (58.1, 67.9)`."""
+    found = row["values"].get(backbone)
+    if found is None or found["value"] is None:
+        return "-"
+    low, high = found["interval_95"]
+    values = [100 * value for value in found["per_operation"].values() if value is not None]
+    each = ", ".join(f"{v:.1f}" for v in values) if low is None else f"{100 * low:.1f} to {100 * high:.1f}"
+    return f"{100 * found['value']:.1f} ({each})"
 
 
 def _cost(results: Mapping[str, Any]) -> Table:
