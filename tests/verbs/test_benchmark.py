@@ -13,8 +13,13 @@ from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.cli.main import main
 from surgdino.config import shipped_settings
 from surgdino.discovery import files
+from surgdino.evaluations.parts.outcome import Outcome
 from surgdino.evaluations.stability import Stability
 from surgdino.inputs.suite import open_suite
+from surgdino.metrics.arrays import as_json
+from surgdino.report.blocks import Heading
+from surgdino.report.sections.benchmark import _labels_saved
+from surgdino.runs.benchmark import Cell, Finished, found_of, table
 from tests.tasks.sets import SETS
 
 SUITE = """\
@@ -256,3 +261,20 @@ def test_every_shipped_suite_can_be_opened(name):
     suite = open_suite(name)
     assert suite.entries
     assert {kind for entry in suite.entries for kind in entry.evaluation.labels()} - {None}
+
+
+def test_a_label_curve_says_how_few_operations_reach_what_all_taught_the_first():
+    def finished(*values: float) -> Finished:
+        outcomes = (Outcome.of_curve("AP", {"a": value, "b": value}, taught) for taught, value in enumerate(values, 1))
+        return Finished("", 0, 0, 2, tuple(map(found_of, outcomes)))
+
+    cells = {"first": (0.4, 0.5), "second": (0.5, 0.7), "third": (0.1, 0.2)}
+    order = list(cells)
+    rows = table({Cell("curve", "set", "tools", name): finished(*v) for name, v in cells.items()}, order)
+    title, charts, bullets, values = _labels_saved(json.loads(json.dumps(as_json(rows))), order)
+    assert title == Heading("Labelled operations")
+    assert len(charts.svgs) == 1
+    assert "labelled operations" in charts.svgs[0]
+    reached = "tools: AP: what first learns from 2 (50.0) is"
+    assert bullets.lines == [f"{reached} reached by second with 1", f"{reached} not reached by third"]
+    assert [row[2] for row in values.rows] == ["40.0 (40.0, 40.0)", "50.0 (50.0, 50.0)"]

@@ -179,7 +179,7 @@ def _reached(points: Mapping[str, Sequence[tuple[int, float]]]) -> list[str]:
     sentences = []
     for name, found in others:
         fewest = next((taught for taught, value in found if value >= goal), None)
-        taught = "is not reached" if fewest is None else f"is reached by {name} with {fewest}"
+        taught = f"is not reached by {name}" if fewest is None else f"is reached by {name} with {fewest}"
         sentences.append(f"what {first} learns from {most} ({100 * goal:.1f}) {taught}")
     return sentences
 
