@@ -77,7 +77,9 @@ def named(outcomes) -> dict[str, Outcome]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_evaluation_keeps_the_contract(name, frames, tmp_path):
-    evaluation = open_evaluation(name, SECTIONS[name], "evaluations")
+    few = {"frames": min(16, SECTIONS[name].get("frames", 16)), "corruptions": ["smoke"]}
+    section = {key: few[key] if name == "robustness" and key in few else SECTIONS[name][key] for key in SECTIONS[name]}
+    evaluation = open_evaluation(name, section, "evaluations")
     assert type(evaluation).__doc__ != Evaluation.__doc__
     kind = next(kind for kind in evaluation.labels() if kind in frames)
     given = given_of(frames[kind], tmp_path)
@@ -248,6 +250,22 @@ def test_pooled_numbers_know_what_each_operation_adds():
     assert found.value == pytest.approx(0.6)
     assert found.per_operation == {"a": 0.5, "b": 0.0, "c": 1.0}
     assert found.without == pytest.approx({"a": 2 / 3, "b": 0.75, "c": 1 / 3})
+
+
+@pytest.mark.slow
+def test_mean_corruption_error_is_the_ratio_of_the_errors(frames, tmp_path, monkeypatch):
+    """Of what the evaluation says of single corruptions, for two backbones; of the first itself it is 100 %."""
+    section = {"labels": ["phase"], "frames": 24, "corruptions": ["smoke", "defocus"]}
+    given = given_of(frames["phase"], tmp_path)
+    evaluation = open_evaluation("robustness", section, "")
+    own = named(evaluation.outcomes(given))
+    first = named(evaluation.outcomes(replace(given, features=given.first)))
+    monkeypatch.setattr(FeatureCache, "extract", lambda *_: pytest.fail("a forward pass"))
+    assert named(evaluation.outcomes(given)) == own
+    name = "mean corruption error (the first: 1)"
+    assert first[name].value == 1
+    slow = np.mean([own[f"error, {each}"].value / first[f"error, {each}"].value for each in section["corruptions"]])
+    assert own[name].value == pytest.approx(slow)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -117,7 +117,7 @@ class FeatureCache:
 
     def stream(self, frames: LabelledFrames, layers: Layers = None) -> Iterator[Extracted]:
         """The same without keeping anything: for a backbone that learns, and for a video that is read once."""
-        yield from self._extract(frames.store, frames.index, layers)
+        yield from self.extract(frames.store, frames.index, layers)
 
     def _pooled(self) -> _Kind:
         return _Kind("pooled", (2 * self.backbone.embed_dim,), np.float32, pool)
@@ -184,7 +184,7 @@ class FeatureCache:
     ) -> None:
         """Extract the videos at `places` in one stream, so that a set of single images fills its batches too."""
         index = [store.of_video(place)[0] for place in places]
-        blocks = self._extract(store, np.concatenate(index), layers)
+        blocks = self.extract(store, np.concatenate(index), layers)
         done, block, parts = 0, slice(0), {}
         with console.bar("features", sum(map(len, index)), shown=self.progress, stays=False) as bar:
             for place, of_video in zip(places, index, strict=True):
@@ -202,7 +202,8 @@ class FeatureCache:
                         bar.update(done := until)
 
     @torch.no_grad()
-    def _extract(self, store: FrameStore, index: np.ndarray, layers: Layers) -> Iterator[Extracted]:
+    def extract(self, store: FrameStore, index: np.ndarray, layers: Layers = None) -> Iterator[Extracted]:
+        """The same of any positions in a store."""
         size = self.batch_size
         jobs = [index[start : start + size] for start in range(0, len(index), size)]
         device = self.backbone.mask_token.device

@@ -1,0 +1,94 @@
+"""Frames made worse, as theatres make them: the effects of the augmentations, and interlacing, at fixed severities.
+
+The same frame, corruption and severity give the same pixels anywhere: all that is random follows from the frame's own
+pixels and the corruption's name, and a severity changes the strength alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from surgdino.crops.augment.build import transforms
+from surgdino.errors import SurgdinoError, nearest
+from surgdino.frames.store import FrameStore
+from surgdino.paths import atomic_write
+from surgdino.tasks.features.cache import FeatureCache
+
+SEVERITIES = 5
+INTERLACING = "interlacing"
+_COMB = 8.0  # pixels of a frame 256 high that the camera moves between the two fields, at the highest severity
+
+Corruption = Callable[[np.ndarray, float], np.ndarray]
+
+
+def corruption_names() -> list[str]:
+    """What `corruption_named` takes."""
+    return sorted([*transforms(), INTERLACING])
+
+
+def corruption_named(name: str) -> Corruption:
+    """The corruption as a function of a frame, uint8 [H, W, 3], and its strength in (0, 1].
+
+    Raises:
+        SurgdinoError: there is none of that name.
+    """
+    if name == INTERLACING:
+        return _interlaced
+    if name not in transforms():
+        raise SurgdinoError(f"there is no corruption {name!r}", fix=nearest(name, corruption_names()))
+    effect = transforms()[name]()
+
+    def corrupted(image: np.ndarray, strength: float) -> np.ndarray:
+        rng = random.Random(f"{name} {zlib.crc32(np.ascontiguousarray(image).data)}")
+        return effect.paint(image, effect.draw(strength, rng, *image.shape[:2]))
+
+    return corrupted
+
+
+def _interlaced(image: np.ndarray, strength: float) -> np.ndarray:
+    """Every second line was taken a moment later, when the camera had moved to the side."""
+    found = image.copy()
+    found[1::2] = np.roll(image[1::2], round(_COMB * strength * len(image) / 256), axis=1)
+    return found
+
+
+class CorruptedStore(FrameStore):
+    """A frame store whose frames are corrupted when they are read."""
+
+    def __init__(self, store: FrameStore, name: str, severity: int) -> None:
+        super().__init__(store.videos, store.set_aside, store.flagged)
+        self.name, self.strength = name, severity / SEVERITIES
+
+    def read(self, index: int) -> np.ndarray:
+        return corruption_named(self.name)(super().read(index), self.strength)
+
+
+def corrupted_tokens(cache: FeatureCache, store: FrameStore, index: np.ndarray, name: str, severity: int) -> Tensor:
+    """float32 [n, D], class tokens of the corrupted frames at `index`; computed once and kept beside the clean ones."""
+    shards = [video.shard.crc for video in store.videos]
+    facts = repr((shards, store.flagged, index.tolist(), severity, torch.__version__))
+    file = cache.identified() / "corrupted" / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.npy"
+    found = _read(file, len(index))
+    if found is None:
+        blocks = cache.extract(CorruptedStore(store, name, severity), index)
+        found = np.concatenate([block.cls.cpu().numpy() for block in blocks])
+        with atomic_write(file) as temporary, temporary.open("wb") as stream:
+            np.save(stream, found)
+    return torch.from_numpy(found).to(cache.backbone.mask_token.device)
+
+
+def _read(file: Path, count: int) -> np.ndarray | None:
+    """None where it is not there, or damaged."""
+    try:
+        found = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if len(found) == count else None
