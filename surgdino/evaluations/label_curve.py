@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from surgdino.config import Names, PositiveInt, Seed
-from surgdino.engine.probing.folds import knn_scores
+from surgdino.engine.probing.folds import NEIGHBOURS, knn_scores
 from surgdino.evaluations.parts.evaluation import Evaluation
 from surgdino.evaluations.parts.given import Given
 from surgdino.evaluations.parts.outcome import Outcome
@@ -48,8 +48,8 @@ class LabelCurveSettings:
 
 class LabelCurve(Evaluation[LabelCurveSettings]):
     """Balanced accuracy where a frame has one class, mean average precision where it may have many: of a logistic
-    regression and of 20 neighbours (weights exp(cosine / 0.07)) on class and mean patch tokens, standardised by the
-    frames that teach.
+    regression and of the 20 nearest frames by cosine, each with one vote, on class and mean patch tokens, standardised
+    by the frames that teach.
 
     An operation never teaches what it is tested by. A class that nobody taught is never found.
     """
@@ -95,7 +95,8 @@ class LabelCurve(Evaluation[LabelCurveSettings]):
         measure = "balanced accuracy" if y.ndim == 1 else "mean average precision"
         targets = np.eye(classes)[y] if y.ndim == 1 else y.astype(np.float64)
         yield f"{measure}, logistic regression", logistic_scores(x, y, z, classes, self.settings.penalty)
-        yield f"{measure}, 20-NN", knn_scores(torch.from_numpy(x), targets, torch.from_numpy(z))
+        shares = knn_scores(torch.from_numpy(x), targets, torch.from_numpy(z), temperature=math.inf)
+        yield f"{measure}, 20-NN", np.round(shares * min(NEIGHBOURS, len(x)))  # whole votes: ties are ties
 
 
 def logistic_scores(x: np.ndarray, y: np.ndarray, z: np.ndarray, classes: int, penalty: float) -> np.ndarray:

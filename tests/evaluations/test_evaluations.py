@@ -11,7 +11,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.neighbors import NearestNeighbors
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from sklearn.preprocessing import StandardScaler
 
 from surgdino import discovery
 from surgdino.backbone.preprocess import Preprocess
@@ -191,6 +192,22 @@ def test_logistic_scores_are_scikit_learns_and_what_nobody_taught_is_never_found
     scores = logistic_scores(x, many, z, 3, 0.01)
     assert scores[:, 0].any()
     assert not scores[:, 1:].any()
+
+
+def test_twenty_neighbours_vote_as_scikit_learns(frames, tmp_path, monkeypatch):
+    given = given_of(frames["phase"], tmp_path)
+    apart = torch.from_numpy(np.random.default_rng(0).normal(size=(len(given.frames), 8)))  # frames are all but alike
+    monkeypatch.setattr(Given, "tokens", lambda *_: apart)
+    found = named(open_evaluation("label_curve", {**CURVE, "operations": []}, "").outcomes(given))
+    tokens, truth = given.tokens("class+mean").numpy(), given.frames.class_ids()
+    for operation in np.unique(given.operations):
+        test = given.operations == operation
+        scaler = StandardScaler().fit(tokens[~test])
+        voters = KNeighborsClassifier(20, metric="cosine").fit(scaler.transform(tokens[~test]), truth[~test])
+        right = balanced_accuracy_score(truth[test], voters.predict(scaler.transform(tokens[test])))
+        assert found["balanced accuracy, 20-NN, taught by 3 operations"].per_operation[operation] == pytest.approx(
+            right
+        )
 
 
 @pytest.mark.parametrize("change", [{"operations": [0]}, {"choices": 0}, {"penalty": 0}, {"labels": 3}, {"seed": -1}])

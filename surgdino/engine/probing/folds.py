@@ -40,11 +40,18 @@ def folds(frames: ProbeFrames, rows: np.ndarray) -> Iterator[tuple[np.ndarray, n
             yield rows[~of_fold], rows[of_fold]
 
 
-def knn_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndarray | None = None) -> np.ndarray:
+def knn_scores(
+    train: Tensor,
+    targets: np.ndarray,
+    test: Tensor,
+    weight: np.ndarray | None = None,
+    temperature: float = TEMPERATURE,
+) -> np.ndarray:
     """The neighbours' targets, weighted by similarity: [m, D], [m, c] and [t, D] -> float32 [t, c].
 
     Args:
         weight: [m], the weight of each training row.
+        temperature: infinity gives every neighbour the same weight.
     """
     device, train = train.device, F.normalize(train.float(), dim=-1)
     known = torch.from_numpy(targets).float().to(device)
@@ -52,7 +59,7 @@ def knn_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndar
     found = []
     for part in test.split(max(_AT_ONCE // len(train), 1)):
         values, nearest = (F.normalize(part.float(), dim=-1) @ train.T).topk(min(NEIGHBOURS, len(train)), dim=1)
-        weights = torch.softmax(values / TEMPERATURE, dim=1)
+        weights = torch.softmax(values / temperature, dim=1)
         if counts is not None:
             weights = F.normalize(weights * counts[nearest], p=1, dim=1)
         found.append(torch.einsum("tk,tkc->tc", weights, known[nearest]))
