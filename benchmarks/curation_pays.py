@@ -5,7 +5,7 @@
 DATA holds `cholec80/` and `cholect50/`. Two archives are made of them, for each CholecT50 operation left out in turn: a
 clean one, every recording once, and one with known faults: every recording again at another size and quality, three
 with a picture that stands for 40 s, one at a fifth of its speed beside its two others. Each is learnt from as it is
-(uniform), without what comes twice (deduplicated), that and drawn evenly over its clusters (balanced), and from the
+(uniform), without what comes twice (deduplicated), that and drawn evenly over its clusters (balanced), the last alone (weighted, of the clean one) and from the
 frames near those of the labelled operations (retrieved), for the same number of steps. Settings are those of
 `surgdino pretrain recipe=cpu_lab` unless others are given. What stands in OUT/probes.jsonl is not computed again.
 """
@@ -35,9 +35,11 @@ ARMS = {
     "uniform": None,
     "deduplicated": ["balance.into=none"],
     "balanced": ["balance.into=weights"],
+    "weighted": ["balance.into=weights", "duplicates.along_quantile=null", "duplicates.across_quantile=null"],
     "retrieved": ["balance.into=none", "like={wanted}"],
 }
-RUNS = [("skewed", arm) for arm in ARMS] + [("clean", "uniform"), ("clean", "balanced")]
+RUNS = [("skewed", arm) for arm in ARMS if arm != "weighted"]
+RUNS += [("clean", arm) for arm in ("uniform", "balanced", "weighted")]
 MEASURES = ("instrument_ap", "phase_accuracy", "instrument_ap_with_patches", "phase_accuracy_with_patches")
 
 
