@@ -5,8 +5,9 @@
 DATA holds `cholec80/` and `cholect50/`. Two archives are made of them, for each CholecT50 operation left out in turn: a
 clean one, every recording once, and one with known faults: every recording again at another size and quality, three
 with a picture that stands for 40 s, one at a fifth of its speed beside its two others. Each is learnt from as it is
-(uniform), without what comes twice (deduplicated), that and drawn evenly over its clusters (balanced), the last alone (weighted, of the clean one) and from the
-frames near those of the labelled operations (retrieved), for the same number of steps. Settings are those of
+(uniform), without what comes twice (deduplicated), that and drawn evenly over its clusters (balanced), and from the
+frames near those of the labelled operations (retrieved); the clean one also drawn evenly alone (weighted); for the same
+number of steps. Settings are those of
 `surgdino pretrain recipe=cpu_lab` unless others are given. What stands in OUT/probes.jsonl is not computed again.
 """
 
