@@ -13,6 +13,7 @@ from pydantic import Field
 
 from surgdino.config import Fps, NonNegativeInt, PositiveInt, read_yaml, typed
 from surgdino.datasets.class_names import corrected
+from surgdino.datasets.depth import DepthLayout
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest
 
@@ -43,6 +44,7 @@ class Card:
         masks: class -> its id or colour (RGB) in masks that show several; 0 and black are none of them. It names the
             mask classes too.
         multilabel: those of them that one picture's masks tell of together.
+        depth: where its depth maps lie, and what they count in.
         tool_step: frames from one row of a tool file to the next.
         recordings: whether its recordings are whole operations, so that their frames tell the time in the operation.
         splits: split -> part -> video numbers or ids. Those called `fold1`, `fold2`, ... are a cross-validation.
@@ -69,6 +71,7 @@ class Card:
     mask_classes: tuple[str, ...] = ()
     masks: dict[str, _MaskValue | tuple[_MaskValue, _MaskValue, _MaskValue]] = field(default_factory=dict)
     multilabel: tuple[str, ...] = ()
+    depth: DepthLayout | None = None
     tool_step: PositiveInt = 25
     recordings: Recordings = "whole"
     splits: dict[str, dict[str, tuple[Entry, ...]]] = field(default_factory=dict)

@@ -87,6 +87,11 @@ def is_mask(path: Path) -> bool:
     return path.stem.lower().startswith("mask")
 
 
+def is_map(path: Path) -> bool:
+    """Whether a file's name says that it is of depth or motion, not a picture (`Depth_0001.png`, `0001_flow.tiff`)."""
+    return re.search(r"(^|[_-])(depth|normals|flow|occlusion)([_-]|$)", path.stem.lower()) is not None
+
+
 @lru_cache(maxsize=1 << 14)
 def plain_name(text: str) -> str:
     """One spelling for letters with accents: some file systems keep `ü` as one character, others as two.
@@ -212,15 +217,14 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
 
 
 def numbered_images(folder: Path) -> dict[int, Path]:
-    """The images of a folder by frame number (the last digits of the name), ascending, without masks.
+    """The images of a folder by frame number (the last digits of the name), ascending, without masks and depth maps.
 
     Raises:
         SurgdinoError: a name without such a number, or two names with the same.
     """
     files: dict[int, Path] = {}
-    for path in entries(folder):
-        if not is_image(path) or is_mask(path):
-            continue
+    images = [path for path in entries(folder) if is_image(path) and not is_mask(path)]
+    for path in [path for path in images if not is_map(path)] or images:
         digits = re.findall(r"\d+", path.stem)
         if not digits:
             raise SurgdinoError("the name has no frame number", file=path, expected="a name such as 000025.png")

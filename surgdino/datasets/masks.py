@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from surgdino.datasets.depth import DepthMap
 from surgdino.datasets.drawings import Drawing
 from surgdino.datasets.files import image_size
 from surgdino.datasets.mask_files import THRESHOLD, Layer, read_layers, read_mask
@@ -19,8 +20,8 @@ from surgdino.errors import SurgdinoError
 
 __all__ = ["THRESHOLD", "FrameMasks", "Mask", "VideoMasks", "read_mask", "read_masks"]
 
-# A file of its own, a class of a file with several, or outlines that a labelling tool has exported.
-Mask = Path | Layer | Drawing
+# A file of its own, a class of a file with several, outlines from a labelling tool; or where depth is known.
+Mask = Path | Layer | Drawing | DepthMap
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,9 @@ def read_masks(frame: FrameMasks, classes: Sequence[str]) -> tuple[np.ndarray, n
             continue
         if isinstance(source, Drawing):
             masks[channel] = source.draw(width, height)
+            continue
+        if isinstance(source, DepthMap):
+            masks[channel] = np.isfinite(source.read(width, height))
             continue
         if isinstance(source, Layer):
             path = source.path

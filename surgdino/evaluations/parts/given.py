@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from surgdino.datasets.depth import DepthMap
 from surgdino.datasets.mask_files import Layer
 from surgdino.datasets.masks import Mask
 from surgdino.engine.probing.folds import folds
@@ -143,11 +144,12 @@ class Given:
 
 def _source(mask: Mask | None) -> object:
     """What tells that a mask has changed: its file's size and date, or the outlines."""
-    file = mask.path if isinstance(mask, Layer) else mask
+    file = mask.path if isinstance(mask, Layer | DepthMap) else mask
     if not isinstance(file, Path):
         return file
     state = file.stat()
-    return file.name, state.st_size, state.st_mtime_ns, mask.name if isinstance(mask, Layer) else ""
+    of_depth = (mask.millimetres, mask.nearest, mask.farthest) if isinstance(mask, DepthMap) else ()
+    return file.name, state.st_size, state.st_mtime_ns, mask.name if isinstance(mask, Layer) else "", *of_depth
 
 
 def operations_at(share: float, count: int) -> int:

@@ -1,0 +1,142 @@
+"""Depth from patch tokens: the head and its losses by hand, what is found, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from surgdino.backbone.preprocess import Preprocess
+from surgdino.backbone.vit import build_backbone
+from surgdino.config import shipped_settings
+from surgdino.datasets.card import load_card
+from surgdino.datasets.open import open_dataset
+from surgdino.datasets.synthetic.depth import write_depth
+from surgdino.engine import precision
+from surgdino.errors import SurgdinoError
+from surgdino.evaluations.depth import DepthTruths, Tokens
+from surgdino.evaluations.parts.depth_head import BINS, DepthHead, gradient_loss, sig_loss
+from surgdino.evaluations.parts.evaluation import open_evaluation
+from surgdino.evaluations.parts.given import Given
+from surgdino.frames.store import StoreSettings, build_store
+from surgdino.tasks.features.cache import FeatureCache
+from surgdino.tasks.labelled_frames import labelled_frames
+
+SECTION = {"layers": 4, "steps": 150, "batch": 4, "lr": 0.01, "gradient": 0.5, "alignments": ["none", "median"]}
+SECTION["tested"] = "operations"
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> Given:
+    folder = tmp_path_factory.mktemp("depth")
+    write_depth(folder / "set", recordings=3)
+    manifest = open_dataset(load_card("simcol3d"), folder / "set")
+    store = build_store(manifest, folder / "store", StoreSettings.of(), workers=1, progress=False)
+    frames = labelled_frames(manifest, store, "depth")
+    torch.manual_seed(0)
+    backbone = build_backbone(shipped_settings("model", "vit_toy"))
+    autocast = partial(precision.autocast, torch.device("cpu"), torch.float32)
+    cache = FeatureCache(
+        folder / "features", backbone, Preprocess(32, (0.5,) * 3, (0.5,) * 3), autocast, progress=False
+    )
+    every = np.ones(len(frames), bool)
+    return Given(frames, every, every, cache, cache)
+
+
+def found(given: Given, **change) -> dict[str, float]:
+    outcomes = open_evaluation("depth", {**SECTION, **change}, "").outcomes(given)
+    return {outcome.name: outcome.value for outcome in outcomes}
+
+
+def test_bins_are_weighted_as_written():
+    """One token, logits 0 and 1 of the first two bins: (0.1 (sum of centres) + 1 * second) / (0.1 * 256 + 1)."""
+    head = DepthHead(torch.zeros(2), torch.zeros(2), 1.0, 256.0, torch.full((7,), 40.0))
+    assert head(torch.zeros(1, 2, 2, 2)).mean().item() == pytest.approx(0.9 * 40 + 0.1 * 128.5, abs=0.1)
+    with torch.no_grad():
+        head.linear.weight.zero_()
+        head.linear.bias.fill_(-3)
+        head.linear.bias[1] = 1
+    centres = np.arange(1, BINS + 1)
+    expected = (0.1 * centres.sum() + 1 * 2) / (0.1 * BINS + 1)
+    assert head(torch.zeros(1, 2, 2, 2)).detach().numpy() == pytest.approx(np.full((1, 8, 8), expected), rel=1e-5)
+
+
+def test_the_losses_are_the_slow_versions():
+    rng = np.random.default_rng(0)
+    predicted, truth = rng.uniform(5, 90, (2, 15, 13)), rng.uniform(5, 90, (2, 15, 13))
+    truth[rng.random(truth.shape) < 0.3] = np.nan
+    apart = np.log(predicted + 1e-3) - np.log(truth + 1e-3)
+    known = apart[np.isfinite(apart)]
+    tensors = torch.from_numpy(predicted), torch.from_numpy(truth)
+    expected = math.sqrt(known.var(ddof=1) + 0.15 * known.mean() ** 2)
+    assert float(sig_loss(*tensors)) == pytest.approx(expected)
+    assert float(sig_loss(*tensors, warm_up=True)) == pytest.approx(math.sqrt(0.15) * abs(known.mean()))
+    total = 0.0
+    for step in (1, 2, 4, 6):
+        some = apart[:, ::step, ::step]
+        b, h, w = some.shape
+        at = [(i, y, x, i, y + 2, x) for i in range(b) for y in range(h - 2) for x in range(w)]
+        at += [(i, y, x, i, y, x + 2) for i in range(b) for y in range(h) for x in range(w - 2)]
+        changes = [abs(some[i, y, x] - some[j, v, u]) for i, y, x, j, v, u in at]
+        total += sum(change for change in changes if math.isfinite(change)) / np.isfinite(some).sum()
+    assert float(gradient_loss(*tensors)) == pytest.approx(total)
+
+
+def test_sparse_depth_is_averaged_over_what_is_known(given, monkeypatch):
+    truths, sparse = DepthTruths(given.frames), np.full((48, 64), np.nan, np.float32)
+    sparse[0, 0], sparse[2, 3], sparse[40, 60] = 10, 30, 50  # the first two in one pixel of 12 x 16
+    monkeypatch.setattr(DepthTruths, "whole", lambda *_: sparse)
+    small = truths.stored(0, 8)
+    assert small[0, 0] == pytest.approx(20)
+    assert small[6, 7] == pytest.approx(50)
+    assert np.isfinite(small).sum() == 2
+
+
+def test_depth_that_the_tokens_tell_is_found(given, monkeypatch):
+    truths = DepthTruths(given.frames)
+    grid = torch.from_numpy(np.stack([truths.stored(i, 4) for i in range(len(given.frames))]))[..., None].log()
+    monkeypatch.setattr(Tokens, "__getitem__", lambda _, rows: torch.cat([grid, grid**2], 3)[rows])
+    how = {"tested": "later_frames", "alignments": ["median"], "steps": 40, "lr": 0.1}
+    told = next(iter(found(given, **how).values()))
+    grid = grid.flip(1, 2).roll(5, 0)
+    assert told < 0.35
+    assert next(iter(found(given, **how).values())) > told + 0.1
+
+
+def test_later_frames_of_one_operation_are_named_so(given):
+    first = given.operations == given.operations[0]
+    alone = replace(given, tested=first, learns=first)
+    with pytest.raises(SurgdinoError, match=r"no operation to learn from .* later frames of the same one"):
+        found(alone, steps=10)
+    names = found(alone, steps=10, tested="later_frames", alignments=["scale-shift"])
+    assert len(names) == 8
+    assert all(name.endswith("scale and shift fitted, later frames of the same operations") for name in names)
+    _, test = next(open_evaluation("depth", {**SECTION, "tested": "later_frames"}, "")._folds(alone))
+    assert given.frames.numbers[test].tolist() == [2, 3]
+
+
+def test_nothing_known_is_one_line(given, monkeypatch):
+    monkeypatch.setattr(DepthTruths, "whole", lambda *_: np.full((48, 64), np.nan, np.float32))
+    with pytest.raises(
+        SurgdinoError, match="no training picture has a pixel of known depth; expected depth between 1 and"
+    ):
+        found(given)
+
+
+def test_truth_of_another_unit_is_other_work(given):
+    values = given.frames.labels.values
+    video = next(iter(values))
+    before, frame = given.identity(False), values[video].frames[0]
+    changed = replace(frame, files={"depth": replace(frame.files["depth"], millimetres=1.0)})
+    values[video].frames[0] = changed
+    try:
+        assert given.identity(False) != before
+    finally:
+        values[video].frames[0] = frame
+    assert given.identity(False) == before
+    assert Path(frame.files["depth"].path).name == "Depth_0000.png"
