@@ -336,4 +336,6 @@ def compiled_parts(**options: Any) -> tuple[Callable[..., Tensor], ...]:
     """
     # Only blocks are compiled, so DDP's exchange already goes on between them; it would cut their graphs in pieces.
     torch._dynamo.config.optimize_ddp = False
+    # Mixed crop sizes, and those of a run's phases: torch would run what is beyond 8 graphs a part uncompiled.
+    torch._dynamo.config.recompile_limit = 64
     return tuple(torch.compile(part, dynamic=False, **options) for part in PackedBlock.parts())

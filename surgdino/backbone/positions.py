@@ -10,6 +10,7 @@ from torch import Tensor
 
 from surgdino.backbone.key_styles import resize_positions
 from surgdino.backbone.vit import Backbone, build_backbone
+from surgdino.errors import SurgdinoError
 
 Grid = tuple[int, int]  # rows and columns of patches
 
@@ -41,6 +42,22 @@ def interpolated(state: Mapping[str, Tensor], vit: Any, old: Grid, new: Grid) ->
         name: resize_positions(tensor, old, new, prefix) if is_positions(name) else tensor
         for name, tensor in state.items()
     }
+
+
+def rescale_rotary(backbone: Backbone, most: float) -> None:
+    """In training, stretch the coordinates of rotary positions at random by a factor between 1 / most and `most`.
+
+    One draw for each pass of a crop size, log-uniform from torch's random numbers; DINOv3 takes 2 (Siméoni et al. 2025,
+    arXiv 2508.10104). Its coordinates are relative to the crop: its middle is 0, its edges -1 and 1 at any size.
+
+    Raises:
+        SurgdinoError: the model has no such positions.
+    """
+    rope: Any = getattr(backbone.vit, "rope", None)
+    if not hasattr(rope, "rescale_coords"):
+        what, found = "the model has no rotary positions to rescale", backbone.settings.timm
+        raise SurgdinoError(what, place="train.rope_rescale", found=found, fix="leave it out, or use a dinov3 model")
+    rope.rescale_coords, rope.aug_active = most, True
 
 
 def is_positions(name: str) -> bool:

@@ -221,6 +221,8 @@ def _keep_tables(rope: Any) -> None:
 
 
 def _table(rope: Any, shape: tuple[int, int]) -> Tensor:
+    if rope.training and getattr(rope, "aug_active", False):  # another one in every pass
+        return rope.make(shape=shape)
     key = (shape, next(rope.buffers()).device)
     if key not in rope.tables:
         rope.tables[key] = rope.make(shape=shape)

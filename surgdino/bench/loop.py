@@ -72,7 +72,7 @@ def bench_session(config: BenchConfig, store: FrameStore, folder: Path) -> Itera
         method=config.method,
         store=store,
         augment=config.augment,
-        crops=config.crops,
+        crops=config.crops.largest,
         train=replace(config.train, steps=_STEPS, head_warmup_steps=0),
         hardware=config.hardware,
         folder=folder,

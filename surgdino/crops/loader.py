@@ -19,7 +19,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 
 # Apart from each other, so that crops at position p and masks of step p do not share their random numbers.
-_CROPS, _MASK_SHARES, _MASK_BLOCKS, _PAIRS = range(4)
+_CROPS, _MASK_SHARES, _MASK_BLOCKS, _PAIRS, _SIZES = range(5)
 
 
 @dataclass
@@ -78,12 +78,17 @@ class Batch:
 
 @dataclass
 class CropBatches:
-    """Reads, cuts and masks the frames of a step's plan; runs in the workers."""
+    """Reads, cuts and masks the frames of a step's plan; runs in the workers.
+
+    Attributes:
+        multicrops: one for each pair of sizes, of which a step draws one by its share.
+    """
 
     store: FrameStore
-    multicrop: MultiCrop
+    multicrops: Sequence[MultiCrop]
+    shares: Sequence[float]
     seed: int
-    grid: tuple[int, int]
+    patch_size: int
     mask_probability: float
     mask_ratio: tuple[float, float]
     facts: Mapping[str, np.ndarray]
@@ -91,22 +96,23 @@ class CropBatches:
     clean: int = 0
 
     def __call__(self, plan: StepPlan) -> Batch:
-        s, images = self.multicrop.settings, len(plan.indices)
+        [multicrop] = random.Random(seed_of(self.seed, _SIZES, plan.step)).choices(self.multicrops, self.shares)
+        s, images = multicrop.settings, len(plan.indices)
         global_crops = torch.empty((GLOBAL_VIEWS, images, 3, s.global_size, s.global_size), dtype=torch.uint8)
         local_crops = torch.empty((s.local_count, images, 3, s.local_size, s.local_size), dtype=torch.uint8)
         clean = torch.empty(
             (GLOBAL_VIEWS, images * bool(self.clean), 3, *[self.clean * s.global_size] * 2), dtype=torch.uint8
         )
         into_global, into_local, into_clean = global_crops.numpy(), local_crops.numpy(), clean.numpy()
-        left = Deferring(self.multicrop.chain, images, GLOBAL_VIEWS)
+        left = Deferring(multicrop.chain, images, GLOBAL_VIEWS)
         partners = self._partners(plan.positions, plan.indices)
         for i, (position, index, other) in enumerate(zip(plan.positions, plan.indices, partners, strict=True)):
             second = None if other == index else (self.store.read(other), self.store.content(other))
             image, content = self.store.read(index), self.store.content(index)
             seed = seed_of(self.seed, _CROPS, position)
             into = (into_global[:, i], into_local[:, i], second, into_clean[:, i] if self.clean else None)
-            left.add(i, self.multicrop.fill(image, content, seed, *into))
-        masks = self._masks(plan)
+            left.add(i, multicrop.fill(image, content, seed, *into))
+        masks = self._masks(plan, (s.global_size // self.patch_size,) * 2)
         counts = masks.sum(1)
         return Batch(
             global_crops=global_crops.flatten(0, 1),
@@ -126,7 +132,7 @@ class CropBatches:
 
     def _partners(self, positions: Sequence[int], indices: Sequence[int]) -> list[int]:
         """The second frame of each image."""
-        near, known = self.multicrop.settings.pair_seconds, self.neighbours
+        near, known = self.multicrops[0].settings.pair_seconds, self.neighbours
         seeds = [seed_of(self.seed, _PAIRS, position) for position in positions]
         if known is None:
             return [partner(self.store, index, near, seed) for index, seed in zip(indices, seeds, strict=True)]
@@ -141,7 +147,7 @@ class CropBatches:
         frames = np.array([plan.everyone, seconds])
         return {name: torch.from_numpy(values[frames]) for name, values in self.facts.items()}
 
-    def _masks(self, plan: StepPlan) -> np.ndarray:
+    def _masks(self, plan: StepPlan, grid: tuple[int, int]) -> np.ndarray:
         """bool [2B, N]: shares are drawn for the whole step, blocks for this process's views alone."""
         drawn = random.Random(seed_of(self.seed, _MASK_SHARES, plan.step))
         shares = mask_ratios(GLOBAL_VIEWS * plan.global_batch, drawn, self.mask_probability, self.mask_ratio)
@@ -150,20 +156,21 @@ class CropBatches:
         for view in range(GLOBAL_VIEWS):
             for i, position in enumerate(plan.positions):
                 blocks = random.Random(seed_of(self.seed, _MASK_BLOCKS, GLOBAL_VIEWS * position + view))
-                rows.append(block_mask(self.grid, shares[view * plan.global_batch + first + i], blocks).ravel())
+                rows.append(block_mask(grid, shares[view * plan.global_batch + first + i], blocks).ravel())
         return np.stack(rows)
 
 
 def check_sizes(settings: CropSettings, patch_size: int | None) -> None:
     """Raise where crops do not divide into patches of so many pixels; None: not known yet."""
-    for key in ("global_size", "local_size") if patch_size else ():
-        if getattr(settings, key) % patch_size and (key == "global_size" or settings.local_count):
-            raise SurgdinoError(
-                "crops do not divide into patches",
-                place=f"crops.{key}",
-                expected=f"a multiple of the patch size {patch_size}",
-                found=getattr(settings, key),
-            )
+    for k, crops in enumerate(settings.each):
+        for key, side in {"global_size": crops.global_size, "local_size": crops.local_size}.items():
+            if patch_size and side % patch_size and (key == "global_size" or crops.local_count):
+                raise SurgdinoError(
+                    "crops do not divide into patches",
+                    place=f"crops.sizes[{k}].{key}" if settings.sizes else f"crops.{key}",
+                    expected=f"a multiple of the patch size {patch_size}",
+                    found=side,
+                )
 
 
 def seed_of(seed: int, purpose: int, number: int) -> int:
@@ -208,9 +215,10 @@ def make_loader(
         offset: as in `FrameSampler`.
     """
     check_sizes(settings, patch_size)
-    grid = (settings.global_size // patch_size,) * 2
-    multicrop = MultiCrop(settings, augment_cfg)
-    batches = CropBatches(store, multicrop, seed, grid, mask_probability, mask_ratio, facts or {}, neighbours, clean)
+    multicrops = [MultiCrop(each, augment_cfg) for each in settings.each]
+    shares = [size.share for size in settings.sizes or ()] or [1.0]
+    masks = (mask_probability, mask_ratio)
+    batches = CropBatches(store, multicrops, shares, seed, patch_size, *masks, facts or {}, neighbours, clean)
     sampler = FrameSampler(len(store), batch_size, seed, start_step, steps, rank, world, weights, offset)
-    image_bytes = settings.image_bytes + 3 * GLOBAL_VIEWS * (clean * settings.global_size) ** 2
+    image_bytes = settings.image_bytes + 3 * GLOBAL_VIEWS * (clean * settings.side) ** 2
     return load(batches, sampler, workers, pin_memory, result_bytes=sampler.share * image_bytes)

@@ -40,7 +40,8 @@ class Alike(ProcessGroup):
 def fit(session: Session) -> None:
     """Set `train.accumulate` to the first divisor of this process's share of the batch whose passes fit.
 
-    It tries from the setting's own value on, forward and backward with the backbone learning, on a real batch. Weights,
+    It tries from the setting's own value on, forward and backward with the backbone learning, on a real batch of the
+    largest crops. Weights,
     moments, the teacher and everything random stay as they are. All processes take the largest number that one needs.
 
     Raises:
@@ -52,7 +53,8 @@ def fit(session: Session) -> None:
         raise SurgdinoError("sharded networks cannot be tried", place="hardware.fit", fix=fix)
     share = plan.train.batch_size // session.processes.world
     counts = [k for k in range(plan.train.accumulate, share + 1) if share % k == 0]
-    source = cast(Generator[Batch], session.batches())
+    largest = replace(session, plan=replace(plan, crops=plan.crops.largest))
+    source = cast(Generator[Batch], largest.batches())
     batch = next(source)
     source.close()
     chosen = next((k for k in counts if _fits(session, batch, k)), 0)

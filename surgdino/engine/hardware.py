@@ -101,7 +101,7 @@ class Hardware:
 
 def days_on_cpu(plan: TrainPlan, steps: int) -> float:
     """Of a whole run, within a factor of three; 0.08 TFLOP/s a thread are from a ViT-S/16 in fp32 on an AMD EPYC."""
-    crops, patch = plan.crops, plan.backbone.patch_size
+    crops, patch = plan.crops.largest, plan.backbone.patch_size
     whole = GLOBAL_VIEWS * (crops.global_size / patch) ** 2
     tokens = whole + crops.local_count * (crops.local_size / patch) ** 2
     weights = sum(parameter.numel() for parameter in plan.backbone.parameters())

@@ -94,7 +94,7 @@ def _class_tokens(session: Session) -> Tensor:
     pieces = [range(start, min(start + _PIECE, count)) for start in range(0, count, _PIECE)]
     rounds = -(-len(pieces) // processes.world)  # all take part in each, as sharded networks have to
     own = [pieces[min(k * processes.world + processes.rank, len(pieces) - 1)] for k in range(rounds)]
-    side, model = plan.crops.global_size, plan.model
+    side, model = plan.crops.side, plan.model
     work = load(Pictures(plan.store, side), own, loader_workers(plan.hardware), result_bytes=3 * _PIECE * side**2)
     tokens = []
     for pictures in work:

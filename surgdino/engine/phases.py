@@ -24,7 +24,7 @@ from surgdino.errors import SurgdinoError
 # What a phase may change beside `crops` and `augment`: nothing that makes another model, objective or choice of frames.
 _TRAIN = (
     *("batch_size", "accumulate", "lr", "min_lr", "warmup_steps", "weight_decay", "weight_decay_end", "clip"),
-    *("momentum", "momentum_end", "gram", "gram_scale", "gram_every"),
+    *("momentum", "momentum_end", "gram", "gram_scale", "gram_every", "rope_rescale"),
 )
 _FIXED = ("model", "method", "dataset", "data", "probe", "hardware", "run", "report")
 _MAY = "steps, crops.*, augment.*, guide.NAME.weight, " + ", ".join(f"train.{key}" for key in _TRAIN)
@@ -158,7 +158,7 @@ def grid_in(plan: TrainPlan, phase: Phase) -> Grid:
     backbone = plan.backbone
     if backbone.vit.pos_embed is None:
         return backbone.grid
-    sides = [each.crops.global_size // backbone.patch_size for each in plan.phases if each.start <= phase.start]
+    sides = [each.crops.side // backbone.patch_size for each in plan.phases if each.start <= phase.start]
     rows, columns = (max(side, *sides, 0) for side in backbone.grid)
     return rows, columns
 

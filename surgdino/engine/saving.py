@@ -139,7 +139,7 @@ def model_json(session: Session) -> dict[str, Any]:
         "weights_of": plan.train.ship,
         "hardware": session.computed_on,
         **({"ship_alpha": alpha} if alpha != 1 else {}),
-        "image_size": usual_size(plan.backbone, plan.crops.global_size),
+        "image_size": usual_size(plan.backbone, plan.crops.side),
         **({"phases": [_phase(plan.phases[0], each) for each in plan.phases]} if plan.phases else {}),
         **({"retention": retention} if any(retention.values()) else {}),
         **({"tune": plan.train.tune} if plan.train.tune != "all" else {}),
@@ -150,7 +150,7 @@ def model_json(session: Session) -> dict[str, Any]:
 
 
 def _phase(first: Phase, phase: Phase) -> dict[str, Any]:
-    return {"steps": phase.steps, "crops.global_size": phase.crops.global_size, **changes(first, phase)}
+    return {"steps": phase.steps, "crops.global_size": phase.crops.side, **changes(first, phase)}
 
 
 def saved_state(plan: TrainPlan, processes: ProcessGroup, warn: Callable[[str], None]) -> dict[str, Any] | None:

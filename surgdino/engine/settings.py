@@ -57,6 +57,7 @@ class PretrainSettings:
     ship_alpha: Annotated[float, Field(gt=0, le=1)]
     accumulate: PositiveInt
     drop_path: BelowOne
+    rope_rescale: Annotated[float, Field(ge=1, le=16)] | None
     frozen_blocks: NonNegativeInt
     pull: NonNegative
     low_rank: NonNegativeInt

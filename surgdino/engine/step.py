@@ -52,7 +52,7 @@ def its_memory(session: Session, whole: bool = True) -> AbstractContextManager[N
         whole: whether the session is as it was after the step before, so that it can be saved.
     """
     plan, world = session.plan, session.processes.world
-    train, crops = plan.train, plan.crops
+    train, crops = plan.train, plan.crops.largest
     share = train.batch_size // world
     more = next((k for k in range(train.accumulate + 1, share + 1) if share % k == 0), None)
     views = f"2 x {crops.global_size} + {crops.local_count} x {crops.local_size} px"

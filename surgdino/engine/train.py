@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from surgdino import console, distributed
+from surgdino.backbone.positions import rescale_rotary
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.console import Bar, bar
 from surgdino.engine.fitting import fit
@@ -192,6 +193,8 @@ def other_networks(
     """
     anchor = copy.deepcopy(student.backbone).requires_grad_(False).eval() if plan.train.gram else None
     prepare(student.backbone, plan.train.learning)
+    if plan.train.rope_rescale is not None:
+        rescale_rotary(student.backbone, plan.train.rope_rescale)
     student.backbone.set_grad_checkpointing(plan.hardware.activation_checkpointing)
     teacher = student.make_teacher()
     if saved is not None:

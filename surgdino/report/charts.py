@@ -34,13 +34,20 @@ class Line:
 
 
 def line_chart(
-    title: str, lines: Sequence[Line], *, start: float | None = None, percent: bool = False, along: str = "step"
+    title: str,
+    lines: Sequence[Line],
+    *,
+    start: float | None = None,
+    percent: bool = False,
+    along: str = "step",
+    bounds: Sequence[float] = (),
 ) -> str:
     """Curves over the steps as an `<svg>` element, its title in it and described for screen readers.
 
     Args:
         start: the value at step 0, as a dashed line.
         along: what the x axis counts, in whole numbers.
+        bounds: steps between two phases, as dotted lines.
     """
 
     def draw(axis: Any) -> None:
@@ -52,6 +59,7 @@ def line_chart(
             )
         if start is not None:
             draw_level(axis, start, "step 0", SOFT)
+        draw_bounds(axis, bounds)
         style_axis(axis, title, size=9.5 * min(1, _TITLE_FITS / max(len(title), 1)), bold=True)
         axis.set_xlabel(along, fontsize=8, color=SOFT)
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -201,6 +209,12 @@ def style_axis(axis: Any, title: str, *, size: float, bold: bool = False, steps:
     for side in ("top", "right", "left", "bottom"):
         axis.spines[side].set_visible(side == "bottom")
         axis.spines[side].set_color(GRID)
+
+
+def draw_bounds(axis: Any, bounds: Sequence[float]) -> None:
+    """Dotted lines at the steps where a phase of a run ends and the next begins."""
+    for step in bounds:
+        axis.axvline(step, color=SOFT, linewidth=0.9, linestyle=(0, (1, 2)))
 
 
 def draw_level(axis: Any, value: float, name: str, colour: str) -> None:

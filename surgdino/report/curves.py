@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from surgdino.paths import atomic_write
-from surgdino.report.charts import draw_level, style_axis
+from surgdino.report.charts import draw_bounds, draw_level, style_axis
 from surgdino.report.colours import ALARM, LINE, SOFT
-from surgdino.report.evidence import NETWORKS, PROBE, SCORE, measure_of
+from surgdino.report.evidence import NETWORKS, PROBE, SCORE, measure_of, phase_bounds
 from surgdino.report.record import read_metrics
 
 # What a run logs, by key, and its name in tables and figures, in their order.
@@ -80,7 +80,7 @@ def _figure(
     training_lines = -(-len(drawn) // _COLUMNS)
     lines = training_lines - (-len(panels) // _COLUMNS)
     figure = Figure(figsize=(12.5, 2.15 * lines), dpi=110, layout="constrained", facecolor="white")
-    grid = figure.subplots(lines, _COLUMNS, squeeze=False)
+    grid, bounds = figure.subplots(lines, _COLUMNS, squeeze=False), phase_bounds(rows)
     for axis in grid.ravel():
         axis.set_axis_off()
     for axis, key in zip(grid.ravel(), drawn, strict=False):
@@ -88,9 +88,11 @@ def _figure(
         axis.plot(*zip(*points, strict=True), color=LINE, linewidth=1.8, marker="o" if len(points) == 1 else None)
         if key in collapse:
             draw_level(axis, collapse[key], "collapse", ALARM)
+        draw_bounds(axis, bounds)
         style_axis(axis, titles[key], size=10)
     for axis, panel in zip(grid[training_lines:].ravel(), panels, strict=False):
         _draw_probes(axis, probes, panel)
+        draw_bounds(axis, bounds)
     return figure
 
 

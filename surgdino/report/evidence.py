@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from surgdino.engine.probing.measures import LABELS, Measure, measure_named
@@ -21,6 +22,12 @@ Row = Mapping[str, Any]
 def probe_rows(rows: Sequence[Row]) -> list[Row]:
     """The lines of metrics.jsonl that are probes, in the order of their steps."""
     return sorted((row for row in rows if any(key.startswith(PROBE) for key in row)), key=lambda row: row["step"])
+
+
+def phase_bounds(rows: Sequence[Row]) -> list[float]:
+    """The steps at which a phase of a run ends and the next begins."""
+    own = [row for row in rows if "phase" in row]
+    return [row["step"] for row, following in pairwise(own) if following["phase"] != row["phase"]]
 
 
 def measures_in(rows: Sequence[Row]) -> list[str]:

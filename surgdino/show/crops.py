@@ -25,7 +25,7 @@ def draw(config: ShowConfig, store: FrameStore) -> Sheet:
 
     With `crops.pair_seconds` the frame stands above its neighbour in time, each with the boxes that were cut from it.
     """
-    crops, patch = config.crops, config.model.patch_size or 16
+    crops, patch = config.crops.largest, config.model.patch_size or 16
     multicrop = MultiCrop(crops, config.augment)
     local_columns = -(-crops.local_count // 2)
     local = (_ROW - _GAP) // 2

@@ -105,8 +105,8 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     torch.manual_seed(settings.train.seed)  # of a backbone without weights, and of the mask token
     backbone, weights = natural_backbone(settings.model, settings.train.drop_path)
     print_teachers(teachers, weights)
-    largest = (phases[-1].crops if phases else settings.crops).global_size  # of what is shipped in the end
-    preprocess = Preprocess(usual_size(backbone, largest), settings.model.mean, settings.model.std)
+    side = (phases[-1].crops if phases else settings.crops).side  # of what is shipped in the end
+    preprocess = Preprocess(usual_size(backbone, side), settings.model.mean, settings.model.std)
     with distributed.main_first():
         if distributed.is_main():
             lock.take(folder)
@@ -160,7 +160,7 @@ def checked_settings(settings: PretrainConfig) -> tuple[list[WeightsReport], set
     MultiCrop(crops, augment)
     phases = open_phases(settings.phases, crops, train, augment, guide, settings.model.patch_size)
     each = [(phase.crops, phase.train) for phase in phases] or [(crops, train)]
-    teachers = kind.taught_by(method, [crops for crops, _ in each])
+    teachers = kind.taught_by(method, [one for crops, _ in each for one in crops.each])
     batch = max(train.batch_size // distributed.world_size() * crops.image_bytes for crops, train in each)
     within_memory(loader_workers(settings.hardware), AHEAD, batch)
     return teachers, needed(guide), phases

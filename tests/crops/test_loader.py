@@ -117,6 +117,57 @@ def test_the_processes_shares_make_up_the_same_step(world: int, crops: CropSetti
             assert torch.equal(torch.cat([getattr(share[step], name) for share in shares]), getattr(whole, name))
 
 
+MIXED = shipped(
+    CropSettings,
+    "crops",
+    local_count=2,
+    sizes=[
+        {"global_size": 32, "local_size": 16, "share": 0.5},
+        {"global_size": 64, "local_size": 16, "share": 0.3},
+        {"global_size": 64, "local_size": 32, "share": 0.2},
+    ],
+)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_mixed_sizes_are_a_steps_own_for_any_workers_processes_and_after_a_resume() -> None:
+    whole = batches(crops=MIXED, steps=12, clean=1)
+    for other in (batches(2, crops=MIXED, steps=12), batches(crops=MIXED, steps=12, start_step=5)):
+        for one, again in zip(whole[-len(other) :], other, strict=True):
+            assert_equal(one, again)
+    share = batches(crops=MIXED, steps=12, rank=1, world=2)
+    for one, part in zip(whole, share, strict=True):
+        assert torch.equal(one.global_crops.unflatten(0, (2, -1))[:, 2:].flatten(0, 1), part.global_crops)
+        assert one.masks.shape[1] == (one.global_crops.shape[-1] // 8) ** 2
+        assert one.clean.shape == one.global_crops.shape
+    assert len({(batch.global_crops.shape[-1], batch.local_crops.shape[-1]) for batch in whole}) == 3
+
+
+def test_sizes_are_drawn_by_their_shares() -> None:
+    tiny = replace(MIXED, local_count=0, sizes=[replace(s, global_size=8 * k) for k, s in enumerate(MIXED.sizes, 1)])
+    drawn = Counter(b.global_crops.shape[-1] for b in batches(crops=tiny, steps=400, batch_size=1, store=FakeStore(1)))
+    assert [drawn[8 * k] / 400 for k in (1, 2, 3)] == pytest.approx([0.5, 0.3, 0.2], abs=0.08)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ([], "crops.sizes"),
+        ([{"global_size": 32, "local_size": 16, "share": 0.4}], "add up to 1, found 0.4"),
+        (
+            [{"global_size": 32, "share": 1}],
+            "expected a list, each entry {global_size: ..., local_size: ..., share: ...}",
+        ),
+        ([{"global_size": 32, "local_size": 16, "share": 0}], "crops.sizes[0].share"),
+        ([{"global_size": 36, "local_size": 16, "share": 1}], "crops.sizes[0].global_size: crops do not divide"),
+    ],
+)
+def test_sizes_that_cannot_be_are_one_line(sizes, words) -> None:
+    with pytest.raises(SurgdinoError) as fault:
+        batches(crops=shipped(CropSettings, "crops", sizes=sizes))
+    assert words in str(fault.value)
+
+
 def test_resuming_goes_on_where_it_stopped(crops: CropSettings, in_process: list[Batch]) -> None:
     resumed = batches(start_step=3, crops=crops)
     assert [batch.step for batch in resumed] == [3, 4]

@@ -10,6 +10,7 @@ import torch
 
 from surgdino.backbone import packed, vit
 from surgdino.config import shipped
+from surgdino.crops.multicrop import CropSettings
 from surgdino.engine import hardware
 from surgdino.engine.methods.parts import fused
 from surgdino.engine.methods.parts.prototypes import cross_entropy, sinkhorn
@@ -92,6 +93,28 @@ def test_another_temperature_and_number_of_patches_is_no_other_graph(without_ind
             fused.fused(cross_entropy)(logits, targets, 0.1), cross_entropy(logits, targets, 0.1)
         )
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 3
+
+
+@pytest.mark.slow
+def test_mixed_sizes_are_compiled_once_each(tmp_path, without_inductor):
+    """Five sizes make more graphs of a part, of student and teacher, than the 8 that torch keeps by default."""
+    sizes = [{"global_size": 8 * k, "local_size": 8, "share": 0.2} for k in (1, 2, 3, 4, 5)]
+    plan = plan_of("simdinov2", tmp_path)
+    crops = shipped(CropSettings, "crops", local_count=1, sizes=sizes)
+    train = replace(plan.train, head_warmup_steps=0, steps=14, batch_size=4, log_every=20)
+    session = open_session(
+        replace(plan, crops=crops, train=train, hardware=replace(plan.hardware, compile=True)), print
+    )
+    stats = torch._dynamo.utils.counters["stats"]
+    seen: list[int] = []
+    with session.monitor:
+        for batch in session.batches():
+            before = stats["unique_graphs"]
+            train_step(session, batch)
+            side = batch.global_crops.shape[-1]
+            assert stats["unique_graphs"] == before or side not in seen
+            seen.append(side)
+    assert len(set(seen)) == 5
 
 
 def settings(compile) -> HardwareSettings:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from surgdino.backbone.checkpoint import load
+from surgdino.backbone.vit import build_backbone
 from surgdino.engine.optim import rates_at
 from surgdino.engine.phases import open_phases
 from surgdino.engine.settings import TrainPlan
@@ -17,7 +18,7 @@ from surgdino.engine.train import open_session, train
 from surgdino.errors import SurgdinoError
 from tests.engine.gloo import in_processes
 from tests.engine.test_processes import assert_same_run, plan_without_chance
-from tests.engine.test_training import CROPS, final_tensors, lines, plan_in, stop_after
+from tests.engine.test_training import CROPS, TOY, final_tensors, lines, plan_in, stop_after
 
 LARGER = {"crops.global_size": 48, "crops.local_size": 24}
 GENTLER = {"train.lr": 1e-4, "train.batch_size": 4, "train.warmup_steps": 1}
@@ -177,6 +178,22 @@ def test_every_phases_batch_is_checked_before_the_first_begins(tmp_path):
         open_session(phased(tmp_path, ({"steps": 6}, {"steps": 5, "train.accumulate": 3})), print)
     with pytest.raises(SurgdinoError, match="fewer frames"):
         open_session(phased(tmp_path, ({"steps": 6}, {"steps": 5, "train.batch_size": 80})), print)
+
+
+def test_rotary_models_grow_no_grid_and_resume(tmp_path, monkeypatch):
+    def rotary(folder: Path) -> TrainPlan:
+        kwargs = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
+        model = {**TOY, "timm": "vit_small_patch16_dinov3", "timm_kwargs": kwargs}
+        plan = plan_in(folder, probe=None, rope_rescale=2.0)
+        return in_phases(replace(plan, model=model, backbone=build_backbone(model, drop_path=0.2)))
+
+    whole = train(rotary(tmp_path / "whole"))
+    stop_after(monkeypatch, 8)
+    train(rotary(tmp_path / "parts"))
+    monkeypatch.undo()
+    assert train(rotary(tmp_path / "parts")).last == whole.last
+    info = load(tmp_path / "parts").info
+    assert (info["timm_kwargs"]["img_size"], info["image_size"]) == (32, 48)
 
 
 def run(folder: Path, layout: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from surgdino.report.blocks import Block, Bullets, Charts, Heading
 from surgdino.report.charts import Line, line_chart
 from surgdino.report.curves import PANELS, TERMS
-from surgdino.report.evidence import NETWORKS, PROBE, measure_of, measures_in, probe_rows
+from surgdino.report.evidence import NETWORKS, PROBE, measure_of, measures_in, phase_bounds, probe_rows
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
 
@@ -39,6 +39,9 @@ class Curves(Section):
             if drawn := [chart for chart in charts if chart]:
                 blocks += [Heading(title), Charts(drawn)]
         for record in records:
+            if phases := _phases(record):
+                title = f"Phases of {record.name}" if len(records) > 1 else "Phases of the run"
+                blocks += [Heading(title), Bullets(phases)]
             if record.warnings:
                 title = f"Warnings of {record.name}" if len(records) > 1 else "Warnings of the run"
                 blocks += [Heading(title), Bullets([f"step {step}: {text}" for step, text in record.warnings])]
@@ -47,7 +50,7 @@ class Curves(Section):
 
 def _chart(records: Sequence[RunRecord], key: str, title: str) -> str | None:
     lines = [line for record in records if (line := _line(record.name, record.training_rows, key))]
-    return line_chart(title, lines, percent=key == "data_wait") if lines else None
+    return line_chart(title, lines, percent=key == "data_wait", bounds=_bounds(records)) if lines else None
 
 
 def _probe_chart(records: Sequence[RunRecord], name: str) -> str | None:
@@ -62,12 +65,23 @@ def _probe_chart(records: Sequence[RunRecord], name: str) -> str | None:
     if all(len(line.values) < 2 for line in lines):
         return None
     measure = measure_of(name)
-    return line_chart(measure.words, lines, start=lines[0].values[0], percent=measure.percent)
+    return line_chart(measure.words, lines, start=lines[0].values[0], percent=measure.percent, bounds=_bounds(records))
 
 
 def _line(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> Line | None:
     points = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
     return Line(name, *zip(*points, strict=True)) if points else None
+
+
+def _bounds(records: Sequence[RunRecord]) -> list[float]:
+    return sorted({step for record in records for step in phase_bounds(record.training_rows)})
+
+
+def _phases(record: RunRecord) -> list[str]:
+    """What each phase changed, as the command says it; in the charts dotted lines part them."""
+    given = record.config.get("phases")
+    entries = [entry for entry in given if isinstance(entry, Mapping)] if isinstance(given, list) else []
+    return [", ".join(f"{key}: {value}" for key, value in entry.items()) for entry in entries]
 
 
 def _measures(records: Sequence[RunRecord]) -> list[str]:
@@ -77,6 +91,6 @@ def _measures(records: Sequence[RunRecord]) -> list[str]:
 
 def _stages(records: Sequence[RunRecord]) -> dict[str, str]:
     """Curves of fine-tuning stages, which have their own names."""
-    known = {*TERMS, *_HEALTH, *_COST, "step", "skipped", "head_lr", "weight_decay", "momentum", "memory_mb"}
+    known = {*TERMS, *_HEALTH, *_COST, "step", "phase", "skipped", "head_lr", "weight_decay", "momentum", "memory_mb"}
     keys = dict.fromkeys(key for record in records for row in record.training_rows for key in row)
     return {key: key.replace("_", " ") for key in keys if key not in known and not key.startswith(PROBE)}
