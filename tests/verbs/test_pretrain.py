@@ -98,6 +98,68 @@ def test_micro_batches_may_change_when_a_run_goes_on(finished, synthetic_cholec8
     assert json.loads((run / "checkpoint" / "model.json").read_text())["steps"] == 8
 
 
+PHASES = "phases=[{steps: 2}, {steps: 2, crops.global_size: 48, crops.local_size: 24, train.batch_size: 4}]"
+
+
+@pytest.fixture(scope="module")
+def phased(synthetic_cholec80, weights, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("phases") / "run"
+    assert (
+        pretrain(synthetic_cholec80, run, PHASES, f"model.weights={weights}", "probe.every=2", "probe.frames=16") == 0
+    )
+    return run
+
+
+def test_a_run_in_phases_ships_the_larger_grid_and_its_report_shows_them(phased, synthetic_cholec80, weights, capsys):
+    info = json.loads((phased / "checkpoint" / "model.json").read_text())
+    assert info["timm_kwargs"]["img_size"] == info["image_size"] == 48
+    assert [each["steps"] for each in info["phases"]] == [2, 2]
+    vit = timm.create_model(info["timm"], num_classes=0, **info["timm_kwargs"])
+    vit.load_state_dict(load_file(phased / "checkpoint" / "backbone.safetensors"), strict=True)
+    page = (phased / "report.html").read_text()
+    assert "Phases of the run" in page
+    assert "steps: 2, crops.global_size: 48" in page
+    assert surgdino.load(phased)(torch.rand(1, 3, 48, 48)).patches.shape == (1, 36, 64)
+    more = PHASES.replace("[{steps: 2},", "[{steps: 2, train.lr: 0.1},")
+    assert (
+        pretrain(synthetic_cholec80, phased, more, f"model.weights={weights}", "probe.every=2", "probe.frames=16") == 2
+    )
+    told = capsys.readouterr().err
+    assert "train.lr" in told
+    assert told.strip().count("\n") == 0
+
+
+@pytest.mark.slow
+def test_what_a_run_in_phases_ships_is_merged_and_fine_tuned_at_its_size(phased, synthetic_cholec80, weights, tmp_path):
+    assert main(["merge", str(weights), str(phased), f"out={tmp_path / 'merged'}", "hardware.device=cpu"]) == 0
+    assert surgdino.load(tmp_path / "merged").backbone.grid == (6, 6)
+    data = ["dataset=cholec80", f"data.root={synthetic_cholec80}", f"data.store={tmp_path / 'store'}", "data.fps=1"]
+    words = [*data, "data.split={train: [1, 2], test: [3]}", "task=phase", f"checkpoint={phased}", "hardware=cpu"]
+    small = ["hardware.loader_workers=0", "task.temporal.steps=4", f"run.dir={tmp_path / 'tuned'}"]
+    assert main(["finetune", *words, *small]) == 0
+    assert json.loads((tmp_path / "tuned" / "checkpoint" / "model.json").read_text())["image_size"] == 48
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("phases=[]", "phases is empty"),
+        ("phases=3", "phases cannot be used"),
+        ("phases=[3]", "phases[0] cannot be used"),
+        ("phases=[{steps: 2, crops.global_size: 33}]", "a multiple of the patch size 8, found 33"),
+        ("phases=[{steps: 2, crops.globalsize: 32}]", "did you mean 'crops.global_size'"),
+        ("phases=[{steps: 2, model: vit_tiny_patch16}]", "a phase cannot change model"),
+        ("phases=[{steps: 2}, {steps: 3}]", "expected train.steps=6 in all, found 5"),
+    ],
+)
+def test_phases_that_cannot_be_are_one_line_before_any_work(synthetic_cholec80, tmp_path, capsys, word, said):
+    assert pretrain(synthetic_cholec80, tmp_path / "run", word, "train.steps=6") == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.slow
 def test_one_bad_video_among_many_is_set_aside_by_name(synthetic_cholec80, tmp_path, capsys):
     root = tmp_path / "Ordner mit Umläuten (März)"

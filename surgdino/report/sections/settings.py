@@ -47,9 +47,8 @@ def _cost(record: RunRecord) -> dict[str, str]:
     rows = [row for row in record.training_rows if row.get("images_per_second")]
     if not rows:
         return {}
-    batch = record.section("train").get("batch_size") or 0
     before = [0, *(row["step"] for row in rows[:-1])]
-    images = [batch * (row["step"] - start) for row, start in zip(rows, before, strict=True)]
+    images = [_batch(record, row) * (row["step"] - start) for row, start in zip(rows, before, strict=True)]
     seconds = sum(max(count, 0) / row["images_per_second"] for row, count in zip(rows, images, strict=True))
     peak = max(row.get("memory_mb", 0) for row in rows)
     return {
@@ -57,6 +56,13 @@ def _cost(record: RunRecord) -> dict[str, str]:
         "images a second": f"{sum(images) / seconds:.1f}" if seconds else "",
         "peak memory": f"{peak / 1024:.1f} GiB",
     }
+
+
+def _batch(record: RunRecord, row: Mapping[str, Any]) -> int:
+    """Images of the steps of a line; a phase of the run may have its own."""
+    usual, phases = record.section("train").get("batch_size") or 0, record.config.get("phases")
+    own = phases[int(row["phase"]) - 1] if isinstance(phases, list) and 0 < row.get("phase", 0) <= len(phases) else {}
+    return _flat(own).get("train.batch_size", usual) if isinstance(own, Mapping) else usual
 
 
 def duration(seconds: float) -> str:
