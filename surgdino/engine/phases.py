@@ -26,6 +26,7 @@ _TRAIN = (
     *("batch_size", "accumulate", "lr", "min_lr", "warmup_steps", "weight_decay", "weight_decay_end", "clip"),
     *("momentum", "momentum_end", "gram", "gram_scale", "gram_every", "rope_rescale"),
 )
+_ENDS = {"lr": "min_lr", "weight_decay": "weight_decay_end", "momentum": "momentum_end"}
 _FIXED = ("model", "method", "dataset", "data", "probe", "hardware", "run", "report")
 _MAY = "steps, crops.*, augment.*, guide.NAME.weight, " + ", ".join(f"train.{key}" for key in _TRAIN)
 
@@ -108,7 +109,10 @@ def _entry(entry: Mapping[str, Any], place: str) -> PhaseSettings:
 
 
 def _train(train: PretrainSettings, given: Mapping[str, Any]) -> PretrainSettings:
-    own = typed(PretrainSettings, {**asdict(train), **given}, "train")
+    base = asdict(train)
+    # What is constant in the command (recipes write min_lr: ${train.lr}) is so in a phase that gives it another value.
+    constant = {end: given[key] for key, end in _ENDS.items() if key in given and base[key] == base[end] is not None}
+    own = typed(PretrainSettings, {**base, **constant, **given}, "train")
     for key in given:
         if key not in _TRAIN:
             raise _fixed(f"train.{key}")

@@ -57,7 +57,7 @@ def train(plan: TrainPlan) -> TrainResult:
             many steps; what was saved before stands.
     """
     session = open_session(plan)
-    begun = session.resumed_from
+    resumed_from = session.resumed_from
     if ended(session):
         if plan.train.until == "probe":
             ship_best(session)
@@ -65,10 +65,11 @@ def train(plan: TrainPlan) -> TrainResult:
     with stop_signals() as stop, bar("training", session.steps, shown=plan.progress) as progress:
         train_phase(session, stop, progress)
         while not (session.processes.any(stop.requested) or ended(session)):
+            measuring = session.probes.seconds
             del session  # the device holds one phase's networks at a time
             gc.collect()
             session = open_session(untouched(plan), follows=True)
-            session.resumed_from = begun
+            session.resumed_from, session.probes.seconds = resumed_from, measuring
             train_phase(session, stop, progress)
     stop.check()
     if not ended(session):

@@ -60,7 +60,10 @@ def test_a_run_goes_through_its_phases_and_ships_the_grid_of_the_last(whole):
     assert loaded.backbone(torch.zeros(1, 3, 48, 48)).patches.shape == (1, 36, 64)
 
 
-@pytest.mark.parametrize("step", [2, 6, 7], ids=["in the first", "at the boundary", "in the second"])
+@pytest.mark.quick("boundary")
+@pytest.mark.parametrize(
+    "step", [2, 5, 6, 7], ids=["in the first", "before the last step", "at the boundary", "in the second"]
+)
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, whole, step):
     with monkeypatch.context() as patched:
         stop_after(patched, step)
@@ -102,6 +105,7 @@ def test_images_go_on_where_the_phase_before_ended(tmp_path):
     assert len(set(shown)) == 68, "no frame twice before all of the 72 were shown"
 
 
+@pytest.mark.slow
 def test_phases_that_have_not_begun_may_be_others(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
         stop_after(patched, 4)
@@ -116,12 +120,14 @@ def test_phases_that_have_not_begun_may_be_others(tmp_path, monkeypatch, capsys)
     assert load(tmp_path).backbone.grid == (6, 6)
 
 
+@pytest.mark.slow
 def test_a_phase_can_follow_a_run_that_ended_without_any(tmp_path):
     train(plan_in(tmp_path, steps=6))
     assert train(phased(tmp_path)).resumed_from == 6
     assert load(tmp_path).info["image_size"] == 48
 
 
+@pytest.mark.slow
 def test_gram_anchors_to_the_teacher_of_the_phases_beginning(tmp_path):
     entries = (TWO[0], {**TWO[1], "train.gram": 1.0, "train.gram_scale": 2})
     result = train(phased(tmp_path, entries, probe=None))
@@ -173,6 +179,14 @@ def test_a_phase_changes_the_weight_of_a_guide_and_nothing_else_of_it(tmp_path):
         opened(**{"guide.time.weight": 2})
 
 
+def test_what_is_constant_stays_so_with_another_value(tmp_path):
+    train = replace(plan_in(tmp_path, probe=None, steps=None).train, lr=1e-4, min_lr=1e-4)
+    entry = {"steps": 5, "train.lr": 1e-5, "train.weight_decay": 0.1, "train.momentum": 0.9}
+    own = open_phases([entry], CROPS, train, {}, {}, 8)[0].train
+    assert (own.lr, own.min_lr, own.weight_decay_end, own.momentum_end) == (1e-5, 1e-5, train.weight_decay_end, None)
+    assert open_phases([{**entry, "train.min_lr": 0}], CROPS, train, {}, {}, 8)[0].train.min_lr == 0
+
+
 def test_every_phases_batch_is_checked_before_the_first_begins(tmp_path):
     with pytest.raises(SurgdinoError, match=r"train\.accumulate=3"):
         open_session(phased(tmp_path, ({"steps": 6}, {"steps": 5, "train.accumulate": 3})), print)
@@ -180,6 +194,7 @@ def test_every_phases_batch_is_checked_before_the_first_begins(tmp_path):
         open_session(phased(tmp_path, ({"steps": 6}, {"steps": 5, "train.batch_size": 80})), print)
 
 
+@pytest.mark.slow
 def test_rotary_models_grow_no_grid_and_resume(tmp_path, monkeypatch):
     def rotary(folder: Path) -> TrainPlan:
         kwargs = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 2}
