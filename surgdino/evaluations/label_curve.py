@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,6 +13,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from pydantic import Field
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -24,7 +26,7 @@ from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.average_precision import average_precision
 from surgdino.metrics.phase import accuracies
 
-_ITERATIONS = 1000
+_ITERATIONS = 300  # at most: of many frames a fit is stopped there, for every backbone alike
 
 
 @dataclass(frozen=True)
@@ -111,13 +113,18 @@ def logistic_scores(x: np.ndarray, y: np.ndarray, z: np.ndarray, classes: int, p
     if y.ndim == 1 and len(np.unique(y)) == 1:
         scores[:, y[0]] = 1
     elif y.ndim == 1:
-        fitted = LogisticRegression(C=penalty, max_iter=_ITERATIONS, class_weight="balanced").fit(x, y)
+        fitted = _fitted(x, y, penalty, class_weight="balanced")
         scores[:, fitted.classes_] = fitted.predict_proba(z)
     else:
         for k in np.flatnonzero((y.min(0) == 0) & (y.max(0) == 1)):
-            fitted = LogisticRegression(C=penalty, max_iter=_ITERATIONS).fit(x, y[:, k])
-            scores[:, k] = fitted.decision_function(z)
+            scores[:, k] = _fitted(x, y[:, k], penalty).decision_function(z)
     return scores
+
+
+def _fitted(x: np.ndarray, y: np.ndarray, penalty: float, **options: str) -> LogisticRegression:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return LogisticRegression(C=penalty, max_iter=_ITERATIONS, **options).fit(x, y)
 
 
 def _measure(values: np.ndarray, scores: np.ndarray) -> float:
