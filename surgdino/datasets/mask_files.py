@@ -192,8 +192,9 @@ def _read(path: Path) -> _Pixels:
     alpha, colours = shown[..., 3], np.where(shown[..., 3:] > 0, shown[..., :3], 0)
     if indices is not None:
         # A palette that shows two indices alike says nothing; its indices then stand for themselves.
-        used = np.unique(np.dstack([indices, colours]).reshape(-1, 4), axis=0)
-        alike = len(np.unique(used[:, 1:], axis=0)) < len(used)
+        _, places = np.unique(indices, return_index=True)
+        used = colours.reshape(-1, 3)[places]
+        alike = len(np.unique(used, axis=0)) < len(used)
         return _Pixels(indices, None if alike else colours, lossy)
     if not colours.any() and (alpha < 255).any():
         return _Pixels(alpha, None, lossy)

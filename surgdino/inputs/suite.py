@@ -19,6 +19,7 @@ from surgdino.paths import safe_name
 
 _OWN = ("evaluation", "datasets")  # keys of an entry that are not the evaluation's
 _NOT_HERE = ("dataset", "root", "recordings")
+_STORED = ("short_side", "content_crop")  # of the `data` section, which a dataset may have of its own
 
 
 def _given(entry: Any) -> Any:
@@ -55,7 +56,7 @@ class Suite:
     """A suite, checked.
 
     Attributes:
-        datasets: name -> how it is read: keys of configs/also.yaml.
+        datasets: name -> how it is read: keys of configs/also.yaml, and `short_side` and `content_crop` of the frames.
         entries: in the order of the file.
     """
 
@@ -151,8 +152,9 @@ def _dataset(name: str, value: Any, suite: Suite, common: Mapping[str, Any]) -> 
         raise SurgdinoError(
             f"{place}: there is no dataset={card}", fix=f"{fix} Or write {place}={{dataset: folder, root: ...}}"
         )
+    stored = {key: entry.pop(key) for key in _STORED if key in entry}
     settings = typed(AlsoSettings, with_defaults(entry), place)
-    own = {key: value for key, value in asdict(settings).items() if key not in _NOT_HERE}
+    own = stored | {key: value for key, value in asdict(settings).items() if key not in _NOT_HERE}
     own["fps"] = settings.fps or common["fps"]
     store = Path(common["store"]) if name == card else Path(common["store"]) / safe_name(name)
     return SuiteDataset(

@@ -195,7 +195,10 @@ def _extract(
 ) -> Exception | None:
     """Have the features of all evaluations computed, once, and keep what that cost; gives what went wrong."""
     dense = {kind for entry, kind in plan if entry.evaluation.dense}
-    wanted = [(kind, found) for kind, found in frames.items() if not isinstance(found, Exception)]
+    kept = {kind for entry, kind in plan if not entry.evaluation.streams}
+    wanted = [(kind, each) for kind, each in frames.items() if kind in kept and not isinstance(each, Exception)]
+    if not wanted:
+        return None
     wanted.sort(key=lambda pair: pair[0] not in dense)  # class tokens come with the patches
     began, cell = time.perf_counter(), Cell(FEATURES, dataset, "", backbone)
     identity = cache.identified().name

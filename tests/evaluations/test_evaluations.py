@@ -20,6 +20,7 @@ from surgdino.backbone.vit import build_backbone
 from surgdino.config import read_yaml, shipped_settings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
+from surgdino.datasets.synthetic.davis import write_davis
 from surgdino.datasets.synthetic.depth import write_depth
 from surgdino.discovery import files
 from surgdino.engine import precision
@@ -43,18 +44,21 @@ SECTIONS = {  # the first entry of each
     for name, entry in reversed(ENTRIES)
 }
 SECTIONS["depth"] |= {"steps": 20, "batch": 4}
+SECTIONS["propagation"] |= {"short_side": 64}
 
 
 @pytest.fixture(scope="module")
 def frames(synthetic_cholec80, tmp_path_factory) -> dict[str | None, LabelledFrames]:
-    """Kind of labels -> its frames: 4 operations with phases and tools, 24 pictures with masks, 12 with depth."""
+    """Kind of labels -> its frames: 4 operations with phases and tools, 24 pictures with masks, 12 with depth, 2 films."""
     folder, found = tmp_path_factory.mktemp("sets"), {}
     SETS["segmentation"].write(folder / "pairs")
     write_depth(folder / "depth", recordings=3)
+    write_davis(folder / "davis", frames=5)
     options = {"operation_pattern": "(.+)"}
-    for card, root in (("cholec80", synthetic_cholec80), ("folder", folder / "pairs"), ("simcol3d", folder / "depth")):
+    sets = {"cholec80": synthetic_cholec80, "folder": folder / "pairs", "simcol3d": folder / "depth"}
+    for card, root in (sets | {"davis": folder / "davis"}).items():
         manifest = open_dataset(load_card(card), root, options=options if card == "folder" else {})
-        settings = StoreSettings.of(fps=2, short_side=64)
+        settings = StoreSettings.of(fps=24 if card == "davis" else 2, short_side=64)
         store = build_store(manifest, folder / "store", settings, workers=1, progress=False)
         found |= {kind: labelled_frames(manifest, store, kind) for kind in manifest.labels}
         found.setdefault(None, every_frame(store))

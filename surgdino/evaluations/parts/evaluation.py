@@ -21,12 +21,14 @@ class Evaluation(ABC, Generic[S]):
     Attributes:
         Settings: the dataclass of its entry in a suite, which gives every value.
         dense: whether it reads patch tokens.
+        streams: whether it computes features of its own and reads none of those that are kept.
         compares: whether it reads the first backbone's features beside those that it is about.
         settings: of this one.
     """
 
     Settings: type[S]
     dense: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
     compares: ClassVar[bool] = False
 
     def __init__(self, settings: S) -> None:

@@ -119,6 +119,23 @@ class FeatureCache:
         """The same without keeping anything: for a backbone that learns, and for a video that is read once."""
         yield from self.extract(frames.store, frames.index, layers)
 
+    @torch.no_grad()
+    def dense(self, images: Tensor) -> Tensor:
+        """float32 [b, N, D]: the patch tokens after the last block of pictures of any size; nothing is kept.
+
+        Args:
+            images: uint8 [b, 3, H, W], sides that are multiples of the patch.
+        """
+        device, was_training = self.backbone.mask_token.device, self.backbone.training
+        self.backbone.eval()
+        asked = "{} pictures of {}x{} px".format(len(images), *images.shape[:1:-1])
+        try:
+            with within_memory(device, place="features", asked=asked, fix=_FREE_IT), self.autocast():
+                pixels = normalize(images.to(device, non_blocking=True), self.preprocess.mean, self.preprocess.std)
+                return self.backbone(pixels).patches.float()
+        finally:
+            self.backbone.train(was_training)
+
     def _pooled(self) -> _Kind:
         return _Kind("pooled", (2 * self.backbone.embed_dim,), np.float32, pool)
 

@@ -1,0 +1,288 @@
+"""Masks of a video's first frame carried on by the likeness of patches, without training: DAVIS' J and F"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from surgdino.config import PositiveInt, Side
+from surgdino.console import warn
+from surgdino.datasets.masks import read_masks
+from surgdino.evaluations.parts.evaluation import Evaluation
+from surgdino.evaluations.parts.given import Given
+from surgdino.evaluations.parts.outcome import Outcome, pooled
+from surgdino.metrics.arrays import nanmean
+from surgdino.metrics.propagation import boundary_scores, course, region_scores
+from surgdino.tasks.segmentation.targets import Placement, placements
+
+Protocol = Literal["dino", "dinov3"]
+_BLOCK = 64  # px, of which both sides are multiples in DINO's script
+_AT_ONCE = 4  # frames that the backbone is given
+
+
+@dataclass(frozen=True)
+class PropagationSettings:
+    """How masks are carried on.
+
+    Attributes:
+        short_side: of the frames, in pixels, before both sides are rounded.
+        protocol: `dino` (sides rounded down to multiples of 64, neighbours in a square) or `dinov3` (up to multiples of
+            the patch, in a disc).
+        context: previous frames that are looked at beside the first one.
+        neighbours: patches of theirs that vote on a patch.
+        radius: how far from its place these may be, in patches.
+        temperature: of the votes, a softmax over cosines.
+        smallest: a mask of fewer pixels shows no object.
+        absent: frames in which an object is not: `scored` as DAVIS does, 1 where it is not drawn and 0 where it is, or
+            `left_out` and counted apart.
+    """
+
+    short_side: Side
+    protocol: Protocol
+    context: Annotated[int, Field(ge=0, le=100)]
+    neighbours: Annotated[int, Field(ge=1, le=1000)]
+    radius: Annotated[int, Field(ge=1, le=1000)]
+    temperature: Annotated[float, Field(gt=0, le=10)]
+    smallest: PositiveInt
+    absent: Literal["scored", "left_out"]
+
+
+@dataclass(frozen=True)
+class Followed:
+    """One video with objects to follow.
+
+    Attributes:
+        objects: classes of the first mask, names.
+        first: bool [objects, H, W], that mask.
+        positions: int64 [t] in the store, from the first mask's frame to the last one that is scored.
+        rows: int64 [s] of the labelled frames that are scored, ascending.
+        placement: where the stored frames lie in the picture.
+    """
+
+    objects: tuple[str, ...]
+    first: np.ndarray
+    positions: np.ndarray
+    rows: np.ndarray
+    placement: Placement
+
+
+class Propagation(Evaluation[PropagationSettings]):
+    """J (region), F (boundary) and their mean, each object of the set weighing the same; recall and decay.
+
+    The objects of a video's first mask are followed through all stored frames. Scored are the later masks, but not that
+    of the video's last frame, as in DAVIS; what enters later counts for nothing.
+    """
+
+    Settings = PropagationSettings
+    streams: ClassVar = True
+
+    def labels(self) -> tuple[str, ...]:
+        return ("objects", "masks")
+
+    def outcomes(self, given: Given) -> Iterator[Outcome]:
+        found = [
+            (given.operations[video.rows[0]], *self._measured(video, given))
+            for video in _followed(given, self.settings)
+        ]
+        if not found:
+            return
+        owners = [operation for operation, courses, _ in found for _ in courses]
+        courses = np.concatenate([courses for _, courses, _ in found])
+        both = courses[..., 0].mean(1)
+        better = {"J&F": both, "J": courses[:, 0, 0], "F": courses[:, 1, 0]}
+        better |= {"J recall": courses[:, 0, 1], "F recall": courses[:, 1, 1]}
+        yield from _over_objects(better, owners)
+        for outcome in _over_objects({"J decay": courses[:, 0, 2], "F decay": courses[:, 1, 2]}, owners, lower=True):
+            yield replace(outcome, percent=False)  # it may be below 0
+        drawn = np.concatenate([drawn for _, _, drawn in found])
+        if self.settings.absent == "left_out" and not np.isnan(drawn).all():
+            yield from _over_objects({"drawn where absent": drawn}, owners, lower=True)
+
+    def _measured(self, video: Followed, given: Given) -> tuple[np.ndarray, np.ndarray]:
+        """Of each object: float64 [objects, 2, 3], mean, recall and decay of J and of F; and the share of the frames
+        without it in which it is drawn, [objects]."""
+        scores = np.full((len(video.objects), 2, len(video.rows)), np.nan)
+        drawn = np.full((len(video.objects), len(video.rows)), np.nan)
+        for place, (row, predicted) in enumerate(zip(video.rows, self._carried(video, given), strict=True)):
+            truth, known = read_objects(given, row, video.objects, self.settings.smallest)
+            absent = known & ~truth.any((1, 2))
+            scored = known if self.settings.absent == "scored" else known & ~absent
+            scores[scored, 0, place] = region_scores(truth, predicted)[scored]
+            scores[scored, 1, place] = boundary_scores(truth, predicted)[scored]
+            drawn[absent, place] = np.asarray(predicted.any((1, 2)))[absent]
+        return np.array([[course(values) for values in pair] for pair in scores]), nanmean(drawn, 1)
+
+    def _carried(self, video: Followed, given: Given) -> Iterator[np.ndarray]:
+        """bool [objects, H, W], what is predicted at each of `video.rows`."""
+        settings, wanted = self.settings, {*given.frames.index[video.rows].tolist()}
+        size = input_size(
+            video.placement.stored, settings.short_side, settings.protocol, given.features.backbone.patch_size
+        )
+        frames = _features(given, video.positions, size)
+        patches = next(frames)
+        grid = patches.shape[0], patches.shape[1]
+        first = patches, on_grid(video.first, grid, video.placement).to(patches.device)
+        reach = Reach.of(patches.shape[1], settings.radius, settings.protocol == "dinov3", patches.device)
+        context: deque[tuple[Tensor, Tensor]] = deque(maxlen=settings.context)
+        for position, patches in zip(video.positions[1:].tolist(), frames, strict=True):
+            seen, labels = (torch.stack(parts, 1) for parts in zip(first, *context, strict=True))
+            carried = carry(patches, seen, labels, reach, settings.neighbours, settings.temperature)
+            context.append((patches, carried))
+            if position in wanted:
+                yield drawn_masks(carried, size, video.placement)
+
+
+def read_objects(given: Given, row: int, objects: tuple[str, ...], smallest: int) -> tuple[np.ndarray, np.ndarray]:
+    """bool [objects, H, W], empty where it has fewer than `smallest` pixels; bool [objects], whether it is labelled."""
+    masks, known = read_masks(given.frames.masks(row), objects)
+    masks[masks.sum((1, 2)) < smallest] = False
+    return masks, known
+
+
+def _followed(given: Given, settings: PropagationSettings) -> Iterator[Followed]:
+    """The tested videos whose masks show an object, and a later frame to score."""
+    frames, where = given.frames, placements(given.frames)
+    places = {video.id: place for place, video in enumerate(frames.store.videos)}
+    for place, video in enumerate(frames.videos):
+        positions = frames.store.of_video(places[video])[0]
+        rows = np.arange(len(frames))[frames.span(place)]
+        rows = rows[frames.index[rows] < positions[-1]]
+        if len(rows) < 2 or not given.tested[rows[0]]:
+            continue
+        for start, row in enumerate(rows[:-1], start=1):
+            masks = read_objects(given, row, given.classes, settings.smallest)[0]
+            shown = np.asarray(masks.any((1, 2)))
+            if shown.any():
+                objects = tuple(name for name, there in zip(given.classes, shown, strict=True) if there)
+                between = slice(*np.searchsorted(positions, (frames.index[row], frames.index[rows[-1]] + 1)))
+                _warn_of_small(where[place], settings.short_side)
+                yield Followed(objects, masks[shown], positions[between], rows[start:], where[place])
+                break
+
+
+def _warn_of_small(placement: Placement, short_side: int) -> None:
+    x0, y0, x1, y1 = placement.box
+    stored, there = min(placement.stored), min(x1 - x0, y1 - y0, short_side)
+    if stored < there:
+        warn(f"frames are stored with a short side of {stored} px and enlarged to {short_side}: set data.short_side")
+
+
+def input_size(stored: tuple[int, int], short_side: int, protocol: Protocol, patch: int) -> tuple[int, int]:
+    """(height, width) of what the backbone is given, multiples of the patch, from (width, height) of a stored frame."""
+    unit = _BLOCK if protocol == "dino" and not _BLOCK % patch else patch
+    rounded = math.floor if protocol == "dino" else math.ceil
+    sides = (side * short_side / min(stored) / unit for side in reversed(stored))
+    height, width = (max(rounded(round(side, 6)), 1) * unit for side in sides)
+    return height, width
+
+
+def _features(given: Given, positions: np.ndarray, size: tuple[int, int]) -> Iterator[Tensor]:
+    """float32 [h, w, D], of unit length, of each frame."""
+    height, width = size
+    patch = given.features.backbone.patch_size
+    for start in range(0, len(positions), _AT_ONCE):
+        pictures = [given.frames.store.read(int(position)) for position in positions[start : start + _AT_ONCE]]
+        how = cv2.INTER_AREA if min(pictures[0].shape[:2]) > height else cv2.INTER_CUBIC
+        resized = np.stack([cv2.resize(picture, (width, height), interpolation=how) for picture in pictures])
+        patches = given.features.dense(torch.from_numpy(resized).permute(0, 3, 1, 2))
+        yield from F.normalize(patches, dim=-1).unflatten(1, (height // patch, width // patch))
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Which patches of a frame may vote on one: a window of columns and which of it are too far, row by row.
+
+    Attributes:
+        radius: in patches.
+        columns: int64 [w, m] of each column's window.
+        outside: bool [w, 2 * radius + 1, m]: those too far, by the rows from `radius` above to `radius` below.
+    """
+
+    radius: int
+    columns: Tensor
+    outside: Tensor
+
+    @classmethod
+    def of(cls, width: int, radius: int, disc: bool, device: torch.device) -> Reach:
+        """That of a grid of that many columns: a disc, or a square."""
+        column = torch.arange(width, device=device)[:, None]
+        window = min(2 * radius + 1, width)
+        columns = (column - radius).clamp(0, width - window) + torch.arange(window, device=device)
+        aside = (columns - column)[:, None]
+        if disc:
+            above = torch.arange(-radius, radius + 1, device=device)[None, :, None]
+            return cls(radius, columns, aside**2 + above**2 > radius**2)
+        return cls(radius, columns, (aside.abs() > radius).expand(-1, 2 * radius + 1, -1))
+
+
+def carry(target: Tensor, context: Tensor, labels: Tensor, reach: Reach, neighbours: int, temperature: float) -> Tensor:
+    """Labels for a frame, from the patches of others that are most like its own: float32 [h, w, k].
+
+    It goes row by row: what is held is [w, rows * c * w], and not all patches by all patches.
+
+    Args:
+        target: float32 [h, w, D], of unit length.
+        context: float32 [h, c, w, D], of c frames.
+        labels: float32 [h, c, w, k], of their patches.
+        neighbours: that vote.
+        temperature: of the softmax over their cosines.
+    """
+    height, _, width, _ = context.shape
+    carried = labels.new_empty(height, width, labels.shape[-1])
+    window, radius = reach.columns.shape[1], reach.radius
+    for y in range(height):
+        top, bottom = max(y - radius, 0), min(y + radius + 1, height)
+        near, of_near = context[top:bottom].flatten(0, 1), labels[top:bottom].flatten(0, 1)  # [rows * c, w, ...]
+        likeness = (target[y] @ near.flatten(0, 1).T).view(width, len(near), width)
+        likeness = likeness.gather(2, reach.columns[:, None].expand(-1, len(near), -1))
+        outside = reach.outside[:, top - y + radius : bottom - y + radius, None]
+        likeness = likeness.view(width, bottom - top, -1, window).masked_fill_(outside, -torch.inf).flatten(1)
+        votes, where = likeness.topk(min(neighbours, likeness.shape[1]))
+        voters = of_near[where // window, reach.columns.gather(1, where % window)]  # [w, neighbours, k]
+        carried[y] = ((votes / temperature).softmax(1)[..., None] * voters).sum(1)
+    return carried
+
+
+def drawn_masks(carried: Tensor, size: tuple[int, int], placement: Placement) -> np.ndarray:
+    """bool [k - 1, H, W] of the picture: enlarged, each label stretched to 0..1, then the largest; the first is none.
+
+    Args:
+        carried: float32 [h, w, k].
+        size: (height, width) of the backbone's input.
+    """
+    maps = F.interpolate(carried.permute(2, 0, 1)[None], size, mode="bilinear")[0]
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    chosen = ((maps - low) / (high - low).clamp_min(1e-12)).argmax(0).cpu().numpy().astype(np.uint8)
+    x0, y0, x1, y1 = placement.box
+    ids = np.zeros(placement.source[::-1], np.uint8)
+    ids[y0:y1, x0:x1] = cv2.resize(chosen, (x1 - x0, y1 - y0), interpolation=cv2.INTER_NEAREST_EXACT)
+    return ids == np.arange(1, carried.shape[-1], dtype=np.uint8)[:, None, None]
+
+
+def on_grid(masks: np.ndarray, grid: tuple[int, int], placement: Placement) -> Tensor:
+    """float32 [h, w, objects + 1], one-hot, the first being none: the nearest pixel's object; of two the later one."""
+    x0, y0, x1, y1 = placement.box
+    ids = np.zeros(masks.shape[1:], np.uint8)
+    for number, mask in enumerate(masks, start=1):
+        ids[mask] = number
+    small = cv2.resize(ids[y0:y1, x0:x1], grid[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return F.one_hot(torch.from_numpy(small).long(), len(masks) + 1).float()
+
+
+def _over_objects(values: dict[str, np.ndarray], owners: list[str], lower: bool = False) -> Iterator[Outcome]:
+    """Means over all objects."""
+    yield from pooled(
+        lambda rows: {name: float(nanmean(each[rows])) for name, each in values.items()},
+        owners,
+        "lower" if lower else "higher",
+    )
