@@ -49,7 +49,7 @@ SECTIONS["propagation"] |= {"short_side": 64}
 
 @pytest.fixture(scope="module")
 def frames(synthetic_cholec80, tmp_path_factory) -> dict[str | None, LabelledFrames]:
-    """Kind of labels -> its frames: 4 operations with phases and tools, 24 pictures with masks, 12 with depth, 2 films"""
+    """Kind of labels -> its frames: phases and tools of 4 operations, masks of 24 pictures, depth of 12, 2 films."""
     folder, found = tmp_path_factory.mktemp("sets"), {}
     SETS["segmentation"].write(folder / "pairs")
     write_depth(folder / "depth", recordings=3)
