@@ -83,9 +83,8 @@ class Retrieval(Evaluation[RetrievalSettings]):
         if self.settings.find == "label":
             values = given.frames.targets
             assert values is not None
-            values = values.reshape(len(values), -1)
-            alike = (values[queries][:, None] == values[gallery]).all(2)
-            return alike & ~same, same
+            kind = np.unique(values.reshape(len(values), -1), axis=0, return_inverse=True)[1].reshape(-1)
+            return (kind[queries][:, None] == kind[gallery]) & ~same, same
         times, videos = given.frames.times, given.frames.video_of
         recording = videos[queries][:, None] == videos[gallery]
         apart = np.where(recording, np.abs(times[queries][:, None] - times[gallery]), np.inf)

@@ -128,13 +128,15 @@ def open_data(suite: Suite, data: Mapping[str, Any]) -> tuple[list[SuiteDataset]
     """The datasets at hand, and the names of those of the suite that are not.
 
     Args:
-        data: the `data` section: settings of frames and store, and `NAME: folder` or `NAME: {root: folder, ...}`.
+        data: the `data` section: settings of frames and store, and `NAME: folder` or `NAME: {root: folder, ...}`, which
+            a suite of one's own may say itself.
 
     Raises:
         SurgdinoError: a dataset that nobody knows, settings that it does not take, or none at all.
     """
     common = {key: value for key, value in data.items() if key in shipped_settings("", "benchmark")["data"]}
-    given = {name: value for name, value in data.items() if name not in common}
+    given = {name: entry["root"] for name, entry in suite.datasets.items() if "root" in entry}
+    given |= {name: value for name, value in data.items() if name not in common}
     found = [_dataset(name, value, suite, common) for name, value in given.items()]
     missing = [name for name in suite.datasets if name not in given]
     if not found:

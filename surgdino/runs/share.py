@@ -25,6 +25,7 @@ _LEAVES = (
 _WHY = {
     "state": "what continues the run here, with paths and names of this machine",
     "predictions": "what was predicted of single operations",
+    "evaluations": "what each evaluation found is in results.json",
     "tensorboard": "the numbers are in metrics.jsonl",
     "report.html": "written anew, without pictures of frames",
     "features": "computed from the recordings",

@@ -79,6 +79,11 @@ def main(cfg: Mapping[str, Any]) -> int:
     suite = open_suite(config.suite)
     datasets, missing = open_data(suite, config.data)
     backbones = open_backbones(config.backbones)
+    for each in backbones:
+        try:
+            each.start.preprocess(config.image_size)
+        except SurgdinoError as error:
+            raise error.but(file=each.name) from error
     folder = config.run.dir or Path("runs") / safe_name(f"benchmark-{suite.name}")
     mode = names_mode(folder, config.run.names)
     names = Pseudonyms.open(mode, Path(config.data["store"]))
@@ -123,9 +128,10 @@ def measure(run: Benchmark, tested: Sequence[TestedDataset]) -> None:
     hardware.announce(run.config.hardware, run.backbones[0].start.backbone)
     for dataset in tested:
         plan = [(entry, kind) for entry in run.suite.entries for kind in _kinds_of(entry, dataset)]
-        used |= {entry.name for entry, _ in plan}
+        planned = {entry.name for entry, _ in plan}
+        used |= planned
         for entry in run.suite.entries:
-            if entry.datasets and dataset.dataset.name in entry.datasets and entry.name not in used:
+            if entry.datasets and dataset.dataset.name in entry.datasets and entry.name not in planned:
                 kinds = ", ".join(dataset.kinds()) or "none"
                 wanted = " or ".join(map(str, entry.evaluation.labels()))
                 error = SurgdinoError("no such labels here", expected=wanted, found=kinds, fix="run surgdino verify")

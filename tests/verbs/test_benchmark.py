@@ -134,14 +134,22 @@ def test_own_operations_stay_pseudonyms(run):
     assert "op-" in (run / "results.json").read_text()
 
 
-def test_features_are_computed_once(place, run, synthetic_cholec80, monkeypatch, capsys):
-    """Further evaluations on the same frames, in another run, cost no forward pass; in this one nothing is repeated."""
+@pytest.fixture
+def no_forward_pass(monkeypatch):
     monkeypatch.setattr(Backbone, "forward", lambda *_: pytest.fail("a forward pass"))
     monkeypatch.setattr(Backbone, "intermediate", lambda *_: pytest.fail("a forward pass"))
+
+
+def test_what_is_finished_is_not_repeated(place, run, synthetic_cholec80, no_forward_pass, capsys):
     before = without_time(run)
     assert main(words(place, synthetic_cholec80, "run")) == 0
     assert "measured" not in capsys.readouterr().out
     assert without_time(run) == before
+
+
+@pytest.mark.slow
+def test_features_are_computed_once(place, run, synthetic_cholec80, no_forward_pass):
+    """Further evaluations on the same frames, in another run, cost no forward pass."""
     ours = f"data.ours={{dataset: folder, root: {place / 'pictures'}, operation_pattern: '(.+)'}}"
     fps = f"data.cholec80={{root: {synthetic_cholec80}, fps: 2}}"
     assert main(words(place, synthetic_cholec80, "second", "suite=surgical", ours, fps)) == 0
@@ -231,7 +239,8 @@ def test_operations_that_a_backbone_has_seen_are_learnt_from_and_not_tested(plac
         (SUITE, "data.cholec80={root: /data, splt: x}", "unknown setting data.cholec80.splt. Did you mean"),
         (SUITE, "data.fsp=2", "data.fsp: there is no dataset=fsp"),
         (SUITE, "data.cholec80=/nowhere/at/all", "no dataset can be used"),
-        (SUITE, "image_size=33", "image_size=32"),
+        (SUITE, "image_size=33", "natural, image_size: the images do not divide into patches"),
+        (SUITE.replace("fps: 2", "fps: 2, root: /nowhere"), "data.cholec80=", "data.cholec80.root cannot be used"),
     ],
 )
 def test_bad_input_is_one_line(suite, more, words_of_it, place, synthetic_cholec80, tmp_path, capsys):
@@ -243,6 +252,15 @@ def test_bad_input_is_one_line(suite, more, words_of_it, place, synthetic_cholec
     assert said.startswith("surgdino: ")
     assert "\n" not in said
     assert words_of_it.lower() in said.lower()
+
+
+@pytest.mark.slow
+def test_a_suite_of_ones_own_may_say_where_its_data_are(place, run, synthetic_cholec80, tmp_path, capsys):
+    (tmp_path / "suite.yaml").write_text(SUITE.replace("{fps: 2}", f"{{fps: 2, root: {synthetic_cholec80}}}"))
+    given = words(place, synthetic_cholec80, "own", f"suite={tmp_path / 'suite.yaml'}")
+    assert main([word for word in given if not word.startswith(("data.ours", "data.cholec80"))]) == 0
+    assert results_in(place / "own")["rows"] == results_in(run)["rows"][:6]
+    assert {row["dataset"] for row in results_in(place / "own")["rows"]} == {"cholec80"}
 
 
 def test_labels_that_a_dataset_lacks_are_named(place, synthetic_cholec80, tmp_path, capsys):

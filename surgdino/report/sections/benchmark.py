@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -37,7 +38,7 @@ class Benchmark(Section):
             cells, tones = [row[1:] for row in cells], {(i, k - 1): tone for (i, k), tone in tones.items()}
             blocks.append(Table(heads[1:], cells, _CAPTION, frozenset(range(2, len(heads))), tones=tones))
             blocks += _labels_saved(rows, list(results["backbones"]))
-            blocks += [Charts([chart], wide=True) for chart in _forests(rows, list(results["backbones"]))]
+            blocks += _forests(rows, list(results["backbones"]))
         for title, lines in (
             ("Left out", results["unused"]),
             ("Failed", [": ".join(pair) for pair in results["failed"].items()]),
@@ -50,6 +51,7 @@ _CAPTION = (
     "Shares in %. Behind a change its 95 % interval over operations, or below six operations every operation's change. "
     "Coloured: the interval excludes 0. Measures without an arrow describe the features and are no merit."
 )
+_IN_BRACKETS = re.compile(r" \(.*?\)")  # what a chart has no room for
 _ARROWS = {"higher": " \u2191", "lower": " \u2193", None: ""}
 
 
@@ -125,9 +127,9 @@ def _cell(row: Row, backbone: str) -> str:
 _FEW = 5  # operations; of more there is an interval, where it can be computed
 
 
-def _forests(rows: Sequence[Row], backbones: Sequence[str]) -> list[str]:
+def _forests(rows: Sequence[Row], backbones: Sequence[str]) -> list[Block]:
     """A picture for each backbone but the first: its changes, the better side on the right."""
-    charts = []
+    charts: list[Block] = []
     for name in backbones[1:]:
         lines = []
         for row in rows:
@@ -137,11 +139,13 @@ def _forests(rows: Sequence[Row], backbones: Sequence[str]) -> list[str]:
             sign = 100 if row["better"] == "higher" else -100
             ends = [math.nan if end is None else sign * end for end in change["interval_95"]]
             points = [sign * value for value in change["per_operation"].values() if value is not None]
-            lines.append((f"{_called(row)}: {row['measure']}", min(ends), sign * change["value"], max(ends), points))
+            called = _IN_BRACKETS.sub("", f"{_called(row)}: {row['measure']}")
+            lines.append((called, min(ends), sign * change["value"], max(ends), points))
         if lines:
-            title = f"{name} against {backbones[0]}: change in points, to the right is better"
+            title = "change in points, right is better"
             few = [line[4] if math.isnan(line[1]) else () for line in lines]
-            charts.append(interval_chart(title, [line[:4] for line in lines], points=few))
+            charts.append(Heading(f"{name} against {backbones[0]}"))
+            charts.append(Charts([interval_chart(title, [line[:4] for line in lines], points=few)], wide=True))
     return charts
 
 
