@@ -17,6 +17,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.paths import read_bytes
 
 Millimetres = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False)]
+DEPTH = "depth"  # the kind of these labels, and their one class
 _MOST_BYTES = 1 << 30
 _Pattern = Annotated[str, Field(pattern=r"^[^#]*#?[^#0-9]*$")]  # the number is the last one of a name
 

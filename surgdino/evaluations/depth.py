@@ -14,10 +14,10 @@ from pydantic import Field
 from torch import Tensor
 
 from surgdino.crops.workers import load
-from surgdino.datasets.depth import DepthMap
+from surgdino.datasets.depth import DEPTH, DepthMap
 from surgdino.datasets.files import image_size
 from surgdino.errors import SurgdinoError
-from surgdino.evaluations.parts.depth_head import UPSAMPLING, DepthHead, Fitting, fit
+from surgdino.evaluations.parts.depth_head import UPSAMPLING, DepthHead, Fitting, Spacing, centres_of, fit
 from surgdino.evaluations.parts.evaluation import Evaluation
 from surgdino.evaluations.parts.given import Fold, Given
 from surgdino.evaluations.parts.outcome import Outcome
@@ -39,6 +39,7 @@ class DepthSettings:
     Attributes:
         layers: blocks whose patch tokens are read: the last one, or four evenly spaced ones; the last block's class
             token is beside them.
+        bins: spaced evenly (`uniform`), or by logarithm (`log`), which suits what is mostly near.
         steps, batch, lr: of the fit; pictures of a step.
         gradient: weight of the gradient loss beside SigLoss; 0 leaves it out.
         alignments: with which errors are told.
@@ -47,6 +48,7 @@ class DepthSettings:
     """
 
     layers: Literal[1, 4]
+    bins: Spacing
     steps: Annotated[int, Field(ge=10, le=100_000)]
     batch: Annotated[int, Field(ge=1, le=256)]
     lr: Annotated[float, Field(gt=0, le=1)]
@@ -62,7 +64,7 @@ class Depth(Evaluation[DepthSettings]):
     dense = True
 
     def labels(self) -> tuple[str, ...]:
-        return ("depth",)
+        return (DEPTH,)
 
     def outcomes(self, given: Given) -> Iterator[Outcome]:
         truths = DepthTruths(given.frames)
@@ -124,7 +126,8 @@ class Depth(Evaluation[DepthSettings]):
             raise SurgdinoError(what, file=truths.files[train[0]].path, expected=expected, fix=fix)
         train, planes = train[told], planes[told]
         known = torch.from_numpy(planes[np.isfinite(planes)])
-        head = DepthHead(*tokens.moments(train), truths.nearest, truths.farthest, known).to(given.device)
+        centres = centres_of(self.settings.bins, truths.nearest, truths.farthest)
+        head = DepthHead(*tokens.moments(train), centres, known).to(given.device)
         chosen = {name: value for name, value in asdict(self.settings).items() if name in Fitting.__annotations__}
         fit(
             head,
@@ -145,7 +148,7 @@ class DepthTruths:
 
     def __init__(self, frames: LabelledFrames) -> None:
         self._pictures = [frames.masks(i).image for i in range(len(frames))]
-        self.files = [file for i in range(len(frames)) if isinstance(file := frames.masks(i).files["depth"], DepthMap)]
+        self.files = [file for i in range(len(frames)) if isinstance(file := frames.masks(i).files[DEPTH], DepthMap)]
         self.nearest, self.farthest = self.files[0].nearest, self.files[0].farthest
         self._boxes, self._video_of = [each.box for each in placements(frames)], frames.video_of
 

@@ -133,7 +133,7 @@ def pixel_table(labels: Labels, shown: Mapping[str, Sequence[Shown]], parts: Map
         table.add_row(name, *cells)
     table.add_section()
     totals = [cell for found in pictures.values() for cell in (Text(f"{len(found):,}", "bold"), Text(""))]
-    table.add_row(Text("pictures with masks", "bold"), *totals)
+    table.add_row(Text(f"pictures with {labels.task}", "bold"), *totals)
     return table
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from surgdino import console
 from surgdino.config import typed
 from surgdino.datasets.card import Card
+from surgdino.datasets.depth import DEPTH
 from surgdino.datasets.held import SLACK, Length, held_against
 from surgdino.datasets.manifest import Labels, Manifest, Problem, Video
 from surgdino.datasets.masks import FrameMasks, Shown, VideoMasks, count_pixels
@@ -140,6 +141,16 @@ def _never_shown(labels: Labels, shown: Mapping[str, Sequence[Shown]], manifest:
     pictures = [each for video in labels.values for each in shown.get(video, ())]
     labelled = np.any([each.labelled for each in pictures], axis=0)
     seen = np.any([each.pixels > 0 for each in pictures], axis=0)
+    if labels.task == DEPTH:
+        if not seen.any():
+            what, fix = (
+                "no pixel of a known depth in any picture",
+                "check the card's depth: its unit, nearest and farthest",
+            )
+            yield Problem(
+                "error", what, manifest.root, None, "depth in range", f"none in {len(pictures)} pictures", fix
+            )
+        return
     absent = [name for name, told, any_pixel in zip(labels.classes, labelled, seen, strict=True) if told > any_pixel]
     if absent:
         empty = not seen.any()

@@ -20,14 +20,22 @@ from surgdino.datasets.synthetic.depth import write_depth
 from surgdino.engine import precision
 from surgdino.errors import SurgdinoError
 from surgdino.evaluations.depth import DepthTruths, Tokens
-from surgdino.evaluations.parts.depth_head import BINS, DepthHead, gradient_loss, sig_loss
+from surgdino.evaluations.parts.depth_head import BINS, DepthHead, centres_of, gradient_loss, sig_loss
 from surgdino.evaluations.parts.evaluation import open_evaluation
 from surgdino.evaluations.parts.given import Given
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import labelled_frames
 
-SECTION = {"layers": 4, "steps": 150, "batch": 4, "lr": 0.01, "gradient": 0.5, "alignments": ["none", "median"]}
+SECTION = {
+    "layers": 4,
+    "bins": "log",
+    "steps": 150,
+    "batch": 4,
+    "lr": 0.01,
+    "gradient": 0.5,
+    "alignments": ["none", "median"],
+}
 SECTION["tested"] = "operations"
 
 
@@ -55,7 +63,7 @@ def found(given: Given, **change) -> dict[str, float]:
 
 def test_bins_are_weighted_as_written():
     """One token, logits 0 and 1 of the first two bins: (0.1 (sum of centres) + 1 * second) / (0.1 * 256 + 1)."""
-    head = DepthHead(torch.zeros(2), torch.zeros(2), 1.0, 256.0, torch.full((7,), 40.0))
+    head = DepthHead(torch.zeros(2), torch.zeros(2), centres_of("uniform", 1.0, 256.0), torch.full((7,), 40.0))
     assert head(torch.zeros(1, 2, 2, 2)).mean().item() == pytest.approx(0.9 * 40 + 0.1 * 128.5, abs=0.1)
     with torch.no_grad():
         head.linear.weight.zero_()
@@ -64,6 +72,12 @@ def test_bins_are_weighted_as_written():
     centres = np.arange(1, BINS + 1)
     expected = (0.1 * centres.sum() + 1 * 2) / (0.1 * BINS + 1)
     assert head(torch.zeros(1, 2, 2, 2)).detach().numpy() == pytest.approx(np.full((1, 8, 8), expected), rel=1e-5)
+
+
+def test_bins_by_logarithm_grow_by_one_factor():
+    centres = centres_of("log", 1.0, 200.0).double()
+    assert centres[[0, -1]].tolist() == pytest.approx([1, 200])
+    assert (centres[1:] / centres[:-1]).tolist() == pytest.approx([200 ** (1 / 255)] * 255, rel=1e-5)
 
 
 def test_the_losses_are_the_slow_versions():

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from surgdino.datasets.adapter import Adapter
-from surgdino.datasets.depth import DepthLayout, DepthMap
+from surgdino.datasets.depth import DEPTH, DepthLayout, DepthMap
 from surgdino.datasets.files import entries, is_image, plain_name, walk
 from surgdino.datasets.labelled_pictures import name_of
 from surgdino.datasets.manifest import Labels, Manifest, Video
 from surgdino.datasets.masks import FrameMasks, VideoMasks
 from surgdino.errors import SurgdinoError
-
-DEPTH = "depth"
 
 
 class Depth(Adapter):

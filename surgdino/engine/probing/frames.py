@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from surgdino.datasets.depth import DEPTH
 from surgdino.datasets.manifest import Labels
 from surgdino.datasets.masks import FrameMasks, VideoMasks, read_masks
 from surgdino.frames.store import FrameStore
@@ -209,7 +210,7 @@ def frame_labels(store: FrameStore, rows: np.ndarray, labels: Mapping[str, Label
 
 def mask_labels(store: FrameStore, rows: np.ndarray, labels: Mapping[str, Labels]) -> MaskLabels | None:
     """The masks of the frames at `rows`, or None where none has any."""
-    for of_task in (labels[task] for task in labels if task != "depth"):
+    for of_task in (labels[task] for task in labels if task != DEPTH):
         found: list[tuple[int, FrameMasks, tuple[int, int, int, int]]] = []
         for places, numbers, _, of_video in _by_video(store, rows, of_task):
             if not isinstance(of_video, VideoMasks):

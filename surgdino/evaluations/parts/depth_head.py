@@ -1,19 +1,22 @@
 """A linear head that reads depth from patch tokens, and what it learns by; all lengths in mm.
 
-Depth is the mean of the centres of bins (Bhat et al. 2021, AdaBins, arXiv 2011.14141), evenly spaced as in DINOv2
-(Oquab et al. 2023, arXiv 2304.07193), each weighted by its logit without softmax.
+Depth is the mean of the centres of bins (Bhat et al. 2021, AdaBins, arXiv 2011.14141), spaced evenly or by logarithm
+as in DINOv2 (Oquab et al. 2023, arXiv 2304.07193), each weighted by its logit without softmax.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Spacing = Literal["uniform", "log"]
 BINS = 256
 UPSAMPLING = 4  # of the patch grid, before bins are mixed
 _FLOOR = 0.1  # of a bin's weight
@@ -34,26 +37,34 @@ class DepthHead(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, mean: Tensor, deviation: Tensor, nearest: float, farthest: float, known: Tensor) -> None:
+    def __init__(self, mean: Tensor, deviation: Tensor, centres: Tensor, known: Tensor) -> None:
         """Args:
         mean, deviation: [D] of the training tokens; they take the place of DINOv3's batch norm.
+        centres: of the bins, ascending.
         known: all depths of training. Bins begin with their share of these, so that no steps are spent on the scale.
         """
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation.where(deviation > 0, 1.0))
-        self.register_buffer("centres", torch.linspace(nearest, farthest, BINS))
-        self.linear = nn.Linear(len(mean), BINS)
+        self.register_buffer("centres", centres)
+        self.linear = nn.Linear(len(mean), len(centres))
         nn.init.normal_(self.linear.weight, std=0.01, generator=torch.Generator().manual_seed(0))
-        shares = torch.histc(known, BINS, nearest, farthest) / max(len(known), 1)
+        shares = torch.bincount(torch.bucketize(known, centres[1:] / 2 + centres[:-1] / 2), minlength=len(centres))
         with torch.no_grad():
-            self.linear.bias.copy_(shares * BINS * _FLOOR * _PRIOR / (1 - _PRIOR))
+            self.linear.bias.copy_(shares / max(len(known), 1) * len(centres) * _FLOOR * _PRIOR / (1 - _PRIOR))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Depth between the first bin and the last."""
         logits = self.linear((tokens - self.mean) / self.deviation).permute(0, 3, 1, 2)
         weights = F.interpolate(logits, scale_factor=UPSAMPLING, mode="bilinear").relu() + _FLOOR
         return torch.einsum("bkhw,k->bhw", weights, self.centres) / weights.sum(1)
+
+
+def centres_of(spacing: Spacing, nearest: float, farthest: float) -> Tensor:
+    """The bins' centres, float32 [256] mm: as far apart from each other, or as much larger than the one before."""
+    if spacing == "log":
+        return torch.logspace(math.log10(nearest), math.log10(farthest), BINS)
+    return torch.linspace(nearest, farthest, BINS)
 
 
 def sig_loss(predicted: Tensor, truth: Tensor, *, warm_up: bool = False) -> Tensor:
