@@ -43,7 +43,7 @@ SECTIONS = {  # the first entry of each
     entry.get("evaluation", name): {key: value for key, value in entry.items() if key not in ("evaluation", "datasets")}
     for name, entry in reversed(ENTRIES)
 }
-SECTIONS["depth"] |= {"steps": 20, "batch": 4}
+SECTIONS["depth"] |= {"steps": 10, "batch": 4}
 SECTIONS["propagation"] |= {"short_side": 64}
 
 
