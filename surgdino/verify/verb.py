@@ -143,13 +143,9 @@ def _never_shown(labels: Labels, shown: Mapping[str, Sequence[Shown]], manifest:
     seen = np.any([each.pixels > 0 for each in pictures], axis=0)
     if labels.task == DEPTH:
         if not seen.any():
-            what, fix = (
-                "no pixel of a known depth in any picture",
-                "check the card's depth: its unit, nearest and farthest",
-            )
-            yield Problem(
-                "error", what, manifest.root, None, "depth in range", f"none in {len(pictures)} pictures", fix
-            )
+            what, found = "no pixel of a known depth in any picture", f"none in {len(pictures)} pictures"
+            fix = "check the card's depth: its unit, nearest and farthest"
+            yield Problem("error", what, manifest.root, None, "depth in range", found, fix)
         return
     absent = [name for name, told, any_pixel in zip(labels.classes, labelled, seen, strict=True) if told > any_pixel]
     if absent:
