@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import cv2
@@ -20,7 +21,7 @@ from surgdino.console import warn
 from surgdino.datasets.masks import read_masks
 from surgdino.evaluations.parts.evaluation import Evaluation
 from surgdino.evaluations.parts.given import Given
-from surgdino.evaluations.parts.outcome import Outcome, pooled
+from surgdino.evaluations.parts.outcome import Better, Outcome, pooled
 from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.propagation import boundary_scores, course, region_scores
 from surgdino.tasks.segmentation.targets import Placement, placements
@@ -28,6 +29,7 @@ from surgdino.tasks.segmentation.targets import Placement, placements
 Protocol = Literal["dino", "dinov3"]
 _BLOCK = 64  # px, of which both sides are multiples in DINO's script
 _AT_ONCE = 4  # frames that the backbone is given
+_DRAWN = "drawn where absent"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class PropagationSettings:
         smallest: a mask of fewer pixels shows no object.
         absent: frames in which an object is not: `scored` as DAVIS does, 1 where it is not drawn and 0 where it is, or
             `left_out` and counted apart.
+        within: seconds from the first mask; J&F is also given of the frames until then.
     """
 
     short_side: Side
@@ -55,6 +58,7 @@ class PropagationSettings:
     temperature: Annotated[float, Field(gt=0, le=10)]
     smallest: PositiveInt
     absent: Literal["scored", "left_out"]
+    within: Annotated[tuple[Annotated[float, Field(gt=0, le=86_400)], ...], Field(max_length=10)]
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Followed:
         first: bool [objects, H, W], that mask.
         positions: int64 [t] in the store, from the first mask's frame to the last one that is scored.
         rows: int64 [s] of the labelled frames that are scored, ascending.
+        seconds: float64 [s], of each, from the first mask.
         placement: where the stored frames lie in the picture.
     """
 
@@ -73,6 +78,7 @@ class Followed:
     first: np.ndarray
     positions: np.ndarray
     rows: np.ndarray
+    seconds: np.ndarray
     placement: Placement
 
 
@@ -90,37 +96,38 @@ class Propagation(Evaluation[PropagationSettings]):
         return ("objects", "masks")
 
     def outcomes(self, given: Given) -> Iterator[Outcome]:
-        found = [
-            (given.operations[video.rows[0]], *self._measured(video, given))
-            for video in _followed(given, self.settings)
+        videos = [
+            (given.operations[video.rows[0]], self._measured(video, given)) for video in _followed(given, self.settings)
         ]
-        if not found:
-            return
-        owners = [operation for operation, courses, _ in found for _ in courses]
-        courses = np.concatenate([courses for _, courses, _ in found])
-        both = courses[..., 0].mean(1)
-        better = {"J&F": both, "J": courses[:, 0, 0], "F": courses[:, 1, 0]}
-        better |= {"J recall": courses[:, 0, 1], "F recall": courses[:, 1, 1]}
-        yield from _over_objects(better, owners)
-        for outcome in _over_objects({"J decay": courses[:, 0, 2], "F decay": courses[:, 1, 2]}, owners, lower=True):
-            yield replace(outcome, percent=False)  # it may be below 0
-        drawn = np.concatenate([drawn for _, _, drawn in found])
-        if self.settings.absent == "left_out" and not np.isnan(drawn).all():
-            yield from _over_objects({"drawn where absent": drawn}, owners, lower=True)
+        owners = [operation for operation, found in videos for _ in found["J&F"]]
+        for name in videos[0][1] if videos else ():
+            values = np.concatenate([found[name] for _, found in videos])
+            decay = name.endswith("decay")  # may be below 0
+            if not np.isnan(values).all():
+                better: Better = "lower" if decay or name == _DRAWN else "higher"
+                yield from pooled(partial(_over_objects, name, values), owners, better, percent=not decay)
 
-    def _measured(self, video: Followed, given: Given) -> tuple[np.ndarray, np.ndarray]:
-        """Of each object: float64 [objects, 2, 3], mean, recall and decay of J and of F; and the share of the frames
-        without it in which it is drawn, [objects]."""
-        scores = np.full((len(video.objects), 2, len(video.rows)), np.nan)
-        drawn = np.full((len(video.objects), len(video.rows)), np.nan)
+    def _measured(self, video: Followed, given: Given) -> dict[str, np.ndarray]:
+        """Name -> float64 [objects]; NaN where undefined."""
+        scores = np.full((2, len(video.objects), len(video.rows)), np.nan)
+        drawn = np.full(scores.shape[1:], np.nan)
         for place, (row, predicted) in enumerate(zip(video.rows, self._carried(video, given), strict=True)):
             truth, known = read_objects(given, row, video.objects, self.settings.smallest)
             absent = known & ~truth.any((1, 2))
             scored = known if self.settings.absent == "scored" else known & ~absent
-            scores[scored, 0, place] = region_scores(truth, predicted)[scored]
-            scores[scored, 1, place] = boundary_scores(truth, predicted)[scored]
+            scores[0, scored, place] = region_scores(truth, predicted)[scored]
+            scores[1, scored, place] = boundary_scores(truth, predicted)[scored]
             drawn[absent, place] = np.asarray(predicted.any((1, 2)))[absent]
-        return np.array([[course(values) for values in pair] for pair in scores]), nanmean(drawn, 1)
+        courses = np.array([[course(values) for values in each] for each in scores])
+        found = {"J&F": courses[..., 0].mean(0)}
+        for name, each in zip("JF", courses, strict=True):
+            found |= {name: each[:, 0], f"{name} recall": each[:, 1], f"{name} decay": each[:, 2]}
+        for seconds in self.settings.within:
+            early = video.seconds <= seconds + 1e-3  # times are rounded
+            found[f"J&F within {seconds:g} s"] = nanmean(scores[..., early], 2).mean(0)
+        if self.settings.absent == "left_out":
+            found[_DRAWN] = nanmean(drawn, 1)
+        return found
 
     def _carried(self, video: Followed, given: Given) -> Iterator[np.ndarray]:
         """bool [objects, H, W], what is predicted at each of `video.rows`."""
@@ -166,7 +173,8 @@ def _followed(given: Given, settings: PropagationSettings) -> Iterator[Followed]
                 objects = tuple(name for name, there in zip(given.classes, shown, strict=True) if there)
                 between = slice(*np.searchsorted(positions, (frames.index[row], frames.index[rows[-1]] + 1)))
                 _warn_of_small(where[place], settings.short_side)
-                yield Followed(objects, masks[shown], positions[between], rows[start:], where[place])
+                seconds = frames.times[rows[start:]] - frames.times[row]
+                yield Followed(objects, masks[shown], positions[between], rows[start:], seconds, where[place])
                 break
 
 
@@ -279,10 +287,6 @@ def on_grid(masks: np.ndarray, grid: tuple[int, int], placement: Placement) -> T
     return F.one_hot(torch.from_numpy(small).long(), len(masks) + 1).float()
 
 
-def _over_objects(values: dict[str, np.ndarray], owners: list[str], lower: bool = False) -> Iterator[Outcome]:
-    """Means over all objects."""
-    yield from pooled(
-        lambda rows: {name: float(nanmean(each[rows])) for name, each in values.items()},
-        owners,
-        "lower" if lower else "higher",
-    )
+def _over_objects(name: str, values: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+    """The mean over objects, each weighing the same."""
+    return {name: float(nanmean(values[rows]))}

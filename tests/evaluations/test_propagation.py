@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from surgdino.backbone.checkpoint import save_backbone
+from surgdino.backbone.vit import build_backbone
+from surgdino.cli.main import main
+from surgdino.config import shipped_settings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.davis import write_davis
@@ -34,6 +39,7 @@ SECTION = {
     "temperature": 0.1,
     "smallest": 1,
     "absent": "scored",
+    "within": [],
 }
 
 
@@ -136,6 +142,7 @@ def test_scored_are_the_later_masks_but_the_last_frames(tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(evaluation), "_carried", unmoved)
     found = named(evaluation.outcomes(given))
+    early = found_in(given, within=[2.1 / 24, 100, 0.001])
     assert list(still.values()) == [[2, 4], [2, 4]]
     scores = {"J": [], "F": []}
     for truth, count in zip(truths.values(), (1, 3), strict=True):
@@ -144,6 +151,9 @@ def test_scored_are_the_later_masks_but_the_last_frames(tmp_path, monkeypatch):
             scores[name] += list(np.mean([score(masks[frame], masks[0]) for frame in (2, 4)], 0))
     for name, values in scores.items():
         assert found[name].value == pytest.approx(np.mean(values))
+    assert early["J&F within 100 s"].value == pytest.approx(np.mean(list(scores.values())))
+    assert early["J&F within 0.0875 s"].value > found["J&F"].value
+    assert not any("0.001" in name for name in early)
 
 
 def test_frames_without_an_object(tmp_path, monkeypatch):
@@ -169,3 +179,21 @@ def test_a_mask_of_another_size_is_one_line(tmp_path):
         found_in(given)
     with pytest.raises(SurgdinoError, match=r"e\.temperature"):
         open_evaluation("propagation", SECTION | {"temperature": 0}, "e")
+
+
+@pytest.mark.slow
+def test_a_benchmark_of_it_alone_computes_no_other_features(tmp_path, monkeypatch, capsys):
+    write_davis(tmp_path / "davis", objects=(1, 2), frames=4)
+    save_backbone(tmp_path / "start", build_backbone(shipped_settings("model", "vit_toy")), {"image_size": 32})
+    entry = {"propagation": SECTION}
+    frames = {"davis": {"fps": 24, "short_side": 96, "content_crop": False}}
+    (tmp_path / "suite.yaml").write_text(json.dumps({"datasets": frames, "evaluations": entry}))
+    monkeypatch.setattr(FeatureCache, "extract", lambda *_: pytest.fail("features that nothing reads"))
+    words = [f"suite={tmp_path / 'suite.yaml'}", f"backbones=[{tmp_path / 'start'}]", f"run.dir={tmp_path / 'run'}"]
+    words += [f"data.davis={tmp_path / 'davis'}", f"data.store={tmp_path / 'store'}", "data.workers=1", "hardware=cpu"]
+    assert main(["benchmark", *words]) == 0
+    rows = json.loads((tmp_path / "run/results.json").read_text())["rows"]
+    assert [row["measure"] for row in rows][:3] == ["J&F", "J", "J recall"]
+    (tmp_path / "davis/Annotations/480p/disc-1/00000.png").unlink()
+    assert main(["benchmark", *words]) == 2
+    assert "no mask of the first frame; expected 00000.png" in capsys.readouterr().err
