@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,6 +16,7 @@ from surgdino.report.colours import ALARM, GRID, INK, LINE, SOFT
 PALETTE = (LINE, "#d9480f", "#5f3dc4", "#2b8a3e", "#a61e4d", "#1864ab")
 _DASHES = ((0, ()), (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 _TITLE_FITS = 36  # characters of a title in full size; longer ones are set smaller
+_NAME_FITS = 44  # characters of a row's name in a line
 _STYLE = {
     "text.parse_math": False,  # a dollar sign in a name is one
     "svg.fonttype": "none",
@@ -84,6 +86,9 @@ def interval_chart(
         points: of each row, single differences to show behind.
     """
 
+    names = [textwrap.fill(name, _NAME_FITS) for name, *_ in rows]
+    taken = max((name.count("\n") for name in names), default=0)  # further lines of the longest name
+
     def draw(axis: Any) -> None:
         for place, values in enumerate(reversed(points)):
             axis.plot(values, [place] * len(values), "o", mfc="none", color=SOFT, ms=4, mew=0.8)
@@ -92,14 +97,14 @@ def interval_chart(
             axis.plot([low, high], [place, place], color=colour, lw=2.2, solid_capstyle="round")
             axis.plot([value], [place], "o", color=colour, ms=6)
         axis.axvline(0, color=INK, lw=0.9)
-        axis.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)])
+        axis.set_yticks(range(len(rows)), names[::-1])
         axis.set_ylim(-0.6, len(rows) - 0.4)
         style_axis(axis, title, size=9.5, bold=True, steps=False)
         axis.tick_params(axis="y", labelsize=9, labelcolor=INK)
 
     ends = ("" if isnan(low) else f" [{low:+.1f}, {high:+.1f}]" for _, low, _, high in rows)
     values = "; ".join(f"{name} {value:+.1f}{end}" for (name, _, value, _), end in zip(rows, ends, strict=True))
-    return _svg(7.6, 0.9 + 0.36 * len(rows), f"{title}: {values}", draw)
+    return _svg(7.6, 0.9 + (0.36 + 0.15 * taken) * len(rows), f"{title}: {values}", draw)
 
 
 def histogram_chart(

@@ -120,15 +120,18 @@ def joined_leaks(leaks: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str
     Args:
         leaks: (dataset, backbone) -> what `LeakReport.as_dict` says.
     """
-    stamps: dict[tuple[str, str], list[str]] = {}
+    stamps: dict[str, dict[str, list[str]]] = {}  # stamp -> dataset -> backbones
     for (dataset, backbone), leakage in leaks.items():
         if leakage["stamp"]:
-            stamps.setdefault((backbone, leakage["stamp"]), []).append(dataset)
+            stamps.setdefault(leakage["stamp"], {}).setdefault(dataset, []).append(backbone)
+    said = []
+    for stamp, on in stamps.items():
+        places = [f"{', '.join(backbones)} on {dataset}" for dataset, backbones in on.items()]
+        said.append(f"{'; '.join(places)}: {stamp}")
     states = {leakage["state"] for leakage in leaks.values()}
     return {
         "state": next((state for state in ("shared", "unknown") if state in states), "disjoint"),
-        "stamp": "; ".join(f"{backbone} on {', '.join(on)}: {stamp}" for (backbone, stamp), on in stamps.items())
-        or None,
+        "stamp": "; ".join(said) or None,
         "apart": sorted({sentence for leakage in leaks.values() for sentence in leakage["apart"]}),
         "each": {f"{backbone} on {dataset}": leakage for (dataset, backbone), leakage in leaks.items()},
     }

@@ -33,7 +33,8 @@ class Benchmark(Section):
             if not rows:
                 continue
             split = f", split {facts['split']}" if facts["split"] else ", each by what was learnt from others"
-            blocks += [Heading(dataset), Paragraph(f"{facts['tested']} operations tested{split}.", note=True)]
+            tested = f"{facts['tested']} operation{'s' * (facts['tested'] != 1)} tested{split}."
+            blocks += [Heading(dataset), Paragraph(tested, note=True)]
             heads, cells, tones = comparison({**results, "rows": rows})
             cells, tones = [row[1:] for row in cells], {(i, k - 1): tone for (i, k), tone in tones.items()}
             blocks.append(Table(heads[1:], cells, _CAPTION, frozenset(range(2, len(heads))), tones=tones))
