@@ -24,7 +24,14 @@ _OTHERS = (
     *("#882255", "#ee8866", "#0077bb", "#228833", "#ee6677", "#77aadd", "#004488"),
 )
 
+# What is numbered and not named; ten is as many as differ for everybody
+_OBJECTS = (
+    *("#88ccee", "#997700", "#ee3377", "#eedd88", "#222255"),
+    *("#ee8866", "#0077bb", "#bbbbbb", "#663333", "#ddaa33"),
+)
+
 _KNOWN = {
+    **{f"object{number}": colour for number, colour in enumerate(_OBJECTS, 1)},
     # Phases of a cholecystectomy, as Cholec80 and m2cai16 spell them
     "trocarplacement": _TROCAR,
     "preparation": _PHASES[0],
