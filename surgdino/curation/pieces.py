@@ -40,7 +40,7 @@ class Searchers:
         Raises:
             SurgdinoError: of a cluster (`spread`); the disk is full.
         """
-        with console.bar(title, len(pieces), stays=False) as bar:
+        with console.bar(title, len(pieces), shown=len(pieces) > 1, stays=False) as bar:
             if self.engine == LOCAL or len(pieces) < 2:
                 for piece in pieces:
                     yield search(arrays, *piece)
