@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import faiss
 import numpy as np
@@ -74,16 +75,14 @@ def _searched(arrays: Arrays, start: int, stop: int, first: int, last: int, k: i
     embeddings, shard = arrays["embeddings"], arrays["rows"][start:stop]
     cosines, places = np.empty((last - first, k), np.float32), np.empty((last - first, k), np.int64)
     if (trained := arrays.get("index")) is None:
-        vectors = at(embeddings, shard)
+        search = partial(faiss.knn, xb=at(embeddings, shard), k=k, metric=faiss.METRIC_INNER_PRODUCT)
     else:
         index = faiss.deserialize_index(np.array(trained))
         for _, block in blocks_of(embeddings, shard):
             index.add(block)
+        search = partial(index.search, k=k)
     for part, block in blocks_of(arrays["queries"][first:last]):
-        found = (
-            index.search(block, k) if trained is not None else faiss.knn(block, vectors, k, faiss.METRIC_INNER_PRODUCT)
-        )
-        cosines[part], places[part] = found
+        cosines[part], places[part] = search(block)
     return cosines, places
 
 

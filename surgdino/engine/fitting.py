@@ -41,8 +41,8 @@ def fit(session: Session) -> None:
     """Set `train.accumulate` to the first divisor of this process's share of the batch whose passes fit.
 
     It tries from the setting's own value on, forward and backward with the backbone learning, on a real batch of the
-    largest crops. Weights,
-    moments, the teacher and everything random stay as they are. All processes take the largest number that one needs.
+    largest crops. Weights, moments, the teacher and everything random stay as they are. All processes take the largest
+    number that one needs.
 
     Raises:
         SurgdinoError: not even one image at a time fits; or the networks are sharded, which cannot try alone.

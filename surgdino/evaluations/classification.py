@@ -13,9 +13,8 @@ from surgdino.config import Names
 from surgdino.engine.probing.folds import CLASSIFIERS, fold_scores
 from surgdino.evaluations.parts.evaluation import Evaluation
 from surgdino.evaluations.parts.given import Given, operations_at
-from surgdino.evaluations.parts.outcome import Better, Outcome
+from surgdino.evaluations.parts.outcome import Better, Outcome, merit
 from surgdino.metrics.arrays import nanmean
-from surgdino.metrics.average_precision import average_precision
 from surgdino.metrics.calibration import expected_calibration_error
 from surgdino.metrics.phase import accuracies
 
@@ -54,9 +53,7 @@ class Classification(Evaluation[ClassificationSettings]):
 
     def outcomes(self, given: Given) -> Iterator[Outcome]:
         tokens = given.tokens(self.settings.tokens)
-        values = given.frames.targets
-        assert values is not None  # masks are of another evaluation
-        values = values.astype(np.int64) if values.ndim == 1 else values > 0
+        values = given.values
         classifier, counts = CLASSIFIERS[self.settings.classifier], set[int]()
         for share in sorted(self.settings.shares):
             count = operations_at(share, given.training_operations)
@@ -84,8 +81,7 @@ class Classification(Evaluation[ClassificationSettings]):
         """Name -> operation -> value, the first being the one that counts."""
         rows = given.of_operations(np.flatnonzero(~np.isnan(scores[:, 0])))
         if values.ndim > 1:
-            ap = {op: float(nanmean(average_precision(values[at], scores[at]))) for op, at in rows.items()}
-            return {"mean average precision": ap}
+            return {"mean average precision": {op: merit(values[at], scores[at]) for op, at in rows.items()}}
         both = {op: accuracies(values[at], scores[at].argmax(1), scores.shape[1]) for op, at in rows.items()}
         found = {"balanced accuracy": {op: balanced for op, (_, balanced) in both.items()}}
         found["accuracy"] = {op: accuracy for op, (accuracy, _) in both.items()}

@@ -18,13 +18,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from surgdino.config import Names, PositiveInt, Seed
-from surgdino.engine.probing.folds import NEIGHBOURS, knn_scores
+from surgdino.engine.probing.folds import NEIGHBOURS, as_targets, knn_scores
 from surgdino.evaluations.parts.evaluation import Evaluation
 from surgdino.evaluations.parts.given import Given
-from surgdino.evaluations.parts.outcome import Outcome
+from surgdino.evaluations.parts.outcome import Outcome, merit
 from surgdino.metrics.arrays import nanmean
-from surgdino.metrics.average_precision import average_precision
-from surgdino.metrics.phase import accuracies
 
 _ITERATIONS = 300  # at most: of many frames a fit is stopped there, for every backbone alike
 
@@ -62,9 +60,8 @@ class LabelCurve(Evaluation[LabelCurveSettings]):
         return self.settings.labels
 
     def outcomes(self, given: Given) -> Iterator[Outcome]:
-        tokens, values = given.tokens("class+mean").cpu().numpy(), given.frames.targets
-        assert values is not None  # masks are of another evaluation
-        values, folds, most = values.astype(np.int64), list(given.folds()), given.training_operations
+        tokens, values = given.tokens("class+mean").cpu().numpy(), given.values
+        folds, most = list(given.folds()), given.training_operations
         for count in [*sorted({each for each in self.settings.operations if each < most}), most]:
             found: dict[str, dict[str, list[float]]] = {}
             for train, test in folds:
@@ -73,7 +70,7 @@ class LabelCurve(Evaluation[LabelCurveSettings]):
                     taught = train[np.isin(owners, chosen)]
                     for name, scores in self._scores(tokens, values, taught, test, len(given.classes)):
                         for operation, rows in given.of_operations(test).items():
-                            value = _measure(values[rows], scores[np.searchsorted(test, rows)])
+                            value = merit(values[rows], scores[np.searchsorted(test, rows)])
                             found.setdefault(name, {}).setdefault(operation, []).append(value)
             for name, each in found.items():
                 per_operation = {operation: float(nanmean(np.array(tried))) for operation, tried in each.items()}
@@ -95,7 +92,7 @@ class LabelCurve(Evaluation[LabelCurveSettings]):
         scaler, y = StandardScaler().fit(tokens[taught]), values[taught]
         x, z = scaler.transform(tokens[taught]), scaler.transform(tokens[test])
         measure = "balanced accuracy" if y.ndim == 1 else "mean average precision"
-        targets = np.eye(classes)[y] if y.ndim == 1 else y.astype(np.float64)
+        targets, _ = as_targets(y, classes)  # each neighbour has one vote
         yield f"{measure}, logistic regression", logistic_scores(x, y, z, classes, self.settings.penalty)
         shares = knn_scores(torch.from_numpy(x), targets, torch.from_numpy(z), temperature=math.inf)
         yield f"{measure}, 20-NN", np.round(shares * min(NEIGHBOURS, len(x)))  # whole votes: ties are ties
@@ -125,10 +122,3 @@ def _fitted(x: np.ndarray, y: np.ndarray, penalty: float, **options: str) -> Log
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return LogisticRegression(C=penalty, max_iter=_ITERATIONS, **options).fit(x, y)
-
-
-def _measure(values: np.ndarray, scores: np.ndarray) -> float:
-    """Of one operation's frames, over the classes that it has."""
-    if values.ndim == 1:
-        return accuracies(values, scores.argmax(1), scores.shape[1])[1]
-    return float(nanmean(average_precision(values > 0, scores)))

@@ -68,13 +68,11 @@ class Retrieval(Evaluation[RetrievalSettings]):
             positive, junk = self._told(given, rows, rows[part])
             ranks = ranking((unit[part] @ unit.T).cpu().numpy(), positive, junk, ks)
             found[part] = np.column_stack([ranks.average_precision, ranks.recall, ranks.chance])
-        places = given.of_operations(rows)
         better: Better = "lower" if self.settings.find == "operation" else "higher"
         by_chance = f"{100 * float(nanmean(found[:, -1])):.1f} % of the gallery"
         names = [f"mean average precision ({by_chance} would do)", *(f"recall at {k}" for k in ks)]
         for column, name in enumerate(names if not np.isnan(found).all() else ()):  # else there is nothing to find
-            each = {op: float(nanmean(found[np.isin(rows, at), column])) for op, at in places.items()}
-            yield Outcome.mean(name, each, better)
+            yield Outcome.mean(name, given.by_operation(rows, found[:, column]), better)
 
     def _told(self, given: Given, gallery: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What is positive and what is junk, bool [queries, gallery]."""

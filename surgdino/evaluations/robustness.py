@@ -13,15 +13,13 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from surgdino.config import Names
-from surgdino.engine.probing.folds import balanced, fit_linear
+from surgdino.engine.probing.folds import as_targets, fit_linear
 from surgdino.errors import SurgdinoError
 from surgdino.evaluations.parts.corruptions import SEVERITIES, corrupted_tokens, corruption_named
 from surgdino.evaluations.parts.evaluation import Evaluation
 from surgdino.evaluations.parts.given import Given
-from surgdino.evaluations.parts.outcome import Outcome, pooled
+from surgdino.evaluations.parts.outcome import Outcome, merit, pooled
 from surgdino.metrics.arrays import nanmean
-from surgdino.metrics.average_precision import average_precision
-from surgdino.metrics.phase import accuracies
 from surgdino.tasks.features.cache import FeatureCache
 
 
@@ -84,9 +82,7 @@ class Robustness(Evaluation[RobustnessSettings]):
 
     def _errors(self, given: Given, cache: FeatureCache, rows: np.ndarray) -> Errors:
         """Of a probe of one backbone on the frames `rows`, clean and corrupted."""
-        clean, values = given.tokens(cache=cache), given.frames.targets
-        assert values is not None
-        values = values.astype(np.int64) if values.ndim == 1 else values > 0
+        clean, values = given.tokens(cache=cache), given.values
         probes = list(_probes(given, clean, values, rows))
         places = given.of_operations(rows)
 
@@ -94,7 +90,7 @@ class Robustness(Evaluation[RobustnessSettings]):
             scores = np.full((len(clean), len(given.classes)), np.nan)
             for predict, test in probes:
                 scores[rows[test]] = predict(tokens[test])
-            return {op: 1 - _merit(values[at], scores[at]) for op, at in places.items() if len(at)}
+            return {op: 1 - merit(values[at], scores[at]) for op, at in places.items() if len(at)}
 
         found = {("", 0): errors(clean[rows])}
         for name, severity, tokens in self._corrupted(given, cache, rows):
@@ -113,7 +109,6 @@ class Robustness(Evaluation[RobustnessSettings]):
             raise SurgdinoError("a frame alone cannot be told from others", expected="at least two", found=len(rows))
         count = len(clean)
         between = float(((clean @ clean.T).sum() - count) / (count * (count - 1)))
-        places = given.of_operations(rows)
         alike: dict[str, list[np.ndarray]] = {}
         nearest: list[np.ndarray] = []
         for name, _, tokens in self._corrupted(given, given.features, rows):
@@ -121,10 +116,9 @@ class Robustness(Evaluation[RobustnessSettings]):
             alike.setdefault(name, []).append(cosines.diagonal().cpu().numpy() - between)
             nearest.append((cosines.argmax(1) == torch.arange(count, device=cosines.device)).cpu().numpy())
         for name, values in alike.items():
-            yield _by_operation(
-                f"likeness to the clean frame, {name.replace('_', ' ')}", np.mean(values, 0), rows, places
-            )
-        yield _by_operation("clean frame is the nearest", np.mean(nearest, 0), rows, places)
+            each = given.by_operation(rows, np.mean(values, 0))
+            yield Outcome.mean(f"likeness to the clean frame, {name.replace('_', ' ')}", each, percent=False)
+        yield Outcome.mean("clean frame is the nearest", given.by_operation(rows, np.mean(nearest, 0)), percent=False)
 
 
 def _probes(
@@ -132,15 +126,8 @@ def _probes(
 ) -> Iterator[tuple[Callable[[Tensor], np.ndarray], np.ndarray]]:
     """(a probe, places in `rows` that it tests) of each fold; learnt on clean frames."""
     for train, test in given.folds():
-        targets = np.eye(len(given.classes))[values[train]] if values.ndim == 1 else values[train].astype(np.float64)
-        weight = balanced(values[train]) if values.ndim == 1 else None
-        yield fit_linear(clean[train], targets, weight), np.flatnonzero(np.isin(rows, test))
-
-
-def _merit(truth: np.ndarray, scores: np.ndarray) -> float:
-    if truth.ndim > 1:
-        return float(nanmean(average_precision(truth, scores)))
-    return accuracies(truth, scores.argmax(1), scores.shape[1])[1]
+        predict = fit_linear(clean[train], *as_targets(values[train], len(given.classes)))
+        yield predict, np.flatnonzero(np.isin(rows, test))
 
 
 def _over_severities(errors: Errors, name: str) -> dict[str, float]:
@@ -152,7 +139,3 @@ def _over_severities(errors: Errors, name: str) -> dict[str, float]:
 def _total(errors: Errors, name: str, operations: list[str]) -> float:
     """The sum over severities of the mean error of some operations."""
     return sum(float(nanmean(np.array([errors[name, s][op] for op in operations]))) for s in range(1, SEVERITIES + 1))
-
-
-def _by_operation(name: str, values: np.ndarray, rows: np.ndarray, places: Mapping[str, np.ndarray]) -> Outcome:
-    return Outcome.mean(name, {op: float(values[np.isin(rows, at)].mean()) for op, at in places.items()}, percent=False)

@@ -46,8 +46,7 @@ class Stability(Evaluation[StabilitySettings]):
         own, first = given.tokens()[rows], given.tokens(cache=given.first)[rows]
         yield Outcome("likeness of class tokens (CKA)", linear_cka(own, first), better=None)
         kept = neighbours_kept(own, first, min(self.settings.neighbours, len(rows) - 1))
-        each = {op: float(kept[np.isin(rows, at)].mean()) for op, at in given.of_operations(rows).items()}
-        yield Outcome.mean("nearest neighbours kept", each, None)
+        yield Outcome.mean("nearest neighbours kept", given.by_operation(rows, kept), None)
         yield Outcome("effective rank", float(effective_rank(own)), better=None, percent=False)
 
 

@@ -85,7 +85,6 @@ def interval_chart(
         rows: (name, low, value, high); the ends are NaN where there is no interval.
         points: of each row, single differences to show behind.
     """
-
     names = [textwrap.fill(name, _NAME_FITS) for name, *_ in rows]
     taken = max((name.count("\n") for name in names), default=0)  # further lines of the longest name
 

@@ -148,9 +148,18 @@ def fold_scores(
     """
     scores = np.full((len(features), classes), np.nan)
     for train, test in pairs:
-        learnt, exclusive = values[train], values.ndim == 1
-        targets = np.eye(classes)[learnt] if exclusive else learnt.astype(np.float64)
-        weight = balanced(learnt) if exclusive else None
+        targets, weight = as_targets(values[train], classes)
         if len(test):
             scores[test] = classifier(features[train], targets, features[test], weight)
     return scores
+
+
+def as_targets(values: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """What classifiers learn: float64 [m, classes], and the weight of each row; of class ids every class counts alike.
+
+    Args:
+        values: class ids int [m], or 0/1 [m, classes].
+    """
+    if values.ndim > 1:
+        return values.astype(np.float64), None
+    return np.eye(classes)[values], balanced(values)

@@ -18,6 +18,7 @@ from surgdino.datasets.masks import Mask
 from surgdino.engine.probing.folds import folds
 from surgdino.engine.probing.frames import ProbeFrames, even
 from surgdino.errors import SurgdinoError
+from surgdino.metrics.arrays import nanmean
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
@@ -52,6 +53,13 @@ class Given:
     def classes(self) -> tuple[str, ...]:
         """Of the labels, in the order of their ids."""
         return self.frames.labels.classes if self.frames.labels else ()
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """Of frames that are labelled as a whole: class ids int64 [n], or bool [n, classes] where one may have many."""
+        values = self.frames.targets
+        assert values is not None  # masks are of another evaluation
+        return values.astype(np.int64) if values.ndim == 1 else values > 0
 
     @property
     def device(self) -> torch.device:
@@ -136,6 +144,11 @@ class Given:
         names = np.unique(self.operations[rows])
         each = [even(rows[self.operations[rows] == name], max(count // len(names), 1)) for name in names]
         return np.sort(even(np.concatenate(each), count)) if each else rows
+
+    def by_operation(self, rows: np.ndarray, values: np.ndarray) -> dict[str, float]:
+        """Operation -> the mean of its defined values; `values` [len(rows)] are of the frames `rows`."""
+        owners = self.operations[rows]
+        return {str(name): float(nanmean(values[owners == name])) for name in np.unique(owners)}
 
     def of_operations(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Operation -> those of `rows` that show it, sorted by the operation's name."""

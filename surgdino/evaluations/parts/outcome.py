@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 
 from surgdino.metrics.arrays import nanmean
+from surgdino.metrics.average_precision import average_precision
+from surgdino.metrics.phase import accuracies
 from surgdino.metrics.scores import Statistic
 
 Better = Literal["higher", "lower"]
@@ -48,6 +50,18 @@ class Outcome:
         """The mean over operations of a measure that `taught` labelled operations taught."""
         name = f"{measure}, taught by {taught} operation{'s' if taught > 1 else ''}"
         return replace(cls.mean(name, per_operation), curve=(measure, taught))
+
+
+def merit(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Of some frames, over the classes that they have: balanced accuracy, or the mean average precision.
+
+    Args:
+        truth: class ids int [n], or bool [n, classes] where a frame may have many.
+        scores: [n, classes].
+    """
+    if truth.ndim > 1:
+        return float(nanmean(average_precision(truth, scores)))
+    return accuracies(truth, scores.argmax(1), scores.shape[1])[1]
 
 
 def pooled(
