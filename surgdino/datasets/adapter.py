@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
 from surgdino.datasets.card import Card, Entry, compact
+from surgdino.datasets.files import plain_name
 from surgdino.datasets.manifest import Labels, Manifest, Problem, Video
 
 Key = TypeVar("Key", int, str)
@@ -110,6 +111,11 @@ class Adapter(ABC):
     def video_id(self, key: int | str) -> str:
         """The id of a video, from its number or name."""
         return str(key)
+
+    def operation_at(self, place: str, content: str = "") -> str:
+        """The operation of a recording that lies at `place`, as the card names it."""
+        root = plain_name(self.root.resolve().name)
+        return self.card.operation.format(root=root, place=place, number=place, content=content)
 
     def unexpected(self, path: Path, expected: str) -> None:
         """Report a file that does not belong where it is."""

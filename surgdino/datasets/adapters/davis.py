@@ -30,13 +30,10 @@ class Davis(Adapter):
             except SurgdinoError as error:
                 self.problems.append(Problem.of(error))
                 continue
-            videos.append(Video(name, self._operation(name), images / name, self.card.fps))
+            videos.append(Video(name, self.operation_at(name), images / name, self.card.fps))
             values[name] = VideoMasks(frames, self.card.mask_classes)
-        elsewhere = {self._operation(name) for name in here} - {video.operation for video in videos}
+        elsewhere = {self.operation_at(name) for name in here} - {video.operation for video in videos}
         return self.manifest(videos, [Labels("objects", self.card.mask_classes, values)], elsewhere)
-
-    def _operation(self, name: str) -> str:
-        return self.card.operation.format(place=name, number=name, root=self.root.resolve().name, content="")
 
     def _listed(self, here: list[str]) -> list[str] | None:
         """The sequences of the list that are here; None where there is no list."""

@@ -36,8 +36,7 @@ class Depth(Adapter):
                 fix = f"keep one of them; the other is {videos[name].path}"
                 self.problem("error", "two recordings of one name", path, found=name, fix=fix)
                 continue
-            operation = self.card.operation.format(place=where[1], number=where[1], root=self.root.name, content="")
-            videos[name] = Video(name, operation, path, self.card.fps)
+            videos[name] = Video(name, self.operation_at(where[1]), path, self.card.fps)
             self.check_not_empty(path)
             told = (layout.millimetres, layout.nearest, layout.farthest)
             files = {

@@ -196,8 +196,7 @@ class Folder(Adapter):
                 content = content_hash(first, _END)[:8]
             except (OSError, SurgdinoError):  # told where the recording is read
                 content = "0" * 8
-        root = plain_name(self.root.resolve().name)
-        return self.card.operation.format(root=root, place=place, number=place, content=content)
+        return self.operation_at(place, content)
 
     def _named_labels(self) -> Path | None:
         """The file or folder that data.labels names."""
