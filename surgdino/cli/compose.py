@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 from hydra import initialize_config_dir
@@ -40,7 +41,7 @@ class ChoiceSource(ConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         group, _, name = config_path.rpartition("/")
         choice, _, column = name.removesuffix(".yaml").partition(":")
-        path = _files(group)[choice]
+        path = choices(group)[choice]
         header, values = self._get_header_dict(yaml_text(path)), read_yaml(path)
         header["package"] = header.get("package") or _PACKAGES.get(group)
         if column:  # guide=column:hospital
@@ -58,15 +59,16 @@ class ChoiceSource(ConfigSource):
         choice, colon, column = name.removesuffix(".yaml").partition(":")
         if colon and not (f"{group}/{choice}" == _OF_COLUMN and column.isidentifier()):
             return False
-        return group in GROUPS and choice in _files(group)
+        return group in GROUPS and choice in choices(group)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if results_filter is ObjectType.GROUP or config_path not in GROUPS:
             return [] if results_filter is ObjectType.CONFIG or config_path else list(GROUPS)
-        return list(_files(config_path))
+        return list(choices(config_path))
 
 
-def _files(group: str) -> dict:
+def choices(group: str) -> dict[str, Path]:
+    """Name -> YAML file of a group's choices."""
     return files(_FOLDERS.get(group, f"configs/{group}"))
 
 
@@ -103,11 +105,11 @@ def in_words(verb: str, words: Sequence[str], error: Exception) -> SurgdinoError
         return SurgdinoError(f"{word!r} is not a setting of the form key=value", fix="write section.key=value")
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).partition("/")
-        known = error.options or (_files(group) if group in GROUPS else ())
+        known = error.options or (choices(group) if group in GROUPS else ())
         return SurgdinoError(f"there is no {group}={choice}", fix=nearest(choice, known))
     for group, _, choice in (word.partition("=") for word in words):
-        if group in GROUPS and choice not in _files(group):
-            return SurgdinoError(f"there is no {group}={choice}", fix=nearest(choice, _files(group)))
+        if group in GROUPS and choice not in choices(group):
+            return SurgdinoError(f"there is no {group}={choice}", fix=nearest(choice, choices(group)))
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if unknown:
         key = (unknown.group(1) or unknown.group(2)).lstrip("+~")

@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from surgdino import console
+from surgdino.cli import help
 from surgdino.cli.compose import FAULTS, compose, in_words
 from surgdino.config import plain
 from surgdino.errors import SurgdinoError, nearest
@@ -25,7 +26,7 @@ SUBJECTS = {"show": ("augment", "crops", "content", "clusters", "duplicates"), "
 FOLDERS = ("show", "bench", "verify")
 # Hydra's options.
 OPTIONS = (
-    *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package", "-r", "--run", "-i"),
+    *("--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package", "-r", "--run", "-i"),
     *("--info", "-m", "--multirun", "-sc", "--shell-completion", "-cd", "--config-dir", "--experimental-rerun"),
 )
 # Settings of a section that may be written without it.
@@ -45,8 +46,19 @@ PATHS = {
 }
 
 
-def run_configured(verb: str, words: list[str]) -> int:
-    """Compose `configs/<verb>.yaml` with the settings in `words` and run the verb's `main`; its exit code."""
+def run_configured(verb: str, words: list[str], about: str = "") -> int:
+    """Compose `configs/<verb>.yaml` with the settings in `words` and run the verb's `main`; its exit code.
+
+    Args:
+        about: what the verb does, for its --help.
+    """
+    if "-h" in words or "--help" in words:
+        print(
+            help.page(
+                verb, about, _usage(verb), [_in_full(word) for word in words if word not in SUBJECTS.get(verb, ())]
+            )
+        )
+        return 0
     subject, words = _subject(verb, words)
     multirun = "-m" in words or "--multirun" in words
     # Of two words that set the same key, the later one: scripts append theirs, and Hydra cannot merge mappings.
@@ -62,6 +74,12 @@ def run_configured(verb: str, words: list[str]) -> int:
     if any(word.startswith("-") for word in words):
         return _run_by_hydra(verb, subject, words)
     return _run(verb, subject, compose(verb, words))
+
+
+def _usage(verb: str) -> str:
+    subjects = "|".join(SUBJECTS.get(verb, ()))
+    first = PATHS[verb][1] if verb in PATHS else f"surgdino {verb} {subjects}".rstrip()
+    return f"{first} [group=choice ...] [section.key=value ...]"
 
 
 def _run(verb: str, subject: str | list[str] | None, cfg: DictConfig) -> int:
@@ -101,7 +119,7 @@ def _run_by_hydra(verb: str, subject: str | list[str] | None, words: list[str]) 
 def _subject(verb: str, words: list[str]) -> tuple[str | list[str] | None, list[str]]:
     """What stands before the settings, a subject or paths, and the rest."""
     valid = SUBJECTS.get(verb)
-    if "-h" in words or "--help" in words or (valid is None and verb not in PATHS):
+    if valid is None and verb not in PATHS:
         return None, words
     if valid is None:  # a path may hold an equals sign if such a file exists
         paths = list(takewhile(lambda w: w[:1] != "-" and ("=" not in w or Path(w).expanduser().exists()), words))

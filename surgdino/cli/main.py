@@ -41,7 +41,7 @@ Examples
   surgdino pretrain dataset=folder data.root=/data/our-videos model=vit_base_patch16 model.weights=...
   surgdino show augment data.root=/data/cholec80 dataset=cholec80
 
-Settings are key=value words; `surgdino VERB --help` lists a verb's settings with their defaults,
+Settings are key=value words; `surgdino VERB --help` explains a verb's settings and their defaults,
 `surgdino VERB --cfg job ...` prints what a command would run with. --debug shows tracebacks.
 The data folder is only read, and nothing but `surgdino weights get` ever uses the network."""
 
@@ -61,12 +61,17 @@ def main(argv: list[str] | None = None) -> int:
     # Known to send a request when imported; must be set before any room imports it.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     try:
-        return dispatch(words)
+        code = dispatch(words)
+        sys.stdout.flush()
+        return code
     except SurgdinoError as error:
         if debug:
             raise
         print(f"surgdino: {error.line()}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `surgdino list | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails once more
+        return 141
     except Exception as error:
         if debug:
             raise
@@ -96,7 +101,7 @@ def dispatch(words: list[str]) -> int:
     if verb in CONFIGURED:
         from surgdino.cli.configured import run_configured
 
-        return run_configured(verb, rest)
+        return run_configured(verb, rest, VERBS[verb])
     module = import_module("surgdino.cli.demo" if verb == "demo" else f"surgdino.verbs.{verb}")
     if "-h" in rest or "--help" in rest:
         print(module.HELP)

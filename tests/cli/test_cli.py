@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import subprocess
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 
+from surgdino.cli.compose import compose
 from surgdino.cli.configured import RENAMED
+from surgdino.cli.help import _common, commented
 from surgdino.cli.main import CONFIGURED, VERBS, main
+from surgdino.config import flat_keys
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -37,8 +42,41 @@ def test_help_answers_in_half_a_second_without_torch():
 def test_every_verb_lists_its_settings_without_torch(verb):
     done = run(verb, "--help")
     assert done.returncode == 0, done.stderr
-    assert ("truth:" if verb == "score" else "data:") in done.stdout
-    assert "Groups" in done.stdout
+    assert "Common settings" in done.stdout
+
+
+@pytest.mark.quick("pretrain")
+@pytest.mark.parametrize("verb", CONFIGURED)
+def test_help_explains_the_settings_that_a_verb_names_and_lists_all(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    short = capsys.readouterr().out
+    assert main([verb, "--help", "all"]) == 0
+    whole = capsys.readouterr().out
+    named = _common(verb)
+    assert named
+    for key in named:
+        assert re.search(rf"^  {re.escape(key)} = \S.*(   ?\S|\n {{20,}}\S|$)", short, re.MULTILINE), key
+    unexplained = [
+        key for key in named if not re.search(rf"^  {re.escape(key)} = .*?(?:  +\S|\n {{20,}}\S)", short, re.M)
+    ]
+    assert len(unexplained) <= 3, unexplained  # seed, lr: what needs no words
+    composed = flat_keys(OmegaConf.to_container(compose(verb)) | {"dataset": None})
+    assert {key for key in composed if "." in key and not key.startswith("augment")} <= set(
+        re.findall(r"^  (\S+) =", whole, re.M)
+    )
+
+
+def test_help_shows_what_the_choices_make(capsys):
+    assert main(["pretrain", "recipe=demo", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "recipe = demo" in told
+    assert "model = vit_toy" in told
+
+
+def test_comments_are_read_with_the_lines_that_go_on():
+    text = "a:\n  b: 1           # one,\n                 # and more\n  # a heading\n  c: 'x # y'  # two\n"
+    text += '"on": cpu  # three\nd: e#f\n'
+    assert commented(text, "p") == {"p.a.b": "one, and more", "p.a.c": "two", "p.on": "three"}
 
 
 @pytest.mark.parametrize(
