@@ -110,15 +110,16 @@ def logistic_scores(x: np.ndarray, y: np.ndarray, z: np.ndarray, classes: int, p
     if y.ndim == 1 and len(np.unique(y)) == 1:
         scores[:, y[0]] = 1
     elif y.ndim == 1:
-        fitted = _fitted(x, y, penalty, class_weight="balanced")
+        fitted = fit_logistic(x, y, penalty, class_weight="balanced")
         scores[:, fitted.classes_] = fitted.predict_proba(z)
     else:
         for k in np.flatnonzero((y.min(0) == 0) & (y.max(0) == 1)):
-            scores[:, k] = _fitted(x, y[:, k], penalty).decision_function(z)
+            scores[:, k] = fit_logistic(x, y[:, k], penalty).decision_function(z)
     return scores
 
 
-def _fitted(x: np.ndarray, y: np.ndarray, penalty: float, **options: str) -> LogisticRegression:
+def fit_logistic(x: np.ndarray, y: np.ndarray, penalty: float, **options: str) -> LogisticRegression:
+    """Logistic regression of class ids [m], stopped after 300 steps; `penalty` is inverse, `options` scikit-learn's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return LogisticRegression(C=penalty, max_iter=_ITERATIONS, **options).fit(x, y)

@@ -137,6 +137,16 @@ def pooled_scores(images: Sequence[ImageScores], rows: np.ndarray) -> dict[str, 
     return {"dice": float(nanmean(dice)), "iou": float(nanmean(iou))}
 
 
+def challenge_iou(images: Sequence[ImageScores], rows: np.ndarray) -> float:
+    """EndoVis' challenge IoU: of each image the mean over the classes that its truth has, then over images.
+
+    Classes that are predicted and not there cost nothing of their own (Gonzalez et al. 2020, arXiv 2007.05405, tell it
+    from their ISI-IoU by that); an image without any class is left out.
+    """
+    each = np.stack([np.where(images[row].empty_truth, np.nan, images[row].iou) for row in rows])
+    return float(nanmean(nanmean(each, 1)))
+
+
 def class_table(images: Sequence[ImageScores], classes: Sequence[str]) -> dict[str, dict[str, float]]:
     """Class -> measure -> mean over images, with the counts `images` (labelled), `both_empty`, `hd95_undefined` (either
     mask empty) and `missed` (only the prediction empty)."""

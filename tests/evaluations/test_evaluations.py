@@ -223,23 +223,6 @@ def test_a_label_curve_that_cannot_be_is_one_line(change):
         open_evaluation("label_curve", {**CURVE, **change}, "e")
 
 
-def test_masks_that_the_tokens_tell_are_found(frames, tmp_path, monkeypatch):
-    """Patch tokens that say how much of them is covered: the prediction is as good as a grid of patches allows."""
-    from surgdino.tasks.segmentation.targets import MaskTargets
-
-    given = given_of(frames["masks"], tmp_path)
-    cover = MaskTargets(given.frames, given.classes, 8)[np.arange(len(given.frames))].reshape(len(given.frames), 64, 1)
-    rows = np.concatenate([cover, 255 - cover], 2).astype(np.float16)
-    monkeypatch.setattr(Given, "patches", lambda _: rows)
-    for classifier in ("linear", "knn"):
-        section = {"classifier": classifier, "patches": 1000}
-        told = named(open_evaluation("segmentation", section, "").outcomes(given))
-        assert told["Dice, pooled"].value > 0.75, classifier
-    monkeypatch.setattr(Given, "patches", lambda _: np.roll(rows, 7, 0))
-    untold = named(open_evaluation("segmentation", section, "").outcomes(given))
-    assert untold["Dice, pooled"].value < told["Dice, pooled"].value - 0.1
-
-
 def test_neighbours_kept_are_scikit_learns():
     rng = np.random.default_rng(0)
     first = rng.normal(size=(40, 6)).astype(np.float32)

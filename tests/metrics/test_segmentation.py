@@ -16,7 +16,15 @@ from scipy import ndimage
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import as_json
 from surgdino.metrics.intervals import jackknife
-from surgdino.metrics.segmentation import ImageScores, class_means, class_table, image_scores, pooled_scores, stacked
+from surgdino.metrics.segmentation import (
+    ImageScores,
+    challenge_iou,
+    class_means,
+    class_table,
+    image_scores,
+    pooled_scores,
+    stacked,
+)
 
 NAN = math.nan
 
@@ -75,6 +83,31 @@ def test_what_is_not_labelled_counts_for_nothing_in_pooled_scores():
     pooled = pooled_scores([half, whole], np.arange(2))
     first = image_scores(*(np.concatenate([a[:1], b[:1]], 1) for a, b in ((truth, truth), (~prediction, prediction))))
     assert pooled["dice"] == pytest.approx((first.dice[0] + whole.dice[1]) / 2)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_the_challenges_iou_is_monais_over_the_classes_that_are_there(exclusive):
+    pairs = []
+    for seed in range(8):
+        truth, prediction = blobs(seed)
+        truth[seed % 4 :] = False  # of every fourth picture nothing is left
+        if exclusive:
+            truth, prediction = (side & (side.cumsum(0) == 1) for side in (truth, prediction))
+        pairs.append((truth, prediction))
+    images = [image_scores(*pair, hd95=False) for pair in pairs]
+    iou = MeanIoU(ignore_empty=True, reduction="mean_channel")
+    iou(*(torch.from_numpy(np.stack([pair[side] for pair in pairs]).astype(np.float32)) for side in (1, 0)))
+    each = iou.aggregate()
+    there = np.array([truth.any() for truth, _ in pairs])
+    slow = []
+    for truth, prediction in pairs:
+        ious = [(t & p).sum() / (t | p).sum() for t, p in zip(truth, prediction, strict=True) if t.any()]
+        slow += [sum(ious) / len(ious)] if ious else []
+    found = challenge_iou(images, np.arange(8))
+    assert len(slow) == 6
+    assert found == pytest.approx(np.mean(slow))
+    assert found == pytest.approx(float(each[torch.from_numpy(there)].mean()), abs=1e-6)
+    assert math.isnan(challenge_iou(images, np.array([0])))
 
 
 def edge_distances(of: np.ndarray, to: np.ndarray) -> np.ndarray:

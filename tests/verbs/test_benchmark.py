@@ -29,7 +29,7 @@ datasets:
   m2cai16:
 evaluations:
   phases: {evaluation: classification, classifier: knn, tokens: class, labels: [phase], shares: [1], seeds: 1}
-  masks: {evaluation: segmentation, classifier: linear, patches: 500}
+  masks: {evaluation: segmentation, classifier: linear, classes: separate, layers: 1, scales: [1], patches: 500}
   stability: {frames: 50, neighbours: 3}
 """
 FAULTY = """\
