@@ -82,7 +82,7 @@ class Segmentation(Evaluation[SegmentationSettings]):
     def outcomes(self, given: Given) -> Iterator[Outcome]:
         patches, classes, exclusive = self._patches(given), given.classes, self._exclusive
         targets = MaskTargets(given.frames, classes, round(patches[0].shape[1] ** 0.5), given.features.workers)
-        usable: np.ndarray = targets.labelled.all(1) if exclusive else np.ones(len(given.frames), bool)
+        usable = np.asarray(targets.labelled.all(1) | (not exclusive))
         if exclusive and not _exclude_each_other(targets, np.flatnonzero(usable)):
             warn("these masks overlap, or no picture has all labelled: classes=exclusive leaves them out")
             return
