@@ -21,6 +21,8 @@ from surgdino.datasets.class_names import class_finder
 from surgdino.datasets.masks import VideoMasks
 from surgdino.errors import SurgdinoError
 
+# Kinds of labels that answer for another where a dataset has them alone.
+_INSTEAD = {"tools": "instrument"}
 _MARK = re.compile(r"~[0-9a-f]{8}(?=/|$)")
 
 
@@ -292,6 +294,10 @@ class Manifest:
         """All that a setting may call a video or its operation; the last are how a pseudonym is read back."""
         called = {video.id, video.operation, place_of(video.operation), video.recording}
         return called.union(video.formerly, self.formerly_recorded(video))
+
+    def labels_for(self, kind: str) -> Labels | None:
+        """The labels of a kind, or those that say the same: the instruments of triplets are tools."""
+        return self.labels.get(kind) or self.labels.get(_INSTEAD.get(kind, kind))
 
     @property
     def errors(self) -> tuple[Problem, ...]:

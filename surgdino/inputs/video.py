@@ -79,10 +79,10 @@ def _in_dataset(path: Path, saved: SavedTask, data: DataSettings) -> InputVideo 
         return None
     for video in manifest.videos:
         if os.path.realpath(video.path) == str(path):
-            known = None
-            if saved.task.LABELS in manifest.labels and video.id in manifest.labels[saved.task.LABELS].values:
+            found, known = manifest.labels_for(saved.task.LABELS), None
+            if found is not None and video.id in found.values:
                 try:
-                    known = saved.joined(saved.card, manifest).labels[saved.task.LABELS]
+                    known = saved.joined(saved.card, manifest).labels[found.task]
                 except SurgdinoError as error:
                     warn(f"no truth: {error.line()}")
             return InputVideo(video.id, (video,), video.operation, known)

@@ -6,7 +6,13 @@ versions of scikit-learn give 0 there and so lower every mean).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+
+from surgdino.metrics.arrays import nanmean
+
+Videos = list[tuple[str, np.ndarray, np.ndarray]]  # name, truth bool [n, c], scores float [n, c]
 
 
 class RankedScores:
@@ -67,3 +73,16 @@ def _threshold_ends(ranked_scores: np.ndarray) -> np.ndarray:
 def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The average precision of each class: truth bool [n, c], scores float [n, c] -> float64 [c]."""
     return RankedScores(truth, scores).average_precision()
+
+
+def class_ap(videos: Videos, *, pooled: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """A function of rows of `videos`, int [m] (repeated where drawn more than once), that gives the AP of each class.
+
+    It is float64 [c], of all their frames pooled or the mean over those videos where it is defined.
+    """
+    if not pooled:
+        by_video = np.stack([average_precision(truth, score) for _, truth, score in videos])
+        return lambda rows: nanmean(by_video[rows], 0)
+    truth, score = (np.concatenate([video[side] for video in videos]) for side in (1, 2))
+    ranked = RankedScores(truth, score, np.repeat(np.arange(len(videos)), [len(video[1]) for video in videos]))
+    return lambda rows: ranked.average_precision(np.bincount(rows, minlength=len(videos)))

@@ -69,7 +69,7 @@ class TaskScores:
     """All numbers of one task on one set of operations.
 
     Attributes:
-        task: `phase`, `triplet` or `segmentation`.
+        task: `phase`, `tools`, `triplet` or `segmentation`.
         table: the numbers, protocol by protocol.
         classes: the same by class.
         operations: operations scored.
@@ -100,7 +100,7 @@ class ScoreRequest:
     """What a task's panel is asked for.
 
     Attributes:
-        truths: video id -> int [n] phase ids; 0/1 [n, triplets]; or frame number -> bool [C, H, W] masks.
+        truths: video id -> int [n] phase ids; 0/1 [n, triplets or tools]; or frame number -> bool [C, H, W] masks.
         predictions: the same videos and frames: int [n] phase ids; float [n, triplets] of any monotone scale; or frame
             number -> bool [C, H, W]. Masks too many to hold go through `SegmentationTally`.
         classes: names in the order of the ids.

@@ -8,14 +8,14 @@ that share them, in truth and scores alike, unless a model's own heads are given
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from surgdino.errors import SurgdinoError, nearest
-from surgdino.metrics.arrays import nanmean, score_matrices
-from surgdino.metrics.average_precision import RankedScores, average_precision
+from surgdino.metrics.arrays import score_matrices
+from surgdino.metrics.average_precision import Videos
 
 COMPONENTS = ("I", "V", "T", "IV", "IT", "IVT")
 # protocol -> (frames pooled?, null triplets dropped and IVT alone?)
@@ -26,8 +26,6 @@ PROTOCOLS: dict[str, tuple[bool, bool]] = {
     "triplet/challenge-global": (True, True),
 }
 DEFAULT = "triplet/video-wise"
-
-Videos = list[tuple[str, np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -109,19 +107,6 @@ def component_videos(
     if heads and component in heads:
         return score_matrices(true, heads[component], len(mapping.classes(component)))
     return [(video, true[video], component_maximum(score, component, mapping)) for video, _, score in videos]
-
-
-def class_ap(videos: Videos, *, pooled: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """A function of rows of `videos`, int [m] (repeated where drawn more than once), that gives the AP of each class.
-
-    It is float64 [c], of all their frames pooled or the mean over those videos where it is defined.
-    """
-    if not pooled:
-        by_video = np.stack([average_precision(truth, score) for _, truth, score in videos])
-        return lambda rows: nanmean(by_video[rows], 0)
-    truth, score = (np.concatenate([video[side] for video in videos]) for side in (1, 2))
-    ranked = RankedScores(truth, score, np.repeat(np.arange(len(videos)), [len(video[1]) for video in videos]))
-    return lambda rows: ranked.average_precision(np.bincount(rows, minlength=len(videos)))
 
 
 def top_k_hits(videos: Videos, ks: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from surgdino import __version__
+from surgdino.config import shipped_settings
 from surgdino.datasets.class_names import corrected
 from surgdino.engine.same_run import FREE_SETTINGS, differences, with_later
 from surgdino.errors import SurgdinoError, first_of
@@ -100,6 +101,8 @@ def _refuse_changes(folder: Path, now: dict[str, Any], names: Pseudonyms, free: 
     local = dict[str, str]()
     saved = settings_of(folder)
     saved = with_later(saved, ("data", "crops", "train"), "finetune" if "task" in saved else "pretrain")
+    if isinstance(task := saved.get("task"), Mapping):
+        saved["task"] = {**shipped_settings("task", str(task.get("name"))), **task}
     before = names.config(saved, local) | local
     # The folders of further datasets may change as the first one's may: the data hash is what counts.
     changed = [

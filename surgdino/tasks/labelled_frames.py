@@ -137,7 +137,8 @@ def labels_of(manifest: Manifest, task: str) -> Labels:
     Raises:
         SurgdinoError: the dataset has none; those that it has are named.
     """
-    if task not in manifest.labels:
+    labels = manifest.labels_for(task)
+    if labels is None:
         raise SurgdinoError(
             f"dataset={manifest.dataset} has no labels of kind {task!r} here",
             file=manifest.root,
@@ -145,7 +146,7 @@ def labels_of(manifest: Manifest, task: str) -> Labels:
             found=", ".join(manifest.labels) or "no labels at all",
             fix="check data.root and the label files (surgdino verify), or choose another task",
         )
-    return manifest.labels[task]
+    return labels
 
 
 def _join(store: FrameStore, parts: list, targets: np.ndarray | None, labels: Labels | None) -> LabelledFrames:

@@ -32,7 +32,7 @@ from surgdino.records import checked, parse_json
 from surgdino.tasks import task_names
 from surgdino.tasks.context import TaskContext, build_context
 from surgdino.tasks.features.cache import weights_hash
-from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.tasks.labelled_frames import LabelledFrames, labels_of
 from surgdino.tasks.task import Task, open_task
 from surgdino.tasks.training.stage import HeadTraining
 from surgdino.tasks.training.tuning import Tuning
@@ -127,7 +127,7 @@ class SavedTask:
         Raises:
             SurgdinoError: the dataset has other classes; those that one of the two lacks are named.
         """
-        found, labels = self.task.classes(card, manifest), manifest.labels[self.task.LABELS]
+        found, labels = self.task.classes(card, manifest), labels_of(manifest, self.task.LABELS)
         if found == self.classes:
             return manifest
         joined = labels.in_classes(self.classes)

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from surgdino.metrics.arrays import nanmean
+from surgdino.metrics.average_precision import class_ap
 from surgdino.metrics.intervals import Interval, jackknife, operations_of
 from surgdino.metrics.triplet import (
     COMPONENTS,
     DEFAULT,
     TripletMap,
-    class_ap,
     component_videos,
     protocol_parts,
     top_k_hits,

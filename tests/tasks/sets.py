@@ -35,6 +35,7 @@ def _pairs(root: Path) -> None:
 
 SETS = {
     "phase": TaskSet(_cholec80, ("dataset=cholec80", "data.fps=2", SPLIT)),
+    "tools": TaskSet(_cholec80, ("dataset=cholec80", "data.fps=1", SPLIT)),
     "triplet": TaskSet(_cholect50, ("dataset=cholect50", "data.split={train: [1, 2], val: [4], test: [5]}")),
     "segmentation": TaskSet(_pairs, ("dataset=folder", "data.split={val: every 5th, test: every 4th, train: rest}")),
 }

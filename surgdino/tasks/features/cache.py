@@ -109,11 +109,17 @@ class FeatureCache:
         Where the last block is among them, what `pooled` and `cls` ask for is kept on the way.
         """
         layers = tuple(layer % self.backbone.depth for layer in layers)
-        grid = self.preprocess.image_size // self.backbone.patch_size
-        shape = (grid * grid, self.backbone.embed_dim * len(layers))
-        name = "patches-" + "-".join(map(str, layers))
-        kinds = [_Kind(name, shape, np.float16, lambda extracted: extracted.patches)]
+        kinds = [self._patches(layers)]
         return self._cached(frames, [*kinds, self._pooled()] if self._is_last(layers) else kinds, layers)
+
+    def fits(self, frames: LabelledFrames, layers: Sequence[int] = (-1,)) -> bool:
+        """Whether the disk has room for what `patches` would write; every process has the main one's answer."""
+        kind, folder = self._patches([layer % self.backbone.depth for layer in layers]), self.identified()
+        files = [
+            FeatureFile.of(folder / kind.name, v.shard, kind.shape, kind.dtype) for v in self._store(frames).videos
+        ]
+        needed = sum(file.bytes for file in files if not file.is_whole())
+        return bool(distributed.from_main(lambda: needed <= shutil.disk_usage(folder).free))
 
     def stream(self, frames: LabelledFrames, layers: Layers = None) -> Iterator[Extracted]:
         """The same without keeping anything: for a backbone that learns, and for a video that is read once."""
@@ -136,6 +142,15 @@ class FeatureCache:
         finally:
             self.backbone.train(was_training)
 
+    def _patches(self, layers: Sequence[int]) -> _Kind:
+        grid = self.preprocess.image_size // self.backbone.patch_size
+        shape = (grid * grid, self.backbone.embed_dim * len(layers))
+        return _Kind("patches-" + "-".join(map(str, layers)), shape, np.float16, lambda extracted: extracted.patches)
+
+    def _store(self, frames: LabelledFrames) -> FrameStore:
+        """All frames of their videos."""
+        return frames.store.select(frames.videos, flagged=True)
+
     def _pooled(self) -> _Kind:
         return _Kind("pooled", (2 * self.backbone.embed_dim,), np.float32, pool)
 
@@ -144,12 +159,8 @@ class FeatureCache:
 
     def _cached(self, frames: LabelledFrames, kinds: Sequence[_Kind], layers: Layers) -> FeatureRows:
         """The first of the kinds; where it has to be computed, the others are written with it."""
-        folder = self.identified()
-        store = frames.store.select(frames.videos, flagged=True)
-        files = [
-            [FeatureFile.of(folder / kind.name, video.shard, kind.shape, kind.dtype) for video in store.videos]
-            for kind in kinds
-        ]
+        folder, store = self.identified(), self._store(frames)
+        files = [_files(folder, kind, store) for kind in kinds]
         mine = [place for place in range(self.rank, len(store.videos), self.world) if not files[0][place].is_whole()]
         if mine:
             self._check_space([of_kind[place] for of_kind in files for place in mine])
@@ -179,7 +190,7 @@ class FeatureCache:
 
     def _check_space(self, files: Sequence[FeatureFile]) -> None:
         """Say how much large files will take, and refuse where the disk has no room for them."""
-        needed = sum(int(np.prod(file.shape)) * file.dtype.itemsize for file in files)
+        needed = sum(file.bytes for file in files)
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise SurgdinoError(
@@ -251,6 +262,11 @@ class FeatureCache:
         parts = self.backbone.intermediate(pixels, layers)
         patches = torch.cat([each.patches for each in parts], dim=2)
         return parts[-1].cls.float(), parts[-1].patches.float().mean(1), patches
+
+
+def _files(folder: Path, kind: _Kind, store: FrameStore) -> list[FeatureFile]:
+    """Of the videos of a store."""
+    return [FeatureFile.of(folder / kind.name, video.shard, kind.shape, kind.dtype) for video in store.videos]
 
 
 @dataclass

@@ -35,6 +35,11 @@ class FeatureFile:
         """The file of a shard in the folder of one kind of features; `row` is the shape of a frame's."""
         return cls(folder / f"{shard.path.stem}-{shard.crc:08x}.npy", (len(shard), *row), np.dtype(dtype))
 
+    @property
+    def bytes(self) -> int:
+        """Of the array."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
     def is_whole(self) -> bool:
         """Whether the features are there, as many as there should be."""
         try:

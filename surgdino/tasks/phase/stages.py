@@ -15,15 +15,17 @@ from surgdino import distributed
 from surgdino.config import BelowOne, Hidden, LearningRate, NonNegative, Positive, PositiveInt
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.phase import script_scores, strict_counts
+from surgdino.tasks.classifier.frame_inputs import FrameInputs, frame_stage, reads_of
+from surgdino.tasks.classifier.head import Tokens
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
-from surgdino.tasks.phase.head import OverVideo, PhaseHead, TunedClassifier
+from surgdino.tasks.phase.head import OverVideo, PhaseHead
 from surgdino.tasks.phase.loss import frame_loss, median_frequency_weights, stages_loss
 from surgdino.tasks.phase.temporal import check_temporal
-from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages, WholeVideos
-from surgdino.tasks.training.stage import Stage
-from surgdino.tasks.training.tuning import head_groups, tuned_groups
+from surgdino.tasks.training.batches import Batch, WholeVideos
+from surgdino.tasks.training.stage import Stage, Validate
+from surgdino.tasks.training.tuning import head_groups
 
 DEFAULTS = {"epochs": 10, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.01, "patience": 10}
 _FROZEN = {"epochs": 20, "batch_size": 256, "lr": 2e-3}
@@ -38,7 +40,8 @@ class PhaseSettings:
 
     name: str
     temporal: str
-    tokens: Literal["cls", "cls+mean"]
+    tokens: Tokens
+    pool_heads: Annotated[int, Field(ge=1, le=64)]
     align: bool
     hidden: Hidden
     balance: Literal["median-frequency", "none"]
@@ -54,44 +57,37 @@ class PhaseSettings:
         check_temporal(self.temporal)
 
 
-def frame_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHead) -> Stage:
-    """The frame classifier on features that were computed once."""
+def inputs_of(context: TaskContext, settings: PhaseSettings) -> FrameInputs:
+    """How frames reach the classifier."""
+    return FrameInputs(context, reads_of(settings.tokens), aligned if settings.align else None)
+
+
+def classifier_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHead) -> Stage:
+    """The classifier of single frames, together with what learns of the backbone."""
     train, weights = context.parts["train"], _class_weights(context, settings)
-    validation = _validation_features(context, settings)
+    inputs, frames = inputs_of(context, settings), context.parts.get("val")
 
     def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": frame_loss(model(batch["features"]), batch["targets"], weights)}
+        return {"loss": frame_loss(model(*inputs.of_batch(batch)), batch["targets"], weights)}
 
-    def validate(model: nn.Module) -> dict[str, float]:
-        return _scores(context, {video: model(pooled) for video, pooled in validation.items()})
+    def validation(frames: LabelledFrames) -> Validate:
+        held = inputs.held(frames)
 
-    source = FrameFeatures(_pooled(context, settings, train), train.class_ids())
-    return Stage("frame", head.frame, head_groups(head.frame), source, loss, validate if validation else None, _FROZEN)
+        def validate(_: nn.Module) -> dict[str, float]:
+            logits = torch.cat([head.frame(*each) for each in held()])
+            return _scores(context, {video: logits[frames.span(k)] for k, video in enumerate(frames.videos)})
 
+        return validate
 
-def tuned_frame_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHead) -> Stage:
-    """The frame classifier together with what learns of the backbone, on pictures."""
-    train, weights = context.parts["train"], _class_weights(context, settings)
-    alone = context.alone()
-
-    def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        return {"loss": frame_loss(model(context.normalize(batch["images"])), batch["targets"], weights)}
-
-    def validate(model: nn.Module) -> dict[str, float]:
-        frames = alone.parts["val"]
-        logits = torch.cat([head.frame(torch.cat([f.cls, f.mean], 1)) for f in alone.features.stream(frames)])
-        return _scores(context, {video: logits[frames.span(k)] for k, video in enumerate(frames.videos)})
-
-    source = FrameImages(train, context.cutter, train.class_ids(), workers=context.workers)
-    groups = tuned_groups(head.frame, context.backbone, context.train, DEFAULTS, _TUNED, head_factor=10)
-    model = TunedClassifier(context.backbone, head.frame)
-    return Stage("frame", model, groups, source, loss, validate if "val" in context.parts else None, _TUNED)
+    data, validate = inputs.data(train, {"targets": train.class_ids()}), validation(frames) if frames else None
+    given = {"defaults": DEFAULTS, "frozen": _FROZEN, "tuned": _TUNED}
+    return frame_stage("frame", inputs, head.frame, data, loss, validate, **given, head_factor=10)
 
 
 def temporal_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHead) -> Stage:
     """The temporal model, one whole video a step and process, as in TeCNO."""
     train, weights = context.parts["train"], _class_weights(context, settings)
-    validation = _validation_features(context, settings)
+    validation = _validation_features(context, settings, head)
 
     def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         return stages_loss(model(batch["features"][0]), batch["targets"][0], weights, settings.smoothing)
@@ -100,7 +96,7 @@ def temporal_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHea
         return _scores(context, {video: model(pooled)[-1] for video, pooled in validation.items()})
 
     model = OverVideo(head)
-    source = WholeVideos(_pooled(context, settings, train), train, train.class_ids())
+    source = WholeVideos(_pooled(context, settings, head, train), train, train.class_ids())
     chosen = {"epochs": settings.temporal_epochs, "lr": settings.temporal_lr}
     overrides = {key: value for key, value in chosen.items() if value is not None}
     overrides["batch_size"] = distributed.world_size()
@@ -142,19 +138,22 @@ def _class_weights(context: TaskContext, settings: PhaseSettings) -> Tensor | No
     return torch.from_numpy(weights / weights[targets].mean()).to(context.device)
 
 
-def _validation_features(context: TaskContext, settings: PhaseSettings) -> dict[str, Tensor]:
+def _validation_features(context: TaskContext, settings: PhaseSettings, head: PhaseHead) -> dict[str, Tensor]:
     """Pooled features [n, 2D] of each validation video, held: every validation reads them."""
     frames = context.parts.get("val")
     if frames is None:
         return {}
-    pooled = torch.from_numpy(_pooled(context, settings, frames)).to(context.device)
+    pooled = torch.from_numpy(_pooled(context, settings, head, frames)).to(context.device)
     return {video: pooled[frames.span(place)] for place, video in enumerate(frames.videos)}
 
 
-def _pooled(context: TaskContext, settings: PhaseSettings, frames: LabelledFrames) -> np.ndarray:
-    """float32 [n, 2D], what the task learns from."""
-    pooled = context.features.pooled(frames)
-    return aligned(pooled, frames) if settings.align else pooled
+@torch.no_grad()
+def _pooled(context: TaskContext, settings: PhaseSettings, head: PhaseHead, frames: LabelledFrames) -> np.ndarray:
+    """float32 [n, 2D], what the temporal model learns from, by the frame classifier as it has become."""
+    inputs = inputs_of(context, settings)
+    if inputs.reads != "patches":
+        return inputs.rows(frames)
+    return np.concatenate([head.frame.pooled(*each).float().cpu().numpy() for each in inputs.held(frames)()])
 
 
 def _scores(context: TaskContext, logits: dict[str, Tensor]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from surgdino.console import warn
 from surgdino.csv_files import write_csv
@@ -19,19 +19,21 @@ from surgdino.datasets.manifest import FrameLabels
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ScoreRequest, TaskScores
 from surgdino.paths import file_of
+from surgdino.tasks.classifier.head import FrameClassifier
 from surgdino.tasks.context import TaskContext
+from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.phase.files import read_phase, write_phase
-from surgdino.tasks.phase.head import FrameClassifier, PhaseHead
+from surgdino.tasks.phase.head import PhaseHead
 from surgdino.tasks.phase.ribbon import Ribbon, draw_ribbon
 from surgdino.tasks.phase.score import PhaseScoring
 from surgdino.tasks.phase.stages import (
     DEFAULTS,
     PhaseSettings,
-    frame_stage,
+    classifier_stage,
+    inputs_of,
     level_of,
     temporal_stage,
-    tuned_frame_stage,
 )
 from surgdino.tasks.phase.temporal import NONE, build_temporal
 from surgdino.tasks.request import PredictRequest
@@ -51,8 +53,13 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
     def build_head(self, context: TaskContext) -> PhaseHead:
         """The classifier of single frames and the temporal model."""
         settings, classes = self.settings, len(context.classes)
-        with_patches = settings.tokens == "cls+mean"
-        frame = FrameClassifier(context.width, classes, with_patches=with_patches, hidden=settings.hidden)
+        frame = FrameClassifier(
+            context.width,
+            classes,
+            tokens=settings.tokens,
+            pool_heads=settings.pool_heads,
+            hidden=settings.hidden,
+        )
         temporal = build_temporal(
             settings.temporal,
             frame.features,
@@ -69,9 +76,11 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
                 expected="none, tcn_offline, transformer_offline",
                 found=settings.temporal,
             )
+        what = "task.align needs features that stay as they are"
         if settings.align and context.learns:
-            what = "task.align needs features that stay as they are"
             raise SurgdinoError(what, place="backbone", expected="frozen", found=context.tuning)
+        if settings.align and settings.tokens == "attentive":
+            raise SurgdinoError(what, place="task.tokens", expected="cls, cls+mean", found=settings.tokens)
         return PhaseHead(frame, temporal)
 
     def stages(self, context: TaskContext, head: nn.Module) -> Iterator[Stage]:
@@ -79,7 +88,7 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
         assert isinstance(head, PhaseHead)
         if self.settings.align:
             warn("task.align: each video is normalised by its own frames, so these numbers are of finished recordings")
-        yield (tuned_frame_stage if context.learns else frame_stage)(context, self.settings, head)
+        yield classifier_stage(context, self.settings, head)
         if head.temporal is not None:
             yield temporal_stage(context, self.settings, head)
 
@@ -88,13 +97,13 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Video by video, its features read a block at a time."""
         assert isinstance(head, PhaseHead)
-        rows = context.features.pooled_rows(frames)
+        rows = None if head.frame.pool else context.features.pooled_rows(frames)
         for place, video in enumerate(frames.videos):
-            span = frames.span(place)
-            starts = range(span.start, span.stop, _BLOCK)
-            level = level_of(rows, span).transform if self.settings.align else np.asarray
-            parts = (level(rows[start : min(start + _BLOCK, span.stop)]) for start in starts)
-            blocks = (torch.from_numpy(part).to(context.device) for part in parts)
+            if rows is not None:
+                blocks = _blocks(context, rows, frames.span(place), self.settings.align)
+            else:
+                tokens = inputs_of(context, self.settings).streamed(frames.of_videos([video]))
+                blocks = (head.frame.pooled(*each) for each in tokens)
             with torch.inference_mode():
                 yield video, torch.cat([block.cpu() for block in head.probabilities(blocks)]).numpy()
 
@@ -152,6 +161,14 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
     def variant(self) -> str:
         """The temporal model."""
         return "" if self.settings.temporal == NONE else self.settings.temporal
+
+
+def _blocks(context: TaskContext, rows: FeatureRows, span: slice, align: bool) -> Iterator[Tensor]:
+    """A video's pooled features [n, 2D], read a block at a time."""
+    level = level_of(rows, span).transform if align else np.asarray
+    for start in range(span.start, span.stop, _BLOCK):
+        part = level(rows[start : min(start + _BLOCK, span.stop)])
+        yield torch.from_numpy(part).to(context.device)
 
 
 def _labels_per_second(frames: LabelledFrames) -> float | None:

@@ -16,13 +16,13 @@ from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.triplet_files import read_flags, read_triplet_json
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import nanmean, score_matrices
+from surgdino.metrics.average_precision import class_ap
 from surgdino.metrics.intervals import operations_of
 from surgdino.metrics.scores import ClassTable, Score, ScoreRequest, TaskScores, chosen, find_row, score_rows
 from surgdino.metrics.triplet import (
     COMPONENTS,
     DEFAULT,
     TripletMap,
-    class_ap,
     component_videos,
     protocol_parts,
     top_k_hits,

@@ -20,6 +20,7 @@ from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ScoreRequest, TaskScores
 from surgdino.paths import file_of
+from surgdino.report.score_strips import ScoreStrips, draw_score_strips
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.request import PredictRequest
@@ -29,7 +30,6 @@ from surgdino.tasks.triplet.components import PARTS, combined_scores, triplet_ma
 from surgdino.tasks.triplet.files import write_triplets
 from surgdino.tasks.triplet.head import PooledLinear
 from surgdino.tasks.triplet.score import TripletScoring
-from surgdino.tasks.triplet.score_strips import ScoreStrips, draw_score_strips
 from surgdino.tasks.triplet.training import Probabilities, TripletSettings, heads_stage, predict_probabilities
 
 _LISTED = 5  # triplets a frame in the list

@@ -11,27 +11,28 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.backbone.vit import Backbone
 from surgdino.config import MOST, BelowOne, NonNegative
 from surgdino.metrics.arrays import nanmean
-from surgdino.metrics.triplet import class_ap, component_videos
+from surgdino.metrics.average_precision import class_ap
+from surgdino.metrics.triplet import component_videos
+from surgdino.tasks.classifier.frame_inputs import FrameInputs, Inputs, frame_stage
+from surgdino.tasks.classifier.multilabel import (
+    LossName,
+    multilabel_loss,
+    positive_weights,
+    prior_logits,
+    repeat_factors,
+)
 from surgdino.tasks.context import TaskContext
-from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames
-from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages, TrainingData
+from surgdino.tasks.training.batches import Batch
 from surgdino.tasks.training.stage import Loss, Stage, Validate
-from surgdino.tasks.training.tuning import head_groups, tuned_groups
 from surgdino.tasks.triplet.components import PARTS, combined_scores, component_targets, triplet_map_of
 from surgdino.tasks.triplet.head import PooledLinear
-from surgdino.tasks.triplet.loss import LossName, multilabel_loss, positive_weights, prior_logits, repeat_factors
 
 Probabilities = dict[str, np.ndarray]
-# Class tokens [b, D] and patches [b, N, D], block by block.
-Tokens = Iterable[tuple[Tensor, Tensor | None]]
 
 _TUNED = {"epochs": 10, "lr": 5e-4, "drop_path": 0.1}
-_LAST = (-1,)
-_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -48,19 +49,6 @@ class TripletSettings:
     component_weight: NonNegative
 
 
-class TunedHead(nn.Module):
-    """A backbone that learns together with the head over its tokens."""
-
-    def __init__(self, backbone: Backbone, head: PooledLinear) -> None:
-        super().__init__()
-        self.backbone, self.head = backbone, head
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Normalised images [B, 3, S, S] -> component -> logits."""
-        features = self.backbone(images)
-        return self.head(features.cls, features.patches)
-
-
 def heads_stage(
     context: TaskContext, settings: TripletSettings, head: PooledLinear, task_defaults: Mapping[str, Any]
 ) -> Stage:
@@ -73,47 +61,32 @@ def heads_stage(
     targets = component_targets(np.concatenate(list(frames.truths().values())), mapping)
     head.start_at({name: torch.from_numpy(prior_logits(values)) for name, values in targets.items()})
     weights = repeat_factors(targets["IVT"], settings.repeat_threshold)
-    model: nn.Module = head
-    groups, defaults = head_groups(head), {}
-    data: TrainingData
-    if context.learns:
-        model, defaults = TunedHead(context.backbone, head), _TUNED
-        groups = tuned_groups(head, context.backbone, context.train, task_defaults, defaults, head_factor=1)
-        data = FrameImages(frames, context.cutter, targets, workers=context.workers, weights=weights)
-    elif head.reads_patches:
-        patches = context.features.patches(frames, _LAST)  # first: this call keeps the class tokens too
-        data = FrameFeatures(patches, {"cls": context.features.cls(frames), **targets}, weights)
-    else:
-        data = FrameFeatures(context.features.cls(frames), targets, weights)
-    loss = _loss(context, settings, head, targets)
-    return Stage("heads", model, groups, data, loss, _validation(context, settings, head), defaults)
+    inputs = FrameInputs(context, "patches" if head.reads_patches else "cls")
+    data, loss = inputs.data(frames, targets, weights), _loss(inputs, settings, targets)
+    given = {"defaults": task_defaults, "frozen": {}, "tuned": _TUNED}
+    return frame_stage("heads", inputs, head, data, loss, _validation(inputs, settings, head), **given, head_factor=1)
 
 
 def predict_probabilities(
     context: TaskContext, head: PooledLinear, frames: LabelledFrames
 ) -> Iterator[tuple[str, Probabilities]]:
     """(video, component -> float32 [n, classes]), one video at a time; nothing is kept on disk."""
+    inputs = FrameInputs(context, "patches" if head.reads_patches else "cls")
     for video in frames.videos:
-        yield video, _probabilities(context, head, _streamed(context.features, head, frames.of_videos([video])))
+        yield video, _probabilities(context, head, inputs.streamed(frames.of_videos([video])))
 
 
-def _loss(
-    context: TaskContext, settings: TripletSettings, head: PooledLinear, targets: Mapping[str, np.ndarray]
-) -> Loss:
+def _loss(inputs: FrameInputs, settings: TripletSettings, targets: Mapping[str, np.ndarray]) -> Loss:
     """The losses of the components, and their sum with the factor `component_loss` on those of the parts."""
     name, cap = settings.loss, settings.positive_weight_cap
     factors = {part: settings.component_loss if part in PARTS else 1.0 for part in targets}
     positive = {
-        part: torch.from_numpy(positive_weights(values, cap)).to(context.device) for part, values in targets.items()
+        part: torch.from_numpy(positive_weights(values, cap)).to(inputs.context.device)
+        for part, values in targets.items()
     }
 
     def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        if context.learns:
-            logits = model(context.normalize(batch["images"]))
-        elif head.reads_patches:
-            logits = model(batch["cls"], batch["features"])
-        else:
-            logits = model(batch["features"])
+        logits = model(*inputs.of_batch(batch))
         terms = {part: multilabel_loss(logits[part].float(), batch[part], name, positive[part]) for part in factors}
         total = torch.stack([factor * terms[part] for part, factor in factors.items()]).sum()
         return {"loss": total, **{f"loss_{part}": term for part, term in terms.items()}}
@@ -121,8 +94,9 @@ def _loss(
     return loss
 
 
-def _validation(context: TaskContext, settings: TripletSettings, head: PooledLinear) -> Validate | None:
+def _validation(inputs: FrameInputs, settings: TripletSettings, head: PooledLinear) -> Validate | None:
     """Video-wise AP, that of the triplets first."""
+    context = inputs.context
     frames, mapping = context.parts.get("val"), triplet_map_of(context.card)
     if frames is None or not len(frames):
         return None
@@ -136,34 +110,18 @@ def _validation(context: TaskContext, settings: TripletSettings, head: PooledLin
             found[f"AP_{name}"] = float(nanmean(class_ap(videos, pooled=False)(np.arange(len(videos)))))
         return found
 
-    if context.learns:
-        features = context.features.alone()
-        return lambda model: judge(_probabilities(context, head, _streamed(features, head, frames)))
-    # Read here, where all processes meet: they share the extraction, but the main process validates alone.
-    patches = context.features.patches(frames, _LAST) if head.reads_patches else None
-    cls = context.features.cls(frames)
-
-    def tokens() -> Tokens:
-        for start in range(0, len(cls), _ROWS):
-            rows = np.arange(start, min(start + _ROWS, len(cls)))
-            of_patches = None if patches is None else torch.from_numpy(patches[rows]).to(context.device).float()
-            yield torch.from_numpy(cls[rows]).to(context.device), of_patches
-
-    return lambda model: judge(_probabilities(context, head, tokens()))
-
-
-def _streamed(features: FeatureCache, head: PooledLinear, frames: LabelledFrames) -> Tokens:
-    return ((each.cls, each.patches) for each in features.stream(frames, _LAST if head.reads_patches else None))
+    held = inputs.held(frames)
+    return lambda model: judge(_probabilities(context, head, held()))
 
 
 @torch.no_grad()
-def _probabilities(context: TaskContext, head: PooledLinear, tokens: Tokens) -> Probabilities:
+def _probabilities(context: TaskContext, head: PooledLinear, tokens: Iterable[Inputs]) -> Probabilities:
     was_training = head.training
     head.eval()
     found: list[Probabilities] = []
-    for cls, patches in tokens:
+    for each in tokens:
         with context.autocast():
-            logits = head(cls, patches)
+            logits = head(*each)
         found.append({name: values.float().sigmoid().cpu().numpy() for name, values in logits.items()})
     head.train(was_training)
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from surgdino.tasks.phase.head import FrameClassifier
+from surgdino.tasks.classifier.head import FrameClassifier
 from surgdino.tasks.phase.loss import frame_loss, median_frequency_weights, smoothing_loss, stages_loss
 
 
@@ -61,13 +61,26 @@ def test_every_stage_has_the_same_loss():
     assert smoothed["loss"].item() == pytest.approx(plain["loss"].item() + 0.15 * smoothed["smooth"].item(), rel=1e-6)
 
 
-@pytest.mark.parametrize(("with_patches", "hidden"), [(True, 0), (False, 0), (True, 7)])
-def test_the_frame_classifier_does_not_care_for_the_scale_of_the_tokens(with_patches, hidden):
+@pytest.mark.parametrize(("tokens", "hidden"), [("cls+mean", 0), ("cls", 0), ("cls+mean", 7), ("attentive", 0)])
+def test_the_frame_classifier_does_not_care_for_the_scale_of_the_tokens(tokens, hidden):
     torch.manual_seed(0)
-    classifier = FrameClassifier(8, 3, with_patches=with_patches, hidden=hidden).eval()
+    classifier = FrameClassifier(8, 3, tokens=tokens, hidden=hidden).eval()
     pooled = torch.randn(5, 16)
     logits = classifier(pooled)
     assert logits.shape == (5, 3)
     scaled = torch.cat([100 * pooled[:, :8] + 3, 0.1 * pooled[:, 8:]], 1)
     torch.testing.assert_close(classifier(scaled), logits, rtol=1e-3, atol=1e-4)
-    assert torch.equal(classifier(torch.cat([pooled[:, :8], -pooled[:, 8:]], 1)), logits) is not with_patches
+    reads_second = tokens != "cls"
+    assert torch.equal(classifier(torch.cat([pooled[:, :8], -pooled[:, 8:]], 1)), logits) is not reads_second
+
+
+def test_attention_can_choose_a_single_patch_and_the_mean_cannot():
+    torch.manual_seed(0)
+    classifier = FrameClassifier(8, 3, tokens="attentive", pool_heads=2).eval()
+    patches, cls = torch.randn(5, 6, 8), torch.randn(5, 8)
+    with torch.no_grad():
+        classifier.pool.queries.copy_(1e4 * classifier.norm(patches[0, 2]).expand(1, 2, 8))
+        found = classifier.pooled(cls[:1], patches[:1])[0, 8:]
+        alone = classifier.pooled(cls[:1], patches[:1, 2:3])[0, 8:]
+    torch.testing.assert_close(found, alone)
+    assert torch.equal(classifier(cls, patches), classifier(classifier.pooled(cls, patches)))

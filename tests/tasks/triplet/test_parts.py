@@ -14,10 +14,11 @@ from surgdino.config import shipped_settings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
+from surgdino.tasks.classifier.head import AttentionPool
+from surgdino.tasks.classifier.multilabel import FOCUS, multilabel_loss, positive_weights, prior_logits, repeat_factors
 from surgdino.tasks.task import open_task
 from surgdino.tasks.triplet.components import combined_scores, component_targets, triplet_map_of
-from surgdino.tasks.triplet.head import AttentionPool, PooledLinear
-from surgdino.tasks.triplet.loss import FOCUS, multilabel_loss, positive_weights, prior_logits, repeat_factors
+from surgdino.tasks.triplet.head import PooledLinear
 
 CARD = load_card("cholect50")
 MAPPING = triplet_map_of(CARD)

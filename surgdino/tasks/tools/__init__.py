@@ -1,0 +1,1 @@
+"""Which instruments a frame shows."""
