@@ -38,12 +38,13 @@ class ToolsScoring(Scoring):
 
     def panel(self, request: ScoreRequest) -> TaskScores:
         """Both protocols: the mean over tools, and each tool."""
+        protocols = chosen(request.protocol, self.PROTOCOLS, self.PROTOCOLS)
         videos = score_matrices(request.truths, request.predictions, len(request.classes))
         owners = operations_of([name for name, _, _ in videos], request.operations)
         frames = np.sum([truth.sum(0) for _, truth, _ in videos], axis=0)
         table: list[Score] = []
         classes: list[ClassTable] = []
-        for protocol in chosen(request.protocol, self.PROTOCOLS, self.PROTOCOLS):
+        for protocol in protocols:
             ap_of = class_ap(videos, pooled=protocol == GLOBAL)
 
             def statistic(rows: np.ndarray, ap_of=ap_of) -> dict[str, float]:
