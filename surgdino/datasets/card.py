@@ -22,7 +22,9 @@ _MaskValue = Annotated[int, Field(ge=0, le=65535)]
 Recordings = Literal["whole", "excerpts"]
 Entry = NonNegativeInt | str  # a video's number, or its id or operation where it has no number
 
-_RANGE = re.compile(r"(\d{1,9})\s*-\s*(\d{1,9})")
+_RANGE = re.compile(r"(?P<first>\d{1,9})\s*-\s*(?P<last>\d{1,9})")
+_NAMES = re.compile(r"(?P<prefix>.*?\D)(?P<first>\d{1,9})\.\.(?P<last>\d{1,9})")
+_NUMBERED = re.compile(r"(.*?\D)(\d{1,9})")
 _MOST_VIDEOS = 100_000  # in a range
 
 
@@ -38,7 +40,7 @@ class Card:
         videos: numbers of all videos as released (names, where they have none); empty where nobody can know.
         operation: how an operation is named, with `{number}` of its video, or `{place}` on disk (its path or name
             without the folder's), `{content}` of its first recording, `{root}`, the folder's name.
-        phases, tools, instruments, verbs, targets: class names in the order of their ids.
+        phases, steps, tools, actions, instruments, verbs, targets: class names in the order of their ids.
         triplets: `instrument,verb,target` in the order of their ids.
         mask_classes: what the masks show, in the order of their channels.
         masks: class -> its id or colour (RGB) in masks that show several; 0 and black are none of them. It names the
@@ -50,6 +52,7 @@ class Card:
         splits: split -> part -> video numbers or ids. Those called `fold1`, `fold2`, ... are a cross-validation.
         overlaps: other dataset -> numbers of the videos whose operation it shows too.
         overlap_unknown: datasets of which nobody knows whether they show these operations too; it holds both ways.
+        unconfirmed: what the card says and nobody has seen on the released files; `surgdino verify` says it.
     """
 
     name: str
@@ -63,7 +66,9 @@ class Card:
     videos: tuple[Entry, ...] = ()
     operation: str = "own/{place}~{content}"
     phases: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
     instruments: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
@@ -77,6 +82,7 @@ class Card:
     splits: dict[str, dict[str, tuple[Entry, ...]]] = field(default_factory=dict)
     overlaps: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
     overlap_unknown: tuple[str, ...] = ()
+    unconfirmed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         values = list(self.masks.values())
@@ -94,7 +100,7 @@ class Card:
         """A card from a YAML file or a config section, each value checked.
 
         Args:
-            values: the keys of a card; numbers may be written as ranges (`1-40`), triplets as a tree.
+            values: the keys of a card; videos may be written as ranges (`1-40`, `B01..40`), triplets as a tree.
             source: the file they stand in, for messages.
 
         Raises:
@@ -224,33 +230,48 @@ def _wrong(key: str, expected: str, found: Any) -> SurgdinoError:
 
 
 def expand(entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """`[1, "3-5", "OP 7"]` -> `(1, 3, 4, 5, "OP 7")`; digits in quotes count as numbers."""
+    """`[1, "3-5", "OP 7", "B08..10"]` -> `(1, 3, 4, 5, "OP 7", "B08", "B09", "B10")`; quoted digits are numbers."""
     expanded: list[Entry] = []
     for entry in entries:
         text = str(entry).strip()
-        span = _RANGE.fullmatch(text)
-        if span and int(span[1]) <= int(span[2]):
-            if int(span[2]) - int(span[1]) >= _MOST_VIDEOS:
+        span = _NAMES.fullmatch(text) or _RANGE.fullmatch(text)
+        if span and int(span["first"]) <= int(span["last"]):
+            if int(span["last"]) - int(span["first"]) >= _MOST_VIDEOS:
                 what, fix = "a range of too many videos", "name the videos that are there"
                 raise SurgdinoError(what, expected=f"at most {_MOST_VIDEOS:,}", found=text, fix=fix)
-            expanded.extend(range(int(span[1]), int(span[2]) + 1))
+            numbers, prefix = range(int(span["first"]), int(span["last"]) + 1), span.groupdict().get("prefix")
+            digits = len(span["first"])
+            expanded += numbers if prefix is None else [f"{prefix}{number:0{digits}}" for number in numbers]
         else:
             expanded.append(int(text) if text.isdecimal() and len(text) < 16 else text)
     return tuple(expanded)
 
 
 def compact(numbers: Iterable[Entry]) -> str:
-    """`[1, 2, 3, 7]` -> `1-3, 7`: a list that stays readable with 80 videos in it."""
+    """`[1, 2, 3, 7, "B08", "B09"]` -> `1-3, 7, B08..09`: a list that stays readable with 80 videos in it."""
     listed = list(numbers)
-    ordered = sorted(n for n in listed if isinstance(n, int))
-    spans: list[list[int]] = []
-    for number in ordered:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
+    names = [entry for entry in listed if not isinstance(entry, int)]
+    runs: list[list[Entry]] = []
+    for entry in [*sorted(entry for entry in listed if isinstance(entry, int)), *names]:
+        if runs and _after(runs[-1][-1]) == entry:
+            runs[-1].append(entry)
         else:
-            spans.append([number, number])
-    names = [str(n) for n in listed if not isinstance(n, int)]
-    return ", ".join([*(str(a) if a == b else f"{a}-{b}" for a, b in spans), *names])
+            runs.append([entry])
+    return ", ".join(_run(run[0], run[-1]) for run in runs)
+
+
+def _after(entry: Entry) -> Entry | None:
+    found = _NUMBERED.fullmatch(entry) if isinstance(entry, str) else None
+    if found:
+        return f"{found[1]}{int(found[2]) + 1:0{len(found[2])}}"
+    return None if isinstance(entry, str) else entry + 1
+
+
+def _run(first: Entry, last: Entry) -> str:
+    if first == last:
+        return str(first)
+    found = _NUMBERED.fullmatch(last) if isinstance(last, str) else None
+    return f"{first}..{found[2]}" if found else f"{first}-{last}"
 
 
 def number_in(name: str) -> int | None:

@@ -33,6 +33,8 @@ def print_findings(
     parts = _parts(manifest)
     for note in manifest.notes:
         console.say(note, "dim")
+    for fact in card.unconfirmed:
+        console.say(f"not confirmed: {fact}", "yellow")
     console.table(overview_table(manifest, infos, parts))
     for labels in manifest.labels.values():
         is_mask = any(isinstance(values, VideoMasks) for values in labels.values.values())

@@ -186,6 +186,8 @@ def test_an_unknown_dataset_names_the_nearest():
 
 def test_numbers_as_people_write_them():
     assert expand([1, "3-5", "07", "OP 7"]) == (1, 3, 4, 5, 7, "OP 7")
+    assert expand(["B8..10", "B08..09", "a..b"]) == ("B8", "B9", "B10", "B08", "B09", "a..b")
     assert compact([5, 1, 2, 3, "OP 7"]) == "1-3, 5, OP 7"
+    assert compact(["B08", "B09", "B10", "B12", "Z"]) == "B08..10, B12, Z"
     assert compact([]) == ""
     assert [number_in(name) for name in ("video07", "VID111", "12", "a1b2", "video")] == [7, 111, 12, None, None]
