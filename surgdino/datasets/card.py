@@ -14,6 +14,7 @@ from pydantic import Field
 from surgdino.config import Fps, NonNegativeInt, PositiveInt, read_yaml, typed
 from surgdino.datasets.class_names import corrected
 from surgdino.datasets.depth import DepthLayout
+from surgdino.datasets.workflow import WorkflowLayout
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest
 
@@ -47,6 +48,7 @@ class Card:
             mask classes too.
         multilabel: those of them that one picture's masks tell of together.
         depth: where its depth maps lie, and what they count in.
+        workflow: where its label files lie, and what stands in them.
         tool_step: frames from one row of a tool file to the next.
         recordings: whether its recordings are whole operations, so that their frames tell the time in the operation.
         splits: split -> part -> video numbers or ids. Those called `fold1`, `fold2`, ... are a cross-validation.
@@ -77,6 +79,7 @@ class Card:
     masks: dict[str, _MaskValue | tuple[_MaskValue, _MaskValue, _MaskValue]] = field(default_factory=dict)
     multilabel: tuple[str, ...] = ()
     depth: DepthLayout | None = None
+    workflow: WorkflowLayout | None = None
     tool_step: PositiveInt = 25
     recordings: Recordings = "whole"
     splits: dict[str, dict[str, tuple[Entry, ...]]] = field(default_factory=dict)
@@ -250,10 +253,11 @@ def expand(entries: Sequence[Entry]) -> tuple[Entry, ...]:
 def compact(numbers: Iterable[Entry]) -> str:
     """`[1, 2, 3, 7, "B08", "B09"]` -> `1-3, 7, B08..09`: a list that stays readable with 80 videos in it."""
     listed = list(numbers)
-    names = [entry for entry in listed if not isinstance(entry, int)]
+    ordered: list[Entry] = [*sorted(entry for entry in listed if isinstance(entry, int))]
+    ordered += [entry for entry in listed if not isinstance(entry, int)]
     runs: list[list[Entry]] = []
-    for entry in [*sorted(entry for entry in listed if isinstance(entry, int)), *names]:
-        if runs and _after(runs[-1][-1]) == entry:
+    for entry in ordered:
+        if runs and entry == _after(runs[-1][-1]):
             runs[-1].append(entry)
         else:
             runs.append([entry])

@@ -218,10 +218,10 @@ class Labels:
     """Labels of one task, keyed by (video id, 0-based frame number).
 
     Attributes:
-        task: `phase`, `tools`, `triplet`, `instrument`, `verb`, `target` or `masks`.
+        task: `phase`, `step`, `tools`, `action`, `triplet`, `instrument`, `verb`, `target` or `masks`.
         classes: class names in the order of their ids.
-        values: video id -> frame number -> class id (phase), a tuple of 0/1 with one entry a class (tools, triplet and
-            its parts), or the files that hold the masks. Phases may be known by second or by segment instead.
+        values: video id -> frame number -> class id (phase, step), a tuple of 0/1 with one entry a class (tools,
+            action, triplet and its parts), or the files that hold the masks. Others may be known by second or segment.
     """
 
     task: str
@@ -270,6 +270,7 @@ class Manifest:
         problems: errors and warnings found while reading the folder.
         elsewhere: operations that the folder holds but the options leave out.
         notes: how files without a fixed format were understood, a line each.
+        splits: those that its own files define: split -> part -> videos.
     """
 
     dataset: str
@@ -279,6 +280,7 @@ class Manifest:
     problems: tuple[Problem, ...] = ()
     elsewhere: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    splits: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict, repr=False)
 
     def __getitem__(self, video_id: str) -> Video:
         for video in self.videos:

@@ -31,8 +31,8 @@ def open_dataset(
     Args:
         card: from `load_card` or `Card.from_dict`.
         root: the dataset's folder; only read.
-        split: a split of the card by name, or `{train: [1, 2], test: [3]}` with video numbers, ids or operations, or
-            by rule: `{train: rest, test: every 5th}`.
+        split: a split of the card or of the folder's own files by name, or `{train: [1, 2], test: [3]}` with video
+            numbers, ids or operations, or by rule: `{train: rest, test: every 5th}`.
         options: those of `data` that an adapter names in `takes`, such as `operation_pattern`; None is not set.
 
     Raises:
@@ -107,8 +107,14 @@ def apply_split(manifest: Manifest, card: Card, split: str | Mapping[str, Any]) 
         parts: Mapping[str, tuple[Entry, ...]] = read_parts(split, name)
     elif split in card.splits:
         parts = card.splits[split]
+    elif split in manifest.splits:
+        parts = read_parts(manifest.splits[split], f"split {split}")
     else:
-        fix = nearest(split, card.splits) if card.videos else "give it inline: data.split={train: [...], test: [...]}"
+        fix = (
+            nearest(split, [*card.splits, *manifest.splits])
+            if card.videos
+            else "give it inline: data.split={train: [...], test: [...]}"
+        )
         raise SurgdinoError(f"dataset={card.name} has no split {split!r}", fix=fix)
     known = _known_names(manifest, card)
     part_of: dict[str, str] = {}

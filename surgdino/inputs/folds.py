@@ -83,7 +83,7 @@ def planned_runs(card: Card, data: DataSettings, train: HeadTraining, labels: st
     elif isinstance(data.split, dict):
         folds = _drawn(card, data, train.seed, labels) if ALL in data.split else {"inline split": data.split}
     else:
-        listed = _folds_of(card) if data.split == ALL else list(data.split)
+        listed = _folds_of(card, data) if data.split == ALL else list(data.split)
         folds = {name: name for name in listed}
         if len(folds) < len(listed) or not listed:
             raise SurgdinoError("data.split cannot be used", expected="splits that differ", found=str(listed))
@@ -111,9 +111,11 @@ def _many(split: object) -> bool:
     return split == ALL or isinstance(split, tuple) or (isinstance(split, dict) and ALL in split)
 
 
-def _folds_of(card: Card) -> list[str]:
-    """The splits of a card that are a cross-validation: those called `fold1`, `fold2`, ..."""
+def _folds_of(card: Card, data: DataSettings) -> list[str]:
+    """The splits of a card, or of the folder, that are a cross-validation: those called `fold1`, `fold2`, ..."""
     folds = [name for name in card.splits if _FOLD.fullmatch(name)]
+    if not folds and card.workflow and card.workflow.folds:
+        folds = [name for name in manifest_of(card, replace(data, split=None)).splits if _FOLD.fullmatch(name)]
     if not folds:
         raise SurgdinoError(
             f"the card of dataset={card.name} has no folds",

@@ -96,7 +96,7 @@ def compare(video: Video, info: VideoInfo, manifest: Manifest) -> list[Problem]:
         problems.append(Problem("error", message, video.path, None, expected, found, fix))
     length = Length(info.frame_count, info.duration, (info.width, info.height))
     problems += [problem for labels in manifest.labels.values() for problem in held_against(video, length, labels)]
-    if fps and count and info.frame_count - count > SLACK * fps:
+    if count and info.frame_count - count > SLACK * (fps or info.fps):
         message, fix = "the labels end before the video does", "copy the label file again, or go on without them"
         expected = f"labels up to frame {info.frame_count - 1}"
         problems.append(Problem("warning", message, video.path, None, expected, count - 1, fix))

@@ -107,7 +107,7 @@ def write_cholec80(
         path = root / "videos" / f"video{number:02d}.mp4"
         operation = Operation(rng, frames, fps, size)
         tick = None if on_frame is None else lambda done, base=offset * frames: on_frame(base + done, videos * frames)
-        _encode(path, operation.images(), size, fps, tick)
+        encode_video(path, operation.images(), size, fps, tick)
         if annotations:
             _write_phases(root / "phase_annotations" / f"{path.stem}-phase.txt", operation.phases)
             _write_tools(root / "tool_annotations" / f"{path.stem}-tool.txt", operation.tools)
@@ -201,9 +201,10 @@ def _plan_phases(rng: np.random.Generator, seconds: float) -> list[tuple[int, fl
     return [(phase, float(a), float(b)) for phase, a, b in zip(order, starts, ends, strict=True)]
 
 
-def _encode(
-    path: Path, images: Iterator[np.ndarray], size: tuple[int, int], fps: int, tick: Callable[[int], None] | None
+def encode_video(
+    path: Path, images: Iterator[np.ndarray], size: tuple[int, int], fps: int, tick: Callable[[int], None] | None = None
 ) -> None:
+    """Write frames, uint8 [height, width, 3] RGB, as Cholec80 is encoded; `tick` is called with the frames done."""
     with atomic_write(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options=_X264)
         stream.width, stream.height = size

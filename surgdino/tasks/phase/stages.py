@@ -39,6 +39,7 @@ class PhaseSettings:
     """Key for key what configs/task/phase.yaml explains."""
 
     name: str
+    labels: Literal["phase", "step"]
     temporal: str
     tokens: Tokens
     pool_heads: Annotated[int, Field(ge=1, le=64)]

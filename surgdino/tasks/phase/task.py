@@ -50,6 +50,10 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
     Settings, LABELS, DEFAULTS = PhaseSettings, "phase", DEFAULTS
     scoring = PhaseScoring()
 
+    def __init__(self, name: str, settings: PhaseSettings) -> None:
+        super().__init__(name, settings)
+        self.LABELS = settings.labels
+
     def build_head(self, context: TaskContext) -> PhaseHead:
         """The classifier of single frames and the temporal model."""
         settings, classes = self.settings, len(context.classes)
