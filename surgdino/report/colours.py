@@ -49,6 +49,39 @@ _KNOWN = {
     "clipper": _PHASES[4],
     "irrigator": _PHASES[5],
     "specimenbag": _PHASES[6],
+    # HeiChole's
+    "coagulation": _PHASES[2],
+    "suctionirrigation": _PHASES[5],
+    "stapler": _PHASES[1],
+    # PitVis'; others of its 18 share colours
+    **dict(
+        zip(
+            (
+                *("bipolarforceps", "cottle", "cupforceps", "duralscissors", "freerelevator", "haemostaticfoam"),
+                *("irrigationsyringe", "kerrisons", "microdoppler", "nasalcuttingforceps"),
+            ),
+            _OBJECTS,
+            strict=True,
+        )
+    ),
+    # Phases of AutoLaparo
+    "dividingligamentperitoneum": _OBJECTS[1],
+    "dividinguterinevesselsligament": _OBJECTS[2],
+    "transectingthevagina": _OBJECTS[3],
+    "specimenremoval": _OBJECTS[4],
+    "suturing": _OBJECTS[5],
+    "washing": _OBJECTS[6],
+    # Of MultiBypass140
+    "gastricpouchcreation": "#ee3377",
+    "omentumdivision": "#eedd88",
+    "gastrojejunalanastomosis": "#222255",
+    "anastomosistest": "#bbbbbb",
+    "jejunalseparation": "#7700dd",
+    "closurepetersenspace": "#555500",
+    "jejunojejunalanastomosis": "#0077bb",
+    "closuremesentericdefect": "#663333",
+    "disassembling": "#00ee00",
+    "otherintervention": "#000000",
     # Organs of DSAD; the large ones stand out against red tissue
     "abdominalwall": "#117733",
     "colon": "#ddaa33",

@@ -17,9 +17,9 @@ SIGHT = {
     "deuteranope": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
     "tritanope": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
 }
-OBJECTS = 10  # of DAVIS' twenty; more than colours can tell apart share some
+MOST, OBJECTS = 12, 10  # of sets with more classes than colours can tell apart, as many as differ
 SETS = {
-    (name, kind): classes[:OBJECTS] if name == "davis" else classes
+    (name, kind): classes[:OBJECTS] if len(classes) > MOST else classes
     for name in card_names()
     for kind in ("phases", "tools", "instruments", "mask_classes")
     if len(classes := getattr(load_card(name), kind)) > 1
