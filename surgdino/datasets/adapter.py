@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
 from surgdino.datasets.card import Card, Entry, compact
-from surgdino.datasets.files import plain_name
+from surgdino.datasets.files import content_hash, plain_name, time_limit
 from surgdino.datasets.manifest import Labels, Manifest, Problem, Video
+from surgdino.errors import SurgdinoError
 
 Key = TypeVar("Key", int, str)
+_PATTERN_SECONDS = 5.0
+_END = 1 << 14  # bytes of a recording's ends that go into its operation's name
 
 
 class Adapter(ABC):
@@ -117,10 +122,55 @@ class Adapter(ABC):
         root = plain_name(self.root.resolve().name)
         return self.card.operation.format(root=root, place=place, number=place, content=content)
 
+    def named(self, place: str, first: Path) -> str:
+        """The operation's name by the card, from where it lies and its first recording."""
+        content = ""
+        if "{content}" in self.card.operation:
+            try:
+                content = content_hash(first, _END)[:8]
+            except (OSError, SurgdinoError):  # told where the recording is read
+                content = "0" * 8
+        return self.operation_at(place, content)
+
     def unexpected(self, path: Path, expected: str) -> None:
         """Report a file that does not belong where it is."""
         fix = "it is ignored; move it elsewhere if it is here by mistake"
         self.problem("warning", "an unexpected file", path, expected=expected, fix=fix)
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str] | None:
+        """The operation pattern, checked."""
+        pattern = self.options.get("operation_pattern")
+        if pattern is None:
+            return None
+        what = "data.operation_pattern cannot be used"
+        fix = "write a regular expression with one group in parentheses, such as '(OP[0-9]+)_'"
+        try:
+            compiled = re.compile(plain_name(pattern))
+        except re.error as error:
+            found = f"{pattern!r}: {error}"
+            raise SurgdinoError(what, expected="a regular expression", found=found, fix=fix) from error
+        if compiled.groups != 1:
+            found = f"{compiled.groups} in {pattern!r}"
+            raise SurgdinoError(what, expected="exactly one group", found=found, fix=fix)
+        return compiled
+
+    def matched(self, path: Path, prefix: str, top: Path, name: str) -> str:
+        """The pattern's group; a file that it does not match is an error, and its own name stands in.
+
+        Args:
+            path, top: it is searched in the path inside `top`, with `prefix` before it.
+            name: of the file in the dataset.
+        """
+        assert self.pattern is not None
+        with time_limit(_PATTERN_SECONDS, f"data.operation_pattern takes too long on {path.name!r}"):
+            found = self.pattern.search(prefix + plain_name(path.relative_to(top).as_posix()))
+        if found and found[1]:
+            return found[1]
+        what, expected = "the name does not say the operation", f"a path that matches {self.pattern.pattern!r}"
+        fix = "widen data.operation_pattern: files of one operation must belong together"
+        self.problem("error", what, path, expected=expected, found=name, fix=fix)
+        return name
 
     def check_video(self, path: Path, entry: Entry) -> None:
         """Report an empty file, which a copy leaves on a full disk, and a video that the dataset does not have."""

@@ -43,6 +43,8 @@ class Video:
         frame_count: number of frames according to the label files; None where they do not say.
         split: the part of the chosen split that it belongs to (`train`, `val`, `test`), or None.
         formerly: what earlier versions called the operation.
+        pictures: files inside `path`, where it is no recording but a set of pictures that have nothing to do with each
+            other: frame k is the k-th of them.
     """
 
     id: str
@@ -52,6 +54,7 @@ class Video:
     frame_count: int | None = None
     split: str | None = None
     formerly: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def recording(self) -> str:
@@ -218,9 +221,10 @@ class Labels:
     """Labels of one task, keyed by (video id, 0-based frame number).
 
     Attributes:
-        task: `phase`, `step`, `tools`, `action`, `triplet`, `instrument`, `verb`, `target` or `masks`.
+        task: `phase`, `step`, `tools`, `action`, `triplet`, `instrument`, `verb`, `target`, `masks`, or `class` of a
+            picture.
         classes: class names in the order of their ids.
-        values: video id -> frame number -> class id (phase, step), a tuple of 0/1 with one entry a class (tools,
+        values: video id -> frame number -> class id (phase, step, class), a tuple of 0/1 with one entry a class (tools,
             action, triplet and its parts), or the files that hold the masks. Others may be known by second or segment.
     """
 
@@ -322,7 +326,7 @@ class Manifest:
 
     def fingerprint(self) -> str:
         """A hash of which recordings these are (id, operation, size in bytes): the `data hash` of a run."""
-        rows = [(v.id, v.operation, _size(v.path)) for v in sorted(self.videos, key=lambda v: v.id)]
+        rows = [(v.id, v.operation, len(v.pictures) or _size(v.path)) for v in sorted(self.videos, key=lambda v: v.id)]
         return hashlib.sha256(json.dumps([self.dataset, rows]).encode()).hexdigest()[:16]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -99,23 +99,24 @@ def expected_header(video: Video, root: Path, settings: StoreSettings) -> dict[s
     return {
         "format": FORMAT,
         "video": shown(video.id),
-        "source": source_identity(video.path, root),
+        "source": source_identity(video.path, root, video.pictures),
         "source_fps": video.fps,
         "settings": asdict(settings),
     }
 
 
-def source_identity(path: Path, root: Path) -> dict[str, Any]:
+def source_identity(path: Path, root: Path, pictures: Sequence[str] = ()) -> dict[str, Any]:
     """How a changed source is recognised: name, size, modification time, and a hash of its first and last MiB.
 
-    For a folder of images the hash is over names, sizes and modification times.
+    For a folder of images, or some `pictures` of it, the hash is over names, sizes and modification times.
     """
     name = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
     digest = hashlib.sha256()
     try:
         if path.is_dir():
-            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name) if not pictures else []
             stats = [(entry.name, _status(entry)) for entry in entries]
+            stats += [(picture, (path / picture).stat()) for picture in pictures]
             for image, stat in stats:
                 digest.update(f"{image}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="surrogateescape"))
             size, modified = sum(s.st_size for _, s in stats), max((s.st_mtime_ns for _, s in stats), default=0)
@@ -146,8 +147,8 @@ def build_shard(task: ShardTask, planned: Callable[[int], None], done: Callable[
     """
     video, settings = task.video, task.settings
     header = expected_header(video, task.root, settings)
-    info = probe(video.path, settings.decoder, fps=video.fps)
-    whole = info.codec == "images" and info.fps <= settings.fps
+    info = probe(video.path, settings.decoder, fps=video.fps, pictures=video.pictures)
+    whole = info.codec in ("images", "pictures") and info.fps <= settings.fps
     numbers = info.numbers if whole else info.numbers[sample_numbers(info.times, settings.fps)]
     planned(len(numbers))
     held, content = _find_content(task, info, numbers)
@@ -163,7 +164,8 @@ def build_shard(task: ShardTask, planned: Callable[[int], None], done: Callable[
                 printer.add(len(found), frame.time, picture)
             found.append(frame.number)
         stored = len(found)
-        if stored < (1 - _MAX_DAMAGED_SHARE) * len(numbers) or not stored:
+        least = 0 if video.pictures else (1 - _MAX_DAMAGED_SHARE) * len(numbers)
+        if stored < least or not stored:
             raise _too_damaged(task, info, numbers, found)
         damaged = {"damaged": len(numbers) - stored} if stored < len(numbers) else {}
         size = {"width": prepare.size[0], "height": prepare.size[1]}
@@ -176,6 +178,8 @@ def _find_content(task: ShardTask, info: VideoInfo, numbers: np.ndarray) -> tupl
     The content must be known before the first frame is cropped. So a short video waits in memory, at up to twice the
     stored size; a long one is sampled first, at key frames if it has enough: they decode by themselves.
     """
+    if task.video.pictures:  # each its own
+        return [], Content.full(info.height, info.width)
     short = len(numbers) <= 2 * _CONTENT_FRAMES
     candidates = numbers if short or len(info.key_numbers) < _FEW_KEY_FRAMES else info.key_numbers
     places = np.linspace(0, len(candidates) - 1, _CONTENT_FRAMES).astype(int)
@@ -231,7 +235,7 @@ class FramePreparer:
         left, top, right, bottom = (round(side * width / info.width) for side in self._box)
         picture = resize(frame.image[top:bottom, left:right], self.size)
         content = self._disc.crop_and_scale(self._box, self.size[1], self.size[0])
-        return picture, frame_flags(picture, content), content
+        return picture, set() if info.codec == "pictures" else frame_flags(picture, content), content
 
     def describe(self) -> dict[str, Any]:
         """The content the video shares, in stored pixels, and how the stored frame lies in the source."""

@@ -47,7 +47,8 @@ def probe_all(videos: Sequence[Video], decoder: str, workers: int) -> Iterator[V
 
 
 def _probe(video: Video, decoder: str, say: Callable[[Any], None]) -> VideoInfo:
-    return replace(probe(video.path, decoder, fps=video.fps), source=None)  # a long list that nobody asks for
+    info = probe(video.path, decoder, fps=video.fps, pictures=video.pictures)
+    return replace(info, source=None)  # a long list that nobody asks for
 
 
 def build_all(

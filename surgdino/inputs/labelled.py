@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from surgdino import distributed
 from surgdino.console import field, say, warn
 from surgdino.datasets.card import PARTS, Card
@@ -71,8 +73,9 @@ def require_parts(manifest: Manifest, data: DataSettings, parts: tuple[str, ...]
 
 
 def open_store_of(manifest: Manifest, data: DataSettings) -> FrameStore:
-    """The frames of the manifest's videos; what is missing of the store is built."""
-    return build_store(
+    """The frames of the manifest's videos; what is missing of the store is built. Pictures of a set that cannot be read
+    are named in one line."""
+    store = build_store(
         manifest,
         data.store,
         data.store_settings,
@@ -81,6 +84,15 @@ def open_store_of(manifest: Manifest, data: DataSettings) -> FrameStore:
         progress=distributed.is_main(),
         engine=data.engine,
     )
+    pictures, lost = {video.id: video for video in manifest.videos if video.pictures}, list[Path]()
+    for stored in store.videos:
+        if video := pictures.get(stored.id):
+            missing = np.setdiff1d(np.arange(len(video.pictures)), stored.shard.columns["number"])
+            lost += [video.path / video.pictures[number] for number in missing]
+    if lost:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        warn(f"{lost[0]}{more}: cannot be read and left out; copy it again (surgdino verify says more)")
+    return store
 
 
 def labelled_parts(

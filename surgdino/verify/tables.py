@@ -176,7 +176,7 @@ def _formats(infos: Mapping[str, VideoInfo]) -> list[str]:
 
 def _is_still(info: VideoInfo) -> bool:
     """Images have no frame rate, so they have no length."""
-    return info.codec == "images" or is_image(info.path)
+    return info.codec in ("images", "pictures") or is_image(info.path)
 
 
 def _plural(count: int, word: str) -> str:

@@ -35,6 +35,7 @@ from surgdino.evaluations.stability import neighbours_kept
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames, every_frame, labelled_frames
+from tests.datasets.pictures import write_image_folder
 from tests.tasks.sets import SETS
 
 NAMES = discovery.names(PACKAGE)
@@ -44,19 +45,22 @@ SECTIONS = {  # the first entry of each
     for name, entry in reversed(ENTRIES)
 }
 SECTIONS["depth"] |= {"steps": 10, "batch": 4}
+SECTIONS["picture_linear"] |= {"steps": 3}
 SECTIONS["propagation"] |= {"short_side": 64}
 
 
 @pytest.fixture(scope="module")
 def frames(synthetic_cholec80, tmp_path_factory) -> dict[str | None, LabelledFrames]:
-    """Kind of labels -> its frames: phases and tools of 4 operations, masks of 24 pictures, depth of 12, 2 films."""
+    """Kind of labels -> its frames: phases and tools of 4 operations, masks of 24 pictures, depth of 12, 2 films, 18
+    pictures of 3 classes."""
     folder, found = tmp_path_factory.mktemp("sets"), {}
     SETS["segmentation"].write(folder / "pairs")
     write_depth(folder / "depth", recordings=3)
     write_davis(folder / "davis", frames=5)
+    write_image_folder(folder / "imagefolder", {"train": 4, "val": 2})
     options = {"operation_pattern": "(.+)"}
     sets = {"cholec80": synthetic_cholec80, "folder": folder / "pairs", "simcol3d": folder / "depth"}
-    for card, root in (sets | {"davis": folder / "davis"}).items():
+    for card, root in (sets | {name: folder / name for name in ("davis", "imagefolder")}).items():
         manifest = open_dataset(load_card(card), root, options=options if card == "folder" else {})
         settings = StoreSettings.of(fps=24 if card == "davis" else 2, short_side=64)
         store = build_store(manifest, folder / "store", settings, workers=1, progress=False)

@@ -11,7 +11,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 
 from surgdino.datasets.adapter import Adapter
@@ -20,13 +19,11 @@ from surgdino.datasets.exported_films import read_films
 from surgdino.datasets.exported_pictures import find_exports, read_exports
 from surgdino.datasets.files import (
     VIDEO_SUFFIXES,
-    content_hash,
     entries,
     is_image,
     is_table,
     is_video,
     plain_name,
-    time_limit,
     walk,
 )
 from surgdino.datasets.label_table import video_spellings
@@ -42,8 +39,6 @@ _LABEL_ENDING = re.compile(r"[ ._-]*(labels?|phases?|annotations?)$", re.IGNOREC
 # `OP1 (2)`, `OP1_part2`, `OP1 Teil 2`; and `OP1-2`, which may as well be another operation.
 _PART = re.compile(r"[ _-]*(\(\d+\)|[ _-](part|pt|teil|cd|disc)[ _.-]*\d+)$", re.IGNORECASE)
 _COUNT = re.compile(r"[ _.-]+\(?\d+\)?$")
-_PATTERN_SECONDS = 5.0
-_END = 1 << 14  # bytes of a recording's ends that go into its operation's name
 
 
 class Folder(Adapter):
@@ -123,34 +118,16 @@ class Folder(Adapter):
                 "warning", what, parts[0][0].path, expected="one operation", found=f"{count}: {shown}", fix=fix
             )
 
-    @cached_property
-    def pattern(self) -> re.Pattern[str] | None:
-        """The operation pattern, checked."""
-        pattern = self.options.get("operation_pattern")
-        if pattern is None:
-            return None
-        what = "data.operation_pattern cannot be used"
-        fix = "write a regular expression with one group in parentheses, such as '(OP[0-9]+)_'"
-        try:
-            compiled = re.compile(plain_name(pattern))
-        except re.error as error:
-            found = f"{pattern!r}: {error}"
-            raise SurgdinoError(what, expected="a regular expression", found=found, fix=fix) from error
-        if compiled.groups != 1:
-            found = f"{compiled.groups} in {pattern!r}"
-            raise SurgdinoError(what, expected="exactly one group", found=found, fix=fix)
-        return compiled
-
     def _videos(self, found: Sequence[Picture], fps: float | None) -> list[Video]:
         """Recordings or single pictures as videos, each with its operation."""
-        places = [self._matched(each) if self.pattern else "" for each in found]
+        places = [self.matched(each.path, each.prefix, each.top, each.name) if self.pattern else "" for each in found]
         if self.pattern is None and all(is_image(each.path) for each in found):
             places = places_by_name(self, found)
         elif self.pattern is None:
             places = self._places_on_disk(found)
         names: dict[str, str] = {}  # by the first recording of each operation
         for each, place in zip(found, places, strict=True):
-            names.setdefault(place, self._named(place, each.path))
+            names.setdefault(place, self.named(place, each.path))
         root = plain_name(self.root.resolve().name)
         return [
             Video(
@@ -158,18 +135,6 @@ class Folder(Adapter):
             )
             for each, place in zip(found, places, strict=True)
         ]
-
-    def _matched(self, each: Picture) -> str:
-        """The pattern's group; a file that it does not match is an error, and its own name stands in."""
-        assert self.pattern is not None
-        with time_limit(_PATTERN_SECONDS, f"data.operation_pattern takes too long on {each.path.name!r}"):
-            found = self.pattern.search(each.prefix + plain_name(each.path.relative_to(each.top).as_posix()))
-        if found and found[1]:
-            return found[1]
-        what, expected = "the name does not say the operation", f"a path that matches {self.pattern.pattern!r}"
-        fix = "widen data.operation_pattern: files of one operation must belong together"
-        self.problem("error", what, each.path, expected=expected, found=each.name, fix=fix)
-        return each.name
 
     def _places_on_disk(self, found: Sequence[Picture]) -> list[str]:
         """The subfolder, else the recording itself, inside the folder that holds all of them."""
@@ -187,16 +152,6 @@ class Folder(Adapter):
                 "/".join(folders) or _name(each.path, top if each.path.is_dir() else each.path.parent, suffix=False)
             )
         return places
-
-    def _named(self, place: str, first: Path) -> str:
-        """The operation's name by the card."""
-        content = ""
-        if "{content}" in self.card.operation:
-            try:
-                content = content_hash(first, _END)[:8]
-            except (OSError, SurgdinoError):  # told where the recording is read
-                content = "0" * 8
-        return self.operation_at(place, content)
 
     def _named_labels(self) -> Path | None:
         """The file or folder that data.labels names."""

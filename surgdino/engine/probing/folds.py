@@ -40,6 +40,19 @@ def folds(frames: ProbeFrames, rows: np.ndarray) -> Iterator[tuple[np.ndarray, n
             yield rows[~of_fold], rows[of_fold]
 
 
+def neighbours(train: Tensor, test: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cosines and places in `train` of the nearest rows of each test row, [b, count] each, some test rows at a time.
+
+    Args:
+        train, test: [m, D] and [t, D].
+        count: all of them where there are fewer.
+    """
+    train = F.normalize(train.float(), dim=-1)
+    for part in test.split(max(_AT_ONCE // len(train), 1)):
+        found = (F.normalize(part.float(), dim=-1) @ train.T).topk(min(count, len(train)), dim=1)
+        yield found.values, found.indices
+
+
 def knn_scores(
     train: Tensor,
     targets: np.ndarray,
@@ -53,12 +66,11 @@ def knn_scores(
         weight: [m], the weight of each training row.
         temperature: infinity gives every neighbour the same weight.
     """
-    device, train = train.device, F.normalize(train.float(), dim=-1)
+    device = train.device
     known = torch.from_numpy(targets).float().to(device)
     counts = None if weight is None else torch.from_numpy(weight).float().to(device)
     found = []
-    for part in test.split(max(_AT_ONCE // len(train), 1)):
-        values, nearest = (F.normalize(part.float(), dim=-1) @ train.T).topk(min(NEIGHBOURS, len(train)), dim=1)
+    for values, nearest in neighbours(train, test, NEIGHBOURS):
         weights = torch.softmax(values / temperature, dim=1)
         if counts is not None:
             weights = F.normalize(weights * counts[nearest], p=1, dim=1)

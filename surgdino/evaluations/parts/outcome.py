@@ -45,6 +45,10 @@ class Outcome:
         """The mean over operations; those whose value is undefined do not count."""
         return cls(name, float(nanmean(np.array(list(per_operation.values())))), dict(per_operation), better, percent)
 
+    def called(self, name: str) -> Outcome:
+        """The same under another name."""
+        return replace(self, name=name)
+
     @classmethod
     def of_curve(cls, measure: str, per_operation: Mapping[str, float], taught: int) -> Outcome:
         """The mean over operations of a measure that `taught` labelled operations taught."""

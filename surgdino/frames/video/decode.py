@@ -19,6 +19,9 @@ from surgdino.datasets.files import is_image
 from surgdino.errors import SurgdinoError
 from surgdino.paths import regular
 
+_STILLS = ("images", "pictures")  # what is no video file
+# Pictures of a set are called so many pixels square, whatever their own sizes, and an hour apart.
+_PICTURE_SIDE, _PICTURE_FPS = 8192, 1 / 3600
 # Of two frames equally far from a sampling point, up to the rounding of time stamps, the earlier one, on every machine.
 _TIE = 1e-6
 
@@ -29,7 +32,7 @@ class VideoInfo:
 
     Attributes:
         path: the file, or the folder of images.
-        codec: FFmpeg's name of it (`h264`, `hevc`, `av1`, ...), or `images`.
+        codec: FFmpeg's name of it (`h264`, `hevc`, `av1`, ...), or `images`, or `pictures` that are no recording.
         width: pixels as shown, that is after rotation.
         height: pixels as shown.
         frame_count: presentable frames.
@@ -93,16 +96,19 @@ def _decoder(name: str) -> Decoder:
 
 def decoder_of(info: VideoInfo, backend: str = "pyav") -> Decoder:
     """What reads a source that was probed."""
-    return _decoder("images" if info.codec == "images" else backend)
+    return _decoder(info.codec if info.codec in _STILLS else backend)
 
 
-def probe(path: str | Path, backend: str = "pyav", *, fps: float | None = None) -> VideoInfo:
+def probe(
+    path: str | Path, backend: str = "pyav", *, fps: float | None = None, pictures: Sequence[str] = ()
+) -> VideoInfo:
     """List the presentable frames of a source; at most one frame is decoded.
 
     Args:
         path: a video file, an image, or a folder of images.
         backend: a file in `decoders/`; `decord` also checks here that it agrees with the container.
         fps: frames per second that the numbers of an image folder count in (1 where unknown); ignored for videos.
+        pictures: files inside `path` that are no recording; see `surgdino.datasets.manifest.Video`.
 
     Raises:
         SurgdinoError: missing, empty, truncated, not a video, or refused by the backend.
@@ -110,9 +116,29 @@ def probe(path: str | Path, backend: str = "pyav", *, fps: float | None = None) 
     path = Path(path)
     if not path.exists():
         raise SurgdinoError("does not exist", file=path, expected="a video or a folder of images", fix="check the path")
+    if pictures:
+        return _of_pictures(path, pictures)
     if not path.is_dir() and regular(path).stat().st_size == 0:
         raise SurgdinoError("the file is empty", file=path, expected="a video", found="0 bytes", fix="copy it again")
     return _decoder("images" if path.is_dir() or is_image(path) else backend).probe(path, fps)
+
+
+def _of_pictures(path: Path, pictures: Sequence[str]) -> VideoInfo:
+    numbers = np.arange(len(pictures), dtype=np.int64)
+    return VideoInfo(
+        path=path,
+        codec="pictures",
+        width=_PICTURE_SIDE,
+        height=_PICTURE_SIDE,
+        frame_count=len(pictures),
+        fps=_PICTURE_FPS,
+        duration=len(pictures) / _PICTURE_FPS,
+        rotation=0,
+        numbers=numbers,
+        times=numbers / _PICTURE_FPS,
+        key_numbers=numbers,
+        source=[path / name for name in pictures],
+    )
 
 
 def read_frames(

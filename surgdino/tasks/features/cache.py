@@ -38,13 +38,14 @@ _FREE_IT = "end other programs on the GPU or choose another one, use a smaller i
 
 
 class Extracted(NamedTuple):
-    """Features of the frames `rows` of those asked for: `cls` [b, D], `mean` of the patch tokens [b, D], and `patches`
-    [b, N, D * layers] (float16 on a GPU in half precision; empty unless layers were asked for)."""
+    """Features of the frames `rows` of those asked for: `cls` [b, D], `mean` of the patch tokens [b, D], and of the
+    layers asked for `patches` [b, N, D * layers] (float16 on a GPU in half precision) and `classes` [b, D * layers]."""
 
     rows: slice
     cls: Tensor
     mean: Tensor
     patches: Tensor
+    classes: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +121,13 @@ class FeatureCache:
         ]
         needed = sum(file.bytes for file in files if not file.is_whole())
         return bool(distributed.from_main(lambda: needed <= shutil.disk_usage(folder).free))
+
+    def classes(self, frames: LabelledFrames, layers: Sequence[int]) -> FeatureRows:
+        """float32 [n, D * layers] on disk: the class tokens after these blocks, beside each other; computed here."""
+        layers = tuple(layer % self.backbone.depth for layer in layers)
+        name, width = "classes-" + "-".join(map(str, layers)), self.backbone.embed_dim * len(layers)
+        kind = _Kind(name, (width,), np.float32, lambda extracted: extracted.classes)
+        return replace(self, elsewhere=None)._cached(frames, [kind], layers)
 
     def stream(self, frames: LabelledFrames, layers: Layers = None) -> Iterator[Extracted]:
         """The same without keeping anything: for a backbone that learns, and for a video that is read once."""
@@ -252,16 +260,18 @@ class FeatureCache:
         finally:
             self.backbone.train(was_training)
 
-    def _features(self, images: Tensor, layers: Layers) -> tuple[Tensor, Tensor, Tensor]:
+    def _features(self, images: Tensor, layers: Layers) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         pixels = normalize(images, self.preprocess.mean, self.preprocess.std)
         if layers is None or self._is_last(layers):
             # One way to the last block's tokens: `pooled` has the same bits, whichever call computed it.
             features = self.backbone(pixels)
             patches = features.patches if layers else features.patches[:, :0]
-            return features.cls.float(), features.patches.float().mean(1), patches
+            cls = features.cls.float()
+            return cls, features.patches.float().mean(1), patches, cls if layers else cls[:, :0]
         parts = self.backbone.intermediate(pixels, layers)
         patches = torch.cat([each.patches for each in parts], dim=2)
-        return parts[-1].cls.float(), parts[-1].patches.float().mean(1), patches
+        classes = torch.cat([each.cls.float() for each in parts], dim=1)
+        return parts[-1].cls.float(), parts[-1].patches.float().mean(1), patches, classes
 
 
 def _files(folder: Path, kind: _Kind, store: FrameStore) -> list[FeatureFile]:

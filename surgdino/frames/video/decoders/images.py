@@ -26,7 +26,7 @@ class Images(Decoder):
         if not files:
             raise SurgdinoError("the folder holds no images", file=path, expected="files such as 000025.png")
         numbers = np.array(sorted(files), dtype=np.int64)
-        height, width = _load(files[int(numbers[0])]).shape[:2]
+        height, width = load_image(files[int(numbers[0])]).shape[:2]
         rate = fps or 1.0
         times = (numbers - numbers[0]) / rate
         return VideoInfo(
@@ -65,7 +65,7 @@ class Images(Decoder):
 
 def _checked(info: VideoInfo, number: int) -> np.ndarray:
     file = info.source[number]
-    image = _load(file)
+    image = load_image(file)
     height, width = image.shape[:2]
     if (width, height) != (info.width, info.height):
         expected = f"{info.width}x{info.height}, as the first image of the folder"
@@ -76,7 +76,12 @@ def _checked(info: VideoInfo, number: int) -> np.ndarray:
     return image
 
 
-def _load(file: Path) -> np.ndarray:
+def load_image(file: Path) -> np.ndarray:
+    """uint8 [H, W, 3] RGB of one image file.
+
+    Raises:
+        SurgdinoError: it cannot be read, or is no image.
+    """
     data = read_bytes(file, _MOST_BYTES)  # cv2.imread does not know every letter in a name on every platform
     size_of(io.BytesIO(data), file)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
