@@ -169,7 +169,8 @@ def _formats(infos: Mapping[str, VideoInfo]) -> list[str]:
     kinds: Counter[str] = Counter()
     for info in infos.values():
         codec = info.path.suffix[1:].lower() if is_image(info.path) else info.codec  # `images` does not name the format
-        kinds[f"{codec} {info.width}x{info.height}" + ("" if _is_still(info) else f" {info.fps:.4g} fps")] += 1
+        size = "" if info.codec == "pictures" else f" {info.width}x{info.height}"  # of many sizes
+        kinds[codec + size + ("" if _is_still(info) else f" {info.fps:.4g} fps")] += 1
     shown = [f"{count} x {kind}" for kind, count in kinds.most_common(4)]
     return shown + ([f"and {len(kinds) - 4} other formats"] if len(kinds) > 4 else [])
 

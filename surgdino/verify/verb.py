@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from surgdino import console
 from surgdino.config import typed
 from surgdino.datasets.card import Card
 from surgdino.datasets.depth import DEPTH
+from surgdino.datasets.files import image_size
 from surgdino.datasets.held import SLACK, Length, held_against
 from surgdino.datasets.manifest import Labels, Manifest, Problem, Video
 from surgdino.datasets.masks import FrameMasks, Shown, VideoMasks, count_pixels
@@ -50,7 +52,7 @@ def main(cfg: Mapping[str, Any]) -> int:
         if video.id in infos:
             problems += compare(video, infos[video.id], manifest)
     faults, shown = check_masks(manifest)
-    problems += faults
+    problems += [*faults, *check_pictures(manifest)]
     print_findings(card, replace(manifest, problems=tuple(problems)), infos, shown)
     return 1 if any(problem.severity == "error" for problem in problems) else 0
 
@@ -101,6 +103,24 @@ def compare(video: Video, info: VideoInfo, manifest: Manifest) -> list[Problem]:
         expected = f"labels up to frame {info.frame_count - 1}"
         problems.append(Problem("warning", message, video.path, None, expected, count - 1, fix))
     return problems
+
+
+def check_pictures(manifest: Manifest) -> list[Problem]:
+    """Those of a picture set by their heads: a problem for each kind of fault, with the first and the count of others."""
+    files = [video.path / name for video in manifest.videos for name in video.pictures]
+    found: dict[str, list[Problem]] = {}
+    for fault in filter(None, _in_threads("reading the pictures", _unreadable, files, _MASK_READERS)):
+        found.setdefault(fault.message, []).append(fault)
+    more = [(first, len(others)) for first, *others in found.values()]
+    return [replace(p, message=f"{p.message}, and {n} more like it") if n else p for p, n in more]
+
+
+def _unreadable(file: Path) -> Problem | None:
+    try:
+        image_size(file)
+    except SurgdinoError as error:
+        return Problem.of(error, "copy it again; it is left out")
+    return None
 
 
 def check_masks(manifest: Manifest) -> tuple[list[Problem], dict[str, list[Shown]]]:

@@ -21,6 +21,7 @@ from surgdino.inputs.labelled import open_store_of
 from surgdino.inputs.settings import DataSettings
 from surgdino.runs.leaks import refuse_shared_parts
 from surgdino.tasks.labelled_frames import labelled_frames
+from surgdino.verify.verb import check_pictures
 from tests.datasets.pictures import DISHES, SYNSETS, write_food101, write_image_folder, write_imagenet, write_picture
 
 THREE = ("bowel", "liver", "spleen")
@@ -191,10 +192,11 @@ def test_a_flat_val_without_classes_is_refused(tmp_path):
 def test_unreadable_pictures_are_left_out_and_named(tmp_path, capsys):
     root = write_image_folder(tmp_path / "set", {"train": 4, "val": 2})
     (root / "train" / "liver" / "a picture 1.png").write_bytes(b"")
-    (root / "train" / "liver" / "a picture 2.jpg").write_bytes(b"no picture")
+    (root / "train" / "liver" / "a picture 2.jpg").write_bytes(b"")
     manifest = opened("imagefolder", root)
     own = {"root": root, "store": tmp_path / "store", "short_side": 32, "workers": 1}
     store = open_store_of(manifest, shipped(DataSettings, "data", **own))
+    assert [problem.message for problem in check_pictures(manifest)] == ["the file is empty, and 1 more like it"]
     frames = labelled_frames(manifest, store, "class")
     assert len(frames) == 16
     assert frames.numbers_of()["train/liver"].tolist() == [0, 3]
