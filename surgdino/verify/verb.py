@@ -106,7 +106,7 @@ def compare(video: Video, info: VideoInfo, manifest: Manifest) -> list[Problem]:
 
 
 def check_pictures(manifest: Manifest) -> list[Problem]:
-    """Those of a picture set by their heads: a problem for each kind of fault, with the first and the count of others."""
+    """Pictures of a set by their heads: a problem for each kind of fault, with the first one and how many more."""
     files = [video.path / name for video in manifest.videos for name in video.pictures]
     found: dict[str, list[Problem]] = {}
     for fault in filter(None, _in_threads("reading the pictures", _unreadable, files, _MASK_READERS)):

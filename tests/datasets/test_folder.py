@@ -208,7 +208,7 @@ def test_folders_of_pictures_and_masks_by_other_names(root, names):
 
 
 def test_a_pattern_that_never_ends(root, monkeypatch):
-    monkeypatch.setattr("surgdino.datasets.adapters.folder._PATTERN_SECONDS", 0.2)
+    monkeypatch.setattr("surgdino.datasets.adapter._PATTERN_SECONDS", 0.2)
     put(root, "a" * 40 + "!.mp4")
     with pytest.raises(SurgdinoError, match="takes too long"):
         opened(root, r"^((?:a+)+)$")
