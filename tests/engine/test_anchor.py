@@ -66,6 +66,7 @@ def test_a_backbone_that_did_not_move_is_where_it_is_anchored(tmp_path):
     assert gram_loss(tokens.patches.view_as(views.anchor), views.anchor).item() < 1e-9
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch):
     whole = train(plan_in(tmp_path / "whole", probe=None, **SETTINGS))
     assert whole.last["gram"] > 0

@@ -11,6 +11,7 @@ from tests.engine.golden_losses import FOLDER, losses_of, machine_kind, moved
 RENEW = "if the losses are meant to change: python -m tests.engine.golden_losses renew"
 
 
+@pytest.mark.quick("simdinov2")
 @pytest.mark.parametrize("method", sorted(path.stem for path in FOLDER.glob("*.json")))
 def test_fifty_steps_give_the_golden_losses(method):
     golden = json.loads((FOLDER / f"{method}.json").read_text())

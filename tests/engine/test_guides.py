@@ -67,7 +67,8 @@ def test_the_configuration_that_ships_has_every_key_and_no_other(name):
     assert open_guides(section(name), 16, facts_of()).each[0].key == name
 
 
-@pytest.mark.parametrize("method", ["simdinov2", pytest.param("dino", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["simdinov2", "dino"])
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, method):
     """With all guides at once; their heads are in the state and in no checkpoint."""
     plan = guided(plan_of(method, tmp_path / "whole", steps=10, probe=None), section())

@@ -48,7 +48,8 @@ def test_neighbours_are_the_nearest_others_of_the_operation_and_not_near_in_time
     assert (pairs.nearest(session) == -1).all()
 
 
-@pytest.mark.parametrize(("step", "workers"), [(6, 0), pytest.param(4, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("step", "workers"), [(6, 0), (4, 2)])
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, step, workers):
     """Between two tables, and where one is due."""
     train(paired(plan_in(tmp_path / "whole", probe=None, steps=9)))

@@ -202,7 +202,7 @@ def test_the_teachers_adapters_follow_the_students(tmp_path):
 # Runs
 
 
-@pytest.mark.quick("7-all")
+@pytest.mark.slow
 @retained
 @pytest.mark.parametrize("step", [2, 7])
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypatch, settings, step):

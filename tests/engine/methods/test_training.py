@@ -84,7 +84,7 @@ def test_a_run_learns_and_stays_away_from_collapse(name, tmp_path):
     assert not [said for said in result.warnings if "collapse" in said]
 
 
-@pytest.mark.quick("simdinov2", "dinov2")
+@pytest.mark.quick("simdinov2")
 @every_method
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(name, tmp_path, monkeypatch):
     """Stopped while the prototypes are frozen, and once more after."""
