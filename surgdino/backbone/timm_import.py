@@ -24,7 +24,7 @@ _SCHEMAS = (
 @cache
 def make_torchvision_importable() -> torch.library.Library | None:
     """Let `import torchvision` succeed beside any build of torch; does nothing where it already would."""
-    if "torchvision" in sys.modules or _compiled_operators_load():
+    if "torchvision" in sys.modules or compiled_operators_load():
         return None
     definitions = torch.library.Library("torchvision", "DEF")
     for schema in _SCHEMAS:
@@ -32,7 +32,8 @@ def make_torchvision_importable() -> torch.library.Library | None:
     return definitions  # torch drops the definitions when this object dies: the cache keeps it
 
 
-def _compiled_operators_load() -> bool:
+def compiled_operators_load() -> bool:
+    """Whether torchvision's operators were built for the torch that is here; True where it is not installed."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
         return True  # not installed: timm's own ImportError says so

@@ -26,6 +26,7 @@ VERBS = {
     "compare": "two runs side by side: surgdino compare RUN_A RUN_B",
     "list": "datasets, recipes, models, methods and augmentations",
     "weights": "natural-image checkpoints: surgdino weights list | get NAME",
+    "doctor": "has this machine what surgdino needs: packages, decoders, disk, memory, GPU",
     "demo": "every step on a small generated set, in minutes on a CPU",
 }
 # Verbs that take key=value settings through Hydra.
@@ -102,7 +103,7 @@ def dispatch(words: list[str]) -> int:
         from surgdino.cli.configured import run_configured
 
         return run_configured(verb, rest, VERBS[verb])
-    module = import_module("surgdino.cli.demo" if verb == "demo" else f"surgdino.verbs.{verb}")
+    module = import_module(f"surgdino.{'cli' if verb in ('demo', 'doctor') else 'verbs'}.{verb}")
     if "-h" in rest or "--help" in rest:
         print(module.HELP)
         return 0

@@ -43,6 +43,13 @@ class VerifySettings:
 
 def main(cfg: Mapping[str, Any]) -> int:
     """Check the dataset that `cfg` names; 1 where there are errors, 0 where there are none (warnings may be)."""
+    card, manifest, infos, shown = findings(cfg)
+    print_findings(card, manifest, infos, shown)
+    return 1 if manifest.errors else 0
+
+
+def findings(cfg: Mapping[str, Any]) -> tuple[Card, Manifest, dict[str, VideoInfo], dict[str, list[Shown]]]:
+    """The card, the folder with all problems found, what each video's container says, what each mask shows."""
     settings = typed(VerifySettings, {"data": cfg["data"], "dataset": cfg["dataset"]}, "")
     card, data = Card.from_dict(settings.dataset), settings.data
     manifest = manifest_of(card, data)
@@ -53,8 +60,7 @@ def main(cfg: Mapping[str, Any]) -> int:
             problems += compare(video, infos[video.id], manifest)
     faults, shown = check_masks(manifest)
     problems += [*faults, *check_pictures(manifest)]
-    print_findings(card, replace(manifest, problems=tuple(problems)), infos, shown)
-    return 1 if any(problem.severity == "error" for problem in problems) else 0
+    return card, replace(manifest, problems=tuple(problems)), infos, shown
 
 
 def inspect(manifest: Manifest, decoder: str) -> tuple[dict[str, VideoInfo], list[Problem]]:
