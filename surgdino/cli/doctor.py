@@ -111,8 +111,8 @@ def packages() -> Iterator[Finding]:
     if not wrong:
         yield Finding("packages", "ok", f"surgdino {_version('surgdino')}, all {len(needed)} dependencies as declared")
     extras = {"fast": "simplejpeg", "dask": "distributed", "slurm": "hydra-submitit-launcher", "xformers": "xformers"}
-    have = [f"{extra} ({name} {_version(name)})" for extra, name in extras.items() if _version(name)]
-    yield Finding("extras", "ok", ", ".join(have) or "none installed")
+    there = [f"{extra} ({name} {_version(name)})" for extra, name in extras.items() if _version(name)]
+    yield Finding("extras", "ok", ", ".join(there) or "none installed")
 
 
 def torchvision() -> Iterator[Finding]:
