@@ -1,4 +1,4 @@
-"""Depth read from patch tokens by a linear head of 256 bins, as DINOv2 evaluates it; its errors by named alignments"""
+"""Depth read from patch tokens by a linear head of 256 bins or a DPT head, as DINOv2 has them; errors by alignment"""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import cv2
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from surgdino.crops.workers import load
 from surgdino.datasets.depth import DEPTH, DepthMap
 from surgdino.datasets.files import image_size
 from surgdino.errors import SurgdinoError
+from surgdino.evaluations.parts import dpt_head
 from surgdino.evaluations.parts.depth_head import UPSAMPLING, DepthHead, Fitting, Spacing, centres_of, fit
+from surgdino.evaluations.parts.dpt_head import DPTHead
 from surgdino.evaluations.parts.evaluation import Evaluation
 from surgdino.evaluations.parts.given import Fold, Given
 from surgdino.evaluations.parts.outcome import Outcome
@@ -37,9 +39,11 @@ class DepthSettings:
     """How depth is learnt and scored.
 
     Attributes:
+        head: `linear`, or `dpt`, which reads four layers.
+        channels: of the maps that the DPT head fuses.
         layers: blocks whose patch tokens are read: the last one, or four evenly spaced ones; the last block's class
             token is beside them.
-        bins: spaced evenly (`uniform`), or by logarithm (`log`), which suits what is mostly near.
+        bins: of the linear head, spaced evenly (`uniform`), or by logarithm (`log`), which suits what is mostly near.
         steps, batch, lr: of the fit; pictures of a step.
         gradient: weight of the gradient loss beside SigLoss; 0 leaves it out.
         alignments: with which errors are told.
@@ -47,6 +51,8 @@ class DepthSettings:
             what was learnt from the earlier half. Frames of one operation are alike, so the numbers' names say it.
     """
 
+    head: Literal["linear", "dpt"]
+    channels: Annotated[int, Field(ge=2, le=1024)]
     layers: Literal[1, 4]
     bins: Spacing
     steps: Annotated[int, Field(ge=10, le=100_000)]
@@ -55,6 +61,10 @@ class DepthSettings:
     gradient: Annotated[float, Field(ge=0, le=10)]
     alignments: Annotated[tuple[Alignment, ...], Field(min_length=1)]
     tested: Literal["operations", "later_frames"]
+
+    def __post_init__(self) -> None:
+        if self.head == "dpt" and self.layers != dpt_head.LAYERS:
+            raise SurgdinoError("head=dpt reads four layers", place="layers", expected="4", found=str(self.layers))
 
 
 class Depth(Evaluation[DepthSettings]):
@@ -93,6 +103,8 @@ class Depth(Evaluation[DepthSettings]):
 
     def _layers(self, depth: int) -> tuple[int, ...]:
         count = min(self.settings.layers, depth)
+        if self.settings.head == "dpt" and count < dpt_head.LAYERS:
+            raise SurgdinoError("head=dpt reads four layers", expected="a backbone of four blocks", found=str(depth))
         return tuple(depth * (k + 1) // count - 1 for k in range(count))
 
     def _folds(self, given: Given) -> Iterator[Fold]:
@@ -112,8 +124,8 @@ class Depth(Evaluation[DepthSettings]):
             raise SurgdinoError(what, expected="two frames with depth of an operation", found="one of each")
         yield train, test
 
-    def _learnt(self, given: Given, tokens: Tokens, truths: DepthTruths, train: np.ndarray) -> DepthHead:
-        side = UPSAMPLING * tokens.side
+    def _learnt(self, given: Given, tokens: Tokens, truths: DepthTruths, train: np.ndarray) -> nn.Module:
+        side = (dpt_head.UPSAMPLING if self.settings.head == "dpt" else UPSAMPLING) * tokens.side
         read = partial(truths.stored, side=side)
         planes = np.stack(list(load(read, train.tolist(), min(given.features.workers, len(train)), result_bytes=0)))
         told = np.isfinite(planes).any((1, 2))
@@ -125,9 +137,7 @@ class Depth(Evaluation[DepthSettings]):
             expected = f"depth between {truths.nearest:g} and {truths.farthest:g} mm"
             raise SurgdinoError(what, file=truths.files[train[0]].path, expected=expected, fix=fix)
         train, planes = train[told], planes[told]
-        known = torch.from_numpy(planes[np.isfinite(planes)])
-        centres = centres_of(self.settings.bins, truths.nearest, truths.farthest)
-        head = DepthHead(*tokens.moments(train), centres, known).to(given.device)
+        head = self._head(tokens, train, torch.from_numpy(planes[np.isfinite(planes)]), truths).to(given.device)
         chosen = {name: value for name, value in asdict(self.settings).items() if name in Fitting.__annotations__}
         fit(
             head,
@@ -136,6 +146,12 @@ class Depth(Evaluation[DepthSettings]):
             lambda at: (tokens[train[at]], torch.from_numpy(planes[at]).to(given.device)),
         )
         return head
+
+    def _head(self, tokens: Tokens, train: np.ndarray, known: Tensor, truths: DepthTruths) -> nn.Module:
+        mean, deviation = tokens.moments(train)
+        if self.settings.head == "dpt":
+            return DPTHead(mean, deviation, self.settings.channels, known, truths.nearest, truths.farthest)
+        return DepthHead(mean, deviation, centres_of(self.settings.bins, truths.nearest, truths.farthest), known)
 
 
 class DepthTruths:
@@ -198,8 +214,8 @@ class Tokens:
 
 
 @torch.no_grad()
-def _predicted(head: DepthHead, tokens: Tokens, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(row, float32 [4 side, 4 side] mm) of each picture."""
+def _predicted(head: nn.Module, tokens: Tokens, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(row, float32 [h, w] mm) of each picture, at the head's size."""
     for start in range(0, len(rows), _IMAGES):
         some = rows[start : start + _IMAGES]
         yield from zip(some.tolist(), head(tokens[some]).cpu().numpy(), strict=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
@@ -20,7 +21,8 @@ from surgdino.datasets.synthetic.depth import write_depth
 from surgdino.engine import precision
 from surgdino.errors import SurgdinoError
 from surgdino.evaluations.depth import DepthTruths, Tokens
-from surgdino.evaluations.parts.depth_head import BINS, DepthHead, centres_of, gradient_loss, sig_loss
+from surgdino.evaluations.parts.depth_head import BINS, DepthHead, Fitting, centres_of, fit, gradient_loss, sig_loss
+from surgdino.evaluations.parts.dpt_head import DPTHead
 from surgdino.evaluations.parts.evaluation import open_evaluation
 from surgdino.evaluations.parts.given import Given
 from surgdino.frames.store import StoreSettings, build_store
@@ -28,6 +30,8 @@ from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import labelled_frames
 
 SECTION = {
+    "head": "linear",
+    "channels": 8,
     "layers": 4,
     "bins": "log",
     "steps": 10,
@@ -109,6 +113,57 @@ def test_sparse_depth_is_averaged_over_what_is_known(given, monkeypatch):
     assert small[0, 0] == pytest.approx(20)
     assert small[6, 7] == pytest.approx(50)
     assert np.isfinite(small).sum() == 2
+
+
+def dpt(dim: int, channels: int = 8) -> DPTHead:
+    return DPTHead(torch.zeros(5 * dim), torch.ones(5 * dim), channels, torch.full((9,), 40.0), 1.0, 200.0)
+
+
+def test_a_dpt_head_has_the_published_parts():
+    """Parameters of DINOv2's for ViT-S (384, 256 channels), counted from the paper's parts; 16 times the grid."""
+    dim, c, maps = 384, 256, (48, 96, 192, 384)
+    conv = lambda i, o, k, bias=True: i * o * k * k + o * bias  # noqa: E731
+    reassembled = sum(2 * dim * dim + dim + conv(dim, m, 1) + conv(m, c, 3, bias=False) for m in maps)
+    resized = conv(48, 48, 4) + conv(96, 96, 2) + conv(384, 384, 3)
+    fused = 7 * 2 * conv(c, c, 3) + 4 * conv(c, c, 1)
+    head = conv(c, c, 3) + conv(c, c // 2, 3) + conv(c // 2, 32, 3) + conv(32, 1, 1)
+    assert sum(p.numel() for p in dpt(dim, c).parameters()) == reassembled + resized + fused + head
+    for side in (4, 5):
+        found = dpt(8)(torch.randn(2, side, side, 40, generator=torch.Generator().manual_seed(0)))
+        assert found.shape == (2, 16 * side, 16 * side)
+        assert found.median().item() == pytest.approx(40, rel=0.3)  # before anything is learnt
+
+
+def test_a_dpt_head_reads_every_layer_and_begins_alike():
+    tokens = torch.randn(1, 4, 4, 40, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    one, two = dpt(8), dpt(8)
+    assert torch.equal(one(tokens), two(tokens))
+    for part in range(5):
+        changed = tokens.clone()
+        changed[..., 8 * part : 8 * part + 8] += 1
+        assert not torch.equal(one(changed), one(tokens)), part
+
+
+def test_a_dpt_head_needs_four_layers(given):
+    with pytest.raises(SurgdinoError, match=r"head=dpt reads four layers.* expected 4, found 1"):
+        open_evaluation("depth", {**SECTION, "head": "dpt", "layers": 1}, "")
+    with pytest.raises(SurgdinoError, match="expected a backbone of four blocks, found 2"):
+        found(given, head="dpt")
+
+
+def test_a_dpt_head_learns_what_each_place_says():
+    """Tokens that tell the depth of their own place, which differs from picture to picture: new pictures are read."""
+    rng = torch.Generator().manual_seed(0)
+    grid = torch.randn(30, 2, 2, 1, generator=rng)
+    tokens = torch.cat([grid, -grid], 3).repeat(1, 1, 1, 10)  # [30, 2, 2, 5 * 4]
+    truth = F.interpolate(3.7 + 0.5 * grid.permute(0, 3, 1, 2), (32, 32), mode="bilinear")[:, 0].exp()
+    head = dpt(4)
+    before = sig_loss(head(tokens[24:]), truth[24:]).item()
+    fit(head, Fitting(60, 4, 0.01, 0.5), 24, lambda at: (tokens[:24][at], truth[:24][at]))
+    assert sig_loss(head(tokens[24:]), truth[24:]).item() < 0.6 * before
+    settings = open_evaluation("depth", {**SECTION, "head": "dpt"}, "").settings
+    assert (settings.head, settings.channels) == ("dpt", 8)
 
 
 def test_depth_that_the_tokens_tell_is_found(given, monkeypatch):

@@ -112,11 +112,11 @@ class Fitting:
     gradient: float
 
 
-def fit(head: DepthHead, fitting: Fitting, count: int, read: Callable[[np.ndarray], tuple[Tensor, Tensor]]) -> None:
+def fit(head: nn.Module, fitting: Fitting, count: int, read: Callable[[np.ndarray], tuple[Tensor, Tensor]]) -> None:
     """Fit the head to `count` pictures; the same seed draws the same ones.
 
     Args:
-        read: places of pictures -> their tokens [b, side, side, D] and depth [b, 4 side, 4 side], NaN where unknown.
+        read: places of pictures -> tokens [b, side, side, D] and depth of the head's size [b, h, w], NaN where unknown.
     """
     optimizer = torch.optim.AdamW(head.parameters(), lr=fitting.lr, weight_decay=_WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, fitting.lr, fitting.steps)
