@@ -14,6 +14,7 @@ from pydantic import Field
 from surgdino.config import Fps, NonNegativeInt, PositiveInt, read_yaml, typed
 from surgdino.datasets.class_names import corrected
 from surgdino.datasets.depth import DepthLayout
+from surgdino.datasets.picture_layout import MaskLayout
 from surgdino.datasets.workflow import WorkflowLayout
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest
@@ -46,7 +47,9 @@ class Card:
         mask_classes: what the masks show, in the order of their channels.
         masks: class -> its id or colour (RGB) in masks that show several; 0 and black are none of them. It names the
             mask classes too.
+        parts: part of an instrument -> its id, where masks show parts.
         multilabel: those of them that one picture's masks tell of together.
+        mask_files: where its masks lie, of recordings with a file a frame.
         depth: where its depth maps lie, and what they count in.
         workflow: where its label files lie, and what stands in them.
         tool_step: frames from one row of a tool file to the next.
@@ -77,7 +80,9 @@ class Card:
     triplets: tuple[str, ...] = ()
     mask_classes: tuple[str, ...] = ()
     masks: dict[str, _MaskValue | tuple[_MaskValue, _MaskValue, _MaskValue]] = field(default_factory=dict)
+    parts: dict[str, _MaskValue] = field(default_factory=dict)
     multilabel: tuple[str, ...] = ()
+    mask_files: MaskLayout | None = None
     depth: DepthLayout | None = None
     workflow: WorkflowLayout | None = None
     tool_step: PositiveInt = 25

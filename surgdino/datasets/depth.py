@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,47 +12,33 @@ import numpy as np
 from pydantic import Field
 
 from surgdino.datasets.files import size_of
+from surgdino.datasets.picture_layout import PairLayout
 from surgdino.errors import SurgdinoError
 from surgdino.paths import read_bytes
 
 Millimetres = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False)]
 DEPTH = "depth"  # the kind of these labels, and their one class
 _MOST_BYTES = 1 << 30
-_Pattern = Annotated[str, Field(pattern=r"^[^#]*#?[^#0-9]*$")]  # the number is the last one of a name
 
 
-@dataclass(frozen=True)
-class DepthLayout:
-    """The `depth` of a card.
+@dataclass(frozen=True, kw_only=True)
+class DepthLayout(PairLayout):
+    """The `depth` of a card: pictures and depth maps.
 
     Attributes:
-        pairs: picture and depth map inside a recording's folder, without suffix, `#` being the frame's number; several
-            where releases differ.
         millimetres: of one unit of the file.
         nearest, farthest: mm; depth outside of them counts as unknown.
-        operation: a regular expression on the recording's path inside the root; its one group is the operation's place.
     """
 
-    pairs: Annotated[tuple[tuple[_Pattern, _Pattern], ...], Field(min_length=1)]
     millimetres: Millimetres
     nearest: Millimetres
     farthest: Millimetres
-    operation: str = "([^/]+)$"
 
     def __post_init__(self) -> None:
         if self.nearest >= self.farthest:
             expected, found = f"less than farthest, {self.farthest:g}", f"{self.nearest:g}"
             raise SurgdinoError("dataset.depth.nearest cannot be used", expected=expected, found=found)
-        if any(("#" in picture) != ("#" in depth) for picture, depth in self.pairs):
-            expected = "# for the frame's number in both names, or in none"
-            raise SurgdinoError("dataset.depth.pairs cannot be used", expected=expected, found=str(self.pairs))
-        try:
-            groups = re.compile(self.operation).groups
-        except re.error:
-            groups = -1
-        if groups != 1:
-            expected = "a regular expression with one group"
-            raise SurgdinoError("dataset.depth.operation cannot be used", expected=expected, found=self.operation)
+        super().__post_init__()
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,8 @@ def is_mask(path: Path) -> bool:
 
 
 def is_map(path: Path) -> bool:
-    """Whether a file's name says that it is of depth or motion, not a picture (`Depth_0001.png`, `0001_flow.tiff`)."""
-    return re.search(r"(^|[_-])(depth|normals|flow|occlusion)([_-]|$)", path.stem.lower()) is not None
+    """Whether a file's name says that it tells of a picture beside it (`Depth_0001.png`, `0001_flow.tiff`, `1_mask.png`)."""
+    return re.search(r"(^|[_-])(depth|normals|flow|occlusion)([_-]|$)|[_-]mask$", path.stem.lower()) is not None
 
 
 @lru_cache(maxsize=1 << 14)
@@ -217,7 +217,7 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
 
 
 def numbered_images(folder: Path) -> dict[int, Path]:
-    """The images of a folder by frame number (the last digits of the name), ascending, without masks and depth maps.
+    """The images of a folder by frame number (the last digits of the name), ascending, without masks and maps.
 
     Raises:
         SurgdinoError: a name without such a number, or two names with the same.

@@ -38,9 +38,13 @@ class Legend:
 
     Attributes:
         values: class -> its id, or its colour as RGB.
+        background: the id of none of them.
+        strays: share of the pixels that may have any other value and are unlabelled then.
     """
 
     values: Mapping[str, int | Colour]
+    background: int = 0
+    strays: float = 0.0
 
     @property
     def by_colour(self) -> bool:
@@ -137,8 +141,9 @@ def layers_and_unlabelled(path: Path, legend: Legend) -> tuple[dict[str, np.ndar
         known = {name: value for name, value in legend.values.items() if isinstance(value, int)}
     masks = {name: np.asarray(codes == code) for name, code in known.items()}
     unlabelled = np.zeros(codes.shape, bool) if void in known.values() else np.asarray(codes == void)
-    odd = codes[~np.any([*masks.values(), unlabelled, codes == 0], axis=0)]
-    if len(odd):
+    other = ~np.any([*masks.values(), unlabelled, codes == legend.background], axis=0)
+    odd = codes[other]
+    if len(odd) > legend.strays * codes.size:
         found = f"{_listed(np.unique(odd), legend.by_colour)} ({len(odd) / codes.size:.1%} of the pixels)"
         fix = "JPEG changes values: export it as PNG" if pixels.lossy else "name its class, or correct the mask"
         if (
@@ -148,12 +153,12 @@ def layers_and_unlabelled(path: Path, legend: Legend) -> tuple[dict[str, np.ndar
         ):
             fix = "its ids seem to count none as 1 and the first class as 2: none is 0"
         raise _not_of(path, legend, found, fix)
-    return masks, unlabelled
+    return masks, unlabelled | other
 
 
 def _not_of(path: Path, legend: Legend, found: str, fix: str = _NAME_THEM) -> SurgdinoError:
     what = "a value of no class in the mask"
-    return SurgdinoError(what, file=path, expected=f"0 or black for none, {legend}", found=found, fix=fix)
+    return SurgdinoError(what, file=path, expected=f"{legend.background or '0 or black'} for none, {legend}", found=found, fix=fix)
 
 
 def _ids(path: Path, pixels: _Pixels, legend: Legend) -> np.ndarray:

@@ -20,8 +20,9 @@ from surgdino.errors import SurgdinoError
 
 __all__ = ["THRESHOLD", "FrameMasks", "Mask", "VideoMasks", "read_mask", "read_masks"]
 
-# A file of its own, a class of a file with several, outlines from a labelling tool; or where depth is known.
-Mask = Path | Layer | Drawing | DepthMap
+# A file of its own, a class of a file with several, several of those together, outlines from a labelling tool; or where
+# depth is known.
+Mask = Path | Layer | tuple[Layer, ...] | Drawing | DepthMap
 
 
 @dataclass(frozen=True)
@@ -114,20 +115,21 @@ def read_masks(frame: FrameMasks, classes: Sequence[str]) -> tuple[np.ndarray, n
         if isinstance(source, DepthMap):
             masks[channel] = np.isfinite(source.read(width, height))
             continue
-        if isinstance(source, Layer):
-            path = source.path
-            if path not in layers:
-                layers[path] = read_layers(path, source.legend)
-            mask = layers[path][source.name]
-        else:
-            path, mask = source, read_mask(source)
-        if mask.shape != (height, width):
-            raise SurgdinoError(
-                "the mask has another size than its picture",
-                file=path,
-                expected=f"{width}x{height}",
-                found=f"{mask.shape[1]}x{mask.shape[0]}",
-                fix="make the mask again at the picture's size",
-            )
-        masks[channel] = mask
+        for part in source if isinstance(source, tuple) else (source,):
+            if isinstance(part, Layer):
+                path = part.path
+                if path not in layers:
+                    layers[path] = read_layers(path, part.legend)
+                mask = layers[path][part.name]
+            else:
+                path, mask = part, read_mask(part)
+            if mask.shape != (height, width):
+                raise SurgdinoError(
+                    "the mask has another size than its picture",
+                    file=path,
+                    expected=f"{width}x{height}",
+                    found=f"{mask.shape[1]}x{mask.shape[0]}",
+                    fix="make the mask again at the picture's size",
+                )
+            masks[channel] |= mask
     return masks, np.array([name in frame.files for name in classes], dtype=bool)

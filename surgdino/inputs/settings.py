@@ -19,7 +19,7 @@ from surgdino.frames.store import StoreSettings
 from surgdino.runs.names import Mode, Pseudonyms
 
 _TEST_OF = "test-of:"
-_OPTIONS = ("operation_pattern", "labels", "organ", "rater")
+_OPTIONS = ("operation_pattern", "labels", "organ", "rater", "masks")
 Part = Literal["train", "val", "test"]
 
 
@@ -52,6 +52,7 @@ class AlsoSettings:
     labels: Text | None
     organ: Text | None
     rater: Text | None
+    masks: Text | None
     recordings: Recordings | None
 
     def __post_init__(self) -> None:
@@ -76,6 +77,7 @@ class DataSettings:
     labels: Text | None
     organ: Text | None
     rater: Text | None
+    masks: Text | None
     fps: Fps
     store: Location
     short_side: Annotated[int, Field(ge=16, le=8192)]

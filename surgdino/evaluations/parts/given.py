@@ -157,6 +157,8 @@ class Given:
 
 def _source(mask: Mask | None) -> object:
     """What tells that a mask has changed: its file's size and date, or the outlines."""
+    if isinstance(mask, tuple):
+        return tuple(map(_source, mask))
     file = mask.path if isinstance(mask, Layer | DepthMap) else mask
     if not isinstance(file, Path):
         return file
