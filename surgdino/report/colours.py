@@ -24,6 +24,9 @@ _OTHERS = (
     *("#882255", "#ee8866", "#0077bb", "#228833", "#ee6677", "#77aadd", "#004488"),
 )
 
+# Where two classes of a set have one colour below, the first takes one of these; they differ from all organs' too.
+_SPARE = ("#8800ff", "#8888ff", "#ccffcc", "#0044aa", "#66ff00")
+
 # What is numbered and not named; ten is as many as differ for everybody
 _OBJECTS = (
     *("#88ccee", "#997700", "#ee3377", "#eedd88", "#222255"),
@@ -95,13 +98,52 @@ _KNOWN = {
     "ureter": "#663333",
     "vesicularglands": "#997700",
     "foreground": "#88ccee",
+    # What else masks show
+    "gastrointestinaltract": "#ddaa33",
+    "fat": "#eedd88",
+    "connectivetissue": "#bbbbbb",
+    "blood": "#ee3377",
+    "lhookelectrocautery": "#222255",
+    "gallbladder": "#aa4499",
+    "hepaticvein": "#663333",
+    "liverligament": "#ee8866",
+    "cysticduct": "#997700",
+    "cysticartery": "#ee3377",
+    "cysticplate": "#ee8866",
+    "calottriangle": "#eedd88",
+    "tool": "#222255",
+    "kidneyparenchyma": "#663333",
+    "coveredkidney": "#ee8866",
+    "thread": "#222255",
+    "clamps": "#bbbbbb",
+    "suturingneedle": "#ee3377",
+    "ultrasoundprobe": "#aa4499",
+    "catheter": "#ee8866",
+    "needleholder": "#aa4499",
+    **dict.fromkeys(("suctioninstrument", "suctiontool"), "#997700"),
+    # Instruments of a robot, and their parts
+    "bipolarforceps": "#ee8866",
+    "prograspforceps": "#88ccee",
+    "largeneedledriver": "#222255",
+    "vesselsealer": "#117733",
+    "graspingretractor": "#ddaa33",
+    "monopolarcurvedscissors": "#aa4499",
+    "other": "#bbbbbb",
+    **dict.fromkeys(("shaft", "toolshaft", "instrumentshaft"), "#88ccee"),
+    **dict.fromkeys(("wrist", "toolwrist", "instrumentwrist"), "#ddaa33"),
+    **dict.fromkeys(("claspers", "toolclasper", "instrumentclasper"), "#117733"),
+    "probe": "#aa4499",
 }
 
 
 def class_colours(classes: Sequence[str]) -> dict[str, str]:
     """A colour `#rrggbb` for every class name, whatever their order; more classes than colours share some."""
-    keys = {name: class_key(name) for name in classes}
-    colours = {name: _KNOWN[key] for name, key in keys.items() if key in _KNOWN}
+    keys, colours = {name: class_key(name) for name in classes}, dict[str, str]()
+    known = list(_KNOWN)
+    for name in sorted((name for name, key in keys.items() if key in _KNOWN), key=lambda n: -known.index(keys[n])):
+        colour, taken = _KNOWN[keys[name]], {*colours.values()}
+        spare = (each for each in _SPARE if each not in taken)
+        colours[name] = next(spare, colour) if colour in taken else colour
     taken = set(colours.values())
     for name in sorted(name for name, key in keys.items() if key not in _KNOWN):
         start = int(hashlib.sha256(keys[name].encode()).hexdigest(), 16) % len(_OTHERS)
