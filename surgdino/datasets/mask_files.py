@@ -158,7 +158,9 @@ def layers_and_unlabelled(path: Path, legend: Legend) -> tuple[dict[str, np.ndar
 
 def _not_of(path: Path, legend: Legend, found: str, fix: str = _NAME_THEM) -> SurgdinoError:
     what = "a value of no class in the mask"
-    return SurgdinoError(what, file=path, expected=f"{legend.background or '0 or black'} for none, {legend}", found=found, fix=fix)
+    return SurgdinoError(
+        what, file=path, expected=f"{legend.background or '0 or black'} for none, {legend}", found=found, fix=fix
+    )
 
 
 def _ids(path: Path, pixels: _Pixels, legend: Legend) -> np.ndarray:

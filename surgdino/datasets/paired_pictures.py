@@ -14,7 +14,6 @@ from surgdino.datasets.manifest import Video
 from surgdino.datasets.picture_layout import PairLayout
 
 
-
 @dataclass(frozen=True)
 class Recording:
     """One recording.
@@ -57,7 +56,9 @@ class PairedPictures(Adapter):
             self.check_not_empty(path)
             found[name] = Recording(video, folder, pictures, files)
             self._check_pairs(found[name], told, layout)
-        numbers = [int(n) for n in (each.video.operation.rpartition("/")[2] for each in found.values()) if n.isdecimal()]
+        numbers = [
+            int(n) for n in (each.video.operation.rpartition("/")[2] for each in found.values()) if n.isdecimal()
+        ]
         self.check_complete({*found, *numbers}, self.root)
         return list(found.values())
 

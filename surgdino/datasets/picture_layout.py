@@ -39,7 +39,9 @@ class PairLayout:
             groups = -1
         if groups != 1:
             expected = "a regular expression with one group"
-            raise SurgdinoError("the card's pattern of operations cannot be used", expected=expected, found=self.operation)
+            raise SurgdinoError(
+                "the card's pattern of operations cannot be used", expected=expected, found=self.operation
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

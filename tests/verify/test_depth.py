@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.depth import write_depth
@@ -14,6 +16,6 @@ def test_dense_depth_is_sound_and_a_wrong_unit_is_not(tmp_path):
     assert problems == []
     assert [each.pixels.tolist() for each in shown["cecum_t1_a"]] == [[64 * 48]] * 2
     card = load_card("c3vd")
-    metres = type(card.depth)(card.depth.pairs, card.depth.millimetres / 1000, 1, 100)
+    metres = replace(card.depth, millimetres=card.depth.millimetres / 1000)
     problems, _ = check_masks(open_dataset(type(card)("c3vd", "depth", depth=metres), tmp_path))
     assert [problem.error().what for problem in problems] == ["no pixel of a known depth in any picture"]

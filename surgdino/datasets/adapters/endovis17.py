@@ -59,7 +59,9 @@ class EndoVis17(PairedPictures):
             place = next(path for path, files in folders.items() if bare[0] not in files)
             what = f"{len(bare)} of {len(recording.pictures)} pictures have no mask, or not of every instrument"
             expected = f"a mask of frame {bare[0]}"
-            self.problem("error", what, place, expected=expected, found="no such file", fix="copy it; they are left out")
+            self.problem(
+                "error", what, place, expected=expected, found="no such file", fix="copy it; they are left out"
+            )
         for place, files in folders.items():
             if alone := [n for n in files if n not in recording.pictures]:
                 what, fix = f"{len(alone)} masks without a picture", "copy the pictures, or remove the masks"

@@ -46,7 +46,9 @@ class SarRarp50(Masks):
         if len(late := np.flatnonzero(np.diff(frames) <= 0)):
             row, found = int(late[0]) + 2, int(frames[late[0] + 1])
             expected = f"more than {frames[late[0]]}"
-            raise SurgdinoError("frames that do not ascend", file=path, place=f"row {row}", expected=expected, found=found)
+            raise SurgdinoError(
+                "frames that do not ascend", file=path, place=f"row {row}", expected=expected, found=found
+            )
         if len(odd := np.flatnonzero(actions >= len(self.card.actions))):
             row, expected = int(odd[0]) + 1, f"0 to {len(self.card.actions) - 1}"
             raise SurgdinoError(
