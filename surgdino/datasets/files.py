@@ -88,7 +88,7 @@ def is_mask(path: Path) -> bool:
 
 
 def is_map(path: Path) -> bool:
-    """Whether a file's name says that it tells of a picture beside it (`Depth_0001.png`, `0001_flow.tiff`, `1_mask.png`)."""
+    """Whether a file's name says that it tells of a picture (`Depth_0001.png`, `0001_flow.tiff`, `0001_mask.png`)."""
     return re.search(r"(^|[_-])(depth|normals|flow|occlusion)([_-]|$)|[_-]mask$", path.stem.lower()) is not None
 
 

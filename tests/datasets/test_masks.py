@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -11,12 +13,14 @@ import pytest
 from PIL import Image
 
 from surgdino.datasets.card import Card, load_card
+from surgdino.datasets.held import Length, held_against
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.masks import read_masks
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.masks import _WRITERS, write_masks
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import StoreSettings, build_store
+from surgdino.verify.verb import check_masks
 
 LAYOUTS = list(_WRITERS)
 
@@ -45,3 +49,127 @@ def test_every_layout_is_read_to_the_pixel(name, tmp_path):
     assert not store.set_aside
     for place, video in enumerate(store.videos):
         assert set(truth[video.id]) <= set(store.of_video(place)[1].tolist())
+
+
+def told(manifest: Manifest) -> list[str]:
+    """All that is said of a folder and of its masks, a line each."""
+    faults, _ = check_masks(manifest)
+    return [problem.error().line() for problem in (*manifest.problems, *faults)]
+
+
+def _ids(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+    def changed(path: Path) -> None:
+        cv2.imwrite(str(path), change(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)))
+
+    return changed
+
+
+def _one_pixel(value: int | tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
+    def changed(ids: np.ndarray) -> np.ndarray:
+        ids[5, 5] = value
+        return ids
+
+    return changed
+
+
+FIRST = {
+    "cholecseg8k": "video01/video01_00080/frame_80_endo_watershed_mask.png",
+    "endovis17": "instrument_1_4_training/instrument_dataset_1/ground_truth/Left_Bipolar_Forceps_labels/frame000.png",
+    "endovis18": "miccai_challenge_release_1/seq_1/labels/frame000.png",
+    "sar_rarp50": "train1/video_1/segmentation/000000000.png",
+}
+FAULTS = {
+    "id out of range": ("sar_rarp50", _ids(_one_pixel(10)), "a value of no class in the mask.*found 10 "),
+    "part of none": ("endovis17", _ids(_one_pixel(11)), "a value of no class in the mask.*found 11 "),
+    "colour of none": ("endovis18", _ids(_one_pixel((1, 2, 3))), "a value of no class in the mask.*found #030201"),
+    "grey in colours": ("endovis18", _ids(lambda m: m[..., 1] // 100), "a value of no class in the mask.*#"),
+    "nothing known": ("cholecseg8k", _ids(lambda m: m * 0 + 77), "found 77 .100.0% of the pixels"),
+    "another size": ("sar_rarp50", _ids(lambda m: m[:-2]), "another size"),
+    "empty file": ("cholecseg8k", lambda path: path.write_bytes(b""), "empty"),
+    "no picture": ("endovis18", lambda path: path.write_bytes(b"masks"), "not a readable"),
+    "no mask": ("endovis18", Path.unlink, "1 of 2 pictures have no mask; found the first is frame000.png"),
+    "one instrument's": ("endovis17", Path.unlink, "1 of 2 pictures have no mask, or not of every instrument"),
+    "no frame": (
+        "cholecseg8k",
+        lambda path: shutil.copy(path, path.with_name("frame_99_endo_watershed_mask.png")),
+        "1 files of a mask without a picture",
+    ),
+    "beyond": ("sar_rarp50", lambda path: shutil.copy(path, path.with_name("000099999.png")), "beyond the video's end"),
+    "no instrument": (
+        "endovis17",
+        lambda path: shutil.copytree(path.parent, path.parents[1] / "Spoon"),
+        "no instrument",
+    ),
+    "other legend": (
+        "endovis18",
+        lambda path: (path.parents[2] / "labels.json").write_text('[{"name": "thread", "color": [1, 2, 3]}]'),
+        "thread: another colour of a class than the card has",
+    ),
+    "broken legend": ("endovis18", lambda path: (path.parents[2] / "labels.json").write_text("[{"), "labels.json"),
+    "no action": ("sar_rarp50", lambda path: (path.parents[1] / "action_discrete.txt").write_text("0,8\n"), "0 to 7"),
+    "actions back": (
+        "sar_rarp50",
+        lambda path: (path.parents[1] / "action_discrete.txt").write_text("6,1\n0,1\n"),
+        "row 2: frames that do not ascend",
+    ),
+    "words": ("sar_rarp50", lambda path: (path.parents[1] / "action_discrete.txt").write_text("a,b\n"), "row 1"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_wrong_is_one_line(fault, tmp_path):
+    name, change, said = FAULTS[fault]
+    write_masks(tmp_path, name, recordings=1, frames=2, size=(32, 24), public_ids=True)
+    change(tmp_path / FIRST[name])
+    manifest = open_dataset(load_card(name), tmp_path)
+    lines = told(manifest)
+    if fault == "beyond":
+        (video,) = manifest.videos
+        lines = [p.error().line() for p in held_against(video, Length(120, 2.0, (32, 24)), manifest.labels["masks"])]
+    (line,) = [line for line in lines if "not here" not in line and "no picture shows" not in line]
+    assert re.search(said, line)
+    assert "\n" not in line
+
+
+def test_a_palette_png_says_the_same_as_a_grey_one(tmp_path):
+    truth = write_masks(tmp_path, "sar_rarp50", recordings=1, frames=2, public_ids=True)
+    path = tmp_path / FIRST["sar_rarp50"]
+    mask = Image.open(path)
+    coloured = Image.fromarray(np.asarray(mask))
+    coloured.putpalette([0, 0, 0, *range(10, 40)])
+    coloured.save(path)
+    manifest = open_dataset(load_card("sar_rarp50"), tmp_path)
+    classes = np.arange(1, 10)[:, None, None]
+    np.testing.assert_array_equal(shown(manifest, "video_1", 0), truth["video_1"][0] == classes)
+
+
+def test_frames_taken_from_a_film_are_read_in_its_place(tmp_path):
+    write_masks(tmp_path, "sar_rarp50", recordings=1, frames=2, public_ids=True)
+    rgb = tmp_path / "train1/video_1/rgb"
+    rgb.mkdir()
+    for number in (0, 6, 60):
+        cv2.imwrite(str(rgb / f"{number:09d}.png"), np.zeros((48, 64, 3), np.uint8))
+    manifest = open_dataset(load_card("sar_rarp50"), tmp_path)
+    assert [(video.id, video.path) for video in manifest.videos] == [("video_1", rgb)]
+    assert manifest.labels["masks"].values["video_1"].numbers.tolist() == [0, 60]
+    assert [manifest.labels["action"].values["video_1"][n] for n in (0, 54, 60)] == [0, 0, 1]
+
+
+def test_endovis17_has_masks_of_types_parts_and_both(tmp_path):
+    truth = write_masks(tmp_path, "endovis17", recordings=9, frames=1, public_ids=True)
+    card = load_card("endovis17")
+    for kind, classes in (("parts", tuple(card.parts)), ("binary", ("instrument",))):
+        manifest = open_dataset(card, tmp_path, options={"masks": kind})
+        assert manifest.labels["masks"].classes == classes
+        assert len(manifest.labels["masks"].values) == 9
+        for video, frames in truth.items():
+            for number, ids in frames.items():
+                other = (ids == 1 + list(card.masks).index("other")) & ("test" not in video) & (kind == "binary")
+                np.testing.assert_array_equal(shown(manifest, video, number).any(0), (ids > 0) & ~other)
+    with pytest.raises(SurgdinoError, match=r"no masks='part'.*Did you mean 'parts'"):
+        open_dataset(card, tmp_path, options={"masks": "part"})
+
+
+def test_a_card_without_masks_says_what_is_missing(tmp_path):
+    with pytest.raises(SurgdinoError, match="dataset=x does not say what its masks are"):
+        open_dataset(Card.from_dict({"name": "x", "adapter": "masks"}), tmp_path)

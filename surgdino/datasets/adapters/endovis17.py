@@ -1,4 +1,4 @@
-"""EndoVis 2017: sequences of frames; in training a folder of masks an instrument, in the test set one a kind of mask."""
+"""EndoVis 2017: in training a folder of masks an instrument, in the test set one a kind of mask."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class EndoVis17(PairedPictures):
             self.problem(
                 "error", what, place, expected=expected, found="no such file", fix="copy it; they are left out"
             )
-        for place, files in folders.items():
+        for files in folders.values():
             if alone := [n for n in files if n not in recording.pictures]:
                 what, fix = f"{len(alone)} masks without a picture", "copy the pictures, or remove the masks"
                 expected = f"a picture {alone[0]} in {recording.video.path.name}"

@@ -44,14 +44,11 @@ class SarRarp50(Masks):
             raise SurgdinoError("the file is empty", file=path, expected="a row a labelled frame")
         frames, actions = np.array(rows, np.int64).T
         if len(late := np.flatnonzero(np.diff(frames) <= 0)):
-            row, found = int(late[0]) + 2, int(frames[late[0] + 1])
-            expected = f"more than {frames[late[0]]}"
-            raise SurgdinoError(
-                "frames that do not ascend", file=path, place=f"row {row}", expected=expected, found=found
-            )
-        if len(odd := np.flatnonzero(actions >= len(self.card.actions))):
-            row, expected = int(odd[0]) + 1, f"0 to {len(self.card.actions) - 1}"
-            raise SurgdinoError(
-                "an action that is none", file=path, place=f"row {row}", expected=expected, found=int(actions[odd[0]])
-            )
-        return FrameLabels(frames, actions)
+            what, wrong = "frames that do not ascend", int(late[0]) + 1
+            expected, found = f"more than {frames[wrong - 1]}", str(frames[wrong])
+        elif len(odd := np.flatnonzero(actions >= len(self.card.actions))):
+            what, wrong = "an action that is none", int(odd[0])
+            expected, found = f"0 to {len(self.card.actions) - 1}", str(actions[wrong])
+        else:
+            return FrameLabels(frames, actions)
+        raise SurgdinoError(what, file=path, place=f"row {wrong + 1}", expected=expected, found=found)
