@@ -103,7 +103,9 @@ def own_frames(manifest: Manifest, data: DataSettings) -> FrameStore:
         except SurgdinoError:
             continue  # not built yet, or out of date: a benchmark does not build it
     if not ready:
-        smallest = min(manifest.videos, key=lambda video: (video.is_image_folder, video.path.stat().st_size))
+        smallest = min(
+            manifest.videos, key=lambda v: (v.is_image_folder, 0 if v.is_image_folder else v.path.stat().st_size)
+        )
         one = replace(manifest, videos=(smallest,))
         ready = list(build_store(one, data.store, data.store_settings, workers=1, max_bad_share=0.0).videos)
     store = FrameStore(ready)

@@ -42,7 +42,9 @@ class Card:
         videos: numbers of all videos as released (names, where they have none); empty where nobody can know.
         operation: how an operation is named, with `{number}` of its video, or `{place}` on disk (its path or name
             without the folder's), `{content}` of its first recording, `{root}`, the folder's name.
+        operations: videos that show another set's operation -> its name there.
         phases, steps, tools, actions, instruments, verbs, targets: class names in the order of their ids.
+        cvs: the criteria of the critical view of safety.
         triplets: `instrument,verb,target` in the order of their ids.
         mask_classes: what the masks show, in the order of their channels.
         masks: class -> its id or colour (RGB) in masks that show several; 0 and black are none of them. It names the
@@ -70,6 +72,7 @@ class Card:
     fps: Fps | None = None
     videos: tuple[Entry, ...] = ()
     operation: str = "own/{place}~{content}"
+    operations: dict[NonNegativeInt, str] = field(default_factory=dict)
     phases: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
@@ -77,6 +80,7 @@ class Card:
     instruments: tuple[str, ...] = ()
     verbs: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    cvs: tuple[str, ...] = ()
     triplets: tuple[str, ...] = ()
     mask_classes: tuple[str, ...] = ()
     masks: dict[str, _MaskValue | tuple[_MaskValue, _MaskValue, _MaskValue]] = field(default_factory=dict)
@@ -137,6 +141,8 @@ class Card:
 
     def operation_of(self, video: Entry) -> str:
         """The operation that a video of `videos` shows: by its number, or the set's own where it has a name only."""
+        if video in self.operations:
+            return self.operations[int(video)]
         if isinstance(video, str) or "{content}" in self.operation:
             return f"{self.name}/{video}"
         return self.operation.format(number=video, root=self.name, place=video)

@@ -131,9 +131,19 @@ def walk(root: Path, refused: Callable[[OSError], object] | None = None) -> Iter
         yield Path(folder), [Path(folder) / name for name in sorted(files) if not is_debris(name)]
 
 
+def is_pictures(path: Path) -> bool:
+    """Whether a recording is a folder of pictures, or those in a folder whose names begin alike (`train/8_*`)."""
+    return path.is_dir() or (path.name.endswith("*") and path.parent.is_dir())
+
+
 def entries(folder: Path) -> list[Path]:
-    """The content of one folder, sorted by name, without debris; empty if the folder does not exist."""
-    return sorted(p for p in folder.iterdir() if not is_debris(p.name)) if folder.is_dir() else []
+    """The content of one folder, or of `train/8_*`, sorted by name, without debris; empty if it does not exist."""
+    if folder.is_dir():
+        return sorted(p for p in folder.iterdir() if not is_debris(p.name))
+    if is_pictures(folder):
+        names, prefix = os.listdir(folder.parent), folder.name[:-1]
+        return [folder.parent / name for name in sorted(names) if name.startswith(prefix) and not is_debris(name)]
+    return []
 
 
 def read_text(path: Path, *, spreadsheet: bool = False) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from surgdino.datasets.class_names import class_finder
+from surgdino.datasets.files import entries, is_pictures
 from surgdino.datasets.masks import VideoMasks
 from surgdino.errors import SurgdinoError
 
@@ -66,7 +67,7 @@ class Video:
     @property
     def is_image_folder(self) -> bool:
         """True for datasets released as images; they go through the same frame store."""
-        return self.path.is_dir()
+        return is_pictures(self.path)
 
 
 @dataclass(frozen=True)
@@ -333,4 +334,6 @@ class Manifest:
 def _size(path: Path) -> int:
     if path.is_dir():
         return sum(1 for _ in path.iterdir())
+    if is_pictures(path):
+        return len(entries(path))
     return path.stat().st_size if path.exists() else -1

@@ -137,7 +137,9 @@ def _known_names(manifest: Manifest, card: Card) -> dict[Entry, list[Video]]:
     for video in manifest.videos:
         known: set[Entry | None] = {*manifest.names_of(video)}
         if video.id not in card.videos:  # what a card lists by name has no number: test_workflow_video_01 is not 1
-            known |= {number_in(video.id), number_in(place_of(video.operation))}
+            known |= {number_in(video.id)}
+            # What has another set's name has its number there: endoscapes' video 1 is camma/67, and not its 67.
+            known |= {number_in(place_of(video.operation))} - {*map(number_in, map(place_of, card.operations.values()))}
         known |= {folder for folder in video.id.split("/")[:-1] if not without_parts([folder])}  # `train/`
         for name in known - {None}:
             names.setdefault(name, []).append(video)  # type: ignore[arg-type]

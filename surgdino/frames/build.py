@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from surgdino.config import shipped_settings
+from surgdino.datasets.files import entries, is_pictures
 from surgdino.datasets.manifest import Manifest, Video
 from surgdino.errors import SurgdinoError, from_os_error, shown
 from surgdino.frames.content import Content, detect_content, fit_near, frame_flags
@@ -113,10 +114,9 @@ def source_identity(path: Path, root: Path, pictures: Sequence[str] = ()) -> dic
     name = str(path.relative_to(root)) if path.is_relative_to(root) else path.name
     digest = hashlib.sha256()
     try:
-        if path.is_dir():
-            entries = sorted(os.scandir(path), key=lambda entry: entry.name) if not pictures else []
-            stats = [(entry.name, _status(entry)) for entry in entries]
-            stats += [(picture, (path / picture).stat()) for picture in pictures]
+        if is_pictures(path):
+            names = pictures or sorted(os.listdir(path) if path.is_dir() else [each.name for each in entries(path)])
+            stats = [(each, _status((path if path.is_dir() else path.parent) / each)) for each in names]
             for image, stat in stats:
                 digest.update(f"{image}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="surrogateescape"))
             size, modified = sum(s.st_size for _, s in stats), max((s.st_mtime_ns for _, s in stats), default=0)
@@ -131,7 +131,7 @@ def source_identity(path: Path, root: Path, pictures: Sequence[str] = ()) -> dic
     return {"path": shown(name), "size": size, "mtime_ns": modified, "sha256": digest.hexdigest()}
 
 
-def _status(entry: os.DirEntry) -> os.stat_result:
+def _status(entry: Path) -> os.stat_result:
     """Of what a link leads to, or of the link where that is gone: one image is then missing, and no video."""
     try:
         return entry.stat()

@@ -218,7 +218,8 @@ def _locked(file: IO[str]) -> bool:
 
 
 def _version(task: ShardTask) -> str:
-    status = task.video.path.stat()
+    path = task.video.path
+    status = (path if path.exists() else path.parent).stat()  # of `train/8_*` the folder's
     return f"{status.st_size} {status.st_mtime_ns}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from surgdino.datasets.card import Card, load_card
+from surgdino.datasets.files import numbered_images
 from surgdino.datasets.held import Length, held_against
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.masks import read_masks
@@ -72,13 +74,62 @@ def _one_pixel(value: int | tuple[int, ...]) -> Callable[[np.ndarray], np.ndarra
     return changed
 
 
+def _boxes(path: Path) -> Path:
+    return path.parents[1] / "train/annotation_coco.json"
+
+
+def _box(path: Path, **change: int) -> None:
+    values = json.loads(_boxes(path).read_text())
+    values["annotations"][0] |= change
+    _boxes(path).write_text(json.dumps(values))
+
+
+def _table(path: Path, before: str, after: str) -> None:
+    table = path.parents[1] / "all_metadata.csv"
+    assert before in table.read_text()
+    table.write_text(table.read_text().replace(before, after, 1))
+
+
 FIRST = {
+    "endoscapes": "semseg/1_29375.png",
     "cholecseg8k": "video01/video01_00080/frame_80_endo_watershed_mask.png",
     "endovis17": "instrument_1_4_training/instrument_dataset_1/ground_truth/Left_Bipolar_Forceps_labels/frame000.png",
     "endovis18": "miccai_challenge_release_1/seq_1/labels/frame000.png",
     "sar_rarp50": "train1/video_1/segmentation/000000000.png",
 }
 FAULTS = {
+    "no such frame": (
+        "endoscapes",
+        lambda path: path.rename(path.with_name("1_7.png")),
+        "1 masks without a picture",
+    ),
+    "broken boxes": ("endoscapes", lambda path: _boxes(path).write_text("{"), "annotation_coco.json"),
+    "boxes of no form": ("endoscapes", lambda path: _boxes(path).write_text('{"images": 3}'), "not COCO's form"),
+    "box of no picture": ("endoscapes", lambda path: _box(path, image_id=7), "annotations.0.: an annotation of no pic"),
+    "box of no class": ("endoscapes", lambda path: _box(path, category_id=9), "annotations.0.: an annotation of no cl"),
+    "boxes of no frame": (
+        "endoscapes",
+        lambda path: _boxes(path).write_text(_boxes(path).read_text().replace("1_29375", "1_11")),
+        "1 annotated frames without a picture",
+    ),
+    "no view": (
+        "endoscapes",
+        lambda path: (path.parents[1] / "all_metadata.csv").unlink(),
+        "no annotations of the crit",
+    ),
+    "two raters": (
+        "endoscapes",
+        lambda path: _table(path, "cvs_annotator_3", "other"),
+        "row 1: no column cvs_annotator_3",
+    ),
+    "four criteria": ("endoscapes", lambda path: _table(path, "[1, 1, 1]", "[1, 1, 1, 1]"), "row 2: not 3 scores"),
+    "half a score": ("endoscapes", lambda path: _table(path, "[1, 1, 1]", "[1, 0.5, 1]"), "row 2: not 3 scores"),
+    "rater's pause": ("endoscapes", lambda path: _table(path, '"[1, 1, 0]"', ""), "row 2: not 3 scores"),
+    "a row of no frame": (
+        "endoscapes",
+        lambda path: _table(path, "1,29375", "1,11"),
+        "1 annotated frames without a pic",
+    ),
     "id out of range": ("sar_rarp50", _ids(_one_pixel(10)), "a value of no class in the mask.*found 10 "),
     "part of none": ("endovis17", _ids(_one_pixel(11)), "a value of no class in the mask.*found 11 "),
     "colour of none": ("endovis18", _ids(_one_pixel((1, 2, 3))), "a value of no class in the mask.*found #030201"),
@@ -168,6 +219,36 @@ def test_endovis17_has_masks_of_types_parts_and_both(tmp_path):
                 np.testing.assert_array_equal(shown(manifest, video, number).any(0), (ids > 0) & ~other)
     with pytest.raises(SurgdinoError, match=r"no masks='part'.*Did you mean 'parts'"):
         open_dataset(card, tmp_path, options={"masks": "part"})
+
+
+def test_endoscapes_has_the_view_of_safety_and_boxes_of_the_frames_that_were_looked_at(tmp_path):
+    truth = write_masks(tmp_path, "endoscapes", frames=2, public_ids=True)
+    card = load_card("endoscapes")
+    manifest = open_dataset(card, tmp_path, split="official")
+    assert [(v.id, v.operation, v.split) for v in manifest.videos] == [
+        ("1", "camma/67", "train"),
+        ("5", "endoscapes/5", "train"),
+        ("122", "endoscapes/122", "val"),
+        ("162", "endoscapes/162", "test"),
+    ]
+    for video, frames in truth.items():
+        for number, ids in frames.items():
+            there = [int((ids == kind).any()) for kind in range(1, 7)]
+            assert manifest.labels["structures"].values[video][number] == tuple(there)
+            assert manifest.labels["cvs"].values[video][number] == tuple(there[:3])
+            assert number + 25 not in manifest.labels["cvs"].values[video]
+    assert len(numbered_images(manifest["1"].path)) == 4
+    assert manifest["1"].is_image_folder
+    assert manifest.labels["cvs"].classes == card.cvs
+
+
+def test_a_video_that_shows_anothers_operation_goes_by_its_own_number(tmp_path):
+    write_masks(tmp_path, "endoscapes", recordings=2, frames=1, public_ids=True)
+    for path in (tmp_path / "train").glob("5_*"):
+        path.rename(path.with_name(path.name.replace("5_", "67_", 1)))
+    split = {"train": [1], "test": [67]}
+    videos = open_dataset(load_card("endoscapes"), tmp_path, split=split).videos
+    assert {video.operation: video.split for video in videos} == {"camma/67": "train", "endoscapes/67": "test"}
 
 
 def test_a_card_without_masks_says_what_is_missing(tmp_path):

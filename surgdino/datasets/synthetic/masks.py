@@ -1,4 +1,4 @@
-"""Small sets of pictures with masks, generated, in the layouts of CholecSeg8k, EndoVis 2017 and 2018, and SAR-RARP50.
+"""Small sets of pictures with masks, generated, in the layouts of CholecSeg8k, EndoVis 2017/18, SAR-RARP50, Endoscapes.
 
 A class is a patch in a colour of its own on tissue, which moves a little from frame to frame.
 """
@@ -167,8 +167,40 @@ def _sar_rarp50(root: Path, card: Card, place: int, pictures: Pictures) -> Writt
     return Written(name, masks)
 
 
+def _endoscapes(root: Path, card: Card, place: int, pictures: Pictures) -> Written:
+    """Four videos: two of training, one of validation, one of the test; every fifth frame is annotated."""
+    video, part = ((1, "train"), (5, "train"), (122, "val"), (162, "test"))[place % 4]
+    numbers, masks = [25 * (1175 + 5 * second) for second in range(len(pictures))], Truth()
+    table, header = root / "all_metadata.csv", "vid,frame,avg_cvs,C1,C2,C3,is_ds_keyframe,cvs_annotator_1,"
+    rows = (
+        table.read_text().splitlines() if place else [f"{header}cvs_annotator_2,cvs_annotator_3,mask_path,label_path"]
+    )
+    boxes = root / part / "annotation_coco.json"
+    told = json.loads(boxes.read_text()) if boxes.is_file() else {"images": [], "annotations": []}
+    told["categories"] = [{"id": k, "name": name} for k, name in enumerate(card.mask_classes, start=1)]
+    for number, (picture, ids) in zip(numbers, pictures, strict=True):
+        masks[number], name, identity = ids, f"{video}_{number}", video * 10**6 + number
+        _save(root / part / f"{name}.jpg", picture)
+        _save(root / part / f"{video}_{number + 25}.jpg", picture)  # nobody has looked at it
+        _save(root / "semseg" / f"{name}.png", np.dstack([ids] * 3))
+        told["images"].append({"id": identity, "file_name": f"{name}.jpg", "height": len(ids), "width": len(ids[0])})
+        shown = sorted({*np.unique(ids).tolist()} - {0})
+        for kind in shown:
+            box = [int(value) for value in cv2.boundingRect((ids == kind).astype(np.uint8))]
+            told["annotations"].append(
+                {"image_id": identity, "category_id": kind, "bbox": box, "area": box[2] * box[3]}
+            )
+        two, three = [int(k in shown) for k in (1, 2, 3)], [int(k in shown) for k in (1, 2, 4)]
+        rows.append(f'{video},{number},,0,0,0,True,"{two}","{two}","{three}",,')
+        rows.append(f"{video},{number + 25},,0.5,0.5,0.5,False,,,,,")
+    write_text(table, "\n".join(rows) + "\n")
+    write_text(boxes, json.dumps(told))
+    return Written(str(video), masks)
+
+
 _WRITERS: dict[str, Callable[[Path, Card, int, Pictures], Written]] = {
     "cholecseg8k": _cholecseg8k,
+    "endoscapes": _endoscapes,
     "endovis17": _endovis17,
     "endovis18": _endovis18,
     "sar_rarp50": _sar_rarp50,

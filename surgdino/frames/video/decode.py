@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from surgdino import discovery
-from surgdino.datasets.files import is_image
+from surgdino.datasets.files import is_image, is_pictures
 from surgdino.errors import SurgdinoError
 from surgdino.paths import regular
 
@@ -114,13 +114,14 @@ def probe(
         SurgdinoError: missing, empty, truncated, not a video, or refused by the backend.
     """
     path = Path(path)
-    if not path.exists():
+    is_folder = is_pictures(path)
+    if not (is_folder or path.exists()):
         raise SurgdinoError("does not exist", file=path, expected="a video or a folder of images", fix="check the path")
     if pictures:
         return _of_pictures(path, pictures)
-    if not path.is_dir() and regular(path).stat().st_size == 0:
+    if not is_folder and regular(path).stat().st_size == 0:
         raise SurgdinoError("the file is empty", file=path, expected="a video", found="0 bytes", fix="copy it again")
-    return _decoder("images" if path.is_dir() or is_image(path) else backend).probe(path, fps)
+    return _decoder("images" if is_folder or is_image(path) else backend).probe(path, fps)
 
 
 def _of_pictures(path: Path, pictures: Sequence[str]) -> VideoInfo:

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from surgdino.datasets.files import numbered_images, size_of
+from surgdino.datasets.files import is_pictures, numbered_images, size_of
 from surgdino.errors import SurgdinoError
 from surgdino.frames.video.decode import Decoder, Frame, VideoInfo, resize
 from surgdino.paths import read_bytes
@@ -22,7 +22,7 @@ class Images(Decoder):
 
     def probe(self, path: Path, fps: float | None) -> VideoInfo:
         """List the images; the last digits in a file's name are its frame number. A single file is frame 0."""
-        files = numbered_images(path) if path.is_dir() else {0: path}
+        files = numbered_images(path) if is_pictures(path) else {0: path}
         if not files:
             raise SurgdinoError("the folder holds no images", file=path, expected="files such as 000025.png")
         numbers = np.array(sorted(files), dtype=np.int64)

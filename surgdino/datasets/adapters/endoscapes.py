@@ -1,0 +1,196 @@
+"""Endoscapes: pictures of all videos in one folder a part, critical view of safety, boxes, and masks of few."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from surgdino.datasets.adapter import Adapter
+from surgdino.datasets.card import PARTS
+from surgdino.datasets.class_names import class_finder
+from surgdino.datasets.files import entries, is_image, read_cells
+from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Problem, Video
+from surgdino.datasets.mask_files import Layer, Legend
+from surgdino.datasets.masks import FrameMasks, VideoMasks
+from surgdino.errors import SurgdinoError
+from surgdino.paths import read_bytes
+from surgdino.records import parse_json
+
+_NAME = re.compile(r"(\d{1,9})_(\d{1,15})")  # video and frame
+_TABLE, _BOXES, _MASKS = "all_metadata.csv", "annotation_coco.json", "semseg"
+_RATERS = ("cvs_annotator_1", "cvs_annotator_2", "cvs_annotator_3")
+_MOST = 256 << 20  # bytes of a file of boxes
+_AGAIN = "copy it again from the release"
+
+Key = tuple[int, int]  # video, frame
+
+
+class Endoscapes(Adapter):
+    """A video is the pictures of one number in `train/`, `val/` or `test/`, numbered by its frames.
+
+    Labels: `cvs`, each criterion by the majority of three annotators; `structures`, which of the mask's classes have a
+    box; `masks`. Frames that nobody has looked at have none.
+    """
+
+    def read(self) -> Manifest:
+        pictures: dict[Key, Path] = {}
+        for part in PARTS:
+            for key, path in self._named(self.root / part):
+                if pictures.setdefault(key, path) != path:
+                    found, fix = f"{pictures[key].parent.name}/ too", "keep one of them"
+                    self.problem("error", "two pictures of one frame", path, found=found, fix=fix)
+        numbers = {number: path.parent for (number, _), path in pictures.items()}
+        videos = []
+        for number, folder in sorted(numbers.items()):
+            self.check_video(folder, number)
+            path = folder / f"{number}_*"
+            videos.append(Video(str(number), self.card.operation_of(number), path, self.card.fps))
+        self.check_complete(numbers, self.root)
+        labels = [
+            self._labels("cvs", self.card.cvs, self._views(pictures)),
+            self._labels("structures", self.card.mask_classes, self._boxes(pictures)),
+            Labels("masks", self.card.mask_classes, self._masks(pictures)),
+        ]
+        return self.manifest(videos, labels)
+
+    def _named(self, folder: Path) -> Iterator[tuple[Key, Path]]:
+        """The pictures of a folder by video and frame."""
+        for path in entries(folder):
+            found = _NAME.fullmatch(path.stem) if is_image(path) else None
+            if found:
+                yield (int(found[1]), int(found[2])), path
+            elif is_image(path):
+                self.unexpected(path, "names such as 8_14775.jpg")
+
+    def _labels(self, kind: str, classes: tuple[str, ...], told: Mapping[Key, Sequence[int]]) -> Labels:
+        """Labels of frames, a 0 or 1 a class."""
+        frames: dict[int, dict[int, Sequence[int]]] = {}
+        for (video, frame), row in told.items():
+            frames.setdefault(video, {})[frame] = row
+        values = {}
+        for video, rows in frames.items():
+            numbers = np.array(sorted(rows), np.int64)
+            values[str(video)] = FrameLabels(numbers, np.array([rows[n] for n in numbers.tolist()], np.uint8))
+        return Labels(kind, classes, values)
+
+    def _views(self, pictures: Mapping[Key, Path]) -> dict[Key, list[int]]:
+        """Each criterion of the critical view of safety in the frames that were annotated."""
+        path = self.root / _TABLE
+        if not path.is_file():
+            fix = "pretraining needs none; copy it from the release"
+            self.problem(
+                "warning", "no annotations of the critical view of safety", path, found="no such file", fix=fix
+            )
+            return {}
+        try:
+            found = dict(self._rows(path))
+        except SurgdinoError as error:
+            self.problems.append(Problem.of(error, _AGAIN))
+            return {}
+        if strange := [key for key in found if key not in pictures]:
+            self._not_here(path, strange)
+        return {key: row for key, row in found.items() if key in pictures}
+
+    def _rows(self, path: Path) -> Iterator[tuple[Key, list[int]]]:
+        """The annotated rows: scores of three annotators, such as `[1, 0, 0]`, one a criterion.
+
+        Raises:
+            SurgdinoError: no such table, or a row that cannot be read.
+        """
+        header, *rows = read_cells(path) or [[]]
+        names = ("vid", "frame", *_RATERS)
+        if absent := [name for name in names if name not in header]:
+            expected, found = ", ".join(names), ", ".join(header)[:80]
+            raise SurgdinoError(f"no column {absent[0]}", file=path, place="row 1", expected=expected, found=found)
+        columns = [header.index(name) for name in names]
+        seen = set[Key]()
+        for place, row in enumerate(rows, start=2):
+            video, frame, *cells = (row[column] if column < len(row) else "" for column in columns)
+            if not any(cells):
+                continue  # interpolated from other frames
+            scores = [[float(score) for score in re.findall(r"\d+(?:\.\d*)?", cell)] for cell in cells]
+            whole = [re.fullmatch(r"(\d{1,15})(?:\.0*)?", text) for text in (video, frame)]
+            fault, found = "", ""
+            if not all(whole):
+                fault, found = "not a video and a frame", f"{video}, {frame}"
+            elif any(len(each) != len(self.card.cvs) or {*each} - {0.0, 1.0} for each in scores):
+                fault, found = f"not {len(self.card.cvs)} scores of 0 or 1 by each annotator", "; ".join(cells)[:80]
+            if fault:
+                raise SurgdinoError(fault, file=path, place=f"row {place}", expected="as [1, 0, 0]", found=found)
+            key = tuple(int(match[1]) for match in whole if match)
+            if key in seen:
+                raise SurgdinoError("a frame twice", file=path, place=f"row {place}", found=f"{video}_{frame}")
+            seen.add(key)  # type: ignore[arg-type]
+            yield key, [int(sum(votes) >= 2) for votes in zip(*scores, strict=True)]  # type: ignore[misc]
+
+    def _boxes(self, pictures: Mapping[Key, Path]) -> dict[Key, list[int]]:
+        """Which structures have a box in the frames that boxes were drawn on."""
+        found: dict[Key, list[int]] = {}
+        for path in (path for part in PARTS if (path := self.root / part / _BOXES).is_file()):
+            try:
+                found |= self._coco(path, parse_json(read_bytes(path, _MOST), path, _AGAIN))
+            except SurgdinoError as error:
+                self.problems.append(Problem.of(error, _AGAIN))
+                continue
+            if strange := [key for key in found if key not in pictures]:
+                self._not_here(path, strange)
+                found = {key: row for key, row in found.items() if key in pictures}
+        return found
+
+    def _coco(self, path: Path, values: Any) -> dict[Key, list[int]]:
+        """Frame -> which classes a file in COCO's form has there.
+
+        Raises:
+            SurgdinoError: another form, or an annotation of no picture or no class.
+        """
+        lists = [
+            values.get(name) if isinstance(values, dict) else None for name in ("images", "categories", "annotations")
+        ]
+        if not all(isinstance(each, list) and all(isinstance(row, dict) for row in each) for each in lists):
+            expected = "images, categories and annotations, lists of mappings"
+            raise SurgdinoError("not COCO's form", file=path, expected=expected)
+        images, categories, rows = (each or [] for each in lists)
+        keys: dict[object, Key] = {}
+        for n, image in enumerate(images):
+            name = _NAME.fullmatch(Path(str(image.get("file_name"))).stem)
+            if name is None:
+                found = repr(image.get("file_name"))[:60]
+                raise SurgdinoError(
+                    "not a picture's name", file=path, place=f"images[{n}]", expected="8_14775.jpg", found=found
+                )
+            keys[repr(image.get("id"))] = int(name[1]), int(name[2])
+        find = class_finder(self.card.mask_classes)
+        classes = {repr(row.get("id")): find(str(row.get("name"))) for row in categories}
+        told = {key: [0] * len(self.card.mask_classes) for key in keys.values()}
+        for n, row in enumerate(rows):
+            picture, kind = repr(row.get("image_id")), repr(row.get("category_id"))
+            if picture not in keys:
+                what, expected, found = "an annotation of no picture", "the id of one of images", picture
+            elif classes.get(kind) is None:
+                what, expected, found = "an annotation of no class", ", ".join(self.card.mask_classes), kind
+            else:
+                told[keys[picture]][classes[kind]] = 1  # type: ignore[index]
+                continue
+            raise SurgdinoError(what, file=path, place=f"annotations[{n}]", expected=expected, found=found[:60])
+        return told
+
+    def _masks(self, pictures: Mapping[Key, Path]) -> dict[str, VideoMasks]:
+        legend = Legend(self.card.masks)
+        found, strange = dict[int, dict[int, FrameMasks]](), dict[Key, Path]()
+        for key, path in self._named(self.root / _MASKS):
+            if key in pictures:
+                files = {name: Layer(path, name, legend) for name in self.card.masks}
+                found.setdefault(key[0], {})[key[1]] = FrameMasks(pictures[key], files)
+            else:
+                strange[key] = path
+        if strange:
+            self._not_here(next(iter(strange.values())), list(strange), "masks")
+        return {str(video): VideoMasks(frames, self.card.mask_classes) for video, frames in found.items()}
+
+    def _not_here(self, path: Path, keys: Sequence[Key], what: str = "annotated frames") -> None:
+        expected, fix = f"{keys[0][0]}_{keys[0][1]}.jpg in train, val or test", "copy the pictures; these are left out"
+        self.problem("error", f"{len(keys)} {what} without a picture", path, expected=expected, found="none", fix=fix)
