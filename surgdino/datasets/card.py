@@ -55,6 +55,7 @@ class Card:
         depth: where its depth maps lie, and what they count in.
         workflow: where its label files lie, and what stands in them.
         tool_step: frames from one row of a tool file to the next.
+        columns: column -> value -> videos, such as their hospital; guides read them where there is no data.table.
         recordings: whether its recordings are whole operations, so that their frames tell the time in the operation.
         splits: split -> part -> video numbers or ids. Those called `fold1`, `fold2`, ... are a cross-validation.
         overlaps: other dataset -> numbers of the videos whose operation it shows too.
@@ -90,6 +91,7 @@ class Card:
     depth: DepthLayout | None = None
     workflow: WorkflowLayout | None = None
     tool_step: PositiveInt = 25
+    columns: dict[str, dict[str, tuple[Entry, ...]]] = field(default_factory=dict)
     recordings: Recordings = "whole"
     splits: dict[str, dict[str, tuple[Entry, ...]]] = field(default_factory=dict)
     overlaps: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
@@ -124,6 +126,7 @@ class Card:
                 "videos": _entries,
                 "splits": _each(read_parts),
                 "overlaps": _each(_entries),
+                "columns": _each(_each(_entries)),
                 "triplets": _tree,
                 "masks": _each(_id_or_colour),
                 "phases": _phases,

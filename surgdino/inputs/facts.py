@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from surgdino.datasets.card import number_in
 from surgdino.datasets.files import read_cells
 from surgdino.engine.guides.column import OPERATION
 from surgdino.errors import SurgdinoError, first_of, nearest
@@ -27,7 +28,7 @@ def facts_of(
 
     Args:
         datasets: whose videos the store holds, under their prefixes.
-        table: a CSV with a column `video` or `operation`.
+        table: a CSV with a column `video` or `operation`; without it, cards are asked.
 
     Raises:
         SurgdinoError: there is no such table or column, or it has no row of any video.
@@ -82,16 +83,42 @@ def _spans(store: FrameStore, datasets: Sequence[RunDataset]) -> tuple[np.ndarra
 def _columns(
     columns: dict[str, str], store: FrameStore, datasets: Sequence[RunDataset], table: Path | None
 ) -> dict[str, np.ndarray]:
-    """Fact -> the class of each video."""
-    if table is None:
-        what = f"guide=column:{first_of(sorted(columns.values()), 1)} needs a table"
-        raise SurgdinoError(what, fix="name it: data.table=FILE.csv, with a column video or operation")
+    """Fact -> the class of each video, by the table, or by the cards where there is none."""
+    wanted = sorted(columns.values())
+    told = _by_cards(wanted, datasets) if table is None else _by_table(wanted, datasets, table)
+    classes = {}
+    for fact, name in columns.items():
+        values = [told[name].get(video.id, "") for video in store.videos]
+        places = {value: place for place, value in enumerate(sorted({value for value in values if value}))}
+        classes[fact] = np.array([places.get(value, -1) for value in values], np.int64)
+    return classes
+
+
+def _by_cards(columns: Sequence[str], datasets: Sequence[RunDataset]) -> dict[str, dict[str, str]]:
+    """Column -> video -> its value."""
+    told: dict[str, dict[str, str]] = {}
+    for name in columns:
+        told[name] = {
+            dataset.prefix + video.id: value
+            for dataset in datasets
+            for value, entries in dataset.card.columns.get(name, {}).items()
+            for video in dataset.manifest.videos
+            if {video.id, number_in(video.id)} & {*entries}
+        }
+        if not told[name]:
+            what = f"guide=column:{name} needs a table"
+            raise SurgdinoError(what, fix="name it: data.table=FILE.csv, with a column video or operation")
+    return told
+
+
+def _by_table(columns: Sequence[str], datasets: Sequence[RunDataset], table: Path) -> dict[str, dict[str, str]]:
+    """Column -> video -> its value."""
     rows = _rows(table)
     header = list(rows[0]) if rows else []
     key = next((name for name in _KEYS if name in header), None)
     if key is None:
         raise SurgdinoError("not a table of videos", file=table, expected="a column video or operation", found=header)
-    for name in columns.values():
+    for name in columns:
         if name not in header:
             raise SurgdinoError(f"the table has no column {name!r}", file=table, fix=nearest(name, header))
     named: dict[str, set[str]] = {}
@@ -102,18 +129,13 @@ def _columns(
     row_of: dict[str, dict[str, str]] = {}
     for place, row in enumerate(rows, start=2):
         for video in named.get(row[key], ()):
-            if any(row_of.setdefault(video, row)[name] != row[name] for name in columns.values()):
+            if any(row_of.setdefault(video, row)[name] != row[name] for name in columns):
                 raise SurgdinoError(f"two rows say different things of {row[key]!r}", file=table, place=f"row {place}")
     if not row_of:
         found = first_of([row[key] for row in rows], 3)
         what, expected = "no row of the table is of a video of this run", first_of(sorted(named), 3)
         raise SurgdinoError(what, file=table, expected=f"{key}s such as {expected}", found=found or "no rows")
-    classes = {}
-    for fact, name in columns.items():
-        values = [row_of.get(video.id, {}).get(name, "") for video in store.videos]
-        places = {value: place for place, value in enumerate(sorted({value for value in values if value}))}
-        classes[fact] = np.array([places.get(value, -1) for value in values], np.int64)
-    return classes
+    return {name: {video: row[name] for video, row in row_of.items()} for name in columns}
 
 
 def _rows(table: Path) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +51,14 @@ def test_the_time_in_the_operation_counts_from_frame_0_whatever_is_missing(tripl
     assert store.of_video(0)[1][0] > 0, "the first pictures are missing"
 
 
-def test_excerpts_tell_no_time_but_their_order(triplets):
-    from dataclasses import replace
+def test_without_a_table_the_card_is_asked(triplets):
+    store, dataset = triplets
+    card = replace(dataset.card, columns={"tower": {"b": (4,), "a": ("VID01",)}})
+    known = facts_of({"column:tower"}, store, [replace(dataset, card=card)])["column:tower"]
+    assert [set(known[store.of_video(place)[0]]) for place in range(3)] == [{0}, {-1}, {1}]
 
+
+def test_excerpts_tell_no_time_but_their_order(triplets):
     store, dataset = triplets
     known = facts_of({"time", "seconds"}, store, [replace(dataset, recordings="excerpts")])
     assert np.isnan(known["time"]).all()
