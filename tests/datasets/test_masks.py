@@ -19,12 +19,10 @@ from surgdino.datasets.held import Length, held_against
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.masks import read_masks
 from surgdino.datasets.open import open_dataset
-from surgdino.datasets.synthetic.masks import _WRITERS, write_masks
+from surgdino.datasets.synthetic.masks import LAYOUTS, write_masks
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.verify.verb import check_masks
-
-LAYOUTS = list(_WRITERS)
 
 
 def shown(manifest: Manifest, video: str, number: int) -> np.ndarray:

@@ -205,3 +205,4 @@ _WRITERS: dict[str, Callable[[Path, Card, int, Pictures], Written]] = {
     "endovis18": _endovis18,
     "sar_rarp50": _sar_rarp50,
 }
+LAYOUTS = tuple(_WRITERS)
