@@ -6,7 +6,7 @@ Shapes: B images, D the embedding width, N = (H / patch) * (W / patch) patches i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -113,6 +113,26 @@ class Backbone(nn.Module):
         places, counts = self._places(groups, wanted)
         parts = self.vit.norm(self._run_blocks(tokens, groups, places).to(dtype)).split(counts)
         return [Features(cls, patches) for cls, patches in zip(parts[::2], parts[1::2], strict=True)]
+
+    @torch.no_grad()
+    def forward_through(self, images: Tensor, layers: Sequence[int]) -> tuple[Features, list[Features]]:
+        """What `forward` gives, to the bit, and the features that `intermediate` gives, taken on the same way."""
+        taken = dict[int, Tensor]()
+
+        def taker(k: int) -> Callable[[nn.Module, Any, Tensor], None]:
+            return lambda _, __, tokens: taken.__setitem__(k, tokens.clone())  # the next block may overwrite them
+
+        read = {layer % self.depth for layer in layers}
+        hooks = [self.vit.blocks[k].register_forward_hook(taker(k)) for k in read - {self.depth - 1}]
+        try:
+            last = self(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        found = {self.depth - 1: last}
+        for k, tokens in taken.items():
+            found[k] = self._features(self.vit.norm(tokens.view(len(images), -1, self.embed_dim)))
+        return last, [found[layer % self.depth] for layer in layers]
 
     def intermediate(self, images: Tensor, layers: Sequence[int]) -> list[Features]:
         """Features after some of the blocks, each through the final norm; the last block's are those of `forward`.

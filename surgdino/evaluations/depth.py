@@ -20,11 +20,12 @@ from surgdino.errors import SurgdinoError
 from surgdino.evaluations.parts import dpt_head
 from surgdino.evaluations.parts.depth_head import UPSAMPLING, DepthHead, Fitting, Spacing, centres_of, fit
 from surgdino.evaluations.parts.dpt_head import DPTHead
-from surgdino.evaluations.parts.evaluation import Evaluation
+from surgdino.evaluations.parts.evaluation import Evaluation, Reading
 from surgdino.evaluations.parts.given import Fold, Given
 from surgdino.evaluations.parts.outcome import Outcome
 from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.depth import MEASURES, Alignment, depth_errors
+from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.segmentation.targets import placements
@@ -71,10 +72,12 @@ class Depth(Evaluation[DepthSettings]):
     """Errors at the picture's own size, over the pixels whose depth is known; the mean over an operation's pictures."""
 
     Settings = DepthSettings
-    dense = True
 
     def labels(self) -> tuple[str, ...]:
         return (DEPTH,)
+
+    def reads(self, features: FeatureCache) -> list[Reading]:
+        return [Reading(features, self._layers(features.backbone.depth))]
 
     def outcomes(self, given: Given) -> Iterator[Outcome]:
         truths = DepthTruths(given.frames)

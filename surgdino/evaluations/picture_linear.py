@@ -12,11 +12,12 @@ from pydantic import Field
 
 from surgdino.config import Names
 from surgdino.errors import SurgdinoError
-from surgdino.evaluations.parts.evaluation import Evaluation
+from surgdino.evaluations.parts.evaluation import Evaluation, Reading
 from surgdino.evaluations.parts.given import Given
 from surgdino.evaluations.parts.linear_grid import LAYERS, Choice, LinearGrid, Steps, grid
 from surgdino.evaluations.parts.outcome import Outcome
 from surgdino.evaluations.parts.ranked import accuracy, class_ids, over, ranks
+from surgdino.tasks.features.cache import FeatureCache
 
 _EVERY = 10  # of the training pictures one, or of the operations, is kept to choose by
 
@@ -49,11 +50,15 @@ class PictureLinear(Evaluation[PictureLinearSettings]):
     def labels(self) -> tuple[str, ...]:
         return self.settings.labels
 
+    def reads(self, features: FeatureCache) -> list[Reading]:
+        depth = features.backbone.depth
+        return [Reading(features, classes=tuple(range(depth - min(LAYERS, depth), depth)))]
+
     def outcomes(self, given: Given) -> Iterator[Outcome]:
         cache, truth = given.features, torch.from_numpy(class_ids(given))
-        width, layers = cache.backbone.embed_dim, min(LAYERS, cache.backbone.depth)
-        every = np.arange(len(truth))
-        classes = cache.classes(given.frames, range(cache.backbone.depth - layers, cache.backbone.depth))[every]
+        [reading], width = self.reads(cache), cache.backbone.embed_dim
+        layers, every = len(reading.classes), np.arange(len(truth))
+        classes = cache.classes(given.frames, reading.classes)[every]
         tokens = torch.from_numpy(np.hstack([classes, cache.pooled(given.frames)[:, width:]]))
         steps = Steps(self.settings.epochs, self.settings.steps, self.settings.batch)
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
@@ -19,11 +19,12 @@ from torch import Tensor
 from surgdino.config import PositiveInt, Side
 from surgdino.console import warn
 from surgdino.datasets.masks import read_masks
-from surgdino.evaluations.parts.evaluation import Evaluation
+from surgdino.evaluations.parts.evaluation import Evaluation, Reading
 from surgdino.evaluations.parts.given import Given
 from surgdino.evaluations.parts.outcome import Better, Outcome, pooled
 from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.propagation import boundary_scores, course, region_scores
+from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.segmentation.targets import Placement, placements
 
 Protocol = Literal["dino", "dinov3"]
@@ -90,10 +91,13 @@ class Propagation(Evaluation[PropagationSettings]):
     """
 
     Settings = PropagationSettings
-    streams: ClassVar = True
 
     def labels(self) -> tuple[str, ...]:
         return ("objects", "masks")
+
+    def reads(self, features: FeatureCache) -> list[Reading]:
+        """None that are kept: it sees its frames at a size of its own."""
+        return []
 
     def outcomes(self, given: Given) -> Iterator[Outcome]:
         videos = [

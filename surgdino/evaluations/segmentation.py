@@ -20,7 +20,7 @@ from surgdino.engine.probes.masks import patch_logits
 from surgdino.engine.probing.folds import knn_scores
 from surgdino.engine.probing.frames import even
 from surgdino.evaluations.label_curve import fit_logistic
-from surgdino.evaluations.parts.evaluation import Evaluation
+from surgdino.evaluations.parts.evaluation import Evaluation, Reading
 from surgdino.evaluations.parts.given import Fold, Given
 from surgdino.evaluations.parts.outcome import Outcome, pooled
 from surgdino.metrics.segmentation import (
@@ -31,6 +31,7 @@ from surgdino.metrics.segmentation import (
     pooled_scores,
     stacked,
 )
+from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.segmentation.targets import MaskTargets, Placement, placements
 
@@ -74,13 +75,21 @@ class Segmentation(Evaluation[SegmentationSettings]):
     """
 
     Settings = SegmentationSettings
-    dense = True
 
     def labels(self) -> tuple[str, ...]:
         return ("masks",)
 
+    def reads(self, features: FeatureCache) -> list[Reading]:
+        """At the input's size, which is learnt from, then at each that is tested, by scale."""
+        depth, size, patch = features.backbone.depth, features.preprocess.image_size, features.backbone.patch_size
+        layers = tuple(range(depth - min(self.settings.layers, depth), depth))
+        sides = [size, *(max(round(size * scale / patch), 1) * patch for scale in self.settings.scales)]
+        caches = (replace(features, preprocess=replace(features.preprocess, image_size=side)) for side in sides)
+        return [Reading(cache, layers) for cache in caches]
+
     def outcomes(self, given: Given) -> Iterator[Outcome]:
-        patches, classes, exclusive = self._patches(given), given.classes, self._exclusive
+        patches = [each.features.patches(given.frames, each.patches) for each in self.reads(given.features)]
+        classes, exclusive = given.classes, self._exclusive
         targets = MaskTargets(given.frames, classes, round(patches[0].shape[1] ** 0.5), given.features.workers)
         usable = np.asarray(targets.labelled.all(1) | (not exclusive))
         if exclusive and not _exclude_each_other(targets, np.flatnonzero(usable)):
@@ -101,14 +110,6 @@ class Segmentation(Evaluation[SegmentationSettings]):
     @property
     def _exclusive(self) -> bool:
         return self.settings.classes == "exclusive"
-
-    def _patches(self, given: Given) -> list[FeatureRows]:
-        """Those of the input that is learnt from, then of each that is tested, by scale."""
-        layers, cache = range(-min(self.settings.layers, given.features.backbone.depth), 0), given.features
-        size, patch = cache.preprocess.image_size, cache.backbone.patch_size
-        sides = [size, *(max(round(size * scale / patch), 1) * patch for scale in self.settings.scales)]
-        caches = [replace(cache, preprocess=replace(cache.preprocess, image_size=side)) for side in sides]
-        return [each.patches(given.frames, layers) for each in caches]
 
     def _masks(self, scales: Sequence[np.ndarray], where: Placement) -> np.ndarray:
         """bool [classes, H, W] of the picture, from what each scale predicts of the stored frame [planes, h, w]."""

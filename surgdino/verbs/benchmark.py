@@ -15,6 +15,7 @@ from surgdino.config import Side, Text, typed
 from surgdino.engine.hardware import Hardware, loader_workers
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
+from surgdino.evaluations.parts.evaluation import Reading
 from surgdino.evaluations.parts.given import Given
 from surgdino.inputs.backbones import BackboneList, NamedBackbone, open_backbones
 from surgdino.inputs.labelled import frozen_features
@@ -200,26 +201,42 @@ def _extract(
     frames: Mapping[str | None, LabelledFrames | Exception],
 ) -> Exception | None:
     """Have the features of all evaluations computed, once, and keep what that cost; gives what went wrong."""
-    dense = {kind for entry, kind in plan if entry.evaluation.dense}
-    kept = {kind for entry, kind in plan if not entry.evaluation.streams}
-    wanted = [(kind, each) for kind, each in frames.items() if kind in kept and not isinstance(each, Exception)]
+    # At each size of the input, one pass gives the blocks that all evaluations read.
+    blocks = dict[int, tuple[set[int], set[int]]]()
+    wanted = dict[tuple[str | None, int], tuple[FeatureCache, LabelledFrames, bool]]()
+    for entry, kind in plan:
+        found = frames[kind]
+        if isinstance(found, Exception):
+            continue
+        for at, *read in _readings(entry, cache):
+            size = at.preprocess.image_size
+            for all_read, new in zip(blocks.setdefault(size, (set(), set())), read, strict=True):
+                all_read.update(new)
+            wanted[kind, size] = at, found, any(read) or wanted.get((kind, size), (at, found, False))[2]
     if not wanted:
         return None
-    wanted.sort(key=lambda pair: pair[0] not in dense)  # class tokens come with the patches
+    order = sorted(wanted.values(), key=lambda each: not each[2])  # class tokens come with the patches
     began, cell = time.perf_counter(), Cell(FEATURES, dataset, "", backbone)
     identity = cache.identified().name
     known = read_finished(cell.file(run.folder), identity)
     try:
-        for kind, found in wanted:
-            (cache.patches if kind in dense else cache.pooled_rows)(found)
+        for at, found, any_blocks in order:
+            at.keep(found, *(map(sorted, blocks[at.preprocess.image_size]) if any_blocks else ()))
     except Exception as error:
         return error
     if known is None:
-        count = max((len(found) for _, found in wanted), default=0)
+        count = max(len(found) for _, found, _ in order)
         known = Finished(identity, round(time.perf_counter() - began, 3), count, 0, ())
         write_finished(cell.file(run.folder), known, run.names)
     run.cells[cell] = known
     return None
+
+
+def _readings(entry: Entry, cache: FeatureCache) -> list[Reading]:
+    try:
+        return entry.evaluation.reads(cache)
+    except Exception:  # its cell says why, and costs no other
+        return []
 
 
 def _finished(run: Benchmark, cell: Cell, entry: Entry, given: Given) -> Finished:

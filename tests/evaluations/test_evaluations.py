@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from surgdino import discovery
 from surgdino.backbone.preprocess import Preprocess
-from surgdino.backbone.vit import build_backbone
+from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.config import read_yaml, shipped_settings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
@@ -33,8 +34,11 @@ from surgdino.evaluations.parts.given import Given
 from surgdino.evaluations.parts.outcome import Outcome, pooled
 from surgdino.evaluations.stability import neighbours_kept
 from surgdino.frames.store import StoreSettings, build_store
+from surgdino.inputs.suite import open_suite
+from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames, every_frame, labelled_frames
+from surgdino.verbs import benchmark
 from tests.datasets.pictures import write_image_folder
 from tests.tasks.sets import SETS
 
@@ -88,13 +92,18 @@ def named(outcomes) -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_evaluation_keeps_the_contract(name, frames, tmp_path):
+def test_every_evaluation_keeps_the_contract(name, frames, tmp_path, monkeypatch):
     few = {"frames": min(16, SECTIONS[name].get("frames", 16)), "corruptions": ["smoke"]}
     section = {key: few[key] if name == "robustness" and key in few else SECTIONS[name][key] for key in SECTIONS[name]}
     evaluation = open_evaluation(name, section, "evaluations")
     assert type(evaluation).__doc__ != Evaluation.__doc__
     kind = next(kind for kind in evaluation.labels() if kind in frames)
     given = given_of(frames[kind], tmp_path)
+    for cache in (given.features, given.first):
+        for at, *blocks in evaluation.reads(cache):
+            at.keep(given.frames, *blocks)
+    if name not in ("robustness", "propagation"):  # which compute features of other pictures
+        monkeypatch.setattr(Backbone, "forward", lambda *_: pytest.fail("more is read than reads() says"))
     once, again = (list(evaluation.outcomes(given)) for _ in range(2))
     assert once == again
     assert once
@@ -103,6 +112,26 @@ def test_every_evaluation_keeps_the_contract(name, frames, tmp_path):
         assert not outcome.percent or 0 <= outcome.value <= 1
         assert outcome.per_operation.keys() <= set(given.operations)
     assert len(named(once)) == len(once)
+
+
+@pytest.mark.parametrize("suite", ["surgical", "dino"])
+def test_all_evaluations_of_a_suite_share_one_pass_a_picture_and_size(suite, frames, tmp_path, monkeypatch):
+    """Whatever layers they read; those with pictures of their own aside."""
+    passes, forward = list[int](), Backbone.forward
+    monkeypatch.setattr(Backbone, "forward", lambda *a: passes.append(len(a[1])) or forward(*a))
+    entries, films = open_suite(suite).entries, {each.store.videos[0].id: each.store for each in frames.values()}
+    for film, store in films.items():
+        own = {kind: each for kind, each in frames.items() if each.store.videos[0].id == film}
+        plan = [(entry, kind) for entry in entries for kind in entry.evaluation.labels() if kind in own]
+        cache, run = cache_in(tmp_path), SimpleNamespace(folder=tmp_path, names=Pseudonyms(), cells={})
+        assert benchmark._extract(run, "set", "natural", cache, plan, own) is None
+        reads = [(own[kind], *each) for entry, kind in plan for each in benchmark._readings(entry, cache)]
+        sizes = {at.preprocess.image_size for _, at, *_ in reads}
+        assert len(passes) == len(sizes) * -(-len(store) // cache.batch_size)
+        passes.clear()
+        for here, at, *blocks in reads:
+            at.keep(here, *blocks)
+        assert not passes
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from surgdino import discovery
 from surgdino.config import typed
 from surgdino.evaluations import PACKAGE
 from surgdino.evaluations.parts.given import Given
 from surgdino.evaluations.parts.outcome import Outcome
+from surgdino.tasks.features.cache import FeatureCache
 
 S = TypeVar("S")  # the settings
+
+
+class Reading(NamedTuple):
+    """Kept features, at the size of the cache's input; class and mean tokens of the last block come with all others.
+
+    Attributes:
+        patches, classes: blocks whose patch tokens and whose class tokens are read.
+    """
+
+    features: FeatureCache
+    patches: tuple[int, ...] = ()
+    classes: tuple[int, ...] = ()
 
 
 class Evaluation(ABC, Generic[S]):
@@ -20,15 +33,11 @@ class Evaluation(ABC, Generic[S]):
 
     Attributes:
         Settings: the dataclass of its entry in a suite, which gives every value.
-        dense: whether it reads patch tokens.
-        streams: whether it computes features of its own and reads none of those that are kept.
         compares: whether it reads the first backbone's features beside those that it is about.
         settings: of this one.
     """
 
     Settings: type[S]
-    dense: ClassVar[bool] = False
-    streams: ClassVar[bool] = False
     compares: ClassVar[bool] = False
 
     def __init__(self, settings: S) -> None:
@@ -37,6 +46,12 @@ class Evaluation(ABC, Generic[S]):
     @abstractmethod
     def labels(self) -> tuple[str | None, ...]:
         """The kinds of labels it can use, keys of `Manifest.labels`, each by itself; None for frames without labels."""
+
+    def reads(self, features: FeatureCache) -> list[Reading]:
+        """Which of a backbone's kept features it reads: class tokens, where this is not overridden. Those of all
+        evaluations are computed together; nothing here for one that computes its own.
+        """
+        return [Reading(features)]
 
     @abstractmethod
     def outcomes(self, given: Given) -> Iterator[Outcome]:

@@ -33,6 +33,8 @@ from surgdino.tasks.labelled_frames import LabelledFrames
 
 FORMAT = 1
 Layers = Sequence[int] | None
+Blocks = tuple[int, ...]
+Kept = dict[int, list[FeatureFile]]  # block -> a file a video
 _LARGE = 1e9  # bytes
 _FREE_IT = "end other programs on the GPU or choose another one, use a smaller image_size, or hardware=cpu"
 
@@ -85,7 +87,7 @@ class FeatureCache:
     batch_size: int = 32
     rank: int = 0
     world: int = 1
-    elsewhere: Callable[[FeatureCache, dict[Path, StoredVideo], Layers], None] | None = None
+    elsewhere: Callable[[FeatureCache, dict[Path, StoredVideo], Blocks, Blocks], None] | None = None
     progress: bool = True
 
     def alone(self) -> FeatureCache:
@@ -98,36 +100,37 @@ class FeatureCache:
 
     def pooled_rows(self, frames: LabelledFrames) -> FeatureRows:
         """The same, float32 [n, 2D], left on disk: for videos too long to hold."""
-        return self._cached(frames, [self._pooled()], None)
+        return FeatureRows.of(frames, self._store(frames), self._filled(frames, [], [], [])[-1])
 
     def cls(self, frames: LabelledFrames) -> np.ndarray:
         """float32 [n, D]: the class token."""
         return np.ascontiguousarray(self.pooled(frames)[:, : self.backbone.embed_dim])
 
     def patches(self, frames: LabelledFrames, layers: Sequence[int] = (-1,)) -> FeatureRows:
-        """float16 [n, N, D * layers] on disk: the patch tokens after these blocks, beside each other.
+        """float16 [n, N, D * layers] on disk: the patch tokens after these blocks, beside each other."""
+        return self._beside(frames, self.keep(frames, layers)[0], layers)
 
-        Where the last block is among them, what `pooled` and `cls` ask for is kept on the way.
+    def classes(self, frames: LabelledFrames, layers: Sequence[int]) -> FeatureRows:
+        """float32 [n, D * layers] on disk: the class tokens after these blocks, beside each other."""
+        return self._beside(frames, self.keep(frames, classes=layers)[1], layers)
+
+    def keep(self, frames: LabelledFrames, patches: Sequence[int] = (), classes: Sequence[int] = ()) -> list[Kept]:
+        """The files of the patch tokens after some blocks, and of the class tokens after some: block -> a file a video.
+
+        One pass computes all that are missing, with what `pooled` and `cls` ask for.
         """
-        layers = tuple(layer % self.backbone.depth for layer in layers)
-        kinds = [self._patches(layers)]
-        return self._cached(frames, [*kinds, self._pooled()] if self._is_last(layers) else kinds, layers)
+        asked = [sorted({layer % self.backbone.depth for layer in layers}) for layers in (patches, classes)]
+        kinds = self._kinds(*asked)
+        files = self._filled(frames, kinds, *asked)
+        return [dict(zip(asked[0], files, strict=False)), dict(zip(asked[1], files[len(asked[0]) :], strict=False))]
 
     def fits(self, frames: LabelledFrames, layers: Sequence[int] = (-1,)) -> bool:
         """Whether the disk has room for what `patches` would write; every process has the main one's answer."""
-        kind, folder = self._patches([layer % self.backbone.depth for layer in layers]), self.identified()
-        files = [
-            FeatureFile.of(folder / kind.name, v.shard, kind.shape, kind.dtype) for v in self._store(frames).videos
-        ]
-        needed = sum(file.bytes for file in files if not file.is_whole())
+        kinds = self._kinds(sorted({layer % self.backbone.depth for layer in layers}), [])
+        folder, store = self.identified(), self._store(frames)
+        files = [file for kind in kinds for file in _files(folder, kind, store) if not file.is_whole()]
+        needed = sum(file.bytes for file in files)
         return bool(distributed.from_main(lambda: needed <= shutil.disk_usage(folder).free))
-
-    def classes(self, frames: LabelledFrames, layers: Sequence[int]) -> FeatureRows:
-        """float32 [n, D * layers] on disk: the class tokens after these blocks, beside each other; computed here."""
-        layers = tuple(layer % self.backbone.depth for layer in layers)
-        name, width = "classes-" + "-".join(map(str, layers)), self.backbone.embed_dim * len(layers)
-        kind = _Kind(name, (width,), np.float32, lambda extracted: extracted.classes)
-        return replace(self, elsewhere=None)._cached(frames, [kind], layers)
 
     def stream(self, frames: LabelledFrames, layers: Layers = None) -> Iterator[Extracted]:
         """The same without keeping anything: for a backbone that learns, and for a video that is read once."""
@@ -150,10 +153,23 @@ class FeatureCache:
         finally:
             self.backbone.train(was_training)
 
-    def _patches(self, layers: Sequence[int]) -> _Kind:
-        grid = self.preprocess.image_size // self.backbone.patch_size
-        shape = (grid * grid, self.backbone.embed_dim * len(layers))
-        return _Kind("patches-" + "-".join(map(str, layers)), shape, np.float16, lambda extracted: extracted.patches)
+    def _kinds(self, patches: Sequence[int], classes: Sequence[int]) -> list[_Kind]:
+        """Of the patch tokens after these blocks, then of the class tokens after those; ascending, as in a pass."""
+        grid, width = self.preprocess.image_size // self.backbone.patch_size, self.backbone.embed_dim
+        passed = sorted({*patches, *classes})
+
+        def columns(layer: int) -> slice:
+            return slice(width * passed.index(layer), width * (passed.index(layer) + 1))
+
+        of_patches = (grid * grid, width), np.float16, lambda at: lambda extracted: extracted.patches[..., at]
+        of_classes = (width,), np.float32, lambda at: lambda extracted: extracted.classes[:, at]
+        found = []
+        for name, layers, (shape, dtype, part) in (("patches", patches, of_patches), ("classes", classes, of_classes)):
+            found += [_Kind(f"{name}-{layer}", shape, dtype, part(columns(layer))) for layer in layers]
+        return found
+
+    def _beside(self, frames: LabelledFrames, kept: Kept, layers: Sequence[int]) -> FeatureRows:
+        return FeatureRows.of(frames, self._store(frames), *(kept[layer % self.backbone.depth] for layer in layers))
 
     def _store(self, frames: LabelledFrames) -> FrameStore:
         """All frames of their videos."""
@@ -162,23 +178,25 @@ class FeatureCache:
     def _pooled(self) -> _Kind:
         return _Kind("pooled", (2 * self.backbone.embed_dim,), np.float32, pool)
 
-    def _is_last(self, layers: Sequence[int]) -> bool:
-        return [layer % self.backbone.depth for layer in layers] == [self.backbone.depth - 1]
-
-    def _cached(self, frames: LabelledFrames, kinds: Sequence[_Kind], layers: Layers) -> FeatureRows:
-        """The first of the kinds; where it has to be computed, the others are written with it."""
+    def _filled(
+        self, frames: LabelledFrames, kinds: Sequence[_Kind], patches: Sequence[int], classes: Sequence[int]
+    ) -> list[list[FeatureFile]]:
+        """The files of each of the kinds and of the pooled features, all of them whole, video by video."""
         folder, store = self.identified(), self._store(frames)
+        kinds = [*kinds, self._pooled()]
         files = [_files(folder, kind, store) for kind in kinds]
-        mine = [place for place in range(self.rank, len(store.videos), self.world) if not files[0][place].is_whole()]
+        missing = [[file for file in of_video if not file.is_whole()] for of_video in zip(*files, strict=True)]
+        mine = [place for place in range(self.rank, len(store.videos), self.world) if missing[place]]
         if mine:
-            self._check_space([of_kind[place] for of_kind in files for place in mine])
+            self._check_space([file for place in mine for file in missing[place]])
             if self.elsewhere is None:
-                self._write(store, mine, dict(zip(kinds, files, strict=True)), layers)
+                self._write(store, mine, dict(zip(kinds, files, strict=True)), sorted({*patches, *classes}))
             else:
-                self.elsewhere(self, {files[0][place].path: store.videos[place] for place in mine}, layers)
+                jobs = {missing[place][0].path: store.videos[place] for place in mine}
+                self.elsewhere(self, jobs, tuple(patches), tuple(classes))
         if self.world > 1:
             distributed.meet()
-        return FeatureRows.of(frames, store, files[0])
+        return files
 
     def identified(self) -> Path:
         """The folder that is named by all that features depend on, shards aside; identity.json in it says what."""
@@ -262,16 +280,11 @@ class FeatureCache:
 
     def _features(self, images: Tensor, layers: Layers) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         pixels = normalize(images, self.preprocess.mean, self.preprocess.std)
-        if layers is None or self._is_last(layers):
-            # One way to the last block's tokens: `pooled` has the same bits, whichever call computed it.
-            features = self.backbone(pixels)
-            patches = features.patches if layers else features.patches[:, :0]
-            cls = features.cls.float()
-            return cls, features.patches.float().mean(1), patches, cls if layers else cls[:, :0]
-        parts = self.backbone.intermediate(pixels, layers)
-        patches = torch.cat([each.patches for each in parts], dim=2)
-        classes = torch.cat([each.cls.float() for each in parts], dim=1)
-        return parts[-1].cls.float(), parts[-1].patches.float().mean(1), patches, classes
+        # One way to the last block's tokens: `pooled` has the same bits, whichever call computed it.
+        last, parts = self.backbone.forward_through(pixels, layers or ())
+        patches = torch.cat([each.patches for each in parts], dim=2) if parts else last.patches[:, :0]
+        classes = torch.cat([each.cls.float() for each in parts], dim=1) if parts else last.cls[:, :0]
+        return last.cls.float(), last.patches.float().mean(1), patches, classes
 
 
 def _files(folder: Path, kind: _Kind, store: FrameStore) -> list[FeatureFile]:

@@ -22,7 +22,7 @@ from surgdino.engine.precision import name_of
 from surgdino.engine.settings import HardwareSettings
 from surgdino.frames.engines import DASK, LOCAL, spread
 from surgdino.frames.store import FrameStore, StoredVideo
-from surgdino.tasks.features.cache import FeatureCache, Layers
+from surgdino.tasks.features.cache import Blocks, FeatureCache
 from surgdino.tasks.labelled_frames import every_frame
 
 _AT_ONCE = 1024  # frames that a worker takes at a time, or one video where it has more
@@ -49,7 +49,7 @@ class Elsewhere:
         dtype = name_of(here.dtype)
         return None if engine == LOCAL else cls(engine, replace(settings, precision=dtype), processes)  # type: ignore[arg-type]
 
-    def __call__(self, cache: FeatureCache, missing: dict[Path, StoredVideo], layers: Layers) -> None:
+    def __call__(self, cache: FeatureCache, missing: dict[Path, StoredVideo], patches: Blocks, classes: Blocks) -> None:
         """Extract these videos into their files; those of single images many at a time."""
         weights = cache.identified() / "weights"
         if not (weights / "backbone.safetensors").is_file():
@@ -66,7 +66,7 @@ class Elsewhere:
         if self.engine == DASK:
             threads = max(1, machine.cores() // size) if hardware.threads == "auto" else hardware.threads
             hardware = replace(hardware, threads=threads, loader_workers=cache.workers // size)
-        recipe = _Recipe(weights, hardware, cache.folder, cache.preprocess, cache.batch_size, layers)
+        recipe = _Recipe(weights, hardware, cache.folder, cache.preprocess, cache.batch_size, patches, classes)
         jobs = {path: (recipe, FrameStore(videos, flagged=True)) for path, videos in groups.items()}
         total = sum(len(video.shard) for video in missing.values())
         with console.bar("features", total, stays=False) as bar:
@@ -83,7 +83,8 @@ class _Recipe:
     folder: Path
     preprocess: Preprocess
     batch_size: int
-    layers: Layers
+    patches: Blocks
+    classes: Blocks
 
 
 def _extract(recipe: _Recipe, store: FrameStore) -> None:
@@ -103,8 +104,7 @@ def _extract(recipe: _Recipe, store: FrameStore) -> None:
             batch_size=recipe.batch_size,
             progress=False,
         )
-        frames = every_frame(store)
-        cache.pooled_rows(frames) if recipe.layers is None else cache.patches(frames, recipe.layers)
+        cache.keep(every_frame(store), recipe.patches, recipe.classes)
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from surgdino.frames.shard import Shard
 from surgdino.frames.store import FrameStore
 from surgdino.paths import atomic_write
 from surgdino.tasks.labelled_frames import LabelledFrames
+
+_MAPPED = 4096  # files at a time
 
 
 @dataclass(frozen=True)
@@ -81,25 +84,27 @@ class FeatureRows:
         dtype: of the files.
     """
 
-    def __init__(self, arrays: Sequence[np.ndarray], file_of: np.ndarray, row_of: np.ndarray) -> None:
+    def __init__(self, files: Sequence[Sequence[FeatureFile]], file_of: np.ndarray, row_of: np.ndarray) -> None:
         """Args:
-        arrays: mapped files, one a video.
+        files: one a video of each kind; the kinds lie beside each other along the last axis.
         file_of, row_of: int64 [n], where each frame's features are.
         """
-        self._arrays, self._file_of, self._row_of = list(arrays), file_of, row_of
-        inner = arrays[0].shape[1:] if arrays else ()
+        self._file_of, self._row_of, self._kinds = file_of, row_of, range(len(files))
+        some = [of_kind[0] for of_kind in files if of_kind]
+        inner = (*some[0].shape[1:-1], sum(file.shape[-1] for file in some)) if some else ()
         self.shape = (len(file_of), *inner)
-        self.dtype = arrays[0].dtype if arrays else np.dtype(np.float32)
+        self.dtype = some[0].dtype if some else np.dtype(np.float32)
+        self._array = lru_cache(_MAPPED)(lambda kind, place: files[kind][place].open())
 
     @classmethod
-    def of(cls, frames: LabelledFrames, store: FrameStore, files: Sequence[FeatureFile]) -> FeatureRows:
-        """Those of `frames`; `files` are in the order of the videos of `store`."""
+    def of(cls, frames: LabelledFrames, store: FrameStore, *files: Sequence[FeatureFile]) -> FeatureRows:
+        """Those of `frames`; `files` of each kind are in the order of the videos of `store`."""
         place_of = {video.id: place for place, video in enumerate(store.videos)}
         places = np.array([place_of[video] for video in frames.videos], np.int64)
         rows = np.empty(len(frames), np.int64)
         for k, place in enumerate(places):
             rows[frames.span(k)] = np.searchsorted(store.of_video(int(place))[1], frames.numbers[frames.span(k)])
-        return cls([file.open() for file in files], places[frames.video_of], rows)
+        return cls(files, places[frames.video_of], rows)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -111,7 +116,11 @@ class FeatureRows:
         chosen = np.arange(len(self))[positions]
         found = np.empty((len(chosen), *self.shape[1:]), self.dtype)
         of_file = self._file_of[chosen]
-        for place in np.unique(of_file):
+        for place in np.unique(of_file).tolist():
             here = np.flatnonzero(of_file == place)
-            found[here] = self._arrays[place][self._row_of[chosen[here]]]
+            rows, begin = self._row_of[chosen[here]], 0
+            for kind in self._kinds:
+                part = self._array(kind, place)[rows]
+                found[here, ..., begin : begin + part.shape[-1]] = part
+                begin += part.shape[-1]
         return found

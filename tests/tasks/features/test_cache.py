@@ -181,6 +181,10 @@ def test_patches_lie_beside_each_other_in_half_precision_and_are_read_by_row(fra
     with torch.no_grad():
         first, last = cache.backbone.intermediate(pixels, (0, -1))
         assert torch.allclose(last.patches, cache.backbone(pixels).patches, atol=1e-6)
+        whole, parts = cache.backbone.forward_through(pixels, (0, -1))
+        assert torch.equal(parts[1].patches, cache.backbone(pixels).patches)
+        assert torch.equal(parts[1].patches, whole.patches)
+        assert torch.allclose(parts[0].patches, first.patches, atol=1e-6)
     expected = torch.cat([first.patches, last.patches], 2)[0].numpy()
     assert np.allclose(rows[30], expected, atol=1e-2)
     chosen = rows[np.array([47, 0, 30, 30])]
@@ -188,13 +192,14 @@ def test_patches_lie_beside_each_other_in_half_precision_and_are_read_by_row(fra
     assert np.array_equal(chosen[2], chosen[3])
     assert np.array_equal(rows[28:33][2], rows[30])
     assert np.array_equal(rows[-1], chosen[0])
-    assert cache.patches(here, (0, 1)).shape == rows.shape
-    assert len(list(tmp_path.rglob("patches-*"))) == 1
+    assert np.array_equal(cache.patches(here, (1, 0))[30], np.roll(rows[30], 64, axis=1))
+    assert len(list(tmp_path.rglob("patches-*"))) == 2
 
 
-def test_the_last_blocks_patches_bring_the_class_tokens_along_bit_for_bit(frames, extracted, tmp_path, monkeypatch):
+@pytest.mark.parametrize("layers", [(-1,), (0,), (0, -1)])
+def test_any_blocks_patches_bring_the_class_tokens_along_bit_for_bit(layers, frames, extracted, tmp_path, monkeypatch):
     cache = cache_in(tmp_path)
-    cache.patches(frames)
+    cache.patches(frames, layers)
     monkeypatch.setattr(features_module, "load", lambda *_, **__: pytest.fail("frames were read"))
     assert np.array_equal(cache.pooled(frames), extracted[1])
 
