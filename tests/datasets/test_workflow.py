@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from surgdino.cli.main import main
 from surgdino.datasets.card import Card, card_names, load_card
 from surgdino.datasets.manifest import Manifest, SegmentLabels
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.pickles import read_pickle
 from surgdino.datasets.synthetic.workflow import write_workflow
 from surgdino.errors import SurgdinoError
+from surgdino.frames.video.decode import probe
+from surgdino.verify.tables import print_findings
+from surgdino.verify.verb import compare
 
 LAYOUTS = [name for name in card_names() if load_card(name).adapter == "workflow"]
 SECONDS, FPS = 6, 5
@@ -48,15 +50,38 @@ def test_every_layout_is_read_as_it_was_written(made):
     assert {kind for truth in truths.values() for kind in truth} == manifest.labels.keys()
 
 
-@pytest.mark.quick("pitvis")
 def test_verify_counts_them_and_says_what_nobody_has_confirmed(made, capsys):
     name, root, _ = made
-    assert main(["verify", f"dataset={name}", f"data.root={root}"]) == 0
+    card, manifest = load_card(name), open_dataset(load_card(name), root)
+    infos = {video.id: probe(video.path, "pyav", fps=video.fps) for video in manifest.videos}
+    assert [problem for video in manifest.videos for problem in compare(video, infos[video.id], manifest)] == []
+    print_findings(card, manifest, infos, {})
     said = " ".join(capsys.readouterr().out.split())
     assert "no errors" in said
-    assert load_card(name).unconfirmed
-    for fact in load_card(name).unconfirmed:
+    assert card.unconfirmed
+    for fact in card.unconfirmed:
         assert f"not confirmed: {fact}" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "rows", "said"),
+    [
+        ("autolaparo", "labels/label_01.txt", "".join(f"{n}\t1\n" for n in range(7, 90)), "beyond the video's end"),
+        ("heichole", "Annotations/Phase/Hei-Chole1_Annotation_Phase.csv", "99,0\n", "beyond the video's end"),
+        ("heichole", "Annotations/Phase/Hei-Chole1_Annotation_Phase.csv", None, "the labels end before the video does"),
+    ],
+    ids=["seconds", "frames", "half the rate"],
+)
+def test_labels_of_another_video_or_rate_are_told(name, file, rows, said, tmp_path):
+    write_workflow(tmp_path, name, videos=1, seconds=SECONDS, fps=FPS)
+    written = (tmp_path / file).read_text()
+    (tmp_path / file).write_text(written + rows if rows else written[: len(written) // 2].rpartition("\n")[0])
+    for other in tmp_path.glob("Annotations/[IA]*/*.csv"):
+        other.unlink()
+    manifest = open_dataset(load_card(name), tmp_path)
+    (video,) = manifest.videos
+    info = probe(video.path, "pyav", fps=video.fps)
+    assert any(said in problem.message for problem in compare(video, info, manifest))
 
 
 # What may be wrong with a table of labels
