@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
@@ -48,12 +48,19 @@ class DepthMap:
     Attributes:
         path: one channel of whole numbers or fractions; of three channels of fractions (a point a pixel: x, y, z) z.
         millimetres, nearest, farthest: as in `DepthLayout`.
+        relative: whether depths have no unit, so that only errors after an alignment mean something.
     """
 
     path: Path
     millimetres: float
     nearest: float
     farthest: float
+    relative: ClassVar[bool] = False
+
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """What the depths depend on beside the file at `path`."""
+        return self.millimetres, self.nearest, self.farthest
 
     def read(self, width: int, height: int) -> np.ndarray:
         """Depth in mm, float32 [height, width]; NaN where it is unknown: 0, not finite, or out of range.

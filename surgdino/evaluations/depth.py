@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Literal
@@ -32,7 +32,7 @@ from surgdino.tasks.segmentation.targets import placements
 
 _IMAGES = 16  # that are predicted at a time
 _ALIGNED = {"none": "not aligned", "median": "median scaled", "scale-shift": "scale and shift fitted"}
-_UNITS = {"SqRel": ", mm", "RMSE": ", mm"}
+_WITH_UNIT = ("SqRel", "RMSE")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class DepthSettings:
         bins: of the linear head, spaced evenly (`uniform`), or by logarithm (`log`), which suits what is mostly near.
         steps, batch, lr: of the fit; pictures of a step.
         gradient: weight of the gradient loss beside SigLoss; 0 leaves it out.
-        alignments: with which errors are told.
+        alignments: with which errors are told; `none` is left out where depth has no scale.
         tested: `operations`, by what was learnt from others; or `later_frames`, the later half of each operation by
             what was learnt from the earlier half. Frames of one operation are alike, so the numbers' names say it.
     """
@@ -82,6 +82,10 @@ class Depth(Evaluation[DepthSettings]):
     def outcomes(self, given: Given) -> Iterator[Outcome]:
         truths = DepthTruths(given.frames)
         tokens = Tokens(given, self._layers(given.features.backbone.depth))
+        alignments = [how for how in self.settings.alignments if how != "none" or not truths.relative]
+        if not alignments:
+            what, expected = "depth of relative scale has no error without an alignment", "median or scale-shift"
+            raise SurgdinoError(what, place="alignments", expected=expected, found="none")
         found: dict[int, dict[tuple[Alignment, str], float]] = {}
         for train, test in self._folds(given):
             head = self._learnt(given, tokens, truths, train)
@@ -89,19 +93,25 @@ class Depth(Evaluation[DepthSettings]):
                 truth = truths.whole(i)
                 predicted = cv2.resize(plane, truth.shape[::-1], interpolation=cv2.INTER_LINEAR)
                 found[i] = {}
-                for how in self.settings.alignments:
+                for how in alignments:
                     errors = depth_errors(truth, predicted, how, truths.nearest, truths.farthest)
                     found[i] |= {(how, name): value for name, value in errors.items()}
-        yield from self._told(given, found)
+        yield from self._told(given, found, alignments, ", in medians" if truths.relative else ", mm")
 
-    def _told(self, given: Given, found: dict[int, dict[tuple[Alignment, str], float]]) -> Iterator[Outcome]:
+    def _told(
+        self,
+        given: Given,
+        found: dict[int, dict[tuple[Alignment, str], float]],
+        alignments: Sequence[Alignment],
+        unit: str,
+    ) -> Iterator[Outcome]:
         rows = given.of_operations(np.array(sorted(found)))
         later = ", later frames of the same operations" if self.settings.tested == "later_frames" else ""
-        for how in self.settings.alignments:
+        for how in alignments:
             for measure in MEASURES:
                 each = {op: float(nanmean(np.array([found[i][how, measure] for i in at]))) for op, at in rows.items()}
                 share = measure.startswith("delta")
-                name = f"{measure}{_UNITS.get(measure, '')}, {_ALIGNED[how]}{later}"
+                name = f"{measure}{unit if measure in _WITH_UNIT else ''}, {_ALIGNED[how]}{later}"
                 yield Outcome.mean(name, each, "higher" if share else "lower", percent=share)
 
     def _layers(self, depth: int) -> tuple[int, ...]:
@@ -163,12 +173,14 @@ class DepthTruths:
     Attributes:
         files: of each frame.
         nearest, farthest: mm.
+        relative: as in `DepthMap`.
     """
 
     def __init__(self, frames: LabelledFrames) -> None:
         self._pictures = [frames.masks(i).image for i in range(len(frames))]
         self.files = [file for i in range(len(frames)) if isinstance(file := frames.masks(i).files[DEPTH], DepthMap)]
         self.nearest, self.farthest = self.files[0].nearest, self.files[0].farthest
+        self.relative = self.files[0].relative
         self._boxes, self._video_of = [each.box for each in placements(frames)], frames.video_of
 
     def whole(self, i: int) -> np.ndarray:

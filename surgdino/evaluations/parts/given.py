@@ -163,7 +163,7 @@ def _source(mask: Mask | None) -> object:
     if not isinstance(file, Path):
         return file
     state = file.stat()
-    of_depth = (mask.millimetres, mask.nearest, mask.farthest) if isinstance(mask, DepthMap) else ()
+    of_depth = mask.facts if isinstance(mask, DepthMap) else ()
     return file.name, state.st_size, state.st_mtime_ns, mask.name if isinstance(mask, Layer) else "", *of_depth
 
 
