@@ -65,13 +65,13 @@ class StructureFromMotion(Adapter):
             raise SurgdinoError(what, file=structure, expected=f"{_INSIDE:.0%} of them", found=found, fix=fix)
         if shrunk > 1:
             self.notes.append(f"{structure.parent.name}: the cameras are of pictures {shrunk} times as large")
-        middle, found = np.median(depths[depths > 0]), dict[int, np.ndarray]()
+        middle, points = np.median(depths[depths > 0]), dict[int, np.ndarray]()
         for number, (at, depth) in each.items():
             shares_of = at / shrunk / (width, height)
             good = _inside(shares_of) & (depth > 0)
             if good.any():
-                found[number] = np.column_stack([shares_of[good], depth[good] / middle])
-        return found
+                points[number] = np.column_stack([shares_of[good], depth[good] / middle])
+        return points
 
 
 def _inside(shares: np.ndarray) -> np.ndarray:
