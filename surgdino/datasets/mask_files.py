@@ -115,8 +115,8 @@ def read_mask(path: Path) -> np.ndarray:
     raise SurgdinoError("not a mask of one class", file=path, expected=expected, found=found, fix=_NAME_THEM)
 
 
-def read_layers(path: Path, legend: Legend) -> dict[str, np.ndarray]:
-    """The masks of all classes in a file, bool [H, W] each; all are empty where it shows none of them.
+def read_layers(path: Path, legend: Legend) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The masks of all classes in a file, bool [H, W] each, all empty where it shows none; and the unlabelled pixels.
 
     Raises:
         SurgdinoError: not a readable image, with an id or a colour that the legend does not have, or with none but that
@@ -126,7 +126,7 @@ def read_layers(path: Path, legend: Legend) -> dict[str, np.ndarray]:
     if unlabelled.any() and not any(mask.any() for mask in masks.values()):
         found = f"{_shown(_VOID_COLOUR if legend.by_colour else _VOID)} alone"
         raise _not_of(path, legend, found, "export ids, or one file a class")
-    return masks
+    return masks, unlabelled
 
 
 def layers_and_unlabelled(path: Path, legend: Legend) -> tuple[dict[str, np.ndarray], np.ndarray]:

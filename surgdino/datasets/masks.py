@@ -18,7 +18,7 @@ from surgdino.datasets.files import image_size
 from surgdino.datasets.mask_files import THRESHOLD, Layer, read_layers, read_mask
 from surgdino.errors import SurgdinoError
 
-__all__ = ["THRESHOLD", "FrameMasks", "Mask", "VideoMasks", "read_mask", "read_masks"]
+__all__ = ["THRESHOLD", "FrameMasks", "Mask", "VideoMasks", "read_mask", "read_masks", "read_truth"]
 
 # A file of its own, a class of a file with several, several of those together, outlines from a labelling tool; or where
 # depth is known.
@@ -74,21 +74,28 @@ class Shown:
     Attributes:
         labelled: bool [classes], whether anything is known of a class.
         pixels: int64 [classes], that a class covers.
+        unlabelled: pixels of which nothing is known.
         size: pixels of the picture.
     """
 
     labelled: np.ndarray
     pixels: np.ndarray
+    unlabelled: int
     size: int
 
 
 def count_pixels(frame: FrameMasks, classes: Sequence[str]) -> Shown:
     """What the masks of a picture show; raises as `read_masks`."""
-    masks, labelled = read_masks(frame, classes)
-    return Shown(labelled, masks.sum((1, 2), dtype=np.int64), masks[0].size)
+    masks, labelled, known = read_truth(frame, classes)
+    return Shown(labelled, masks.sum((1, 2), dtype=np.int64), int(known.size - known.sum()), masks[0].size)
 
 
 def read_masks(frame: FrameMasks, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """As `read_truth`, without the third: for learning, to which an unlabelled pixel shows nothing."""
+    return read_truth(frame, classes)[:2]
+
+
+def read_truth(frame: FrameMasks, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All masks of a picture.
 
     Args:
@@ -97,14 +104,15 @@ def read_masks(frame: FrameMasks, classes: Sequence[str]) -> tuple[np.ndarray, n
 
     Returns:
         bool [classes, H, W] of the picture's own size, and bool [classes]: whether the class is labelled at all. Where
-        it's not, its channel is empty and means nothing.
+        it's not, its channel is empty and means nothing. And bool [H, W]: pixels of which anything is known.
 
     Raises:
         SurgdinoError: a mask can't be read, or has another size than its picture.
     """
     width, height = frame.size or image_size(frame.image)
     masks = np.zeros((len(classes), height, width), dtype=bool)
-    layers: dict[Path, dict[str, np.ndarray]] = {}
+    known = np.ones((height, width), dtype=bool)
+    layers: dict[Path, tuple[dict[str, np.ndarray], np.ndarray]] = {}
     for channel, name in enumerate(classes):
         source = frame.files.get(name)
         if source is None:
@@ -120,7 +128,7 @@ def read_masks(frame: FrameMasks, classes: Sequence[str]) -> tuple[np.ndarray, n
                 path = part.path
                 if path not in layers:
                     layers[path] = read_layers(path, part.legend)
-                mask = layers[path][part.name]
+                mask = layers[path][0][part.name]
             else:
                 path, mask = part, read_mask(part)
             if mask.shape != (height, width):
@@ -132,4 +140,6 @@ def read_masks(frame: FrameMasks, classes: Sequence[str]) -> tuple[np.ndarray, n
                     fix="make the mask again at the picture's size",
                 )
             masks[channel] |= mask
-    return masks, np.array([name in frame.files for name in classes], dtype=bool)
+    for _, unlabelled in layers.values():
+        known &= ~unlabelled
+    return masks, np.array([name in frame.files for name in classes], dtype=bool), known

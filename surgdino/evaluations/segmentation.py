@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from surgdino.console import warn
-from surgdino.datasets.masks import read_masks
+from surgdino.datasets.masks import read_truth
 from surgdino.engine.probes.masks import patch_logits
 from surgdino.engine.probing.folds import knn_scores
 from surgdino.engine.probing.frames import even
@@ -101,8 +101,8 @@ class Segmentation(Evaluation[SegmentationSettings]):
             learn = self._learnt_exclusive if exclusive else self._learnt
             learnt = learn(patches[0], targets, train, given.device)
             for i, planes in _predicted(learnt, patches, test, len(classes) + exclusive, given.device):
-                truth, labelled = read_masks(given.frames.masks(i), classes)
-                valid = truth.sum(0) < 2 if exclusive else None
+                truth, labelled, valid = read_truth(given.frames.masks(i), classes)
+                valid = valid & (truth.sum(0) < 2) if exclusive else valid
                 found = self._masks(planes, where[video_of[i]])
                 images[i] = image_scores(truth, found, labelled=labelled, valid=valid, hd95=False)
         yield from _told(images, given)

@@ -133,6 +133,11 @@ def pixel_table(labels: Labels, shown: Mapping[str, Sequence[Shown]], parts: Map
             count = sum(number > 0 for number in pixels)
             cells += [Text(f"{count:,}", "" if count else "red"), Text(f"{sum(pixels) / size:.1%}" if size else "-")]
         table.add_row(name, *cells)
+    if any(each.unlabelled for found in pictures.values() for each in found):
+        shares = [
+            sum(each.unlabelled for each in found) / sum(each.size for each in found) for found in pictures.values()
+        ]
+        table.add_row("unlabelled", *(cell for share in shares for cell in (Text(""), Text(f"{share:.1%}"))))
     table.add_section()
     totals = [cell for found in pictures.values() for cell in (Text(f"{len(found):,}", "bold"), Text(""))]
     table.add_row(Text(f"pictures with {labels.task}", "bold"), *totals)

@@ -61,7 +61,7 @@ def test_classes_of_one_file_by_their_legend(tmp_path, kind):
     if image.mode not in ("F", "I"):
         image.save(tmp_path / "m.png")
     for path in tmp_path.iterdir():
-        found = read_layers(path, legend)
+        found, _ = read_layers(path, legend)
         assert (found["liver"] == (IDS == 1)).all()
         assert (found["tool"] == (IDS == 2)).all()
 

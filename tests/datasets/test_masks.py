@@ -17,7 +17,7 @@ from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.files import numbered_images
 from surgdino.datasets.held import Length, held_against
 from surgdino.datasets.manifest import Manifest
-from surgdino.datasets.masks import read_masks
+from surgdino.datasets.masks import read_truth
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.masks import LAYOUTS, write_masks
 from surgdino.errors import SurgdinoError
@@ -25,10 +25,11 @@ from surgdino.frames.store import StoreSettings, build_store
 from surgdino.verify.verb import check_masks
 
 
-def shown(manifest: Manifest, video: str, number: int) -> np.ndarray:
+def shown(manifest: Manifest, video: str, number: int, unlabelled: np.ndarray | None = None) -> np.ndarray:
     labels = manifest.labels["masks"]
-    masks, known = read_masks(labels.values[video][number], labels.classes)
-    assert known.all()
+    masks, labelled, known = read_truth(labels.values[video][number], labels.classes)
+    assert labelled.all()
+    np.testing.assert_array_equal(known, np.ones_like(known) if unlabelled is None else ~unlabelled)
     return masks
 
 
@@ -44,7 +45,7 @@ def test_every_layout_is_read_to_the_pixel(name, tmp_path):
     for video, frames in truth.items():
         assert manifest.labels["masks"].values[video].numbers.tolist() == sorted(frames)
         for number, ids in frames.items():
-            np.testing.assert_array_equal(shown(manifest, video, number), (ids == classes) & (ids != 255))
+            np.testing.assert_array_equal(shown(manifest, video, number, ids == 255), ids == classes)
     store = build_store(manifest, tmp_path / "store", StoreSettings.of(), workers=1, progress=False)
     assert not store.set_aside
     for place, video in enumerate(store.videos):

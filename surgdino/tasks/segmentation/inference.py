@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone
 from surgdino.crops.workers import load
-from surgdino.datasets.masks import read_masks
+from surgdino.datasets.masks import read_truth
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.cache import ReadFrames
 from surgdino.tasks.features.files import FeatureRows
@@ -123,8 +123,8 @@ class Segmenter:
         for i, (video, number, prediction) in enumerate(self.masks(frames, tokens)):
             if on_image is not None:
                 on_image(video, number, prediction)
-            truth, labelled = read_masks(frames.masks(i), classes)
-            tally.add(video, number, truth, prediction, labelled)
+            truth, labelled, known = read_truth(frames.masks(i), classes)
+            tally.add(video, number, truth, prediction, labelled, valid=known)
         return tally
 
     @torch.no_grad()
