@@ -1,4 +1,4 @@
-"""Every set with masks goes the whole way: verify, finetune, benchmark; and one whose videos share a folder, pretrain."""
+"""Every set with masks goes the whole way; and one whose videos share a folder is learnt from."""
 
 from __future__ import annotations
 
