@@ -55,7 +55,7 @@ class Card:
         depth: where its depth maps lie, and what they count in.
         workflow: where its label files lie, and what stands in them.
         tool_step: frames from one row of a tool file to the next.
-        columns: column -> value -> videos, such as their hospital; guides read them where there is no data.table.
+        columns: column -> value -> videos, such as their hospital; read where there is no data.table.
         recordings: whether its recordings are whole operations, so that their frames tell the time in the operation.
         splits: split -> part -> video numbers or ids. Those called `fold1`, `fold2`, ... are a cross-validation.
         overlaps: other dataset -> numbers of the videos whose operation it shows too.

@@ -46,6 +46,7 @@ class Video:
         formerly: what earlier versions called the operation.
         pictures: files inside `path`, where it is no recording but a set of pictures that have nothing to do with each
             other: frame k is the k-th of them.
+        box: (x0, y0, x1, y1) in pixels of the file, half-open, where that part of it is meant alone.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Video:
     split: str | None = None
     formerly: tuple[str, ...] = ()
     pictures: tuple[str, ...] = field(default=(), repr=False)
+    box: tuple[int, int, int, int] | None = None
 
     @property
     def recording(self) -> str:
@@ -222,8 +224,8 @@ class Labels:
     """Labels of one task, keyed by (video id, 0-based frame number).
 
     Attributes:
-        task: `phase`, `step`, `tools`, `action`, `triplet`, `instrument`, `verb`, `target`, `masks`, or `class` of a
-            picture.
+        task: `phase`, `step`, `tools`, `action`, `triplet`, `instrument`, `verb`, `target`, `masks`, `class` of a
+            picture, `clip` (a whole video's), or `instance`.
         classes: class names in the order of their ids.
         values: video id -> frame number -> class id (phase, step, class), a tuple of 0/1 with one entry a class (tools,
             action, triplet and its parts), or the files that hold the masks. Others may be known by second or segment.

@@ -31,10 +31,12 @@ def _sized(code: bytes, after: bytes = b"") -> bytes:
 
 # Of the protocols 2 to 5, by name in Python's pickletools: PROTO, FRAME; MEMOIZE, BINPUT, BINGET and their long forms
 # (below 2^23, as each takes memory); EMPTY_DICT, _LIST, _TUPLE, MARK, APPEND(S), SETITEM(S), TUPLE, TUPLE1 to 3; NONE,
-# NEWTRUE, NEWFALSE, BININT, BININT1, BININT2, BINFLOAT, LONG1; SHORT_BINUNICODE, BINUNICODE.
+# NEWTRUE, NEWFALSE, BININT, BININT1, BININT2, BINFLOAT, LONG1; SHORT_BINSTRING, SHORT_BINUNICODE, BINUNICODE.
 _PLAIN = re.compile(
     rb"\x80[\x02-\x05](?:\x95.{8}|[\x94}\]()easutN\x85-\x89]|[hqK].|r..[\x00-\x7f]\x00|j..[\x00-\x7f]\x00|J.{4}|M..|G.{8}|"
     + _sized(b"\x8a")
+    + b"|"
+    + _sized(b"U")  # text of Python 2
     + b"|"
     + _sized(b"\x8c")
     + b"|"

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -100,10 +100,14 @@ def expected_header(video: Video, root: Path, settings: StoreSettings) -> dict[s
     return {
         "format": FORMAT,
         "video": shown(video.id),
-        "source": source_identity(video.path, root, video.pictures),
+        "source": source_identity(video.path, root, video.pictures) | _box_of(video),
         "source_fps": video.fps,
         "settings": asdict(settings),
     }
+
+
+def _box_of(video: Video) -> dict[str, str]:
+    return {"box": " ".join(map(str, video.box))} if video.box else {}
 
 
 def source_identity(path: Path, root: Path, pictures: Sequence[str] = ()) -> dict[str, Any]:
@@ -152,7 +156,9 @@ def build_shard(task: ShardTask, planned: Callable[[int], None], done: Callable[
     numbers = info.numbers if whole else info.numbers[sample_numbers(info.times, settings.fps)]
     planned(len(numbers))
     held, content = _find_content(task, info, numbers)
-    prepare = FramePreparer(info, content, settings)
+    if video.box:
+        content = Content("rectangle", _within(video.box, info))
+    prepare = FramePreparer(info, content, replace(settings, content_crop=True) if video.box else settings)
     described = prepare.describe()
     printer, found = Printer(described["box"]), list[int]()
     with write_shard(task.shard) as shard:
@@ -170,6 +176,16 @@ def build_shard(task: ShardTask, planned: Callable[[int], None], done: Callable[
         damaged = {"damaged": len(numbers) - stored} if stored < len(numbers) else {}
         size = {"width": prepare.size[0], "height": prepare.size[1]}
         shard.finish({**header, **size, "content": described, "missing": damaged}, pack(printer.rows()))
+
+
+def _within(box: tuple[int, int, int, int], info: VideoInfo) -> tuple[int, int, int, int]:
+    """The part of a box that is in the picture."""
+    x0, y0, x1, y1 = box
+    found = (x0, y0, min(x1, info.width), min(y1, info.height))
+    if x0 >= found[2] or y0 >= found[3]:
+        expected = f"within {info.width}x{info.height}"
+        raise SurgdinoError("the box is outside the picture", file=info.path, expected=expected, found=list(box))
+    return found
 
 
 def _find_content(task: ShardTask, info: VideoInfo, numbers: np.ndarray) -> tuple[list[Frame], Content]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from surgdino.datasets.card import number_in
+from surgdino.datasets.card import Card, number_in
 from surgdino.datasets.files import read_cells
+from surgdino.datasets.manifest import Manifest
 from surgdino.engine.guides.column import OPERATION
 from surgdino.errors import SurgdinoError, first_of, nearest
 from surgdino.frames.store import FrameStore
@@ -83,7 +84,6 @@ def _spans(store: FrameStore, datasets: Sequence[RunDataset]) -> tuple[np.ndarra
 def _columns(
     columns: dict[str, str], store: FrameStore, datasets: Sequence[RunDataset], table: Path | None
 ) -> dict[str, np.ndarray]:
-    """Fact -> the class of each video, by the table, or by the cards where there is none."""
     wanted = sorted(columns.values())
     told = _by_cards(wanted, datasets) if table is None else _by_table(wanted, datasets, table)
     classes = {}
@@ -96,42 +96,69 @@ def _columns(
 
 def _by_cards(columns: Sequence[str], datasets: Sequence[RunDataset]) -> dict[str, dict[str, str]]:
     """Column -> video -> its value."""
-    told: dict[str, dict[str, str]] = {}
+    told: dict[str, dict[str, str]] = {name: {} for name in columns}
     for name in columns:
-        told[name] = {
-            dataset.prefix + video.id: value
-            for dataset in datasets
-            for value, entries in dataset.card.columns.get(name, {}).items()
-            for video in dataset.manifest.videos
-            if {video.id, number_in(video.id)} & {*entries}
-        }
+        for dataset in datasets:
+            known = columns_of_card(dataset.card, dataset.manifest).get(name, {})
+            told[name] |= {dataset.prefix + video: value for video, value in known.items()}
         if not told[name]:
             what = f"guide=column:{name} needs a table"
             raise SurgdinoError(what, fix="name it: data.table=FILE.csv, with a column video or operation")
     return told
 
 
+def columns_of_card(card: Card, manifest: Manifest) -> dict[str, dict[str, str]]:
+    """Column -> video -> its value, as a card says it."""
+    return {
+        name: {
+            video.id: value
+            for value, entries in values.items()
+            for video in manifest.videos
+            if {video.id, number_in(video.id)} & {*entries}
+        }
+        for name, values in card.columns.items()
+    }
+
+
 def _by_table(columns: Sequence[str], datasets: Sequence[RunDataset], table: Path) -> dict[str, dict[str, str]]:
     """Column -> video -> its value."""
-    rows = _rows(table)
-    header = list(rows[0]) if rows else []
-    key = next((name for name in _KEYS if name in header), None)
-    if key is None:
-        raise SurgdinoError("not a table of videos", file=table, expected="a column video or operation", found=header)
-    for name in columns:
-        if name not in header:
-            raise SurgdinoError(f"the table has no column {name!r}", file=table, fix=nearest(name, header))
     named: dict[str, set[str]] = {}
     for dataset in datasets:
         for each in dataset.manifest.videos:
             for name in dataset.manifest.names_of(each):
                 named.setdefault(name, set()).add(dataset.prefix + each.id)
+    return columns_of_table(table, named, columns)
+
+
+def columns_of_table(
+    table: Path, named: Mapping[str, Collection[str]], columns: Collection[str] | None = None, required: bool = True
+) -> dict[str, dict[str, str]]:
+    """Column -> video -> its value, as a table says it.
+
+    Args:
+        table: a CSV with a column `video` or `operation`.
+        named: all that the table may call a video, or several of one operation -> the videos.
+        columns: that are asked for; None: all.
+        required: whether a table without a row of any video is refused.
+
+    Raises:
+        SurgdinoError: it has no such columns, no row of any video, or two rows that say different things of one.
+    """
+    rows = _rows(table)
+    header = list(rows[0]) if rows else []
+    key = next((name for name in _KEYS if name in header), None)
+    if key is None:
+        raise SurgdinoError("not a table of videos", file=table, expected="a column video or operation", found=header)
+    columns = [name for name in header if name != key] if columns is None else columns
+    for name in columns:
+        if name not in header:
+            raise SurgdinoError(f"the table has no column {name!r}", file=table, fix=nearest(name, header))
     row_of: dict[str, dict[str, str]] = {}
     for place, row in enumerate(rows, start=2):
         for video in named.get(row[key], ()):
             if any(row_of.setdefault(video, row)[name] != row[name] for name in columns):
                 raise SurgdinoError(f"two rows say different things of {row[key]!r}", file=table, place=f"row {place}")
-    if not row_of:
+    if not row_of and required:
         found = first_of([row[key] for row in rows], 3)
         what, expected = "no row of the table is of a video of this run", first_of(sorted(named), 3)
         raise SurgdinoError(what, file=table, expected=f"{key}s such as {expected}", found=found or "no rows")

@@ -19,7 +19,7 @@ from surgdino.paths import safe_name
 
 _OWN = ("evaluation", "datasets")  # keys of an entry that are not the evaluation's
 _NOT_HERE = ("dataset", "root", "recordings")
-_STORED = ("short_side", "content_crop")  # of the `data` section, which a dataset may have of its own
+_STORED = ("short_side", "content_crop", "table")  # of the `data` section, which a dataset may have of its own
 
 
 def _given(entry: Any) -> Any:
@@ -56,7 +56,7 @@ class Suite:
     """A suite, checked.
 
     Attributes:
-        datasets: name -> how it is read: keys of configs/also.yaml, and `short_side` and `content_crop` of the frames.
+        datasets: name -> how it is read: keys of configs/also.yaml, and `short_side`, `content_crop` and `table`.
         entries: in the order of the file.
     """
 

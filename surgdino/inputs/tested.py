@@ -13,6 +13,7 @@ from surgdino.errors import SurgdinoError, first_of
 from surgdino.evaluations.parts.given import Given
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.backbones import NamedBackbone
+from surgdino.inputs.facts import columns_of_card, columns_of_table
 from surgdino.inputs.labelled import open_store_of, split_name, unheld
 from surgdino.inputs.settings import manifest_of
 from surgdino.inputs.suite import SuiteDataset
@@ -35,6 +36,7 @@ class TestedDataset:
             from alone.
         leaks: backbone -> what it has seen of the tested operations.
         names: of the operations.
+        columns: see `Given`.
     """
 
     dataset: SuiteDataset
@@ -44,6 +46,7 @@ class TestedDataset:
     learns: frozenset[str]
     leaks: Mapping[str, LeakReport]
     names: Pseudonyms
+    columns: Mapping[str, Mapping[str, str]]
 
     def kinds(self) -> tuple[str, ...]:
         """The kinds of labels that some of its frames have."""
@@ -74,7 +77,7 @@ class TestedDataset:
             np.array([operation in chosen for operation in of_video], bool)[frames.video_of]
             for chosen in (self.tested, self.learns)
         )
-        return Given(frames, tested, learns, features, first)
+        return Given(frames, tested, learns, features, first, self.columns)
 
 
 def open_tested(
@@ -122,4 +125,24 @@ def open_tested(
         refuse_shared(report, leakage)
     learns = manifest if data.split is None else manifest.part("train")
     operations = frozenset(tested.operations), frozenset(learns.operations)
-    return TestedDataset(dataset, manifest, store, *operations, leaks, names)
+    columns = _columns(dataset, manifest)
+    return TestedDataset(dataset, manifest, store, *operations, leaks, names, columns)
+
+
+def _columns(dataset: SuiteDataset, manifest: Manifest) -> dict[str, dict[str, str]]:
+    """Column -> operation -> its value: by the dataset's table, or by its card where there is none."""
+    table, named = dataset.data.table, dict[str, set[str]]()
+    for video in manifest.videos:
+        for name in manifest.names_of(video):
+            named.setdefault(name, set()).add(video.id)
+    told = columns_of_table(table, named, required=False) if table else columns_of_card(dataset.card, manifest)
+    if table and not any(told.values()):
+        warn(f"{table} says nothing of {dataset.name}")
+    operations, found = {video.id: video.operation for video in manifest.videos}, dict[str, dict[str, str]]()
+    for column, values in told.items():
+        of_column = found[column] = {}
+        for name, value in values.items():
+            if value and of_column.setdefault(operations[name], value) != value:
+                what = f"the table says different things of videos of one operation, {operations[name]}"
+                raise SurgdinoError(what, file=table, place=column, found=f"{of_column[operations[name]]} and {value}")
+    return {column: values for column, values in found.items() if values}

@@ -23,12 +23,15 @@ class Ranking:
         average_precision: float64 [q].
         recall: float64 [q, k]: 1 where a positive is among the first so many, else 0.
         precision: float64 [q, k]: the share of positives among the first so many.
+        until_last: float64 [q, k]: the same of rankings that end with their last positive, as Radenovic et al. print
+            mP@k: a query of three positives that are first, second and third has 1 at 10.
         chance: float64 [q]: the share of positives in the gallery, which a random ranking has as its precision.
     """
 
     average_precision: np.ndarray
     recall: np.ndarray
     precision: np.ndarray
+    until_last: np.ndarray
     chance: np.ndarray
 
 
@@ -64,6 +67,9 @@ def ranking(similarity: np.ndarray, positive: np.ndarray, junk: np.ndarray, ks: 
         chance = np.where(count > 0, count / left, np.nan)
     first = [np.minimum(k, left) for k in ks]
     among = np.stack([np.where(n > 0, hits[np.arange(len(hits)), np.maximum(n, 1) - 1], 0) for n in first], 1)
+    last = (found * (ranks + 1)).max(1)
+    ends = np.stack([np.minimum(k, np.maximum(last, 1)) for k in ks], 1)
+    until_last = np.take_along_axis(hits, ends - 1, 1) / ends
     has = np.where(count > 0, 1.0, np.nan)[:, None]
     share = among / np.maximum(np.stack(first, 1), 1)
-    return Ranking(precision_of, (among > 0) * has, share * has, chance)
+    return Ranking(precision_of, (among > 0) * has, share * has, until_last * has, chance)

@@ -241,7 +241,7 @@ def _readings(entry: Entry, cache: FeatureCache) -> list[Reading]:
 
 def _finished(run: Benchmark, cell: Cell, entry: Entry, given: Given) -> Finished:
     """A cell's numbers, as they were measured before or measured now."""
-    own = [FORMAT, entry.kind, asdict(entry.evaluation.settings), given.identity(entry.evaluation.compares)]
+    own = [FORMAT, entry.kind, asdict(entry.evaluation.settings), given.identity(*_reads(entry))]
     identity = hashlib.sha256(json.dumps(own, default=str).encode()).hexdigest()[:16]
     path = cell.file(run.folder)
     if before := read_finished(path, identity):
@@ -255,6 +255,10 @@ def _finished(run: Benchmark, cell: Cell, entry: Entry, given: Given) -> Finishe
     finished = read_finished(path, identity)  # as a later call will read it
     assert finished is not None
     return finished
+
+
+def _reads(entry: Entry) -> tuple[bool, bool]:
+    return entry.evaluation.compares, entry.evaluation.tabled
 
 
 def _nothing_found(run: Benchmark) -> list[str]:

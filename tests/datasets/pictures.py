@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import cv2
@@ -83,3 +84,25 @@ def write_food101(root: Path, suffix: str = ".txt", train: int = 5, test: int = 
         text = rows if suffix == ".txt" else json.dumps(of_part)
         (root / "meta" / f"{part}{suffix}").write_text(text)
     return root
+
+
+def write_oxford(root: Path, kind: str = "pkl") -> Path:
+    """Eight pictures and three queries in revisited Oxford's layout; a query is the left half of its picture."""
+    names, queries = [f"building_{number:06d}" for number in range(8)], [f"query_{number}" for number in range(3)]
+    for number, name in enumerate([*names, *queries]):
+        write_picture(root / "jpg" / f"{name}.jpg", number % 3, number)
+    gnd = [
+        {"bbx": [0.0, 0.0, 20.4, 40.0], "easy": [0, 3], "hard": [6], "junk": [1]},
+        {"bbx": [0.0, 0.0, 20.0, 40.0], "easy": [], "hard": [1, 4], "junk": []},
+        {"bbx": [5.0, 2.0, 25.0, 38.0], "easy": [2, 5], "hard": [], "junk": [7, 0]},
+    ]
+    write_truth(root, {"imlist": names, "qimlist": queries, "gnd": gnd}, kind)
+    return root
+
+
+def write_truth(root: Path, truth: object, kind: str) -> None:
+    """`gnd_roxford5k.pkl` as Python 2 or 3 writes it (protocol 2), or .json."""
+    if kind == "json":
+        (root / "gnd_roxford5k.json").write_text(json.dumps(truth))
+    else:
+        (root / "gnd_roxford5k.pkl").write_bytes(pickle.dumps(truth, protocol=2))

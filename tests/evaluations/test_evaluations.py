@@ -39,7 +39,8 @@ from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames, every_frame, labelled_frames
 from surgdino.verbs import benchmark
-from tests.datasets.pictures import write_image_folder
+from tests.datasets.clips import write_clips
+from tests.datasets.pictures import write_image_folder, write_oxford
 from tests.tasks.sets import SETS
 
 NAMES = discovery.names(PACKAGE)
@@ -49,6 +50,7 @@ SECTIONS = {  # the first entry of each
     for name, entry in reversed(ENTRIES)
 }
 SECTIONS["depth"] |= {"steps": 10, "batch": 4}
+SECTIONS["instances"] |= {"size": 64}
 SECTIONS["picture_linear"] |= {"steps": 3}
 SECTIONS["propagation"] |= {"short_side": 64}
 
@@ -56,15 +58,17 @@ SECTIONS["propagation"] |= {"short_side": 64}
 @pytest.fixture(scope="module")
 def frames(synthetic_cholec80, tmp_path_factory) -> dict[str | None, LabelledFrames]:
     """Kind of labels -> its frames: phases and tools of 4 operations, masks of 24 pictures, depth of 12, 2 films, 18
-    pictures of 3 classes."""
+    pictures of 3 classes, 12 clips, 8 pictures of a gallery with 3 queries."""
     folder, found = tmp_path_factory.mktemp("sets"), {}
     SETS["segmentation"].write(folder / "pairs")
     write_depth(folder / "depth", recordings=3)
     write_davis(folder / "davis", frames=5)
     write_image_folder(folder / "imagefolder", {"train": 4, "val": 2})
+    write_clips(folder / "clips")
+    write_oxford(folder / "roxford5k")
     options = {"operation_pattern": "(.+)"}
     sets = {"cholec80": synthetic_cholec80, "folder": folder / "pairs", "simcol3d": folder / "depth"}
-    for card, root in (sets | {name: folder / name for name in ("davis", "imagefolder")}).items():
+    for card, root in (sets | {name: folder / name for name in ("davis", "imagefolder", "clips", "roxford5k")}).items():
         manifest = open_dataset(load_card(card), root, options=options if card == "folder" else {})
         settings = StoreSettings.of(fps=24 if card == "davis" else 2, short_side=64)
         store = build_store(manifest, folder / "store", settings, workers=1, progress=False)
@@ -84,7 +88,8 @@ def cache_in(folder: Path, seed: int = 0) -> FeatureCache:
 
 def given_of(frames: LabelledFrames, folder: Path) -> Given:
     every = np.ones(len(frames), bool)
-    return Given(frames, every, every, cache_in(folder), cache_in(folder, 1))
+    towers = {operation: "AB"[place % 2] for place, operation in enumerate(sorted(set(frames.operations.values())))}
+    return Given(frames, every, every, cache_in(folder), cache_in(folder, 1), {"tower": towers})
 
 
 def named(outcomes) -> dict[str, Outcome]:

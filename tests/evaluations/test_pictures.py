@@ -83,7 +83,7 @@ def test_neighbours_vote_as_scikit_learns(given):
         assert found[f"{count}-NN, top-1, over pictures"].value == pytest.approx(top1)
         assert found[f"{count}-NN, top-5, over pictures"].value == pytest.approx(top5)
         each = [np.mean(top[truth[test] == k, 0] == k) for k in np.unique(truth[test])]
-        assert found[f"{count}-NN, top-1, mean of classes, over pictures"].value == pytest.approx(np.mean(each))
+        assert found[f"{count}-NN, balanced accuracy, over pictures"].value == pytest.approx(np.mean(each))
 
 
 def test_ranks_by_hand():

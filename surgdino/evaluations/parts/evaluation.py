@@ -34,11 +34,13 @@ class Evaluation(ABC, Generic[S]):
     Attributes:
         Settings: the dataclass of its entry in a suite, which gives every value.
         compares: whether it reads the first backbone's features beside those that it is about.
+        tabled: whether it reads what `data.table` says of operations.
         settings: of this one.
     """
 
     Settings: type[S]
     compares: ClassVar[bool] = False
+    tabled: ClassVar[bool] = False
 
     def __init__(self, settings: S) -> None:
         self.settings = settings

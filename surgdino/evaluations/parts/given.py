@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class Given:
             same operations, each is tested by what was learnt from others.
         features: of the backbone.
         first: of the first of all backbones, with which the others are compared.
+        columns: of `data.table`: column -> operation -> what it says, where it says anything.
     """
 
     frames: LabelledFrames
@@ -43,6 +45,7 @@ class Given:
     learns: np.ndarray
     features: FeatureCache
     first: FeatureCache
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @cached_property
     def operations(self) -> np.ndarray:
@@ -118,17 +121,19 @@ class Given:
         """The fewest operations that a fold learns from."""
         return min(len(np.unique(self.operations[train])) for train, _ in self.folds())
 
-    def identity(self, compares: bool) -> str:
+    def identity(self, compares: bool, tabled: bool = False) -> str:
         """A hash of all that numbers depend on beside the evaluation: frames, labels, operations and weights.
 
         Args:
             compares: whether the first backbone's features are among it.
+            tabled: whether the columns are.
         """
         frames, digest = self.frames, hashlib.sha256()
         shards = {video.id: video.shard.crc for video in frames.store.videos}
         caches = [self.features, *([self.first] if compares else [])]
         facts = [[shards[video] for video in frames.videos], self.classes, [c.identified().name for c in caches]]
         digest.update(repr([*facts, self.operations.tolist()]).encode())
+        digest.update(json.dumps(self.columns, sort_keys=True).encode() if tabled else b"")
         for array in (frames.index, frames.starts, frames.numbers, self.tested, self.learns):
             digest.update(np.ascontiguousarray(array).data)
         if frames.targets is not None:

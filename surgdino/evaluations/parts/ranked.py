@@ -40,14 +40,14 @@ def ranks(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def accuracy(truth: np.ndarray, rank: np.ndarray, classes: int) -> Statistic:
-    """Rows -> top-1, the same as a mean over the classes that there are, and of more than five classes top-5."""
+    """Rows -> top-1, its mean over the classes that there are, and of more than five classes top-5."""
 
     def statistic(rows: np.ndarray) -> Mapping[str, float]:
         hit, ids = rank[rows] < 1, truth[rows]
         counts, hits = np.bincount(ids, minlength=classes), np.bincount(ids, hit, minlength=classes)
         found = {
             "top-1": float(hit.mean()),
-            "top-1, mean of classes": float((hits / counts.clip(1))[counts > 0].mean()),
+            "balanced accuracy": float((hits / counts.clip(1))[counts > 0].mean()),
         }
         return found | ({"top-5": float((rank[rows] < 5).mean())} if classes > 5 else {})
 

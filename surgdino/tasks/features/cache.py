@@ -22,7 +22,7 @@ from torch import Tensor
 
 from surgdino import console, distributed
 from surgdino.backbone.preprocess import Preprocess, normalize
-from surgdino.backbone.vit import Backbone
+from surgdino.backbone.vit import Backbone, Features
 from surgdino.crops.workers import load
 from surgdino.engine.memory import within_memory
 from surgdino.errors import SurgdinoError
@@ -138,7 +138,12 @@ class FeatureCache:
 
     @torch.no_grad()
     def dense(self, images: Tensor) -> Tensor:
-        """float32 [b, N, D]: the patch tokens after the last block of pictures of any size; nothing is kept.
+        """float32 [b, N, D]: the patch tokens of `encode`."""
+        return self.encode(images).patches.float()
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Features:
+        """The tokens after the last block of pictures of any size; nothing is kept.
 
         Args:
             images: uint8 [b, 3, H, W], sides that are multiples of the patch.
@@ -149,7 +154,7 @@ class FeatureCache:
         try:
             with within_memory(device, place="features", asked=asked, fix=_FREE_IT), self.autocast():
                 pixels = normalize(images.to(device, non_blocking=True), self.preprocess.mean, self.preprocess.std)
-                return self.backbone(pixels).patches.float()
+                return self.backbone(pixels)
         finally:
             self.backbone.train(was_training)
 
