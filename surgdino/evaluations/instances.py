@@ -79,36 +79,30 @@ class Instances(Evaluation[InstancesSettings]):
 
     def _tokens(self, given: Given) -> Tensor:
         """float32 [n, D]."""
-        cache, frames = given.features, given.frames
-        read, places = _Read(frames.store, self.settings.size), frames.index.tolist()
-        found = []
-        for picture in load(read, places, min(cache.workers, len(places)), result_bytes=3 * self.settings.size**2):
-            sizes = [_sides(picture, scale, cache.backbone.patch_size) for scale in self.settings.scales]
-            each = []
-            for size in sizes:
-                shrinks = size[0] <= picture.shape[1] and size[1] <= picture.shape[0]
-                how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-                resized = torch.from_numpy(cv2.resize(picture, size, interpolation=how))
-                each.append(cache.encode(resized.permute(2, 0, 1)[None]).cls.float())
-            found.append(torch.stack(each).mean(0).cpu())
+        cache, frames, own = given.features, given.frames, self.settings
+        read, places = _Read(frames.store, own.size, own.scales, cache.backbone.patch_size), frames.index.tolist()
+        wanted, found = 3 * own.size**2 * len(own.scales), []
+        for pictures in load(read, places, min(cache.workers, len(places)), result_bytes=wanted):
+            tokens = [cache.encode(picture[None]).cls.float() for picture in pictures]
+            found.append(torch.stack(tokens).mean(0).cpu())
         return torch.cat(found)
 
 
 @dataclass
 class _Read:
-    """A position in the store in, uint8 [H, W, 3] with its longer side at most `size` out; runs in the workers."""
+    """A position in the store in, uint8 [3, H, W] at each scale out, the sides multiples of the patch; runs in workers."""
 
     store: FrameStore
     size: int
+    scales: tuple[float, ...]
+    patch: int
 
-    def __call__(self, index: int) -> np.ndarray:
-        picture = self.store.read(index)
-        scale = min(1.0, self.size / max(picture.shape[:2]))
-        width, height = (max(1, round(scale * side)) for side in (picture.shape[1], picture.shape[0]))
-        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _sides(picture: np.ndarray, scale: float, patch: int) -> tuple[int, int]:
-    """(width, height) of a picture at a scale, each the nearest multiple of the patch."""
-    height, width = (max(1, round(scale * side / patch)) * patch for side in picture.shape[:2])
-    return width, height
+    def __call__(self, index: int) -> list[Tensor]:
+        picture, found = self.store.read(index), []
+        whole = min(1.0, self.size / max(picture.shape[:2]))
+        for scale in self.scales:
+            sides = [max(1, round(whole * scale * side / self.patch)) * self.patch for side in picture.shape[:2]]
+            shrinks = sides[0] <= picture.shape[0] and sides[1] <= picture.shape[1]
+            how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+            found.append(torch.from_numpy(cv2.resize(picture, sides[::-1], interpolation=how)).permute(2, 0, 1))
+        return found

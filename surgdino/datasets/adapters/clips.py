@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +55,16 @@ class Clips(Adapter):
             inside = path.relative_to(self.root)
             name = plain_name((inside.with_suffix("") if path.is_file() else inside).as_posix())
             called = f"{part}/{name}" if part else name
-            videos.append(Video(called, self.named(row.get("operation") or name, path), path))
+            videos.append(Video(called, row.get("operation") or name, path))
             classes[called] = row["label"]
         if unused := [path for path in dict.fromkeys(here.values()) if path not in used]:
             what = f"{len(unused)} clip{'s have' if len(unused) > 1 else ' has'} no row"
             self.problem("warning", what, unused[0], fix="they are left out; add rows where they belong to the set")
+        first: dict[str, Path] = {}
+        for video in sorted(videos, key=lambda video: video.path):
+            first.setdefault(video.operation, video.path)
+        operations = {place: self.named(place, path) for place, path in first.items()}
+        videos = [replace(video, operation=operations[video.operation]) for video in videos]
         names = tuple(sorted(set(classes.values())))
         whole = {
             video: SegmentLabels(np.zeros(1), np.full(1, np.inf), np.array([names.index(name)]), by_frame=True)
