@@ -90,7 +90,7 @@ class Instances(Evaluation[InstancesSettings]):
 
 @dataclass
 class _Read:
-    """A position in the store in, uint8 [3, H, W] at each scale out, the sides multiples of the patch; runs in workers."""
+    """A position in the store in, uint8 [3, H, W] at each scale out, sides in whole patches; runs in the workers."""
 
     store: FrameStore
     size: int
