@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from surgdino import console
+from surgdino.datasets.adapters.oxford_paris import INSTANCE
 from surgdino.datasets.card import PARTS, Card
 from surgdino.datasets.files import is_image
 from surgdino.datasets.manifest import Labels, Manifest, Problem, SegmentLabels
@@ -36,7 +37,7 @@ def print_findings(
     for fact in card.unconfirmed:
         console.say(f"not confirmed: {fact}", "yellow")
     console.table(overview_table(manifest, infos, parts))
-    for labels in manifest.labels.values():
+    for labels in (each for each in manifest.labels.values() if each.task != INSTANCE):
         is_mask = any(isinstance(values, VideoMasks) for values in labels.values.values())
         console.table(pixel_table(labels, shown, parts) if is_mask else class_table(labels, infos, parts))
     errors, warnings = len(manifest.errors), len(manifest.problems) - len(manifest.errors)
