@@ -42,7 +42,9 @@ class LabelRows:
                 raise SurgdinoError("not a CSV", file=path, found=str(error)) from error
         else:
             lines = [line.split() for line in text.split("\n")]
-        filled = [(number, cells) for number, cells in enumerate(lines, start=1) if any(map(str.strip, cells))]
+        filled = [
+            (number, cells) for number, cells in enumerate(lines, start=1) if any(cells) and "".join(cells).strip()
+        ]
         if not filled:
             raise SurgdinoError("the file is empty", file=path, expected="rows of labels", fix=_COPY)
         self.numbers, self.rows = [number for number, _ in filled], [cells for _, cells in filled]

@@ -67,6 +67,18 @@ _KNOWN = {
             strict=True,
         )
     ),
+    # Masks of AutoLaparo
+    **dict(
+        zip(
+            (
+                *("graspingforcepsmanipulator", "graspingforcepsshaft", "ligasuremanipulator", "ligasureshaft"),
+                *("dissectingforcepsmanipulator", "dissectingforcepsshaft"),
+                *("electrichookmanipulator", "electrichookshaft", "uterus"),
+            ),
+            _OBJECTS[:9],
+            strict=True,
+        )
+    ),
     # Phases of AutoLaparo
     "dividingligamentperitoneum": _OBJECTS[1],
     "dividinguterinevesselsligament": _OBJECTS[2],

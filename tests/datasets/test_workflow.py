@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from surgdino.datasets.card import Card, card_names, load_card
 from surgdino.datasets.manifest import Manifest, SegmentLabels
+from surgdino.datasets.masks import read_masks
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.pickles import read_pickle
 from surgdino.datasets.synthetic.workflow import write_workflow
@@ -358,3 +360,22 @@ def test_the_real_labels_of_140_operations(real_data, tmp_path):
     counts = {kind: sum(map(len, labels.values.values())) for kind, labels in manifest.labels.items()}
     assert counts == {"phase": 1428, "step": 5429}
     assert len(manifest.videos) == len(manifest.operations) == 140
+
+
+def test_the_masks_of_autolaparo_are_grey_values_by_clip(tmp_path):
+    card = load_card("autolaparo_masks")
+    for folder in ("imgs", "masks"):
+        (tmp_path / folder).mkdir()
+    for clip in (*range(1, 4), 171, 228):
+        mask = np.zeros((24, 32, 3), np.uint8)
+        mask[:, :16], mask[:8, 16:] = 60, 180
+        Image.fromarray(np.full((24, 32, 3), clip % 200, np.uint8)).save(tmp_path / f"imgs/{clip:03d}025.jpg")
+        Image.fromarray(mask).save(tmp_path / f"masks/{clip:03d}025.png")
+    split = {"train": [1, 2, 3], "val": [171], "test": [228]}
+    manifest = open_dataset(card, tmp_path, split=split, options={"operation_pattern": "([0-9]{3})[0-9]{3}"})
+    assert manifest.errors == ()
+    assert manifest.operations == tuple(f"autolaparo_masks/{clip:03d}" for clip in (1, 2, 3, 171, 228))
+    frame = next(iter(manifest.labels["masks"].values["228025"].values()))
+    masks, _ = read_masks(frame, card.mask_classes)
+    sizes = {name: int(mask.sum()) for name, mask in zip(card.mask_classes, masks, strict=True) if mask.any()}
+    assert sizes == {"ligasure_manipulator": 24 * 16, "uterus": 8 * 16}
