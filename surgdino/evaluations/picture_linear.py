@@ -19,6 +19,7 @@ from surgdino.evaluations.parts.outcome import Outcome
 from surgdino.evaluations.parts.ranked import accuracy, class_ids, over, ranks
 from surgdino.tasks.features.cache import FeatureCache
 
+_READ = 1 << 16  # pictures at a time
 _EVERY = 10  # of the training pictures one, or of the operations, is kept to choose by
 
 
@@ -55,23 +56,20 @@ class PictureLinear(Evaluation[PictureLinearSettings]):
         return [Reading(features, classes=tuple(range(depth - min(LAYERS, depth), depth)))]
 
     def outcomes(self, given: Given) -> Iterator[Outcome]:
-        cache, truth = given.features, torch.from_numpy(class_ids(given))
-        [reading], width = self.reads(cache), cache.backbone.embed_dim
-        layers, every = len(reading.classes), np.arange(len(truth))
-        classes = cache.classes(given.frames, reading.classes)[every]
-        tokens = torch.from_numpy(np.hstack([classes, cache.pooled(given.frames)[:, width:]]))
+        truth, layers = torch.from_numpy(class_ids(given)), min(LAYERS, given.features.backbone.depth)
+        width, tokens = given.features.backbone.embed_dim, torch.from_numpy(_tokens(given, layers))
         steps = Steps(self.settings.epochs, self.settings.steps, self.settings.batch)
 
         def fitted(choices: list[Choice], rows: np.ndarray) -> LinearGrid:
             found = LinearGrid(choices, width, layers, len(given.classes)).to(given.device)
-            found.fit(tokens[rows], truth[rows], steps)
+            found.fit(tokens, truth, torch.from_numpy(rows), steps)
             return found
 
         tested, found, chosen = list[np.ndarray](), list[np.ndarray](), list[Choice]()
         for train, test in given.folds():
             taught, kept = _kept_apart(given, train)
-            chosen.append(fitted(grid(layers), taught).best(tokens[kept], truth[kept]))
-            scores = fitted(chosen[-1:], train).scores(tokens[test])
+            chosen.append(fitted(grid(layers), taught).best(tokens, truth, torch.from_numpy(kept)))
+            scores = fitted(chosen[-1:], train).scores(tokens, torch.from_numpy(test))
             tested.append(test)
             found.append(ranks(scores, truth[test].numpy()))
         rows = np.concatenate(tested)
@@ -79,6 +77,18 @@ class PictureLinear(Evaluation[PictureLinearSettings]):
         yield from over(given, rows, statistic, "pictures")
         for name, values in (("rate", [each.rate for each in chosen]), ("layers", [each.layers for each in chosen])):
             yield Outcome(f"chosen on training pictures: {name}", float(np.mean(values)), better=None, percent=False)
+
+
+def _tokens(given: Given, layers: int) -> np.ndarray:
+    """float32 [n, D * (layers + 1)]: the class tokens of the last blocks, then the mean patch token."""
+    cache, depth = given.features, given.features.backbone.depth
+    classes, pooled = cache.classes(given.frames, range(depth - layers, depth)), cache.pooled_rows(given.frames)
+    width = cache.backbone.embed_dim
+    found = np.empty((len(given.frames), width * (layers + 1)), np.float32)
+    for start in range(0, len(found), _READ):  # ImageNet's are held once
+        some = slice(start, start + _READ)
+        found[some, :-width], found[some, -width:] = classes[some], pooled[some][:, width:]
+    return found
 
 
 def _kept_apart(given: Given, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

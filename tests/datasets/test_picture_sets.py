@@ -22,7 +22,15 @@ from surgdino.inputs.settings import DataSettings
 from surgdino.runs.leaks import refuse_shared_parts
 from surgdino.tasks.labelled_frames import labelled_frames
 from surgdino.verify.verb import check_pictures
-from tests.datasets.pictures import DISHES, SYNSETS, write_food101, write_image_folder, write_imagenet, write_picture
+from tests.datasets.pictures import (
+    DISHES,
+    SYNSETS,
+    write_food101,
+    write_image_folder,
+    write_imagenet,
+    write_jpeg,
+    write_picture,
+)
 
 THREE = ("bowel", "liver", "spleen")
 
@@ -55,6 +63,7 @@ WAYS = {
         4,
         3,
     ),
+    "train alone": ("imagefolder", lambda root: write_image_folder(root, {"train": 6}), THREE, 5, 1),
     "classes alone": ("imagefolder", lambda root: write_image_folder(root, {".": 6}), THREE, 5, 1),
     "imagenet, sorted": ("imagenet", write_imagenet, SYNSETS, 6, 4),
     "imagenet, kaggle": ("imagenet", lambda root: write_imagenet(root, "kaggle"), SYNSETS, 6, 4),
@@ -182,6 +191,14 @@ def test_a_damaged_devkit_gives_one_line(damage, tmp_path):
         opened("imagenet", root)
 
 
+def test_pictures_that_no_row_names_are_one_line(tmp_path):
+    root = write_imagenet(tmp_path / "set", "kaggle")
+    for number in (90, 91):
+        write_jpeg(root / "val" / f"ILSVRC2012_val_{number:08d}.JPEG", 0, number)
+    (found,) = lines(opened("imagenet", root))
+    assert "2 pictures that no row names" in found
+
+
 def test_a_flat_val_without_classes_is_refused(tmp_path):
     root = write_imagenet(tmp_path / "set", "kaggle")
     (root / "LOC_val_solution.csv").unlink()
@@ -204,6 +221,7 @@ def test_unreadable_pictures_are_left_out_and_named(tmp_path, capsys):
     assert "a picture 1.png and 1 more: cannot be read and left out" in said
 
 
+@pytest.mark.slow
 def test_a_changed_picture_is_stored_again(tmp_path):
     root = write_image_folder(tmp_path / "set", {"train": 2, "val": 1})
     settings = StoreSettings.of(short_side=32)

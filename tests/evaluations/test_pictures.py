@@ -30,7 +30,7 @@ from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames
 
 KNN = {"labels": ["class"], "neighbours": [10, 20]}
-LINEAR = {"labels": ["class"], "epochs": 50, "steps": 60, "batch": 32}
+LINEAR = {"labels": ["class"], "epochs": 50, "steps": 40, "batch": 32}
 
 
 def given_of(ids: np.ndarray, operations: list[str], tested: np.ndarray, classes: int) -> Given:
@@ -59,7 +59,8 @@ def given(monkeypatch) -> Given:
     tokens = rng.normal(size=(120, (depth + 1) * width)).astype(np.float32)
     last = (depth - 1) * width
     tokens[:, last : last + 8] += 4 * np.eye(8)[ids]
-    monkeypatch.setattr(FeatureCache, "pooled", lambda *_: tokens[:, last:])
+    for name in ("pooled", "pooled_rows"):
+        monkeypatch.setattr(FeatureCache, name, lambda *_: tokens[:, last:])
     monkeypatch.setattr(FeatureCache, "classes", lambda _, __, layers: tokens[:, min(layers) * width : depth * width])
     return found
 
@@ -102,7 +103,7 @@ def test_a_choice_learns_what_sgd_written_out_learns():
     grown = LinearGrid(grid(layers), width, layers, classes).double()
     assert len(grown.choices) == 4 * len(RATES) == 52
     starts = [[p.detach().numpy().copy() for p in part.parameters()] for part in grown._parts]
-    grown.fit(torch.from_numpy(tokens), torch.from_numpy(truth), Steps(100, steps, 1024))
+    grown.fit(torch.from_numpy(tokens), torch.from_numpy(truth), torch.arange(10), Steps(100, steps, 1024))
     columns = {(1, False): [3, 4, 5], (1, True): range(3, 9), (2, False): range(6), (2, True): range(9)}
     after = [logits.detach().numpy() for logits in grown(torch.from_numpy(tokens))]
     for place, (inputs, read) in enumerate(columns.items()):
@@ -124,16 +125,18 @@ def test_a_choice_learns_what_sgd_written_out_learns():
 def test_the_grid_is_chosen_on_training_pictures_alone(given, monkeypatch):
     """Tested pictures are neither fitted nor chosen by; every class has one in ten kept apart."""
     fits, choices = list[set[int]](), list[set[int]]()
-    rows = {tuple(row): i for i, row in enumerate(given.features.pooled(given.frames)[:, :4].tolist())}
-    width, layers = given.features.backbone.embed_dim, min(4, given.features.backbone.depth)
-    last = (layers - 1) * width
-
-    def places(tokens: torch.Tensor) -> set[int]:
-        return {rows[tuple(row)] for row in tokens[:, last : last + 4].tolist()}
-
     fit, best = LinearGrid.fit, LinearGrid.best
-    monkeypatch.setattr(LinearGrid, "fit", lambda self, x, *more: (fits.append(places(x)), fit(self, x, *more)))
-    monkeypatch.setattr(LinearGrid, "best", lambda self, x, y: (choices.append(places(x)), best(self, x, y))[1])
+
+    def watched_fit(self, x, y, rows, steps):
+        fits.append(set(rows.tolist()))
+        fit(self, x, y, rows, steps)
+
+    def watched_best(self, x, y, rows):
+        choices.append(set(rows.tolist()))
+        return best(self, x, y, rows)
+
+    monkeypatch.setattr(LinearGrid, "fit", watched_fit)
+    monkeypatch.setattr(LinearGrid, "best", watched_best)
     found = named(open_evaluation("picture_linear", LINEAR, "").outcomes(given))
     assert fits[0] | choices[0] == fits[1] == set(range(80))
     assert not fits[0] & choices[0]
@@ -148,12 +151,13 @@ def test_a_choice_is_what_is_right_most_often(given):
     width, layers = given.features.backbone.embed_dim, min(4, given.features.backbone.depth)
     tokens = np.hstack([given.features.classes(None, range(given.features.backbone.depth))[:, -layers * width :]])
     tokens = torch.from_numpy(np.hstack([tokens, given.features.pooled(None)[:, width:]]))
-    truth = torch.from_numpy(given.values)
+    truth, every = torch.from_numpy(given.values), torch.arange(120)
     both = LinearGrid([Choice(1, False, 1e-9), Choice(1, False, 0.1)], width, layers, 8)
-    both.fit(tokens, truth, Steps(100, 100, 64))
-    assert both.best(tokens, truth) == Choice(1, False, 0.1)
+    both.fit(tokens, truth, every, Steps(100, 60, 64))
+    assert both.best(tokens, truth, every) == Choice(1, False, 0.1)
 
 
+@pytest.mark.slow
 def test_numbers_over_pictures_have_an_interval_that_covers(given):
     """95 % intervals of a share of 0.7 from twenty blocks of 200 independent pictures."""
     rng, hits = np.random.default_rng(0), 0
@@ -181,8 +185,9 @@ def test_pictures_of_operations_are_told_by_operation(given):
 def test_features_that_are_all_alike_know_nothing(given, monkeypatch):
     """Neither is a tie a hit, nor a number that is none."""
     alike = np.ones_like(given.features.pooled(None))
-    monkeypatch.setattr(FeatureCache, "pooled", lambda *_: alike)
-    monkeypatch.setattr(FeatureCache, "classes", lambda *_: np.ones((120, 4 * alike.shape[1]), np.float32))
+    for name in ("pooled", "pooled_rows"):
+        monkeypatch.setattr(FeatureCache, name, lambda *_: alike)
+    monkeypatch.setattr(FeatureCache, "classes", lambda *_: alike)  # of two blocks: as wide
     for name, section in (("picture_knn", KNN), ("picture_linear", LINEAR)):
         found = named(open_evaluation(name, section, "").outcomes(given))
         assert max(outcome.value for key, outcome in found.items() if "top-1" in key) < 0.35

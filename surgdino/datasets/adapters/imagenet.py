@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from surgdino.datasets.files import entries, read_text
@@ -35,12 +35,24 @@ class ImageNet(PictureSet):
         pictures = by_stem(val)
         for folder in (self.root, val.parent):
             if (table := folder / _SOLUTION).is_file():
-                return self.sorted_by(_solution(table), table, pictures)
+                return self._complete(self.sorted_by(_solution(table), table, pictures), table, pictures)
         for name in _DEVKIT:
             if (truth := self.root / name / _TRUTH).is_file():
-                return self.sorted_by(_ground_truth(truth), truth, pictures)
+                return self._complete(self.sorted_by(_ground_truth(truth), truth, pictures), truth, pictures)
         what, expected = "nothing says the classes of val/", f"{_SOLUTION}, ILSVRC2012_devkit_t12/, or class folders"
         raise SurgdinoError(what, file=val, expected=expected, fix=f"copy one of them into {self.root}")
+
+    def _complete(
+        self, found: dict[str, list[Path]], table: Path, pictures: Mapping[str, Path]
+    ) -> dict[str, list[Path]]:
+        """The same; pictures that the table does not have are an error."""
+        taken = {file for files in found.values() for file in files}
+        if left := [file for file in pictures.values() if file not in taken]:
+            what = f"{len(left)} picture{'s' * (len(left) > 1)} that no row names"
+            self.problem(
+                "error", what, table, expected="a row for each", found=left[0].name, fix="copy the table again"
+            )
+        return found
 
 
 def _solution(table: Path) -> Iterator[tuple[int, str, str]]:

@@ -81,26 +81,27 @@ class LinearGrid(nn.Module):
         pairs = zip(self._parts, self._columns, strict=True)
         return [part(tokens[:, columns]).unflatten(1, (-1, self._classes)) for part, columns in pairs]
 
-    def fit(self, tokens: Tensor, truth: Tensor, steps: Steps) -> None:
+    def fit(self, tokens: Tensor, truth: Tensor, rows: Tensor, steps: Steps) -> None:
         """Fit all choices; the same pictures come in the same order.
 
         Args:
             tokens: float [n, ...], anywhere; batches of it go where the classifiers are.
             truth: int64 [n].
+            rows: int64 [m], which of them teach.
         """
         device = next(self.parameters()).device
-        batch = min(steps.batch, len(tokens))
-        count = min(steps.steps, max(1, steps.epochs * len(tokens) // batch))
+        batch = min(steps.batch, len(rows))
+        count = min(steps.steps, max(1, steps.epochs * len(rows) // batch))
         rates = [torch.tensor(each, device=device) * batch / _BATCH for each in self._rates]
         optimizer = torch.optim.SGD(self.parameters(), lr=1.0, momentum=_MOMENTUM)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, count)
         generator, order = torch.Generator().manual_seed(0), torch.empty(0, dtype=torch.int64)
         for _ in range(count):
             if len(order) < batch:
-                order = torch.randperm(len(tokens), generator=generator)
-            rows, order = order[:batch], order[batch:]
-            wanted, loss = truth[rows].to(device), torch.zeros((), device=device)
-            for logits, rate in zip(self(tokens[rows].to(device)), rates, strict=True):
+                order = rows[torch.randperm(len(rows), generator=generator)]
+            some, order = order[:batch], order[batch:]
+            wanted, loss = truth[some].to(device), torch.zeros((), device=device)
+            for logits, rate in zip(self(tokens[some].to(device)), rates, strict=True):
                 each = F.cross_entropy(logits.transpose(1, 2), wanted[:, None].expand(-1, len(rate)), reduction="none")
                 loss = loss + (each.mean(0) * rate).sum()
             optimizer.zero_grad()
@@ -109,18 +110,19 @@ class LinearGrid(nn.Module):
             schedule.step()
 
     @torch.no_grad()
-    def scores(self, tokens: Tensor) -> np.ndarray:
-        """float32 [n, classes] of the only choice."""
+    def scores(self, tokens: Tensor, rows: Tensor) -> np.ndarray:
+        """float32 [m, classes] of the only choice."""
         device = next(self.parameters()).device
-        return np.concatenate([self(part.to(device))[0][:, 0].cpu().numpy() for part in tokens.split(_AT_ONCE)])
+        return np.concatenate([self(tokens[some].to(device))[0][:, 0].cpu().numpy() for some in rows.split(_AT_ONCE)])
 
     @torch.no_grad()
-    def best(self, tokens: Tensor, truth: Tensor) -> Choice:
+    def best(self, tokens: Tensor, truth: Tensor, rows: Tensor) -> Choice:
         """The choice that is right most often on these pictures; of equal ones that with the least cross-entropy."""
         device = next(self.parameters()).device
         right, loss = torch.zeros(2, len(self.choices), dtype=torch.float64, device=device)
-        for part, wanted in zip(tokens.split(_AT_ONCE), truth.to(device).split(_AT_ONCE), strict=True):
-            logits = torch.cat(self(part.to(device)), 1).transpose(0, 1)
+        for some in rows.split(_AT_ONCE):
+            wanted = truth[some].to(device)
+            logits = torch.cat(self(tokens[some].to(device)), 1).transpose(0, 1)
             right += (logits.nan_to_num(-torch.inf).argmax(2) == wanted).sum(1)
             shares = logits.log_softmax(2)[:, torch.arange(len(wanted), device=device), wanted]
             loss -= shares.nan_to_num(-torch.inf).double().sum(1)
