@@ -114,7 +114,7 @@ def _many(split: object) -> bool:
 def _folds_of(card: Card, data: DataSettings) -> list[str]:
     """The splits of a card, or of the folder, that are a cross-validation: those called `fold1`, `fold2`, ..."""
     folds = [name for name in card.splits if _FOLD.fullmatch(name)]
-    if not folds and card.workflow and card.workflow.folds:
+    if not folds:
         folds = [name for name in manifest_of(card, replace(data, split=None)).splits if _FOLD.fullmatch(name)]
     if not folds:
         raise SurgdinoError(

@@ -33,6 +33,17 @@ _OBJECTS = (
     *("#ee8866", "#0077bb", "#bbbbbb", "#663333", "#ddaa33"),
 )
 
+# As many as differ, with the colours of preparation and of cleaning and coagulation among them
+_TWELVE = (
+    *("#88ccee", "#ee3377", "#eedd88", "#222255", "#bbbbbb", "#7700dd"),
+    *("#555500", "#0077bb", "#663333", "#999933", "#00ee00", "#000000"),
+)
+
+
+def _named(names: str, colours: Sequence[str]) -> dict[str, str]:
+    return dict(zip(names.split(), colours, strict=False))
+
+
 _KNOWN = {
     **{f"object{number}": colour for number, colour in enumerate(_OBJECTS, 1)},
     # Phases of a cholecystectomy, as Cholec80 and m2cai16 spell them
@@ -57,46 +68,34 @@ _KNOWN = {
     "suctionirrigation": _PHASES[5],
     "stapler": _PHASES[1],
     # PitVis'; others of its 18 share colours
-    **dict(
-        zip(
-            (
-                *("bipolarforceps", "cottle", "cupforceps", "duralscissors", "freerelevator", "haemostaticfoam"),
-                *("irrigationsyringe", "kerrisons", "microdoppler", "nasalcuttingforceps"),
-            ),
-            _OBJECTS,
-            strict=True,
-        )
+    **_named(
+        "bipolarforceps cottle cupforceps duralscissors freerelevator haemostaticfoam irrigationsyringe kerrisons"
+        " microdoppler nasalcuttingforceps",
+        _OBJECTS,
     ),
-    # Masks of AutoLaparo
-    **dict(
-        zip(
-            (
-                *("graspingforcepsmanipulator", "graspingforcepsshaft", "ligasuremanipulator", "ligasureshaft"),
-                *("dissectingforcepsmanipulator", "dissectingforcepsshaft"),
-                *("electrichookmanipulator", "electrichookshaft", "uterus"),
-            ),
-            _OBJECTS[:9],
-            strict=True,
-        )
+    # Masks and phases of AutoLaparo
+    **_named(
+        "graspingforcepsmanipulator graspingforcepsshaft ligasuremanipulator ligasureshaft dissectingforcepsmanipulator"
+        " dissectingforcepsshaft electrichookmanipulator electrichookshaft uterus",
+        _OBJECTS,
     ),
-    # Phases of AutoLaparo
-    "dividingligamentperitoneum": _OBJECTS[1],
-    "dividinguterinevesselsligament": _OBJECTS[2],
-    "transectingthevagina": _OBJECTS[3],
-    "specimenremoval": _OBJECTS[4],
-    "suturing": _OBJECTS[5],
-    "washing": _OBJECTS[6],
-    # Of MultiBypass140
-    "gastricpouchcreation": "#ee3377",
-    "omentumdivision": "#eedd88",
-    "gastrojejunalanastomosis": "#222255",
-    "anastomosistest": "#bbbbbb",
-    "jejunalseparation": "#7700dd",
-    "closurepetersenspace": "#555500",
-    "jejunojejunalanastomosis": "#0077bb",
-    "closuremesentericdefect": "#663333",
-    "disassembling": "#00ee00",
-    "otherintervention": "#000000",
+    **_named(
+        "dividingligamentperitoneum dividinguterinevesselsligament transectingthevagina specimenremoval suturing"
+        " washing",
+        _OBJECTS[1:],
+    ),
+    # Phases of MultiBypass140 and GraSP
+    **_named(
+        "preparation gastricpouchcreation omentumdivision gastrojejunalanastomosis anastomosistest jejunalseparation"
+        " closurepetersenspace jejunojejunalanastomosis closuremesentericdefect cleaningcoagulation disassembling"
+        " otherintervention",
+        _TWELVE,
+    ),
+    **_named(
+        "idle lpil rpil retziusspace dorsalvenouscomplex idbladderneck seminalvesicles denonvilliersfascia"
+        " pediclecontrol severingprostateurethra bladderneckrec",
+        _TWELVE[::-1],
+    ),
     # Organs of DSAD; the large ones stand out against red tissue
     "abdominalwall": "#117733",
     "colon": "#ddaa33",

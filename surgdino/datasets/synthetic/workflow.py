@@ -1,4 +1,4 @@
-"""Small sets in the layouts of AutoLaparo, HeiChole, MultiBypass140 and PitVis, generated: films and label files."""
+"""Small sets in the layouts of AutoLaparo, GraSP, HeiChole, MultiBypass140 and PitVis: films and label files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from surgdino.datasets.card import load_card
 from surgdino.datasets.synthetic.cholec80 import Operation, encode_video, mark_generated
@@ -145,3 +146,40 @@ _WRITERS: dict[str, Callable[[Path, int, Truth, int], tuple[str, Path]]] = {
     "multibypass140": _multibypass140,
     "pitvis": _pitvis,
 }
+
+
+def write_grasp(
+    root: str | Path, cases: Sequence[int] = (1, 2, 41), seconds: int = 4, seed: int = 0
+) -> dict[str, Truth]:
+    """Write GraSP_1fps under `root`, with operations of its own names; case -> class ids of each second, as above."""
+    root, card, truths = Path(root), load_card("grasp"), dict[str, Truth]()
+    for case in cases:
+        name, rng = f"CASE{case:03d}", np.random.default_rng([seed, case])
+        operation = Operation(rng, seconds, 1, (64, 48))
+        truths[name] = {"phase": operation.phases, "step": operation.phases * 2}
+        folder = root / f"frames/{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for second, image in enumerate(operation.images()):
+            Image.fromarray(image).save(folder / f"{second:05d}.jpg")
+    half = [name for name in truths if int(name[4:]) < 40]
+    parts = {"train": half, "test": [n for n in truths if n not in half], "fold1": half[::2], "fold2": half[1::2]}
+    for part, names in parts.items():
+        images = [f"{name}/{second:05d}.jpg" for name in names for second in range(seconds)]
+        ids = [
+            {"phases": int(phase), "steps": int(step)}
+            for name in names
+            for phase, step in zip(truths[name]["phase"], truths[name]["step"], strict=True)
+        ]
+        content = {
+            "phases_categories": [
+                {"id": k, "name": each, "supercategory": "phase"} for k, each in enumerate(card.phases)
+            ],
+            "steps_categories": [{"id": k, "name": each, "supercategory": "step"} for k, each in enumerate(card.steps)],
+            "images": [{"id": k, "file_name": image, "video_name": image[:7]} for k, image in enumerate(images)],
+            "annotations": [
+                {"id": k, "image_id": k, "image_name": image, **label}
+                for k, (image, label) in enumerate(zip(images, ids, strict=True))
+            ],
+        }
+        write_text(root / f"annotations/grasp_long-term_{part}.json", json.dumps(content))
+    return truths
