@@ -140,7 +140,7 @@ class Adapter(ABC):
     @cached_property
     def pattern(self) -> re.Pattern[str] | None:
         """The operation pattern, checked."""
-        pattern = self.options.get("operation_pattern")
+        pattern = self.options.get("operation_pattern", self.card.operation_pattern)
         if pattern is None:
             return None
         what = "data.operation_pattern cannot be used"

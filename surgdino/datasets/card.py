@@ -42,6 +42,7 @@ class Card:
         videos: numbers of all videos as released (names, where they have none); empty where nobody can know.
         operation: how an operation is named, with `{number}` of its video, or `{place}` on disk (its path or name
             without the folder's), `{content}` of its first recording, `{root}`, the folder's name.
+        operation_pattern: how names say the operation, where data.operation_pattern does not.
         operations: videos that show another set's operation -> its name there.
         phases, steps, tools, actions, instruments, verbs, targets: class names in the order of their ids.
         cvs: the criteria of the critical view of safety.
@@ -73,6 +74,7 @@ class Card:
     fps: Fps | None = None
     videos: tuple[Entry, ...] = ()
     operation: str = "own/{place}~{content}"
+    operation_pattern: str | None = None
     operations: dict[NonNegativeInt, str] = field(default_factory=dict)
     phases: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()

@@ -62,7 +62,7 @@ _KNOWN = {
     "scissors": _PHASES[3],
     "clipper": _PHASES[4],
     "irrigator": _PHASES[5],
-    "specimenbag": _PHASES[6],
+    **dict.fromkeys(("specimenbag", "snare"), _PHASES[6]),
     # HeiChole's
     "coagulation": _PHASES[2],
     "suctionirrigation": _PHASES[5],

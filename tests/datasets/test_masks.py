@@ -253,3 +253,12 @@ def test_a_video_that_shows_anothers_operation_goes_by_its_own_number(tmp_path):
 def test_a_card_without_masks_says_what_is_missing(tmp_path):
     with pytest.raises(SurgdinoError, match="dataset=x does not say what its masks are"):
         open_dataset(Card.from_dict({"name": "x", "adapter": "masks"}), tmp_path)
+
+
+def test_outlines_of_cholecinstanceseg_are_of_the_operation_in_their_names(real_data):
+    manifest = open_dataset(load_card("cholecinstanceseg"), real_data / "instruments")
+    assert not manifest.errors
+    assert manifest.operations == ("camma/3",)
+    assert manifest.labels["masks"].classes == load_card("cholecinstanceseg").mask_classes
+    first = shown(manifest, "t80_VID03_000150", 0).any((1, 2))
+    assert first.tolist() == [True, False, True, False, False, False, False]
