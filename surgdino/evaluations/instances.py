@@ -16,13 +16,14 @@ from torch import Tensor
 from surgdino.crops.workers import load
 from surgdino.datasets.adapters.oxford_paris import EASY, HARD, INSTANCE, JUNK, QUERY
 from surgdino.errors import SurgdinoError
-from surgdino.evaluations.parts.evaluation import Evaluation
+from surgdino.evaluations.parts.evaluation import Evaluation, Reading
 from surgdino.evaluations.parts.given import Given
 from surgdino.evaluations.parts.outcome import Outcome
 from surgdino.evaluations.parts.ranked import over
 from surgdino.frames.store import FrameStore
 from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.retrieval import ranking
+from surgdino.tasks.features.cache import FeatureCache
 
 # Setup -> what is to be found, and what is junk, which is taken out of the ranking (Radenovic et al. 2018).
 SETUPS = {"easy": ((EASY,), (JUNK, HARD)), "medium": ((EASY, HARD), (JUNK,)), "hard": ((HARD,), (JUNK, EASY))}
@@ -50,10 +51,12 @@ class Instances(Evaluation[InstancesSettings]):
     """
 
     Settings = InstancesSettings
-    streams = True
 
     def labels(self) -> tuple[str, ...]:
         return (INSTANCE,)
+
+    def reads(self, features: FeatureCache) -> list[Reading]:
+        return []
 
     def outcomes(self, given: Given) -> Iterator[Outcome]:
         told = given.frames.targets
