@@ -56,6 +56,7 @@ class Instances(Evaluation[InstancesSettings]):
         return (INSTANCE,)
 
     def reads(self, features: FeatureCache) -> list[Reading]:
+        """None that are kept: pictures have shapes of their own."""
         return []
 
     def outcomes(self, given: Given) -> Iterator[Outcome]:
