@@ -135,27 +135,32 @@ def encode(
     return torch.cat(cls).numpy(), torch.cat(patches).numpy()
 
 
-def component_colours(patches: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
+def component_colours(
+    patches: np.ndarray, reference: np.ndarray | None = None, counted: np.ndarray | None = None
+) -> np.ndarray:
     """The first three principal components of all frames' patch tokens as red, green and blue.
 
     Args:
         patches: [n, N, D] of a square grid.
         reference: [n, N, 3], the result for another backbone on the same frames; the components are turned (orthogonal
             Procrustes, Schoenemann 1966) towards it, so that a colour means about the same in both pictures.
+        counted: bool [n, N], the patches that the components are of, such as those off the border; others become black.
 
     Returns:
         float [n, N, 3] in 0..1.
     """
     flat = patches.reshape(-1, patches.shape[-1]).astype(np.float64)
-    flat = flat - flat.mean(0)
-    _, _, axes = np.linalg.svd(flat, full_matrices=False)
+    own = slice(None) if counted is None or not counted.any() else counted.reshape(-1)
+    flat = flat - flat[own].mean(0)
+    _, _, axes = np.linalg.svd(flat[own], full_matrices=False)
     scores = flat @ axes[:3].T
-    scores /= scores.std(0) + 1e-12
+    scores /= scores[own].std(0) + 1e-12
     if reference is not None:
-        left, _, right = np.linalg.svd(scores.T @ (reference.reshape(-1, 3) - 0.5))
+        left, _, right = np.linalg.svd(scores[own].T @ (reference.reshape(-1, 3)[own] - 0.5))
         scores = scores @ left @ right
     # 2.5 standard deviations to either side fill the range; few patches are beyond.
-    return np.clip(scores / 5 + 0.5, 0, 1).reshape(*patches.shape[:2], 3)
+    colours = np.clip(scores / 5 + 0.5, 0, 1).reshape(*patches.shape[:2], 3)
+    return colours if isinstance(own, slice) else colours * own.reshape(*patches.shape[:2], 1)
 
 
 def as_picture(colours: np.ndarray, side: int) -> np.ndarray:

@@ -32,6 +32,7 @@ class RunRecord:
         results: results.json; None for a pretraining run.
         benchmark: the same of a benchmark; None for other runs.
         curation: curation.parquet; None for other runs.
+        components: components.json of a benchmark: dataset -> rows of pictures of patch features.
         left_out: a line on each file, or part of one, that did not hold what it should.
     """
 
@@ -45,6 +46,7 @@ class RunRecord:
     left_out: Sequence[str] = ()
     curation: Curation | None = None
     benchmark: Mapping[str, Any] | None = None
+    components: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -107,6 +109,7 @@ def read_run(folder: Path) -> RunRecord:
         data=read(_Data, "data.json") or {},
         results=None if "suite" in settings else read(_Results, RESULTS),
         benchmark=read(_Benchmark, RESULTS) if "suite" in settings else None,
+        components=(read(_Components, COMPONENTS) or {}).get("datasets", {}),
         left_out=left_out,
         curation=read_curation(folder) if (folder / CURATION).is_file() else None,
     )
@@ -137,6 +140,7 @@ def _values(kind: type[Any], path: Path) -> dict[str, Any]:
 
 _AGAIN = "run the command again to write it"
 RESULTS = "results.json"
+COMPONENTS = "components.json"
 _SECTIONS = ("dataset", "model", "method", "task", "augment", "data", "crops", "probe", "train", "hardware", "run")
 _Number = float | None
 
@@ -269,3 +273,14 @@ class _Benchmark:
     unused: tuple[str, ...]
     failed: dict[str, str]
     leakage: _Leakage
+
+
+@dataclass(frozen=True)
+class _Coloured:
+    operation: str
+    pictures: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Components:
+    datasets: dict[str, tuple[_Coloured, ...]]

@@ -28,6 +28,7 @@ _WHY = {
     "evaluations": "what each evaluation found is in results.json",
     "tensorboard": "the numbers are in metrics.jsonl",
     "report.html": "written anew, without pictures of frames",
+    "components.json": "pictures of what patch features of frames look like",
     "features": "computed from the recordings",
 }
 # Words of our own files, which say nothing where a video is called so.

@@ -15,6 +15,7 @@ from surgdino.config import Side, Text, typed
 from surgdino.engine.hardware import Hardware, loader_workers
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
+from surgdino.evaluations.parts.components import component_pictures
 from surgdino.evaluations.parts.evaluation import Reading
 from surgdino.evaluations.parts.given import Given
 from surgdino.inputs.backbones import BackboneList, NamedBackbone, open_backbones
@@ -24,6 +25,7 @@ from surgdino.inputs.suite import Entry, Suite, SuiteDataset, open_data, open_su
 from surgdino.inputs.tested import TestedDataset, open_tested
 from surgdino.metrics.arrays import as_json
 from surgdino.paths import safe_name, write_text
+from surgdino.report.record import COMPONENTS
 from surgdino.report.sections.benchmark import comparison
 from surgdino.runs.benchmark import Cell, Finished, found_of, joined_leaks, read_finished, table, write_finished
 from surgdino.runs.folder import environment, names_mode, open_run
@@ -61,6 +63,7 @@ class Benchmark:
     Attributes:
         cells: what is finished, in the order in which it was planned.
         failed: cell or dataset -> the line that says why.
+        components: dataset -> rows of pictures of patch features.
         unused: lines on what could not be used, such as an evaluation whose labels no dataset has.
     """
 
@@ -72,6 +75,7 @@ class Benchmark:
     cells: dict[Cell, Finished] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
+    components: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 def main(cfg: Mapping[str, Any]) -> int:
@@ -178,6 +182,11 @@ def _measure_dataset(
                 run.cells[cell] = _finished(run, cell, entry, dataset.given(found, cache, first))
             except Exception as error:  # costs this cell alone
                 _fail(run, str(cell), error)
+    try:
+        seen = next(found for found in frames.values() if not isinstance(found, Exception))
+        run.components[name] = component_pictures(dataset.given(seen, first, first), caches)
+    except Exception as error:  # costs the pictures alone
+        console.warn(f"no pictures of patch features of {name}: {type(error).__name__}: {error}")
 
 
 def _cache_of(run: Benchmark, dataset: TestedDataset, backbone: NamedBackbone, hardware: Hardware) -> FeatureCache:
@@ -308,6 +317,8 @@ def conclude(run: Benchmark, tested: Sequence[TestedDataset], data_hash: str) ->
     }
     results = run.names.hide(as_json(results))
     print_table(results)
+    components = run.names.hide({"datasets": run.components})
+    write_text(run.folder / COMPONENTS, json.dumps(components, ensure_ascii=False) + "\n")
     text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
     return write_text(run.folder / RESULTS, text + "\n")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -29,6 +31,7 @@ from surgdino.engine.probing.folds import knn_scores
 from surgdino.errors import SurgdinoError
 from surgdino.evaluations import PACKAGE
 from surgdino.evaluations.label_curve import LabelCurve, LabelCurveSettings, logistic_scores
+from surgdino.evaluations.parts.components import component_pictures
 from surgdino.evaluations.parts.evaluation import Evaluation, open_evaluation
 from surgdino.evaluations.parts.given import Given
 from surgdino.evaluations.parts.outcome import Outcome, pooled
@@ -259,6 +262,26 @@ def test_twenty_neighbours_vote_as_scikit_learns(frames, tmp_path, monkeypatch):
 def test_a_label_curve_that_cannot_be_is_one_line(change):
     with pytest.raises(SurgdinoError, match=rf"e\.{next(iter(change))}.* cannot be used"):
         open_evaluation("label_curve", {**CURVE, **change}, "e")
+
+
+def test_pictures_of_patch_features_are_alike_for_backbones_that_are(frames, tmp_path):
+    given = given_of(frames["phase"], tmp_path)
+    larger = replace(given.features, preprocess=replace(given.features.preprocess, image_size=48))
+    rows = component_pictures(
+        given, {"one": given.features, "again": given.features, "other": given.first, "l": larger}
+    )
+    assert [row["operation"] for row in rows] == sorted(set(given.operations))
+    for row in rows:
+        pictures = {
+            name: cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), 1)
+            for name, text in row["pictures"].items()
+        }
+        assert {picture.shape for picture in pictures.values()} == {(160, 160, 3)}
+        assert np.abs(pictures["one"].astype(int) - pictures["again"]).max() <= 1
+        assert len(np.unique(pictures["one"])) > 4
+        assert not np.array_equal(pictures["one"], pictures["other"])
+    alone = replace(given, tested=given.operations == given.operations[0])
+    assert len(component_pictures(alone, {"one": given.features})) == 4  # of the one operation, at four times
 
 
 def test_neighbours_kept_are_scikit_learns():

@@ -55,6 +55,19 @@ def test_turned_features_get_the_same_colours():
     assert np.allclose(component_colours(turned, reference), reference, atol=0.02)  # clipped tails turn too
 
 
+def test_patches_that_do_not_count_are_black_and_change_no_component():
+    random = np.random.default_rng(2)
+    patches = random.normal(size=(3, 16, 3)) * np.array([3.0, 2.0, 1.0])
+    counted = random.random((3, 16)) < 0.7
+    colours = component_colours(patches, counted=counted)
+    assert (colours[~counted] == 0).all()
+    patches[~counted] += 100
+    assert np.allclose(component_colours(patches, counted=counted), colours)
+    turned = patches @ np.linalg.qr(random.normal(size=(3, 3)))[0]
+    assert np.allclose(component_colours(turned, colours, counted), colours, atol=0.02)
+    assert np.isfinite(component_colours(patches, counted=np.zeros((3, 16), bool))).all()
+
+
 def test_neighbours_are_of_other_operations_and_nearest_first():
     cls = np.array([[1.0, 0], [1, 0.01], [1, 0.3], [1, 0.1], [0, 1]])
     found = neighbours_elsewhere(cls, ["a", "a", "b", "b", "c"], [0], 3)

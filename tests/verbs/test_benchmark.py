@@ -81,6 +81,17 @@ def run(place, synthetic_cholec80) -> Path:
     return place / "run"
 
 
+def test_the_report_shows_patch_features_of_every_dataset_as_colours(run):
+    found = json.loads((run / "components.json").read_text())["datasets"]
+    assert found.keys() == {"cholec80", "ours"}
+    for rows in found.values():
+        assert len(rows) == 4
+        assert all(row["pictures"].keys() == {"natural", "adapted"} for row in rows)
+    page = (run / "report.html").read_text()
+    assert page.count("Patch features as colours") == 2
+    assert page.count("data:image/png;base64,") == 2 * 2 * 4
+
+
 def results_in(run: Path) -> dict:
     return json.loads((run / "results.json").read_text())
 

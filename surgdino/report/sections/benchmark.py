@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from surgdino.report.blocks import Block, Bullets, Charts, Heading, Paragraph, Table
+from surgdino.report.blocks import Block, Bullets, Charts, Heading, Paragraph, Pictures, Table, png_picture
 from surgdino.report.charts import Line, interval_chart, line_chart
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
@@ -40,6 +41,7 @@ class Benchmark(Section):
             blocks.append(Table(heads[1:], cells, _CAPTION, frozenset(range(2, len(heads))), tones=tones))
             blocks += _labels_saved(rows, list(results["backbones"]))
             blocks += _forests(rows, list(results["backbones"]))
+            blocks += _components(record.components.get(dataset, ()), list(results["backbones"]))
         for title, lines in (
             ("Left out", results["unused"]),
             ("Failed", [": ".join(pair) for pair in results["failed"].items()]),
@@ -148,6 +150,26 @@ def _forests(rows: Sequence[Row], backbones: Sequence[str]) -> list[Block]:
             charts.append(Heading(f"{name} against {backbones[0]}"))
             charts.append(Charts([interval_chart(title, [line[:4] for line in lines], points=few)], wide=True))
     return charts
+
+
+def _components(rows: Sequence[Mapping[str, Any]], backbones: Sequence[str]) -> list[Block]:
+    """A row of pictures a backbone, the same frames below each other."""
+    pictures = [
+        png_picture(base64.b64decode(row["pictures"][name]), f"{name}, {row['operation']}")
+        for name in backbones
+        for row in rows
+        if name in row["pictures"]
+    ]
+    text = (
+        "The first three principal components of the patch features as red, green and blue, over frames of the "
+        "operation without the black border, and turned towards the first backbone's. A backbone sees patches of equal "
+        "colour as alike. These are no frames, but what is large in one can be made out."
+    )
+    return (
+        [Heading("Patch features as colours"), Paragraph(text, note=True), Pictures(pictures, len(rows))]
+        if rows
+        else []
+    )
 
 
 def _labels_saved(rows: Sequence[Row], backbones: Sequence[str]) -> list[Block]:

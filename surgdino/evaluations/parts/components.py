@@ -1,0 +1,86 @@
+"""Patch features as colours: the first three principal components of an operation's frames, alike for all backbones"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from surgdino.engine.probing.frames import even
+from surgdino.evaluations.parts.given import Given
+from surgdino.frames.store import FrameStore
+from surgdino.report.learned import as_picture, component_colours
+from surgdino.tasks.features.cache import FeatureCache
+
+_SHOWN, _FITTED = 4, 8  # pictures of a dataset; frames of an operation that its components are of
+_DARK = 16  # of 255, of a patch's brightest channel: the border
+_SIDE = 160  # px
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Frames of one operation by their positions in the store, and which of them is shown."""
+
+    operation: str
+    index: np.ndarray
+    shown: int
+
+
+def component_pictures(given: Given, caches: Mapping[str, FeatureCache]) -> list[dict[str, Any]]:
+    """A row of pictures an operation: its name, and backbone -> a PNG in base64, a square a patch, the border black.
+
+    The components of the first backbone are those of greatest variance over the operation's frames without the border;
+    those of the others are turned towards them, so that a colour means about the same.
+
+    Args:
+        caches: of all backbones, the first one first. A few frames are encoded; nothing is kept.
+    """
+    chosen = list(_chosen(given))
+    ends = np.cumsum([len(each.index) for each in chosen])
+    index, found = np.concatenate([each.index for each in chosen]), [dict[str, str]() for _ in chosen]
+    references: list[np.ndarray] = []
+    for name, cache in caches.items():
+        blocks = cache.extract(given.frames.store, index, (cache.backbone.depth - 1,))
+        patches = np.concatenate([block.patches.float().cpu().numpy() for block in blocks])
+        side = round(patches.shape[1] ** 0.5)
+        bright = _bright(given.frames.store, index, side)
+        for place, (each, end) in enumerate(zip(chosen, ends.tolist(), strict=True)):
+            own = slice(end - len(each.index), end)
+            reference = _at_side(references[place], side) if len(references) > place else None
+            colours = component_colours(patches[own], reference, bright[own])
+            if reference is None:
+                references.append(colours)
+            done, data = cv2.imencode(".png", as_picture(colours[each.shown], _SIDE)[..., ::-1])
+            assert done  # an encoder in memory fails for impossible shapes only
+            found[place][name] = base64.b64encode(data.tobytes()).decode()
+    return [{"operation": each.operation, "pictures": found[place]} for place, each in enumerate(chosen)]
+
+
+def _chosen(given: Given) -> list[_Shown]:
+    """Tested frames that are shown, every operation's evenly over its time, with others of their operation."""
+    every = given.of_operations(np.flatnonzero(given.tested))
+    chosen = []
+    for row in even(given.sample(_SHOWN), _SHOWN).tolist():
+        operation = str(given.operations[row])
+        rows = np.union1d(even(every[operation], _FITTED - 1), [row])
+        chosen.append(_Shown(operation, given.frames.index[rows], int(np.searchsorted(rows, row))))
+    return chosen
+
+
+def _bright(store: FrameStore, index: np.ndarray, side: int) -> np.ndarray:
+    """bool [n, side * side]: the patches that are not of the border."""
+    frames = (cv2.resize(store.read(int(i)), (side, side), interpolation=cv2.INTER_AREA) for i in index)
+    return np.stack([frame.max(2).reshape(-1) >= _DARK for frame in frames])
+
+
+def _at_side(colours: np.ndarray, side: int) -> np.ndarray:
+    """[n, N, 3] for a grid of another side."""
+    own = round(colours.shape[1] ** 0.5)
+    if own == side:
+        return colours
+    grids = [each.reshape(own, own, 3) for each in colours]
+    return np.stack([cv2.resize(grid, (side, side)).reshape(-1, 3) for grid in grids])
