@@ -183,8 +183,9 @@ def _measure_dataset(
             except Exception as error:  # costs this cell alone
                 _fail(run, str(cell), error)
     try:
-        seen = next(found for found in frames.values() if not isinstance(found, Exception))
-        run.components[name] = component_pictures(dataset.given(seen, first, first), caches)
+        rows = component_pictures(dataset.given(dataset.frames(None), first, first), caches)
+        # Only the name is hidden: a picture's text may look like a path.
+        run.components[name] = [{**row, "operation": run.names.hide(row["operation"])} for row in rows]
     except Exception as error:  # costs the pictures alone
         console.warn(f"no pictures of patch features of {name}: {type(error).__name__}: {error}")
 
@@ -317,7 +318,6 @@ def conclude(run: Benchmark, tested: Sequence[TestedDataset], data_hash: str) ->
     }
     results = run.names.hide(as_json(results))
     print_table(results)
-    # Its operations are called what may leave the house already, and a picture's text may look like a path.
     write_text(run.folder / COMPONENTS, json.dumps({"datasets": run.components}, ensure_ascii=False) + "\n")
     text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
     return write_text(run.folder / RESULTS, text + "\n")

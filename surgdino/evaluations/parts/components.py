@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
 from surgdino.engine.probing.frames import even
+from surgdino.evaluations.parts.corruptions import keep_rows, kept_rows
 from surgdino.evaluations.parts.given import Given
 from surgdino.frames.store import FrameStore
 from surgdino.report.learned import as_picture, component_colours
@@ -37,15 +40,14 @@ def component_pictures(given: Given, caches: Mapping[str, FeatureCache]) -> list
     those of the others are turned towards them, so that a colour means about the same.
 
     Args:
-        caches: of all backbones, the first one first. A few frames are encoded; nothing is kept.
+        caches: of all backbones, the first one first. A few frames are encoded, once.
     """
     chosen = list(_chosen(given))
     ends = np.cumsum([len(each.index) for each in chosen])
     index, found = np.concatenate([each.index for each in chosen]), [dict[str, str]() for _ in chosen]
     references: list[np.ndarray] = []
     for name, cache in caches.items():
-        blocks = cache.extract(given.frames.store, index, (cache.backbone.depth - 1,))
-        patches = np.concatenate([block.patches.float().cpu().numpy() for block in blocks])
+        patches = _patches(cache, given.frames.store, index)
         side = round(patches.shape[1] ** 0.5)
         bright = _bright(given.frames.store, index, side)
         for place, (each, end) in enumerate(zip(chosen, ends.tolist(), strict=True)):
@@ -69,6 +71,18 @@ def _chosen(given: Given) -> list[_Shown]:
         rows = np.union1d(even(every[operation], _FITTED - 1), [row])
         chosen.append(_Shown(operation, given.frames.index[rows], int(np.searchsorted(rows, row))))
     return chosen
+
+
+def _patches(cache: FeatureCache, store: FrameStore, index: np.ndarray) -> np.ndarray:
+    """float16 [n, N, D] of the last block, kept beside the other features."""
+    facts = repr(([video.shard.crc for video in store.videos], store.flagged, index.tolist(), torch.__version__))
+    file = cache.identified() / "components" / f"{hashlib.sha256(facts.encode()).hexdigest()[:16]}.npy"
+    found = kept_rows(file, len(index))
+    if found is None:
+        blocks = cache.extract(store, index, (cache.backbone.depth - 1,))
+        found = np.concatenate([block.patches.half().cpu().numpy() for block in blocks])
+        keep_rows(file, found)
+    return found
 
 
 def _bright(store: FrameStore, index: np.ndarray, side: int) -> np.ndarray:

@@ -76,17 +76,22 @@ def corrupted_tokens(cache: FeatureCache, store: FrameStore, index: np.ndarray, 
     shards = [video.shard.crc for video in store.videos]
     facts = repr((shards, store.flagged, index.tolist(), severity, torch.__version__))
     file = cache.identified() / "corrupted" / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.npy"
-    found = _read(file, len(index))
+    found = kept_rows(file, len(index))
     if found is None:
         blocks = cache.extract(CorruptedStore(store, name, severity), index)
         found = np.concatenate([block.cls.cpu().numpy() for block in blocks])
-        with atomic_write(file) as temporary, temporary.open("wb") as stream:
-            np.save(stream, found)
+        keep_rows(file, found)
     return torch.from_numpy(found).to(cache.backbone.mask_token.device)
 
 
-def _read(file: Path, count: int) -> np.ndarray | None:
-    """None where it is not there, or damaged."""
+def keep_rows(file: Path, rows: np.ndarray) -> None:
+    """Keep features for `kept_rows`; the file is whole or not there."""
+    with atomic_write(file) as temporary, temporary.open("wb") as stream:
+        np.save(stream, rows)
+
+
+def kept_rows(file: Path, count: int) -> np.ndarray | None:
+    """Features of so many frames; None where they are not there, or damaged."""
     try:
         found = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):
