@@ -57,16 +57,25 @@ def engine_named(text: str) -> str:
 
 
 def spread(
-    engine: str, size: int, function: Callable[..., object], jobs: Mapping[Path, tuple], writes: Collection[Path]
+    engine: str,
+    size: int,
+    function: Callable[..., object],
+    jobs: Mapping[Path, tuple],
+    writes: Collection[Path],
+    *,
+    ahead: int = _AHEAD,
+    failed: Callable[[Path, SurgdinoError], object] | None = None,
 ) -> Iterator[Path]:
     """Call `function(*job)` for every job and yield its file when it is done: here in turn, or by all workers at once.
 
     Args:
         engine, size, writes: as for `crew_on`.
         jobs: arguments, absolute paths in them, by a file that stands for the job.
+        ahead: jobs that a scheduler holds at a time.
+        failed: told of a job that failed, or at which workers died again and again, and the others go on; None raises.
 
     Raises:
-        SurgdinoError: as `crew_on`; what the function raises; workers died at one job again and again.
+        SurgdinoError: as `crew_on`; without `failed`, what the function raises, and of workers that died.
     """
     if engine == LOCAL:
         for file, job in jobs.items():
@@ -76,7 +85,7 @@ def spread(
     with cluster_on(engine, size, (), writes) as cluster:
         waiting, asked = iter(jobs.items()), dict[Future, Path]()
         while True:
-            for file, job in islice(waiting, _AHEAD - len(asked)):
+            for file, job in islice(waiting, ahead - len(asked)):
                 asked[cluster.ask(False, file, function, *job)] = file
             if not asked:
                 return
@@ -86,7 +95,14 @@ def spread(
                     future.result()
                 except CrashError as death:
                     fix = "give workers more memory; the same command continues"
-                    raise EngineError("the workers died", file=file, found=str(death), fix=fix) from None
+                    lost = EngineError("the workers died", file=file, found=str(death), fix=fix)
+                    if failed is None:
+                        raise lost from None
+                    failed(file, lost)
+                except SurgdinoError as error:
+                    if failed is None or isinstance(error, EngineError):
+                        raise
+                    failed(file, error)
                 yield file
 
 

@@ -17,17 +17,17 @@ from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
 from surgdino.evaluations.parts.components import component_pictures
 from surgdino.evaluations.parts.evaluation import Reading
-from surgdino.evaluations.parts.given import Given
+from surgdino.frames.engines import LOCAL, spread
 from surgdino.inputs.backbones import BackboneList, NamedBackbone, open_backbones
 from surgdino.inputs.labelled import frozen_features
-from surgdino.inputs.settings import RunSettings
+from surgdino.inputs.settings import DataSettings, RunSettings
 from surgdino.inputs.suite import Entry, Suite, SuiteDataset, open_data, open_suite
 from surgdino.inputs.tested import TestedDataset, open_tested
 from surgdino.metrics.arrays import as_json
 from surgdino.paths import safe_name, write_text
 from surgdino.report.record import COMPONENTS
 from surgdino.report.sections.benchmark import comparison
-from surgdino.runs.benchmark import Cell, Finished, found_of, joined_leaks, read_finished, table, write_finished
+from surgdino.runs.benchmark import Cell, Finished, joined_leaks, read_finished, table, write_finished
 from surgdino.runs.folder import environment, names_mode, open_run
 from surgdino.runs.leaks import Leakage
 from surgdino.runs.lock import FolderLock
@@ -37,9 +37,10 @@ from surgdino.tasks.context import feature_cache
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.features.elsewhere import Elsewhere
 from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.verbs.benchmark_cells import Job, measured, measured_here
 from surgdino.verbs.report import try_report
 
-FORMAT = 1
+_AHEAD = 64  # cells that a scheduler holds: each is sent with the labels of its frames
 FEATURES = "features"  # what they cost is kept as if they were an evaluation
 
 
@@ -65,6 +66,7 @@ class Benchmark:
         failed: cell or dataset -> the line that says why.
         components: dataset -> rows of pictures of patch features.
         unused: lines on what could not be used, such as an evaluation whose labels no dataset has.
+        planned: every cell, in the order of the table.
     """
 
     config: BenchmarkConfig
@@ -76,6 +78,7 @@ class Benchmark:
     failed: dict[str, str] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     components: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    planned: list[Cell] = field(default_factory=list)
 
 
 def main(cfg: Mapping[str, Any]) -> int:
@@ -129,7 +132,7 @@ def _opened(run: Benchmark, datasets: Sequence[SuiteDataset]) -> Iterator[Tested
 def measure(run: Benchmark, tested: Sequence[TestedDataset]) -> None:
     """Every evaluation of every dataset, backbone after backbone, the first one first."""
     used: set[str] = set()
-    hardware = Hardware.of(run.config.hardware)
+    hardware, jobs = Hardware.of(run.config.hardware), list[Job]()
     hardware.announce(run.config.hardware, run.backbones[0].start.backbone)
     for dataset in tested:
         plan = [(entry, kind) for entry in run.suite.entries for kind in _kinds_of(entry, dataset)]
@@ -145,7 +148,9 @@ def measure(run: Benchmark, tested: Sequence[TestedDataset]) -> None:
             kinds = ", ".join(dataset.kinds()) or "none"
             run.unused.append(f"{dataset.dataset.name}: no evaluation of the suite uses its labels ({kinds})")
             continue
-        _measure_dataset(run, dataset, plan, hardware)
+        jobs += _measure_dataset(run, dataset, plan, hardware)
+    if jobs:
+        _measure_elsewhere(run, jobs, hardware, tested[0].dataset.data)
     for entry in run.suite.entries:
         if entry.name not in used:
             kinds = " or ".join(filter(None, entry.evaluation.labels())) or "frames"
@@ -161,7 +166,9 @@ def _kinds_of(entry: Entry, dataset: TestedDataset) -> list[str | None]:
 
 def _measure_dataset(
     run: Benchmark, dataset: TestedDataset, plan: Sequence[tuple[Entry, str | None]], hardware: Hardware
-) -> None:
+) -> list[Job]:
+    """Have the features computed, and measure; with another engine than this process, what is left to measure."""
+    left, here = list[Job](), dataset.dataset.data.engine == LOCAL
     name, frames = dataset.dataset.name, dict[str | None, LabelledFrames | Exception]()
     for _, kind in plan:
         if kind not in frames:
@@ -172,14 +179,23 @@ def _measure_dataset(
     caches = {each.name: _cache_of(run, dataset, each, hardware) for each in run.backbones}
     first = caches[run.backbones[0].name]
     for backbone, cache in caches.items():
+        run.planned.append(Cell(FEATURES, name, "", backbone))
         failure = _extract(run, name, backbone, cache, plan, frames)
         for entry, kind in plan:
             cell, found = Cell(entry.name, name, kind or "", backbone), failure or frames[kind]
+            run.planned.append(cell)
             if isinstance(found, Exception):
                 _fail(run, str(cell), found)
                 continue
             try:
-                run.cells[cell] = _finished(run, cell, entry, dataset.given(found, cache, first))
+                job = Job.of(cell, entry, dataset.given(found, cache, first))
+                if before := read_finished(cell.file(run.folder), job.identity):
+                    run.cells[cell] = before
+                elif here:
+                    measured(job, run.folder, run.names)
+                    _collect(run, job)
+                else:
+                    left.append(job)
             except Exception as error:  # costs this cell alone
                 _fail(run, str(cell), error)
     try:
@@ -188,6 +204,7 @@ def _measure_dataset(
         run.components[name] = [{**row, "operation": run.names.hide(row["operation"])} for row in rows]
     except Exception as error:  # costs the pictures alone
         console.warn(f"no pictures of patch features of {name}: {type(error).__name__}: {error}")
+    return left
 
 
 def _cache_of(run: Benchmark, dataset: TestedDataset, backbone: NamedBackbone, hardware: Hardware) -> FeatureCache:
@@ -249,26 +266,29 @@ def _readings(entry: Entry, cache: FeatureCache) -> list[Reading]:
         return []
 
 
-def _finished(run: Benchmark, cell: Cell, entry: Entry, given: Given) -> Finished:
-    """A cell's numbers, as they were measured before or measured now."""
-    own = [FORMAT, entry.kind, asdict(entry.evaluation.settings), given.identity(*_reads(entry))]
-    identity = hashlib.sha256(json.dumps(own, default=str).encode()).hexdigest()[:16]
-    path = cell.file(run.folder)
-    if before := read_finished(path, identity):
-        return before
-    began = time.perf_counter()
-    found = tuple(map(found_of, entry.evaluation.outcomes(given)))
-    seconds = round(time.perf_counter() - began, 3)
-    tested = len(set(given.operations[given.tested].tolist()))
-    write_finished(path, Finished(identity, seconds, len(given.frames), tested, found), run.names)
-    console.field("measured", f"{cell} ({seconds:.1f} s)")
-    finished = read_finished(path, identity)  # as a later call will read it
+def _collect(run: Benchmark, job: Job) -> None:
+    """Read what was measured, as a later call will read it."""
+    finished = read_finished(job.cell.file(run.folder), job.identity)
     assert finished is not None
-    return finished
+    run.cells[job.cell] = finished
+    console.field("measured", f"{job.cell} ({finished.seconds:.1f} s)")
 
 
-def _reads(entry: Entry) -> tuple[bool, bool]:
-    return entry.evaluation.compares, entry.evaluation.tabled
+def _measure_elsewhere(run: Benchmark, jobs: Sequence[Job], hardware: Hardware, data: DataSettings) -> None:
+    """Measure cells through `data.engine`, in any order; one that fails costs no other."""
+    there = Elsewhere.of(data.engine, run.config.hardware, hardware, data.worker_count)
+    assert there is not None
+    size, folder = there.workers(jobs[0].given.features, len(jobs)), run.folder.resolve()
+    waiting = {job.cell.file(folder): job for job in jobs}
+    sent = {file: job.sent(there, size, folder, run.names) for file, job in waiting.items()}
+
+    def failed(file: Path, error: SurgdinoError) -> None:
+        _fail(run, str(waiting.pop(file).cell), error)
+
+    for file in spread(data.engine, size, measured_here, sent, {folder}, ahead=_AHEAD, failed=failed):
+        if file in waiting:
+            _collect(run, waiting[file])
+    run.cells = {cell: run.cells[cell] for cell in run.planned if cell in run.cells}
 
 
 def _nothing_found(run: Benchmark) -> list[str]:

@@ -210,6 +210,30 @@ def test_a_failed_evaluation_is_named_and_costs_nothing_else(
 
 
 @pytest.mark.slow
+def test_workers_measure_the_same_numbers_and_a_failed_cell_costs_no_other(
+    place, run, synthetic_cholec80, tmp_path, monkeypatch, capsys
+):
+    distributed = pytest.importorskip("distributed", reason="the extra surgdino[dask] is not installed")
+    (tmp_path / "evaluations").mkdir()
+    (tmp_path / "evaluations" / "faulty.py").write_text(FAULTY)
+    (tmp_path / "suite.yaml").write_text(SUITE + "  broken: {evaluation: faulty}\n")
+    monkeypatch.setenv("SURGDINO_EXTENSIONS", str(tmp_path))
+    alone = {"processes": False, "protocol": "tcp://", "dashboard_address": None, "silence_logs": 50}
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=2, **alone) as cluster:
+        engine = f"data.engine={cluster.scheduler_address}"
+        assert main(words(place, synthetic_cholec80, "there", engine, f"suite={tmp_path / 'suite.yaml'}")) == 1
+        results = results_in(place / "there")
+        assert results["rows"] == results_in(run)["rows"]
+        assert results["failed"]["broken on cholec80, adapted"].startswith("ZeroDivisionError: division by zero")
+        assert len(results["failed"]) == 4
+        next((place / "there" / "evaluations").rglob("*phases*.json")).unlink()
+        capsys.readouterr()
+        assert main(words(place, synthetic_cholec80, "there", engine)) == 0
+        assert capsys.readouterr().out.count("measured") == 1
+    assert results_in(place / "there")["rows"] == results_in(run)["rows"]
+
+
+@pytest.mark.slow
 def test_operations_that_a_backbone_has_seen_are_learnt_from_and_not_tested(place, synthetic_cholec80, capsys):
     torch.manual_seed(1)
     facts = {"image_size": 32, "operations": ["camma/1"], "dataset": "cholec80"}

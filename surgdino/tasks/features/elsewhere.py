@@ -26,7 +26,7 @@ from surgdino.tasks.features.cache import Blocks, FeatureCache
 from surgdino.tasks.labelled_frames import every_frame
 
 _AT_ONCE = 1024  # frames that a worker takes at a time, or one video where it has more
-_TURN = threading.Lock()  # a worker may have several threads, and has one device
+TURN = threading.Lock()  # a worker may have several threads, and has one device
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,6 @@ class Elsewhere:
 
     def __call__(self, cache: FeatureCache, missing: dict[Path, StoredVideo], patches: Blocks, classes: Blocks) -> None:
         """Extract these videos into their files; those of single images many at a time."""
-        weights = cache.identified() / "weights"
-        if not (weights / "backbone.safetensors").is_file():
-            save_backbone(weights, cache.backbone, {})
         groups = dict[Path, list[StoredVideo]]()
         frames = _AT_ONCE
         for path, video in missing.items():
@@ -61,21 +58,33 @@ class Elsewhere:
                 group, frames = groups.setdefault(path, []), 0
             group.append(video)
             frames += len(video.shard)
-        gpus = torch.cuda.device_count() if cache.backbone.mask_token.device.type == "cuda" else 0
-        size, hardware = min(gpus or self.processes or machine.cores(), len(groups)), self.hardware
-        if self.engine == DASK:
-            threads = max(1, machine.cores() // size) if hardware.threads == "auto" else hardware.threads
-            hardware = replace(hardware, threads=threads, loader_workers=cache.workers // size)
-        recipe = _Recipe(weights, hardware, cache.folder, cache.preprocess, cache.batch_size, patches, classes)
-        jobs = {path: (recipe, FrameStore(videos, flagged=True)) for path, videos in groups.items()}
+        size = self.workers(cache, len(groups))
+        recipe = self.recipe(cache, size)
+        jobs = {path: (recipe, FrameStore(videos, flagged=True), patches, classes) for path, videos in groups.items()}
         total = sum(len(video.shard) for video in missing.values())
         with console.bar("features", total, stays=False) as bar:
             for path in spread(self.engine, size, _extract, jobs, {path.parent for path in missing}):
                 bar.advance(sum(len(video.shard) for video in groups[path]))
 
+    def workers(self, cache: FeatureCache, jobs: int) -> int:
+        """How many on this machine for so many jobs, where they are ours."""
+        gpus = torch.cuda.device_count() if cache.backbone.mask_token.device.type == "cuda" else 0
+        return max(1, min(gpus or self.processes or machine.cores(), jobs))
+
+    def recipe(self, cache: FeatureCache, size: int) -> Recipe:
+        """What each of `size` workers needs; the backbone's weights are put beside its features."""
+        weights = cache.identified() / "weights"
+        if not (weights / "backbone.safetensors").is_file():
+            save_backbone(weights, cache.backbone, {})
+        hardware = self.hardware
+        if self.engine == DASK:
+            threads = max(1, machine.cores() // size) if hardware.threads == "auto" else hardware.threads
+            hardware = replace(hardware, threads=threads, loader_workers=cache.workers // size)
+        return Recipe(weights, hardware, cache.folder, cache.preprocess, cache.batch_size)
+
 
 @dataclass(frozen=True)
-class _Recipe:
+class Recipe:
     """What a worker needs to compute as we would; `weights` is a folder that it sees, as `folder` of the cache is."""
 
     weights: Path
@@ -83,31 +92,31 @@ class _Recipe:
     folder: Path
     preprocess: Preprocess
     batch_size: int
-    patches: Blocks
-    classes: Blocks
 
-
-def _extract(recipe: _Recipe, store: FrameStore) -> None:
-    """In a Dask worker: the features of all frames of a store, into their files."""
-    with _TURN:
-        here = Hardware.of(recipe.hardware)
-        backbone = _loaded(recipe.weights, here.device)
+    def cache(self) -> FeatureCache:
+        """In a worker: our cache, with a backbone on the worker's device. Call it while `TURN` is held."""
+        here = Hardware.of(self.hardware)
         # Dask's workers may start no processes unless they were told that they may (docs/cluster.md).
         feeds = here.device.type == "cuda" and not current_process().daemon
-        cache = FeatureCache(
-            folder=recipe.folder,
-            backbone=backbone,
-            preprocess=recipe.preprocess,
+        return FeatureCache(
+            folder=self.folder,
+            backbone=_loaded(self.weights, here.device),
+            preprocess=self.preprocess,
             autocast=here.autocast,
             precision=str(here.dtype).removeprefix("torch."),
-            workers=loader_workers(recipe.hardware) if feeds else 0,
-            batch_size=recipe.batch_size,
+            workers=loader_workers(self.hardware) if feeds else 0,
+            batch_size=self.batch_size,
             progress=False,
         )
-        cache.keep(every_frame(store), recipe.patches, recipe.classes)
 
 
-@lru_cache(maxsize=1)
+def _extract(recipe: Recipe, store: FrameStore, patches: Blocks, classes: Blocks) -> None:
+    """In a Dask worker: the features of all frames of a store, into their files."""
+    with TURN:
+        recipe.cache().keep(every_frame(store), patches, classes)
+
+
+@lru_cache(maxsize=2)
 def _loaded(weights: Path, device: torch.device) -> Backbone:
     """Once a worker: the weights are read from the shared folder."""
     return load(weights, device).backbone.eval()
