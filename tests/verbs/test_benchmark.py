@@ -215,8 +215,8 @@ def test_workers_measure_the_same_numbers_and_a_failed_cell_costs_no_other(
 ):
     distributed = pytest.importorskip("distributed", reason="the extra surgdino[dask] is not installed")
     (tmp_path / "evaluations").mkdir()
-    (tmp_path / "evaluations" / "faulty.py").write_text(FAULTY)
-    (tmp_path / "suite.yaml").write_text(SUITE + "  broken: {evaluation: faulty}\n")
+    (tmp_path / "evaluations" / "faulty_there.py").write_text(FAULTY)
+    (tmp_path / "suite.yaml").write_text(SUITE + "  broken: {evaluation: faulty_there}\n")
     monkeypatch.setenv("SURGDINO_EXTENSIONS", str(tmp_path))
     alone = {"processes": False, "protocol": "tcp://", "dashboard_address": None, "silence_logs": 50}
     with distributed.LocalCluster(n_workers=2, threads_per_worker=2, **alone) as cluster:
