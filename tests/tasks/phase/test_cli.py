@@ -161,3 +161,20 @@ def test_settings_that_cannot_be_are_told_in_one_line(synthetic_cholec80, tmp_pa
     told_us = capsys.readouterr().err
     assert told in told_us
     assert told_us.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_attentive_tokens_go_through_both_stages_and_do_without_room_on_the_disk(
+    synthetic_cholec80, tmp_path, monkeypatch, capsys
+):
+    more = ("task.tokens=attentive", "train.steps=4", "hardware.precision=fp32")
+    assert finetune(synthetic_cholec80, tmp_path / "kept", *more) == 0
+    assert main(["evaluate", f"checkpoint={tmp_path / 'kept'}", "hardware.loader_workers=0"]) == 0
+    assert "all numbers are those of" in capsys.readouterr().out
+    monkeypatch.setattr("surgdino.tasks.features.cache.FeatureCache.fits", lambda *_: False)
+    assert finetune(synthetic_cholec80, tmp_path / "computed", *more, "task.temporal=none") == 0
+    assert "no room on the disk: computed for each batch" in " ".join(capsys.readouterr().out.split())
+    kept, computed = (losses_of(tmp_path / name)["frame"] for name in ("kept", "computed"))
+    assert computed == pytest.approx(kept, rel=1e-3)
+    assert finetune(synthetic_cholec80, tmp_path / "no", *more, "task.align=true", "task.temporal=none") == 2
+    assert "task.tokens: task.align needs features that stay as they are" in capsys.readouterr().err
