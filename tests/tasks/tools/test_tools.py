@@ -168,6 +168,7 @@ def finished(instruments, tmp_path_factory) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_the_instruments_of_triplets_are_learnt_by_attention(finished):
     results = json.loads((finished / "results.json").read_text())
     assert results["headline"]["name"] == "mAP"
@@ -178,6 +179,7 @@ def test_the_instruments_of_triplets_are_learnt_by_attention(finished):
     assert {path.name for path in (finished / "predictions").iterdir()} == {"VID05.csv", "VID05-tools.png"}
 
 
+@pytest.mark.slow
 def test_scored_from_files_the_predictions_have_the_same_numbers(finished, instruments, tmp_path):
     results = score(instruments, finished / "predictions", tmp_path / "out", "dataset=cholect50", "missing=ignore")
     ours = json.loads((finished / "results.json").read_text())
@@ -185,6 +187,7 @@ def test_scored_from_files_the_predictions_have_the_same_numbers(finished, instr
         assert values_of(results, protocol) == values_of(ours, protocol)
 
 
+@pytest.mark.slow
 def test_predict_writes_a_table_flags_as_cholec80s_and_a_picture(finished, instruments, tmp_path):
     video, out = instruments / "videos" / "VID05", tmp_path / "out"
     assert main(["predict", str(video), f"checkpoint={finished}", "hardware.loader_workers=0", f"out={out}"]) == 0
