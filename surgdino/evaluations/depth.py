@@ -21,7 +21,7 @@ from surgdino.evaluations.parts import dpt_head
 from surgdino.evaluations.parts.depth_head import UPSAMPLING, DepthHead, Fitting, Spacing, centres_of, fit
 from surgdino.evaluations.parts.dpt_head import DPTHead
 from surgdino.evaluations.parts.evaluation import Evaluation, Reading
-from surgdino.evaluations.parts.given import Fold, Given
+from surgdino.evaluations.parts.given import LATER, Fold, Given
 from surgdino.evaluations.parts.outcome import Outcome
 from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.depth import MEASURES, Alignment, depth_errors
@@ -106,7 +106,7 @@ class Depth(Evaluation[DepthSettings]):
         unit: str,
     ) -> Iterator[Outcome]:
         rows = given.of_operations(np.array(sorted(found)))
-        later = ", later frames of the same operations" if self.settings.tested == "later_frames" else ""
+        later = LATER if self.settings.tested == "later_frames" else ""
         for how in alignments:
             for measure in MEASURES:
                 each = {op: float(nanmean(np.array([found[i][how, measure] for i in at]))) for op, at in rows.items()}
@@ -127,15 +127,7 @@ class Depth(Evaluation[DepthSettings]):
             except SurgdinoError as error:
                 raise error.but(fix="give more, or test later frames of the same one (tested: later_frames)") from error
             return
-        rows = given.of_operations(np.flatnonzero(given.tested)).values()
-        halves = [
-            np.split(at[np.lexsort([given.frames.times[at], given.frames.video_of[at]])], [len(at) // 2]) for at in rows
-        ]
-        train, test = (np.concatenate(half) for half in zip(*halves, strict=True))
-        if not len(train):
-            what = "no operation has an earlier frame to learn from"
-            raise SurgdinoError(what, expected="two frames with depth of an operation", found="one of each")
-        yield train, test
+        yield given.halves()
 
     def _learnt(self, given: Given, tokens: Tokens, truths: DepthTruths, train: np.ndarray) -> nn.Module:
         side = (dpt_head.UPSAMPLING if self.settings.head == "dpt" else UPSAMPLING) * tokens.side

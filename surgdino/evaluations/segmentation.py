@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -21,7 +21,7 @@ from surgdino.engine.probing.folds import knn_scores
 from surgdino.engine.probing.frames import even
 from surgdino.evaluations.label_curve import fit_logistic
 from surgdino.evaluations.parts.evaluation import Evaluation, Reading
-from surgdino.evaluations.parts.given import Fold, Given
+from surgdino.evaluations.parts.given import LATER, Fold, Given
 from surgdino.evaluations.parts.outcome import Outcome, pooled
 from surgdino.metrics.segmentation import (
     ImageScores,
@@ -57,6 +57,7 @@ class SegmentationSettings:
         scales: of the input that is learnt from, at which the tested pictures are given; the predictions are averaged
             at the pictures' own size.
         patches: of the training pictures that are learnt from, evenly chosen.
+        tested: `operations`, or `later_frames` of each, by what was learnt from its earlier ones, as in `depth`.
     """
 
     classifier: Literal["knn", "linear"]
@@ -64,6 +65,7 @@ class SegmentationSettings:
     layers: Annotated[int, Field(ge=1, le=12)]
     scales: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=8)]
     patches: Annotated[int, Field(ge=100, le=10**7)]
+    tested: Literal["operations", "later_frames"]
 
 
 class Segmentation(Evaluation[SegmentationSettings]):
@@ -97,7 +99,8 @@ class Segmentation(Evaluation[SegmentationSettings]):
             return
         where, video_of = placements(given.frames), given.frames.video_of
         images: dict[int, ImageScores] = {}
-        for train, test in _of(usable, given.folds()):
+        later = self.settings.tested == "later_frames"
+        for train, test in _of(usable, [given.halves()] if later else given.folds()):
             learn = self._learnt_exclusive if exclusive else self._learnt
             learnt = learn(patches[0], targets, train, given.device)
             for i, planes in _predicted(learnt, patches, test, len(classes) + exclusive, given.device):
@@ -105,7 +108,8 @@ class Segmentation(Evaluation[SegmentationSettings]):
                 valid = valid & (truth.sum(0) < 2) if exclusive else valid
                 found = self._masks(planes, where[video_of[i]])
                 images[i] = image_scores(truth, found, labelled=labelled, valid=valid, hd95=False)
-        yield from _told(images, given)
+        for outcome in _told(images, given):
+            yield replace(outcome, name=outcome.name + (LATER if later else ""))
 
     @property
     def _exclusive(self) -> bool:
@@ -178,7 +182,7 @@ def _told(images: dict[int, ImageScores], given: Given) -> Iterator[Outcome]:
     yield from pooled(lambda rows: {"EndoVis challenge IoU": challenge_iou(scores, rows)}, owners)
 
 
-def _of(usable: np.ndarray, folds: Iterator[Fold]) -> Iterator[Fold]:
+def _of(usable: np.ndarray, folds: Iterable[Fold]) -> Iterator[Fold]:
     """The folds' usable rows."""
     for fold in folds:
         train, test = (rows[usable[rows]] for rows in fold)

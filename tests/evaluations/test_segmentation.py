@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -24,7 +25,14 @@ from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import labelled_frames
 from surgdino.tasks.segmentation.targets import MaskTargets, Placement
 
-SECTION = {"classifier": "linear", "classes": "separate", "layers": 1, "scales": [1], "patches": 1000}
+SECTION = {
+    "classifier": "linear",
+    "classes": "separate",
+    "layers": 1,
+    "scales": [1],
+    "patches": 1000,
+    "tested": "operations",
+}
 KINDS = [(classifier, classes) for classifier in ("linear", "knn") for classes in ("separate", "exclusive")]
 
 
@@ -126,6 +134,26 @@ def test_pictures_that_are_not_labelled_in_full_or_overlap_are_left_out(given, m
 def test_settings_that_cannot_be_are_one_line(change):
     with pytest.raises(SurgdinoError, match=rf"e\.{next(iter(change))}.* cannot be used"):
         open_evaluation("segmentation", {**SECTION, **change}, "e")
+
+
+def test_later_frames_of_one_operation_are_named_so(given, monkeypatch):
+    plant(monkeypatch, given)
+    first = given.operations == given.operations[0]
+    alone = replace(given, tested=first, learns=first)
+    with pytest.raises(SurgdinoError, match="no operation to learn from"):
+        found(alone)
+    values = found(alone, tested="later_frames")
+    assert all(name.endswith(", later frames of the same operations") for name in values)
+    assert values["Dice, pooled, later frames of the same operations"] > 0.7
+
+
+def test_the_real_masks_of_one_video_are_read(real_data):
+    manifest = open_dataset(load_card("video01_instruments"), real_data / "laparoscopic-clip-masks")
+    assert [(video.operation, problem) for video in manifest.videos for problem in (*manifest.problems, None)] == [
+        ("camma/1", None)
+    ]
+    (masks,) = manifest.labels["masks"].values.values()
+    assert masks.numbers.tolist() == list(range(20))
 
 
 def test_an_evaluation_of_real_tokens_gives_numbers(given):

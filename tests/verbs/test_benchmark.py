@@ -32,7 +32,9 @@ datasets:
   m2cai16:
 evaluations:
   phases: {evaluation: classification, classifier: knn, tokens: class, labels: [phase], shares: [1], seeds: 1}
-  masks: {evaluation: segmentation, classifier: linear, classes: separate, layers: 1, scales: [1], patches: 500}
+  masks:
+    {evaluation: segmentation, classifier: linear, classes: separate, layers: 1, scales: [1], patches: 500,
+     tested: operations}
   stability: {frames: 50, neighbours: 3}
 """
 FAULTY = """\

@@ -21,7 +21,9 @@ datasets:
   {name}:
 evaluations:
   frames: {{evaluation: classification, classifier: knn, tokens: class, labels: {kinds}, shares: [1], seeds: 1}}
-  masks: {{evaluation: segmentation, classifier: linear, classes: separate, layers: 1, scales: [1], patches: 500}}
+  masks:
+    {{evaluation: segmentation, classifier: linear, classes: separate, layers: 1, scales: [1], patches: 500,
+      tested: operations}}
 """
 KINDS = {**dict.fromkeys(LAYOUTS, ()), "endoscapes": ("cvs", "structures"), "sar_rarp50": ("action",)}  # beside masks
 

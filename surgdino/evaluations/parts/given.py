@@ -25,6 +25,7 @@ from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 
 Fold = tuple[np.ndarray, np.ndarray]  # training rows and test rows, int64
+LATER = ", later frames of the same operations"
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,21 @@ class Given:
         videos = np.array(self.frames.videos, str)[self.frames.video_of]
         every = ProbeFrames(self.frames.index, videos, self.operations, self.frames.times, self.tested)
         yield from folds(every, rows)
+
+    def halves(self) -> Fold:
+        """The earlier half of each tested operation's frames, and the later one; whoever tells of these says `LATER`.
+
+        Raises:
+            SurgdinoError: no operation has two frames.
+        """
+        rows = self.of_operations(np.flatnonzero(self.tested)).values()
+        times, videos = self.frames.times, self.frames.video_of
+        halves = [np.split(at[np.lexsort([times[at], videos[at]])], [len(at) // 2]) for at in rows]
+        train, test = (np.concatenate(half) for half in zip(*halves, strict=True))
+        if not len(train):
+            what = "no operation has an earlier frame to learn from"
+            raise SurgdinoError(what, expected="two labelled frames of an operation", found="one of each")
+        return train, test
 
     @cached_property
     def training_operations(self) -> int:
