@@ -1,4 +1,4 @@
-"""Small sets in the layouts of AutoLaparo, GraSP, HeiChole, MultiBypass140 and PitVis: films and label files."""
+"""Small sets in the layouts of AutoLaparo, GraSP, HeiChole, m2cai16-tool, MultiBypass140 and PitVis: films and labels."""
 
 from __future__ import annotations
 
@@ -82,6 +82,14 @@ def _heichole(root: Path, number: int, truth: Truth, fps: int) -> tuple[str, Pat
     return name, root / f"Videos/Full/{name}.mp4"
 
 
+def _m2cai16_tool(root: Path, number: int, truth: Truth, fps: int) -> tuple[str, Path]:
+    """A row a second, numbered by its frame."""
+    name, rows = f"tool_video_{number:02d}", ["\t".join(["Frame", *load_card("m2cai16_tool").tools])]
+    rows += ["\t".join(map(str, [second * fps, *present])) for second, present in enumerate(truth["tools"].tolist())]
+    write_text(root / f"{name}.txt", "\n".join(rows) + "\n")
+    return name, root / f"{name}.mp4"
+
+
 def _pitvis(root: Path, number: int, truth: Truth, fps: int) -> tuple[str, Path]:
     """At most two instruments a second; a second more than the film has, out of the patient, as in the release."""
     tools, rows = truth["tools"], ["int_video,int_time,int_step,int_instrument1,int_instrument2"]
@@ -143,6 +151,7 @@ def _rows(name: str, truth: Truth) -> list[dict[str, int | str]]:
 _WRITERS: dict[str, Callable[[Path, int, Truth, int], tuple[str, Path]]] = {
     "autolaparo": _autolaparo,
     "heichole": _heichole,
+    "m2cai16_tool": _m2cai16_tool,
     "multibypass140": _multibypass140,
     "pitvis": _pitvis,
 }
