@@ -1,4 +1,4 @@
-"""Small sets in the layouts of AutoLaparo, GraSP, HeiChole, m2cai16-tool, MultiBypass140 and PitVis: films and labels."""
+"""Small sets of films and label files: AutoLaparo, GraSP, HeiChole, m2cai16-tool, MultiBypass140 and PitVis."""
 
 from __future__ import annotations
 
