@@ -311,7 +311,9 @@ class Program:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize(
-    "content", [Program(), [{"a": Program()}], collections.OrderedDict(a=1), np.arange(3), {1, 2}, len, b"x"], ids=repr
+    "content",
+    [Program(), [{"a": Program()}], collections.OrderedDict(a=1), np.arange(3), {1, 2}, len, b"x"],
+    ids=["program", "program inside", "ordered", "array", "set", "function", "bytes"],
 )
 def test_a_pickle_of_anything_but_plain_containers_is_refused(content, protocol, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
