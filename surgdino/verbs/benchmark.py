@@ -3,82 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from surgdino import console
-from surgdino.config import Side, Text, typed
+from surgdino.config import typed
 from surgdino.engine.hardware import Hardware, loader_workers
-from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
 from surgdino.evaluations.parts.components import component_pictures
 from surgdino.evaluations.parts.evaluation import Reading
 from surgdino.frames.engines import LOCAL, spread
-from surgdino.inputs.backbones import BackboneList, NamedBackbone, open_backbones
+from surgdino.inputs.backbones import NamedBackbone, open_backbones
 from surgdino.inputs.labelled import frozen_features
-from surgdino.inputs.settings import DataSettings, RunSettings
-from surgdino.inputs.suite import Entry, Suite, SuiteDataset, open_data, open_suite
+from surgdino.inputs.settings import DataSettings
+from surgdino.inputs.suite import Entry, SuiteDataset, open_data, open_suite
 from surgdino.inputs.tested import TestedDataset, open_tested
-from surgdino.metrics.arrays import as_json
-from surgdino.paths import safe_name, write_text
-from surgdino.report.record import COMPONENTS
-from surgdino.report.sections.benchmark import comparison
-from surgdino.runs.benchmark import Cell, Finished, joined_leaks, read_finished, table, write_finished
-from surgdino.runs.folder import environment, names_mode, open_run
-from surgdino.runs.leaks import Leakage
+from surgdino.paths import safe_name
+from surgdino.runs.benchmark import Cell, Finished, read_finished, write_finished
+from surgdino.runs.folder import names_mode, open_run
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms
-from surgdino.runs.results import RESULTS, print_stamp
 from surgdino.tasks.context import feature_cache
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.features.elsewhere import Elsewhere
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.verbs.benchmark_cells import Job, measured, measured_here
+from surgdino.verbs.benchmark_run import FEATURES, Benchmark, BenchmarkConfig, conclude
 from surgdino.verbs.report import try_report
 
 _AHEAD = 64  # cells that a scheduler holds: each is sent with the labels of its frames
-FEATURES = "features"  # what they cost is kept as if they were an evaluation
-
-
-@dataclass(frozen=True)
-class BenchmarkConfig:
-    """configs/benchmark.yaml; `data` is checked by `open_data`."""
-
-    suite: Text
-    backbones: BackboneList
-    leakage: Leakage
-    image_size: Side | None
-    data: dict[str, Any]
-    hardware: HardwareSettings
-    run: RunSettings
-
-
-@dataclass
-class Benchmark:
-    """A benchmark under way.
-
-    Attributes:
-        cells: what is finished, in the order in which it was planned.
-        failed: cell or dataset -> the line that says why.
-        components: dataset -> rows of pictures of patch features.
-        unused: lines on what could not be used, such as an evaluation whose labels no dataset has.
-        planned: every cell, in the order of the table.
-    """
-
-    config: BenchmarkConfig
-    suite: Suite
-    backbones: Sequence[NamedBackbone]
-    folder: Path
-    names: Pseudonyms
-    cells: dict[Cell, Finished] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    unused: list[str] = field(default_factory=list)
-    components: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    planned: list[Cell] = field(default_factory=list)
 
 
 def main(cfg: Mapping[str, Any]) -> int:
@@ -124,7 +79,7 @@ def _opened(run: Benchmark, datasets: Sequence[SuiteDataset]) -> Iterator[Tested
         try:
             yield open_tested(dataset, run.backbones, run.config.leakage, run.names)
         except Exception as error:  # costs this dataset alone
-            _fail(run, dataset.name, error)
+            run.fail(dataset.name, error)
     if run.failed and len(run.failed) == len(datasets):
         raise SurgdinoError(f"no dataset can be used: {'; '.join(run.failed.values())}")
 
@@ -143,7 +98,7 @@ def measure(run: Benchmark, tested: Sequence[TestedDataset]) -> None:
                 kinds = ", ".join(dataset.kinds()) or "none"
                 wanted = " or ".join(map(str, entry.evaluation.labels()))
                 error = SurgdinoError("no such labels here", expected=wanted, found=kinds, fix="run surgdino verify")
-                _fail(run, f"{entry.name} on {dataset.dataset.name}", error)
+                run.fail(f"{entry.name} on {dataset.dataset.name}", error)
         if not plan:
             kinds = ", ".join(dataset.kinds()) or "none"
             run.unused.append(f"{dataset.dataset.name}: no evaluation of the suite uses its labels ({kinds})")
@@ -185,7 +140,7 @@ def _measure_dataset(
             cell, found = Cell(entry.name, name, kind or "", backbone), failure or frames[kind]
             run.planned.append(cell)
             if isinstance(found, Exception):
-                _fail(run, str(cell), found)
+                run.fail(str(cell), found)
                 continue
             try:
                 job = Job.of(cell, entry, dataset.given(found, cache, first))
@@ -197,7 +152,7 @@ def _measure_dataset(
                 else:
                     left.append(job)
             except Exception as error:  # costs this cell alone
-                _fail(run, str(cell), error)
+                run.fail(str(cell), error)
     try:
         rows = component_pictures(dataset.given(dataset.frames(None), first, first), caches)
         # Only the name is hidden: a picture's text may look like a path.
@@ -283,77 +238,9 @@ def _measure_elsewhere(run: Benchmark, jobs: Sequence[Job], hardware: Hardware, 
     sent = {file: job.sent(there, size, folder, run.names) for file, job in waiting.items()}
 
     def failed(file: Path, error: SurgdinoError) -> None:
-        _fail(run, str(waiting.pop(file).cell), error)
+        run.fail(str(waiting.pop(file).cell), error)
 
     for file in spread(data.engine, size, measured_here, sent, {folder}, ahead=_AHEAD, failed=failed):
         if file in waiting:
             _collect(run, waiting[file])
     run.cells = {cell: run.cells[cell] for cell in run.planned if cell in run.cells}
-
-
-def _nothing_found(run: Benchmark) -> list[str]:
-    """A line on each evaluation that the frames of a dataset gave nothing to find."""
-    cells = (cell for cell, done in run.cells.items() if cell.evaluation != FEATURES and not done.found)
-    return list(
-        dict.fromkeys(f"{cell.evaluation}: its frames of {cell.dataset} have nothing to find" for cell in cells)
-    )
-
-
-def _fail(run: Benchmark, what: str, error: Exception) -> None:
-    line = error.line() if isinstance(error, SurgdinoError) else f"{type(error).__name__}: {error}"
-    run.failed[run.names.sentence(what)] = run.names.sentence(line)
-    console.warn(f"{what} failed: {line}")
-
-
-def conclude(run: Benchmark, tested: Sequence[TestedDataset], data_hash: str) -> Path:
-    """Write results.json and print the table."""
-    order = [each.name for each in run.backbones]
-    measured = {cell: finished for cell, finished in run.cells.items() if cell.evaluation != FEATURES}
-    leaks = {
-        (each.dataset.name, name): report.as_dict(run.names) for each in tested for name, report in each.leaks.items()
-    }
-    results = {
-        "suite": run.suite.name,
-        "backbones": {each.name: each.start.description for each in run.backbones},
-        "datasets": {
-            each.dataset.name: {
-                "card": each.dataset.card.name,
-                "licence": each.dataset.card.licence or None,
-                "split": run.names.named(each.dataset.data.split),
-                "operations": len(each.manifest.operations),
-                "tested": len(each.tested),
-                "data_hash": each.manifest.fingerprint(),
-            }
-            for each in tested
-        },
-        "evaluations": {
-            entry.name: {"evaluation": entry.kind, **asdict(entry.evaluation.settings)} for entry in run.suite.entries
-        },
-        "unused": [*run.unused, *_nothing_found(run)],
-        "failed": run.failed,
-        "leakage": joined_leaks(leaks),
-        "rows": table(measured, order),
-        "cost": [{**asdict(cell), "seconds": done.seconds, "frames": done.frames} for cell, done in run.cells.items()],
-        "environment": environment(data_hash, run.names),
-    }
-    results = run.names.hide(as_json(results))
-    print_table(results)
-    write_text(run.folder / COMPONENTS, json.dumps({"datasets": run.components}, ensure_ascii=False) + "\n")
-    text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
-    return write_text(run.folder / RESULTS, text + "\n")
-
-
-def print_table(results: Mapping[str, Any]) -> None:
-    """Print every measure of every backbone, then what is missing or failed."""
-    print_stamp(results["leakage"])
-    heads, rows, _ = comparison(results)
-    shown = console.new_table(f"benchmark, suite {results['suite']}", caption_justify="left")
-    for place, head in enumerate(heads):
-        shown.add_column(head, justify="right" if place > 2 else "left")
-    for row in rows:
-        shown.add_row(*row)
-    console.table(shown)
-    for line in results["unused"]:
-        console.say(f"left out: {line}")
-    for what, line in results["failed"].items():
-        console.warn(f"{what} failed: {line}")
