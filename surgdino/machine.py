@@ -24,6 +24,11 @@ def cores() -> int:
     return max(1, int(min([len(os.sched_getaffinity(0)), *limited])))
 
 
+def all_cores() -> int:
+    """Processors of the machine, whoever may use them."""
+    return os.cpu_count() or 1
+
+
 def memory() -> int:
     """Bytes that this process may use: those of the machine, no more than its control groups allow."""
     limits = [*_limits("memory", "memory.max"), *_limits("memory", "memory.limit_in_bytes")]

@@ -175,7 +175,7 @@ def processors() -> Iterator[Finding]:
     set_to = f", OMP_NUM_THREADS={threads}" if threads else ""
     state = "ok" if count > 1 else "note"
     fix = "" if count > 1 else "one processor both prepares frames and computes; give the job more"
-    found = f"{count} of {os.cpu_count()} usable{set_to}; {memory / 2**30:.0f} GiB of memory"
+    found = f"{count} of {machine.all_cores()} usable{set_to}; {memory / 2**30:.0f} GiB of memory"
     yield Finding("processors", state, found, fix)
 
 

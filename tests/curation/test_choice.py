@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from surgdino.curation.balance import choose, even_weights, water_level
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(0, 400), st.integers(0, 5))
 def test_water_fills_evenly_and_to_the_brim(sizes, target, seed):
     taken = water_level(np.array(sizes), target, np.random.default_rng(seed))

@@ -89,6 +89,7 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, monkeypa
         assert key in whole.last
 
 
+@pytest.mark.slow
 def test_other_guides_or_facts_are_another_run(tmp_path):
     def begin(guides: dict[str, Any], facts: dict[str, np.ndarray]) -> None:
         train(replace(plan_of("simdinov2", tmp_path, steps=1, probe=None), guides=guides, facts=facts))

@@ -99,6 +99,7 @@ def test_stopped_and_resumed_in_fp16_bit_for_bit(tmp_path, monkeypatch, whole, s
     assert without_timings(lines(resumed)) == without_timings(lines(whole))
 
 
+@pytest.mark.slow
 def test_an_overflow_halves_the_scale_and_is_neither_lost_nor_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(loss_scale, "FIRST", 2.0**24)  # 14 overflows to come
     result = train(in_half(plan_in(tmp_path, steps=24, probe=None)))

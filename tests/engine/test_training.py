@@ -324,6 +324,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(tmp_path, 
     assert all(torch.isfinite(v).all() for v in final_tensors(tmp_path).values())
 
 
+@pytest.mark.slow
 def test_a_run_without_finite_gradients_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     """From step 8 on every gradient is bad: nothing changes any more, what was saved stands, and the run can go on."""
     passes, count = step.compute_gradients, iter(range(1, 100))

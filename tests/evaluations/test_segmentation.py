@@ -110,7 +110,8 @@ def test_scales_are_averaged_at_the_pictures_size():
 
 
 def test_four_layers_are_read_beside_each_other(given):
-    rows = open_evaluation("segmentation", {**SECTION, "layers": 2, "scales": [1.3]}, "")._patches(given)
+    own = open_evaluation("segmentation", {**SECTION, "layers": 2, "scales": [1.3]}, "")
+    rows = [each.features.patches(given.frames, each.patches) for each in own.reads(given.features)]
     depth, dim = given.features.backbone.depth, given.features.backbone.embed_dim
     patch = given.features.backbone.patch_size
     assert [each.shape[1:] for each in rows] == [

@@ -53,6 +53,7 @@ def test_every_frame_has_a_row_and_a_reason(place):
     assert not list((place / "cur").rglob("*.jpg"))
 
 
+@pytest.mark.slow
 def test_the_same_command_decides_the_same(place, synthetic_cholec80):
     again = ["curate", *words(synthetic_cholec80, place), "keep=20", f"run.dir={place / 'again'}"]
     assert main(again) == 0
@@ -80,6 +81,7 @@ def test_workers_elsewhere_give_the_same_bytes(place, synthetic_cholec80, tmp_pa
     assert cluster.scheduler_address not in (tmp_path / "cur" / "environment.json").read_text()
 
 
+@pytest.mark.slow
 def test_pretraining_learns_from_what_is_kept_and_remembers_it(place, synthetic_cholec80, tmp_path):
     run = ["pretrain", *words(synthetic_cholec80, place), *SMALL, "train.steps=2", f"data.curation={place / 'cur'}"]
     assert main([*run, f"run.dir={tmp_path}"]) == 0

@@ -28,6 +28,7 @@ from tests.tasks.sets import words_of
 TASKS = pytest.mark.parametrize("task", task_names())
 
 
+@pytest.mark.quick("phase", "segmentation")
 @TASKS
 def test_every_task_has_settings_in_yaml(task):
     opened = open_task(shipped_settings("task", task))
@@ -95,6 +96,7 @@ def test_the_loss_falls(runs, task):
         assert losses[-1] < losses[0], stage
 
 
+@pytest.mark.quick("phase", "segmentation")
 @TASKS
 def test_evaluate_repeats_the_numbers_from_the_checkpoint_folder_alone(runs, sets, task, tmp_path):
     """Where the data lie is not in it, as it is made to be handed on."""

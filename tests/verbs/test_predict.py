@@ -99,6 +99,7 @@ def test_a_video_from_elsewhere_has_no_truth_unless_it_is_given(phase, tmp_path)
     assert all(row["truth"] in PHASES for row in told)
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_is_a_video_too(phase, tmp_path):
     root, run = phase
     images = tmp_path / "frames"

@@ -114,6 +114,7 @@ def test_a_resumed_run_takes_no_other_teacher(tmp_path, monkeypatch):
 # Bad input
 
 
+@pytest.mark.slow
 def test_what_is_no_teacher_is_refused_in_one_line(tmp_path):
     save_file({"weight": torch.zeros(3, 3)}, tmp_path / "other.safetensors")
     odd = build_backbone({**TOY, "timm_kwargs": {**TOY["timm_kwargs"], "embed_dim": 48, "num_heads": 2}})
