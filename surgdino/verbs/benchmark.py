@@ -153,6 +153,8 @@ def _measure_dataset(
                     left.append(job)
             except Exception as error:  # costs this cell alone
                 run.fail(str(cell), error)
+    if not any(_readings(entry, first) for entry, _ in plan):
+        return left
     try:
         rows = component_pictures(dataset.given(dataset.frames(None), first, first), caches)
         # Only the name is hidden: a picture's text may look like a path.
