@@ -181,6 +181,7 @@ def test_images_and_masks_of_the_wrong_size_are_told_with_the_right_one() -> Non
         toy()(torch.zeros(1, 3, 32, 32), torch.zeros(1, 9, dtype=torch.bool))
 
 
+@pytest.mark.slow
 def test_timm_is_imported_through_its_guard_only() -> None:
     importers = set()
     for file in PACKAGE.rglob("*.py"):

@@ -251,6 +251,7 @@ def test_unusable_crop_settings_are_named(wrong: dict) -> None:
         shipped(CropSettings, "crops", **wrong)
 
 
+@pytest.mark.slow
 def test_pairs_are_near_frames_of_one_video_and_all_of_them_come() -> None:
     store = FakeStore()
     drawn: set[tuple[int, int]] = set()

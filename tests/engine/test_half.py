@@ -73,6 +73,7 @@ def whole(tmp_path_factory) -> TrainResult:
     return train(in_half(plan_in(tmp_path_factory.mktemp("whole"))))
 
 
+@pytest.mark.slow
 def test_a_run_in_fp16_is_the_run_in_fp32_but_for_rounding(tmp_path, monkeypatch):
     monkeypatch.setattr(loss_scale, "FIRST", 2.0**8)
     half = train(in_half(plan_in(tmp_path / "half", probe=None)))

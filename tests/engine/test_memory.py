@@ -150,6 +150,7 @@ def test_the_micro_batch_that_fits_is_found(tmp_path, monkeypatch, capsys, image
     assert f"train.accumulate={expected}: {8 // expected} images at a time" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_trying_changes_nothing_but_the_micro_batch(tmp_path, monkeypatch):
     limited(monkeypatch, images=4)
     state = torch.get_rng_state()

@@ -100,6 +100,7 @@ def videos(tmp_path):
     return Manifest("folder", tmp_path, tuple(Video(path.stem, path.stem, path) for path in paths))
 
 
+@pytest.mark.quick("1")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_crash_of_the_decoder_sets_that_video_aside_and_is_remembered(videos, tmp_path, monkeypatch, workers):
     monkeypatch.setattr(pool, "_build", crash_on_hostile)

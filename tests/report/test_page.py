@@ -217,6 +217,7 @@ def test_without_held_out_operations_nothing_is_claimed(tmp_path):
     assert "not known" in sentence
 
 
+@pytest.mark.slow
 def test_both_networks_share_a_chart_and_what_measuring_cost_has_none(tmp_path):
     folder = write_run(tmp_path / "run")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -266,6 +267,7 @@ def test_two_runs_stand_side_by_side_with_the_settings_that_differ(tmp_path):
     assert re.search(r"<td[^>]*>train.lr</td><td[^>]*>0.0</td><td[^>]*>0.2</td>", text)
 
 
+@pytest.mark.slow
 def test_on_operations_in_common_both_values_are_of_these(tmp_path):
     first = write_results(tmp_path / "a", {f"camma/{k}": 0.60 + 0.01 * k for k in range(1, 9)})
     second = write_results(tmp_path / "b", {f"camma/{k}": 0.65 + 0.01 * k for k in range(3, 12)})

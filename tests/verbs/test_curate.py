@@ -156,6 +156,7 @@ def test_what_is_wanted_is_kept_and_what_is_tested_on_is_not(place, synthetic_ch
     assert seen["apart"] == {**facts, "left_out": seen["apart"]["left_out"]}
 
 
+@pytest.mark.slow
 def test_a_dataset_is_found_by_its_name_where_the_datasets_lie(synthetic_cholec80, place, tmp_path, monkeypatch):
     (tmp_path / "cholec80").symlink_to(synthetic_cholec80)
     data = DataSettings.of({"data": {"root": "x", "store": str(place / "store"), "short_side": 64, "fps": 2}})
@@ -182,6 +183,7 @@ def test_a_copy_of_what_is_learnt_from_has_been_seen():
     assert copies_of(curation, known, known) == {"op-c": {"own/B"}}
 
 
+@pytest.mark.slow
 def test_the_page_has_no_frames_unless_asked_for(place, tmp_path):
     page = (place / "cur" / "report.html").read_text()
     for told in ("curation of an archive", "comes twice in its operation", "By phase", "Share of each phase", "By PCA"):

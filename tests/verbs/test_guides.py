@@ -115,6 +115,7 @@ def test_a_run_with_guides_logs_them_and_continues(synthetic_cholec80, tmp_path,
     assert "guide.time.weight was 0.1, is 0.5" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.quick("there is no")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
