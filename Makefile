@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 help:
 	@echo "make demo   set up $(VENV) and run the main job on a small generated set (a few minutes, CPU is enough)"
 	@echo "make test   set up $(VENV) and run the tests that guard every promise (under 6 minutes on 2 cores)"
-	@echo "make test-all    the same and the slow tests (under 25 minutes); make test-slow: these alone"
+	@echo "make test-all    the same and the slow tests (under 30 minutes); make test-slow: these alone"
 	@echo "make lint   ruff and mypy"
 	@echo "make clean  remove $(VENV), demo/ and caches"
 
