@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Job:
     def of(cls, cell: Cell, entry: Entry, given: Given) -> Job:
         """With its identity; a setting that is None came later, and changes nothing."""
         settings = {key: value for key, value in asdict(entry.evaluation.settings).items() if value is not None}
-        own = [_FORMAT, entry.kind, settings, given.identity(*_reads(entry))]
+        own = [_FORMAT, entry.kind, settings, given.identity(entry.evaluation.compares, entry.evaluation.tabled)]
         return cls(cell, entry, given, hashlib.sha256(json.dumps(own, default=str).encode()).hexdigest()[:16])
 
     def sent(self, there: Elsewhere, size: int, folder: Path, names: Pseudonyms) -> tuple[Any, ...]:
@@ -44,7 +45,7 @@ class Job:
         given, entry = self.given, self.entry
         recipes = tuple(there.recipe(cache, size) for cache in (given.features, given.first))
         about = self.cell, entry.kind, asdict(entry.evaluation.settings), self.identity
-        return *about, (given.frames, given.tested, given.learns), recipes, folder, names
+        return *about, (given.frames, given.tested, given.learns), given.columns, recipes, folder, names
 
 
 def measured(job: Job, folder: Path, names: Pseudonyms) -> None:
@@ -62,6 +63,7 @@ def measured_here(
     section: dict[str, Any],
     identity: str,
     seen: tuple[LabelledFrames, np.ndarray, np.ndarray],
+    columns: Mapping[str, Mapping[str, str]],
     recipes: tuple[Recipe, Recipe],
     folder: Path,
     names: Pseudonyms,
@@ -70,14 +72,10 @@ def measured_here(
     with TURN:
         evaluation = open_evaluation(kind, section, f"evaluations.{cell.evaluation}")
         own, first = (recipe.cache() for recipe in recipes)
-        entry, given = Entry(cell.evaluation, kind, evaluation, None), Given(*seen, own, first)
+        entry, given = Entry(cell.evaluation, kind, evaluation, None), Given(*seen, own, first, columns)
         try:
             measured(Job(cell, entry, given, identity), folder, names)
         except SurgdinoError:
             raise
         except Exception as error:
             raise SurgdinoError(f"{type(error).__name__}: {error}") from error
-
-
-def _reads(entry: Entry) -> tuple[bool, bool]:
-    return entry.evaluation.compares, entry.evaluation.tabled

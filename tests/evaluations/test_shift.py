@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ from surgdino.errors import SurgdinoError
 from surgdino.evaluations import shift
 from surgdino.evaluations.parts.evaluation import open_evaluation
 from surgdino.evaluations.parts.given import Given
+from surgdino.inputs.suite import Entry
+from surgdino.runs.benchmark import Cell, read_finished
+from surgdino.runs.names import Pseudonyms
+from surgdino.verbs.benchmark_cells import Job, measured_here
 from tests.evaluations.test_pictures import given_of, named
 
 SECTION = {"labels": ["phase"], "column": "tower", "choices": 3}
@@ -98,3 +103,12 @@ def test_a_changed_table_is_measured_again(given):
         sides = (replace(given, frames=frames, columns={"tower": towers}) for towers in ({}, {"op00": "A"}))
         one, two = (side.identity(False, tabled) for side in sides)
         assert (one != two) == tabled
+
+
+def test_a_worker_knows_what_the_table_says(given, tmp_path):
+    entry = Entry("another tower", "shift", open_evaluation("shift", SECTION, ""), None)
+    job = Job(Cell("another tower", "set", "phase", "ours"), entry, given, "identity")
+    there = SimpleNamespace(recipe=lambda cache, _: SimpleNamespace(cache=lambda: cache))
+    measured_here(*job.sent(there, 1, tmp_path, Pseudonyms.open("plain", tmp_path)))
+    finished = read_finished(job.cell.file(tmp_path), "identity")
+    assert [found.name for found in finished.found] == list(named(entry.evaluation.outcomes(given)))
