@@ -83,18 +83,22 @@ for _plugin in (ChoiceSource, ChoiceSearchPath):
     Plugins.instance().register(_plugin)
 
 
-def compose(verb: str, words: Sequence[str] = ()) -> DictConfig:
-    """The configuration of `surgdino VERB WORDS`, before its interpolations are resolved."""
+def compose(verb: str, words: Sequence[str] = (), *, with_hydra: bool = False) -> DictConfig:
+    """The configuration of `surgdino VERB WORDS`, before its interpolations are resolved.
+
+    Args:
+        with_hydra: with the section `hydra`, which has the choices of the groups.
+    """
     try:
-        return _compose(verb, words)
+        return _compose(verb, words, with_hydra)
     except (*FAULTS, ValueError, OSError, RecursionError) as error:  # as Hydra raises them for odd words
         raise in_words(verb, words, error) from error
 
 
-def _compose(verb: str, words: Sequence[str]) -> DictConfig:
+def _compose(verb: str, words: Sequence[str], with_hydra: bool = False) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(share("configs")), version_base="1.3"):
-        return hydra.compose(config_name=verb, overrides=list(words))
+        return hydra.compose(config_name=verb, overrides=list(words), return_hydra_config=with_hydra)
 
 
 def in_words(verb: str, words: Sequence[str], error: Exception) -> SurgdinoError:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def _careful(what: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Findi
 
 def python() -> Iterator[Finding]:
     """The interpreter, against what the package asks for."""
-    wanted = SpecifierSet(">=3.11")
+    wanted = SpecifierSet(metadata("surgdino")["Requires-Python"])
     found = f"{platform.python_version()} at {sys.executable}, {platform.system()} {platform.machine()}"
     if wanted.contains(platform.python_version()):
         yield Finding("Python", "ok", found)
@@ -164,8 +164,8 @@ def decoders() -> Iterator[Finding]:
         )
     else:
         yield Finding("decoders", "ok", found)
-    with suppress(PackageNotFoundError):
-        yield Finding("decoders", "ok", f"decord {version('decord')} (data.decoder=decord)")
+    if decord := _version("decord"):
+        yield Finding("decoders", "ok", f"decord {decord} (data.decoder=decord)")
 
 
 def processors() -> Iterator[Finding]:

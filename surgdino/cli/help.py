@@ -8,12 +8,9 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import hydra
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from surgdino.cli.compose import FAULTS, GROUPS, choices, in_words
+from surgdino.cli.compose import GROUPS, choices, compose
 from surgdino.config import read_yaml
 from surgdino.paths import share
 
@@ -54,12 +51,7 @@ def page(verb: str, about: str, usage: str, words: Sequence[str]) -> str:
 
 def _composed(verb: str, words: Sequence[str]) -> tuple[dict[str, str], dict[str, str | None]]:
     """Every setting with its value as YAML writes it, and what each group of the verb chose."""
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(config_dir=str(share("configs")), version_base="1.3"):
-            cfg = hydra.compose(config_name=verb, overrides=list(words), return_hydra_config=True)
-    except (*FAULTS, ValueError, OSError, RecursionError) as error:
-        raise in_words(verb, words, error) from error
+    cfg = compose(verb, words, with_hydra=True)
     chosen = {key: value for key, value in cfg.hydra.runtime.choices.items() if key in GROUPS}
     named = {key: value if isinstance(value, str) and value != "null" else None for key, value in chosen.items()}
     values = OmegaConf.to_container(cfg)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
 from surgdino.datasets.card import Card, Entry, compact
-from surgdino.datasets.files import content_hash, plain_name, time_limit
+from surgdino.datasets.files import content_hash, name_of, plain_name, time_limit
 from surgdino.datasets.manifest import Labels, Manifest, Problem, Video
 from surgdino.errors import SurgdinoError
 
@@ -116,6 +116,11 @@ class Adapter(ABC):
     def video_id(self, key: int | str) -> str:
         """The id of a video, from its number or name."""
         return str(key)
+
+    def place_in(self, path: Path) -> str:
+        """A recording's path inside the root, without suffix; the root's own name for the root."""
+        place = name_of(path, self.root)
+        return plain_name(self.root.resolve().name) if place == "." else place
 
     def operation_at(self, place: str, content: str = "") -> str:
         """The operation of a recording that lies at `place`, as the card names it."""

@@ -10,8 +10,8 @@ from typing import Literal
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.drawings import Drawing
 from surgdino.datasets.drawn_pictures import DrawnPicture, Export, as_films, labels_of
-from surgdino.datasets.files import is_image, is_video, letters, plain_name, walk
-from surgdino.datasets.labelled_pictures import Picture, name_of
+from surgdino.datasets.files import is_image, is_video, letters, name_of, plain_name, walk
+from surgdino.datasets.labelled_pictures import Picture
 from surgdino.datasets.manifest import Labels, Problem
 from surgdino.datasets.mask_exports import SUFFIXES, read_export
 from surgdino.datasets.masks import FrameMasks, Mask, VideoMasks

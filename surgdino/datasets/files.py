@@ -131,6 +131,12 @@ def walk(root: Path, refused: Callable[[OSError], object] | None = None) -> Iter
         yield Path(folder), [Path(folder) / name for name in sorted(files) if not is_debris(name)]
 
 
+def name_of(path: Path, root: Path) -> str:
+    """The path inside `root`, of a file without its suffix."""
+    inside = path.relative_to(root)
+    return plain_name((inside.with_suffix("") if path.is_file() else inside).as_posix())
+
+
 def is_pictures(path: Path) -> bool:
     """Whether a recording is a folder of pictures, or those in a folder whose names begin alike (`train/8_*`)."""
     return path.is_dir() or (path.name.endswith("*") and path.parent.is_dir())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from surgdino.datasets.adapter import Adapter
-from surgdino.datasets.files import entries, is_image, letters, plain_name, read_text, walk
+from surgdino.datasets.files import entries, is_image, letters, name_of, plain_name, read_text, walk
 from surgdino.datasets.manifest import Labels, Problem
 from surgdino.datasets.mask_files import Colour, Layer, Legend
 from surgdino.datasets.masks import FrameMasks, VideoMasks
@@ -217,9 +217,3 @@ def _report_alone(
         shown = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
         message, expected = f"{len(paths)} {what}", "the same name in images/ and masks/"
         adapter.problem(severity, message, paths[0], expected=expected, found=shown, fix=fix)
-
-
-def name_of(path: Path, root: Path) -> str:
-    """The path inside `root`, of a file without its suffix."""
-    inside = path.relative_to(root)
-    return plain_name((inside.with_suffix("") if path.is_file() else inside).as_posix())

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from surgdino.datasets.adapter import Adapter
-from surgdino.datasets.files import entries, is_image, is_video, plain_name, walk
-from surgdino.datasets.labelled_pictures import name_of
+from surgdino.datasets.files import entries, is_image, is_video, walk
 from surgdino.datasets.manifest import Video
 from surgdino.datasets.picture_layout import PairLayout
 
@@ -84,8 +83,7 @@ class PairedPictures(Adapter):
                     continue
                 recording = folder.parents[len(inside) - 1] if inside else folder
                 for path, pictures in self._sources(folder, names.name, film="#" in file.name):
-                    place = name_of(recording, self.root)
-                    place = plain_name(self.root.resolve().name) if place == "." else place
+                    place = self.place_in(recording)
                     if place not in found or rank < found[place][0]:
                         files = self.numbered(recording / file.parent, file.name)
                         found[place] = rank, (recording, path, pictures, files)

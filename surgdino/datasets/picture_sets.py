@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from surgdino.datasets.adapter import Adapter
-from surgdino.datasets.files import entries, is_image, letters, plain_name, walk
+from surgdino.datasets.files import entries, is_image, letters, name_of, plain_name, walk
 from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Video, place_of
 from surgdino.errors import SurgdinoError, nearest
 
@@ -165,7 +165,7 @@ class PictureSet(Adapter):
 def by_stem(folder: Path) -> dict[str, Path]:
     """The pictures below a folder by their paths inside it without suffix."""
     files = (file for _, some in walk(folder) for file in some if is_image(file))
-    return {plain_name(file.relative_to(folder).with_suffix("").as_posix()): file for file in files}
+    return {name_of(file, folder): file for file in files}
 
 
 def _grouped(files: Sequence[Path], names: Mapping[Path, str]) -> dict[str, list[Path]]:

@@ -19,9 +19,9 @@ from surgdino.datasets.masks import read_truth
 from surgdino.engine.probes.masks import patch_logits
 from surgdino.engine.probing.folds import knn_scores
 from surgdino.engine.probing.frames import even
-from surgdino.evaluations.label_curve import fit_logistic
 from surgdino.evaluations.parts.evaluation import Evaluation, Reading
 from surgdino.evaluations.parts.given import LATER, Fold, Given
+from surgdino.evaluations.parts.logistic import fit_logistic
 from surgdino.evaluations.parts.outcome import Outcome, pooled
 from surgdino.metrics.segmentation import (
     ImageScores,
@@ -109,7 +109,7 @@ class Segmentation(Evaluation[SegmentationSettings]):
                 found = self._masks(planes, where[video_of[i]])
                 images[i] = image_scores(truth, found, labelled=labelled, valid=valid, hd95=False)
         for outcome in _told(images, given):
-            yield replace(outcome, name=outcome.name + (LATER if later else ""))
+            yield outcome.called(outcome.name + (LATER if later else ""))
 
     @property
     def _exclusive(self) -> bool:
@@ -178,7 +178,7 @@ def _told(images: dict[int, ImageScores], given: Given) -> Iterator[Outcome]:
         "pooled": lambda rows: pooled_scores(scores, rows),
     }.items():
         for outcome in pooled(statistic, owners):
-            yield replace(outcome, name=f"{_WORDS[outcome.name]}, {words}")
+            yield outcome.called(f"{_WORDS[outcome.name]}, {words}")
     yield from pooled(lambda rows: {"EndoVis challenge IoU": challenge_iou(scores, rows)}, owners)
 
 

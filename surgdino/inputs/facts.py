@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -122,12 +122,17 @@ def columns_of_card(card: Card, manifest: Manifest) -> dict[str, dict[str, str]]
 
 def _by_table(columns: Sequence[str], datasets: Sequence[RunDataset], table: Path) -> dict[str, dict[str, str]]:
     """Column -> video -> its value."""
+    return columns_of_table(table, named_videos((each.prefix, each.manifest) for each in datasets), columns)
+
+
+def named_videos(manifests: Iterable[tuple[str, Manifest]]) -> dict[str, set[str]]:
+    """All that a table may call a video, or several of one operation -> the videos, under their sets' prefixes."""
     named: dict[str, set[str]] = {}
-    for dataset in datasets:
-        for each in dataset.manifest.videos:
-            for name in dataset.manifest.names_of(each):
-                named.setdefault(name, set()).add(dataset.prefix + each.id)
-    return columns_of_table(table, named, columns)
+    for prefix, manifest in manifests:
+        for video in manifest.videos:
+            for name in manifest.names_of(video):
+                named.setdefault(name, set()).add(prefix + video.id)
+    return named
 
 
 def columns_of_table(
@@ -137,7 +142,7 @@ def columns_of_table(
 
     Args:
         table: a CSV with a column `video` or `operation`.
-        named: all that the table may call a video, or several of one operation -> the videos.
+        named: see `named_videos`.
         columns: that are asked for; None: all.
         required: whether a table without a row of any video is refused.
 

@@ -13,7 +13,7 @@ from surgdino.errors import SurgdinoError, first_of
 from surgdino.evaluations.parts.given import Given
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.backbones import NamedBackbone
-from surgdino.inputs.facts import columns_of_card, columns_of_table
+from surgdino.inputs.facts import columns_of_card, columns_of_table, named_videos
 from surgdino.inputs.labelled import open_store_of, split_name, unheld
 from surgdino.inputs.settings import manifest_of
 from surgdino.inputs.suite import SuiteDataset
@@ -131,10 +131,7 @@ def open_tested(
 
 def _columns(dataset: SuiteDataset, manifest: Manifest) -> dict[str, dict[str, str]]:
     """Column -> operation -> its value: by the dataset's table, or by its card where there is none."""
-    table, named = dataset.data.table, dict[str, set[str]]()
-    for video in manifest.videos:
-        for name in manifest.names_of(video):
-            named.setdefault(name, set()).add(video.id)
+    table, named = dataset.data.table, named_videos([("", manifest)])
     told = columns_of_table(table, named, required=False) if table else columns_of_card(dataset.card, manifest)
     if table and not any(told.values()):
         warn(f"{table} says nothing of {dataset.name}")

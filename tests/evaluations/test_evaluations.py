@@ -30,10 +30,11 @@ from surgdino.engine import precision
 from surgdino.engine.probing.folds import knn_scores
 from surgdino.errors import SurgdinoError
 from surgdino.evaluations import PACKAGE
-from surgdino.evaluations.label_curve import LabelCurve, LabelCurveSettings, logistic_scores
+from surgdino.evaluations.label_curve import LabelCurve, LabelCurveSettings
 from surgdino.evaluations.parts.components import component_pictures
 from surgdino.evaluations.parts.evaluation import Evaluation, open_evaluation
 from surgdino.evaluations.parts.given import Given
+from surgdino.evaluations.parts.logistic import logistic_scores
 from surgdino.evaluations.parts.outcome import Outcome, pooled
 from surgdino.evaluations.stability import neighbours_kept
 from surgdino.frames.store import StoreSettings, build_store

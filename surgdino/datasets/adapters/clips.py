@@ -8,7 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from surgdino.datasets.adapter import Adapter
-from surgdino.datasets.files import entries, is_image, is_table, is_video, letters, plain_name, read_cells, walk
+from surgdino.datasets.files import (
+    entries,
+    is_image,
+    is_table,
+    is_video,
+    letters,
+    name_of,
+    plain_name,
+    read_cells,
+    walk,
+)
 from surgdino.datasets.manifest import Labels, Manifest, SegmentLabels, Video
 from surgdino.datasets.picture_sets import PARTS
 from surgdino.errors import SurgdinoError, nearest
@@ -52,8 +62,7 @@ class Clips(Adapter):
                 self.problem("error", fault, table, place=place, expected=expected, found=found, fix="correct the row")
                 continue
             used[path] = place
-            inside = path.relative_to(self.root)
-            name = plain_name((inside.with_suffix("") if path.is_file() else inside).as_posix())
+            name = name_of(path, self.root)
             called = f"{part}/{name}" if part else name
             videos.append(Video(called, row.get("operation") or name, path))
             classes[called] = row["label"]

@@ -9,8 +9,7 @@ import numpy as np
 
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.depth import DEPTH
-from surgdino.datasets.files import image_size, numbered_images, plain_name, walk
-from surgdino.datasets.labelled_pictures import name_of
+from surgdino.datasets.files import image_size, numbered_images, walk
 from surgdino.datasets.manifest import Labels, Manifest, Problem, Video
 from surgdino.datasets.masks import FrameMasks, VideoMasks
 from surgdino.datasets.structure_from_motion import FARTHEST, NEAREST, Reconstruction, SparseDepth
@@ -31,8 +30,7 @@ class StructureFromMotion(Adapter):
             structure = next((path for path in inside if path.name == _STRUCTURE), None)
             if structure is None:
                 continue
-            place = name_of(folder, self.root)
-            place = plain_name(self.root.resolve().name) if place == "." else place
+            place = self.place_in(folder)
             pictures = folder / "frames" if (folder / "frames").is_dir() else folder
             videos.append(Video(place, self.operation_at(place.split("/")[0]), pictures, self.card.fps))
             try:

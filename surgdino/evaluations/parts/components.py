@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from surgdino.engine.probing.frames import even
-from surgdino.evaluations.parts.corruptions import keep_rows, kept_rows
 from surgdino.evaluations.parts.given import Given
+from surgdino.evaluations.parts.kept import kept
 from surgdino.frames.store import FrameStore
 from surgdino.report.learned import as_picture, component_colours
 from surgdino.tasks.features.cache import FeatureCache
@@ -75,14 +73,12 @@ def _chosen(given: Given) -> list[_Shown]:
 
 def _patches(cache: FeatureCache, store: FrameStore, index: np.ndarray) -> np.ndarray:
     """float16 [n, N, D] of the last block, kept beside the other features."""
-    facts = repr(([video.shard.crc for video in store.videos], store.flagged, index.tolist(), torch.__version__))
-    file = cache.identified() / "components" / f"{hashlib.sha256(facts.encode()).hexdigest()[:16]}.npy"
-    found = kept_rows(file, len(index))
-    if found is None:
+
+    def computed() -> Iterator[np.ndarray]:
         blocks = cache.extract(store, index, (cache.backbone.depth - 1,))
-        found = np.concatenate([block.patches.half().cpu().numpy() for block in blocks])
-        keep_rows(file, found)
-    return found
+        return (block.patches.half().cpu().numpy() for block in blocks)
+
+    return kept(cache, store, index, "components/", computed)
 
 
 def _bright(store: FrameStore, index: np.ndarray, side: int) -> np.ndarray:

@@ -6,11 +6,9 @@ pixels and the corruption's name, and a severity changes the strength alone.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import zlib
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -18,8 +16,8 @@ from torch import Tensor
 
 from surgdino.crops.augment.build import transforms
 from surgdino.errors import SurgdinoError, nearest
+from surgdino.evaluations.parts.kept import kept
 from surgdino.frames.store import FrameStore
-from surgdino.paths import atomic_write
 from surgdino.tasks.features.cache import FeatureCache
 
 SEVERITIES = 5
@@ -73,27 +71,9 @@ class CorruptedStore(FrameStore):
 
 def corrupted_tokens(cache: FeatureCache, store: FrameStore, index: np.ndarray, name: str, severity: int) -> Tensor:
     """float32 [n, D], class tokens of the corrupted frames at `index`; computed once and kept beside the clean ones."""
-    shards = [video.shard.crc for video in store.videos]
-    facts = repr((shards, store.flagged, index.tolist(), severity, torch.__version__))
-    file = cache.identified() / "corrupted" / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}.npy"
-    found = kept_rows(file, len(index))
-    if found is None:
-        blocks = cache.extract(CorruptedStore(store, name, severity), index)
-        found = np.concatenate([block.cls.cpu().numpy() for block in blocks])
-        keep_rows(file, found)
+
+    def computed() -> Iterator[np.ndarray]:
+        return (block.cls.cpu().numpy() for block in cache.extract(CorruptedStore(store, name, severity), index))
+
+    found = kept(cache, store, index, f"corrupted/{name}-", computed, severity)
     return torch.from_numpy(found).to(cache.backbone.mask_token.device)
-
-
-def keep_rows(file: Path, rows: np.ndarray) -> None:
-    """Keep features for `kept_rows`; the file is whole or not there."""
-    with atomic_write(file) as temporary, temporary.open("wb") as stream:
-        np.save(stream, rows)
-
-
-def kept_rows(file: Path, count: int) -> np.ndarray | None:
-    """Features of so many frames; None where they are not there, or damaged."""
-    try:
-        found = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return found if len(found) == count else None
