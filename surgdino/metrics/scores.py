@@ -65,6 +65,37 @@ class ClassTable:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """Which class is taken for which.
+
+    Attributes:
+        title: what the classes are, and which frames count where not all do.
+        rows, columns: names of what is there, and of what was predicted.
+        counts: int64 [rows, columns].
+        unit: what is counted.
+    """
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    counts: np.ndarray
+    unit: str = "frames"
+
+
+@dataclass(frozen=True)
+class FrameScores:
+    """How good single frames are, by which the best and the worst are found.
+
+    Attributes:
+        measure: what the values are; higher is better.
+        rows: (video id, frame number, value, what a reader should know of it beside that), undefined values left out.
+    """
+
+    measure: str
+    rows: Sequence[tuple[str, int, float, str]]
+
+
+@dataclass(frozen=True)
 class TaskScores:
     """All numbers of one task on one set of operations.
 
@@ -75,6 +106,8 @@ class TaskScores:
         operations: operations scored.
         notes: what a reader has to know beside the numbers, such as protocols that could not be computed, and why.
         headline_row: the number that model selection looks at.
+        confusions: a table a kind of class; where a task has none, none is shown.
+        frames: of each frame alone; None where that means nothing.
     """
 
     task: str
@@ -83,6 +116,8 @@ class TaskScores:
     operations: int
     notes: list[str]
     headline_row: Score
+    confusions: Sequence[Confusion] = ()
+    frames: FrameScores | None = None
 
     @property
     def headline(self) -> tuple[str, float]:

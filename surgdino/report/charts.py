@@ -163,6 +163,74 @@ def share_chart(title: str, rows: Sequence[tuple[str, float, float]]) -> str:
     return _svg(7.6, 0.9 + 0.28 * len(rows), f"{title}: {text}", draw)
 
 
+def bar_chart(title: str, rows: Sequence[tuple[str, float | None, str]]) -> str:
+    """A bar a class, its value at its end.
+
+    Args:
+        rows: (name, value or None where it is undefined, what is written beside it). Values up to 1 are shares.
+    """
+    names = [textwrap.shorten(name, _NAME_FITS, placeholder=" …") for name, *_ in rows]
+    values = [0.0 if value is None else float(value) for _, value, _ in rows]
+    highest = max(1.0, *values)
+
+    def draw(axis: Any) -> None:
+        places = range(len(rows))[::-1]
+        axis.barh(places, values, height=0.62, color=PALETTE[0])
+        for place, value, (_, known, note) in zip(places, values, rows, strict=True):
+            text = "not defined" if known is None else f"{100 * value:.1f}" if highest <= 1 else f"{value:.1f}"
+            style = {"textcoords": "offset points", "xytext": (4, 0), "va": "center", "fontsize": 8}
+            axis.annotate(f"{text}   {note}".rstrip(), (value, place), color=INK if known else SOFT, **style)
+        style_axis(axis, title, size=9.5, bold=True, steps=False)
+        axis.set_yticks(places, names)
+        axis.set_ylim(-0.6, len(rows) - 0.4)
+        axis.set_xlim(0, 1.3 * highest)  # room for what is written
+        axis.tick_params(axis="y", labelsize=8.5, labelcolor=INK)
+        if highest <= 1:
+            axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
+
+    text = "; ".join(f"{name} {'not defined' if value is None else f'{value:.3f}'}" for name, value, _ in rows)
+    return _svg(7.6, 0.8 + 0.26 * len(rows), f"{title}: {text}", draw)
+
+
+def matrix_chart(title: str, rows: Sequence[str], columns: Sequence[str], counts: Any, unit: str) -> str:
+    """A confusion matrix: each row in percent of its sum, darker where it is more.
+
+    Args:
+        rows: what is there; their counts stand beside them.
+        columns: what was predicted.
+        counts: int [rows, columns].
+        unit: what is counted.
+    """
+    totals = counts.sum(1)
+    shares = counts / totals.clip(1)[:, None]
+    kinds = [[textwrap.shorten(name, _TITLE_FITS, placeholder=" …") for name in names] for names in (rows, columns)]
+
+    def draw(axis: Any) -> None:
+        axis.pcolormesh(shares, cmap="GnBu", vmin=0, vmax=1, edgecolors="white", linewidth=1)
+        for (row, column), share in _cells(shares):
+            if share >= 0.005:
+                style = {"ha": "center", "va": "center", "fontsize": 8, "color": "white" if share > 0.6 else INK}
+                axis.text(column + 0.5, row + 0.5, f"{100 * share:.0f}", **style)
+        style_axis(axis, title, size=9.5, bold=True, steps=False)
+        axis.grid(visible=False)
+        beside = [f"{name}  ({total:,})" for name, total in zip(kinds[0], totals.tolist(), strict=True)]
+        axis.set_yticks([place + 0.5 for place in range(len(rows))], beside)
+        axis.set_xticks([place + 0.5 for place in range(len(columns))], kinds[1], rotation=40, ha="right")
+        axis.invert_yaxis()
+        axis.tick_params(labelsize=8, labelcolor=INK)
+        axis.set_ylabel(f"is ({unit})", fontsize=8, color=SOFT)
+        axis.set_xlabel("predicted", fontsize=8, color=SOFT)
+
+    right = "; ".join(
+        f"{name} {100 * row.max():.0f} % {columns[row.argmax()]}" for name, row in zip(rows, shares, strict=True)
+    )
+    return _svg(7.6, 1.8 + 0.3 * len(rows), f"{title}, most of each row: {right}", draw)
+
+
+def _cells(shares: Any) -> list[tuple[tuple[int, int], float]]:
+    return [((row, column), float(share)) for row, line in enumerate(shares) for column, share in enumerate(line)]
+
+
 def scatter_chart(title: str, groups: Mapping[str, Any], colours: Mapping[str, str]) -> str:
     """Points [n, 2] of a few groups, the later ones on top, without axes.
 

@@ -21,17 +21,17 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_page(records: Sequence[RunRecord], target: Path, *, learned: Section | None = None) -> Path:
+def write_page(records: Sequence[RunRecord], target: Path, *, pictures: Sequence[Section] = ()) -> Path:
     """Write the page of one run, or of two side by side.
 
     Args:
         records: one or two runs.
-        learned: the section with pictures of frames, where frames may be shown.
+        pictures: the sections with pictures of frames, where frames may be shown.
 
     Raises:
         SurgdinoError: the file system refused.
     """
-    sections = sorted([*all_sections(), *([learned] if learned else [])], key=lambda section: section.order)
+    sections = sorted([*all_sections(), *pictures], key=lambda section: section.order)
     tone, sentence = _verdict(records)
     text = _render(
         title=" and ".join(record.name for record in records),
@@ -40,7 +40,7 @@ def write_page(records: Sequence[RunRecord], target: Path, *, learned: Section |
         stamps=[stamp for record in records for stamp in _stamps(record)],
         facts=_facts(records[0]) if len(records) == 1 else [],
         sections=[(section, blocks) for section in sections if (blocks := _blocks(section, records))],
-        frames=learned is not None,
+        frames=bool(pictures),
     )
     return write_text(target, _CONTROL.sub(lambda found: shown(found.group()), text))
 

@@ -217,6 +217,22 @@ class _Score:
 
 
 @dataclass(frozen=True)
+class _Classes:
+    title: str
+    protocol: str
+    rows: dict[str, dict[str, _Number]]
+
+
+@dataclass(frozen=True)
+class _Confusion:
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    unit: str
+
+
+@dataclass(frozen=True)
 class _Results:
     task: str
     headline: _Headline
@@ -226,6 +242,8 @@ class _Results:
     folds: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    classes: tuple[_Classes, ...] = ()
+    confusions: tuple[_Confusion, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Scores as `results.json`, `per_operation.csv` and tables on the terminal, the same for every verb."""
+"""Scores as `results.json`, `per_operation.csv`, `per_frame.csv` and on the terminal, the same for every verb."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from surgdino.metrics.scores import ClassTable, Score, TaskScores
 from surgdino.paths import write_text
 from surgdino.runs.names import Pseudonyms
 
-RESULTS, PER_OPERATION = "results.json", "per_operation.csv"
+RESULTS, PER_OPERATION, PER_FRAME = "results.json", "per_operation.csv", "per_frame.csv"
 _BAR = 12  # characters
 _WIDE = 100  # characters of a terminal that has room for bars
 _LONG = 30  # classes; of more, the table shows those with the most frames
@@ -28,7 +28,7 @@ _LONG = 30  # classes; of more, the table shows those with the most frames
 def write_results(
     folder: Path, task: str, scores: TaskScores, *, facts: Mapping[str, Any], names: Pseudonyms | None = None
 ) -> Path:
-    """Write `results.json` and `per_operation.csv`; gives the path of the first.
+    """Write `results.json`, `per_operation.csv` and, where frames have scores, `per_frame.csv`; gives the first's path.
 
     The same scores and facts give the same bytes.
 
@@ -44,6 +44,7 @@ def write_results(
         "notes": scores.notes,
         "scores": [_row(row) for row in scores.table],
         "classes": scores.classes,
+        "confusions": scores.confusions,
     }
     if taken := sorted(facts.keys() & (first.keys() | last.keys())):
         raise ValueError(f"facts may not be named {', '.join(taken)}")
@@ -53,6 +54,8 @@ def write_results(
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     path = write_text(folder / RESULTS, text + "\n")
     write_per_operation(folder, [(row.protocol, row.name, names.hide(row.per_operation)) for row in scores.table])
+    if scores.frames is not None:
+        write_csv(folder / PER_FRAME, ("video", "frame", scores.frames.measure, "said"), scores.frames.rows)
     return path
 
 

@@ -34,6 +34,7 @@ from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms, real_config
 from surgdino.runs.results import RESULTS, print_scores, write_results
 from surgdino.tasks.context import TaskContext
+from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.saved import SavedTask, load_task
 from surgdino.tasks.task import Task
 
@@ -126,6 +127,15 @@ def measure(
     except Exception as error:  # costs the pictures, not the numbers
         warn(f"the pictures of the predictions could not be drawn: {type(error).__name__}: {error}")
     return path
+
+
+def tested_frames(run: Path) -> tuple[SavedTask, LabelledFrames]:
+    """A run's task, and the labelled frames that it was tested on, as they lie on this machine now."""
+    saved = local_task(str(run))
+    data = shipped(DataSettings, "data", **saved.config.data)
+    names = names_of(saved, data)
+    manifest = saved.joined(saved.card, split_manifest(saved.card, data, saved.task.LABELS, names)).part("test")
+    return saved, labelled_parts(manifest, open_store_of(manifest, data), saved.task.LABELS, ("test",), names)["test"]
 
 
 def local_task(checkpoint: str) -> SavedTask:

@@ -16,12 +16,15 @@ from surgdino.config import Location, from_words
 from surgdino.errors import SurgdinoError
 from surgdino.inputs.curated import places_in, store_of
 from surgdino.inputs.settings import ReportSettings
+from surgdino.report.examples import Examples, Scored, chosen, read_scored
 from surgdino.report.gallery import Gallery
 from surgdino.report.learned import Learned, Sample
 from surgdino.report.page import write_page
 from surgdino.report.record import RunRecord, read_run
 from surgdino.report.sections import Section
 from surgdino.runs.names import settings_of
+from surgdino.runs.results import PER_FRAME
+from surgdino.verbs.evaluate import tested_frames
 
 USAGE = "surgdino report RUN [report.frames=true] [out=RUN/report.html]"
 HELP = f"""{USAGE}
@@ -54,7 +57,7 @@ def main(words: Sequence[str]) -> int:
 def report_run(folder: Path, target: Path, *, frames: bool = False) -> Path:
     """Write the page of a run folder; `frames` says whether pictures made of patient frames may be in it."""
     record = read_run(folder)
-    return write_page([record], target, learned=learned_of(record) if frames else None)
+    return write_page([record], target, pictures=pictures_of(record) if frames else ())
 
 
 def try_report(folder: Path, *, frames: bool = False) -> Path | None:
@@ -64,6 +67,31 @@ def try_report(folder: Path, *, frames: bool = False) -> Path | None:
     except Exception as error:
         console.warn(f"the report could not be written: {type(error).__name__}: {error}")
         return None
+
+
+def pictures_of(record: RunRecord) -> list[Section]:
+    """The sections with pictures of patient frames."""
+    of_task = [examples_of(record)] if (record.folder / PER_FRAME).is_file() else []
+    return [*of_task, learned_of(record)]
+
+
+def examples_of(record: RunRecord) -> Section:
+    """What a fine-tuned run predicted best and worst, as its task shows it."""
+    measure, scored = read_scored(record.folder / PER_FRAME)
+    saved, frames = tested_frames(record.folder)
+    places = {
+        (video, number): int(row + frames.starts[place])
+        for place, video in enumerate(frames.videos)
+        for row, number in enumerate(frames.numbers[frames.span(place)].tolist())
+    }
+    known = [each for each in scored if (each.video, each.frame) in places]
+    kinds = chosen(known, lambda each: float(frames.times[places[each.video, each.frame]]))
+    predictions, task = record.folder / "predictions", saved.task
+
+    def draw(each: Scored) -> np.ndarray:
+        return task.picture(frames, places[each.video, each.frame], predictions, saved.classes)
+
+    return Examples(measure, kinds, draw, task.PICTURE)
 
 
 def learned_of(record: RunRecord) -> Section:

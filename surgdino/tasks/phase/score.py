@@ -16,6 +16,7 @@ from surgdino.datasets.class_names import class_key, corrected
 from surgdino.datasets.triplet_files import read_triplet_json
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import nanstd
+from surgdino.metrics.confusion import of_ids
 from surgdino.metrics.intervals import operations_of
 from surgdino.metrics.phase import AVERAGES, DEFAULT, phase_counts, phase_means
 from surgdino.metrics.phase import PROTOCOLS as FRAME_PROTOCOLS
@@ -60,7 +61,10 @@ class PhaseScoring(Scoring):
         if request.frames and _gaps(request.frames):
             notes.append(f"{_gaps(request.frames)}: a segment goes on across a gap in {SEGMENTAL}")
         owners = operations_of(request.truths, request.operations)
-        return TaskScores("phase", table, classes, len(set(owners)), notes, find_row(table, *HEADLINE))
+        pairs = ((np.asarray(truth), np.asarray(request.predictions[v])) for v, truth in request.truths.items())
+        confusions = [of_ids(pairs, request.classes, "phase")]
+        row = find_row(table, *HEADLINE)
+        return TaskScores("phase", table, classes, len(set(owners)), notes, row, confusions)
 
     def read_and_score(self, folders: Folders) -> TaskScores:
         """The classes are those given, the card's, or the names in the truth in alphabetical order."""

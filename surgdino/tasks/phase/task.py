@@ -7,6 +7,7 @@ a model over the features that this backbone gives of whole videos; one that nev
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from surgdino.tasks.phase.stages import (
 )
 from surgdino.tasks.phase.temporal import NONE, build_temporal
 from surgdino.tasks.request import PredictRequest
+from surgdino.tasks.scoring.frames import one_class
 from surgdino.tasks.task import Task
 from surgdino.tasks.training.stage import Stage
 
@@ -122,7 +124,8 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
             frames=frames.numbers_of(),
             protocol="all",
         )
-        return self.scoring.scores(request)
+        frames_of = one_class(request.truths, predictions, frames.numbers_of(), context.classes)
+        return replace(self.scoring.scores(request), frames=frames_of)
 
     def write_predictions(
         self, folder: Path, video: str, numbers: np.ndarray, prediction: np.ndarray, classes: Sequence[str]

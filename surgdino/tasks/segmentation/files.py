@@ -50,15 +50,26 @@ def write_masks(folder: Path, video: str, frame: int | None, masks: np.ndarray, 
     masks = np.asarray(masks, dtype=bool)
     if masks.ndim != 3 or len(masks) != len(classes):
         raise SurgdinoError("not one mask a class", expected=f"[{len(classes)}, H, W]", found=list(masks.shape))
-    written = []
-    stem = video if frame is None else f"{video}/{frame:06d}"
-    for name, mask in zip(classes, masks, strict=True):
-        path = file_of(folder, stem, ".png" if len(classes) == 1 else f"_{safe_name(name)}.png")
+    files = _files(folder, video, frame, classes)
+    for path, mask in zip(files, masks, strict=True):
         data = cv2.imencode(".png", mask.astype(np.uint8) * 255)[1]
         with atomic_write(path) as temporary:
             temporary.write_bytes(data.tobytes())
-        written.append(path)
-    return written
+    return files
+
+
+def read_written(folder: Path, video: str, frame: int, classes: Sequence[str]) -> np.ndarray:
+    """bool [C, H, W]: what `write_masks` wrote of that frame, or of the image if the video is one."""
+    files = _files(folder, video, frame, classes)
+    return np.stack(
+        [read_mask(path) for path in (files if files[0].is_file() else _files(folder, video, None, classes))]
+    )
+
+
+def _files(folder: Path, video: str, frame: int | None, classes: Sequence[str]) -> list[Path]:
+    stem = video if frame is None else f"{video}/{frame:06d}"
+    endings = [".png"] if len(classes) == 1 else [f"_{safe_name(name)}.png" for name in classes]
+    return [file_of(folder, stem, ending) for ending in endings]
 
 
 def index_masks(folder: Path, classes: Sequence[str]) -> dict[tuple[str, ...], MaskImage]:

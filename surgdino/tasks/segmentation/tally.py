@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from surgdino.errors import SurgdinoError
+from surgdino.metrics.arrays import nanmean
+from surgdino.metrics.confusion import NONE, of_masks
 from surgdino.metrics.intervals import operations_of
-from surgdino.metrics.scores import ClassTable, TaskScores, find_row, score_rows
+from surgdino.metrics.scores import ClassTable, Confusion, FrameScores, TaskScores, find_row, score_rows
 from surgdino.metrics.segmentation import PROTOCOL, ImageScores, class_means, class_table, image_scores, stacked
 
 HEADLINE = ("dice", PROTOCOL)
@@ -29,6 +31,7 @@ class SegmentationTally:
         self.classes, self.operations = tuple(classes), operations
         self.hd95 = hd95
         self.images: dict[tuple[str, int], ImageScores] = {}
+        self._pixels = np.zeros((len(self.classes) + 1,) * 2, np.int64)
 
     def add(
         self,
@@ -57,6 +60,8 @@ class SegmentationTally:
         except SurgdinoError as error:  # who compares two arrays does not know of which picture they are
             raise error.but(place=f"{video}, frame {frame}") from error
         self.images[video, frame] = scores
+        if scores.labelled.all():  # elsewhere a pixel of none of the labelled classes may be of another
+            self._pixels += of_masks(np.asarray(truth, bool), np.asarray(prediction, bool), valid)
 
     def scores(self) -> TaskScores:
         """The numbers of all pictures so far.
@@ -70,6 +75,7 @@ class SegmentationTally:
         values = stacked(images, self.classes)
         measures = {name: value for name, value in values.items() if self.hd95 or name != "hd95"}
         table = score_rows(lambda rows: class_means(measures, rows), owners, PROTOCOL, {"hd95": "pixels"})
+        names = [*self.classes, NONE]
         shown = {
             name: {key: number for key, number in row.items() if self.hd95 or not key.startswith("hd95")}
             for name, row in class_table(images, self.classes).items()
@@ -81,4 +87,12 @@ class SegmentationTally:
             operations=len(set(owners)),
             notes=[],
             headline_row=find_row(table, *HEADLINE),
+            confusions=[Confusion("class", names, names, self._pixels, "pixels")] if self._pixels.any() else [],
+            frames=FrameScores("mean Dice", _frames(self.images)),
         )
+
+
+def _frames(images: Mapping[tuple[str, int], ImageScores]) -> list[tuple[str, int, float, str]]:
+    """Of each picture the mean over its classes; those with nothing to find and nothing found are left out."""
+    values = {key: float(nanmean(image.dice)) for key, image in sorted(images.items())}
+    return [(*key, value, "") for key, value in values.items() if not np.isnan(value)]

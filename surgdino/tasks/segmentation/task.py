@@ -6,7 +6,7 @@ minutes (`decoder`); with a backbone that learns, or with windows, pictures and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from surgdino.config import BelowOne, Side
 from surgdino.csv_files import write_csv
 from surgdino.datasets.files import is_image
+from surgdino.datasets.masks import read_masks
 from surgdino.errors import SurgdinoError
 from surgdino.frames.video.decode import Frame, probe, read_frames
 from surgdino.metrics.scores import TaskScores
@@ -28,13 +29,20 @@ from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.request import PredictRequest
-from surgdino.tasks.segmentation.files import write_masks
+from surgdino.tasks.segmentation.files import read_written, write_masks
 from surgdino.tasks.segmentation.heads import DenseHead, open_head
 from surgdino.tasks.segmentation.inference import DenseNetwork, Segmenter
 from surgdino.tasks.segmentation.loss import LossName, MaskLoss, class_weights
-from surgdino.tasks.segmentation.overlay import write_overlay
+from surgdino.tasks.segmentation.overlay import overlay, with_legend, write_overlay
 from surgdino.tasks.segmentation.score import SegmentationScoring
-from surgdino.tasks.segmentation.targets import CutTargets, MaskTargets, WindowCutter, shown_classes, target_side
+from surgdino.tasks.segmentation.targets import (
+    CutTargets,
+    MaskTargets,
+    WindowCutter,
+    placements,
+    shown_classes,
+    target_side,
+)
 from surgdino.tasks.task import Task
 from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages
 from surgdino.tasks.training.stage import Stage, Validate
@@ -65,6 +73,7 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
     Settings, LABELS = SegmentationSettings, "masks"
     DEFAULTS: ClassVar = {"epochs": 20, "batch_size": 32, "lr": 2e-3, "weight_decay": 0.01, "patience": 10}
     SINGLE_IMAGES = True
+    PICTURE = "Left the truth, right what was predicted."
     scoring = SegmentationScoring()
 
     def build_head(self, context: TaskContext) -> DenseHead:
@@ -122,6 +131,15 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
 
         table = write_csv(file_of(folder, request.source.name, ".csv"), ["video", "frame", "seconds", *classes], rows())
         return {"table": table, "masks": folder / "masks", "pictures": folder / "overlays"}
+
+    def picture(self, frames: LabelledFrames, row: int, predictions: Path, classes: Sequence[str]) -> np.ndarray:
+        """Truth and prediction beside each other, over the stored part of the picture."""
+        video = frames.video_of[row]
+        truth = read_masks(frames.masks(row), classes)[0]
+        prediction = read_written(predictions, frames.videos[video], int(frames.numbers[row]), classes)
+        place, image = placements(frames)[video], super().picture(frames, row, predictions, classes)
+        sides = (place.to_frame(masks, place.stored) > 127 for masks in (truth, prediction))
+        return np.concatenate([with_legend(overlay(image, masks, classes), classes) for masks in sides], axis=1)
 
     def variant(self) -> str:
         """The head."""

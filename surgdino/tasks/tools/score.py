@@ -17,6 +17,7 @@ from surgdino.datasets.manifest import Problem
 from surgdino.datasets.triplet_files import read_flags, read_triplet_json
 from surgdino.metrics.arrays import nanmean, score_matrices
 from surgdino.metrics.average_precision import class_ap
+from surgdino.metrics.confusion import of_highest
 from surgdino.metrics.intervals import operations_of
 from surgdino.metrics.scores import ClassTable, Score, ScoreRequest, TaskScores, chosen, find_row, score_rows
 from surgdino.tasks.scoring.folders import Folders, match_frames, paired_files
@@ -56,7 +57,9 @@ class ToolsScoring(Scoring):
             by_tool = zip(request.classes, ap_of(np.arange(len(videos))).tolist(), frames.tolist(), strict=True)
             rows = {name: {"AP": ap, "frames": int(count)} for name, ap, count in by_tool}
             classes.append(ClassTable("tool", protocol, rows))
-        return TaskScores("tools", table, classes, len(set(owners)), list(request.notes), find_row(table, MEAN, GLOBAL))
+        row = find_row(table, MEAN, GLOBAL)
+        confusions = [of_highest(((truth, found) for _, truth, found in videos), request.classes, "tool")]
+        return TaskScores("tools", table, classes, len(set(owners)), list(request.notes), row, confusions)
 
     def read_and_score(self, folders: Folders) -> TaskScores:
         """The classes are those given, the first truth's, or the card's."""

@@ -5,18 +5,21 @@ One stage: a classifier of single frames, each instrument by itself, and as much
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from surgdino.datasets.manifest import FrameLabels
+from surgdino.metrics.scores import TaskScores
 from surgdino.paths import file_of
 from surgdino.report.score_strips import ScoreStrips, draw_score_strips
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.request import PredictRequest
+from surgdino.tasks.scoring.frames import several_classes
 from surgdino.tasks.task import Task
 from surgdino.tasks.tools.files import read_tool_table, write_presence
 from surgdino.tasks.tools.score import ToolsScoring
@@ -56,6 +59,11 @@ class ToolsTask(Task[ToolsSettings, np.ndarray]):
         inputs = inputs_of(context, self.settings)
         for video in frames.videos:
             yield video, probabilities_of(head, inputs.streamed(frames.of_videos([video])))
+
+    def scores(self, context: TaskContext, frames: LabelledFrames, predictions: Mapping[str, np.ndarray]) -> TaskScores:
+        """Both protocols' numbers."""
+        frames_of = several_classes(frames.truths(), predictions, frames.numbers_of(), context.classes)
+        return replace(super().scores(context, frames, predictions), frames=frames_of)
 
     def write(self, request: PredictRequest) -> dict[str, Path]:
         """A table of probabilities, the instruments that are there as Cholec80 writes them, and all in time."""

@@ -17,8 +17,9 @@ from surgdino.datasets.triplet_files import read_flags, read_triplet_json
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import nanmean, score_matrices
 from surgdino.metrics.average_precision import class_ap
+from surgdino.metrics.confusion import of_highest
 from surgdino.metrics.intervals import operations_of
-from surgdino.metrics.scores import ClassTable, Score, ScoreRequest, TaskScores, chosen, find_row, score_rows
+from surgdino.metrics.scores import ClassTable, Confusion, Score, ScoreRequest, TaskScores, chosen, find_row, score_rows
 from surgdino.metrics.triplet import (
     COMPONENTS,
     DEFAULT,
@@ -69,7 +70,9 @@ class TripletScoring(Scoring):
                     table += row
                     classes += by_class
         owners = operations_of(request.truths, request.operations)
-        return TaskScores("triplet", table, classes, len(set(owners)), list(request.notes), find_row(table, *HEADLINE))
+        confusions = [_confusion(request, component) for component in TITLES if component != "IVT"]
+        row = find_row(table, *HEADLINE)
+        return TaskScores("triplet", table, classes, len(set(owners)), list(request.notes), row, confusions)
 
     def read_and_score(self, folders: Folders) -> TaskScores:
         """Without a dataset the triplets are CholecT50's, which CholecT45 shares."""
@@ -125,6 +128,13 @@ def _average_precision(
     names = component_names(request.classes, component, mapping)
     by_class = {name: {"AP": float(values[c]), "frames": int(frames[c])} for c, name in enumerate(names)}
     return rows, [ClassTable(TITLES[component], protocol, by_class)]
+
+
+def _confusion(request: ScoreRequest, component: str) -> Confusion:
+    """Of the parts, by the maximum over the triplets that have one; of a hundred triplets nobody reads a table."""
+    videos = component_videos(request.truths, request.predictions, request.mapping, component, None)
+    names = component_names(request.classes, component, request.mapping)
+    return of_highest(((truth, scores) for _, truth, scores in videos), names, TITLES[component])
 
 
 def _top_k(request: ScoreRequest) -> list[Score]:

@@ -8,6 +8,7 @@ ways, as the maximum over the triplets and by their own heads, under names that 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ from surgdino.report.score_strips import ScoreStrips, draw_score_strips
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.request import PredictRequest
+from surgdino.tasks.scoring.frames import ranked
 from surgdino.tasks.task import Task
 from surgdino.tasks.training.stage import Stage
 from surgdino.tasks.triplet.components import PARTS, combined_scores, triplet_map_of
@@ -82,7 +84,8 @@ class TripletTask(Task[TripletSettings, Probabilities]):
             mapping=triplet_map_of(context.card),
             heads={part: {video: found[part] for video, found in predictions.items()} for part in PARTS},
         )
-        return self.scoring.scores(request)
+        frames_of = ranked(request.truths, request.predictions, frames.numbers_of(), context.classes)
+        return replace(self.scoring.scores(request), frames=frames_of)
 
     def write_predictions(
         self, folder: Path, video: str, numbers: np.ndarray, prediction: Probabilities, classes: Sequence[str]

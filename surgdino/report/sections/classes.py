@@ -1,0 +1,81 @@
+"""A task's numbers by class: a bar for each, and which class is taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from surgdino.report.blocks import Block, Charts, Paragraph, Table
+from surgdino.report.charts import bar_chart, matrix_chart
+from surgdino.report.record import RunRecord
+from surgdino.report.sections import Section
+
+_LONG = 30  # classes in a chart
+_MATRIX = 24  # classes whose table can be read
+
+
+class Classes(Section):
+    """What results.json says of classes; left out where it says nothing."""
+
+    id, title, order = "classes", "Classes", 6
+
+    def of_run(self, record: RunRecord) -> list[Block]:
+        """Bars of the headline's protocol, then every confusion."""
+        results = record.results or {}
+        tables = results.get("classes") or ()
+        shown = results.get("headline", {}).get("protocol")
+        tables = [table for table in tables if table["protocol"] == shown] or tables[:1]
+        blocks = [block for table in tables for block in _bars(table)]
+        for table in results.get("confusions") or ():
+            blocks += _confusion(table)
+        return blocks
+
+
+def _bars(table: Mapping[str, Any]) -> list[Block]:
+    """The first measure of each class; of very many classes, those with the most frames."""
+    rows = {name: row for name, row in table["rows"].items() if row}
+    if not rows:
+        return []
+    measure, counted = next(iter(next(iter(rows.values())))), "frames"
+    kept = sorted(rows, key=lambda name: -(rows[name].get(counted) or 0))[:_LONG]
+    bars = [(name, row[measure], _note(row)) for name, row in rows.items() if name in kept]
+    more = f", the {len(kept)} most frequent of {len(rows)}" if len(kept) < len(rows) else ""
+    title = f"{measure.replace('_', ' ')} by {table['title']}{more}"
+    return [Charts([bar_chart(title, bars)], wide=True), Paragraph(f"protocol {table['protocol']}", note=True)]
+
+
+def _note(row: Mapping[str, Any]) -> str:
+    """How often a class was there, beside its bar."""
+    key = next((key for key in ("frames", "images", "pixels", "objects") if row.get(key) is not None), None)
+    return "" if key is None else f"{row[key]:,.0f} {key}"
+
+
+def _confusion(table: Mapping[str, Any]) -> list[Block]:
+    """A row a true class, in shares of its frames or pixels; of many classes the pairs taken for each other most."""
+    counts = np.array(table["counts"], np.int64).reshape(len(table["rows"]), len(table["columns"]))
+    rows, columns = counts.any(1), np.ones(counts.shape[1], bool)
+    if list(table["rows"]) == list(table["columns"]):
+        columns = rows = counts.any(1) | counts.any(0)
+    if not counts.any():
+        return []
+    names = [
+        [str(name) for name, kept in zip(side, flags, strict=True) if kept]
+        for side, flags in ((table["rows"], rows), (table["columns"], columns))
+    ]
+    counts = counts[rows][:, columns]
+    text = f"Each row is what is there, of all its {table['unit']} 100 %; each column what was predicted."
+    if max(counts.shape) > _MATRIX:
+        return [_most_confused(table, *names, counts)]
+    title = f"Confusion by {table['title']}"
+    return [Charts([matrix_chart(title, *names, counts, table["unit"])], wide=True), Paragraph(text, note=True)]
+
+
+def _most_confused(table: Mapping[str, Any], rows: list[str], columns: list[str], counts: np.ndarray) -> Table:
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    wrong = np.where(np.array(rows)[:, None] == np.array(columns), 0, counts)
+    top = [np.unravel_index(place, wrong.shape) for place in np.argsort(-wrong, axis=None, kind="stable")[:_LONG]]
+    cells = [(rows[r], columns[c], f"{counts[r, c]:,}", f"{100 * shares[r, c]:.1f}") for r, c in top if wrong[r, c]]
+    heads = ("is", "predicted", table["unit"], "% of what is there")
+    return Table(heads, cells, f"Taken for each other most, by {table['title']}", frozenset({2, 3}))
