@@ -179,7 +179,9 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float | None, str]]) -> str:
         for place, value, (_, known, note) in zip(places, values, rows, strict=True):
             text = "not defined" if known is None else f"{100 * value:.1f}" if highest <= 1 else f"{value:.1f}"
             style = {"textcoords": "offset points", "xytext": (4, 0), "va": "center", "fontsize": 8}
-            axis.annotate(f"{text}   {note}".rstrip(), (value, place), color=INK if known else SOFT, **style)
+            axis.annotate(
+                f"{text} · {note}" if note else text, (value, place), color=SOFT if known is None else INK, **style
+            )
         style_axis(axis, title, size=9.5, bold=True, steps=False)
         axis.set_yticks(places, names)
         axis.set_ylim(-0.6, len(rows) - 0.4)

@@ -231,6 +231,12 @@ class _Confusion:
     counts: tuple[tuple[int, ...], ...]
     unit: str
 
+    def __post_init__(self) -> None:
+        found = [len(row) for row in self.counts]
+        if found != [len(self.columns)] * len(self.rows):
+            expected = f"{len(self.rows)} rows of {len(self.columns)}"
+            raise SurgdinoError("a confusion cannot be used", place=self.title, expected=expected, found=found)
+
 
 @dataclass(frozen=True)
 class _Results:

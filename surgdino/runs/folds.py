@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from surgdino import console
 from surgdino.errors import SurgdinoError
@@ -19,7 +21,19 @@ from surgdino.report.sections.folds import SUMMARY, fold_rows
 from surgdino.runs.results import RESULTS, print_stamp, write_per_operation
 
 Results = Mapping[str, Any]
-_OWN = ("headline", "split", "seed", "checkpoint", "stages", "leakage", "operations", "notes", "scores", "classes")
+_OWN = (
+    "headline",
+    "split",
+    "seed",
+    "checkpoint",
+    "stages",
+    "leakage",
+    "operations",
+    "notes",
+    "scores",
+    "classes",
+    "confusions",
+)
 
 
 def is_finished(folder: Path, data_hash: str) -> bool:
@@ -91,8 +105,20 @@ def together(each: Mapping[str, Results], runs: Mapping[str, Run]) -> Results:
             "operations": len(set(tested)),
             "notes": list(notes),
             "scores": rows,
+            "confusions": _added(each.values()),
         }
     )
+
+
+def _added(each: Iterable[Results]) -> list[dict[str, Any]]:
+    """The confusions of all runs, those of the same classes added up."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for table in (table for results in each for table in results.get("confusions") or ()):
+        key = table["title"], tuple(table["rows"]), tuple(table["columns"]), table["unit"]
+        before = found.get(key)
+        counts = np.array(table["counts"], np.int64)
+        found[key] = {**table, "counts": counts if before is None else before["counts"] + counts}
+    return list(found.values())
 
 
 def _row(of_runs: Mapping[str, Mapping[str, Any]], runs: Mapping[str, Run]) -> dict[str, Any]:

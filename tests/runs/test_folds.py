@@ -12,7 +12,7 @@ import yaml
 
 from surgdino.cli.main import main
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.scores import Score, TaskScores
+from surgdino.metrics.scores import Confusion, Score, TaskScores
 from surgdino.runs.folds import is_finished, print_together, write_together
 from surgdino.runs.results import RESULTS, write_results
 
@@ -30,7 +30,8 @@ def write_folds(folder: Path, operations: int = 4, gain: float = 0.0, **facts: o
         rows.append(Score("hd95", "phase/script", 12.5, 0.1, NAN, NAN, operations, each, unit="pixels"))
         if fold == "fold1":
             rows.append(Score("accuracy", "phase/relaxed", 0.5, NAN, NAN, NAN, operations, each))
-        scores = TaskScores("phase", rows, [], operations, ["a note"], rows[0])
+        confusion = Confusion("phase", "ab", "ab", np.array([[1, 2], [0, seed]]))
+        scores = TaskScores("phase", rows, [], operations, ["a note"], rows[0], [confusion])
         stamp = facts.get("stamp") if fold == "fold2" else None
         known = {"leakage": {"stamp": stamp}, "split": fold, "seed": seed, "backbone": "frozen"}
         write_results(folder / name, "phase", scores, facts={**known, "environment": {"data_hash": "abc"}})
@@ -45,6 +46,7 @@ def test_every_measure_is_there_over_folds_seeds_and_operations(tmp_path, capsys
     assert (results["folds"], results["seeds"], results["operations"]) == (["fold1", "fold2"], [0, 1], 8)
     assert results["backbone"] == "frozen"
     assert "split" not in results
+    assert [table["counts"] for table in results["confusions"]] == [[[4, 8], [0, 2]]]
     accuracy = results["scores"][0]
     assert results["headline"]["value"] == accuracy["value"] == pytest.approx(table.mean())
     assert accuracy["std_over_folds"] == pytest.approx(table.mean((1, 2)).std(ddof=1))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from surgdino.errors import first_of
 from surgdino.report.blocks import Block, Charts, Paragraph, Table
 from surgdino.report.charts import bar_chart, matrix_chart
 from surgdino.report.record import RunRecord
@@ -34,16 +35,20 @@ class Classes(Section):
 
 
 def _bars(table: Mapping[str, Any]) -> list[Block]:
-    """The first measure of each class; of very many classes, those with the most frames."""
+    """F1 of each class, or the task's first measure; of very many classes, those with the most frames."""
     rows = {name: row for name, row in table["rows"].items() if row}
-    if not rows:
+    measures = list(next(iter(rows.values()), ()))
+    if not measures:
         return []
-    measure, counted = next(iter(next(iter(rows.values())))), "frames"
-    kept = sorted(rows, key=lambda name: -(rows[name].get(counted) or 0))[:_LONG]
+    measure = "f1" if "f1" in measures else measures[0]
+    absent = [name for name, row in rows.items() if row[measure] is None and row.get("frames") == 0]
+    rows = {name: row for name, row in rows.items() if name not in absent}
+    kept = sorted(rows, key=lambda name: -(rows[name].get("frames") or 0))[:_LONG]
     bars = [(name, row[measure], _note(row)) for name, row in rows.items() if name in kept]
     more = f", the {len(kept)} most frequent of {len(rows)}" if len(kept) < len(rows) else ""
     title = f"{measure.replace('_', ' ')} by {table['title']}{more}"
-    return [Charts([bar_chart(title, bars)], wide=True), Paragraph(f"protocol {table['protocol']}", note=True)]
+    note = f"protocol {table['protocol']}" + (f"; in no frame: {first_of(absent, 8)}" if absent else "")
+    return [*([Charts([bar_chart(title, bars)], wide=True)] if bars else []), Paragraph(note, note=True)]
 
 
 def _note(row: Mapping[str, Any]) -> str:
