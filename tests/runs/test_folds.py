@@ -30,7 +30,7 @@ def write_folds(folder: Path, operations: int = 4, gain: float = 0.0, **facts: o
         rows.append(Score("hd95", "phase/script", 12.5, 0.1, NAN, NAN, operations, each, unit="pixels"))
         if fold == "fold1":
             rows.append(Score("accuracy", "phase/relaxed", 0.5, NAN, NAN, NAN, operations, each))
-        confusion = Confusion("phase", "ab", "ab", np.array([[1, 2], [0, seed]]))
+        confusion = Confusion("phase", ["a", "b"], ["a", "b"], np.array([[1, 2], [0, seed]]))
         scores = TaskScores("phase", rows, [], operations, ["a note"], rows[0], [confusion])
         stamp = facts.get("stamp") if fold == "fold2" else None
         known = {"leakage": {"stamp": stamp}, "split": fold, "seed": seed, "backbone": "frozen"}

@@ -60,27 +60,25 @@ def _note(row: Mapping[str, Any]) -> str:
 def _confusion(table: Mapping[str, Any]) -> list[Block]:
     """A row a true class, in shares of its frames or pixels; of many classes the pairs taken for each other most."""
     counts = np.array(table["counts"], np.int64).reshape(len(table["rows"]), len(table["columns"]))
-    rows, columns = counts.any(1), np.ones(counts.shape[1], bool)
-    if list(table["rows"]) == list(table["columns"]):
-        columns = rows = counts.any(1) | counts.any(0)
     if not counts.any():
         return []
-    names = [
-        [str(name) for name, kept in zip(side, flags, strict=True) if kept]
-        for side, flags in ((table["rows"], rows), (table["columns"], columns))
-    ]
-    counts = counts[rows][:, columns]
-    text = f"Each row is what is there, of all its {table['unit']} 100 %; each column what was predicted."
+    rows, columns = np.flatnonzero(counts.any(1)), np.arange(counts.shape[1])
+    if list(table["rows"]) == list(table["columns"]):
+        columns = rows = np.flatnonzero(counts.any(1) | counts.any(0))
+    is_named, predicted = [table["rows"][k] for k in rows], [table["columns"][k] for k in columns]
+    counts = counts[np.ix_(rows, columns)]
     if max(counts.shape) > _MATRIX:
-        return [_most_confused(table, *names, counts)]
+        return [_most_confused(table, is_named, predicted, counts)]
+    text = f"Each row is what is there, of all its {table['unit']} 100 %; each column what was predicted."
     title = f"Confusion by {table['title']}"
-    return [Charts([matrix_chart(title, *names, counts, table["unit"])], wide=True), Paragraph(text, note=True)]
+    chart = matrix_chart(title, is_named, predicted, counts, table["unit"])
+    return [Charts([chart], wide=True), Paragraph(text, note=True)]
 
 
 def _most_confused(table: Mapping[str, Any], rows: list[str], columns: list[str], counts: np.ndarray) -> Table:
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     wrong = np.where(np.array(rows)[:, None] == np.array(columns), 0, counts)
-    top = [np.unravel_index(place, wrong.shape) for place in np.argsort(-wrong, axis=None, kind="stable")[:_LONG]]
+    top = [divmod(place, wrong.shape[1]) for place in np.argsort(-wrong, axis=None, kind="stable")[:_LONG].tolist()]
     cells = [(rows[r], columns[c], f"{counts[r, c]:,}", f"{100 * shares[r, c]:.1f}") for r, c in top if wrong[r, c]]
     heads = ("is", "predicted", table["unit"], "% of what is there")
     return Table(heads, cells, f"Taken for each other most, by {table['title']}", frozenset({2, 3}))

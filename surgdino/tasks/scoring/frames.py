@@ -64,6 +64,6 @@ def ranked(truths: Arrays, scores: Arrays, numbers: Arrays, classes: Sequence[st
 
 
 def _named(chosen: np.ndarray, classes: Sequence[str]) -> str:
-    names = [classes[place] for place in np.flatnonzero(chosen)]
+    names = [classes[place] for place in np.flatnonzero(chosen).tolist()]
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return (" and ".join(names[:_NAMED]) + more) or "none"

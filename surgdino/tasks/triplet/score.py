@@ -71,8 +71,8 @@ class TripletScoring(Scoring):
                     classes += by_class
         owners = operations_of(request.truths, request.operations)
         confusions = [_confusion(request, component) for component in TITLES if component != "IVT"]
-        row = find_row(table, *HEADLINE)
-        return TaskScores("triplet", table, classes, len(set(owners)), list(request.notes), row, confusions)
+        headline = find_row(table, *HEADLINE)
+        return TaskScores("triplet", table, classes, len(set(owners)), list(request.notes), headline, confusions)
 
     def read_and_score(self, folders: Folders) -> TaskScores:
         """Without a dataset the triplets are CholecT50's, which CholecT45 shares."""
