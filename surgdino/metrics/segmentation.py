@@ -1,6 +1,6 @@
-"""Dice, IoU and HD95 per class and image, and what an empty mask means to each.
+"""Dice, IoU, HD95 and surface Dice (NSD) per class and image, and what an empty mask means to each.
 
-Both masks empty: undefined (NaN), left out of the mean. Truth empty and prediction not: Dice and IoU 0. HD95 of an
+Both masks empty: undefined (NaN), left out of the mean. One empty and the other not: Dice, IoU and NSD 0. HD95 of an
 empty mask is undefined, and counted, because a model that predicts nothing must not look near. A score is the mean
 over images of each class, then over classes.
 """
@@ -18,6 +18,8 @@ from surgdino.metrics.arrays import nanmean, ratio
 
 MEASURES = ("dice", "iou", "hd95")
 PROTOCOL = "segmentation/image-wise"
+TOLERANCES = (2, 5, 10)  # pixels; there is no agreed one for endoscopy, so each has a protocol of its own
+NSD = {tolerance: f"segmentation/nsd-{tolerance}px" for tolerance in TOLERANCES}
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class ImageScores:
     Attributes:
         dice, iou: fractions; NaN where both masks are empty or the class is not labelled in this image.
         hd95: pixels (or the unit of the spacing); NaN where either mask is empty or it was not asked for.
+        nsd: [tolerances, c]: the share of both edges within so many pixels of the other (Nikolov et al. 2018,
+            arXiv 1809.04430); NaN where both masks are empty, or HD95 was not asked for.
         labelled: bool, classes that are labelled in this image.
         empty_truth, empty_prediction: bool, within the labelled pixels.
         pixels: int64 [3, c], of both masks together, the truth and the prediction; 0 where a class is not labelled.
@@ -35,6 +39,7 @@ class ImageScores:
     dice: np.ndarray
     iou: np.ndarray
     hd95: np.ndarray
+    nsd: np.ndarray
     labelled: np.ndarray
     empty_truth: np.ndarray
     empty_prediction: np.ndarray
@@ -56,8 +61,8 @@ def image_scores(
         truth, prediction: bool (or 0/1) [c, h, w], one mask a class; masks may overlap.
         labelled: bool [c]; a class that is not is NaN everywhere. None: all are.
         valid: bool [h, w] or [c, h, w]; other pixels count for neither side. None: all pixels.
-        hd95: compute HD95, which costs more than the rest together.
-        spacing: of a pixel, (row, column); None gives HD95 in pixels.
+        hd95: compute HD95 and NSD, which cost more than the rest together.
+        spacing: of a pixel, (row, column); None gives HD95 and NSD's tolerances in pixels.
 
     Raises:
         SurgdinoError: shapes that do not fit or masks that are not binary.
@@ -79,12 +84,17 @@ def image_scores(
     true, predicted = truth.sum((1, 2)), prediction.sum((1, 2))
     measurable = labelled & (true > 0) & (predicted > 0)
     distance = np.full(len(truth), np.nan)
-    if hd95 and measurable.any():
-        distance[measurable] = hausdorff_95(truth[measurable], prediction[measurable], spacing)
+    nsd = np.full((len(TOLERANCES), len(truth)), np.nan)
+    if hd95:
+        nsd[:, labelled & ((true > 0) | (predicted > 0))] = 0.0
+        if measurable.any():
+            near = edge_scores(truth[measurable], prediction[measurable], spacing)
+            distance[measurable], nsd[:, measurable] = near
     return ImageScores(
         dice=np.where(labelled, ratio(2 * both, true + predicted), np.nan),
         iou=np.where(labelled, ratio(both, true + predicted - both), np.nan),
         hd95=distance,
+        nsd=nsd,
         labelled=labelled,
         empty_truth=true == 0,
         empty_prediction=predicted == 0,
@@ -92,25 +102,28 @@ def image_scores(
     )
 
 
-def hausdorff_95(
+def edge_scores(
     truth: np.ndarray, prediction: np.ndarray, spacing: float | tuple[float, float] | None = None
-) -> np.ndarray:
-    """MONAI's HD95: the larger of the two directed 95th percentiles of the edges' distances; bool [c, h, w] -> [c].
+) -> tuple[np.ndarray, np.ndarray]:
+    """HD95 [c] and NSD [tolerances, c] of bool [c, h, w], by MONAI's distances between the edges, computed once.
 
-    No mask may be empty. `spacing` is a pixel's (row, column) size.
+    HD95 is the larger of the two directed 95th percentiles. No mask may be empty. `spacing` is a pixel's (row, column)
+    size.
     """
-    from monai.metrics import compute_hausdorff_distance  # torch and MONAI take seconds: only who asks for HD95 waits
+    import torch  # with MONAI it takes seconds: only who asks for these waits
+    from monai.metrics.utils import get_edge_surface_distance
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # MONAI deprecates an argument of its own
-        distance = compute_hausdorff_distance(
-            prediction[None].astype(np.float32),
-            truth[None].astype(np.float32),
-            include_background=True,
-            percentile=95,
-            spacing=spacing,
-        )
-    return distance[0].numpy().astype(np.float64)
+    sides = (spacing, spacing) if isinstance(spacing, int | float) else spacing
+    distance, near = np.empty(len(truth)), np.empty((len(TOLERANCES), len(truth)))
+    for c, masks in enumerate(zip(prediction, truth, strict=True)):
+        pair = (torch.from_numpy(mask.astype(np.float32)) for mask in masks)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # MONAI deprecates an argument of its own
+            _, ways, _ = get_edge_surface_distance(*pair, spacing=sides, symmetric=True)
+        distance[c] = max(float(torch.quantile(way, 0.95)) for way in ways)
+        both = torch.cat(tuple(ways))
+        near[:, c] = [float((both <= tolerance).double().mean()) for tolerance in TOLERANCES]
+    return distance, near
 
 
 def class_means(values: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, float]:

@@ -17,6 +17,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import as_json
 from surgdino.metrics.intervals import jackknife
 from surgdino.metrics.segmentation import (
+    TOLERANCES,
     ImageScores,
     challenge_iou,
     class_means,
@@ -50,6 +51,22 @@ def blobs(seed: int, classes: int = 3, size: int = 32) -> tuple[np.ndarray, np.n
 def monai_value(metric, truth: np.ndarray, prediction: np.ndarray, **keywords) -> np.ndarray:
     sides = (torch.from_numpy(side[None].astype(np.float32)) for side in (prediction, truth))
     return metric(*sides, **keywords)[0].numpy()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_surface_dice_is_monais_at_every_tolerance_and_0_where_one_mask_is_empty(seed):
+    from monai.metrics import compute_surface_dice
+
+    truth, prediction = blobs(seed, classes=2)
+    sides = (torch.from_numpy(side[None].astype(np.float32)) for side in (prediction, truth))
+    pair = list(sides)
+    found = image_scores(truth, prediction).nsd
+    for place, tolerance in enumerate(TOLERANCES):
+        expected = compute_surface_dice(*pair, [float(tolerance)] * 2, include_background=True)[0].numpy()
+        np.testing.assert_allclose(found[place], expected, atol=1e-6)
+    prediction[0], truth[1], prediction[1] = False, False, False
+    np.testing.assert_array_equal(image_scores(truth, prediction).nsd, [[0.0, NAN]] * len(TOLERANCES))
+    assert np.isnan(image_scores(truth, prediction, labelled=np.array([False, True])).nsd).all()
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -1,12 +1,14 @@
 """MONAI's losses over labelled classes: what is unlabelled in an image adds nothing to the loss and has no gradient.
 
-Classes may overlap, and an image may show none of them, so each is decided by itself, with a sigmoid.
+Classes may overlap, and an image may show none of them, so each is decided by itself, with a sigmoid; where they are
+said to exclude each other, a pixel has one of them or none, with a softmax.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -57,6 +59,42 @@ class MaskLoss(nn.Module):
             weight += share
         # Without any label the 0 still depends on every parameter, as several processes need.
         return total / weight if weight else logits.sum() * 0.0
+
+
+class ExclusiveLoss(nn.Module):
+    """The same where a pixel is one class or none: softmax over background, the first plane, and the classes.
+
+    A picture in which a class is not labelled is left out, because its background may be of that class.
+
+    Args:
+        name, class_weights: as for `MaskLoss`; the background weighs 1.
+    """
+
+    def __init__(self, name: LossName = "dice_ce", class_weights: Tensor | None = None) -> None:
+        super().__init__()
+        from monai.losses import DiceCELoss, DiceFocalLoss
+
+        kind = {"dice_ce": DiceCELoss, "dice_focal": DiceFocalLoss}[name]
+        weight = None if class_weights is None else torch.cat([torch.ones(1), class_weights])
+        self.of_pictures = kind(softmax=True, smooth_nr=_SMOOTH, smooth_dr=_SMOOTH, weight=weight)
+
+    def forward(self, logits: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
+        """The mean over pictures that all classes are labelled in; 0 where there are none.
+
+        Args:
+            logits: float [B, 1 + C, h, w].
+            target: float [B, C, H, W], the share of each pixel that is covered, in [0, 1].
+            labelled: bool [B, C].
+        """
+        if logits.shape[-2:] != target.shape[-2:]:
+            logits = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
+        rows = labelled.all(1)
+        if not rows.any():
+            return logits.sum() * 0.0
+        covered = target[rows]
+        total = covered.sum(1, keepdim=True)
+        planes = torch.cat([(1 - total).clamp(min=0), covered], 1) / total.clamp(min=1)
+        return self.of_pictures(logits[rows], planes)
 
 
 def class_weights(present: Tensor) -> Tensor | None:

@@ -12,15 +12,15 @@ from surgdino.metrics.segmentation import PROTOCOL
 from surgdino.tasks.scoring.folders import Folders
 from surgdino.tasks.scoring.scoring import Scoring
 from surgdino.tasks.segmentation.files import MaskImage, index_masks, read_mask_image, size_error
-from surgdino.tasks.segmentation.tally import SegmentationTally
+from surgdino.tasks.segmentation.tally import PROTOCOLS, SegmentationTally
 
 Key = tuple[str, ...]
 
 
 class SegmentationScoring(Scoring):
-    """Dice, IoU and HD95 of masks; PNG folders."""
+    """Dice, IoU, HD95 and NSD of masks; PNG folders."""
 
-    PROTOCOLS = (PROTOCOL,)
+    PROTOCOLS = PROTOCOLS
 
     def scores(self, request: ScoreRequest) -> TaskScores:
         """The panel: what is unlabelled differs from picture to picture, and the panel itself leaves it out."""
@@ -28,7 +28,7 @@ class SegmentationScoring(Scoring):
 
     def panel(self, request: ScoreRequest) -> TaskScores:
         """Masks that fit into memory."""
-        chosen(request.protocol, self.PROTOCOLS, self.PROTOCOLS)
+        protocols = chosen(request.protocol, self.PROTOCOLS, self.PROTOCOLS)
         tally = SegmentationTally(request.classes, request.operations)
         for video in pair_videos(request.truths, request.predictions):
             truth, prediction = request.truths[video], request.predictions[video]
@@ -42,11 +42,11 @@ class SegmentationScoring(Scoring):
             for frame in sorted(truth):
                 labelled = ~np.asarray(unlabelled[frame], dtype=bool) if frame in unlabelled else None
                 tally.add(video, frame, truth[frame], prediction[frame], labelled)
-        return tally.scores()
+        return tally.scores(protocols)
 
     def read_and_score(self, folders: Folders) -> TaskScores:
         """The classes are those given, those that the card labels together, or one, `foreground`."""
-        card = folders.card
+        card, protocols = folders.card, chosen(folders.protocol, self.PROTOCOLS, self.PROTOCOLS)
         classes = folders.classes or ((card.multilabel or card.mask_classes) if card else ()) or ("foreground",)
         truths = index_masks(folders.inside(("masks",)), classes)
         # DSAD keeps its raters' masks in folders beside the released ones, under the same names.
@@ -55,11 +55,11 @@ class SegmentationScoring(Scoring):
         pairs = _paired(truths, predictions, folders)
         # The folder that a picture lies in; of pictures that lie flat, each is an operation by itself.
         operations = {_video(key): folders.operation_of("/".join(key[:-1]) or key[0]) for key, _, _ in pairs}
-        tally = SegmentationTally(classes, operations, hd95=folders.hd95)
+        tally = SegmentationTally(classes, operations, hd95=folders.hd95 or PROTOCOL not in protocols)
         for number, (key, truth, prediction) in enumerate(pairs):
             masks, guesses, valid = _masks(truth, prediction, classes, folders)
             tally.add(_video(key), int(key[-1]) if _is_frame(key) else number, masks, guesses, valid=valid)
-        return tally.scores()
+        return tally.scores(protocols)
 
 
 def _paired(

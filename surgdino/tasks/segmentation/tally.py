@@ -1,4 +1,4 @@
-"""Segmentation: Dice, IoU and HD95, image by image, so that no more than one picture's masks is ever held."""
+"""Segmentation: Dice, IoU, HD95 and NSD, image by image, so that no more than one picture's masks is ever held."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.confusion import NONE, of_masks
 from surgdino.metrics.intervals import operations_of
 from surgdino.metrics.scores import ClassTable, Confusion, FrameScores, TaskScores, find_row, score_rows
-from surgdino.metrics.segmentation import PROTOCOL, ImageScores, class_means, class_table, image_scores, stacked
+from surgdino.metrics.segmentation import NSD, PROTOCOL, ImageScores, class_means, class_table, image_scores, stacked
 
 HEADLINE = ("dice", PROTOCOL)
+PROTOCOLS = (PROTOCOL, *NSD.values())
 
 
 class SegmentationTally:
@@ -22,7 +23,7 @@ class SegmentationTally:
     Args:
         classes: names in the order of the channels.
         operations: video id -> operation id; None takes each video for an operation.
-        hd95: compute HD95 too, which costs more than the rest together and imports MONAI.
+        hd95: compute HD95 and NSD too, which cost more than the rest together and import MONAI.
     """
 
     def __init__(
@@ -63,8 +64,8 @@ class SegmentationTally:
         if scores.labelled.all():  # elsewhere a pixel of none of the labelled classes may be of another
             self._pixels += of_masks(np.asarray(truth, bool), np.asarray(prediction, bool), valid)
 
-    def scores(self) -> TaskScores:
-        """The numbers of all pictures so far.
+    def scores(self, protocols: Sequence[str] = PROTOCOLS) -> TaskScores:
+        """The numbers of all pictures so far, of these protocols.
 
         Raises:
             SurgdinoError: no picture was added, or a video belongs to no operation.
@@ -74,16 +75,23 @@ class SegmentationTally:
         owners = operations_of([video for video, _ in keys], self.operations)
         values = stacked(images, self.classes)
         measures = {name: value for name, value in values.items() if self.hd95 or name != "hd95"}
-        table = score_rows(lambda rows: class_means(measures, rows), owners, PROTOCOL, {"hd95": "pixels"})
+        tables = {PROTOCOL: score_rows(lambda rows: class_means(measures, rows), owners, PROTOCOL, {"hd95": "pixels"})}
         names = [*self.classes, NONE]
         shown = {
             name: {key: number for key, number in row.items() if self.hd95 or not key.startswith("hd95")}
             for name, row in class_table(images, self.classes).items()
         }
+        classes = {PROTOCOL: ClassTable("class", PROTOCOL, shown)}
+        for place, name in enumerate(NSD.values() if self.hd95 else ()):
+            near = np.stack([image.nsd[place] for image in images])
+            tables[name] = score_rows(lambda rows, near=near: class_means({"nsd": near}, rows), owners, name)
+            means = zip(self.classes, nanmean(near, 0).tolist(), strict=True)
+            classes[name] = ClassTable("class", name, {each: {"nsd": value} for each, value in means})
+        table = [row for name in tables if name in protocols for row in tables[name]]
         return TaskScores(
             task="segmentation",
             table=table,
-            classes=[ClassTable("class", PROTOCOL, shown)],
+            classes=[classes[name] for name in classes if name in protocols],
             operations=len(set(owners)),
             notes=[],
             headline_row=find_row(table, *HEADLINE),

@@ -12,7 +12,7 @@ from surgdino import discovery
 
 # What a fresh head believes of any pixel (Lin et al. 2017, section 4.1). A class that no training image is labelled for
 # stays there, and is then seen nowhere instead of everywhere.
-_PRIOR = 0.1
+PRIOR = 0.1
 
 
 class DenseHead(nn.Module):
@@ -53,7 +53,7 @@ class DenseHead(nn.Module):
     def _classifier(self, layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
         """The last layer, initialised so that every class is unlikely everywhere."""
         nn.init.normal_(layer.weight, std=0.01)
-        nn.init.constant_(layer.bias, math.log(_PRIOR / (1 - _PRIOR)))  # type: ignore[arg-type]
+        nn.init.constant_(layer.bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[arg-type]
         return layer
 
 

@@ -1,0 +1,56 @@
+"""A query a class goes through transformer blocks with the patches; its mask is where the patches agree with it.
+
+Mask classification as in EoMT (Kerssies et al. 2025, arXiv 2503.19108): queries are tokens beside the patches and there is no other
+decoder. Two of its parts are not needed here: a class has one mask, so a query belongs to its class from the beginning
+(Segmenter, Strudel et al. 2021, arXiv 2105.05633) and no matching is needed; and the blocks are the head's own, since those
+of a frozen backbone may not change.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from surgdino.tasks.segmentation.heads import PRIOR, DenseHead
+from surgdino.tasks.segmentation.pyramid import Refine
+
+_BLOCKS, _HEAD_WIDTH = 2, 32
+_SHARPNESS = 20.0  # of a class's agreement, per unit of its parameter, so that it learns as fast as others do
+
+
+class ClassQueries(DenseHead):
+    """Logits at a quarter of a patch, from the last block's tokens; blocks of width `2 * maps`."""
+
+    defaults: ClassVar = {"epochs": 15, "lr": 1e-3}
+
+    def __init__(self, width: int, layers: int, classes: int, maps: int) -> None:
+        super().__init__(width, layers, classes, maps)
+        inner = 2 * maps
+        heads = max(1, inner // _HEAD_WIDTH)
+        if inner % heads:
+            heads = 1
+        self.norm, self.reduce = nn.LayerNorm(width * layers), nn.Linear(width * layers, inner)
+        self.queries = nn.Parameter(torch.randn(classes, inner) * 0.02)
+        block = nn.TransformerEncoderLayer(
+            inner, heads, 4 * inner, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(block, _BLOCKS, nn.LayerNorm(inner), enable_nested_tensor=False)
+        self.finer = nn.ModuleList(Refine(inner, inner) for _ in range(2))
+        self.project = nn.Linear(inner, inner)
+        self.sharpness = nn.Parameter(torch.full((classes,), 1 / _SHARPNESS))
+        self.bias = nn.Parameter(torch.full((classes,), math.log(PRIOR / (1 - PRIOR))))
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int], images: Tensor | None = None) -> Tensor:
+        """Logits [B, C, 4h, 4w]: the cosine of a class's query and a place's map, scaled and shifted by class."""
+        own = self.reduce(self.norm(tokens.float()))
+        queries = self.queries.expand(len(own), -1, -1)
+        queries, patches = self.blocks(torch.cat([queries, own], 1)).split([queries.shape[1], own.shape[1]], 1)
+        maps = patches.transpose(1, 2).unflatten(2, grid)
+        for refine in self.finer:
+            maps = refine(F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False))
+        agreement = torch.einsum("bcd,bdhw->bchw", F.normalize(self.project(queries), dim=2), F.normalize(maps, dim=1))
+        return agreement * (_SHARPNESS * self.sharpness)[:, None, None] + self.bias[:, None, None]
