@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
@@ -46,6 +46,7 @@ class Preprocess:
     image_size: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    mirrored: bool = False  # left and right; for predictions that are averaged over views
 
     def __call__(self, images) -> Tensor:
         """float32 [B, 3, image_size, image_size] of one picture or many.
@@ -69,6 +70,8 @@ class Preprocess:
 
     def resize(self, picture: np.ndarray) -> np.ndarray:
         """uint8 [H, W, 3] -> uint8 [image_size, image_size, 3], what is then normalised."""
+        if self.mirrored:
+            return np.ascontiguousarray(replace(self, mirrored=False).resize(picture)[:, ::-1])
         side = self.image_size
         if picture.shape[:2] == (side, side):
             return picture
@@ -80,7 +83,7 @@ class Preprocess:
         images = images[None] if images.ndim == 3 else images
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise _not_pictures(f"{images.dtype} {tuple(images.shape)}")
-        if images.shape[-2:] == (self.image_size, self.image_size):
+        if images.shape[-2:] == (self.image_size, self.image_size) and not self.mirrored:
             return images
         arrays = images.permute(0, 2, 3, 1).cpu().numpy()
         resized = np.stack([self.resize(np.ascontiguousarray(a)) for a in arrays])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -123,6 +123,13 @@ class TaskScores:
     def headline(self) -> tuple[str, float]:
         """Name and value of the one number that model selection uses; higher is better."""
         return self.headline_row.name, self.headline_row.value
+
+    def under(self, name: str) -> TaskScores:
+        """The same numbers with a further name in every protocol, such as how predictions were averaged."""
+
+        rows = [replace(row, protocol=f"{row.protocol}/{name}") for row in self.table]
+        classes = [replace(table, protocol=f"{table.protocol}/{name}") for table in self.classes]
+        return replace(self, table=rows, classes=classes, headline_row=rows[self.table.index(self.headline_row)])
 
     @property
     def protocols(self) -> list[str]:

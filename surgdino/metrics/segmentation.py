@@ -116,10 +116,10 @@ def edge_scores(
     sides = (spacing, spacing) if isinstance(spacing, int | float) else spacing
     distance, near = np.empty(len(truth)), np.empty((len(TOLERANCES), len(truth)))
     for c, masks in enumerate(zip(prediction, truth, strict=True)):
-        pair = (torch.from_numpy(mask.astype(np.float32)) for mask in masks)
+        found, true = (torch.from_numpy(mask.astype(np.float32)) for mask in masks)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # MONAI deprecates an argument of its own
-            _, ways, _ = get_edge_surface_distance(*pair, spacing=sides, symmetric=True)
+            _, ways, _ = get_edge_surface_distance(found, true, spacing=sides, symmetric=True)
         distance[c] = max(float(torch.quantile(way, 0.95)) for way in ways)
         both = torch.cat(tuple(ways))
         near[:, c] = [float((both <= tolerance).double().mean()) for tolerance in TOLERANCES]

@@ -28,6 +28,14 @@ _ON_GPU, _ON_CPU = 128, 32  # pictures in a batch where nothing is learned
 
 
 @dataclass(frozen=True)
+class View:
+    """A way to look at a frame: at `scale` times the input's side, and `mirrored` left to right."""
+
+    scale: float = 1.0
+    mirrored: bool = False
+
+
+@dataclass(frozen=True)
 class TaskContext:
     """Everything around a task; `build_context` makes one.
 
@@ -43,6 +51,7 @@ class TaskContext:
         cutter: cuts and augments training pictures; for `FrameImages`.
         workers: processes that read pictures.
         batch_images: pictures in a batch where nothing is learned.
+        view: how it looks at the frames.
         parts: `train`, `val`, `test` -> labelled frames; what the split lacks is missing, all are where nothing is
             trained.
     """
@@ -58,6 +67,7 @@ class TaskContext:
     cutter: Cutter
     workers: int = 0
     batch_images: int = 32
+    view: View = field(default_factory=View)
     parts: Mapping[str, LabelledFrames] = field(default_factory=dict)
 
     @property
@@ -93,6 +103,13 @@ class TaskContext:
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> the backbone's input, on the images' device."""
         return normalize(images, self.preprocess.mean, self.preprocess.std)
+
+    def seen(self, view: View) -> TaskContext:
+        """The same, looking at the frames in another way; the input's side stays a multiple of the patch's."""
+        patch = self.backbone.patch_size
+        side = max(round(self.image_size * view.scale / patch), 1) * patch
+        preprocess = replace(self.preprocess, image_size=side, mirrored=view.mirrored)
+        return replace(self, preprocess=preprocess, features=replace(self.features, preprocess=preprocess), view=view)
 
     def alone(self) -> TaskContext:
         """The same for one process, while the others wait elsewhere."""

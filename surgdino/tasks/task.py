@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -25,6 +26,16 @@ from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.scoring.scoring import Scoring
 from surgdino.tasks.training.stage import Stage
 
+
+@dataclass(frozen=True)
+class Member:
+    """One of several whose predictions are averaged."""
+
+    task: Task[Any, Any]
+    context: TaskContext
+    head: nn.Module
+
+
 S = TypeVar("S")  # the settings
 P = TypeVar("P")  # what is predicted of one video
 
@@ -40,6 +51,7 @@ class Task(ABC, Generic[S, P]):
         PICTURE: what `picture` shows, in a sentence.
         scoring: how predictions are scored; of use without a model too.
         name, settings: of this one.
+        members: what `predicted` averages, this task's own first; empty for its own prediction alone.
     """
 
     Settings: type[S]
@@ -51,6 +63,7 @@ class Task(ABC, Generic[S, P]):
 
     def __init__(self, name: str, settings: S) -> None:
         self.name, self.settings = name, settings
+        self.members: Sequence[Member] = ()
 
     # What every task has
 
@@ -79,10 +92,34 @@ class Task(ABC, Generic[S, P]):
     def evaluate(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path) -> TaskScores:
         """Every number of the labelled frames; the predictions go to `predictions/` in `folder`."""
         numbers, predictions = frames.numbers_of(), {}
-        for video, prediction in self.predict(context, head, frames):
+        for video, prediction in self.predicted(context, head, frames):
             predictions[video] = prediction
             self.write_predictions(folder / "predictions", video, numbers[video], prediction, context.classes)
         return self.scores(context, frames, predictions)
+
+    def predicted(self, context: TaskContext, head: nn.Module, frames: LabelledFrames) -> Iterator[tuple[str, P]]:
+        """As `predict`, averaged over `members` where there are any."""
+        if not self.members:
+            yield from self.predict(context, head, frames)
+            return
+        for found in zip(*(each.task.predict(each.context, each.head, frames) for each in self.members), strict=True):
+            yield found[0][0], self.averaged([prediction for _, prediction in found])
+
+    def averaged(self, predictions: Sequence[P]) -> P:
+        """One prediction of several of the same video: the mean of probabilities, of arrays or of arrays by name.
+
+        Raises:
+            SurgdinoError: the task's predictions are something else.
+        """
+        first: Any = predictions[0]
+        if isinstance(first, np.ndarray) and np.issubdtype(first.dtype, np.floating):
+            return np.mean(np.stack([np.asarray(each) for each in predictions]), 0, dtype=np.float64).astype(
+                first.dtype
+            )  # type: ignore[return-value]
+        if isinstance(first, dict):
+            parts: Any = predictions
+            return {name: self.averaged([each[name] for each in parts]) for name in first}  # type: ignore[return-value]
+        raise SurgdinoError(f"predictions of task={self.name} are not averaged", fix="use one run, and averaging=none")
 
     def scores(self, context: TaskContext, frames: LabelledFrames, predictions: Mapping[str, P]) -> TaskScores:
         """Every number of every protocol, from the task's panel."""
@@ -105,7 +142,7 @@ class Task(ABC, Generic[S, P]):
 
     def write(self, request: PredictRequest) -> dict[str, Path]:
         """Predict a video and write it down, for `surgdino predict`; what it is -> where it is."""
-        [(_, prediction)] = self.predict(request.context, request.head, request.frames)
+        [(_, prediction)] = self.predicted(request.context, request.head, request.frames)
         name, numbers, classes = request.source.name, request.frames.numbers, request.context.classes
         return {"predictions": self.write_predictions(request.folder, name, numbers, prediction, classes)}
 

@@ -33,10 +33,11 @@ from surgdino.runs.leaks import Leakage, find_leaks, refuse_leaks, refuse_named
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms, real_config
 from surgdino.runs.results import RESULTS, print_scores, write_results
+from surgdino.tasks.averaging import Averaging, average
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.saved import SavedTask, load_task
-from surgdino.tasks.task import Task
+from surgdino.tasks.task import Member, Task
 
 _OF_THE_DATASET = ("split", "labels", "operation_pattern", "organ", "rater", "exclude")
 
@@ -47,6 +48,7 @@ class EvaluateConfig:
 
     checkpoint: Text
     part: Literal["test", "val", "train"]
+    averaging: Averaging
     leakage: Leakage | None
     out: Location | None
     hardware: HardwareSettings
@@ -68,7 +70,8 @@ def main(cfg: Mapping[str, Any]) -> int:
     info, tested_on = saved.model.info, f"{card.name} {split_name(data, names)} {config.part}"
     past, leakage = History.of(info), config.leakage or saved.config.leakage
     refuse_named(past, manifest, tested_on, names, leakage)
-    out = config.out or file_of(run / "evaluation", card.name, f"-{config.part}")
+    how = "" if config.averaging == "none" else f"-{config.averaging}"
+    out = config.out or file_of(run / "evaluation", card.name, f"-{config.part}{how}")
     with FolderLock(out):
         store = open_store_of(manifest, data)
         leaks = find_leaks(past, manifest, tested_on, names, store.prints_of(manifest.operations))
@@ -78,8 +81,12 @@ def main(cfg: Mapping[str, Any]) -> int:
         context = saved.context(config.hardware, features, card, parts, **where)
         known = {key: info.get(key) for key in ("started_from", "seed", "stages")}
         facts = {"split": data.split, "checkpoint": saved.folder, **known, "leakage": leaks.as_dict(names)}
-        path = measure(task, context, saved.load_head(context), config.part, out, manifest, facts, names)
-    print_comparison(saved, path)
+        head = saved.load_head(context)
+        if averaged := average([Member(task, context, head)], config.averaging):
+            facts["averaged_over"] = averaged
+        path = measure(task, context, head, config.part, out, manifest, facts, names, averaged=averaged)
+    if not averaged:
+        print_comparison(saved, path)
     field("results", path)
     return 0
 
@@ -93,6 +100,7 @@ def measure(
     manifest: Manifest,
     facts: Mapping[str, Any],
     names: Pseudonyms,
+    averaged: str = "",
 ) -> Path:
     """Test a head on a part of `context.parts`; write, print and draw what comes out.
 
@@ -100,6 +108,7 @@ def measure(
         manifest: the data whose hash is recorded.
         facts: what results.json says beyond the numbers and the context: `split`, `checkpoint`, `started_from`, `seed`,
             `stages`, `leakage`.
+        averaged: over what predictions are averaged, a part of every protocol's name then.
         names: of the operations; `context.parts` has the videos under what it shows of them.
 
     Returns:
@@ -107,6 +116,7 @@ def measure(
     """
     frames = context.parts[part]
     scores = task.evaluate(context, head, frames, out)
+    scores = scores.under(averaged) if averaged else scores
     facts = {
         "dataset": context.card.name,
         "part": part,
@@ -129,7 +139,7 @@ def measure(
     return path
 
 
-def tested_frames(run: Path) -> tuple[SavedTask, LabelledFrames]:
+def frames_tested(run: Path) -> tuple[SavedTask, LabelledFrames]:
     """A run's task, and the labelled frames that it was tested on, as they lie on this machine now."""
     saved = local_task(str(run))
     data = shipped(DataSettings, "data", **saved.config.data)
@@ -140,7 +150,11 @@ def tested_frames(run: Path) -> tuple[SavedTask, LabelledFrames]:
 
 def local_task(checkpoint: str) -> SavedTask:
     """A saved task, with the paths and names that its run folder knows of this machine."""
-    saved = load_task(checkpoint)
+    return local(load_task(checkpoint))
+
+
+def local(saved: SavedTask) -> SavedTask:
+    """The same with what its run folder knows of this machine."""
     real = real_config({"data": saved.config.data}, saved.folder.parent)
     return replace(saved, config=replace(saved.config, data=real["data"]))
 

@@ -33,7 +33,7 @@ from surgdino.tasks.task import Task
 from surgdino.tasks.training.cut import Cutter
 from surgdino.tasks.training.fit import StageResult, fit
 from surgdino.tasks.training.stage import resolve
-from surgdino.tasks.training.tuning import LAST_BLOCKS
+from surgdino.tasks.training.tuning import first_layer, learning_of
 from surgdino.verbs.evaluate import measure
 from surgdino.verbs.folds import several
 from surgdino.verbs.report import try_report
@@ -148,8 +148,7 @@ def train_stages(run: Run) -> tuple[nn.Module, list[StageResult]]:
 
 def _drop_paths(context: TaskContext, rate: float) -> None:
     if context.learns:
-        first = 0 if context.tuning == "full" else max(context.backbone.depth - LAST_BLOCKS, 0)
-        context.backbone.set_drop_path(rate, first)
+        context.backbone.set_drop_path(rate, max(first_layer(context.backbone, context.tuning), 0))
 
 
 def conclude(run: Run, head: nn.Module, results: list[StageResult]) -> None:
@@ -177,13 +176,14 @@ def conclude(run: Run, head: nn.Module, results: list[StageResult]) -> None:
 def save(run: Run, head: nn.Module, results: list[StageResult], name: Literal["checkpoint", "last"]) -> None:
     """Write a checkpoint folder of the run, with what it has seen and what had been seen by what it began with."""
     card, manifest, train = run.context.card, run.manifest, run.config.train
+    tune, rank = learning_of(run.config.backbone, train)
     facts = {
         "dataset": card.name,
         "dataset_licence": run.config.dataset.get("licence"),
         "data_hash": manifest.fingerprint(),
         "task": run.task.name,
         "tuning": run.config.backbone,
-        **({"tune": train.tune, "low_rank": train.low_rank} if (train.tune, train.low_rank) != ("all", 0) else {}),
+        **({"tune": tune, "low_rank": rank} if (tune, rank) != ("all", 0) else {}),
         "seed": train.seed,
         "started_from": started_from(run),
         "stages": [result.as_dict() for result in results],

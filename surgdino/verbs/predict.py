@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from surgdino.config import Fps, Location, Text, shipped, typed
-from surgdino.console import field, warn
+from surgdino.console import field, say, warn
 from surgdino.datasets.manifest import FrameLabels
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError, from_os_error
@@ -23,10 +23,12 @@ from surgdino.inputs.video import find_video
 from surgdino.paths import file_of
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms
+from surgdino.tasks.averaging import Averaging, average, load_runs
 from surgdino.tasks.labelled_frames import every_frame
 from surgdino.tasks.request import InputVideo, PredictRequest
 from surgdino.tasks.saved import SavedTask
-from surgdino.verbs.evaluate import local_task
+from surgdino.tasks.task import Member
+from surgdino.verbs.evaluate import local
 
 _WORK = ".frames"  # in the output folder, until all is written
 
@@ -42,7 +44,8 @@ class DatasetRoot:
 class PredictConfig:
     """configs/predict.yaml."""
 
-    checkpoint: Text
+    checkpoint: Text | tuple[Text, ...]
+    averaging: Averaging
     out: Location | None
     truth: Location | None
     image_fps: Fps | None
@@ -56,8 +59,14 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
     paths = [Path(video).expanduser() for video in videos]
     if config.truth is not None and len(paths) > 1:
         raise SurgdinoError("one truth for several videos", file=config.truth, fix="predict them one by one")
-    saved = local_task(config.checkpoint)
+    places = [config.checkpoint] if isinstance(config.checkpoint, str) else config.checkpoint
+    runs = [local(each) for each in load_runs(places)]
+    saved = runs[0]
     data = shipped(DataSettings, "data", **saved.config.data)
+    for other in runs[1:]:
+        if (theirs := shipped(DataSettings, "data", **other.config.data).store_settings) != data.store_settings:
+            what, fix = "trained on frames that are stored in another way", "predict them one by one"
+            raise SurgdinoError(what, file=other.folder, expected=data.store_settings, found=theirs, fix=fix)
     data = replace(data, root=config.data.root or data.root)
     names = Pseudonyms.open("plain", data.store)  # files are called as the videos that the user names
     truth = None if config.truth is None else saved.task.read_truth(config.truth, saved.classes)
@@ -66,7 +75,7 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
     faults = []
     for source, folder in zip(sources, output_folders(sources, config.out), strict=True):
         try:
-            written = _predict(source, folder, saved, data, config, truth, names)
+            written = _predict(source, folder, runs, data, config, truth, names)
         except SurgdinoError as error:
             if len(sources) == 1:
                 raise
@@ -84,19 +93,25 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
 def _predict(
     source: InputVideo,
     folder: Path,
-    saved: SavedTask,
+    runs: list[SavedTask],
     data: DataSettings,
     config: PredictConfig,
     truth: FrameLabels | None,
     names: Pseudonyms,
 ) -> Mapping[str, Path]:
     """Predict one video into its folder; what was written where."""
-    work = folder / _WORK
+    work, saved = folder / _WORK, runs[0]
     with FolderLock(folder):
         frames = every_frame(stored(source, work, data))
-        context = saved.context(config.hardware, work / "features")
-        head, caption = saved.load_head(context), model_line(saved, source, names)
-        request = PredictRequest(context, head, frames, source, data.decoder, truth, folder, caption)
+        members = []
+        for each in runs:
+            context = each.context(config.hardware, work / "features")
+            members.append(Member(each.task, context, each.load_head(context)))
+        caption, first = model_line(saved, source, names), members[0]
+        if averaged := average(members, config.averaging):
+            say(f"averaged over {averaged}")
+            caption = f"{caption} · averaged over {averaged}"
+        request = PredictRequest(first.context, first.head, frames, source, data.decoder, truth, folder, caption)
         written = saved.task.write(request)
         try:
             shutil.rmtree(work)

@@ -24,7 +24,7 @@ from surgdino.report.record import RunRecord, read_run
 from surgdino.report.sections import Section
 from surgdino.runs.names import settings_of
 from surgdino.runs.results import PER_FRAME
-from surgdino.verbs.evaluate import tested_frames
+from surgdino.verbs.evaluate import frames_tested
 
 USAGE = "surgdino report RUN [report.frames=true] [out=RUN/report.html]"
 HELP = f"""{USAGE}
@@ -78,7 +78,7 @@ def pictures_of(record: RunRecord) -> list[Section]:
 def examples_of(record: RunRecord) -> Section:
     """What a fine-tuned run predicted best and worst, as its task shows it."""
     measure, scored = read_scored(record.folder / PER_FRAME)
-    saved, frames = tested_frames(record.folder)
+    saved, frames = frames_tested(record.folder)
     places = {
         (video, number): int(row + frames.starts[place])
         for place, video in enumerate(frames.videos)

@@ -106,7 +106,7 @@ def test_scales_are_averaged_at_the_pictures_size():
     masks = evaluation(SECTION)._masks(scales, where)
     assert (masks[:, 3:27, 4:36] == (sum(planes) > 0).numpy()).mean() > 0.999
     one = evaluation(SECTION)._masks(scales[:1], where)
-    assert (one == where.to_picture(scales[0])).all()
+    assert (one == where.to_picture(where.enlarged(scales[0]) > 0)).all()
 
 
 def test_four_layers_are_read_beside_each_other(given):

@@ -154,7 +154,8 @@ def test_the_backbone_learns_too_and_is_evaluated_as_it_became(runs, sets, task,
 @TASKS
 @pytest.mark.parametrize("tune", ["lora", "last1+lora"])
 def test_adapters_learn_go_on_bit_for_bit_and_leave_plain_weights(runs, sets, task, tune, tmp_path, monkeypatch):
-    more = ("backbone=full", f"train.tune={tune}", "train.low_rank=4", "train.steps=4", "train.validate_every=2")
+    named = ("backbone=lora",) if tune == "lora" else ("backbone=full", f"train.tune={tune}")
+    more = (*named, "train.low_rank=4", "train.steps=4", "train.validate_every=2")
     whole, parts = (words_of(task, sets[task], tmp_path / name, *more) for name in ("whole", "parts"))
     assert main(whole) == 0
     with monkeypatch.context() as patched:

@@ -212,6 +212,7 @@ class FeatureCache:
             "mean": list(self.preprocess.mean),
             "std": list(self.preprocess.std),
             "precision": self.precision,
+            **({"mirrored": True} if self.preprocess.mirrored else {}),
         }
         name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         description = self.folder / name / "identity.json"

@@ -142,7 +142,7 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
                 f"{name} lasts {seconds:.0f} s, but the model was trained with task.align=true: it removes the mean of "
                 "a whole operation, and of a piece the mean is part of what it shows"
             )
-        [(_, probabilities)] = self.predict(request.context, request.head, frames)
+        [(_, probabilities)] = self.predicted(request.context, request.head, frames)
         known = request.labels()
         truth = None if known is None else np.where(known[0], known[1].astype(np.int64), -1)
         ribbon = _ribbon(name, frames.times, request.context.classes, probabilities, truth, request.caption)
@@ -156,7 +156,7 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
     def draw(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path, caption: str) -> None:
         """The ribbon of every video: `<video>-ribbon.png`."""
         truths = frames.truths()
-        for place, (video, probabilities) in enumerate(self.predict(context, head, frames)):
+        for place, (video, probabilities) in enumerate(self.predicted(context, head, frames)):
             times = frames.times[frames.span(place)]
             ribbon = _ribbon(video, times, context.classes, probabilities, truths[video], caption)
             draw_ribbon(ribbon, file_of(folder, video, "-ribbon.png"))

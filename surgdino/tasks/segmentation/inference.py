@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.special import expit, softmax
 from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone
@@ -83,12 +85,23 @@ class Segmenter:
         head: on the context's device.
         window, overlap: side of the sliding window in stored pixels (None: the whole frame at once), and by which share
             windows overlap.
+        exclusive: whether a pixel has one class or none, background being the first plane.
+        others: whose probabilities are averaged with those of this one: other views, or other runs.
     """
 
     context: TaskContext
     head: DenseHead
     window: int | None = None
     overlap: float = 0.5
+    exclusive: bool = False
+    others: Sequence[Segmenter] = ()
+
+    def tokens(self, frames: LabelledFrames) -> FeatureRows | None:
+        """Of labelled frames' patches, computed once, where they stay as they are and are looked at whole."""
+        # Frames without labels are predicted once: their tokens are not worth keeping.
+        if self.context.learns or self.window is not None or frames.labels is None:
+            return None
+        return self.context.features.patches(frames, self.head.layers(self.context.backbone.depth))
 
     def masks(self, frames: LabelledFrames, tokens: FeatureRows | None = None) -> Masks:
         """(video id, frame number, bool [C, H, W] of the image's own size) of each frame, in their order.
@@ -98,9 +111,22 @@ class Segmenter:
             tokens: of their patches, which saves the backbone; None runs it.
         """
         placed, video_of = placements(frames), frames.video_of
-        for i, logits in enumerate(self._logits(frames, tokens)):
+        streams = [self._logits(frames, tokens), *(each._logits(frames, each.tokens(frames)) for each in self.others)]
+        for i, logits in enumerate(zip(*streams, strict=True)):
             video = video_of[i]
-            yield frames.videos[video], int(frames.numbers[i]), placed[video].to_picture(logits)
+            inside = self._decided([placed[video].enlarged(each) for each in logits])
+            yield frames.videos[video], int(frames.numbers[i]), placed[video].to_picture(inside)
+
+    def _decided(self, planes: Sequence[np.ndarray]) -> np.ndarray:
+        """bool [C, h, w], from the logits [planes, h, w] of each that is asked: of several the mean probability."""
+        if len(planes) == 1:
+            [total], even = planes, 0.0
+        else:
+            total = np.mean([softmax(each, 0) if self.exclusive else expit(each) for each in planes], 0)
+            even = 0.5
+        if self.exclusive:
+            return total.argmax(0) == np.arange(1, len(total))[:, None, None]
+        return total > even
 
     def tally(
         self,
@@ -127,10 +153,15 @@ class Segmenter:
             tally.add(video, number, truth, prediction, labelled, valid=known)
         return tally
 
-    @torch.no_grad()
     def _logits(self, frames: LabelledFrames, tokens: FeatureRows | None) -> Iterator[np.ndarray]:
-        """float32 [C, h, w] over each stored frame."""
-        context = self.context
+        """float32 [planes, h, w] over each stored frame, as it lies there whatever the view."""
+        turned = slice(None, None, -1 if self.context.view.mirrored else 1)
+        return (np.ascontiguousarray(logits[..., turned]) for logits in self._seen(frames, tokens))
+
+    @torch.no_grad()
+    def _seen(self, frames: LabelledFrames, tokens: FeatureRows | None) -> Iterator[np.ndarray]:
+        """The same as the view has it."""
+        context, view = self.context, self.context.view
         network = DenseNetwork(context.backbone, self.head).eval()
 
         def answer(images: Tensor) -> Tensor:
@@ -139,7 +170,10 @@ class Segmenter:
 
         if self.window is not None:
             for index in frames.index.tolist():
-                image = torch.from_numpy(frames.store.read(index)).permute(2, 0, 1)[None]
+                stored = frames.store.read(index)[:, :: -1 if view.mirrored else 1]
+                if view.scale != 1:
+                    stored = cv2.resize(stored, None, fx=view.scale, fy=view.scale, interpolation=cv2.INTER_LINEAR)
+                image = torch.from_numpy(np.ascontiguousarray(stored)).permute(2, 0, 1)[None]
                 image = context.normalize(image.to(context.device))
                 yield window_logits(answer, image, self.window, self.overlap, context.batch_images).cpu().numpy()
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -84,7 +85,7 @@ class SegmentationTally:
         classes = {PROTOCOL: ClassTable("class", PROTOCOL, shown)}
         for place, name in enumerate(NSD.values() if self.hd95 else ()):
             near = np.stack([image.nsd[place] for image in images])
-            tables[name] = score_rows(lambda rows, near=near: class_means({"nsd": near}, rows), owners, name)
+            tables[name] = score_rows(partial(class_means, {"nsd": near}), owners, name)
             means = zip(self.classes, nanmean(near, 0).tolist(), strict=True)
             classes[name] = ClassTable("class", name, {each: {"nsd": value} for each, value in means})
         table = [row for name in tables if name in protocols for row in tables[name]]

@@ -20,12 +20,14 @@ import numpy as np
 
 from surgdino.crops.workers import load
 from surgdino.datasets.masks import read_masks
+from surgdino.errors import SurgdinoError
 from surgdino.frames.content import Content
 from surgdino.frames.shard import Shard
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.training.cut import Cut, Cutter
 
 STRIDE = 4
+_LOOKED_AT, _OVERLAP = 64, 0.01
 # A window's side varies by this factor in training, since an organ's size on the screen does.
 _ZOOM = 1.25
 
@@ -69,17 +71,20 @@ class Placement:
         how = cv2.INTER_AREA if width >= size[0] and height >= size[1] else cv2.INTER_LINEAR
         return np.stack([cv2.resize(plane, size, interpolation=how) for plane in planes])  # a copy at its own size
 
-    def to_picture(self, logits: np.ndarray) -> np.ndarray:
+    def enlarged(self, planes: np.ndarray) -> np.ndarray:
+        """float32 [C, y1 - y0, x1 - x0] of the stored part, from planes [C, h, w] over it at any resolution."""
+        x0, y0, x1, y1 = self.box
+        return np.stack([cv2.resize(each, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR) for each in planes])
+
+    def to_picture(self, inside: np.ndarray) -> np.ndarray:
         """Masks of the image's own size, bool [C, H, W]; background where the stored frame does not reach.
 
         Args:
-            logits: float32 [C, h, w] over the stored frame, at any resolution: above 0 is the class.
+            inside: bool [C, y1 - y0, x1 - x0], of the stored part.
         """
         x0, y0, x1, y1 = self.box
-        masks = np.zeros((len(logits), self.source[1], self.source[0]), dtype=bool)
-        for mask, plane in zip(masks, logits, strict=True):
-            enlarged = cv2.resize(plane, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
-            np.greater(enlarged, 0, out=mask[y0:y1, x0:x1])
+        masks = np.zeros((len(inside), self.source[1], self.source[0]), dtype=bool)
+        masks[:, y0:y1, x0:x1] = inside
         return masks
 
 
@@ -98,6 +103,26 @@ def shown_classes(frames: LabelledFrames, classes: Sequence[str]) -> np.ndarray:
     """bool [n, C]: of which classes an image has a mask. No file is read, so an empty mask counts too."""
     shown = [[frames.masks(i).files.get(name) is not None for name in classes] for i in range(len(frames))]
     return np.array(shown, dtype=bool).reshape(-1, len(classes))
+
+
+def refuse_overlap(frames: LabelledFrames, classes: Sequence[str]) -> None:
+    """Refuses masks that cannot be told apart by a softmax, after a look at some of the pictures.
+
+    Raises:
+        SurgdinoError: more than 1 % of the masked pixels show several classes, or no picture has all classes labelled.
+    """
+    place, what = "task.classes", "a pixel cannot have one class here"
+    labelled = [i for i in range(len(frames)) if all(name in frames.masks(i).files for name in classes)]
+    if not labelled:
+        found = "no training picture in which every class is labelled"
+        raise SurgdinoError(what, place=place, found=found, fix="use task.classes=separate")
+    shown = several = 0
+    for k in np.unique(np.linspace(0, len(labelled) - 1, _LOOKED_AT).astype(int)).tolist():
+        depth = read_masks(frames.masks(labelled[k]), classes)[0].sum(0)
+        shown, several = shown + int((depth > 0).sum()), several + int((depth > 1).sum())
+    if several > _OVERLAP * shown:
+        found = f"{100 * several / shown:.1f} % of the masked pixels show several classes"
+        raise SurgdinoError(what, place=place, found=found, fix="use task.classes=separate")
 
 
 @dataclass

@@ -7,7 +7,7 @@ minutes (`decoder`); with a backbone that learns, or with windows, pictures and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -26,13 +26,12 @@ from surgdino.metrics.scores import TaskScores
 from surgdino.metrics.segmentation import class_means, stacked
 from surgdino.paths import file_of
 from surgdino.tasks.context import TaskContext
-from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.segmentation.files import read_written, write_masks
 from surgdino.tasks.segmentation.heads import DenseHead, open_head
 from surgdino.tasks.segmentation.inference import DenseNetwork, Segmenter
-from surgdino.tasks.segmentation.loss import LossName, MaskLoss, class_weights
+from surgdino.tasks.segmentation.loss import ExclusiveLoss, LossName, MaskLoss, class_weights
 from surgdino.tasks.segmentation.overlay import overlay, with_legend, write_overlay
 from surgdino.tasks.segmentation.score import SegmentationScoring
 from surgdino.tasks.segmentation.targets import (
@@ -40,6 +39,7 @@ from surgdino.tasks.segmentation.targets import (
     MaskTargets,
     WindowCutter,
     placements,
+    refuse_overlap,
     shown_classes,
     target_side,
 )
@@ -58,6 +58,7 @@ class SegmentationSettings:
     name: str
     head: str
     maps: Annotated[int, Field(ge=1, le=4096)]
+    classes: Literal["separate", "exclusive"]
     loss: LossName
     balance: Literal["inverse-root", "none"]
     window: Side | None
@@ -87,23 +88,43 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
                 found=settings.window,
                 fix=f"use task.window={max(round(settings.window / patch), 1) * patch}",
             )
-        layers = len(_layers(context, settings))
-        return open_head(settings.head)(context.width, layers, len(context.classes), settings.maps)
+        kind = open_head(settings.head)
+        planes = len(context.classes) + (settings.classes == "exclusive")
+        return kind(context.width, len(kind.layers(context.backbone.depth)), planes, settings.maps)
 
     def stages(self, context: TaskContext, head: nn.Module) -> Iterator[Stage]:
         """One: the head, with as much of the backbone as shall learn."""
         assert isinstance(head, DenseHead)
-        stage = _cached_stage if _caches(context, self.settings) else _picture_stage
+        if self.settings.classes == "exclusive":
+            refuse_overlap(context.parts["train"], context.classes)
+        stage = _cached_stage if not context.learns and self.settings.window is None else _picture_stage
         yield stage(context, self.settings, head)
 
     def predict(
         self, context: TaskContext, head: nn.Module, frames: LabelledFrames
     ) -> Iterator[tuple[str, tuple[int, np.ndarray]]]:
         """(video id, (frame number, bool [C, H, W] of the picture's own size)) of each frame."""
-        # Frames without labels are predicted once: their tokens are not worth keeping.
-        tokens = _tokens(context, self.settings, frames) if frames.labels is not None else None
-        for video, number, masks in _segmenter(context, self.settings, head).masks(frames, tokens):
+        segmenter = _segmenter(context, self.settings, head)
+        for video, number, masks in segmenter.masks(frames, segmenter.tokens(frames)):
             yield video, (number, masks)
+
+    def predicted(
+        self, context: TaskContext, head: nn.Module, frames: LabelledFrames
+    ) -> Iterator[tuple[str, tuple[int, np.ndarray]]]:
+        """Masks are decided after probabilities are averaged, at the pictures' own size."""
+        segmenter = self._together(context, head)
+        for video, number, masks in segmenter.masks(frames, segmenter.tokens(frames)):
+            yield video, (number, masks)
+
+    def _together(self, context: TaskContext, head: nn.Module) -> Segmenter:
+        for each in self.members:
+            if each.task.settings.classes != self.settings.classes:
+                expected, found = self.settings.classes, each.task.settings.classes
+                raise SurgdinoError(
+                    "these runs decide in two ways", place="task.classes", expected=expected, found=found
+                )
+        others = [_segmenter(each.context, each.task.settings, each.head) for each in self.members[1:]]
+        return replace(_segmenter(context, self.settings, head), others=others)
 
     def evaluate(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path) -> TaskScores:
         """Dice, IoU and HD95 at the pictures' own size; the masks go to `predictions/` in `folder`, as PNG."""
@@ -113,8 +134,8 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
         def write(video: str, number: int, masks: np.ndarray) -> None:
             write_masks(folder / "predictions", video, None if video in alone else number, masks, context.classes)
 
-        tokens = _tokens(context, self.settings, frames)
-        return _segmenter(context, self.settings, head).tally(frames, tokens, on_image=write).scores()
+        segmenter = self._together(context, head)
+        return segmenter.tally(frames, segmenter.tokens(frames), on_image=write).scores()
 
     def write(self, request: PredictRequest) -> dict[str, Path]:
         """PNG masks of the picture's own size, overlays, and a table of areas, picture by picture."""
@@ -122,7 +143,7 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
         alone = len(request.source.videos) > 1 or is_image(request.source.videos[0].path)
 
         def rows() -> Iterator[list[object]]:
-            predicted = self.predict(request.context, request.head, request.frames)
+            predicted = self.predicted(request.context, request.head, request.frames)
             for (video, (number, masks)), frame in zip(predicted, _source_frames(request), strict=True):
                 write_masks(folder / "masks", video, None if alone else number, masks, classes)
                 name = video if alone else f"{video}/{number:06d}"
@@ -148,7 +169,8 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
 
 def _cached_stage(context: TaskContext, settings: SegmentationSettings, head: DenseHead) -> Stage:
     train, grid = context.parts["train"], (context.grid, context.grid)
-    tokens = context.features.patches(train, _layers(context, settings))
+    tokens = _segmenter(context, settings, head).tokens(train)
+    assert tokens is not None  # the backbone is frozen, the frames have labels
     masks = MaskTargets(train, context.classes, target_side(context.image_size), context.workers)
     objective = _objective(context, settings)
 
@@ -188,7 +210,8 @@ def _objective(context: TaskContext, settings: SegmentationSettings) -> Callable
     weights = None
     if settings.balance != "none":
         weights = class_weights(torch.from_numpy(shown_classes(context.parts["train"], context.classes)))
-    loss = MaskLoss(settings.loss, weights).to(context.device)
+    kind = ExclusiveLoss if settings.classes == "exclusive" else MaskLoss
+    loss = kind(settings.loss, weights).to(context.device)
     return lambda logits, batch: {"loss": loss(logits.float(), batch["masks"].float() / 255, batch["labelled"])}
 
 
@@ -197,7 +220,8 @@ def _validation(context: TaskContext, settings: SegmentationSettings, head: nn.M
     frames = context.parts.get("val")
     if frames is None:
         return None
-    segmenter, tokens = _segmenter(context.alone(), settings, head), _tokens(context, settings, frames)
+    tokens = _segmenter(context, settings, head).tokens(frames)  # by all processes together
+    segmenter = _segmenter(context.alone(), settings, head)
 
     def validate(model: nn.Module) -> dict[str, float]:
         images = list(segmenter.tally(frames, tokens, hd95=False).images.values())
@@ -216,19 +240,6 @@ def _source_frames(request: PredictRequest) -> Iterator[Frame]:
         yield from read_frames(video.path, numbers[video.id], decoder, info=info)
 
 
-def _layers(context: TaskContext, settings: SegmentationSettings) -> tuple[int, ...]:
-    return open_head(settings.head).layers(context.backbone.depth)
-
-
-def _caches(context: TaskContext, settings: SegmentationSettings) -> bool:
-    """Whether the head learns from tokens that are computed once."""
-    return not context.learns and settings.window is None
-
-
-def _tokens(context: TaskContext, settings: SegmentationSettings, frames: LabelledFrames) -> FeatureRows | None:
-    return context.features.patches(frames, _layers(context, settings)) if _caches(context, settings) else None
-
-
 def _segmenter(context: TaskContext, settings: SegmentationSettings, head: nn.Module) -> Segmenter:
     assert isinstance(head, DenseHead)
-    return Segmenter(context, head, settings.window, settings.overlap)
+    return Segmenter(context, head, settings.window, settings.overlap, settings.classes == "exclusive")

@@ -68,7 +68,7 @@ class ToolsTask(Task[ToolsSettings, np.ndarray]):
     def write(self, request: PredictRequest) -> dict[str, Path]:
         """A table of probabilities, the instruments that are there as Cholec80 writes them, and all in time."""
         frames, name, classes = request.frames, request.source.name, request.context.classes
-        [(_, found)] = self.predict(request.context, request.head, frames)
+        [(_, found)] = self.predicted(request.context, request.head, frames)
         known = request.labels()
         truth = None if known is None else np.where(known[0][:, None], known[1].astype(np.int64), -1)
         strips = ScoreStrips(name, frames.times, classes, found, truth, request.caption, _SHOWN)
@@ -81,7 +81,7 @@ class ToolsTask(Task[ToolsSettings, np.ndarray]):
     def draw(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path, caption: str) -> None:
         """Every video's instruments in time: `<video>-tools.png`."""
         truths = frames.truths()
-        for place, (video, found) in enumerate(self.predict(context, head, frames)):
+        for place, (video, found) in enumerate(self.predicted(context, head, frames)):
             times = frames.times[frames.span(place)]
             strips = ScoreStrips(video, times, context.classes, found, truths[video], caption, _SHOWN)
             draw_score_strips(strips, file_of(folder, video, "-tools.png"))

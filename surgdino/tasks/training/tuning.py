@@ -1,4 +1,4 @@
-"""Which parameters of the backbone learn, and how fast: none, the last four blocks, or what `train.tune` names."""
+"""Which parameters of the backbone learn, and how fast: none, its last blocks, adapters, what `train.tune` says."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from surgdino.engine.tuning import Learning, prepare
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.training.stage import HeadTraining, resolve
 
-Tuning = Literal["frozen", "last4", "full"]
+Tuning = Literal["frozen", "last4", "lora", "attn_proj", "full"]
 LAST_BLOCKS = 4
+RANK = 8  # of the adapters of `lora`, where train.low_rank says none
 
 
 def select(backbone: Backbone, tuning: Tuning, train: HeadTraining) -> Backbone:
     """Let those parameters of the backbone learn that `tuning` names, and no others; the same backbone.
 
-    `last4` is the last four blocks (all, where there are fewer) and the final norm; `full` is what `train.tune` and
-    `train.low_rank` leave, as in pretraining. The mask token never learns: no patch is masked here.
+    `last4` is the last four blocks (all, where there are fewer) and the final norm; `lora` adapters and the norms;
+    `attn_proj` the attention's output projections; `full` what `train.tune` and `train.low_rank` leave, as in
+    pretraining. The mask token never learns: no patch is masked here.
 
     Raises:
         SurgdinoError: as `surgdino.engine.tuning.prepare`, or a part of a backbone that does not learn as a whole.
     """
-    if tuning == "full":
-        prepare(backbone, Learning(train.tune, train.low_rank, freeze_tokens=("mask",)))
+    named = train.tune == "all" and (tuning == "lora" or (tuning == "attn_proj" and not train.low_rank))
+    if tuning == "full" or named:
+        tune, rank = learning_of(tuning, train)
+        prepare(backbone, Learning(tune, rank, freeze_tokens=("mask",)))
         return backbone
     if train.tune != "all" or train.low_rank:
         found = f"backbone={tuning} train.tune={train.tune} train.low_rank={train.low_rank}"
@@ -37,6 +41,13 @@ def select(backbone: Backbone, tuning: Tuning, train: HeadTraining) -> Backbone:
         learns = tuning != "frozen" and name != "mask_token"
         parameter.requires_grad_(learns and backbone.layer_id(name) > first_layer(backbone, tuning))
     return backbone
+
+
+def learning_of(tuning: Tuning, train: HeadTraining) -> tuple[str, int]:
+    """`train.tune` and `train.low_rank` that a tuning stands for, of one that is more than the user's own words."""
+    if tuning == "lora":
+        return "lora", train.low_rank or RANK
+    return (tuning, 0) if tuning == "attn_proj" else (train.tune, train.low_rank)
 
 
 def first_layer(backbone: Backbone, tuning: Tuning) -> int:

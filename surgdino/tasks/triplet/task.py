@@ -97,7 +97,7 @@ class TripletTask(Task[TripletSettings, Probabilities]):
     def write(self, request: PredictRequest) -> dict[str, Path]:
         """A table of all scores, the highest by name, and the highest in time."""
         frames, name, classes = request.frames, request.source.name, request.context.classes
-        [(_, found)] = self.predict(request.context, request.head, frames)
+        [(_, found)] = self.predicted(request.context, request.head, frames)
         known = request.labels()
         truth = None if known is None else np.where(known[0][:, None], known[1].astype(np.int64), -1)
         strips = ScoreStrips(name, frames.times, classes, found["IVT"], truth, request.caption)

@@ -55,7 +55,14 @@ def dsad(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module", params=discovery.names("surgdino.tasks.segmentation.heads"))
+QUICK = ("linear", "decoder")
+HEADS = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in discovery.names("surgdino.tasks.segmentation.heads")
+]
+
+
+@pytest.fixture(scope="module", params=HEADS)
 def finished(request, pairs, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp(request.param) / "run"
     assert finetune(pairs, run, f"task.head={request.param}", "train.steps=60") == 0

@@ -86,7 +86,7 @@ def test_a_prediction_returns_to_the_picture_it_was_made_from(drawn):
     for i, placement in enumerate(placements(drawn)):
         truth, _ = read_masks(drawn.masks(i), ("foreground",))
         logits = np.where(bright(stored(drawn, i)), 5.0, -5.0).astype(np.float32)[None]
-        found = placement.to_picture(logits)
+        found = placement.to_picture(placement.enlarged(logits) > 0)
         assert found.shape == truth.shape
         assert np.abs(centroid(found[0]) - centroid(truth[0])).max() < 1.0
         assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.98
@@ -94,7 +94,7 @@ def test_a_prediction_returns_to_the_picture_it_was_made_from(drawn):
 
 def test_outside_the_stored_part_is_background():
     placement = Placement(source=(100, 60), box=(20, 10, 80, 50), stored=(60, 40))
-    found = placement.to_picture(np.ones((2, 4, 6), np.float32))
+    found = placement.to_picture(placement.enlarged(np.ones((2, 4, 6), np.float32)) > 0)
     assert found[:, 10:50, 20:80].all()
     assert found.sum() == 2 * 60 * 40
 
@@ -106,7 +106,7 @@ def test_there_and_back_is_the_same_mask():
     share = placement.to_frame(mask, placement.stored)
     assert share.dtype == np.uint8
     assert abs(share.mean() / 255 - mask[0, 10:50, 20:80].mean()) < 0.005  # area is kept
-    back = placement.to_picture(share.astype(np.float32) - 127.5)
+    back = placement.to_picture(placement.enlarged(share.astype(np.float32) - 127.5) > 0)
     assert 2 * (back & mask).sum() / (back.sum() + mask.sum()) > 0.96
 
 

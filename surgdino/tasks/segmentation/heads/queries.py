@@ -1,9 +1,9 @@
 """A query a class goes through transformer blocks with the patches; its mask is where the patches agree with it.
 
-Mask classification as in EoMT (Kerssies et al. 2025, arXiv 2503.19108): queries are tokens beside the patches and there is no other
-decoder. Two of its parts are not needed here: a class has one mask, so a query belongs to its class from the beginning
-(Segmenter, Strudel et al. 2021, arXiv 2105.05633) and no matching is needed; and the blocks are the head's own, since those
-of a frozen backbone may not change.
+Mask classification as in EoMT (Kerssies et al. 2025, arXiv 2503.19108): queries are tokens beside the patches, without
+another decoder. Two things differ: a class has one mask, so a query belongs to its class from the beginning and nothing
+is matched (Segmenter, Strudel et al. 2021, arXiv 2105.05633); and the blocks are the head's own, since those of a
+frozen backbone may not change.
 """
 
 from __future__ import annotations

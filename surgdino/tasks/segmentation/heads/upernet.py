@@ -1,4 +1,4 @@
-"""UPerNet over a plain vision transformer: the deepest layer pooled at four sizes, a feature pyramid, all levels joined.
+"""UPerNet over a plain vision transformer: the deepest layer pooled at four sizes, a pyramid, all levels joined.
 
 After Xiao et al. 2018 (arXiv 1807.10221), over four layers as BEiT and DINOv2 are given to it, with few maps.
 """

@@ -1,0 +1,68 @@
+"""Predictions averaged over views of the frames and over several trained runs, for `evaluate` and `predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from surgdino.errors import SurgdinoError
+from surgdino.tasks.context import View
+from surgdino.tasks.saved import HEAD, SavedTask, load_task
+from surgdino.tasks.task import Member
+
+Averaging = Literal["none", "flips", "scales", "scales+flips"]
+_SCALES = (1.0, 0.75, 1.25)  # of the input's side; the frame as it is comes first
+_MOST = 32  # runs
+
+
+def views_of(averaging: Averaging) -> list[View]:
+    """The views that a name stands for, the plain one first."""
+    scales = _SCALES if "scales" in averaging else (1.0,)
+    return [
+        View(scale, mirrored) for mirrored in ((False, True) if "flips" in averaging else (False,)) for scale in scales
+    ]
+
+
+def average(members: Sequence[Member], averaging: Averaging) -> str:
+    """Have the first member's task average all members over the views of that name; what it does, in words.
+
+    The words are empty where there is one member and one view, and nothing is averaged.
+    """
+    views = views_of(averaging)
+    parts = ([f"{len(members)} runs"] if len(members) > 1 else []) + ([averaging] if len(views) > 1 else [])
+    if parts:
+        seen = [Member(each.task, each.context.seen(view), each.head) for each in members for view in views]
+        members[0].task.members = seen
+    return ", ".join(parts)
+
+
+def load_runs(places: Sequence[str]) -> list[SavedTask]:
+    """The trained tasks of runs, checkpoint folders, or folders that have such runs in them (seeds, folds).
+
+    Raises:
+        SurgdinoError: none is there, or they have another task or other classes than the first.
+    """
+    found = [load_task(path) for place in places for path in _runs_in(Path(place).expanduser())]
+    if len(found) > _MOST:
+        raise SurgdinoError(
+            "too many runs to average", place="checkpoint", expected=f"at most {_MOST}", found=len(found)
+        )
+    first = found[0]
+    for other in found[1:]:
+        for what, ours, theirs in (
+            ("task", first.task.name, other.task.name),
+            ("classes", first.classes, other.classes),
+        ):
+            if ours != theirs:
+                raise SurgdinoError(
+                    f"another {what} than the first run has", file=other.folder, expected=ours, found=theirs
+                )
+    return found
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The folder itself where it is a run or a checkpoint, or one that says itself what is wrong with it."""
+    if not folder.is_dir() or any((folder / name / HEAD).is_file() for name in ("", "checkpoint", "last")):
+        return [folder]
+    return sorted(each for each in folder.iterdir() if (each / "checkpoint" / HEAD).is_file()) or [folder]
