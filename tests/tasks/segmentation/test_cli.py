@@ -13,6 +13,7 @@ from surgdino import discovery
 from surgdino.cli.main import main
 from surgdino.config import shipped_settings
 from surgdino.datasets.card import load_card
+from surgdino.datasets.synthetic.masks import write_masks
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.task import open_task
 from tests.datasets.mask_sets import write_dsad, write_pairs
@@ -224,3 +225,22 @@ def test_masks_on_frames_of_videos_are_learned_and_scored(tmp_path):
     assert finetune(root, tmp_path / "run", "data.fps=5", "train.lr=1e-2", "leakage=allow", split=split) == 0
     assert value(tmp_path / "run", "dice") > 0.6
     assert len(list((tmp_path / "run/predictions").rglob("*.png"))) == 20
+
+
+def test_exclusive_classes_share_no_pixel_and_are_told_apart(tmp_path):
+    write_masks(tmp_path / "set", "cholecseg8k", recordings=3, frames=6, public_ids=True)
+    recordings = sorted(path.name for path in (tmp_path / "set").iterdir() if path.is_dir())
+    numbers = [int(name.removeprefix("video")) for name in recordings]
+    split = f"{{train: {numbers[:2]}, test: {numbers[2:]}}}"
+    words = ("task.classes=exclusive", "train.steps=30", "train.log_every=1", "task.loss=dice_focal")
+    assert finetune(tmp_path / "set", tmp_path / "run", *words, dataset="cholecseg8k", split=split) == 0
+    found = losses(tmp_path / "run")
+    assert np.mean(found[-5:]) < 0.9 * np.mean(found[:5])
+    [table] = results(tmp_path / "run")["confusions"]
+    assert len(table["counts"]) == len(table["rows"]) == len(results(tmp_path / "run")["classes"][0]["rows"]) + 1
+    pictures: dict[str, list[np.ndarray]] = {}
+    for file in (tmp_path / "run" / "predictions").rglob("*.png"):
+        pictures.setdefault(file.name[:6], []).append(cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) > 127)
+    assert pictures
+    assert all(np.sum(masks, 0).max() <= 1 for masks in pictures.values())
+    assert any(np.any(masks) for masks in pictures.values())

@@ -12,20 +12,21 @@ from torch import nn
 
 from surgdino import discovery
 from surgdino.datasets.card import load_card
-from surgdino.datasets.masks import read_masks
+from surgdino.datasets.masks import FrameMasks, read_masks
 from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.tasks.labelled_frames import labelled_frames
 from surgdino.tasks.segmentation.heads import open_head
 from surgdino.tasks.segmentation.inference import window_logits
-from surgdino.tasks.segmentation.loss import MaskLoss, class_weights
+from surgdino.tasks.segmentation.loss import ExclusiveLoss, MaskLoss, class_weights
 from surgdino.tasks.segmentation.targets import (
     CutTargets,
     MaskTargets,
     Placement,
     WindowCutter,
     placements,
+    refuse_overlap,
     shown_classes,
 )
 from surgdino.tasks.training.cut import Cut
@@ -234,6 +235,49 @@ def test_a_batch_without_labels_teaches_nothing_but_keeps_the_graph():
     loss.backward()
     assert loss.item() == 0
     assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("name", ["dice_ce", "dice_focal"])
+def test_exclusive_classes_leave_out_pictures_whose_background_is_not_known(name):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 3, 8, 8, generator=generator, requires_grad=True)
+    target = torch.zeros(3, 2, 16, 16)
+    target[:, 0, :8], target[:, 1, 8:12] = 1.0, 0.5
+    labelled = torch.tensor([[1, 1], [1, 0], [1, 1]]).bool()
+    loss = ExclusiveLoss(name, torch.tensor([1.0, 2.0]))(logits, target, labelled)
+    [gradient] = torch.autograd.grad(loss, logits)
+    assert (gradient[1] == 0).all()
+    assert (gradient[0] != 0).any()
+    planes = torch.cat([1 - target.sum(1, keepdim=True), target], 1)
+    right = 12 * (nn.functional.interpolate(planes, size=(8, 8)) > 0.5).float()
+    assert ExclusiveLoss(name)(right, target, labelled) < ExclusiveLoss(name)(-right, target, labelled)
+    assert ExclusiveLoss(name)(logits, target, labelled & False) == 0
+
+
+class Pictures(list):
+    """Labelled frames as far as their masks."""
+
+    masks = list.__getitem__
+
+
+def test_masks_that_overlap_or_say_nothing_of_a_class_are_refused_as_exclusive(tmp_path):
+    picture = tmp_path / "picture.png"
+    cv2.imwrite(str(picture), np.zeros((4, 4, 3), np.uint8))
+    for name, rows in (("upper", slice(0, 2)), ("lower", slice(2, 4)), ("middle", slice(1, 3))):
+        mask = np.zeros((4, 4), np.uint8)
+        mask[rows] = 255
+        cv2.imwrite(str(tmp_path / f"{name}.png"), mask)
+
+    def look(**files: str | None) -> None:
+        masks = {name: file and tmp_path / f"{file}.png" for name, file in files.items()}
+        refuse_overlap(Pictures([FrameMasks(picture, masks)]), ("a", "b"))
+
+    look(a="upper", b="lower")
+    look(a="upper", b=None)
+    with pytest.raises(SurgdinoError, match=r"33\.3 %"):
+        look(a="upper", b="middle")
+    with pytest.raises(SurgdinoError, match="every class is labelled"):
+        look(a="upper")
 
 
 def test_rare_classes_weigh_more_by_the_inverse_root():
