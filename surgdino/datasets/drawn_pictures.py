@@ -14,12 +14,24 @@ import numpy as np
 from surgdino.datasets.drawings import Outline, Shape
 from surgdino.datasets.files import plain_name
 from surgdino.datasets.manifest import Problem
+from surgdino.datasets.objects import FrameInstances, Instance
 
 AGAIN = "correct it in the labelling tool and export it again"
 _MOST_SIDE = 65_536  # pixels
+_MOST_NUMBER = 1e9
 _OUTSIDE = 2.0  # pixels that an outline may lie outside of its picture: hands slip at the edge
 _FRAME = re.compile(r"(?:^|/)frame_(\d{6,9})(?:\.\w+)?$", re.IGNORECASE)  # as CVAT calls the frames of a video
 _MARK = re.compile(r"^[0-9a-f]{8}-")  # Label Studio puts it before a file's name
+
+
+@dataclass
+class DrawnObject:
+    """One object that is drawn on a picture, as `surgdino.datasets.objects.Instance`."""
+
+    label: str
+    shapes: list[Shape] = field(default_factory=list)
+    box: tuple[float, float, float, float] | None = None
+    crowd: bool = False
 
 
 @dataclass
@@ -31,16 +43,24 @@ class DrawnPicture:
         size: (width, height) in pixels; (0, 0) where the export does not say it.
         place: where in the export, for messages.
         shapes: class -> its shapes.
+        objects: the same shapes object by object, and objects with a box alone.
     """
 
     name: str
     size: tuple[int, int]
     place: str
     shapes: dict[str, list[Shape]] = field(default_factory=dict)
+    objects: dict[object, DrawnObject] = field(default_factory=dict)
 
-    def add(self, label: str, shape: Shape) -> None:
-        """One more shape of a class."""
+    def add(self, label: str, shape: Shape, key: object = None) -> None:
+        """One more shape of a class; those of one `key` are one object, and one without is an object of its own."""
         self.shapes.setdefault(label, []).append(shape)
+        self.object(label, key).shapes.append(shape)
+
+    def object(self, label: str, key: object = None) -> DrawnObject:
+        """The object of that class and key, new where there was none."""
+        place = (label, len(self.objects)) if key is None else (label, "key", key)
+        return self.objects.setdefault(place, DrawnObject(label))
 
     @property
     def names(self) -> Iterator[str]:
@@ -80,6 +100,7 @@ class Export:
         films: frames of videos, where the export is of those.
         sources: what the export says its pictures were taken from.
         problems: what cannot be used; the first of each kind.
+        classes: what objects may be, whether or not any is drawn.
     """
 
     path: Path
@@ -88,6 +109,7 @@ class Export:
     films: list[Film] = field(default_factory=list)
     sources: tuple[str, ...] = ()
     problems: dict[str, Problem] = field(default_factory=dict)
+    classes: set[str] = field(default_factory=set)
 
     def tell(self, what: str, place: str, expected: object, found: object, *, error: bool = True) -> None:
         """Report what cannot be used."""
@@ -106,11 +128,28 @@ class Export:
         self.pictures.append(DrawnPicture(plain_name(name.replace("\\", "/")), (sides[0], sides[1]), place))
         return self.pictures[-1]
 
-    def outline(self, picture: DrawnPicture, label: str, points: object, place: str) -> None:
-        """Add a polygon of [[x, y], ...] or [x, y, x, y, ...] in pixels."""
+    def outline(self, picture: DrawnPicture, label: str, points: object, place: str, key: object = None) -> None:
+        """Add a polygon of [[x, y], ...] or [x, y, x, y, ...] in pixels; `key` as in `DrawnPicture.add`."""
         shape = self.outline_of(picture, points, place)
         if shape is not None:
-            picture.add(label, shape)
+            picture.add(label, shape, key)
+
+    def box_of(self, picture: DrawnPicture, box: object, place: str) -> tuple[float, float, float, float] | None:
+        """A box of left, top, width and height in pixels, or None where it is none; what is wrong with it is told."""
+        numbers = box if isinstance(box, list | tuple) else []
+        if len(numbers) != 4 or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+            self.tell("not a box", place, "left, top, width and height in pixels", str(box)[:60])
+            return None
+        left, top, width, height = (float(min(max(n, -_MOST_NUMBER), _MOST_NUMBER)) for n in numbers)
+        if width < 0 or height < 0:
+            self.tell("a box of negative size", place, "left, top, width and height in pixels", str(box)[:60])
+        elif not width or not height:
+            self.tell("boxes without extent are left out", place, "a width and a height", str(box)[:60], error=False)
+        elif min(left, top) < -_OUTSIDE or (np.array([left + width, top + height]) > np.add(picture.size, _OUTSIDE)).any():
+            self.tell("a box outside of its picture", place, "inside {}x{}".format(*picture.size), str(box)[:60])
+        else:
+            return left, top, width, height
+        return None
 
     def outline_of(
         self, picture: DrawnPicture, points: object, place: str, outside: float = _OUTSIDE
@@ -153,6 +192,13 @@ def plain_source(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (name for path in paths for name in (path, last[path], _MARK.sub("", last[path])))))
 
 
+def object_labels_of(exports: Sequence[Export]) -> list[str]:
+    """The classes that an object may be, whether drawn or only listed, in alphabetical order."""
+    pictures = [p for e in exports for p in (*e.pictures, *(p for film in e.films for p in film.frames.values()))]
+    drawn = {each.label for picture in pictures for each in picture.objects.values()}
+    return sorted(drawn.union(*(export.classes for export in exports)))
+
+
 def labels_of(exports: Sequence[Export]) -> list[str]:
     """The classes that are drawn anywhere, in alphabetical order."""
     films = [film for export in exports for film in export.films]
@@ -160,6 +206,14 @@ def labels_of(exports: Sequence[Export]) -> list[str]:
         p for f in films for p in f.frames.values()
     ]
     return sorted({label for picture in pictures for label in picture.shapes})
+
+
+def objects_of(export: Export, drawn: DrawnPicture, classes: Sequence[str]) -> FrameInstances:
+    """The objects of these classes on one picture; labels of no class are reported."""
+    found = [Instance(o.label, tuple(o.shapes), o.box, o.crowd) for o in drawn.objects.values() if o.shapes or o.box]
+    for label in dict.fromkeys(each.label for each in found if each.label not in classes):
+        export.tell("unknown label", drawn.place, "one of dataset.mask_classes", label)
+    return FrameInstances(export.path, drawn.place, tuple(o for o in found if o.label in classes), drawn.size)
 
 
 def frame_number(name: str) -> int | None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.drawings import Drawing
-from surgdino.datasets.drawn_pictures import DrawnPicture, Export, as_films, labels_of
+from surgdino.datasets.drawn_pictures import (
+    DrawnPicture,
+    Export,
+    as_films,
+    labels_of,
+    object_labels_of,
+    objects_of,
+)
 from surgdino.datasets.files import is_image, is_video, letters, name_of, plain_name, walk
 from surgdino.datasets.labelled_pictures import Picture
 from surgdino.datasets.manifest import Labels, Problem
 from surgdino.datasets.mask_exports import SUFFIXES, read_export
 from surgdino.datasets.masks import FrameMasks, Mask, VideoMasks
+from surgdino.datasets.objects import OBJECTS, FrameInstances, VideoInstances
 from surgdino.errors import SurgdinoError
 
 _MOST_CLASSES = 254
@@ -58,19 +66,24 @@ def read_exports(adapter: Adapter, exports: Sequence[Export]) -> tuple[list[Pict
     pictures = list(_pictures(adapter.root))
     known = _spellings(pictures)
     drawn = labels_of(exports)
-    classes = classes_of(adapter, exports)
+    classes = classes_of(adapter, exports, drawn)
     values: dict[str, VideoMasks] = {}
+    objects: dict[str, VideoInstances] = {}
+    of_objects = classes_of(adapter, exports, object_labels_of(exports))
     unknown: list[tuple[Export, DrawnPicture]] = []
     for export in exports:
         for entry in export.pictures:
             picture = next((known[name] for name in entry.names if name in known), None)
             if picture is None:
                 unknown.append((export, entry))
-            elif picture.name in values and entry.shapes:
+            elif entry.objects and picture.name in objects and objects[picture.name].frames[0].objects:
                 export.tell("a picture that another export names too", entry.place, "each once", entry.name)
-            elif entry.shapes:
-                files = drawings(export, entry, classes)
-                values[picture.name] = VideoMasks({0: FrameMasks(picture.path, files)}, classes)
+            else:
+                if entry.shapes:
+                    files = drawings(export, entry, classes)
+                    values[picture.name] = VideoMasks({0: FrameMasks(picture.path, files)}, classes)
+                if entry.objects or picture.name not in objects:
+                    objects[picture.name] = VideoInstances({0: objects_of(export, entry, of_objects)}, of_objects)
     if unknown:
         export, entry = unknown[0]
         what, fix = (
@@ -79,7 +92,7 @@ def read_exports(adapter: Adapter, exports: Sequence[Export]) -> tuple[list[Pict
         )
         adapter.problem("error", what, export.path, place=entry.place, expected=entry.name, fix=fix)
     bare = len(pictures) - len(values)
-    if bare:
+    if bare and values:
         first = next(picture for picture in pictures if picture.name not in values)
         what, fix = f"{bare} of {len(pictures)} pictures have no outline", "they are used in pretraining only"
         adapter.problem("warning", what, first.path, fix=fix)
@@ -88,19 +101,31 @@ def read_exports(adapter: Adapter, exports: Sequence[Export]) -> tuple[list[Pict
     shapes = sum(len(s) for e in exports for p in e.pictures for s in p.shapes.values())
     understood = f"{shapes:,} masks of {len(classes)} classes, {len(values):,} of {len(pictures):,} pictures"
     adapter.notes.append(f"{source} ({tools}): {understood}: {', '.join(classes)}")
+    adapter.notes += boxes_alone([frame for each in objects.values() for frame in each.frames.values()])
     adapter.problems += [problem for export in exports for problem in export.problems.values()]
     adapter.problems += near_spellings(drawn, exports[0].path)
-    return pictures, [Labels("masks", classes, values)]
+    return pictures, [Labels("masks", classes, values), *objects_labels(of_objects, objects)]
 
 
-def classes_of(adapter: Adapter, exports: Sequence[Export]) -> tuple[str, ...]:
+def boxes_alone(frames: Sequence[FrameInstances]) -> list[str]:
+    """A note on objects without a mask, where there are any."""
+    found = [each.label for frame in frames for each in frame.objects if not each.shapes]
+    return [f"{len(found):,} boxes without a mask: {', '.join(sorted(set(found)))}"] if found else []
+
+
+def objects_labels(classes: Sequence[str], values: Mapping[str, VideoInstances]) -> list[Labels]:
+    """As labels, where there is any class."""
+    return [Labels(OBJECTS, tuple(classes), values)] if classes else []
+
+
+def classes_of(adapter: Adapter, exports: Sequence[Export], drawn: Sequence[str]) -> tuple[str, ...]:
     """The card's classes where the user named them, otherwise those that are drawn.
 
     Raises:
         SurgdinoError: there are too many.
     """
     named = adapter.card.mask_classes
-    classes = named if named != _UNSAID else tuple(labels_of(exports))
+    classes = named if named != _UNSAID else tuple(drawn)
     if len(classes) > _MOST_CLASSES:
         what, expected = "too many classes", f"at most {_MOST_CLASSES}"
         fix = "name those that count: 'dataset.mask_classes=[...]'"

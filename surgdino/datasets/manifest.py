@@ -23,7 +23,7 @@ from surgdino.datasets.masks import VideoMasks
 from surgdino.errors import SurgdinoError
 
 # Kinds of labels that answer for another where a dataset has them alone.
-_INSTEAD = {"tools": "instrument"}
+_INSTEAD = {"tools": "instrument", "objects": "masks"}
 _MARK = re.compile(r"~[0-9a-f]{8}(?=/|$)")
 
 
@@ -225,7 +225,7 @@ class Labels:
 
     Attributes:
         task: `phase`, `step`, `tools`, `action`, `triplet`, `instrument`, `verb`, `target`, `masks`, `class` of a
-            picture, `clip` (a whole video's), or `instance`.
+            picture, `clip` (a whole video's), `instance`, or `objects` (see `surgdino.datasets.objects`).
         classes: class names in the order of their ids.
         values: video id -> frame number -> class id (phase, step, class), a tuple of 0/1 with one entry a class (tools,
             action, triplet and its parts), or the files that hold the masks. Others may be known by second or segment.
@@ -305,7 +305,8 @@ class Manifest:
         return called.union(video.formerly, self.formerly_recorded(video))
 
     def labels_for(self, kind: str) -> Labels | None:
-        """The labels of a kind, or those that say the same: the instruments of triplets are tools."""
+        """The labels of a kind, or those that say the same: the instruments of triplets are tools, and masks show
+        objects."""
         return self.labels.get(kind) or self.labels.get(_INSTEAD.get(kind, kind))
 
     @property

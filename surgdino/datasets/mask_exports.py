@@ -1,4 +1,4 @@
-"""Masks in a labelling tool's export: COCO, CVAT, LabelMe, Label Studio; told apart by their content."""
+"""Masks and boxes in a labelling tool's export: COCO, CVAT, LabelMe, Label Studio; told apart by their content."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from surgdino.datasets.cvat import read_cvat
 from surgdino.datasets.drawings import Brush, Runs, Stamp, coco_counts
 from surgdino.datasets.drawn_pictures import AGAIN, DrawnPicture, Export
+from surgdino.datasets.files import plain_name
 from surgdino.paths import read_bytes
 from surgdino.records import parse_json
 
@@ -65,14 +66,23 @@ def _coco(path: Path, values: Mapping[str, Any]) -> Export:
         label = export.label(names[_key(row.get("category_id"))], place)
         if picture is None or label is None:
             continue
-        shape = row.get("segmentation")
+        shape, box, crowd = row.get("segmentation"), row.get("bbox"), row.get("iscrowd", 0)
+        if crowd not in (0, 1):
+            export.tell("neither one object nor a crowd", place, "iscrowd of 0 or 1", repr(crowd)[:40])
+            continue
         if isinstance(shape, dict):
             _coco_runs(export, picture, label, shape, place)
         elif isinstance(shape, list) and shape:
             for points in shape:
-                export.outline(picture, label, points, place)
-        else:
-            export.no_mask("a box", place)
+                export.outline(picture, label, points, place, key=place)
+        elif box is None:
+            export.tell("an annotation without box and mask", place, "bbox, or segmentation", "neither")
+            continue
+        drawn = picture.object(label, place)
+        drawn.crowd = bool(crowd)
+        if box is not None:
+            drawn.box = export.box_of(picture, box, place)
+    export.classes = {name for name in map(_plain, names.values()) if name}
     return export
 
 
@@ -87,7 +97,11 @@ def _coco_runs(export: Export, picture: DrawnPicture, label: str, shape: Mapping
     if size != expected or runs.ndim != 1:
         export.tell("a mask of another size than its picture", place, expected, str(size)[:40])
     else:
-        picture.add(label, Runs(runs, (0, 0, *picture.size), by_column=True))
+        picture.add(label, Runs(runs, (0, 0, *picture.size), by_column=True), place)
+
+
+def _plain(name: object) -> str:
+    return plain_name(" ".join(name.split())) if isinstance(name, str) else ""
 
 
 def _key(value: object) -> object:
@@ -102,8 +116,12 @@ def _labelme(path: Path, values: Mapping[str, Any]) -> Export:
         label = export.label(row.get("label"), place)
         if picture is None or label is None:
             continue
+        group = _key(row.get("group_id"))  # the outlines of one instrument, where it is seen in parts
         if kind == "polygon":
-            export.outline(picture, label, points, place)
+            export.outline(picture, label, points, place, group)
+        elif kind == "rectangle":
+            box = _corners(points)
+            picture.object(label, group).box = export.box_of(picture, points if box is None else box, place)
         elif kind == "mask":
             try:
                 left, top = np.asarray(points, np.float64).reshape(-1, 2)[0]
@@ -111,10 +129,21 @@ def _labelme(path: Path, values: Mapping[str, Any]) -> Export:
             except (ValueError, TypeError, IndexError, OverflowError):
                 export.tell("not a mask", place, "a corner and a picture", str(points)[:40])
                 continue
-            picture.add(label, stamp)
+            picture.add(label, stamp, group)
         else:
             export.no_mask(kind, place)
     return export
+
+
+def _corners(points: object) -> list[float] | None:
+    """LabelMe's rectangle, given by two of its corners or by all four, as left, top, width, height."""
+    try:
+        corners = np.asarray(points, np.float64).reshape(-1, 2)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    if len(corners) not in (2, 4) or not np.isfinite(corners).all():
+        return None
+    return [*corners.min(0).tolist(), *np.ptp(corners, 0).tolist()]
 
 
 def _label_studio(path: Path, tasks: list[Any]) -> Export:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +13,14 @@ from surgdino.datasets.card import Card
 from surgdino.datasets.class_names import from_one
 from surgdino.datasets.files import MOST_DIGITS, read_text
 from surgdino.datasets.manifest import FrameLabels, Problem
+from surgdino.datasets.objects import OBJECTS, Box, FrameInstances, Instance, VideoInstances
 from surgdino.datasets.triplets import TASKS, check_names, triplet_table, vocabulary
 from surgdino.errors import SurgdinoError
 from surgdino.records import read_json
 
 # triplet, instrument, score, x, y, w, h, verb, target, score, x, y, w, h, phase
 ROW = 15
+_ROUNDED = 0.01  # by which a box may leave its picture
 _POSITIONS = {"triplet": 0, "instrument": 1, "verb": 7, "target": 8, "phase": 14}
 _COPY = "copy it again from the release"
 
@@ -29,8 +32,8 @@ def read_triplet_json(path: Path, card: Card) -> tuple[dict[str, FrameLabels], l
     triplet and has no phase. Frames with a fault are left out, and the first fault is reported.
 
     Returns:
-        Task (`triplet`, `instrument`, `verb`, `target`: uint8 [n, classes] of 0/1; `phase`: int16 [n] of class ids) ->
-        labels; empty where the file cannot be read at all.
+        Task (`triplet`, `instrument`, `verb`, `target`: uint8 [n, classes] of 0/1; `phase`: int16 [n] of class ids;
+        `objects`: the instruments' boxes, where it has any) -> labels; empty where the file cannot be read at all.
     """
     try:
         annotations, problems = _annotations(path, card)
@@ -41,7 +44,8 @@ def read_triplet_json(path: Path, card: Card) -> tuple[dict[str, FrameLabels], l
     flags = {task: np.zeros((len(annotations), len(names[task])), np.uint8) for task in TASKS}
     phases = np.full(len(annotations), -1, np.int16)
     sound = np.zeros(len(annotations), bool)
-    faults, odd = [], []
+    objects = dict[int, FrameInstances]()
+    faults, odd, unboxed = [], [], list[SurgdinoError]()
     for place, (number, rows) in enumerate(annotations.items()):
         try:
             for task, value in _ids(path, number, rows, names):
@@ -54,16 +58,47 @@ def read_triplet_json(path: Path, card: Card) -> tuple[dict[str, FrameLabels], l
                     phases[place] = value
             sound[place] = True
             odd += _odd_rows(path, number, rows, table)
+            if (boxes := _objects(path, number, rows, names["instrument"], unboxed)) is not None:
+                objects[number] = boxes
         except SurgdinoError as fault:
             faults.append(fault)
     fix = _counted_from_1(annotations, names) if faults else None
     problems += _summed_up(faults, "frame", "error", fix) + _summed_up(odd, "row", "warning")
+    problems += _summed_up(unboxed, "row", "warning")
     numbers = np.array(list(annotations), np.int64)
     labels = {task: FrameLabels(numbers[sound], values[sound]) for task, values in flags.items()}
     known = sound & (phases >= 0)
     if known.any():
         labels["phase"] = FrameLabels(numbers[known], phases[known])
+    if any(frame.objects for frame in objects.values()):
+        labels[OBJECTS] = VideoInstances(objects, names["instrument"])
     return labels, problems
+
+
+def _objects(
+    path: Path, number: int, rows: list[list], instruments: tuple[str, ...], faults: list[SurgdinoError]
+) -> FrameInstances | None:
+    """The instruments' boxes in a frame; None where one of them has no box, as in the full release, or one that cannot
+    be, which is added to `faults`.
+
+    A row is a triplet, so an instrument that does two things has two rows with one box.
+    """
+    found: dict[tuple[str, Box], Instance] = {}
+    for place, row in enumerate(rows, start=1):
+        if int(row[1]) < 0:
+            continue
+        if all(value == -1 for value in row[3:7]):
+            return None
+        left, top, width, height = box = tuple(
+            float(value) if isinstance(value, int | float) else math.nan for value in row[3:7]
+        )
+        if not (min(box) >= 0 and left + width <= 1 + _ROUNDED and top + height <= 1 + _ROUNDED):  # false of NaN
+            where = f"frame {number}, row {place}, values 4 to 7"
+            expected, what = "x, y, w, h in shares of the picture, or -1", "not a box: of no use to task=instances"
+            faults.append(_fault(path, what, where, expected, str(row[3:7])[:60]))
+            return None
+        found[instruments[int(row[1])], box] = Instance(instruments[int(row[1])], box=box)
+    return FrameInstances(path, f"frame {number}", tuple(found.values()), relative=True)
 
 
 def _annotations(path: Path, card: Card) -> tuple[dict[int, Any], list[Problem]]:

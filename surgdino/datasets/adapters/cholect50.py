@@ -10,6 +10,7 @@ import numpy as np
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.files import entries, numbered_images
 from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Problem, Video
+from surgdino.datasets.objects import OBJECTS, VideoInstances
 from surgdino.datasets.triplet_files import read_triplet_json, read_triplet_text
 from surgdino.datasets.triplets import TASKS, check_tables, vocabulary
 from surgdino.errors import SurgdinoError
@@ -19,7 +20,8 @@ _FRAMES = ("videos", "data")
 
 
 class CholecT50(Adapter):
-    """Folders of images, their triplets with instrument, verb and target, and their phases (CholecT50 alone has those).
+    """Folders of images, their triplets with instrument, verb and target, and their phases (CholecT50 alone has those);
+    the instruments' boxes, where a release gives their coordinates.
 
     A frame is labelled if an annotation exists for it: the challenge's validation release has gaps in its numbers and
     images without annotation, which stay in the Manifest's folders and have no labels.
@@ -45,8 +47,9 @@ class CholecT50(Adapter):
             Video(self.video_id(n), self.card.operation_of(n), folder, self.card.fps)
             for n, folder in sorted(folders.items())
         ]
-        classes = vocabulary(self.card)
-        return self.manifest(videos, [Labels(task, classes[task], labels.get(task, {})) for task in (*TASKS, "phase")])
+        classes = {**vocabulary(self.card), OBJECTS: self.card.instruments}
+        tasks = (*TASKS, "phase", OBJECTS)
+        return self.manifest(videos, [Labels(task, classes[task], labels.get(task, {})) for task in tasks])
 
     def video_id(self, key: int | str) -> str:
         return f"VID{key:02d}"
@@ -94,7 +97,10 @@ class CholecT50(Adapter):
         labels = {}
         for task, values in found.items():
             known = np.isin(values.numbers, images)
-            if known.any():
+            if isinstance(values, VideoInstances):
+                here = {n: frame for n, frame in values.frames.items() if n in set(images.tolist())}
+                labels[task] = VideoInstances(here, self.card.instruments)
+            elif known.any():
                 labels[task] = FrameLabels(values.numbers[known], values.array[known])
         return labels
 

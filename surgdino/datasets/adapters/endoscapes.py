@@ -5,25 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
 import numpy as np
 
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.card import PARTS
 from surgdino.datasets.class_names import class_finder
+from surgdino.datasets.drawn_pictures import objects_of
 from surgdino.datasets.files import entries, is_image, read_cells
 from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Problem, Video
 from surgdino.datasets.mask_files import Layer, Legend
+from surgdino.datasets.mask_exports import read_export
 from surgdino.datasets.masks import FrameMasks, VideoMasks
+from surgdino.datasets.objects import OBJECTS, FrameInstances, VideoInstances
 from surgdino.errors import SurgdinoError
-from surgdino.paths import read_bytes
-from surgdino.records import parse_json
 
 _NAME = re.compile(r"(\d{1,9})_(\d{1,15})")  # video and frame
 _TABLE, _BOXES, _MASKS = "all_metadata.csv", "annotation_coco.json", "semseg"
+_WITH_MASKS = "_seg"  # ends the name of a part's folder that has masks by instance
 _RATERS = ("cvs_annotator_1", "cvs_annotator_2", "cvs_annotator_3")
-_MOST = 256 << 20  # bytes of a file of boxes
 _AGAIN = "copy it again from the release"
 
 Key = tuple[int, int]  # video, frame
@@ -33,7 +32,7 @@ class Endoscapes(Adapter):
     """A video is the pictures of one number in `train/`, `val/` or `test/`, numbered by its frames.
 
     Labels: `cvs`, each criterion by the majority of three annotators; `structures`, which of the mask's classes have a
-    box; `masks`. Frames that nobody has looked at have none.
+    box; `objects`, those boxes; `masks`. Frames that nobody has looked at have none.
     """
 
     def read(self) -> Manifest:
@@ -52,7 +51,7 @@ class Endoscapes(Adapter):
         self.check_complete(numbers, self.root)
         labels = [
             self._labels("cvs", self.card.cvs, self._views(pictures)),
-            self._labels("structures", self.card.mask_classes, self._boxes(pictures)),
+            *self._boxes(pictures),
             Labels("masks", self.card.mask_classes, self._masks(pictures)),
         ]
         return self.manifest(videos, labels)
@@ -127,56 +126,48 @@ class Endoscapes(Adapter):
             seen.add(key)  # type: ignore[arg-type]
             yield key, [int(sum(votes) >= 2) for votes in zip(*scores, strict=True)]  # type: ignore[misc]
 
-    def _boxes(self, pictures: Mapping[Key, Path]) -> dict[Key, list[int]]:
-        """Which structures have a box in the frames that boxes were drawn on."""
-        found: dict[Key, list[int]] = {}
+    def _boxes(self, pictures: Mapping[Key, Path]) -> list[Labels]:
+        """The structures in the frames that boxes were drawn on, and those with masks by instance in their place."""
+        found: dict[Key, FrameInstances] = {}
         for path in (path for part in PARTS if (path := self.root / part / _BOXES).is_file()):
-            try:
-                found |= self._coco(path, parse_json(read_bytes(path, _MOST), path, _AGAIN))
-            except SurgdinoError as error:
-                self.problems.append(Problem.of(error, _AGAIN))
-                continue
-            if strange := [key for key in found if key not in pictures]:
-                self._not_here(path, strange)
-                found = {key: row for key, row in found.items() if key in pictures}
-        return found
+            found |= self._coco(path)
+        seen = dict(found)
+        for path in (path for part in PARTS if (path := self.root / f"{part}{_WITH_MASKS}" / _BOXES).is_file()):
+            found |= self._coco(path)
+        if strange := [key for key in found if key not in pictures]:
+            self._not_here(found[strange[0]].path, strange)
+        classes = self.card.mask_classes
+        flags = {k: [any(o.label == c for o in f.objects) for c in classes] for k, f in seen.items() if k in pictures}
+        frames: dict[str, dict[int, FrameInstances]] = {}
+        for (video, frame), each in found.items():
+            if (video, frame) in pictures:
+                frames.setdefault(str(video), {})[frame] = each
+        objects = {video: VideoInstances(each, classes) for video, each in frames.items()}
+        return [self._labels("structures", classes, flags), Labels(OBJECTS, classes, objects)]
 
-    def _coco(self, path: Path, values: Any) -> dict[Key, list[int]]:
-        """Frame -> which classes a file in COCO's form has there.
-
-        Raises:
-            SurgdinoError: another form, or an annotation of no picture or no class.
-        """
-        lists = [
-            values.get(name) if isinstance(values, dict) else None for name in ("images", "categories", "annotations")
-        ]
-        if not all(isinstance(each, list) and all(isinstance(row, dict) for row in each) for each in lists):
+    def _coco(self, path: Path) -> dict[Key, FrameInstances]:
+        """The objects of each frame of a file in COCO's form, by the card's classes; what is wrong with it is told."""
+        try:
+            export = read_export(path)
+        except SurgdinoError as error:
+            self.problems.append(Problem.of(error, _AGAIN))
+            return {}
+        if export is None or export.tool != "COCO":
             expected = "images, categories and annotations, lists of mappings"
-            raise SurgdinoError("not COCO's form", file=path, expected=expected)
-        images, categories, rows = (each or [] for each in lists)
-        keys: dict[object, Key] = {}
-        for n, image in enumerate(images):
-            name = _NAME.fullmatch(Path(str(image.get("file_name"))).stem)
+            self.problem("error", "not COCO's form", path, expected=expected, fix=_AGAIN)
+            return {}
+        find, found = class_finder(self.card.mask_classes), dict[Key, FrameInstances]()
+        for picture in export.pictures:
+            name = _NAME.fullmatch(Path(picture.name).stem)
             if name is None:
-                found = repr(image.get("file_name"))[:60]
-                raise SurgdinoError(
-                    "not a picture's name", file=path, place=f"images[{n}]", expected="8_14775.jpg", found=found
-                )
-            keys[repr(image.get("id"))] = int(name[1]), int(name[2])
-        find = class_finder(self.card.mask_classes)
-        classes = {repr(row.get("id")): find(str(row.get("name"))) for row in categories}
-        told = {key: [0] * len(self.card.mask_classes) for key in keys.values()}
-        for n, row in enumerate(rows):
-            picture, kind = repr(row.get("image_id")), repr(row.get("category_id"))
-            if picture not in keys:
-                what, expected, found = "an annotation of no picture", "the id of one of images", picture
-            elif classes.get(kind) is None:
-                what, expected, found = "an annotation of no class", ", ".join(self.card.mask_classes), kind
-            else:
-                told[keys[picture]][classes[kind]] = 1  # type: ignore[index]
+                export.tell("not a picture's name", picture.place, "8_14775.jpg", picture.name[:60])
                 continue
-            raise SurgdinoError(what, file=path, place=f"annotations[{n}]", expected=expected, found=found[:60])
-        return told
+            for each in picture.objects.values():
+                place = find(each.label)
+                each.label = each.label if place is None else self.card.mask_classes[place]
+            found[int(name[1]), int(name[2])] = objects_of(export, picture, self.card.mask_classes)
+        self.problems += export.problems.values()
+        return found
 
     def _masks(self, pictures: Mapping[Key, Path]) -> dict[str, VideoMasks]:
         legend = Legend(self.card.masks)
