@@ -150,6 +150,11 @@ class Backbone(nn.Module):
         found = dict(zip(sorted(read), self._through_blocks(images, None, read), strict=True))
         return [found[layer % self.depth] for layer in layers]
 
+    def embedded(self, images: Tensor) -> Tensor:
+        """Tokens [B, prefix + N, D] before the first block, for a head that walks through plain blocks itself."""
+        self._check(images, None)
+        return self.vit.norm_pre(self._positioned(images, None))
+
     def _through_blocks(self, images: Tensor, masks: Tensor | None, read: set[int]) -> Iterator[Features]:
         """Features after the blocks in `read`, each block called as timm calls it."""
         positioned = self._positioned(images, masks)

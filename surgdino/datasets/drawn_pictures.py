@@ -145,7 +145,10 @@ class Export:
             self.tell("a box of negative size", place, "left, top, width and height in pixels", str(box)[:60])
         elif not width or not height:
             self.tell("boxes without extent are left out", place, "a width and a height", str(box)[:60], error=False)
-        elif min(left, top) < -_OUTSIDE or (np.array([left + width, top + height]) > np.add(picture.size, _OUTSIDE)).any():
+        elif (
+            min(left, top) < -_OUTSIDE
+            or (np.array([left + width, top + height]) > np.add(picture.size, _OUTSIDE)).any()
+        ):
             self.tell("a box outside of its picture", place, "inside {}x{}".format(*picture.size), str(box)[:60])
         else:
             return left, top, width, height

@@ -12,6 +12,7 @@ import numpy as np
 
 from surgdino.datasets.manifest import FrameLabels, Labels, Problem, SecondLabels, SegmentLabels, Video
 from surgdino.datasets.masks import VideoMasks
+from surgdino.datasets.objects import OBJECTS
 
 # Label files may stop this long before the video does, or end their last segment this long after it (seconds):
 # releases round, and the last rows are often cut.
@@ -64,7 +65,7 @@ def held_against(video: Video, length: Length, labels: Labels) -> Iterator[Probl
         what = f"{over} {labels.task} segment{'s end' if over > 1 else ' ends'} long after the video does"
         fix = _other_unit(last, unit, length) or "the video is cut short, or the labels are another's"
         yield Problem("error", what, video.path, None, f"{last:g} {unit}s", found, fix)
-    elif not video.frame_count and np.isfinite(ends).all() and last < _SHORT * end:
+    elif labels.task != OBJECTS and not video.frame_count and np.isfinite(ends).all() and last < _SHORT * end:
         what, expected = f"the {labels.task} labels end long before the video does", "labels up to the end"
         fix = _other_unit(last, unit, length) or "check what the numbers count: frames, seconds or milliseconds"
         yield Problem("warning", what, video.path, None, expected, f"{last:g} of {found}", fix)

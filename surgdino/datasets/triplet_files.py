@@ -20,7 +20,7 @@ from surgdino.records import read_json
 
 # triplet, instrument, score, x, y, w, h, verb, target, score, x, y, w, h, phase
 ROW = 15
-_ROUNDED = 0.01  # by which a box may leave its picture
+_ROUNDED = 0.02  # by which a box may leave its picture
 _POSITIONS = {"triplet": 0, "instrument": 1, "verb": 7, "target": 8, "phase": 14}
 _COPY = "copy it again from the release"
 
@@ -89,9 +89,8 @@ def _objects(
             continue
         if all(value == -1 for value in row[3:7]):
             return None
-        left, top, width, height = box = tuple(
-            float(value) if isinstance(value, int | float) else math.nan for value in row[3:7]
-        )
+        left, top, width, height = (float(v) if isinstance(v, int | float) else math.nan for v in row[3:7])
+        box = left, top, width, height
         if not (min(box) >= 0 and left + width <= 1 + _ROUNDED and top + height <= 1 + _ROUNDED):  # false of NaN
             where = f"frame {number}, row {place}, values 4 to 7"
             expected, what = "x, y, w, h in shares of the picture, or -1", "not a box: of no use to task=instances"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, SecondLabels, SegmentLabels, Video
 from surgdino.datasets.masks import VideoMasks
+from surgdino.frames.video.decode import Frame, probe, read_frames
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 
@@ -58,6 +60,14 @@ class PredictRequest:
     truth: FrameLabels | None
     folder: Path
     caption: str
+
+    def pictures(self) -> Iterator[Frame]:
+        """The frames at their own size, in the order of `frames`: the store has smaller ones."""
+        numbers = self.frames.numbers_of()
+        videos = {video.id: video for video in self.source.videos}
+        for video in (videos[name] for name in self.frames.videos):
+            info = probe(video.path, self.decoder, fps=video.fps)
+            yield from read_frames(video.path, numbers[video.id], self.decoder, info=info)
 
     def labels(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Which frames have a label, bool [n], and the labels [n, ...]: those given or the dataset's, or None."""

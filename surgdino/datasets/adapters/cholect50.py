@@ -94,7 +94,7 @@ class CholecT50(Adapter):
         self.problems += problems
         if "triplet" in found and not any(problem.severity == "error" for problem in problems):
             self._check_images(found["triplet"].numbers, images, folder, file)
-        labels = {}
+        labels: dict[str, FrameLabels] = {}
         for task, values in found.items():
             known = np.isin(values.numbers, images)
             if isinstance(values, VideoInstances):

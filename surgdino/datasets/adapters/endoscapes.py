@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
 import numpy as np
 
 from surgdino.datasets.adapter import Adapter
@@ -13,8 +14,8 @@ from surgdino.datasets.class_names import class_finder
 from surgdino.datasets.drawn_pictures import objects_of
 from surgdino.datasets.files import entries, is_image, read_cells
 from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Problem, Video
-from surgdino.datasets.mask_files import Layer, Legend
 from surgdino.datasets.mask_exports import read_export
+from surgdino.datasets.mask_files import Layer, Legend
 from surgdino.datasets.masks import FrameMasks, VideoMasks
 from surgdino.datasets.objects import OBJECTS, FrameInstances, VideoInstances
 from surgdino.errors import SurgdinoError

@@ -21,7 +21,6 @@ from surgdino.csv_files import write_csv
 from surgdino.datasets.files import is_image
 from surgdino.datasets.masks import read_masks
 from surgdino.errors import SurgdinoError
-from surgdino.frames.video.decode import Frame, probe, read_frames
 from surgdino.metrics.scores import TaskScores
 from surgdino.metrics.segmentation import class_means, stacked
 from surgdino.paths import file_of
@@ -144,7 +143,7 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
 
         def rows() -> Iterator[list[object]]:
             predicted = self.predicted(request.context, request.head, request.frames)
-            for (video, (number, masks)), frame in zip(predicted, _source_frames(request), strict=True):
+            for (video, (number, masks)), frame in zip(predicted, request.pictures(), strict=True):
                 write_masks(folder / "masks", video, None if alone else number, masks, classes)
                 name = video if alone else f"{video}/{number:06d}"
                 write_overlay(file_of(folder / "overlays", name, ".jpg"), frame.image, masks, classes)
@@ -229,15 +228,6 @@ def _validation(context: TaskContext, settings: SegmentationSettings, head: nn.M
         return {"dice": scores["dice"], "iou": scores["iou"]}
 
     return validate
-
-
-def _source_frames(request: PredictRequest) -> Iterator[Frame]:
-    """The frames at their own size, in the order of `request.frames`: the store has smaller ones."""
-    decoder, numbers = request.decoder, request.frames.numbers_of()
-    videos = {video.id: video for video in request.source.videos}
-    for video in (videos[name] for name in request.frames.videos):
-        info = probe(video.path, decoder, fps=video.fps)
-        yield from read_frames(video.path, numbers[video.id], decoder, info=info)
 
 
 def _segmenter(context: TaskContext, settings: SegmentationSettings, head: nn.Module) -> Segmenter:

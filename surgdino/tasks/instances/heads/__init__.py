@@ -1,0 +1,74 @@
+"""Heads that find objects, one file each, discovered by file name: `task.head=NAME`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from surgdino import discovery
+from surgdino.backbone.vit import Backbone
+from surgdino.tasks.training.batches import Batch
+
+Output = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a head finds in one picture, the surest first.
+
+    Attributes:
+        boxes: float32 [k, 4]: centre x, centre y, width, height in shares of the input.
+        kinds: int64 [k] class ids.
+        scores: float32 [k].
+        masks: logits [k, h, w] over the whole input; None where no mask was learnt.
+    """
+
+    boxes: Tensor
+    kinds: Tensor
+    scores: Tensor
+    masks: Tensor | None
+
+
+class InstanceHead(nn.Module):
+    """B images, N = h * w patches in row-major order, D the backbone's width, C classes.
+
+    Attributes:
+        reads_tokens: whether it reads the tokens of the last block alone, so that a frozen backbone's can be kept.
+        defaults: of the `train` section, over a frozen backbone.
+        crops: whether a mask counts inside its box alone; otherwise the box is that of the mask, where there is one.
+        masked: bool, whether any object that it learned from had a mask.
+        prior: float32 [C, 5], the mean box of each class in training and the share of frames with it.
+    """
+
+    reads_tokens: ClassVar[bool] = True
+    crops: ClassVar[bool] = False
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    masked: Tensor
+    prior: Tensor
+
+    def __init__(self, backbone: Backbone, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("masked", torch.tensor(False))
+        self.register_buffer("prior", torch.zeros(classes, 5))
+
+    def of_images(self, backbone: Backbone, images: Tensor) -> Output:
+        """What it says of normalised images [B, 3, H, W]."""
+        patch = backbone.patch_size
+        return self(backbone(images).patches, (images.shape[2] // patch, images.shape[3] // patch))
+
+    def losses(self, output: Output, targets: Batch) -> dict[str, Tensor]:
+        """Scalars, `loss` among them, against what `CutObjects` gives."""
+        raise NotImplementedError
+
+    def answers(self, output: Output, most: int) -> list[Answer]:
+        """At most so many of each picture."""
+        raise NotImplementedError
+
+
+def open_head(name: str) -> type[InstanceHead]:
+    """The class of that name."""
+    return discovery.defined(discovery.load(__name__, name, "task.head"), InstanceHead)

@@ -1,0 +1,148 @@
+"""The detector for frozen features: a heat-map of centres for each class, with the size of the box at each place.
+
+After CenterNet (Zhou et al. 2019, arXiv 1904.07850): an object is the point in its middle, so there is no suppression
+of doubles beyond a 3 x 3 maximum. Masks are weighted sums of a few shared maps, cut off at the box (YOLACT, Bolya et
+al. 2019).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from surgdino.backbone.vit import Backbone
+from surgdino.tasks.instances.heads import Answer, InstanceHead, Output
+from surgdino.tasks.instances.losses import corners, dice_loss, heat_loss, mean_of_pictures
+from surgdino.tasks.training.batches import Batch
+
+_SHARED = 16  # maps that masks are made of
+_SPREAD = 0.54 / 6  # of a centre's heat, in sides of its box (TTFNet, Liu et al. 2020)
+_PRIOR = 0.1  # what a fresh head believes of any place (Lin et al. 2017)
+_GROUPS = 8
+
+
+class CentreHead(InstanceHead):
+    """Answers at a quarter of a patch, from the last block's patch tokens alone."""
+
+    crops = True
+    defaults: ClassVar = {"epochs": 40, "batch_size": 32, "lr": 2e-3}
+
+    def __init__(self, backbone: Backbone, classes: int, maps: int) -> None:
+        super().__init__(backbone, classes)
+        self.norm, self.reduce = nn.LayerNorm(backbone.embed_dim), nn.Linear(backbone.embed_dim, maps)
+        self.finer = nn.ModuleList(_Refine(maps) for _ in range(2))
+        self.heat, self.shape = nn.Conv2d(maps, classes, 1), nn.Conv2d(maps, 4, 1)
+        self.shares, self.shared = nn.Conv2d(maps, _SHARED, 1), nn.Conv2d(maps, _SHARED, 1)
+        nn.init.normal_(self.heat.weight, std=0.01)
+        nn.init.constant_(self.heat.bias, math.log(_PRIOR / (1 - _PRIOR)))  # type: ignore[arg-type]
+        with torch.no_grad():
+            self.shape.bias.copy_(torch.tensor([0, 0, math.log(0.2), math.log(0.2)]))  # type: ignore[union-attr]
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Output:
+        """Maps over tokens [B, N, D], all of [B, ..., 4h, 4w]: `heat` [C] logits; `shape` [4], of a box whose centre is
+        in that cell, the centre's offset from the cell's in cells and the logarithms of its sides in shares; `shares`
+        and `shared` of the masks."""
+        maps = self.reduce(self.norm(tokens.float())).transpose(1, 2).unflatten(2, grid)
+        for refine in self.finer:
+            maps = refine(F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False))
+        parts = {"heat": self.heat, "shape": self.shape, "shares": self.shares, "shared": self.shared}
+        return {name: part(maps) for name, part in parts.items()}
+
+    def losses(self, output: Output, targets: Batch) -> dict[str, Tensor]:
+        """Focal loss of centres, L1 of offsets and logarithms of sides; of masks cross-entropy and Dice in the box."""
+        output = {name: values.float() for name, values in output.items()}
+        batch, _, height, width = output["heat"].shape
+        boxes, kinds, crowd = targets["boxes"], targets["kinds"], targets["crowd"]
+        wanted = (kinds >= 0) & ~crowd
+        heat, weight = _heat(boxes, kinds, crowd, output["heat"].shape)
+        heat_term = heat_loss(output["heat"], heat, wanted.sum(1), weight)
+        picture, place = wanted.nonzero(as_tuple=True)
+        mine = boxes[picture, place]
+        x, y = ((mine[:, k] * side).long().clamp(0, side - 1) for k, side in ((0, width), (1, height)))
+        sides = mine.new_tensor([width, height])
+        offset = mine[:, :2] * sides - torch.stack([x, y], 1) - 0.5
+        expected = torch.cat([offset, mine[:, 2:].clamp(min=1e-3).log()], 1)
+        found = output["shape"][picture, :, y, x]
+        shape_term = mean_of_pictures((found - expected).abs().mean(1), picture, batch)
+        terms = {"loss": heat_term + shape_term, "heat": heat_term, "box": shape_term}
+        if self.masked:
+            has = targets["masked"][picture, place]
+            masks = targets["masks"][picture[has], place[has]].float() / 255
+            logits = _masks(output, picture[has], x[has], y[has], masks.shape[-2:])
+            inside = _inside(mine[has], masks.shape[-2:])
+            cross = F.binary_cross_entropy_with_logits(logits, masks, reduction="none") * inside
+            each = cross.sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
+            each = each + dice_loss(logits.masked_fill(inside == 0, -20).flatten(1), (masks * inside).flatten(1))
+            terms["mask"] = mean_of_pictures(each, picture[has], batch)
+            terms["loss"] = terms["loss"] + terms["mask"]
+        return terms
+
+    def answers(self, output: Output, most: int) -> list[Answer]:
+        """Places that are hotter than those around them."""
+        output = {name: values.float() for name, values in output.items()}
+        heat = output["heat"].sigmoid()
+        batch, _, height, width = heat.shape
+        peaks = (heat * (heat == F.max_pool2d(heat, 3, stride=1, padding=1))).flatten(1)
+        scores, flat = peaks.topk(min(most, peaks.shape[1]), dim=1)
+        kinds, cell = flat // (height * width), flat % (height * width)
+        y, x = cell // width, cell % width
+        found = []
+        for b in range(batch):
+            shape = output["shape"][b, :, y[b], x[b]].T
+            sides = shape.new_tensor([width, height])
+            centre = (torch.stack([x[b], y[b]], 1) + 0.5 + shape[:, :2].clamp(-1, 1)) / sides
+            boxes = torch.cat([centre, shape[:, 2:].clamp(-7, 0).exp()], 1)
+            rows = torch.full_like(x[b], b)
+            masks = _masks(output, rows, x[b], y[b], (height, width)) if self.masked else None
+            found.append(Answer(boxes, kinds[b], scores[b], masks))
+        return found
+
+
+class _Refine(nn.Sequential):
+    def __init__(self, maps: int) -> None:
+        groups = _GROUPS if maps % _GROUPS == 0 else 1
+        super().__init__(nn.Conv2d(maps, maps, 3, padding=1, bias=False), nn.GroupNorm(groups, maps), nn.GELU())
+
+
+def _heat(boxes: Tensor, kinds: Tensor, crowd: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """What the heat-map should be, and a weight that is 0 where a crowd of the class lies; both [B, C, h, w]."""
+    heat, weight = boxes.new_zeros(shape), boxes.new_ones(shape)
+    height, width = shape[2:]
+    xs, ys = torch.arange(width, device=boxes.device), torch.arange(height, device=boxes.device)
+    for m in range(boxes.shape[1]):
+        rows = (kinds[:, m] >= 0).nonzero()[:, 0]
+        if not len(rows):
+            continue
+        mine, kind = boxes[rows, m], kinds[rows, m]
+        scale = mine.new_tensor([width, height])
+        centre = torch.minimum((mine[:, :2] * scale).long(), (scale - 1).long()).clamp(min=0)
+        spread = (mine[:, 2:] * scale * _SPREAD).clamp(min=0.3)
+        across = ((xs - centre[:, :1]) / spread[:, :1]).square()[:, None, :]
+        along = ((ys - centre[:, 1:]) / spread[:, 1:]).square()[:, :, None]
+        one = torch.exp(-(across + along) / 2)
+        many = crowd[rows, m]
+        heat[rows[~many], kind[~many]] = torch.maximum(heat[rows[~many], kind[~many]], one[~many])
+        weight[rows[many], kind[many]] *= 1 - _inside(mine[many], (height, width))
+    return heat, weight
+
+
+def _inside(boxes: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """[k, h, w]: 1 at the pixels that a box touches."""
+    height, width = size
+    x0, y0, x1, y1 = corners(boxes).T[..., None]
+    xs, ys = torch.arange(width, device=boxes.device), torch.arange(height, device=boxes.device)
+    across, along = (xs + 1 > x0 * width) & (xs < x1 * width), (ys + 1 > y0 * height) & (ys < y1 * height)
+    return (along[:, :, None] & across[:, None, :]).to(boxes.dtype)
+
+
+def _masks(output: Output, picture: Tensor, x: Tensor, y: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Logits [k, *size] of the masks of what is found at these places."""
+    shares, shared = output["shares"][picture, :, y, x], output["shared"][picture]
+    found = torch.einsum("ke,kehw->khw", shares, shared)
+    if not len(found) or found.shape[-2:] == size:
+        return found.reshape(-1, *size)
+    return F.interpolate(found[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]

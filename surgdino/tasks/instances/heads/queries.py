@@ -1,0 +1,190 @@
+"""Queries that go through the backbone's last blocks with the patches: class, box and mask of each, for a backbone that
+learns (EoMT, Kerssies et al. 2025, arXiv 2503.19108).
+
+Before each of those blocks every query says what it has found, and may then look at the patches under its mask alone.
+That is annealed away in training, block after block, so that a trained network is the plain ViT with more tokens.
+Matching and losses are Mask2Former's (Cheng et al. 2022), with DETR's of boxes (Carion et al. 2020).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from surgdino.backbone.vit import Backbone
+from surgdino.errors import SurgdinoError
+from surgdino.tasks.instances.heads import Answer, InstanceHead, Output
+from surgdino.tasks.instances.losses import assigned, dice_loss, generalised_iou, mask_points, mean_of_pictures
+from surgdino.tasks.training.batches import Batch
+
+_CLASS, _MASK, _DICE, _L1, _GIOU = 2.0, 5.0, 5.0, 5.0, 2.0
+_NOTHING = 0.1  # weight of queries that should find nothing
+_POWER = 0.9  # of the polynomial by which masks in attention become rarer
+
+
+class QueryHead(InstanceHead):
+    """Q queries; masks at a quarter of the input's resolution.
+
+    Attributes:
+        step: of training, for the annealing.
+        steps: of the whole training.
+    """
+
+    reads_tokens = False
+    defaults: ClassVar = {}
+    step: Tensor
+
+    def __init__(self, backbone: Backbone, classes: int, queries: int, blocks: int, points: int) -> None:
+        super().__init__(backbone, classes)
+        if not backbone.packs:
+            what, fix = "task.head=queries needs a plain ViT", "use task.head=centre"
+            raise SurgdinoError(what, expected="timm's plain blocks", found=backbone.settings.name, fix=fix)
+        width, self.points, self.blocks = backbone.embed_dim, points, min(blocks, backbone.depth)
+        self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
+        self.kind = nn.Linear(width, classes + 1)
+        self.box, self.mask = _layers(width, 4), _layers(width, width)
+        self.enlarge = nn.Sequential(
+            *(_Enlarge(width) for _ in range(max(round(math.log2(backbone.patch_size)) - 2, 0)))
+        )
+        self.register_buffer("step", torch.tensor(0))
+        self.steps = 1
+
+    def of_images(self, backbone: Backbone, images: Tensor) -> Output:
+        """`kinds` [A, B, Q, C + 1] and `masks` [A, B, Q, H, W] logits and `boxes` [A, B, Q, 4] in shares, of A answers:
+        in training that before each of the last blocks, then that at the end; the last alone otherwise."""
+        patch, vit = backbone.patch_size, backbone.vit
+        grid = images.shape[2] // patch, images.shape[3] // patch
+        tokens, first, said = backbone.embedded(images), backbone.depth - self.blocks, []
+        for k, block in enumerate(vit.blocks):
+            looks = None
+            if k == first:
+                tokens = torch.cat([self.queries.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], 1)
+            if k >= first and self.training:
+                said.append(self._say(vit.norm(tokens), grid))
+                looks = self._looks(said[-1]["masks"], grid, tokens.shape[1], k - first)
+            if vit.grad_checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, attn_mask=looks, use_reentrant=False)
+            else:
+                tokens = block(tokens, attn_mask=looks)
+        said.append(self._say(vit.norm(tokens), grid))
+        if self.training:
+            self.step += 1
+        return {name: torch.stack([each[name] for each in said]) for name in said[0]}
+
+    def _say(self, tokens: Tensor, grid: tuple[int, int]) -> Output:
+        queries, patches = tokens[:, : len(self.queries)], tokens[:, -grid[0] * grid[1] :]
+        maps = self.enlarge(patches.transpose(1, 2).unflatten(2, grid))
+        masks = torch.einsum("bqd,bdhw->bqhw", self.mask(queries), maps)
+        return {"kinds": self.kind(queries), "boxes": self.box(queries).sigmoid(), "masks": masks}
+
+    def _looks(self, masks: Tensor, grid: tuple[int, int], length: int, block: int) -> Tensor | None:
+        """bool [B, 1, length, length], where a token may look; None where all may look everywhere."""
+        share = self._masked_share(block)
+        if not self.masked or share == 0:
+            return None
+        with torch.no_grad():
+            count = len(self.queries)
+            under = (F.adaptive_avg_pool2d(masks.float(), grid) > 0).flatten(2)
+            free = torch.rand(under.shape[:2], device=under.device) >= share
+            under |= (free | ~under.any(2))[..., None]
+            looks = under.new_ones(len(masks), 1, length, length)
+            looks[:, 0, :count, -under.shape[2] :] = under
+        return looks
+
+    def _masked_share(self, block: int) -> float:
+        """Share of the queries whose view is masked in that block: 1, then falling to 0 in a part of the training."""
+        done = float(self.step) / self.steps * (self.blocks + 2) - (block + 1)
+        return (1 - min(max(done, 0.0), 1.0)) ** _POWER
+
+    def losses(self, output: Output, targets: Batch) -> dict[str, Tensor]:
+        """The sum over all answers; the logged terms are those of the last."""
+        wanted = (targets["kinds"] >= 0) & ~targets["crowd"]
+        answers = [{name: values[a].float() for name, values in output.items()} for a in range(len(output["kinds"]))]
+        terms = [self._terms(answer, targets, wanted) for answer in answers]
+        return {"loss": torch.stack([value for each in terms for value in each.values()]).sum(), **terms[-1]}
+
+    def _terms(self, answer: Output, targets: Batch, wanted: Tensor) -> dict[str, Tensor]:
+        batch, queries, _ = answer["kinds"].shape
+        pairs = [self._pairs(answer, targets, wanted[b], b) for b in range(batch)]
+        picture = torch.cat([torch.full_like(q, b) for b, (q, _) in enumerate(pairs)])
+        query, place = (torch.cat([pair[side] for pair in pairs]) for side in range(2))
+        kinds = torch.full((batch, queries), answer["kinds"].shape[2] - 1, device=query.device)
+        kinds[picture, query] = targets["kinds"][picture, place]
+        weight = torch.full_like(kinds, _NOTHING, dtype=torch.float32)
+        weight[picture, query] = 1.0
+        cross = F.cross_entropy(answer["kinds"].flatten(0, 1), kinds.flatten(), reduction="none").view_as(weight)
+        found, boxes = answer["boxes"][picture, query], targets["boxes"][picture, place]
+        distance = (found - boxes).abs().sum(1) * _L1 + (1 - generalised_iou(found, boxes)) * _GIOU
+        terms = {"class": _CLASS * ((cross * weight).sum(1) / weight.sum(1)).mean()}
+        terms["box"] = mean_of_pictures(distance, picture, batch)
+        if self.masked:
+            has = targets["masked"][picture, place]
+            logits, masks = answer["masks"][picture[has], query[has]], targets["masks"][picture[has], place[has]]
+            each = logits.new_zeros(len(logits))
+            if len(logits):
+                logits, masks = mask_points(logits, masks.float() / 255, self.points)
+                each = _MASK * F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean(1)
+                each = each + _DICE * dice_loss(logits, masks)
+            terms["mask"] = mean_of_pictures(each, picture[has], batch)
+        return terms
+
+    @torch.no_grad()
+    def _pairs(self, answer: Output, targets: Batch, wanted: Tensor, b: int) -> tuple[Tensor, Tensor]:
+        """Queries of picture `b` and the objects that they should have found."""
+        objects = wanted.nonzero()[:, 0]
+        boxes, kinds = targets["boxes"][b, objects], targets["kinds"][b, objects]
+        found = answer["boxes"][b]
+        cost = -_CLASS * answer["kinds"][b].softmax(-1)[:, kinds]
+        cost = cost + _L1 * torch.cdist(found, boxes, p=1) - _GIOU * generalised_iou(found[:, None], boxes[None])
+        has = targets["masked"][b, objects]
+        if self.masked and has.any():
+            cost[:, has] += self._mask_cost(answer["masks"][b], targets["masks"][b, objects[has]].float() / 255)
+        queries, places = assigned(cost)
+        return torch.as_tensor(queries, device=wanted.device), objects[torch.as_tensor(places, device=wanted.device)]
+
+    @staticmethod
+    def _mask_cost(logits: Tensor, masks: Tensor) -> Tensor:
+        """[Q, objects]: cross-entropy and Dice of every pair, at the answers' resolution."""
+        flat, target = logits.flatten(1), F.adaptive_avg_pool2d(masks, (logits.shape[1], logits.shape[2])).flatten(1)
+        cross = F.softplus(flat).mean(1)[:, None] - flat @ target.T / flat.shape[1]
+        found = flat.sigmoid()
+        dice = 1 - (2 * found @ target.T + 1) / (found.sum(1)[:, None] + target.sum(1)[None] + 1)
+        return _MASK * cross + _DICE * dice
+
+    def answers(self, output: Output, most: int) -> list[Answer]:
+        """A query may answer with several classes; its score is the class's probability, and with masks the mean of the
+        mask's probability inside it too."""
+        kinds, boxes, masks = (output[name][-1].float() for name in ("kinds", "boxes", "masks"))
+        scores = kinds.softmax(-1)[..., :-1]
+        if self.masked:
+            sure, inside = masks.sigmoid(), masks > 0
+            scores = scores * ((sure * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1))[..., None]
+        values, flat = scores.flatten(1).topk(min(most, scores.shape[1] * scores.shape[2]), dim=1)
+        query, kind = flat // scores.shape[2], flat % scores.shape[2]
+        return [
+            Answer(boxes[b, query[b]], kind[b], values[b], masks[b, query[b]] if self.masked else None)
+            for b in range(len(values))
+        ]
+
+
+class _Enlarge(nn.Sequential):
+    """Twice the resolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(
+            nn.ConvTranspose2d(width, width, 2, stride=2),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
+            nn.GroupNorm(1, width),
+        )
+
+
+def _layers(width: int, outputs: int) -> nn.Sequential:
+    parts: Sequence[nn.Module] = (nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU())
+    return nn.Sequential(*parts, nn.Linear(width, outputs))

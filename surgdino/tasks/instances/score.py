@@ -1,0 +1,149 @@
+"""How detections are scored: COCO's average precision of boxes, and of masks where both sides have them.
+
+From files: a truth in COCO's form against results in COCO's form.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from surgdino.errors import SurgdinoError
+from surgdino.metrics.detection import AREAS, Kind, Matches, class_numbers, coco_numbers, match
+from surgdino.metrics.scores import ClassTable, Score, TaskScores, chosen, find_row, score_rows
+from surgdino.tasks.instances.coco import Row, Truth, read_found, read_truth
+from surgdino.tasks.scoring.folders import Folders
+from surgdino.tasks.scoring.scoring import Scoring
+
+BOX, MASK, PRIOR = "instances/coco-box", "instances/coco-mask", "instances/mean-box"
+HEADLINE = ("AP", BOX)
+_COUNTER = re.compile(r"[ _.-]*(?:frame)?[ _.-]*\d+(?:[_-][a-z]+)?$", re.IGNORECASE)
+
+
+class InstancesScoring(Scoring):
+    """COCO's average precision."""
+
+    PROTOCOLS = (BOX, MASK, PRIOR)
+
+    def read_and_score(self, folders: Folders) -> TaskScores:
+        """The operation of an image is the folder in its name, or its name without the counter at its end."""
+        truth = read_truth(_file(folders.truth, "truth.json"))
+        found = read_found(_file(folders.predictions, "results.json"), truth)
+        operations = [_operation(row["file_name"], folders) for row in truth.images]
+        return scored(truth, found, operations, protocol=folders.protocol)
+
+
+def scored(
+    truth: Truth,
+    found: Sequence[Row],
+    operations: Sequence[str],
+    *,
+    prior: np.ndarray | None = None,
+    protocol: str | None = "all",
+    notes: Sequence[str] = (),
+) -> TaskScores:
+    """Every number of what was found.
+
+    Args:
+        found: rows with `image_id`, `category_id`, `score`, `bbox`, `area`, and `segmentation` in all of them or none.
+        operations: of each image.
+        prior: float32 [C, 5], the mean box of each class in training in shares and the share of frames with it: what
+            one finds without looking, scored beside.
+    """
+    asked, told = chosen(protocol, InstancesScoring.PROTOCOLS, InstancesScoring.PROTOCOLS), list(notes)
+    owners, table = np.array(operations), list[Score]()
+    tables: list[ClassTable] = []
+    if BOX in asked:
+        _add(table, tables, truth, found, owners, BOX, "bbox")
+    masked = [bool(row.get("segmentation")) for row in found]
+    drawn = any(row.get("segmentation") for row in truth.annotations)
+    if MASK in asked and any(masked) and drawn:
+        if not all(masked):
+            what, fix = "some results have a mask and some have none", "give all of them one, or score the boxes alone"
+            raise SurgdinoError(
+                what, expected="segmentation in every row", found=f"row {masked.index(False) + 1}", fix=fix
+            )
+        bare = {row["image_id"] for row in truth.annotations if not row.get("segmentation")}
+        kept = [row["id"] for row in truth.images if row["id"] not in bare]
+        if bare:
+            told.append(f"{MASK}: {len(bare)} images have objects without a mask and do not count")
+        _add(table, tables, *_of_images(truth, found, kept), owners[np.array(kept) - 1], MASK, "segm")
+    elif protocol not in (None, "all") and MASK in asked:
+        side = "truth" if not drawn else "results"
+        raise SurgdinoError(
+            f"the {side} have no mask", expected="segmentation", fix="score the boxes: protocol=coco-box"
+        )
+    if PRIOR in asked and prior is not None:
+        _add(table, [], truth, _without_looking(truth, prior), owners, PRIOR, "bbox", areas=("all",))
+    return TaskScores("instances", table, tables, len(set(operations)), told, find_row(table, *HEADLINE))
+
+
+def _add(
+    table: list[Score],
+    tables: list[ClassTable],
+    truth: Truth,
+    found: Sequence[Row],
+    owners: np.ndarray,
+    protocol: str,
+    kind: Kind,
+    areas: Sequence[str] = AREAS,
+) -> None:
+    """The rows of a protocol, and its table of classes."""
+    if kind == "bbox":  # a detection's size is that of what is scored
+        found = [{**row, "area": row["bbox"][2] * row["bbox"][3]} for row in found]
+    matches = match(truth.images, truth.annotations, found, len(truth.classes), kind, areas)
+    table += score_rows(lambda rows: coco_numbers(matches, rows), owners.tolist(), protocol)
+    numbers: list[Mapping[str, float]] = [*class_numbers(matches["all"])]
+    tables.append(ClassTable("class", protocol, dict(zip(truth.classes, numbers, strict=True))))
+
+
+def _of_images(truth: Truth, found: Sequence[Row], kept: Sequence[int]) -> tuple[Truth, list[Row]]:
+    """Some of the images, numbered anew."""
+    number = {old: new for new, old in enumerate(kept, start=1)}
+    images = [{**truth.images[old - 1], "id": new} for old, new in number.items()]
+    sides = [
+        [{**row, "image_id": number[row["image_id"]]} for row in rows if row["image_id"] in number]
+        for rows in (truth.annotations, found)
+    ]
+    return Truth(images, truth.classes, sides[0]), sides[1]
+
+
+def _without_looking(truth: Truth, prior: np.ndarray) -> list[Row]:
+    rows = []
+    for image in truth.images:
+        size = np.array([image["width"], image["height"]] * 2)
+        for place, (*box, share) in enumerate(prior.tolist(), start=1):
+            if share:
+                sides = (np.array(box) * size).tolist()
+                row = {"image_id": image["id"], "category_id": place, "score": share, "bbox": sides}
+                rows.append({**row, "area": sides[2] * sides[3]})
+    return rows
+
+
+def average_precision(truth: Truth, found: Sequence[Row]) -> dict[str, float]:
+    """AP and AP50 of boxes over all images."""
+    matches: dict[str, list[Matches]] = match(
+        truth.images, truth.annotations, found, len(truth.classes), "bbox", ("all",)
+    )
+    numbers = coco_numbers(matches, np.arange(len(truth.images)))
+    return {name: numbers[name] for name in ("AP", "AP50")}
+
+
+def _operation(name: str, folders: Folders) -> str:
+    folder, _, last = name.rpartition("/")
+    stem = last.rpartition(".")[0] or last
+    return folders.operation_of(folder or _COUNTER.sub("", stem) or "pictures")
+
+
+def _file(path: Path, name: str) -> Path:
+    """The file, or that of this name in a folder, or the only JSON file in it."""
+    if not path.is_dir():
+        return path
+    inside = [path / name] if (path / name).is_file() else sorted(path.glob("*.json"))
+    if len(inside) != 1:
+        found = ", ".join(each.name for each in inside[:5]) or "none"
+        raise SurgdinoError(f"no {name} in this folder", file=path, expected="one JSON file", found=found)
+    return inside[0]

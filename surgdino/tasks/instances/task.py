@@ -1,0 +1,189 @@
+"""Instances: each object of a picture with its class, box and mask.
+
+One stage. Over a frozen backbone a heat-map of centres is learnt from patch tokens that are computed once; with a
+backbone that learns, queries go through its last blocks, and pictures, boxes and masks are cut and flipped together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from surgdino.config import MOST, Share
+from surgdino.csv_files import write_csv
+from surgdino.datasets.objects import OBJECTS
+from surgdino.errors import SurgdinoError
+from surgdino.metrics.scores import TaskScores
+from surgdino.paths import file_of
+from surgdino.tasks.context import TaskContext
+from surgdino.tasks.features.files import FeatureRows
+from surgdino.tasks.instances.coco import Row, Truth, write_rows
+from surgdino.tasks.instances.heads import InstanceHead, open_head
+from surgdino.tasks.instances.heads.centre import CentreHead
+from surgdino.tasks.instances.heads.queries import QueryHead
+from surgdino.tasks.instances.inference import DetectionNetwork, Detector, pictures_of, truth_of
+from surgdino.tasks.instances.picture import write_picture
+from surgdino.tasks.instances.score import InstancesScoring, average_precision, scored
+from surgdino.tasks.instances.targets import CutObjects, StoredObjects, Told, has_regions_alone
+from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.tasks.request import PredictRequest
+from surgdino.tasks.task import Task
+from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages
+from surgdino.tasks.training.stage import Stage, Validate, resolve
+from surgdino.tasks.training.tuning import head_groups, tuned_groups
+
+_TUNED = {"epochs": 20, "batch_size": 16, "lr": 1e-4, "layer_decay": 0.8, "patience": 5, "weight_decay": 0.05}
+_REGIONS = "the dataset has masks of classes and not of single objects: each connected region counts as one"
+
+
+@dataclass(frozen=True)
+class InstancesSettings:
+    """Key for key what configs/task/instances.yaml explains."""
+
+    name: str
+    head: str | None
+    maps: Annotated[int, Field(ge=1, le=4096)]
+    queries: Annotated[int, Field(ge=1, le=1000)]
+    query_blocks: Annotated[int, Field(ge=1, le=100)]
+    points: Annotated[int, Field(ge=16, le=MOST)]
+    keep: Share
+    most: Annotated[int, Field(ge=1, le=1000)]
+    shown: Share
+
+    def __post_init__(self) -> None:
+        if self.head is not None:
+            open_head(self.head)
+
+
+class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
+    """What is found is written picture by picture: `predict` gives (video, (frame number, rows of COCO's results))."""
+
+    Settings, LABELS = InstancesSettings, OBJECTS
+    DEFAULTS: ClassVar = {"epochs": 40, "batch_size": 32, "lr": 2e-3, "weight_decay": 0.01, "patience": 10}
+    SINGLE_IMAGES = True
+    scoring = InstancesScoring()
+
+    def build_head(self, context: TaskContext) -> InstanceHead:
+        """The head that the settings name; refuses queries over a backbone that does not learn."""
+        settings, backbone, classes = self.settings, context.backbone, len(context.classes)
+        name = settings.head or ("queries" if context.learns and backbone.packs else "centre")
+        if name == "centre":
+            return CentreHead(backbone, classes, settings.maps)
+        if not context.learns:
+            what, fix = "task.head=queries trains the last blocks", "use backbone=last4 or full, or task.head=centre"
+            raise SurgdinoError(what, expected="a backbone that learns", found="backbone=frozen", fix=fix)
+        return QueryHead(backbone, classes, settings.queries, settings.query_blocks, settings.points)
+
+    def stages(self, context: TaskContext, head: nn.Module) -> Iterator[Stage]:
+        """One: the head, with as much of the backbone as shall learn."""
+        assert isinstance(head, InstanceHead)
+        train, classes = context.parts["train"], context.classes
+        told = Told.of(train, classes, context.workers)
+        head.masked.fill_(told.masked)
+        head.prior.copy_(torch.from_numpy(told.prior))
+        objects = CutObjects(train, classes, told.room, told.masked)
+        validate = self._validation(context, head)
+        grid = context.grid, context.grid
+
+        def of_tokens(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+            return head.losses(model(batch["features"], grid), batch)
+
+        def of_images(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+            return head.losses(model(context.normalize(batch["images"])), batch)
+
+        if not context.learns:
+            targets = StoredObjects(objects, context.image_size, context.workers).columns
+            data = FrameFeatures(context.features.patches(train), targets)
+            yield Stage("head", head, head_groups(head), data, of_tokens, validate, head.defaults)
+            return
+        images = FrameImages(train, context.cutter, read_targets=objects, workers=context.workers)
+        groups = tuned_groups(head, context.backbone, context.train, self.DEFAULTS, _TUNED, head_factor=5)
+        if isinstance(head, QueryHead):
+            head.steps = resolve(context.train, self.DEFAULTS, _TUNED, overrides={}).total_steps(len(images))
+        network = DetectionNetwork(context.backbone, head)
+        yield Stage("head", network, groups, images, of_images, validate, _TUNED)
+
+    def predict(
+        self, context: TaskContext, head: nn.Module, frames: LabelledFrames
+    ) -> Iterator[tuple[str, tuple[int, list[Row]]]]:
+        """(video id, (frame number, rows without `image_id`)) of each frame."""
+        video_of = frames.video_of
+        for i, rows in self._detector(context, head).detections(frames, _tokens(context, frames)):
+            yield frames.videos[video_of[i]], (int(frames.numbers[i]), rows)
+
+    def evaluate(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path) -> TaskScores:
+        """COCO's numbers; `predictions/` in `folder` gets the truth and what was found, as `score` reads them."""
+        assert isinstance(head, InstanceHead)
+        truth = truth_of(frames, context.classes)
+        found = self._found(context, head, frames)
+        truth.write(folder / "predictions" / "truth.json")
+        write_rows(folder / "predictions" / "results.json", [_as_written(row) for row in found])
+        owners = [frames.operations[frames.videos[place]] for place in frames.video_of]
+        notes = [_REGIONS] if has_regions_alone(frames) else []
+        return scored(truth, found, owners, prior=head.prior.cpu().numpy(), notes=notes)
+
+    def write(self, request: PredictRequest) -> dict[str, Path]:
+        """COCO's results with the images that they number, pictures with boxes, masks and names, and a table."""
+        classes, folder, name = request.context.classes, request.folder, request.source.name
+        alone = pictures_of(request.frames)
+        images, found, table = list[Row](), list[Row](), list[list[object]]()
+        predicted = self.predict(request.context, request.head, request.frames)
+        for (video, (number, rows)), frame in zip(predicted, request.pictures(), strict=True):
+            place = video if video in alone else f"{video}/{number:06d}"
+            height, width = frame.image.shape[:2]
+            images.append({"id": len(images) + 1, "file_name": place, "width": width, "height": height})
+            found += [_as_written({"image_id": len(images), **row}) for row in rows]
+            sure = [row for row in rows if row["score"] >= self.settings.shown]
+            write_picture(file_of(folder / "pictures", place, ".jpg"), frame.image, sure, classes)
+            for row in sure:
+                cells = [f"{side:.1f}" for side in row["bbox"]]
+                table.append(
+                    [video, number, f"{frame.time:.3f}", classes[row["category_id"] - 1], row["score"], *cells]
+                )
+        header = ["video", "frame", "seconds", "class", "score", "left", "top", "width", "height"]
+        return {
+            "results": write_rows(file_of(folder, name, "-results.json"), found),
+            "images": Truth(images, classes, []).write(file_of(folder, name, "-images.json")),
+            "table": write_csv(file_of(folder, name, ".csv"), header, table),
+            "pictures": folder / "pictures",
+        }
+
+    def _found(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, *, masks: bool = True) -> list[Row]:
+        """Rows of COCO's results of all frames, images numbered in their order."""
+        detector, tokens = self._detector(context, head), _tokens(context, frames)
+        return [
+            {"image_id": i + 1, **row} for i, rows in detector.detections(frames, tokens, masks=masks) for row in rows
+        ]
+
+    def _validation(self, context: TaskContext, head: nn.Module) -> Validate | None:
+        """COCO's average precision of boxes."""
+        frames = context.parts.get("val")
+        if frames is None:
+            return None
+        truth, _ = truth_of(frames, context.classes), _tokens(context, frames)  # by all processes
+        alone = context.alone()
+        return lambda _: average_precision(truth, self._found(alone, head, frames, masks=False))
+
+    def _detector(self, context: TaskContext, head: nn.Module) -> Detector:
+        assert isinstance(head, InstanceHead)
+        return Detector(context, head, self.settings.keep, self.settings.most)
+
+    def variant(self) -> str:
+        """The head, where it is named."""
+        return self.settings.head or ""
+
+
+def _as_written(row: Row) -> Row:
+    """Without what COCO's results do not have."""
+    return {key: value for key, value in row.items() if key != "area"}
+
+
+def _tokens(context: TaskContext, frames: LabelledFrames) -> FeatureRows | None:
+    """Of the last block's patches, where they are kept: of labelled frames, over a backbone that does not learn."""
+    return None if context.learns or frames.labels is None else context.features.patches(frames)
