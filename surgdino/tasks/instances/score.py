@@ -13,7 +13,7 @@ import numpy as np
 
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.detection import AREAS, Kind, Matches, class_numbers, coco_numbers, match
-from surgdino.metrics.scores import ClassTable, Score, TaskScores, chosen, find_row, score_rows
+from surgdino.metrics.scores import ClassTable, Score, ScoreRequest, TaskScores, chosen, find_row, score_rows
 from surgdino.tasks.instances.coco import Row, Truth, read_found, read_truth
 from surgdino.tasks.scoring.folders import Folders
 from surgdino.tasks.scoring.scoring import Scoring
@@ -27,6 +27,11 @@ class InstancesScoring(Scoring):
     """COCO's average precision."""
 
     PROTOCOLS = (BOX, MASK, PRIOR)
+
+    def panel(self, request: ScoreRequest) -> TaskScores:
+        """Refuses: objects are no arrays by video; `scored` takes them in COCO's form."""
+        chosen(request.protocol, self.PROTOCOLS, self.PROTOCOLS)
+        raise SurgdinoError("objects are scored in COCO's form", fix="use surgdino score or evaluate")
 
     def read_and_score(self, folders: Folders) -> TaskScores:
         """The operation of an image is the folder in its name, or its name without the counter at its end."""
