@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from surgdino.tasks.phase.temporal import Sizes, TemporalModel
 
 STAGES = 2
-_KERNEL = 3
+KERNEL = 3
 
 # The last inputs of every layer of every stage, [1, maps, 2 x dilation] each.
 State = list[list[Tensor]]
@@ -32,7 +32,7 @@ class TemporalConvolutions(TemporalModel):
     def __init__(self, features: int, classes: int, sizes: Sizes, *, online: bool) -> None:
         super().__init__(features, classes, sizes, online=online)
         inputs = [features] + [classes] * (STAGES - 1)
-        self.stages = nn.ModuleList(_Stage(each, classes, sizes, online) for each in inputs)
+        self.stages = nn.ModuleList(ConvolutionStage(each, classes, sizes, online) for each in inputs)
 
     def run(self, features: Tensor, state: State | None) -> tuple[list[Tensor], State]:
         """See `TemporalModel`."""
@@ -46,12 +46,18 @@ class TemporalConvolutions(TemporalModel):
         return answers, kept
 
 
-class _Stage(nn.Module):
-    def __init__(self, inputs: int, classes: int, sizes: Sizes, online: bool) -> None:
+class ConvolutionStage(nn.Module):
+    """Logits [1, C, n] of the maps [1, inputs, n] of the next frames, and what the frames after them go on from.
+
+    Args:
+        repeats: as in `padded`.
+    """
+
+    def __init__(self, inputs: int, classes: int, sizes: Sizes, online: bool, repeats: bool = False) -> None:
         super().__init__()
         self.enter = nn.Conv1d(inputs, sizes.width, 1)
         dilations = [2**place for place in range(sizes.layers)]
-        self.layers = nn.ModuleList(_DilatedLayer(sizes.width, d, sizes.dropout, online) for d in dilations)
+        self.layers = nn.ModuleList(_DilatedLayer(sizes, each, online, repeats) for each in dilations)
         self.leave = nn.Conv1d(sizes.width, classes, 1)
 
     def forward(self, signal: Tensor, past: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
@@ -65,20 +71,30 @@ class _Stage(nn.Module):
 class _DilatedLayer(nn.Module):
     """x + W2 relu(W1 * x): a dilated convolution of three taps, mixed and added."""
 
-    def __init__(self, maps: int, dilation: int, dropout: float, online: bool) -> None:
+    def __init__(self, sizes: Sizes, dilation: int, online: bool, repeats: bool) -> None:
         super().__init__()
-        self.reach, self.online = (_KERNEL - 1) * dilation, online
-        self.dilated = nn.Conv1d(maps, maps, _KERNEL, dilation=dilation)
-        self.mix = nn.Conv1d(maps, maps, 1)
-        self.dropout = nn.Dropout(dropout)
+        self.reach, self.online, self.repeats = (KERNEL - 1) * dilation, online, repeats
+        self.dilated = nn.Conv1d(sizes.width, sizes.width, KERNEL, dilation=dilation)
+        self.mix = nn.Conv1d(sizes.width, sizes.width, 1)
+        self.dropout = nn.Dropout(sizes.dropout)
 
     def forward(self, maps: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """The layer's output [1, maps, n] and its last inputs, which the next piece of the video goes on from."""
-        if self.online:
-            # Before the first frame there is nothing: zeros, as padding would put there.
-            seen = maps.new_zeros(*maps.shape[:2], self.reach) if past is None else past
-            padded = torch.cat([seen, maps], 2)
-        else:
-            padded = F.pad(maps, (self.reach // 2, self.reach // 2))
-        change = self.dropout(self.mix(F.relu(self.dilated(padded))))
-        return maps + change, padded[:, :, -self.reach :].detach()
+        around = padded(maps, past, self.reach, self.online, self.repeats)
+        change = self.dropout(self.mix(F.relu(self.dilated(around))))
+        return maps + change, around[:, :, -self.reach :].detach()
+
+
+def padded(maps: Tensor, past: Tensor | None, reach: int, online: bool, repeats: bool) -> Tensor:
+    """The maps [1, M, n] with the `reach` frames before them, or half of these on either side where not online.
+
+    Args:
+        past: [1, M, reach], the maps of the frames before; None at the beginning of a video.
+        repeats: beyond the ends of a video stands its first (last) frame, and not zeros. By zeros a network knows how
+            long a video has been going on, which it learns by heart of a few videos.
+    """
+    if online:
+        if past is None:
+            past = maps[:, :, :1].expand(-1, -1, reach) if repeats else maps.new_zeros(*maps.shape[:2], reach)
+        return torch.cat([past, maps], 2)
+    return F.pad(maps, (reach // 2, reach // 2), mode="replicate" if repeats else "constant")

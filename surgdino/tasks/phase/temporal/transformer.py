@@ -38,7 +38,7 @@ class WindowedTransformer(TemporalModel):
             raise SurgdinoError("task.width cannot be used", expected=expected, found=sizes.width)
         self.enter = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, sizes.width))
         self.blocks = nn.ModuleList(
-            _Block(sizes.width, sizes.window, sizes.dropout, online) for _ in range(sizes.layers)
+            TransformerBlock(sizes.width, sizes.window, sizes.dropout, online) for _ in range(sizes.layers)
         )
         self.leave = nn.Sequential(nn.LayerNorm(sizes.width), nn.Linear(sizes.width, classes))
 
@@ -51,7 +51,9 @@ class WindowedTransformer(TemporalModel):
         return [self.leave(tokens)], kept
 
 
-class _Block(nn.Module):
+class TransformerBlock(nn.Module):
+    """A pre-norm block: attention within the window, then a perceptron."""
+
     slopes: Tensor
 
     def __init__(self, width: int, window: int, dropout: float, online: bool) -> None:
@@ -77,24 +79,26 @@ class _Block(nn.Module):
 
 
 def windowed_attention(
-    queries: Tensor, keys: Tensor, values: Tensor, slopes: Tensor, window: int, online: bool
+    queries: Tensor, keys: Tensor, values: Tensor, slopes: Tensor, window: int, online: bool, *, at_once: int = 0
 ) -> Tensor:
     """softmax(Q K^T / sqrt(E) - slope x distance) V over the frames nearer than `window`, earlier ones only if online.
 
-    Goes through the queries `window` at a time, so that memory grows with n, not with its square.
+    Goes through the queries a window at a time, so that memory grows with n, not with its square.
 
     Args:
         queries: [heads, n, E], of the last n frames.
         keys, values: [heads, m + n, E], of these and the m frames before them.
         slopes: [heads], of the penalty on the distance in frames.
+        at_once: queries that are looked at together where the window is smaller.
 
     Returns:
         [heads, n, E]
     """
     count, total = queries.shape[1], keys.shape[1]
     before, parts = total - count, []
-    for start in range(0, count, window):
-        stop = min(start + window, count)
+    rows = max(window, at_once)
+    for start in range(0, count, rows):
+        stop = min(start + rows, count)
         first, last = max(0, before + start - window + 1), min(total, before + stop + (0 if online else window - 1))
         own = torch.arange(before + start, before + stop, device=queries.device)
         distance = own[:, None] - torch.arange(first, last, device=queries.device)
