@@ -139,7 +139,7 @@ def train_stages(run: Run) -> tuple[nn.Module, list[StageResult]]:
         _drop_paths(context, 0.0)
         if results[-1].status == "stopped":
             return head, results
-        if distributed.is_main():
+        if distributed.is_main() and stage.kept:
             best = {name: tensor.detach().clone() for name, tensor in stage.model.state_dict().items()}
             stage.model.load_state_dict(results[-1].last)
             save(run, head, results, "last")

@@ -61,4 +61,7 @@ def words_of(task: str, root: Path, run: Path, *more: str) -> list[str]:
     """The command without `surgdino`; of two words that set the same, the later one is kept."""
     place = (f"data.root={root}", f"data.store={root.parent / 'store'}", f"run.dir={run}")
     words = (f"task={task}", *set_of(task).words, *SMALL, *FP32, *QUICK, *place, *more)
-    return ["finetune", *{word.partition("=")[0]: word for word in words}.values()]
+    named = {word.partition("=")[0]: word for word in words}
+    if named["task"] == "task=phase":
+        named.setdefault("task.temporal", "task.temporal=tcn")  # one model, not the choice among several
+    return ["finetune", *named.values()]

@@ -11,11 +11,18 @@ from surgdino.tasks.phase.temporal import TemporalModel, run_through
 
 
 class PhaseHead(nn.Module):
-    """Everything of the task's own: the classifier of single frames, and the temporal model where there is one."""
+    """Everything of the task's own: the classifier of single frames, and the temporal model where there is one.
 
-    def __init__(self, frame: FrameClassifier, temporal: TemporalModel | None) -> None:
+    Args:
+        follows: [C, C], how classes follow each other, where the post-processing needs it.
+    """
+
+    follows: Tensor | None
+
+    def __init__(self, frame: FrameClassifier, temporal: TemporalModel | None, follows: Tensor | None = None) -> None:
         super().__init__()
         self.frame, self.temporal = frame, temporal
+        self.register_buffer("follows", follows)
 
     def probabilities(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
         """Class probabilities [n, C] of one video, block by block, from pooled features [n, 2D]; in evaluation mode."""

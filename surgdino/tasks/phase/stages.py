@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from surgdino import distributed
-from surgdino.config import BelowOne, Hidden, LearningRate, NonNegative, Positive, PositiveInt
+from surgdino.config import BelowOne, Hidden, LearningRate, Names, NonNegative, Positive, PositiveInt
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.phase import script_scores, strict_counts
 from surgdino.tasks.classifier.frame_inputs import FrameInputs, frame_stage, reads_of
@@ -22,7 +22,8 @@ from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.phase.head import OverVideo, PhaseHead
 from surgdino.tasks.phase.loss import frame_loss, median_frequency_weights, stages_loss
-from surgdino.tasks.phase.temporal import check_temporal
+from surgdino.tasks.phase.post import Post
+from surgdino.tasks.phase.temporal import AUTO, NONE, OFFLINE, check_temporal
 from surgdino.tasks.training.batches import Batch, WholeVideos
 from surgdino.tasks.training.stage import Stage, Validate
 from surgdino.tasks.training.tuning import head_groups
@@ -41,6 +42,7 @@ class PhaseSettings:
     name: str
     labels: Literal["phase", "step"]
     temporal: str
+    candidates: Annotated[Names, Field(max_length=20)]
     tokens: Tokens
     pool_heads: Annotated[int, Field(ge=1, le=64)]
     align: bool
@@ -53,9 +55,20 @@ class PhaseSettings:
     dropout: BelowOne | None
     temporal_epochs: Positive | None
     temporal_lr: LearningRate | None
+    post: Post
+    post_frames: Annotated[int, Field(ge=1, le=10_000)]
 
     def __post_init__(self) -> None:
         check_temporal(self.temporal)
+        for name in self.candidates:
+            if name in AUTO or name == NONE or name.endswith(OFFLINE):
+                expected = "names of online models; auto_offline takes their offline variants, none is always tried"
+                raise SurgdinoError("task.candidates cannot be used", expected=expected, found=name)
+            check_temporal(name)
+
+    def tried(self) -> list[str]:
+        """What `auto` tries beside the classifier of single frames."""
+        return [name + self.temporal.removeprefix(AUTO[0]) for name in dict.fromkeys(self.candidates)]
 
 
 def inputs_of(context: TaskContext, settings: PhaseSettings) -> FrameInputs:
@@ -63,7 +76,9 @@ def inputs_of(context: TaskContext, settings: PhaseSettings) -> FrameInputs:
     return FrameInputs(context, reads_of(settings.tokens), aligned if settings.align else None)
 
 
-def classifier_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHead) -> Stage:
+def classifier_stage(
+    context: TaskContext, settings: PhaseSettings, head: PhaseHead, name: str = "frame"
+) -> Stage:
     """The classifier of single frames, together with what learns of the backbone."""
     train, weights = context.parts["train"], _class_weights(context, settings)
     inputs, frames = inputs_of(context, settings), context.parts.get("val")
@@ -82,10 +97,12 @@ def classifier_stage(context: TaskContext, settings: PhaseSettings, head: PhaseH
 
     data, validate = inputs.data(train, {"targets": train.class_ids()}), validation(frames) if frames else None
     given = {"defaults": DEFAULTS, "frozen": _FROZEN, "tuned": _TUNED}
-    return frame_stage("frame", inputs, head.frame, data, loss, validate, **given, head_factor=10)
+    return frame_stage(name, inputs, head.frame, data, loss, validate, **given, head_factor=10)
 
 
-def temporal_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHead) -> Stage:
+def temporal_stage(
+    context: TaskContext, settings: PhaseSettings, head: PhaseHead, name: str = "temporal"
+) -> Stage:
     """The temporal model, one whole video a step and process, as in TeCNO."""
     train, weights = context.parts["train"], _class_weights(context, settings)
     validation = _validation_features(context, settings, head)
@@ -97,12 +114,12 @@ def temporal_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHea
         return _scores(context, {video: model(pooled)[-1] for video, pooled in validation.items()})
 
     model = OverVideo(head)
-    source = WholeVideos(_pooled(context, settings, head, train), train, train.class_ids())
+    source = WholeVideos(pooled_features(context, settings, head, train), train, train.class_ids())
     chosen = {"epochs": settings.temporal_epochs, "lr": settings.temporal_lr}
     overrides = {key: value for key, value in chosen.items() if value is not None}
     overrides["batch_size"] = distributed.world_size()
     groups = head_groups(model)
-    return Stage("temporal", model, groups, source, loss, validate if validation else None, _TEMPORAL, overrides)
+    return Stage(name, model, groups, source, loss, validate if validation else None, _TEMPORAL, overrides)
 
 
 def level_of(rows: np.ndarray | FeatureRows, span: slice) -> StandardScaler:
@@ -144,12 +161,12 @@ def _validation_features(context: TaskContext, settings: PhaseSettings, head: Ph
     frames = context.parts.get("val")
     if frames is None:
         return {}
-    pooled = torch.from_numpy(_pooled(context, settings, head, frames)).to(context.device)
+    pooled = torch.from_numpy(pooled_features(context, settings, head, frames)).to(context.device)
     return {video: pooled[frames.span(place)] for place, video in enumerate(frames.videos)}
 
 
 @torch.no_grad()
-def _pooled(context: TaskContext, settings: PhaseSettings, head: PhaseHead, frames: LabelledFrames) -> np.ndarray:
+def pooled_features(context: TaskContext, settings: PhaseSettings, head: PhaseHead, frames: LabelledFrames) -> np.ndarray:
     """float32 [n, 2D], what the temporal model learns from, by the frame classifier as it has become."""
     inputs = inputs_of(context, settings)
     if inputs.reads != "patches":

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from surgdino.console import warn
+from surgdino.console import say, warn
 from surgdino.csv_files import write_csv
 from surgdino.datasets.manifest import FrameLabels
 from surgdino.errors import SurgdinoError
@@ -24,8 +24,10 @@ from surgdino.tasks.classifier.head import FrameClassifier
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.tasks.phase.choice import Choice, candidates_on_folds, candidates_on_validation
 from surgdino.tasks.phase.files import read_phase, write_phase
 from surgdino.tasks.phase.head import PhaseHead
+from surgdino.tasks.phase.post import processed, transitions
 from surgdino.tasks.phase.ribbon import Ribbon, draw_ribbon
 from surgdino.tasks.phase.score import PhaseScoring
 from surgdino.tasks.phase.stages import (
@@ -36,7 +38,7 @@ from surgdino.tasks.phase.stages import (
     level_of,
     temporal_stage,
 )
-from surgdino.tasks.phase.temporal import NONE, build_temporal
+from surgdino.tasks.phase.temporal import AUTO, NONE, OFFLINE, TemporalModel, build_temporal
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.scoring.frames import one_class
 from surgdino.tasks.task import Task
@@ -55,6 +57,7 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
     def __init__(self, name: str, settings: PhaseSettings) -> None:
         super().__init__(name, settings)
         self.LABELS = settings.labels
+        self.chosen = ""  # what `auto` found, once it has
 
     def build_head(self, context: TaskContext) -> PhaseHead:
         """The classifier of single frames and the temporal model."""
@@ -66,37 +69,63 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
             pool_heads=settings.pool_heads,
             hidden=settings.hidden,
         )
-        temporal = build_temporal(
-            settings.temporal,
-            frame.features,
-            classes,
-            layers=settings.layers,
-            width=settings.width,
-            window=settings.window,
-            dropout=settings.dropout,
-        )
-        if settings.align and temporal is not None and temporal.online:
-            raise SurgdinoError(
-                "task.align needs the whole video, which an online model must not see",
-                place="task.temporal",
-                expected="none, tcn_offline, transformer_offline",
-                found=settings.temporal,
-            )
+        temporal = self._temporal(settings.temporal, frame.features, classes)
         what = "task.align needs features that stay as they are"
         if settings.align and context.learns:
             raise SurgdinoError(what, place="backbone", expected="frozen", found=context.tuning)
         if settings.align and settings.tokens == "attentive":
             raise SurgdinoError(what, place="task.tokens", expected="cls, cls+mean", found=settings.tokens)
-        return PhaseHead(frame, temporal)
+        ordered = settings.post in ("order", "order_offline")
+        return PhaseHead(frame, temporal, torch.ones(classes, classes) / classes if ordered else None)
+
+    def _temporal(self, name: str, features: int, classes: int) -> TemporalModel | None:
+        """A fresh temporal model of the settings' sizes."""
+        settings = self.settings
+        sizes = {key: getattr(settings, key) for key in ("layers", "width", "window", "dropout")}
+        temporal = build_temporal(name, features, classes, **sizes)
+        if settings.align and (name == AUTO[0] or (temporal is not None and temporal.online)):
+            raise SurgdinoError(
+                "task.align needs the whole video, which an online model must not see",
+                place="task.temporal",
+                expected=f"none, or a name that ends in {OFFLINE}",
+                found=name,
+            )
+        return temporal
 
     def stages(self, context: TaskContext, head: nn.Module) -> Iterator[Stage]:
         """`frame`, then `temporal` on the features of the backbone that the first one leaves."""
         assert isinstance(head, PhaseHead)
         if self.settings.align:
             warn("task.align: each video is normalised by its own frames, so these numbers are of finished recordings")
+        if head.follows is not None:
+            truths = [truth.astype(np.int64) for truth in context.parts["train"].truths().values()]
+            head.follows.copy_(torch.from_numpy(transitions(truths, len(context.classes))))
+        if self.settings.temporal in AUTO:
+            yield from self._chosen_stages(context, head)
+            return
         yield classifier_stage(context, self.settings, head)
         if head.temporal is not None:
             yield temporal_stage(context, self.settings, head)
+
+    def _chosen_stages(self, context: TaskContext, head: PhaseHead) -> Iterator[Stage]:
+        """The candidates, judged on the validation part or on parts of training; then what was chosen."""
+        settings, choice, features = self.settings, Choice(), head.frame.features
+        made = {name: self._temporal(name, features, len(context.classes)) for name in settings.tried()}
+        fresh = {name: PhaseHead(head.frame, model).to(context.device) for name, model in made.items()}
+        validated = "val" in context.parts
+        if validated:
+            yield classifier_stage(context, settings, head)
+            yield from candidates_on_validation(context, settings, head, fresh, choice)
+        else:
+            yield from candidates_on_folds(context, settings, {NONE: head, **fresh}, choice)
+            yield classifier_stage(context, settings, head)
+        self.chosen = choice.told()
+        say(self.chosen)
+        self.settings = replace(settings, temporal=choice.best)
+        if choice.best != NONE:
+            head.temporal = fresh[choice.best].temporal
+            # On a validation part it is trained already, and is done at once: its last step is kept like any other's.
+            yield temporal_stage(context, settings, head, f"temporal-{choice.best}" if validated else "temporal")
 
     def predict(
         self, context: TaskContext, head: nn.Module, frames: LabelledFrames
@@ -111,7 +140,9 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
                 tokens = inputs_of(context, self.settings).streamed(frames.of_videos([video]))
                 blocks = (head.frame.pooled(*each) for each in tokens)
             with torch.inference_mode():
-                yield video, torch.cat([block.cpu() for block in head.probabilities(blocks)]).numpy()
+                found = torch.cat([block.cpu() for block in head.probabilities(blocks)]).numpy()
+            follows = None if head.follows is None else head.follows.cpu().numpy()
+            yield video, processed(found, self.settings.post, self.settings.post_frames, follows)
 
     def scores(self, context: TaskContext, frames: LabelledFrames, predictions: Mapping[str, np.ndarray]) -> TaskScores:
         """Every protocol's numbers."""
@@ -125,7 +156,11 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
             protocol="all",
         )
         frames_of = one_class(request.truths, predictions, frames.numbers_of(), context.classes)
-        return replace(self.scoring.scores(request), frames=frames_of)
+        scores = self.scoring.scores(request)
+        notes = [self.chosen] if self.chosen else []
+        if self.settings.post != "none":
+            notes.append(f"predictions are post-processed: task.post={self.settings.post}")
+        return replace(scores, notes=[*scores.notes, *notes], frames=frames_of)
 
     def write_predictions(
         self, folder: Path, video: str, numbers: np.ndarray, prediction: np.ndarray, classes: Sequence[str]
@@ -166,8 +201,10 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
         return FrameLabels(*read_phase(path, classes))
 
     def variant(self) -> str:
-        """The temporal model."""
-        return "" if self.settings.temporal == NONE else self.settings.temporal
+        """The temporal model, and what is done to its predictions."""
+        settings = self.settings
+        named = [settings.temporal] if settings.temporal not in (NONE, *AUTO) else []
+        return ", ".join([*named, *([f"post={settings.post}"] if settings.post != "none" else [])])
 
 
 def _blocks(context: TaskContext, rows: FeatureRows, span: slice, align: bool) -> Iterator[Tensor]:

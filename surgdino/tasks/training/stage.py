@@ -46,6 +46,7 @@ class Stage:
             is no validation part. It runs in the main process alone, without gradient, in evaluation mode.
         defaults: of the `train` section, for this stage; what the user sets counts more.
         overrides: what counts more than the user's `train` section, from settings of the task's own.
+        kept: whether the head is saved after it, which a stage that only helps to choose leaves as it was.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Stage:
     validate: Validate | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    kept: bool = True
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ STRICT = {f"phase/{average}" for average in ("script", "pooled-macro", "video-ma
 
 def finetune(root: Path, run: Path, *more: str, split: str = SPLIT) -> int:
     words = ["finetune", "task=phase", "dataset=cholec80", f"data.root={root}", f"data.store={root.parent / 'store'}"]
+    words += [] if any(word.startswith("task.temporal=") for word in more) else ["task.temporal=tcn"]
     words += [f"data.split={split}", "data.fps=5", "data.workers=1", "model=vit_toy", "image_size=32"]
     return main([*words, f"run.dir={run}", "hardware.loader_workers=0", *more])
 

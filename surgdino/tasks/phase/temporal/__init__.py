@@ -18,7 +18,8 @@ from surgdino import discovery
 from surgdino.errors import SurgdinoError, nearest
 
 NONE = "none"  # every frame by itself
-_OFFLINE = "_offline"
+OFFLINE = "_offline"
+AUTO = ("auto", "auto_offline")  # what is best on held-out operations, see `surgdino.tasks.phase.choice`
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,14 @@ class TemporalModel(nn.Module, ABC):
 
 def temporal_names() -> list[str]:
     """What `task.temporal` takes."""
-    return [NONE, *sorted(name + ending for name in discovery.names(__name__) for ending in ("", _OFFLINE))]
+    return [NONE, *sorted(name + ending for name in discovery.names(__name__) for ending in ("", OFFLINE))]
 
 
 def check_temporal(name: str) -> None:
-    """Refuse a name that is none of `temporal_names()`."""
-    if name not in temporal_names():
-        raise SurgdinoError(f"there is no task.temporal={name}", fix=nearest(name, temporal_names()))
+    """Refuse a name that is none of `temporal_names()`, and no wish that one be chosen."""
+    known = [*AUTO, *temporal_names()]
+    if name not in known:
+        raise SurgdinoError(f"there is no task.temporal={name}", fix=nearest(name, known))
 
 
 def build_temporal(
@@ -104,19 +106,19 @@ def build_temporal(
     window: int = 256,
     dropout: float | None = None,
 ) -> TemporalModel | None:
-    """A fresh temporal model, None for `none`. What is None of its sizes is its own default.
+    """A fresh temporal model, None for `none` and what is still to be chosen. What is None of its sizes is its own default.
 
     Raises:
         SurgdinoError: no such model, or sizes that it cannot have.
     """
     check_temporal(name)
-    if name == NONE:
+    if name in (NONE, *AUTO):
         return None
-    module = discovery.load(__name__, name.removesuffix(_OFFLINE), "task.temporal")
+    module = discovery.load(__name__, name.removesuffix(OFFLINE), "task.temporal")
     kind = discovery.defined(module, TemporalModel)  # type: ignore[type-abstract]
     given = {"layers": layers, "width": width, "window": window, "dropout": dropout}
     sizes = Sizes(**{**kind.DEFAULTS, **{key: value for key, value in given.items() if value is not None}})
-    return kind(features, classes, sizes, online=not name.endswith(_OFFLINE))
+    return kind(features, classes, sizes, online=not name.endswith(OFFLINE))
 
 
 @torch.inference_mode()
