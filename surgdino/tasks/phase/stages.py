@@ -76,9 +76,7 @@ def inputs_of(context: TaskContext, settings: PhaseSettings) -> FrameInputs:
     return FrameInputs(context, reads_of(settings.tokens), aligned if settings.align else None)
 
 
-def classifier_stage(
-    context: TaskContext, settings: PhaseSettings, head: PhaseHead, name: str = "frame"
-) -> Stage:
+def classifier_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHead, name: str = "frame") -> Stage:
     """The classifier of single frames, together with what learns of the backbone."""
     train, weights = context.parts["train"], _class_weights(context, settings)
     inputs, frames = inputs_of(context, settings), context.parts.get("val")
@@ -100,9 +98,7 @@ def classifier_stage(
     return frame_stage(name, inputs, head.frame, data, loss, validate, **given, head_factor=10)
 
 
-def temporal_stage(
-    context: TaskContext, settings: PhaseSettings, head: PhaseHead, name: str = "temporal"
-) -> Stage:
+def temporal_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHead, name: str = "temporal") -> Stage:
     """The temporal model, one whole video a step and process, as in TeCNO."""
     train, weights = context.parts["train"], _class_weights(context, settings)
     validation = _validation_features(context, settings, head)
@@ -166,7 +162,9 @@ def _validation_features(context: TaskContext, settings: PhaseSettings, head: Ph
 
 
 @torch.no_grad()
-def pooled_features(context: TaskContext, settings: PhaseSettings, head: PhaseHead, frames: LabelledFrames) -> np.ndarray:
+def pooled_features(
+    context: TaskContext, settings: PhaseSettings, head: PhaseHead, frames: LabelledFrames
+) -> np.ndarray:
     """float32 [n, 2D], what the temporal model learns from, by the frame classifier as it has become."""
     inputs = inputs_of(context, settings)
     if inputs.reads != "patches":

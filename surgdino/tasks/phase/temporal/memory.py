@@ -34,9 +34,7 @@ class LongMemoryTransformer(TemporalModel):
             raise SurgdinoError("task.width cannot be used", expected=expected, found=width)
         window = min(sizes.window, WINDOW)
         self.enter = nn.Sequential(nn.LayerNorm(features), nn.Dropout(sizes.dropout), nn.Linear(features, width))
-        self.blocks = nn.ModuleList(
-            TransformerBlock(width, window, sizes.dropout, online) for _ in range(sizes.layers)
-        )
+        self.blocks = nn.ModuleList(TransformerBlock(width, window, sizes.dropout, online) for _ in range(sizes.layers))
         self.keys = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width // HEADS))
         joined = width + width // HEADS * (1 if online else 2)
         self.leave = nn.Sequential(nn.LayerNorm(joined), nn.Dropout(sizes.dropout), nn.Linear(joined, classes))
