@@ -1,4 +1,4 @@
-"""`task.temporal=auto`: chosen on operations not learnt from, said, the same after a stop, and never an offline model."""
+"""`task.temporal=auto`: chosen on operations not learnt from, said, and the same after a stop."""
 
 from __future__ import annotations
 

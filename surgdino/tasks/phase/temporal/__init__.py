@@ -106,7 +106,9 @@ def build_temporal(
     window: int = 256,
     dropout: float | None = None,
 ) -> TemporalModel | None:
-    """A fresh temporal model, None for `none` and what is still to be chosen. What is None of its sizes is its own default.
+    """A fresh temporal model, None for `none` and what is still to be chosen.
+
+    What is None of its sizes is its own default.
 
     Raises:
         SurgdinoError: no such model, or sizes that it cannot have.
