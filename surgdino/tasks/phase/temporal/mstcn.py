@@ -68,7 +68,7 @@ class _DualLayer(nn.Module):
 
     def __init__(self, sizes: Sizes, dilations: tuple[int, int], online: bool) -> None:
         super().__init__()
-        self.reach, self.online = (KERNEL - 1) * max(dilations), online
+        self.reach, self.online, self.dilations = (KERNEL - 1) * max(dilations), online, dilations
         self.dilated = nn.ModuleList(nn.Conv1d(sizes.width, sizes.width, KERNEL, dilation=each) for each in dilations)
         self.mix = nn.Conv1d(len(dilations) * sizes.width, sizes.width, 1)
         self.dropout = nn.Dropout(sizes.dropout)
@@ -76,8 +76,8 @@ class _DualLayer(nn.Module):
     def forward(self, maps: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         around = padded(maps, past, self.reach, self.online, repeats=True)
         found = []
-        for layer in self.dilated:
-            spare = self.reach - (KERNEL - 1) * layer.dilation[0]  # of the frames around, those that it does not reach
+        for layer, dilation in zip(self.dilated, self.dilations, strict=True):
+            spare = self.reach - (KERNEL - 1) * dilation  # of the frames around, those that it does not reach
             first, last = (spare, 0) if self.online else (spare // 2, spare // 2)
             found.append(layer(around[:, :, first : around.shape[2] - last]))
         change = self.dropout(F.relu(self.mix(torch.cat(found, 1))))
