@@ -15,6 +15,7 @@ from surgdino.config import Fps, NonNegativeInt, PositiveInt, read_yaml, typed
 from surgdino.datasets.class_names import corrected
 from surgdino.datasets.depth import DepthLayout
 from surgdino.datasets.picture_layout import MaskLayout
+from surgdino.datasets.questions import QuestionLayout
 from surgdino.datasets.workflow import WorkflowLayout
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest
@@ -55,6 +56,7 @@ class Card:
         mask_files: where its masks lie, of recordings with a file a frame.
         depth: where its depth maps lie, and what they count in.
         workflow: where its label files lie, and what stands in them.
+        questions: where its questions about frames lie, and which answers there are.
         tool_step: frames from one row of a tool file to the next.
         columns: column -> value -> videos, such as their hospital; read where there is no data.table.
         recordings: whether its recordings are whole operations, so that their frames tell the time in the operation.
@@ -92,6 +94,7 @@ class Card:
     mask_files: MaskLayout | None = None
     depth: DepthLayout | None = None
     workflow: WorkflowLayout | None = None
+    questions: QuestionLayout | None = None
     tool_step: PositiveInt = 25
     columns: dict[str, dict[str, tuple[Entry, ...]]] = field(default_factory=dict)
     recordings: Recordings = "whole"

@@ -20,6 +20,7 @@ import numpy as np
 from surgdino.datasets.class_names import class_finder
 from surgdino.datasets.files import entries, is_pictures
 from surgdino.datasets.masks import VideoMasks
+from surgdino.datasets.questions import Asked
 from surgdino.errors import SurgdinoError
 
 # Kinds of labels that answer for another where a dataset has them alone.
@@ -101,10 +102,10 @@ class FrameLabels(Mapping[int, Any]):
 
     Attributes:
         numbers: int64 [n], ascending frame numbers.
-        array: [n] class ids, or [n, classes] of 0/1, in the order of `numbers`.
+        array: [n] class ids, [n, classes] of 0/1, or [n, most, 3] of questions, in the order of `numbers`.
     """
 
-    def __init__(self, numbers: np.ndarray, array: np.ndarray) -> None:
+    def __init__(self, numbers: np.ndarray | Sequence[int], array: np.ndarray) -> None:
         if len(numbers) != len(array) or (np.diff(numbers) <= 0).any():
             raise ValueError("frame numbers must ascend and have one label each")
         self.numbers = np.asarray(numbers, dtype=np.int64)
@@ -115,7 +116,7 @@ class FrameLabels(Mapping[int, Any]):
         if position == len(self.numbers) or self.numbers[position] != number:
             raise KeyError(number)
         label = self.array[position]
-        return int(label) if label.ndim == 0 else tuple(int(x) for x in label)
+        return int(label) if label.ndim == 0 else tuple(label.tolist())
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.numbers.tolist())
@@ -225,15 +226,18 @@ class Labels:
 
     Attributes:
         task: `phase`, `step`, `tools`, `action`, `triplet`, `instrument`, `verb`, `target`, `masks`, `class` of a
-            picture, `clip` (a whole video's), `instance`, or `objects` (see `surgdino.datasets.objects`).
+            picture, `clip` (a whole video's), `question`, `instance`, or `objects` (see `surgdino.datasets.objects`).
         classes: class names in the order of their ids.
         values: video id -> frame number -> class id (phase, step, class), a tuple of 0/1 with one entry a class (tools,
-            action, triplet and its parts), or the files that hold the masks. Others may be known by second or segment.
+            action, triplet and its parts), the files that hold the masks, or a row a pair of question and answer (see
+            `questions.py`). Others may be known by second or segment.
+        asked: the questions, of labels that answer any.
     """
 
     task: str
     classes: tuple[str, ...]
     values: Mapping[str, FrameLabels | SecondLabels | SegmentLabels | VideoMasks] = field(repr=False)
+    asked: Asked | None = field(default=None, repr=False)
 
     def in_classes(self, classes: Sequence[str]) -> Labels | None:
         """The same labels by the order and spelling of `classes`; None where those are not the same classes."""
@@ -247,8 +251,13 @@ class Labels:
         order = np.asarray(places)
 
         def moved(array: np.ndarray) -> np.ndarray:
+            if self.asked:
+                return np.stack([array[..., 0], moved_ids(array[..., 1]), array[..., 2]], -1)
             if array.ndim > 1:
                 return array[:, np.argsort(order)]
+            return moved_ids(array)
+
+        def moved_ids(array: np.ndarray) -> np.ndarray:
             return np.where(array < 0, array, order.astype(array.dtype)[array])
 
         values: dict[str, FrameLabels | SecondLabels | SegmentLabels | VideoMasks] = {}
@@ -262,7 +271,7 @@ class Labels:
             else:
                 values[video] = copy(found)
                 values[video].array = moved(found.array)
-        return Labels(self.task, tuple(classes), values)
+        return replace(self, classes=tuple(classes), values=values)
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def check(config: FinetuneConfig) -> Checked:
     names = Pseudonyms.open(names_mode(folder, config.run.names), data.store)
     manifest = split_manifest(card, data, task.LABELS, names)
     require_parts(manifest, data, ("train", "test"))
-    classes = task.classes(card, manifest)
+    classes, task = task.classes(card, manifest), task.prepared(card, manifest)
     tested_on = f"{card.name} {split_name(data, names)} test"
     refuse_named(History.of(start.info), manifest.part("test"), tested_on, names, config.leakage)
     preprocess = start.preprocess(config.image_size)

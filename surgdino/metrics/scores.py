@@ -142,14 +142,15 @@ class ScoreRequest:
     """What a task's panel is asked for.
 
     Attributes:
-        truths: video id -> int [n] phase ids; 0/1 [n, triplets or tools]; or frame number -> bool [C, H, W] masks.
+        truths: video id -> int [n] phase ids; 0/1 [n, triplets or tools]; frame number -> bool [C, H, W] masks; or what
+            is true of questions.
         predictions: the same videos and frames: int [n] phase ids; float [n, triplets] of any monotone scale; or frame
             number -> bool [C, H, W]. Masks too many to hold go through `SegmentationTally`.
         classes: names in the order of the ids.
         operations: video id -> operation id; intervals and spreads are over these.
         protocol: one by name (`phase/script` or `script`), `all`, or None for the task's default ones.
         fps: phase labels per second; the relaxed protocols need it.
-        mapping: which components each triplet holds; triplets need it.
+        mapping: which components each triplet holds; triplets need it. Of answers, which kind of question each answers.
         heads: component (I, V, T, ...) -> video id -> float [n, classes of the component]: a triplet model's own
             component heads, scored beside the maximum over triplets.
         frames: video id -> int [n] frame numbers of phase labels; where they leave gaps, no relaxed protocol is

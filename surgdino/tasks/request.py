@@ -50,6 +50,7 @@ class PredictRequest:
         truth: labels that the user gave, or None.
         folder: where to write.
         caption: which model it is, in a line for pictures.
+        questions: what to ask, of a task that answers questions; none asks what the task knows.
     """
 
     context: TaskContext
@@ -60,6 +61,7 @@ class PredictRequest:
     truth: FrameLabels | None
     folder: Path
     caption: str
+    questions: tuple[str, ...] = ()
 
     def pictures(self) -> Iterator[Frame]:
         """The frames at their own size, in the order of `frames`: the store has smaller ones."""

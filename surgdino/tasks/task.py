@@ -49,6 +49,7 @@ class Task(ABC, Generic[S, P]):
         DEFAULTS: of the `train` section, for all stages.
         SINGLE_IMAGES: whether images without numbers are predicted, each by itself.
         PICTURE: what `picture` shows, in a sentence.
+        ASKS: whether it answers questions, of which `predict` takes a list.
         scoring: how predictions are scored; of use without a model too.
         name, settings: of this one.
         members: what `predicted` averages, this task's own first; empty for its own prediction alone.
@@ -59,6 +60,7 @@ class Task(ABC, Generic[S, P]):
     DEFAULTS: ClassVar[Mapping[str, Any]] = {}
     SINGLE_IMAGES = False
     PICTURE = ""
+    ASKS = False
     scoring = Scoring()
 
     def __init__(self, name: str, settings: S) -> None:
@@ -88,6 +90,14 @@ class Task(ABC, Generic[S, P]):
             SurgdinoError: the dataset has none.
         """
         return labels_of(manifest, self.LABELS).classes
+
+    def prepared(self, card: Card, manifest: Manifest) -> Task[S, P]:
+        """The task with what its settings leave to the data, before anything is built.
+
+        Raises:
+            SurgdinoError: data that cannot be learned.
+        """
+        return self
 
     def evaluate(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path) -> TaskScores:
         """Every number of the labelled frames; the predictions go to `predictions/` in `folder`."""

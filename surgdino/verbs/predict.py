@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from surgdino.config import Fps, Location, Text, shipped, typed
+from surgdino.config import Fps, Location, Names, Text, shipped, typed
 from surgdino.console import field, say, warn
 from surgdino.datasets.manifest import FrameLabels
 from surgdino.engine.settings import HardwareSettings
@@ -48,6 +48,7 @@ class PredictConfig:
     averaging: Averaging
     out: Location | None
     truth: Location | None
+    questions: Names | None
     image_fps: Fps | None
     hardware: HardwareSettings
     data: DatasetRoot
@@ -62,6 +63,9 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
     places = [config.checkpoint] if isinstance(config.checkpoint, str) else config.checkpoint
     runs = [local(each) for each in load_runs(places)]
     saved = runs[0]
+    if config.questions and not saved.task.ASKS:
+        what = f"task={saved.task.name} answers no questions"
+        raise SurgdinoError(what, place="questions", found=config.questions[0], fix="leave questions= out")
     data = shipped(DataSettings, "data", **saved.config.data)
     for other in runs[1:]:
         if (theirs := shipped(DataSettings, "data", **other.config.data).store_settings) != data.store_settings:
@@ -111,7 +115,8 @@ def _predict(
         if averaged := average(members, config.averaging):
             say(f"averaged over {averaged}")
             caption = f"{caption} · averaged over {averaged}"
-        request = PredictRequest(first.context, first.head, frames, source, data.decoder, truth, folder, caption)
+        asked = config.questions or ()
+        request = PredictRequest(first.context, first.head, frames, source, data.decoder, truth, folder, caption, asked)
         written = saved.task.write(request)
         try:
             shutil.rmtree(work)

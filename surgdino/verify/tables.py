@@ -98,7 +98,7 @@ def overview_table(manifest: Manifest, infos: Mapping[str, VideoInfo], parts: Ma
 
 def class_table(labels: Labels, infos: Mapping[str, VideoInfo], parts: Mapping[str, set[str]]) -> Table:
     """Labelled frames of each class, by part, with their share of the part's labelled frames as a bar."""
-    table = console.new_table(f"Frames by {labels.task}")
+    table = console.new_table("Pairs by answer" if labels.asked else f"Frames by {labels.task}")
     table.add_column("class", no_wrap=True)
     counts = {part: count for part, ids in parts.items() if (count := count_frames(labels, ids, infos))[1]}
     for part in counts:
@@ -113,7 +113,7 @@ def class_table(labels: Labels, infos: Mapping[str, VideoInfo], parts: Mapping[s
         table.add_row(name, *cells)
     table.add_section()
     totals = [cell for _, total in counts.values() for cell in (Text(f"{total:,}", "bold"), Text(""))]
-    table.add_row(Text("labelled frames", "bold"), *totals)
+    table.add_row(Text("pairs" if labels.asked else "labelled frames", "bold"), *totals)
     return table
 
 
@@ -157,7 +157,10 @@ def count_frames(labels: Labels, ids: set[str], infos: Mapping[str, VideoInfo]) 
                 continue
             present, found = values.at(info.numbers, info.times)
             array = found[present]
-        total += len(array)
+        total += 0 if labels.asked else len(array)
+        if labels.asked:  # a pair counts, not a frame
+            array = array[array[..., 1] >= 0][:, 1]
+            total += len(array)
         frames += array.sum(0, dtype=np.int64) if array.ndim == 2 else np.bincount(array, minlength=len(frames))
     return [int(count) for count in frames], total
 

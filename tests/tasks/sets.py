@@ -8,6 +8,7 @@ from pathlib import Path
 
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.datasets.synthetic.cholect50 import write_cholect50
+from surgdino.datasets.synthetic.questions import write_questions
 from tests.datasets.mask_sets import write_pairs
 from tests.datasets.object_sets import write_objects
 
@@ -38,11 +39,16 @@ def _objects(root: Path) -> None:
     write_objects(root, images=24)
 
 
+def _questions(root: Path) -> None:
+    write_questions(root, "pitvqa", videos=4, frames=16)
+
+
 SETS = {
     "phase": TaskSet(_cholec80, ("dataset=cholec80", "data.fps=2", SPLIT)),
     "tools": TaskSet(_cholec80, ("dataset=cholec80", "data.fps=1", SPLIT)),
     "triplet": TaskSet(_cholect50, ("dataset=cholect50", "data.split={train: [1, 2], val: [4], test: [5]}")),
     "instances": TaskSet(_objects, ("dataset=folder", "data.split={val: every 5th, test: every 4th, train: rest}")),
+    "vqa": TaskSet(_questions, ("dataset=pitvqa", SPLIT)),
     "segmentation": TaskSet(_pairs, ("dataset=folder", "data.split={val: every 5th, test: every 4th, train: rest}")),
 }
 

@@ -197,7 +197,7 @@ def frame_labels(store: FrameStore, rows: np.ndarray, labels: Mapping[str, Label
     for task, of_task in labels.items():
         present, values = np.zeros(len(rows), bool), None
         for places, numbers, times, of_video in _by_video(store, rows, of_task):
-            if isinstance(of_video, VideoMasks):
+            if isinstance(of_video, VideoMasks) or of_task.asked:
                 continue
             known, read = of_video.at(numbers, times)
             if values is None:

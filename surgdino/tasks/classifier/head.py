@@ -112,10 +112,10 @@ class TunedHead(nn.Module):
         self.backbone, self.head = backbone, head
         self.register_load_state_dict_pre_hook(_as_called_now)
 
-    def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
-        """What the head gives of normalised images [B, 3, S, S]."""
+    def forward(self, images: Tensor, *more: Tensor) -> Tensor | dict[str, Tensor]:
+        """What the head gives of normalised images [B, 3, S, S], and of what else it is given."""
         features = self.backbone(images)
-        return self.head(features.cls, features.patches)
+        return self.head(features.cls, features.patches, *more)
 
 
 def _as_called_now(_: nn.Module, state: dict[str, Any], *__: Any) -> None:

@@ -1,0 +1,1 @@
+"""Questions about a frame, answered from a list."""

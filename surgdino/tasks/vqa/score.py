@@ -1,0 +1,246 @@
+"""How answers are scored: accuracy and macro averages over all pairs as scikit-learn's, and BLEU of sentences.
+
+The question alone is scored beside: the answer that it had most often in training; or, where files say no such answer,
+in the truth itself, which is the most that a model blind to the picture could reach in accuracy.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from surgdino.datasets.class_names import class_finder
+from surgdino.datasets.questions import question_key, question_kinds
+from surgdino.errors import SurgdinoError
+from surgdino.metrics.arrays import nanmean, pair_videos, ratio
+from surgdino.metrics.bleu import ORDERS, bleu_counts, bleu_of, sentence_bleu, tokens
+from surgdino.metrics.intervals import operations_of
+from surgdino.metrics.scores import ClassTable, Score, ScoreRequest, Statistic, TaskScores, chosen, find_row, score_rows
+from surgdino.tasks.scoring.folders import Folders
+from surgdino.tasks.scoring.scoring import Scoring
+from surgdino.tasks.vqa.files import read_and_match
+from surgdino.tasks.vqa.replies import Replies, Truth
+
+POOLED, SCRIPT, BLEU, CORPUS = "vqa/pooled", "vqa/script", "vqa/bleu", "vqa/corpus-bleu"
+HEADLINE = "macro F1"
+_ALONE = "question-only "
+
+
+class VqaScoring(Scoring):
+    """Answers of a list, as classes and as sentences: `Truth` and `Replies` of each video."""
+
+    PROTOCOLS = (POOLED, SCRIPT, BLEU, CORPUS)
+
+    def panel(self, request: ScoreRequest) -> TaskScores:
+        """Every number of the answers, and beside it that of the question alone.
+
+        `request.mapping` says which kind of question an answer belongs to, where a card does.
+        """
+        videos = pair_videos(request.truths, request.predictions)
+        owners = operations_of(videos, request.operations)
+        truths = [request.truths[video] for video in videos]
+        replies = [_checked(request.predictions[video], request.truths[video], video) for video in videos]
+        notes, blind = list(request.notes), [each.alone for each in replies if each.alone]
+        if len(blind) < len(replies):
+            notes.append(
+                "question-only: the most frequent answer to each question in this truth, as the predictions do not say "
+                "what training data would answer"
+            )
+            blind = [*_most_frequent(truths)]
+        answers = _Answers(request.classes, truths, [each.answers for each in replies], [said for said, _ in blind])
+        if outside := answers.outside:
+            count = sum(answer in outside for each in replies for answer in each.answers)
+            notes.append(f"{count:,} answers are outside of the list and wrong, such as {min(outside)}")
+        table: list[Score] = []
+        for protocol in chosen(request.protocol, self.PROTOCOLS, (POOLED, BLEU)):
+            if protocol in (POOLED, SCRIPT):
+                numbers = macro_numbers if protocol == POOLED else script_numbers
+                own, other = answers.counts(1), answers.counts(2)
+            else:
+                sentence = protocol == BLEU
+                numbers = _sentence_bleus if sentence else _corpus_bleus
+                sums = _sentence_sums if sentence else _corpus_sums
+                said = [each.sentences for each in replies], [sentences for _, sentences in blind]
+                own, other = (np.stack([*map(sums, truths, each)]) for each in said)
+            table += score_rows(_beside(numbers, own, other), owners, protocol)
+        classes = [answers.by_answer(), answers.by_kind(truths, request.mapping or {})]
+        return TaskScores("vqa", table, classes, len(set(owners)), notes, find_row(table, HEADLINE, POOLED))
+
+    def read_and_score(self, folders: Folders) -> TaskScores:
+        """The classes are those given, the card's, or the truth's answers in alphabetical order."""
+        truths, replies = read_and_match(folders)
+        layout = folders.card.questions if folders.card else None
+        kinds = {answer: kind for kind, answers in (layout.answers if layout else {}).items() for answer in answers}
+        own = sorted({answer for truth in truths.values() for answer in truth.answers})
+        request = folders.request(truths, replies, tuple(folders.classes or kinds or own))
+        return self.scores(replace(request, mapping=kinds))
+
+
+class _Answers:
+    """All answers as places in `names`: those of the list, and after them the replies that are outside of it.
+
+    Attributes:
+        ids: of each video int64 [3, m]: true, replied, of the question alone.
+        outside: those replies.
+
+    Raises:
+        SurgdinoError: the truth has an answer outside of the list.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        truths: Sequence[Truth],
+        replied: Sequence[Sequence[str]],
+        blind: Sequence[Sequence[str]],
+    ) -> None:
+        find = class_finder(classes)
+        self.names, self.outside, places = list(classes), set[str](), dict[str, int]()
+
+        def place(answer: str) -> int:
+            if answer not in places:
+                found = find(answer)
+                if found is None:
+                    found = len(self.names)
+                    self.names.append(answer)
+                    self.outside.add(answer)
+                places[answer] = found
+            return places[answer]
+
+        true = [np.array([*map(place, truth.answers)], np.int64) for truth in truths]
+        if self.outside:
+            what, expected = "the truth has an answer outside of the list", f"one of {len(classes)} answers"
+            raise SurgdinoError(what, expected=expected, found=min(self.outside), fix="check classes= and dataset=")
+        others = [[np.array([*map(place, each)], np.int64) for each in side] for side in (replied, blind)]
+        self.ids = [np.stack(each) for each in zip(true, *others, strict=True)]
+
+    def counts(self, which: int, rows: Sequence[np.ndarray] | None = None) -> np.ndarray:
+        """int64 [videos, 3, answers]: pairs in which an answer is right, replied, true.
+
+        Args:
+            which: 1 for the replies, 2 for the question alone.
+            rows: bool [m] of each video, the pairs that count; None is all.
+        """
+        size, found = len(self.names), []
+        for place, ids in enumerate(self.ids):
+            true, said = ids[0], ids[which]
+            if rows is not None:
+                true, said = true[rows[place]], said[rows[place]]
+            found.append([np.bincount(each, minlength=size) for each in (true[true == said], said, true)])
+        return np.array(found)
+
+    def by_answer(self) -> ClassTable:
+        """Precision, recall and F1 of every answer of the list."""
+        right, replied, true = self.counts(1).sum(0)
+        measures = np.stack([ratio(right, replied), ratio(right, true), ratio(2 * right, replied + true)], 1)
+        counted = zip(self.names, measures.tolist(), true.tolist(), replied.tolist(), strict=True)
+        rows = {
+            name: {**dict(zip(("precision", "recall", "F1"), each, strict=True)), "pairs": pairs, "replied": said}
+            for name, each, pairs, said in counted
+            if name not in self.outside
+        }
+        return ClassTable("answer", POOLED, rows)
+
+    def by_kind(self, truths: Sequence[Truth], kinds: Mapping[str, str]) -> ClassTable:
+        """The same numbers as of all pairs for each kind of question, and those of the question alone."""
+        given: dict[str, set[str]] = {}
+        for truth, ids in zip(truths, self.ids, strict=True):
+            for question, answer in zip(truth.questions, ids[0].tolist(), strict=True):
+                given.setdefault(question_key(question), set()).add(self.names[answer])
+        names = question_kinds(given, kinds)
+        kind_of = [np.array([names[question_key(question)] for question in truth.questions]) for truth in truths]
+        rows = {}
+        for kind in sorted(set(names.values())):
+            counts = [self.counts(which, [each == kind for each in kind_of]).sum(0) for which in (1, 2)]
+            own, blind = map(macro_numbers, counts)
+            rows[kind] = {**own, **{_ALONE + name: value for name, value in blind.items()}}
+            rows[kind]["pairs"] = int(counts[0][2].sum())
+        return ClassTable("question", POOLED, rows)
+
+
+def macro_numbers(counts: np.ndarray) -> dict[str, float]:
+    """Accuracy, and macro averages as scikit-learn's `f1_score` and `balanced_accuracy_score`.
+
+    F1 is averaged over answers that are true or replied, recall over those that are true.
+
+    Args:
+        counts: int64 [3, answers], see `_Answers.counts`.
+    """
+    right, replied, true = counts
+    return {
+        "accuracy": float(ratio(right.sum(), true.sum())),
+        HEADLINE: float(nanmean(ratio(2 * right, replied + true))),
+        "balanced accuracy": float(nanmean(ratio(right, true))),
+    }
+
+
+def script_numbers(counts: np.ndarray) -> dict[str, float]:
+    """As the published code of Surgical-VQA: scikit-learn's macro averages over answers that are true or replied, with
+    `zero_division=1`, so that the precision of an answer that is never replied is 1."""
+    right, replied, true = counts[:, counts[1:].any(0)]
+    of = {"precision": ratio(right, replied), "recall": ratio(right, true)}
+    means = {name: float(nanmean(np.where(np.isnan(values), 1.0, values))) for name, values in of.items()}
+    return {**means, "F score": macro_numbers(counts)[HEADLINE]}
+
+
+def macro_f1(true: Sequence[str], replied: Sequence[str]) -> float:
+    """The headline of these answers."""
+    places = {answer: place for place, answer in enumerate(dict.fromkeys((*true, *replied)))}
+    ids = [np.array([places[answer] for answer in side]) for side in (true, replied)]
+    sides = (ids[0][ids[0] == ids[1]], ids[1], ids[0])
+    return macro_numbers(np.array([np.bincount(each, minlength=len(places)) for each in sides]))[HEADLINE]
+
+
+def _sentence_sums(truth: Truth, said: Sequence[str]) -> np.ndarray:
+    """Sums of BLEU-1 to BLEU-4 over the pairs, and how many there are, float64 [5]."""
+    distinct = Counter(zip(said, map(tuple, truth.references), strict=True))
+    sums = sum((count * sentence_bleu(one, ways) for (one, ways), count in distinct.items()), np.zeros(ORDERS))
+    return np.append(sums, len(said))
+
+
+def _corpus_sums(truth: Truth, said: Sequence[str]) -> np.ndarray:
+    """What the BLEU of the corpus is made of, int64 [10]."""
+    distinct = Counter(zip(said, map(tuple, truth.references), strict=True))
+    counted = (count * bleu_counts(tokens(one), [*map(tokens, ways)]) for (one, ways), count in distinct.items())
+    return sum(counted, np.zeros(2 * ORDERS + 2, np.int64))
+
+
+def _sentence_bleus(sums: np.ndarray) -> dict[str, float]:
+    return {f"BLEU-{order + 1}": float(ratio(sums[order], sums[-1])) for order in range(ORDERS)}
+
+
+def _corpus_bleus(sums: np.ndarray) -> dict[str, float]:
+    return {f"BLEU-{order + 1}": float(value) for order, value in enumerate(bleu_of(sums, smooth=False))}
+
+
+def _beside(numbers: Callable[[np.ndarray], Mapping[str, float]], own: np.ndarray, blind: np.ndarray) -> Statistic:
+    """The numbers of some videos' summed counts [videos, ...], and those of the question alone."""
+
+    def statistic(rows: np.ndarray) -> dict[str, float]:
+        alone = numbers(blind[rows].sum(0))
+        return {**numbers(own[rows].sum(0)), **{_ALONE + name: value for name, value in alone.items()}}
+
+    return statistic
+
+
+def _most_frequent(truths: Sequence[Truth]) -> list[tuple[list[str], list[str]]]:
+    """For each video's questions the answer that each has most often in all of them, and how it is said first."""
+    counts: dict[str, Counter[str]] = {}
+    said: dict[str, str] = {}
+    for truth in truths:
+        for question, answer, ways in zip(truth.questions, truth.answers, truth.references, strict=True):
+            counts.setdefault(question_key(question), Counter())[answer] += 1
+            said.setdefault(answer, ways[0])
+    best = {key: max(sorted(found), key=found.__getitem__) for key, found in counts.items()}
+    answers = [[best[question_key(question)] for question in truth.questions] for truth in truths]
+    return [(each, [said[answer] for answer in each]) for each in answers]
+
+
+def _checked(replies: Replies, truth: Truth, video: str) -> Replies:
+    if len(replies) != len(truth):
+        what = "questions and replies differ in number"
+        raise SurgdinoError(what, place=video, expected=len(truth), found=len(replies))
+    return replies
