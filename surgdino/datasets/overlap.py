@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from surgdino.datasets.card import PARTS, Card, card_names, compact, load_card
+from surgdino.datasets.card import PARTS, Card, card_names, compact, expand, load_card
 from surgdino.datasets.manifest import place_of
 from surgdino.errors import SurgdinoError, nearest
 
@@ -290,7 +290,8 @@ def _which(cards: Sequence[Card]) -> str:
         for other in known[place + 1 :]:
             shared = part_operations(card) & part_operations(other)
             if shared:
-                numbers = compact(sorted(int(operation.rpartition("/")[2]) for operation in shared))
+                places = sorted((operation.rpartition("/")[2] for operation in shared), key=lambda p: (len(p), p))
+                numbers = compact(expand(places))
                 lines.append(f"- {card.name} and {other.name}, {len(shared)} operations: {numbers}")
     return "\n".join(lines) + "\n"
 

@@ -87,9 +87,7 @@ class Questions(Adapter):
                 if pictures:
                     self.ids[match["key"]] = match["video"]
         keyed: dict[str, Path] = self.keyed(found, found.__getitem__)
-        return {
-            key: keyed[key] for key in sorted(keyed, key=lambda key: (len(key), key) if self._numbered else (0, key))
-        }
+        return {key: keyed[key] for key in sorted(keyed, key=lambda key: (len(key) * self._numbered, key))}
 
     def _video(self, key: str, path: Path) -> Video:
         entry = _entry(key)

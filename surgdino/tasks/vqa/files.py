@@ -24,7 +24,7 @@ from surgdino.datasets.questions import Answers, Pair, folder_pattern, question_
 from surgdino.errors import SurgdinoError, nearest, shown
 from surgdino.paths import file_of, write_text
 from surgdino.records import read_record
-from surgdino.tasks.scoring.folders import Folders
+from surgdino.tasks.scoring.folders import Folders, match_frames
 from surgdino.tasks.vqa.replies import WHOLE, Replies, Truth
 
 _COLUMNS = ("frame", "question", "answer")
@@ -122,6 +122,10 @@ def _refuse_videos(truth: Mapping[str, object], predicted: Mapping[str, Sequence
 
 def _matched(asked: Sequence[_Row], predicted: Sequence[_Row], folders: Folders) -> list[_Row]:
     """The reply to each question."""
+    sides = (np.unique([row.frame for row in rows if row.frame != WHOLE]) for rows in (asked, predicted))
+    frames, replied = (side.astype(np.int64) for side in sides)
+    if frames.size and replied.size:
+        match_frames(frames, replied, predicted[0].file, ignore_extra=True)
     replies: dict[tuple[int, str], list[_Row]] = {}
     for row in predicted:
         replies.setdefault((row.frame, question_key(row.pair.question)), []).append(row)

@@ -16,6 +16,7 @@ from surgdino.tasks.vqa.replies import WHOLE, Replies, Truth
 _LEFT, _RIGHT, _STRIP, _ROW = 4.2, 0.8, 0.36, 0.62  # inches
 _ABOVE, _BELOW, _LEGEND_ROW, _COLUMNS = 0.95, 0.45, 0.24, 4
 _SHOWN = 24  # questions
+_LIGHT = 0.45  # the mean of a colour on which ink is read
 _LETTERS, _INCHES = 56, 0.085  # of a question; of a letter in a strip
 
 
@@ -44,6 +45,7 @@ def _strips(
     replies: Replies, numbers: np.ndarray, times: np.ndarray, truth: Truth | None, video: str, caption: str
 ) -> Any:
     """A strip a question, coloured by the answer, with a red line under it where that is wrong."""
+    from matplotlib.colors import to_rgb
     from matplotlib.figure import Figure
 
     asked = [*dict.fromkeys(replies.questions)]
@@ -61,7 +63,7 @@ def _strips(
     axis.set_ylim(len(asked), 0)
     seconds = (ends[-1] - starts[0]) / (WIDTH - _LEFT - _RIGHT)  # of an inch
     questions, right = np.array(replies.questions), _right(replies, truth)
-    style: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "fontsize": 8, "color": SOFT, "va": "center"}
+    beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "fontsize": 8, "color": SOFT, "va": "center"}
     for row, question in enumerate(asked):
         of = np.flatnonzero(questions == question)
         at = np.searchsorted(numbers, replies.frames[of])
@@ -70,11 +72,13 @@ def _strips(
             axis.broken_barh([(begin, end - begin)], (row + 0.08, 0.68), facecolors=colours[answer], linewidth=0)
             if len(answer) * _INCHES * seconds < end - begin:
                 where = ((begin + end) / 2, row + 0.43)
-                axis.text(*where, readable_name(answer), fontsize=7.5, ha="center", va="center", parse_math=False)
+                ink = INK if np.mean(to_rgb(colours[answer])) > _LIGHT else "white"
+                style = {"fontsize": 7.5, "ha": "center", "va": "center", "color": ink}
+                axis.text(*where, readable_name(answer), parse_math=False, **style)
         wrong = [(starts[k], ends[k] - starts[k]) for k, good in zip(at, right[of], strict=True) if good == 0]
         axis.broken_barh(wrong, (row + 0.8, 0.12), facecolors=ALARM, linewidth=0)
-        axis.annotate(f"{np.nanmean(replies.confidence[of]):.2f}", (1.01, row + 0.45), **style)
-    axis.annotate("confidence", (1.0, -0.2), **{**style, "fontsize": 7.5})
+        axis.annotate(f"{np.nanmean(replies.confidence[of]):.2f}", (1.01, row + 0.45), **beside)
+    axis.annotate("confidence", (1.0, -0.2), **{**beside, "fontsize": 7.5})
     axis.set_yticks(np.arange(len(asked)) + 0.45, [_cut(question) for question in asked], parse_math=False)
     axis.tick_params(labelsize=8.5, colors=INK, length=0)
     axis.tick_params(axis="x", colors=SOFT, length=3)

@@ -26,6 +26,7 @@ from surgdino.tasks.vqa.replies import Replies, Truth
 
 POOLED, SCRIPT, BLEU, CORPUS = "vqa/pooled", "vqa/script", "vqa/bleu", "vqa/corpus-bleu"
 HEADLINE = "macro F1"
+_Numbers = Callable[[np.ndarray], Mapping[str, float]]
 _ALONE = "question-only "
 
 
@@ -57,7 +58,7 @@ class VqaScoring(Scoring):
         table: list[Score] = []
         for protocol in chosen(request.protocol, self.PROTOCOLS, (POOLED, BLEU)):
             if protocol in (POOLED, SCRIPT):
-                numbers = macro_numbers if protocol == POOLED else script_numbers
+                numbers: _Numbers = macro_numbers if protocol == POOLED else script_numbers
                 own, other = answers.counts(1), answers.counts(2)
             else:
                 sentence = protocol == BLEU
@@ -216,7 +217,7 @@ def _corpus_bleus(sums: np.ndarray) -> dict[str, float]:
     return {f"BLEU-{order + 1}": float(value) for order, value in enumerate(bleu_of(sums, smooth=False))}
 
 
-def _beside(numbers: Callable[[np.ndarray], Mapping[str, float]], own: np.ndarray, blind: np.ndarray) -> Statistic:
+def _beside(numbers: _Numbers, own: np.ndarray, blind: np.ndarray) -> Statistic:
     """The numbers of some videos' summed counts [videos, ...], and those of the question alone."""
 
     def statistic(rows: np.ndarray) -> dict[str, float]:

@@ -30,6 +30,7 @@ from surgdino.tasks.vqa.score import VqaScoring
 from surgdino.tasks.vqa.training import (
     DEFAULTS,
     VqaSettings,
+    asked_of,
     asked_places,
     known,
     replies_of,
@@ -89,9 +90,7 @@ class VqaTask(Task[VqaSettings, Replies]):
         truths, replies = truths_of(frames, context.classes), dict(self.predict(context, head, frames))
         for video, found in replies.items():
             write_replies(folder / "predictions", video, found, truths[video])
-        asked = frames.labels and frames.labels.asked
-        kinds = asked.kinds if asked else {}
-        notes = self._notes(truths)
+        kinds, notes = asked_of(frames).kinds, self._notes(truths)
         request = ScoreRequest(truths, replies, context.classes, frames.operations, "all", mapping=kinds, notes=notes)
         return self.scoring.scores(request)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from surgdino.config import BelowOne, Width
+from surgdino.datasets.questions import Asked
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.classifier.frame_inputs import FrameInputs, Inputs, frame_stage
 from surgdino.tasks.context import TaskContext
@@ -22,7 +23,7 @@ from surgdino.tasks.training.stage import Stage, Validate
 from surgdino.tasks.vqa.head import QuestionHead
 from surgdino.tasks.vqa.learned import Learned
 from surgdino.tasks.vqa.replies import WHOLE, Replies, Truth, truth_of
-from surgdino.tasks.vqa.score import macro_f1
+from surgdino.tasks.vqa.score import HEADLINE, macro_f1
 
 DEFAULTS = {"epochs": 10, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.05, "patience": 10}
 _FROZEN = {"epochs": 20}
@@ -63,7 +64,7 @@ def vqa_stage(context: TaskContext, settings: VqaSettings, head: QuestionHead) -
     targets = {"asked": asked_places(frames, learned), "answers": pairs_of(frames)[..., 1].astype(np.int64)}
     val = context.parts.get("val")
     validate = None if val is None else _validation(context, learned, head, val)
-    given = {"defaults": DEFAULTS, "frozen": _FROZEN, "tuned": _TUNED}
+    given: dict[str, Mapping[str, Any]] = {"defaults": DEFAULTS, "frozen": _FROZEN, "tuned": _TUNED}
     return frame_stage("answers", inputs, head, inputs.data(frames, targets), loss, validate, **given, head_factor=10)
 
 
@@ -74,8 +75,8 @@ def _validation(context: TaskContext, learned: Learned, head: QuestionHead, fram
     groups = frames.video_of if learned.whole else None
 
     def validate(_: nn.Module) -> dict[str, float]:
-        places, _, shown = reply(head, held(), asked, groups)
-        return {"macro F1": macro_f1(true, [context.classes[place] for place in places[shown >= 0]])}
+        places, _confidence, shown = reply(head, held(), asked, groups)
+        return {HEADLINE: macro_f1(true, [context.classes[place] for place in places[shown >= 0]])}
 
     return validate
 
@@ -87,21 +88,22 @@ def pairs_of(frames: LabelledFrames) -> np.ndarray:
     return frames.targets
 
 
+def asked_of(frames: LabelledFrames) -> Asked:
+    """What the numbers of their labels mean."""
+    if frames.labels is None or frames.labels.asked is None:
+        raise ValueError("these frames are asked nothing")
+    return frames.labels.asked
+
+
 def truths_of(frames: LabelledFrames, classes: Sequence[str]) -> dict[str, Truth]:
     """Video -> what is true."""
-    asked = frames.labels and frames.labels.asked
-    if asked is None:
-        raise ValueError("these frames are asked nothing")
-    numbers, pairs = frames.numbers_of(), frames.truths()
+    numbers, pairs, asked = frames.numbers_of(), frames.truths(), asked_of(frames)
     return {video: truth_of(numbers[video], pairs[video], asked, classes) for video in frames.videos}
 
 
 def asked_places(frames: LabelledFrames, learned: Learned) -> np.ndarray:
     """int64 [n, most], the places among what was learned of the questions that frames are asked; -1 where no more."""
-    asked = frames.labels and frames.labels.asked
-    if asked is None:
-        raise ValueError("these frames are asked nothing")
-    places = np.array([*map(learned.place, asked.questions), -1], np.int64)
+    places = np.array([*map(learned.place, asked_of(frames).questions), -1], np.int64)
     return places[pairs_of(frames)[..., 0]]
 
 
@@ -123,9 +125,9 @@ def reply(
     first = np.arange(len(asked)) if groups is None else np.unique(groups, return_index=True)[1]
     device, start, found = head.own.device, 0, list[tuple[np.ndarray, np.ndarray]]()
     total = None if groups is None else torch.zeros(len(first), asked.shape[1], head.log_prior.shape[1], device=device)
-    for block in blocks:
-        part = slice(start, start := start + len(block[0]))
-        chances = head.probabilities(*block, torch.from_numpy(asked[part]).to(device))
+    for cls, patches in blocks:
+        part = slice(start, start := start + len(cls))
+        chances = head.probabilities(cls, patches, torch.from_numpy(asked[part]).to(device))
         if total is None or groups is None:
             found.append(_most(chances))
         else:
