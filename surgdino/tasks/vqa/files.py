@@ -89,6 +89,9 @@ def read_and_match(folders: Folders) -> tuple[dict[str, Truth], dict[str, Replie
     }
     predicted = _by_video(folders.predictions, folders)
     _refuse_videos(truth, predicted, folders)
+    ways = {
+        question_key(said): row.pair.answer for rows in truth.values() for row in rows for said in row.pair.sentences
+    }
     truths, replies = {}, {}
     for video, rows in sorted(truth.items()):
         if video not in predicted:
@@ -100,12 +103,19 @@ def read_and_match(folders: Folders) -> tuple[dict[str, Truth], dict[str, Replie
         asked = [row for row, _ in scored]
         found = _matched(asked, predicted[video], folders)
         frames, questions = np.array([row.frame for row in asked]), [row.pair.question for row in asked]
-        ways = [row.pair.sentences or (answer,) for row, answer in scored]
-        truths[video] = Truth(frames, questions, [answer for _, answer in scored], ways)
+        references = [row.pair.sentences or (answer,) for row, answer in scored]
+        truths[video] = Truth(frames, questions, [answer for _, answer in scored], references)
         sentences = [(*row.pair.sentences, row.pair.answer)[0] for row in found]
         unsure = np.full(len(found), np.nan)
-        replies[video] = Replies(frames, questions, [row.pair.answer for row in found], sentences, unsure)
+        replied = [_named(row, ways) for row in found]
+        replies[video] = Replies(frames, questions, replied, sentences, unsure)
     return truths, replies
+
+
+def _named(row: _Row, ways: Mapping[str, str]) -> str:
+    """The answer of a reply: of a sentence that names no question, the one that the truth says so."""
+    said = row.pair.answer
+    return said if row.pair.question != _ANY else ways.get(question_key(said), said)
 
 
 def _refuse_videos(truth: Mapping[str, object], predicted: Mapping[str, Sequence[_Row]], folders: Folders) -> None:

@@ -20,12 +20,16 @@ from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, Video
 from surgdino.datasets.questions import Asked, pair_array
 from surgdino.datasets.synthetic.questions import write_questions, write_surgvu
 from surgdino.errors import SurgdinoError
+from surgdino.metrics.bleu import sentence_bleu
 from surgdino.metrics.scores import ScoreRequest
 from surgdino.tasks.scoring.scoring import open_scoring
+from surgdino.tasks.task import open_task
 from surgdino.tasks.vqa.files import write_replies
 from surgdino.tasks.vqa.head import QuestionHead
 from surgdino.tasks.vqa.learned import Learned, Template, learn
 from surgdino.tasks.vqa.replies import WHOLE, Replies, Truth, truth_of
+from surgdino.tasks.vqa.task import VqaTask
+from surgdino.tasks.vqa.training import known
 from tests.tasks.sets import FP32, QUICK, SMALL, words_of
 
 LIST = ("no", "yes", "0", "1", "2", "idle")
@@ -341,6 +345,7 @@ def run(tmp_path_factory) -> Path:
     return root / "run"
 
 
+@pytest.mark.slow
 def test_a_run_beats_the_question_alone_and_its_files_give_the_same_numbers(run, tmp_path):
     results = json.loads((run / "results.json").read_text())
     pooled = values_of(results)
@@ -363,6 +368,7 @@ def test_a_run_beats_the_question_alone_and_its_files_give_the_same_numbers(run,
     )
 
 
+@pytest.mark.slow
 def test_predict_asks_what_the_dataset_asks_or_what_it_is_given(run, tmp_path, capsys):
     video = run.parent / "set/images/video_04"
     assert main(["predict", str(video), f"checkpoint={run}", f"out={tmp_path / 'all'}"]) == 0
@@ -389,7 +395,7 @@ def test_predict_asks_what_the_dataset_asks_or_what_it_is_given(run, tmp_path, c
 @pytest.mark.slow
 def test_clips_are_answered_once_in_sentences_and_as_the_challenge_wants_them(tmp_path):
     root = tmp_path / "set"
-    write_surgvu(root, cases=6)
+    clips = write_surgvu(root, cases=6)
     split = "data.split={train: [1, 2, 3, 4], test: [5, 6]}"
     place = (f"data.root={root}", f"data.store={tmp_path / 'store'}", f"run.dir={tmp_path / 'run'}")
     assert main(["finetune", "task=vqa", "dataset=surgvu_vqa", split, *SMALL, *FP32, *QUICK, *place]) == 0
@@ -406,16 +412,14 @@ def test_clips_are_answered_once_in_sentences_and_as_the_challenge_wants_them(tm
     (tmp_path / "json").mkdir()
     (tmp_path / "json/case5.json").write_text(json.dumps(said))
     again = score(tmp_path, f"truth={root}", f"predictions={tmp_path / 'json'}", "missing=ignore")
-    assert values_of(again, "vqa/bleu")["BLEU-4"] == bleu_of_case(results, "demo/5")
+    assert values_of(again, "vqa/bleu")["BLEU-4"] == pytest.approx(sentence_bleu(said, clips["case5"][1])[3])
 
 
-def bleu_of_case(results: dict, operation: str) -> float:
-    rows = [row for row in results["scores"] if (row["name"], row["protocol"]) == ("BLEU-4", "vqa/bleu")]
-    return rows[0]["per_operation"][operation]
-
-
-def test_settings_have_bounds_and_other_tasks_answer_no_questions(run, tmp_path, capsys):
-    assert shipped_settings("task", "vqa")["learned"] is None
-    words = words_of("vqa", run.parent / "set", tmp_path / "run", "task.hidden=0")
-    assert main(words) == 2
-    assert "task.hidden cannot be used" in capsys.readouterr().err
+def test_settings_have_bounds_and_nothing_is_answered_before_it_was_learned():
+    settings = shipped_settings("task", "vqa")
+    with pytest.raises(SurgdinoError, match=r"task\.hidden cannot be used"):
+        open_task({**settings, "hidden": 0})
+    task = open_task(settings)
+    assert isinstance(task, VqaTask)
+    with pytest.raises(SurgdinoError, match="the questions are not known yet"):
+        known(task.settings)
