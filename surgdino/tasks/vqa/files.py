@@ -106,9 +106,8 @@ def read_and_match(folders: Folders) -> tuple[dict[str, Truth], dict[str, Replie
         references = [row.pair.sentences or (answer,) for row, answer in scored]
         truths[video] = Truth(frames, questions, [answer for _, answer in scored], references)
         sentences = [(*row.pair.sentences, row.pair.answer)[0] for row in found]
-        unsure = np.full(len(found), np.nan)
         replied = [_named(row, ways) for row in found]
-        replies[video] = Replies(frames, questions, replied, sentences, unsure)
+        replies[video] = Replies(frames, questions, replied, sentences)
     return truths, replies
 
 

@@ -61,6 +61,10 @@ class Learned:
         found = nearest_question(question, self.places)
         return len(self.templates) if found is None else found
 
+    def placed(self, ids: np.ndarray, questions: Sequence[str]) -> np.ndarray:
+        """The places of questions that are given by their numbers among `questions`; -1 stays so."""
+        return np.array([*map(self.place, questions), -1], np.int64)[ids]
+
     def counts(self, classes: Sequence[str]) -> np.ndarray:
         """How often each template was answered so, int64 [Q + 1, classes]; the last row are all together."""
         table = np.zeros((len(self.templates) + 1, len(classes)), np.int64)

@@ -39,7 +39,7 @@ class Replies:
         frames, questions: as in `Truth`.
         answers: m texts, of the list or not.
         sentences: the answers as sentences; the answers themselves where nothing says them otherwise.
-        confidence: float [m], the probability of the answer; NaN where nobody says it.
+        chances: float32 [m, A], the probability of each answer of the list; None where nobody says it.
         alone: what the question alone is answered, from training, and how it is said; None where nobody knows.
     """
 
@@ -47,11 +47,16 @@ class Replies:
     questions: Sequence[str]
     answers: Sequence[str]
     sentences: Sequence[str]
-    confidence: np.ndarray
+    chances: np.ndarray | None = None
     alone: tuple[Sequence[str], Sequence[str]] | None = None
 
     def __len__(self) -> int:
         return len(self.questions)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """float [m], the probability of the answer; NaN where nobody says it."""
+        return np.full(len(self), np.nan) if self.chances is None else self.chances.max(1, initial=0)
 
 
 def truth_of(numbers: np.ndarray, pairs: np.ndarray, asked: Asked, classes: Sequence[str]) -> Truth:

@@ -18,16 +18,28 @@ from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import nanmean, pair_videos, ratio
 from surgdino.metrics.bleu import ORDERS, bleu_counts, bleu_of, sentence_bleu, tokens
 from surgdino.metrics.intervals import operations_of
-from surgdino.metrics.scores import ClassTable, Score, ScoreRequest, Statistic, TaskScores, chosen, find_row, score_rows
+from surgdino.metrics.scores import (
+    ClassTable,
+    Confusion,
+    FrameScores,
+    Score,
+    ScoreRequest,
+    Statistic,
+    TaskScores,
+    chosen,
+    find_row,
+    score_rows,
+)
 from surgdino.tasks.scoring.folders import Folders
 from surgdino.tasks.scoring.scoring import Scoring
 from surgdino.tasks.vqa.files import read_and_match
-from surgdino.tasks.vqa.replies import Replies, Truth
+from surgdino.tasks.vqa.replies import WHOLE, Replies, Truth
 
 POOLED, SCRIPT, BLEU, CORPUS = "vqa/pooled", "vqa/script", "vqa/bleu", "vqa/corpus-bleu"
 HEADLINE = "macro F1"
 _Numbers = Callable[[np.ndarray], Mapping[str, float]]
 _ALONE = "question-only "
+_WRONG = 3  # wrong replies beside a frame
 
 
 class VqaScoring(Scoring):
@@ -67,8 +79,17 @@ class VqaScoring(Scoring):
                 said = [each.sentences for each in replies], [sentences for _, sentences in blind]
                 own, other = (np.stack([*map(sums, truths, each)]) for each in said)
             table += score_rows(_beside(numbers, own, other), owners, protocol)
-        classes = [answers.by_answer(), answers.by_kind(truths, request.mapping or {})]
-        return TaskScores("vqa", table, classes, len(set(owners)), notes, find_row(table, HEADLINE, POOLED))
+        kinds = answers.kinds(truths, request.mapping or {})
+        return TaskScores(
+            "vqa",
+            table,
+            [answers.by_answer(), answers.by_kind(kinds)],
+            len(set(owners)),
+            notes,
+            find_row(table, HEADLINE, POOLED),
+            answers.confusions(kinds),
+            _by_frame(videos, truths, replies, answers),
+        )
 
     def read_and_score(self, folders: Folders) -> TaskScores:
         """The classes are those given, the card's, or the truth's answers in alphabetical order."""
@@ -134,32 +155,48 @@ class _Answers:
         return np.array(found)
 
     def by_answer(self) -> ClassTable:
-        """Precision, recall and F1 of every answer of the list."""
+        """Precision, recall and F1 of every answer of the list that is true or replied."""
         right, replied, true = self.counts(1).sum(0)
         measures = np.stack([ratio(right, replied), ratio(right, true), ratio(2 * right, replied + true)], 1)
         counted = zip(self.names, measures.tolist(), true.tolist(), replied.tolist(), strict=True)
         rows = {
-            name: {**dict(zip(("precision", "recall", "F1"), each, strict=True)), "pairs": pairs, "replied": said}
+            name: {**dict(zip(("precision", "recall", "f1"), each, strict=True)), "pairs": pairs, "replied": said}
             for name, each, pairs, said in counted
-            if name not in self.outside
+            if (pairs or said) and name not in self.outside
         }
         return ClassTable("answer", POOLED, rows)
 
-    def by_kind(self, truths: Sequence[Truth], kinds: Mapping[str, str]) -> ClassTable:
-        """The same numbers as of all pairs for each kind of question, and those of the question alone."""
+    def kinds(self, truths: Sequence[Truth], kinds: Mapping[str, str]) -> list[np.ndarray]:
+        """The kind of question of each pair, [m] texts of each video."""
         given: dict[str, set[str]] = {}
         for truth, ids in zip(truths, self.ids, strict=True):
             for question, answer in zip(truth.questions, ids[0].tolist(), strict=True):
                 given.setdefault(question_key(question), set()).add(self.names[answer])
         names = question_kinds(given, kinds)
-        kind_of = [np.array([names[question_key(question)] for question in truth.questions]) for truth in truths]
-        rows = {}
-        for kind in sorted(set(names.values())):
-            counts = [self.counts(which, [each == kind for each in kind_of]).sum(0) for which in (1, 2)]
+        return [np.array([names[question_key(question)] for question in truth.questions]) for truth in truths]
+
+    def by_kind(self, kinds: Sequence[np.ndarray]) -> ClassTable:
+        """The same numbers as of all pairs for each kind of question, and those of the question alone."""
+        rows: dict[str, dict[str, float]] = {}
+        for kind in np.unique(np.concatenate(kinds)).tolist():
+            counts = [self.counts(which, [each == kind for each in kinds]).sum(0) for which in (1, 2)]
             own, blind = map(macro_numbers, counts)
             rows[kind] = {**own, **{_ALONE + name: value for name, value in blind.items()}}
             rows[kind]["pairs"] = int(counts[0][2].sum())
         return ClassTable("question", POOLED, rows)
+
+    def confusions(self, kinds: Sequence[np.ndarray]) -> list[Confusion]:
+        """Which answer is taken for which, a table a kind of question."""
+        found, each = [], np.concatenate(kinds)
+        true, said = (np.concatenate([ids[side] for ids in self.ids]) for side in (0, 1))
+        for kind in np.unique(each).tolist():
+            places = np.unique([true[each == kind], said[each == kind]])
+            at = [np.searchsorted(places, side[each == kind]) for side in (true, said)]
+            counts = np.zeros((len(places), len(places)), np.int64)
+            np.add.at(counts, tuple(at), 1)
+            names = [self.names[place] for place in places]
+            found.append(Confusion(f"answer ({kind})", names, names, counts, "pairs"))
+        return found
 
 
 def macro_numbers(counts: np.ndarray) -> dict[str, float]:
@@ -215,6 +252,22 @@ def _sentence_bleus(sums: np.ndarray) -> dict[str, float]:
 
 def _corpus_bleus(sums: np.ndarray) -> dict[str, float]:
     return {f"BLEU-{order + 1}": float(value) for order, value in enumerate(bleu_of(sums, smooth=False))}
+
+
+def _by_frame(
+    videos: Sequence[str], truths: Sequence[Truth], replies: Sequence[Replies], answers: _Answers
+) -> FrameScores:
+    """The share of a frame's questions that are answered right, and what is wrong; of clips nothing."""
+    rows = []
+    for video, truth, reply, ids in zip(videos, truths, replies, answers.ids, strict=True):
+        right, order = ids[0] == ids[1], np.argsort(truth.frames, kind="stable")
+        frames, starts = np.unique(truth.frames[order], return_index=True)
+        for frame, of in zip(frames.tolist(), np.split(order, starts[1:]), strict=True):
+            if frame != WHOLE:
+                wrong = [k for k in of.tolist() if not right[k]][:_WRONG]
+                said = [f"{truth.questions[k]} {reply.answers[k]} ({truth.answers[k]})" for k in wrong]
+                rows.append((video, frame, float(right[of].mean()), "; ".join(said)))
+    return FrameScores("share of its questions answered right", rows)
 
 
 def _beside(numbers: _Numbers, own: np.ndarray, blind: np.ndarray) -> Statistic:

@@ -19,26 +19,28 @@ from surgdino.tasks.classifier.frame_inputs import FrameInputs
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames, labels_of
 from surgdino.tasks.request import PredictRequest
-from surgdino.tasks.task import Task
+from surgdino.tasks.task import Member, Task
 from surgdino.tasks.training.stage import Stage
 from surgdino.tasks.vqa.files import write_layout, write_replies
 from surgdino.tasks.vqa.head import QuestionHead
 from surgdino.tasks.vqa.learned import learn
 from surgdino.tasks.vqa.picture import draw_replies
-from surgdino.tasks.vqa.replies import Replies, Truth, truth_of
+from surgdino.tasks.vqa.replies import WHOLE, Replies, Truth, truth_of
 from surgdino.tasks.vqa.score import VqaScoring
 from surgdino.tasks.vqa.training import (
     DEFAULTS,
     VqaSettings,
     asked_of,
-    asked_places,
+    chances_of,
     known,
-    replies_of,
+    named,
+    pairs_of,
     truths_of,
     vqa_stage,
 )
 
 _NAMED = 3  # questions in a note
+_MOST = 200  # questions that are asked of every frame unasked
 
 
 class VqaTask(Task[VqaSettings, Replies]):
@@ -46,6 +48,7 @@ class VqaTask(Task[VqaSettings, Replies]):
 
     Settings, LABELS, DEFAULTS = VqaSettings, QUESTION, DEFAULTS
     ASKS = True
+    PICTURE = "Frames with the replies that are wrong."
     scoring = VqaScoring()
 
     def prepared(self, card: Card, manifest: Manifest) -> VqaTask:
@@ -75,19 +78,46 @@ class VqaTask(Task[VqaSettings, Replies]):
         """One video at a time; nothing is kept on disk."""
         for video, truth in truths_of(frames, context.classes).items():
             part = frames.of_videos([video])
-            asked = asked_places(part, known(self.settings))
-            yield video, self._replies(context, head, part, asked, truth.questions)
+            ids = pairs_of(part)[..., 0]
+            yield video, self.replies(context, head, part, ids, asked_of(part).questions, truth)
 
-    def _replies(
-        self, context: TaskContext, head: nn.Module, frames: LabelledFrames, asked: np.ndarray, questions: Sequence[str]
+    def replies(
+        self,
+        context: TaskContext,
+        head: nn.Module,
+        frames: LabelledFrames,
+        ids: np.ndarray,
+        texts: Sequence[str],
+        pairs: Truth,
     ) -> Replies:
+        """Replies to what the frames of one video are asked.
+
+        Args:
+            ids: int [n, K], what each frame is asked, by its place in `texts`; -1 where no more.
+            pairs: the frame and the text of each of the m questions.
+
+        Raises:
+            SurgdinoError: the frames are seen in a mirror, in which left is right.
+        """
         assert isinstance(head, QuestionHead)
-        blocks = FrameInputs(context, "patches").streamed(frames)
-        return replies_of(head, known(self.settings), context.classes, blocks, frames.numbers, asked, questions)
+        if context.view.mirrored:
+            what, fix = "questions about places have other answers in a mirror", "use averaging=scales or none"
+            raise SurgdinoError(what, place="averaging", found="flips", fix=fix)
+        learned, blocks = known(self.settings), FrameInputs(context, "patches").streamed(frames)
+        groups = np.zeros(len(frames), np.int64) if learned.whole else None
+        chances = chances_of(head, blocks, learned.placed(ids, texts), groups)
+        return named(learned, context.classes, pairs.frames, pairs.questions, chances)
+
+    def averaged(self, predictions: Sequence[Replies]) -> Replies:
+        """By the mean of the probabilities; what the question alone is answered stays the first run's."""
+        first = predictions[0]
+        chances = np.mean([each.chances for each in predictions], 0, dtype=np.float64).astype(np.float32)
+        classes = self.members[0].context.classes
+        return named(known(self.settings), classes, first.frames, first.questions, chances)
 
     def evaluate(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path) -> TaskScores:
         """Every number; the replies go to `predictions/`, each beside the truth."""
-        truths, replies = truths_of(frames, context.classes), dict(self.predict(context, head, frames))
+        truths, replies = truths_of(frames, context.classes), dict(self.predicted(context, head, frames))
         for video, found in replies.items():
             write_replies(folder / "predictions", video, found, truths[video])
         kinds, notes = asked_of(frames).kinds, self._notes(truths)
@@ -112,10 +142,11 @@ class VqaTask(Task[VqaSettings, Replies]):
 
         Asked are the questions that were given, else those that the dataset asks of the video, else all of training.
         """
-        frames = request.frames
-        asked, questions, truth = self._asked(request)
-        replies = self._replies(request.context, request.head, frames, asked, questions)
-        name, folder = request.source.name, request.folder
+        frames, name, folder = request.frames, request.source.name, request.folder
+        ids, texts, pairs, is_true = self._asked(request)
+        members = self.members or (Member(self, request.context, request.head),)
+        found = [each.task.replies(each.context, each.head, frames, ids, texts, pairs) for each in members]
+        replies, truth = self.averaged(found) if len(found) > 1 else found[0], pairs if is_true else None
         picture = file_of(folder, name, ".png")
         return {
             "answers": write_replies(folder, name, replies, truth),
@@ -123,23 +154,26 @@ class VqaTask(Task[VqaSettings, Replies]):
             "picture": draw_replies(replies, frames.numbers, frames.times, truth, name, request.caption, picture),
         }
 
-    def _asked(self, request: PredictRequest) -> tuple[np.ndarray, Sequence[str], Truth | None]:
-        """int64 [n, K] as the head takes them, the texts of all pairs, and the truth where it is known."""
+    def _asked(self, request: PredictRequest) -> tuple[np.ndarray, Sequence[str], Truth, bool]:
+        """What is asked, as `replies` takes it, and whether the answers are known."""
         frames, learned = request.frames, known(self.settings)
         source, found = request.source.labels, request.labels()
         if source and source.asked and found is not None and found[0].any() and not request.questions:
-            present, pairs = found
-            pairs = np.where(present[:, None, None], pairs, -1)
+            pairs = np.where(found[0][:, None, None], found[1], -1)
             truth = truth_of(frames.numbers, pairs, source.asked, source.classes)
-            places = np.array([*map(learned.place, source.asked.questions), -1], np.int64)
-            return places[pairs[..., 0]], truth.questions, truth
-        questions = request.questions or tuple(each.question for each in learned.templates)
-        places = np.array([*map(learned.place, questions)])
-        for question, place in zip(questions, places.tolist(), strict=True):
-            if place == len(learned.templates):
-                expected = first_of([each.question for each in learned.templates], _NAMED, "; ")
+            return pairs[..., 0], source.asked.questions, truth, True
+        learnt = [each.question for each in learned.templates]
+        if not request.questions and len(learnt) > _MOST:
+            what, expected = "too many questions were learned to ask all of them", f"at most {_MOST}"
+            raise SurgdinoError(what, place="questions", expected=expected, found=len(learnt), fix="give questions=...")
+        texts = request.questions or learnt
+        for question in texts:
+            if learned.place(question) == len(learnt):
+                expected = first_of(learnt, _NAMED, "; ")
                 fix = "ask it in the words of the training data: task.json in the checkpoint has all of them"
                 what = "a question unlike any that was learned"
                 raise SurgdinoError(what, place="questions", expected=expected, found=question, fix=fix)
         times = 1 if learned.whole else len(frames)
-        return np.tile(places, (len(frames), 1)), [*questions] * times, None
+        numbers = np.full(len(texts), WHOLE) if learned.whole else np.repeat(frames.numbers, len(texts))
+        ids = np.tile(np.arange(len(texts)), (len(frames), 1))
+        return ids, texts, Truth(numbers, [*texts] * times, [], []), False

@@ -22,7 +22,7 @@ from surgdino.tasks.training.batches import Batch
 from surgdino.tasks.training.stage import Stage, Validate
 from surgdino.tasks.vqa.head import QuestionHead
 from surgdino.tasks.vqa.learned import Learned
-from surgdino.tasks.vqa.replies import WHOLE, Replies, Truth, truth_of
+from surgdino.tasks.vqa.replies import Replies, Truth, truth_of
 from surgdino.tasks.vqa.score import HEADLINE, macro_f1
 
 DEFAULTS = {"epochs": 10, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.05, "patience": 10}
@@ -75,8 +75,8 @@ def _validation(context: TaskContext, learned: Learned, head: QuestionHead, fram
     groups = frames.video_of if learned.whole else None
 
     def validate(_: nn.Module) -> dict[str, float]:
-        places, _confidence, shown = reply(head, held(), asked, groups)
-        return {HEADLINE: macro_f1(true, [context.classes[place] for place in places[shown >= 0]])}
+        best = chances_of(head, held(), asked, groups).argmax(1)
+        return {HEADLINE: macro_f1(true, [context.classes[place] for place in best.tolist()])}
 
     return validate
 
@@ -103,73 +103,51 @@ def truths_of(frames: LabelledFrames, classes: Sequence[str]) -> dict[str, Truth
 
 def asked_places(frames: LabelledFrames, learned: Learned) -> np.ndarray:
     """int64 [n, most], the places among what was learned of the questions that frames are asked; -1 where no more."""
-    places = np.array([*map(learned.place, asked_of(frames).questions), -1], np.int64)
-    return places[pairs_of(frames)[..., 0]]
+    return learned.placed(pairs_of(frames)[..., 0], asked_of(frames).questions)
 
 
 @torch.no_grad()
-def reply(
+def chances_of(
     head: QuestionHead, blocks: Iterable[Inputs], asked: np.ndarray, groups: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The most probable answers, their probabilities, and what was asked: int64, float32, int64 [rows, K].
+) -> np.ndarray:
+    """The probabilities of the answers to each question that is asked, float32 [m, A], frame by frame.
 
     Args:
         blocks: inputs of n frames; the head is in evaluation mode.
         asked: int64 [n, K], see `QuestionHead.forward`.
-        groups: int [n], ascending; frames of one group are asked the same and answered together, by the mean of their
-            probabilities. None answers for each frame.
-
-    Returns:
-        A row a frame, or a group.
+        groups: int [n], ascending from 0; frames of one group are asked the same and answered once, by the mean of
+            their probabilities. None answers for each frame.
     """
-    first = np.arange(len(asked)) if groups is None else np.unique(groups, return_index=True)[1]
-    device, start, found = head.own.device, 0, list[tuple[np.ndarray, np.ndarray]]()
-    total = None if groups is None else torch.zeros(len(first), asked.shape[1], head.log_prior.shape[1], device=device)
+    device, start, found = head.own.device, 0, list[np.ndarray]()
+    first = np.unique(groups, return_index=True)[1] if groups is not None else np.empty(0, np.int64)
+    total = torch.zeros(len(first), asked.shape[1], head.log_prior.shape[1], device=device)
     for cls, patches in blocks:
         part = slice(start, start := start + len(cls))
-        chances = head.probabilities(cls, patches, torch.from_numpy(asked[part]).to(device))
-        if total is None or groups is None:
-            found.append(_most(chances))
+        here = torch.from_numpy(asked[part]).to(device)
+        chances = head.probabilities(cls, patches, here)
+        if groups is None:
+            found.append(chances[here >= 0].cpu().numpy())
         else:
             total.index_add_(0, torch.from_numpy(groups[part]).to(device), chances)
-    if total is not None and groups is not None:
-        found.append(_most(total / torch.from_numpy(np.bincount(groups)).to(device)[:, None, None]))
-    places, confidence = map(np.concatenate, zip(*found, strict=True))
-    return places, confidence, asked[first]
+    if groups is not None:
+        mean = total.cpu().numpy() / np.bincount(groups)[:, None, None]
+        found = [mean[asked[first] >= 0].astype(np.float32)]
+    return np.concatenate(found)
 
 
-def _most(chances: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The place of the highest and how high it is."""
-    confidence, place = chances.max(-1)
-    return place.cpu().numpy(), confidence.cpu().numpy()
-
-
-def replies_of(
-    head: QuestionHead,
-    learned: Learned,
-    classes: Sequence[str],
-    blocks: Iterable[Inputs],
-    frames: np.ndarray,
-    asked: np.ndarray,
-    questions: Sequence[str],
+def named(
+    learned: Learned, classes: Sequence[str], frames: np.ndarray, questions: Sequence[str], chances: np.ndarray
 ) -> Replies:
-    """Replies to what one video's frames are asked, beside what the question alone is answered.
+    """Replies in words, beside what the question alone is answered.
 
     Args:
-        frames: int64 [n], their numbers.
-        asked: int64 [n, K], places among what was learned.
-        questions: the texts, of all pairs in their order.
+        frames: int64 [m], the frame of each question.
+        questions: m texts.
+        chances: float32 [m, A].
     """
-    groups = np.zeros(len(frames), np.int64) if learned.whole else None
-    places, confidence, shown = reply(head, blocks, asked, groups)
-    rows, columns = np.nonzero(shown >= 0)
-    templates, best = shown[rows, columns].tolist(), learned.counts(classes).argmax(1)
-    answers, alone = ([classes[k] for k in each] for each in (places[rows, columns], best[templates]))
-    return Replies(
-        frames=np.full(len(rows), WHOLE) if learned.whole else frames[rows],
-        questions=questions,
-        answers=answers,
-        sentences=list(map(learned.said, templates, answers)),
-        confidence=confidence[rows, columns],
-        alone=(alone, list(map(learned.said, templates, alone))),
-    )
+    place_of = {question: learned.place(question) for question in dict.fromkeys(questions)}
+    places, blind = [place_of[question] for question in questions], learned.counts(classes).argmax(1)
+    answers = [classes[k] for k in chances.argmax(1).tolist()]
+    alone = [classes[blind[place]] for place in places]
+    sentences, said_alone = (list(map(learned.said, places, each)) for each in (answers, alone))
+    return Replies(frames, questions, answers, sentences, chances, (alone, said_alone))
