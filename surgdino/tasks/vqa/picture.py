@@ -73,7 +73,7 @@ def _strips(
             if len(answer) * _INCHES * seconds < end - begin:
                 where = ((begin + end) / 2, row + 0.43)
                 ink = INK if np.mean(to_rgb(colours[answer])) > _LIGHT else "white"
-                style = {"fontsize": 7.5, "ha": "center", "va": "center", "color": ink}
+                style: dict[str, Any] = {"fontsize": 7.5, "ha": "center", "va": "center", "color": ink}
                 axis.text(*where, readable_name(answer), parse_math=False, **style)
         wrong = [(starts[k], ends[k] - starts[k]) for k, good in zip(at, right[of], strict=True) if good == 0]
         axis.broken_barh(wrong, (row + 0.8, 0.12), facecolors=ALARM, linewidth=0)

@@ -111,7 +111,8 @@ class VqaTask(Task[VqaSettings, Replies]):
     def averaged(self, predictions: Sequence[Replies]) -> Replies:
         """By the mean of the probabilities; what the question alone is answered stays the first run's."""
         first = predictions[0]
-        chances = np.mean([each.chances for each in predictions], 0, dtype=np.float64).astype(np.float32)
+        stacked = np.stack([each.chances for each in predictions if each.chances is not None])
+        chances = np.asarray(stacked.mean(0, dtype=np.float64), np.float32)
         classes = self.members[0].context.classes
         return named(known(self.settings), classes, first.frames, first.questions, chances)
 
@@ -145,7 +146,10 @@ class VqaTask(Task[VqaSettings, Replies]):
         frames, name, folder = request.frames, request.source.name, request.folder
         ids, texts, pairs, is_true = self._asked(request)
         members = self.members or (Member(self, request.context, request.head),)
-        found = [each.task.replies(each.context, each.head, frames, ids, texts, pairs) for each in members]
+        found = []
+        for each in members:
+            assert isinstance(each.task, VqaTask)  # as `load_runs` has checked
+            found.append(each.task.replies(each.context, each.head, frames, ids, texts, pairs))
         replies, truth = self.averaged(found) if len(found) > 1 else found[0], pairs if is_true else None
         picture = file_of(folder, name, ".png")
         return {
