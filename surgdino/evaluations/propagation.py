@@ -25,6 +25,7 @@ from surgdino.evaluations.parts.outcome import Better, Outcome, pooled
 from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.propagation import boundary_scores, course, region_scores
 from surgdino.tasks.features.cache import FeatureCache
+from surgdino.tasks.segmentation.carry import Reach, carry
 from surgdino.tasks.segmentation.targets import Placement, placements
 
 Protocol = Literal["dino", "dinov3"]
@@ -208,61 +209,6 @@ def _features(given: Given, positions: np.ndarray, size: tuple[int, int]) -> Ite
         resized = np.stack([cv2.resize(picture, (width, height), interpolation=how) for picture in pictures])
         patches = given.features.dense(torch.from_numpy(resized).permute(0, 3, 1, 2))
         yield from F.normalize(patches, dim=-1).unflatten(1, (height // patch, width // patch))
-
-
-@dataclass(frozen=True)
-class Reach:
-    """Which patches of a frame may vote on one: a window of columns and which of it are too far, row by row.
-
-    Attributes:
-        radius: in patches.
-        columns: int64 [w, m] of each column's window.
-        outside: bool [w, 2 * radius + 1, m]: those too far, by the rows from `radius` above to `radius` below.
-    """
-
-    radius: int
-    columns: Tensor
-    outside: Tensor
-
-    @classmethod
-    def of(cls, width: int, radius: int, disc: bool, device: torch.device) -> Reach:
-        """That of a grid of that many columns: a disc, or a square."""
-        column = torch.arange(width, device=device)[:, None]
-        window = min(2 * radius + 1, width)
-        columns = (column - radius).clamp(0, width - window) + torch.arange(window, device=device)
-        aside = (columns - column)[:, None]
-        if disc:
-            above = torch.arange(-radius, radius + 1, device=device)[None, :, None]
-            return cls(radius, columns, aside**2 + above**2 > radius**2)
-        return cls(radius, columns, (aside.abs() > radius).expand(-1, 2 * radius + 1, -1))
-
-
-def carry(target: Tensor, context: Tensor, labels: Tensor, reach: Reach, neighbours: int, temperature: float) -> Tensor:
-    """Labels for a frame, from the patches of others that are most like its own: float32 [h, w, k].
-
-    It goes row by row: what is held is [w, rows * c * w], and not all patches by all patches.
-
-    Args:
-        target: float32 [h, w, D], of unit length.
-        context: float32 [h, c, w, D], of c frames.
-        labels: float32 [h, c, w, k], of their patches.
-        neighbours: that vote.
-        temperature: of the softmax over their cosines.
-    """
-    height, _, width, _ = context.shape
-    carried = labels.new_empty(height, width, labels.shape[-1])
-    window, radius = reach.columns.shape[1], reach.radius
-    for y in range(height):
-        top, bottom = max(y - radius, 0), min(y + radius + 1, height)
-        near, of_near = context[top:bottom].flatten(0, 1), labels[top:bottom].flatten(0, 1)  # [rows * c, w, ...]
-        likeness = (target[y] @ near.flatten(0, 1).T).view(width, len(near), width)
-        likeness = likeness.gather(2, reach.columns[:, None].expand(-1, len(near), -1))
-        outside = reach.outside[:, top - y + radius : bottom - y + radius, None]
-        likeness = likeness.view(width, bottom - top, -1, window).masked_fill_(outside, -torch.inf).flatten(1)
-        votes, where = likeness.topk(min(neighbours, likeness.shape[1]))
-        voters = of_near[where // window, reach.columns.gather(1, where % window)]  # [w, neighbours, k]
-        carried[y] = ((votes / temperature).softmax(1)[..., None] * voters).sum(1)
-    return carried
 
 
 def drawn_masks(carried: Tensor, size: tuple[int, int], placement: Placement) -> np.ndarray:

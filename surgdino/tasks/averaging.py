@@ -12,6 +12,7 @@ from surgdino.tasks.saved import HEAD, SavedTask, load_task
 from surgdino.tasks.task import Member
 
 Averaging = Literal["none", "flips", "scales", "scales+flips"]
+Smoothing = Literal["none", "propagation"]
 _SCALES = (1.0, 0.75, 1.25)  # of the input's side; the frame as it is comes first
 _MOST = 32  # runs
 
@@ -24,17 +25,24 @@ def views_of(averaging: Averaging) -> list[View]:
     ]
 
 
-def average(members: Sequence[Member], averaging: Averaging) -> str:
-    """Have the first member's task average all members over the views of that name; what it does, in words.
+def average(members: Sequence[Member], averaging: Averaging, smoothing: Smoothing = "none") -> str:
+    """Have the first member's task average all members over the views of that name, and smooth; what it does, in words.
 
-    The words are empty where there is one member and one view, and nothing is averaged.
+    The words are empty where nothing is averaged or smoothed: one member, one view.
+
+    Raises:
+        SurgdinoError: the task does not smooth in that way.
     """
-    views = views_of(averaging)
+    views, task = views_of(averaging), members[0].task
+    if smoothing not in ("none", *task.SMOOTHINGS):
+        expected = ", ".join(("none", *task.SMOOTHINGS))
+        raise SurgdinoError(f"task={task.name} does not smooth", place="smoothing", expected=expected, found=smoothing)
+    task.smoothing = smoothing
     parts = ([f"{len(members)} runs"] if len(members) > 1 else []) + ([averaging] if len(views) > 1 else [])
     if parts:
         seen = [Member(each.task, each.context.seen(view), each.head) for each in members for view in views]
-        members[0].task.members = seen
-    return ", ".join(parts)
+        task.members = seen
+    return ", ".join([*parts, *([smoothing] if smoothing != "none" else [])])
 
 
 def load_runs(places: Sequence[str]) -> list[SavedTask]:

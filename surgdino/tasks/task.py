@@ -52,6 +52,8 @@ class Task(ABC, Generic[S, P]):
         ASKS: whether it answers questions, of which `predict` takes a list.
         scoring: how predictions are scored; of use without a model too.
         name, settings: of this one.
+        SMOOTHINGS: ways in which it smooths predictions of a video's frames, by name.
+        smoothing: the one that was asked for, or `none`.
         members: what `predicted` averages, this task's own first; empty for its own prediction alone.
     """
 
@@ -61,11 +63,13 @@ class Task(ABC, Generic[S, P]):
     SINGLE_IMAGES = False
     PICTURE = ""
     ASKS = False
+    SMOOTHINGS: ClassVar[tuple[str, ...]] = ()
     scoring = Scoring()
 
     def __init__(self, name: str, settings: S) -> None:
         self.name, self.settings = name, settings
         self.members: Sequence[Member] = ()
+        self.smoothing = "none"
 
     # What every task has
 

@@ -33,7 +33,7 @@ from surgdino.runs.leaks import Leakage, find_leaks, refuse_leaks, refuse_named
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms, real_config
 from surgdino.runs.results import RESULTS, print_scores, write_results
-from surgdino.tasks.averaging import Averaging, average
+from surgdino.tasks.averaging import Averaging, Smoothing, average
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.saved import SavedTask, load_task
@@ -49,6 +49,7 @@ class EvaluateConfig:
     checkpoint: Text
     part: Literal["test", "val", "train"]
     averaging: Averaging
+    smoothing: Smoothing
     leakage: Leakage | None
     out: Location | None
     hardware: HardwareSettings
@@ -70,7 +71,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     info, tested_on = saved.model.info, f"{card.name} {split_name(data, names)} {config.part}"
     past, leakage = History.of(info), config.leakage or saved.config.leakage
     refuse_named(past, manifest, tested_on, names, leakage)
-    how = "" if config.averaging == "none" else f"-{config.averaging}"
+    how = "".join(f"-{each}" for each in (config.averaging, config.smoothing) if each != "none")
     out = config.out or file_of(run / "evaluation", card.name, f"-{config.part}{how}")
     with FolderLock(out):
         store = open_store_of(manifest, data)
@@ -82,7 +83,7 @@ def main(cfg: Mapping[str, Any]) -> int:
         known = {key: info.get(key) for key in ("started_from", "seed", "stages")}
         facts = {"split": data.split, "checkpoint": saved.folder, **known, "leakage": leaks.as_dict(names)}
         head = saved.load_head(context)
-        if averaged := average([Member(task, context, head)], config.averaging):
+        if averaged := average([Member(task, context, head)], config.averaging, config.smoothing):
             facts["averaged_over"] = averaged
         path = measure(task, context, head, config.part, out, manifest, facts, names, averaged=averaged)
     if not averaged:
@@ -116,7 +117,7 @@ def measure(
     """
     frames = context.parts[part]
     scores = task.evaluate(context, head, frames, out)
-    scores = scores.under(averaged) if averaged else scores
+    scores = scores.under(averaged.replace(", ", "/")) if averaged else scores
     facts = {
         "dataset": context.card.name,
         "part": part,

@@ -23,7 +23,7 @@ from surgdino.inputs.video import find_video
 from surgdino.paths import file_of
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms
-from surgdino.tasks.averaging import Averaging, average, load_runs
+from surgdino.tasks.averaging import Averaging, Smoothing, average, load_runs
 from surgdino.tasks.labelled_frames import every_frame
 from surgdino.tasks.request import InputVideo, PredictRequest
 from surgdino.tasks.saved import SavedTask
@@ -46,6 +46,7 @@ class PredictConfig:
 
     checkpoint: Text | tuple[Text, ...]
     averaging: Averaging
+    smoothing: Smoothing
     out: Location | None
     truth: Location | None
     questions: Names | None
@@ -112,9 +113,9 @@ def _predict(
             context = each.context(config.hardware, work / "features")
             members.append(Member(each.task, context, each.load_head(context)))
         caption, first = model_line(saved, source, names), members[0]
-        if averaged := average(members, config.averaging):
-            say(f"averaged over {averaged}")
-            caption = f"{caption} · averaged over {averaged}"
+        if averaged := average(members, config.averaging, config.smoothing):
+            say(f"averaged: {averaged}")
+            caption = f"{caption} · averaged: {averaged}"
         asked = config.questions or ()
         request = PredictRequest(first.context, first.head, frames, source, data.decoder, truth, folder, caption, asked)
         written = saved.task.write(request)

@@ -22,11 +22,12 @@ from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.davis import write_davis
 from surgdino.errors import SurgdinoError
 from surgdino.evaluations.parts.evaluation import open_evaluation
-from surgdino.evaluations.propagation import Reach, carry, drawn_masks, input_size, on_grid
+from surgdino.evaluations.propagation import drawn_masks, input_size, on_grid
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.metrics.propagation import boundary_scores, region_scores
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import labelled_frames
+from surgdino.tasks.segmentation.carry import Reach, carry
 from surgdino.tasks.segmentation.targets import Placement
 from tests.evaluations.test_evaluations import given_of, named
 

@@ -78,7 +78,7 @@ def test_runs_are_averaged_and_say_so(runs, tmp_path, capsys):
     words = ["predict", str(video), "hardware.loader_workers=0"]
     assert main([*words, f"checkpoint={runs['tools']}", f"out={tmp_path / 'one'}"]) == 0
     assert main([*words, f"checkpoint={tmp_path / 'both'}", "averaging=flips", f"out={tmp_path / 'mean'}"]) == 0
-    assert "averaged over 2 runs, flips" in capsys.readouterr().out
+    assert "averaged: 2 runs, flips" in capsys.readouterr().out
     one, mean = (values_of(tmp_path / name / "video04.csv") for name in ("one", "mean"))
     assert one.shape == mean.shape
     assert 0 < np.abs(one - mean).max() < 0.5
@@ -99,6 +99,15 @@ def test_evaluate_names_its_protocols_after_the_views(runs, tmp_path):
     assert {row["protocol"] for row in results["scores"]} >= {"segmentation/image-wise/scales+flips"}
     assert results["averaged_over"] == "scales+flips"
     assert results["headline"]["protocol"].endswith("/scales+flips")
+
+
+def test_masks_of_a_video_are_propagated_and_other_tasks_refuse(runs, tmp_path, capsys):
+    words = ["evaluate", "hardware.loader_workers=0", "smoothing=propagation"]
+    assert main([*words, f"checkpoint={runs['segmentation']}", f"out={tmp_path / 'out'}"]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["headline"]["protocol"] == "segmentation/image-wise/propagation"
+    assert main([*words, f"checkpoint={runs['tools']}", f"out={tmp_path / 'tools'}"]) == 2
+    assert "task=tools does not smooth" in capsys.readouterr().err
 
 
 def test_what_a_task_predicts_is_averaged_by_name_or_refused(runs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.cache import ReadFrames
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.tasks.segmentation.carry import Smoother
 from surgdino.tasks.segmentation.heads import DenseHead
 from surgdino.tasks.segmentation.tally import SegmentationTally
 from surgdino.tasks.segmentation.targets import placements
@@ -86,6 +88,7 @@ class Segmenter:
         window, overlap: side of the sliding window in stored pixels (None: the whole frame at once), and by which share
             windows overlap.
         exclusive: whether a pixel has one class or none, background being the first plane.
+        smooth: whether each frame of a video is drawn towards what those before it say of its patches.
         others: whose probabilities are averaged with those of this one: other views, or other runs.
     """
 
@@ -94,6 +97,7 @@ class Segmenter:
     window: int | None = None
     overlap: float = 0.5
     exclusive: bool = False
+    smooth: bool = False
     others: Sequence[Segmenter] = ()
 
     def tokens(self, frames: LabelledFrames) -> FeatureRows | None:
@@ -111,19 +115,23 @@ class Segmenter:
             tokens: of their patches, which saves the backbone; None runs it.
         """
         placed, video_of = placements(frames), frames.video_of
+        smoother = Smoother(self.context, frames) if self.smooth else None
         streams = [self._logits(frames, tokens), *(each._logits(frames, each.tokens(frames)) for each in self.others)]
         for i, logits in enumerate(zip(*streams, strict=True)):
             video = video_of[i]
-            inside = self._decided([placed[video].enlarged(each) for each in logits])
+            planes = [placed[video].enlarged(each) for each in logits]
+            inside = self._decided(planes, None if smoother is None else partial(smoother, i))
             yield frames.videos[video], int(frames.numbers[i]), placed[video].to_picture(inside)
 
-    def _decided(self, planes: Sequence[np.ndarray]) -> np.ndarray:
+    def _decided(
+        self, planes: Sequence[np.ndarray], smooth: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> np.ndarray:
         """bool [C, h, w], from the logits [planes, h, w] of each that is asked: of several the mean probability."""
-        if len(planes) == 1:
+        if len(planes) == 1 and smooth is None:
             [total], even = planes, 0.0
         else:
             total = np.mean([softmax(each, 0) if self.exclusive else expit(each) for each in planes], 0)
-            even = 0.5
+            total, even = total if smooth is None else smooth(total), 0.5
         if self.exclusive:
             return total.argmax(0) == np.arange(1, len(total))[:, None, None]
         return total > even

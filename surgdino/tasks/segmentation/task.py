@@ -72,7 +72,7 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
 
     Settings, LABELS = SegmentationSettings, "masks"
     DEFAULTS: ClassVar = {"epochs": 20, "batch_size": 32, "lr": 2e-3, "weight_decay": 0.01, "patience": 10}
-    SINGLE_IMAGES = True
+    SINGLE_IMAGES, SMOOTHINGS = True, ("propagation",)
     PICTURE = "Left the truth, right what was predicted."
     scoring = SegmentationScoring()
 
@@ -123,7 +123,11 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
                     "these runs decide in two ways", place="task.classes", expected=expected, found=found
                 )
         others = [_segmenter(each.context, each.task.settings, each.head) for each in self.members[1:]]
-        return replace(_segmenter(context, self.settings, head), others=others)
+        smooth = self.smoothing == "propagation"
+        if smooth and self.settings.window is not None:
+            found = f"task.window={self.settings.window}"
+            raise SurgdinoError("masks are not propagated between windows", found=found, fix="use smoothing=none")
+        return replace(_segmenter(context, self.settings, head), others=others, smooth=smooth)
 
     def evaluate(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path) -> TaskScores:
         """Dice, IoU and HD95 at the pictures' own size; the masks go to `predictions/` in `folder`, as PNG."""
