@@ -133,7 +133,7 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
         classes, folder, name = request.context.classes, request.folder, request.source.name
         alone = pictures_of(request.frames)
         images, found, table = list[Row](), list[Row](), list[list[object]]()
-        predicted = self.predict(request.context, request.head, request.frames)
+        predicted = self.predicted(request.context, request.head, request.frames)
         for (video, (number, rows)), frame in zip(predicted, request.pictures(), strict=True):
             place = video if video in alone else f"{video}/{number:06d}"
             height, width = frame.image.shape[:2]
