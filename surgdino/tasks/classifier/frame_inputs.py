@@ -15,11 +15,12 @@ from surgdino.tasks.classifier.head import Tokens, TunedHead
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.cache import Extracted, FeatureCache, pool
 from surgdino.tasks.labelled_frames import LabelledFrames
-from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages, TrainingData
+from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages, Rows, TrainingData
 from surgdino.tasks.training.stage import Loss, Stage, Validate
 from surgdino.tasks.training.tuning import head_groups, tuned_groups
 
 # Class tokens [B, D]; those with the mean of the patch tokens beside them [B, 2D]; or class and patch tokens [B, N, D].
+# Where earlier frames are seen too, class tokens are [B, K, D], the frame's own last.
 Reads = Literal["cls", "pooled", "patches"]
 Inputs = tuple[Tensor, ...]
 _LAST = (-1,)
@@ -31,6 +32,27 @@ def reads_of(tokens: Tokens) -> Reads:
     return "patches" if tokens == "attentive" else "pooled"
 
 
+def earlier_frames(frames: LabelledFrames, seen: int) -> np.ndarray:
+    """int64 [n, seen], places of the labelled frames that end with each frame; before a video's first stands itself."""
+    firsts = frames.starts[:-1][frames.video_of]
+    places = np.arange(len(frames))[:, None] - np.arange(seen)[::-1]
+    return np.maximum(places, firsts[:, None])
+
+
+@dataclass(frozen=True)
+class _Together:
+    """Rows [n, K, D]: those at `places` [n, K] of `rows` [m, D], gathered when they are read."""
+
+    rows: np.ndarray
+    places: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, positions: Any, /) -> np.ndarray:
+        return self.rows[self.places[positions]]
+
+
 @dataclass(frozen=True)
 class FrameInputs:
     """What a head is called with: `head(*inputs)`, or `TunedHead(...)(*inputs)` in the training of a backbone.
@@ -38,11 +60,14 @@ class FrameInputs:
     Attributes:
         reads: which tokens.
         adjust: of features that are no patch tokens, such as an alignment: (rows, their frames) -> rows.
+        seen: K, frames whose class tokens are read: the frame and those labelled before it; more than 1 of a frozen
+            backbone alone.
     """
 
     context: TaskContext
     reads: Reads
     adjust: Callable[[np.ndarray, LabelledFrames], np.ndarray] | None = None
+    seen: int = 1
 
     def data(
         self, frames: LabelledFrames, targets: Mapping[str, np.ndarray], weights: np.ndarray | None = None
@@ -60,9 +85,9 @@ class FrameInputs:
             return FrameFeatures(self.rows(frames), targets, weights)
         if features.fits(frames, _LAST):
             patches = features.patches(frames, _LAST)  # first: this call keeps the class tokens too
-            return FrameFeatures(patches, {"cls": features.cls(frames), **targets}, weights)
+            return FrameFeatures(patches, {"cls": self._cls(frames), **targets}, weights)
         console.warn(f"the patch tokens of {len(frames):,} frames have no room on the disk: computed for each batch")
-        return FrameFeatures(features.cls(frames), targets, weights, (frames, context.preprocess), context.workers)
+        return FrameFeatures(self._cls(frames), targets, weights, (frames, context.preprocess), context.workers)
 
     def of_batch(self, batch: Batch) -> Inputs:
         """Of a batch of `data`, on the device."""
@@ -86,7 +111,7 @@ class FrameInputs:
         if self.reads != "patches":
             rows = torch.from_numpy(self.rows(frames)).to(device)
             return lambda: ((rows[frames.span(place)],) for place in range(len(frames.videos)))
-        patches, cls = features.patches(frames, _LAST), features.cls(frames)
+        patches, cls = features.patches(frames, _LAST), self._cls(frames)
 
         def blocks() -> Iterator[Inputs]:
             for start in range(0, len(cls), _ROWS):
@@ -98,12 +123,28 @@ class FrameInputs:
     def streamed(self, frames: LabelledFrames, features: FeatureCache | None = None) -> Iterator[Inputs]:
         """The same once, in blocks, with nothing kept on the disk."""
         features = features or self.context.features
-        return map(self._of_extracted, features.stream(frames, _LAST if self.reads == "patches" else None))
+        found = features.stream(frames, _LAST if self.reads == "patches" else None)
+        if self.seen == 1:
+            yield from map(self._of_extracted, found)
+            return
+        earlier, done = earlier_frames(frames, self.seen), 0
+        kept = torch.empty(0, self.context.width, device=self.context.device)  # class tokens of the last frames
+        for part in found:
+            kept = torch.cat([kept, part.cls.float()])
+            end = done + len(part.cls)
+            places = torch.from_numpy(earlier[done:end] - (end - len(kept))).to(kept.device)
+            _, *others = self._of_extracted(part)
+            yield kept[places], *others
+            kept, done = kept[-(self.seen - 1) :], end
 
     def rows(self, frames: LabelledFrames) -> np.ndarray:
         """float32 [n, D] or [n, 2D], of a head that reads no patch tokens."""
-        found = (self.context.features.cls if self.reads == "cls" else self.context.features.pooled)(frames)
+        found = self._cls(frames)[:] if self.reads == "cls" else self.context.features.pooled(frames)
         return found if self.adjust is None else self.adjust(found, frames)
+
+    def _cls(self, frames: LabelledFrames) -> Rows:
+        rows = self.context.features.cls(frames)
+        return rows if self.seen == 1 else _Together(rows, earlier_frames(frames, self.seen))
 
     def _of_extracted(self, found: Extracted) -> Inputs:
         if self.reads == "patches":

@@ -49,7 +49,7 @@ def multilabel_loss(logits: Tensor, target: Tensor, name: LossName = "bce", posi
 
     Args:
         logits: float32 [B, C].
-        target: [B, C] of 0 and 1.
+        target: [B, C] of 0 and 1; or floating, soft labels between: the two sides then count by their share.
         name: a key of FOCUS.
         positive: [C], weights of the positives; None is 1.
     """
@@ -67,6 +67,8 @@ def multilabel_loss(logits: Tensor, target: Tensor, name: LossName = "bce", posi
         absent = absent * shifted**focus.negative
     if positive is not None:
         present = present * positive
+    if target.is_floating_point():
+        return (target * present + (1 - target) * absent).sum(1).mean()
     return torch.where(target > 0, present, absent).sum(1).mean()
 
 

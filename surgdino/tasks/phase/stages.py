@@ -110,12 +110,13 @@ def temporal_stage(context: TaskContext, settings: PhaseSettings, head: PhaseHea
         return _scores(context, {video: model(pooled)[-1] for video, pooled in validation.items()})
 
     model = OverVideo(head)
+    defaults = {**_TEMPORAL, **model.temporal.TRAINING}
     source = WholeVideos(pooled_features(context, settings, head, train), train, train.class_ids())
     chosen = {"epochs": settings.temporal_epochs, "lr": settings.temporal_lr}
     overrides = {key: value for key, value in chosen.items() if value is not None}
     overrides["batch_size"] = distributed.world_size()
     groups = head_groups(model)
-    return Stage(name, model, groups, source, loss, validate if validation else None, _TEMPORAL, overrides)
+    return Stage(name, model, groups, source, loss, validate if validation else None, defaults, overrides)
 
 
 def level_of(rows: np.ndarray | FeatureRows, span: slice) -> StandardScaler:

@@ -27,6 +27,11 @@ def component_targets(triplets: np.ndarray, mapping: TripletMap) -> dict[str, np
     return {name: component_maximum(triplets, name, mapping) for name in (*PARTS, "IVT")}
 
 
+def part_of(part: str, mapping: TripletMap) -> np.ndarray:
+    """The place of each triplet's own among the classes of a part, int64 [triplets]."""
+    return np.searchsorted(mapping.classes(part), mapping.ids[part])
+
+
 def combined_scores(probabilities: Mapping[str, np.ndarray], mapping: TripletMap, weight: float) -> np.ndarray:
     """Scores of the triplets, [n, triplets] in [0, 1], from the triplet head and those of the three parts.
 
@@ -41,6 +46,5 @@ def combined_scores(probabilities: Mapping[str, np.ndarray], mapping: TripletMap
     logs = {name: np.log(np.maximum(values.astype(np.float64), 1e-30)) for name, values in probabilities.items()}
     total = logs["IVT"]
     for part in PARTS:
-        column = np.searchsorted(mapping.classes(part), mapping.ids[part])
-        total = total + weight * logs[part][:, column]
+        total = total + weight * logs[part][:, part_of(part, mapping)]
     return np.exp(total / (1 + len(PARTS) * weight)).astype(np.float32)

@@ -28,11 +28,17 @@ from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.scoring.frames import ranked
 from surgdino.tasks.task import Task
 from surgdino.tasks.training.stage import Stage
-from surgdino.tasks.triplet.components import PARTS, combined_scores, triplet_map_of
+from surgdino.tasks.triplet.components import PARTS, combined_scores, part_of, triplet_map_of
 from surgdino.tasks.triplet.files import write_triplets
-from surgdino.tasks.triplet.head import PooledLinear
+from surgdino.tasks.triplet.head import PooledLinear, QueryDecoder, TripletHead
 from surgdino.tasks.triplet.score import TripletScoring
-from surgdino.tasks.triplet.training import Probabilities, TripletSettings, heads_stage, predict_probabilities
+from surgdino.tasks.triplet.training import (
+    Probabilities,
+    TripletSettings,
+    heads_stage,
+    predict_probabilities,
+    soft_labels,
+)
 
 _LISTED = 5  # triplets a frame in the list
 
@@ -51,24 +57,39 @@ class TripletTask(Task[TripletSettings, Probabilities]):
             raise SurgdinoError(f"dataset={card.name} has no triplets", place=card.name, fix=fix)
         return card.triplets
 
-    def build_head(self, context: TaskContext) -> PooledLinear:
+    def build_head(self, context: TaskContext) -> TripletHead:
         """The four heads."""
-        mapping = triplet_map_of(context.card)
+        settings, mapping = self.settings, triplet_map_of(context.card)
         counts = {name: len(mapping.classes(name)) for name in (*PARTS, "IVT")}
-        return PooledLinear(context.width, counts, self.settings.pool_heads, self.settings.dropout)
+        if settings.head == "pooled":
+            return PooledLinear(context.width, counts, settings.pool_heads, settings.dropout, settings.frames)
+        return QueryDecoder(
+            context.width,
+            counts,
+            {part: part_of(part, mapping) for part in PARTS},
+            layers=settings.decoder_layers,
+            hidden=settings.decoder_width,
+            heads=settings.pool_heads,
+            dropout=settings.dropout,
+            seen=settings.frames,
+        )
 
     def stages(self, context: TaskContext, head: nn.Module) -> Iterator[Stage]:
-        """One stage: all heads together, and the backbone where it learns."""
-        assert isinstance(head, PooledLinear)
+        """One stage: all heads together, and the backbone where it learns; with soft labels a second one, anew."""
+        assert isinstance(head, TripletHead)
         yield heads_stage(context, self.settings, head, self.DEFAULTS)
+        if self.settings.soft_labels:
+            soft = soft_labels(context, self.settings, head)
+            head.load_state_dict(self.build_head(context).to(context.device).state_dict())
+            yield heads_stage(context, self.settings, head, self.DEFAULTS, soft)
 
     def predict(
         self, context: TaskContext, head: nn.Module, frames: LabelledFrames
     ) -> Iterator[tuple[str, Probabilities]]:
         """One video at a time; nothing is kept on disk."""
-        assert isinstance(head, PooledLinear)
+        assert isinstance(head, TripletHead)
         mapping = triplet_map_of(context.card)
-        for video, found in predict_probabilities(context, head, frames):
+        for video, found in predict_probabilities(context, self.settings, head, frames):
             yield video, {**found, "IVT": combined_scores(found, mapping, self.settings.component_weight)}
 
     def scores(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.config import MOST, BelowOne, NonNegative
+from surgdino.config import MOST, BelowOne, NonNegative, Share
+from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.average_precision import class_ap
 from surgdino.metrics.triplet import component_videos
@@ -28,7 +29,7 @@ from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.training.batches import Batch
 from surgdino.tasks.training.stage import Loss, Stage, Validate
 from surgdino.tasks.triplet.components import PARTS, combined_scores, component_targets, triplet_map_of
-from surgdino.tasks.triplet.head import PooledLinear
+from surgdino.tasks.triplet.head import TripletHead
 
 Probabilities = dict[str, np.ndarray]
 
@@ -40,38 +41,78 @@ class TripletSettings:
     """The `task` section; configs/task/triplet.yaml explains every key."""
 
     name: str
+    head: Literal["pooled", "query"]
     pool_heads: Annotated[int, Field(ge=0, le=64)]
+    decoder_layers: Annotated[int, Field(ge=1, le=12)]
+    decoder_width: Annotated[int, Field(ge=4, le=2048)]
+    frames: Annotated[int, Field(ge=1, le=64)]
     dropout: BelowOne
     loss: LossName
     positive_weight_cap: Annotated[float, Field(ge=1, le=MOST)]
     repeat_threshold: BelowOne
     component_loss: NonNegative
     component_weight: NonNegative
+    soft_labels: Share
+
+    def __post_init__(self) -> None:
+        if self.head == "query" and not self.pool_heads:
+            expected = "1 or more: the decoder attends to patch tokens with so many heads"
+            raise SurgdinoError("task.pool_heads cannot be used", expected=expected, found=0)
+
+
+def inputs_of(context: TaskContext, settings: TripletSettings, head: TripletHead) -> FrameInputs:
+    """How frames reach the head.
+
+    Raises:
+        SurgdinoError: earlier frames are to be seen by a backbone that learns from single pictures.
+    """
+    if context.learns and settings.frames > 1:
+        what = "task.frames needs features that stay as they are"
+        raise SurgdinoError(what, place="backbone", expected="frozen", found=context.tuning)
+    return FrameInputs(context, "patches" if head.reads_patches else "cls", seen=settings.frames)
 
 
 def heads_stage(
-    context: TaskContext, settings: TripletSettings, head: PooledLinear, task_defaults: Mapping[str, Any]
+    context: TaskContext,
+    settings: TripletSettings,
+    head: TripletHead,
+    task_defaults: Mapping[str, Any],
+    soft: Mapping[str, np.ndarray] | None = None,
 ) -> Stage:
     """All heads together, and of the backbone what is to learn; frames with rare triplets are drawn more often.
 
     Args:
         task_defaults: of the `train` section, for all stages.
+        soft: component -> what another head says of the training frames, float32 [n, classes]: soft labels.
     """
-    frames, mapping = context.parts["train"], triplet_map_of(context.card)
-    targets = component_targets(np.concatenate(list(frames.truths().values())), mapping)
-    head.start_at({name: torch.from_numpy(prior_logits(values)) for name, values in targets.items()})
-    weights = repeat_factors(targets["IVT"], settings.repeat_threshold)
-    inputs = FrameInputs(context, "patches" if head.reads_patches else "cls")
-    data, loss = inputs.data(frames, targets, weights), _loss(inputs, settings, targets)
+    frames = context.parts["train"]
+    hard = training_targets(context)
+    head.start_at({name: torch.from_numpy(prior_logits(values)) for name, values in hard.items()})
+    weights = repeat_factors(hard["IVT"], settings.repeat_threshold)
+    inputs, share = inputs_of(context, settings, head), np.float32(settings.soft_labels)
+    targets = hard if soft is None else {name: (1 - share) * hard[name] + share * soft[name] for name in hard}
+    data, loss = inputs.data(frames, targets, weights), _loss(inputs, settings, hard)
     given = {"defaults": task_defaults, "frozen": {}, "tuned": _TUNED}
-    return frame_stage("heads", inputs, head, data, loss, _validation(inputs, settings, head), **given, head_factor=1)
+    name, validation = "heads" if soft is None else "soft", _validation(inputs, settings, head)
+    return frame_stage(name, inputs, head, data, loss, validation, **given, head_factor=1)
+
+
+def training_targets(context: TaskContext) -> dict[str, np.ndarray]:
+    """Component -> 0/1 [n, classes] of the training frames."""
+    truths = context.parts["train"].truths()
+    return component_targets(np.concatenate(list(truths.values())), triplet_map_of(context.card))
+
+
+def soft_labels(context: TaskContext, settings: TripletSettings, head: TripletHead) -> Probabilities:
+    """What a trained head says of the training frames, as targets of the next."""
+    return _probabilities(context, head, inputs_of(context, settings, head).held(context.parts["train"])())
 
 
 def predict_probabilities(
-    context: TaskContext, head: PooledLinear, frames: LabelledFrames
+    context: TaskContext, settings: TripletSettings, head: TripletHead, frames: LabelledFrames
 ) -> Iterator[tuple[str, Probabilities]]:
     """(video, component -> float32 [n, classes]), one video at a time; nothing is kept on disk."""
-    inputs = FrameInputs(context, "patches" if head.reads_patches else "cls")
+    inputs = inputs_of(context, settings, head)
     for video in frames.videos:
         yield video, _probabilities(context, head, inputs.streamed(frames.of_videos([video])))
 
@@ -94,7 +135,7 @@ def _loss(inputs: FrameInputs, settings: TripletSettings, targets: Mapping[str, 
     return loss
 
 
-def _validation(inputs: FrameInputs, settings: TripletSettings, head: PooledLinear) -> Validate | None:
+def _validation(inputs: FrameInputs, settings: TripletSettings, head: TripletHead) -> Validate | None:
     """Video-wise AP, that of the triplets first."""
     context = inputs.context
     frames, mapping = context.parts.get("val"), triplet_map_of(context.card)
@@ -115,7 +156,7 @@ def _validation(inputs: FrameInputs, settings: TripletSettings, head: PooledLine
 
 
 @torch.no_grad()
-def _probabilities(context: TaskContext, head: PooledLinear, tokens: Iterable[Inputs]) -> Probabilities:
+def _probabilities(context: TaskContext, head: TripletHead, tokens: Iterable[Inputs]) -> Probabilities:
     was_training = head.training
     head.eval()
     found: list[Probabilities] = []

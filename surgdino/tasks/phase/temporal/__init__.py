@@ -55,10 +55,12 @@ class TemporalModel(nn.Module, ABC):
 
     Attributes:
         DEFAULTS: of layers, width and dropout.
+        TRAINING: of the `train` section, where it wants something else than the stage.
         online: whether what it says of a frame depends on that frame and earlier ones alone.
     """
 
     DEFAULTS: ClassVar[Mapping[str, Any]]
+    TRAINING: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, features: int, classes: int, sizes: Sizes, *, online: bool) -> None:
         super().__init__()

@@ -28,6 +28,7 @@ class ActionSegmentationTransformer(TemporalModel):
     """Encoder and decoders of L layers with dilations 1, 2, 4, ...; see the module."""
 
     DEFAULTS: ClassVar = {"layers": 4, "width": 32, "dropout": 0.3}
+    TRAINING: ClassVar = {"lr": 1e-3}
 
     def __init__(self, features: int, classes: int, sizes: Sizes, *, online: bool) -> None:
         super().__init__(features, classes, sizes, online=online)

@@ -24,7 +24,8 @@ class MultiStageConvolutions(TemporalModel):
     A stage of L layers looks 2 (2^L - 1) frames back, or half as far back and ahead (the first up to twice that).
     """
 
-    DEFAULTS: ClassVar = {"layers": 4, "width": 32, "dropout": 0.5}
+    DEFAULTS: ClassVar = {"layers": 4, "width": 32, "dropout": 0.2}
+    TRAINING: ClassVar = {"lr": 2e-3}
 
     def __init__(self, features: int, classes: int, sizes: Sizes, *, online: bool) -> None:
         super().__init__(features, classes, sizes, online=online)
