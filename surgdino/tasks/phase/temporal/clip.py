@@ -1,7 +1,7 @@
 """A linear classifier over several frames at once: the features of a frame, and their means over clips around it.
 
-The clips end with the frame where the model is online, and are centred on it otherwise. They are 4, 16, 64, ... frames
-long, `layers` of them. Before the first frame of a video stands the first frame.
+The clips end with the frame, and where the model is offline as many begin with it. They are 4, 16, 64, ... frames long,
+`layers` of them. Before the first frame of a video stands the first frame.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ class Clips(TemporalModel):
         self.clips = [_FACTOR ** (place + 1) for place in range(sizes.layers)]
         self.norm = nn.LayerNorm(features, elementwise_affine=False)
         self.dropout = nn.Dropout(sizes.dropout)
-        self.classify = nn.Linear(features * (1 + sizes.layers), classes)
+        self.classify = nn.Linear(features * (1 + sizes.layers * (1 if online else 2)), classes)
         nn.init.normal_(self.classify.weight, std=0.01)
         nn.init.zeros_(self.classify.bias)
 
     def run(self, features: Tensor, state: Tensor | None) -> tuple[list[Tensor], Tensor]:
         """See `TemporalModel`; the one stage."""
-        reach = self.clips[-1]
-        around = padded(features.T[None], state, reach, self.online, repeats=True)
+        reach, count = self.clips[-1], len(features)
+        around = padded(features.T[None], state, reach * (1 if self.online else 2), self.online, repeats=True)
         joined = [features]
         for clip in self.clips:
-            first, last = (reach + 1 - clip, 0) if self.online else ((reach - clip) // 2, (reach - clip) // 2)
-            size = clip if self.online else clip + 1
-            means = F.avg_pool1d(around[:, :, first : around.shape[2] - last], size, 1)
-            joined.append(self.norm(means[0].T))
+            spans = [slice(reach + 1 - clip, reach + count)]  # that end with a frame
+            if not self.online:
+                spans.append(slice(reach, reach + count + clip - 1))  # that begin with it
+            joined += [self.norm(F.avg_pool1d(around[:, :, span], clip, 1)[0].T) for span in spans]
         return [self.classify(self.dropout(torch.cat(joined, 1)))], around[:, :, -reach:].detach()
