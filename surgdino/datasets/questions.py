@@ -36,7 +36,7 @@ class QuestionLayout:
         sentences: the same with whole sentences for answers.
         name: of a frame's text file without suffix, `#` being the frame's number.
         every: only frames whose number this divides are asked.
-        answers: kind of question -> its answers; empty where any answer counts.
+        answers: kind of question -> its answers; None where any answer counts.
         left_out: answers whose pairs are left out, as the published code does.
     """
 
@@ -45,14 +45,19 @@ class QuestionLayout:
     sentences: _Path | None = None
     name: _Path = "#"
     every: PositiveInt = 1
-    answers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    answers: dict[str, tuple[str, ...]] | None = None
     left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        listed = [answer for answers in self.answers.values() for answer in answers]
+        listed = [answer for answers in (self.answers or {}).values() for answer in answers]
         if len(set(listed)) < len(listed):
             found = next(answer for answer in listed if listed.count(answer) > 1)
             raise SurgdinoError("the card's answers cannot be used", expected="each once", found=found)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Every answer that there is, in the order of their ids -> the kind of question that it answers."""
+        return {answer: kind for kind, answers in (self.answers or {}).items() for answer in answers}
 
 
 @dataclass(frozen=True)
@@ -180,8 +185,7 @@ class Answers:
     """Gives answers their places: in a card's list, or in the order of the alphabet once all are known."""
 
     def __init__(self, layout: QuestionLayout) -> None:
-        self.listed = tuple(answer for answers in layout.answers.values() for answer in answers)
-        self.kinds = {answer: kind for kind, answers in layout.answers.items() for answer in answers}
+        self.kinds, self.listed = layout.kinds, tuple(layout.kinds)
         self._find, self._left_out = class_finder(self.listed), class_finder(layout.left_out)
 
     def read(self, pair: Pair, path: Path) -> str | None:

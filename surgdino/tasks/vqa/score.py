@@ -94,8 +94,7 @@ class VqaScoring(Scoring):
     def read_and_score(self, folders: Folders) -> TaskScores:
         """The classes are those given, the card's, or the truth's answers in alphabetical order."""
         truths, replies = read_and_match(folders)
-        layout = folders.card.questions if folders.card else None
-        kinds = {answer: kind for kind, answers in (layout.answers if layout else {}).items() for answer in answers}
+        kinds = folders.card.questions.kinds if folders.card and folders.card.questions else {}
         own = sorted({answer for truth in truths.values() for answer in truth.answers})
         request = folders.request(truths, replies, tuple(folders.classes or kinds or own))
         return self.scores(replace(request, mapping=kinds))
