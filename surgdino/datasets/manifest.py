@@ -271,7 +271,8 @@ class Labels:
             else:
                 values[video] = copy(found)
                 values[video].array = moved(found.array)
-        return replace(self, classes=tuple(classes), values=values)
+        asked = self.asked and replace(self.asked, kinds={names[each]: kind for each, kind in self.asked.kinds.items()})
+        return replace(self, classes=tuple(classes), values=values, asked=asked)
 
 
 @dataclass(frozen=True)

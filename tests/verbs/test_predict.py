@@ -248,3 +248,9 @@ def test_a_checkpoint_without_a_head_is_refused(tmp_path, capsys, phase):
             shutil.copy(file, tmp_path / "checkpoint")
     assert predict(tmp_path, root / "videos" / "video04.mp4") == 2
     assert "a backbone without a task's head" in capsys.readouterr().err
+
+
+def test_a_task_that_answers_no_questions_says_so(phase, capsys):
+    root, run = phase
+    assert predict(run, root / "videos/video04.mp4", "questions=what is the phase?") == 2
+    assert "task=phase answers no questions; found what is the phase?" in capsys.readouterr().err

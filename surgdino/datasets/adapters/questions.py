@@ -52,7 +52,7 @@ class Questions(Adapter):
         videos = self._folders(folders, layout.pictures, pictures=True)
         files = self._folders(folders, ((layout.sentences if free else None) or layout.files,), pictures=False)
         rows = [self._video(key, path) for key, path in videos.items()]
-        self.pair(QUESTION, videos, files, lambda key: self.root / layout.files.replace("#", key), str)
+        self.pair(QUESTION, videos, files, lambda key: self.root / self._place(layout.files, key), str)
         self.left_out, self.table, frames = Counter[str](), PairTable(), dict[str, _Frames]()
         for key, path in videos.items():
             if key in files and (found := self._frames(files[key], path, layout, answers)):
@@ -64,6 +64,10 @@ class Questions(Adapter):
 
     def video_id(self, key: int | str) -> str:
         return self.ids.get(str(key), str(key))
+
+    def _place(self, folder: str, key: str) -> Path:
+        """A video's folder in the layout."""
+        return Path(*(self.ids.get(key, part.replace("#", key)) if "#" in part else part for part in folder.split("/")))
 
     def _labels(self, frames: Mapping[str, _Frames], answers: Answers) -> Labels:
         classes = answers.listed or tuple(sorted(self.table.answers))
@@ -111,11 +115,15 @@ class Questions(Adapter):
         faults: dict[str, list[SurgdinoError]] = {}
         frames, alone = _Frames(), list[Path]()
         texts = [path for path in entries(folder) if path.suffix.lower() == ".txt"]
-        numbers = {path: int(match[1]) for path in texts if (match := pattern.fullmatch(path.stem))}
+        numbers: dict[int, Path] = {}
+        for path in texts:
+            if (match := pattern.fullmatch(path.stem)) and numbers.setdefault(int(match[1]), path) != path:
+                told, fix = f"{numbers[int(match[1])].name} too", "keep one of them"
+                self.problem("error", "two files for one frame", path, expected="one", found=told, fix=fix)
         if texts and not numbers:
             fix = "name the files as the release does"
             self.problem("error", "no file of a frame", texts[0], expected=f"{layout.name}.txt", fix=fix)
-        for number, path in self.keyed(numbers, numbers.__getitem__).items():
+        for number, path in numbers.items():
             if number % layout.every:
                 continue
             if number not in images:

@@ -9,16 +9,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from surgdino.config import PositiveInt
 from surgdino.datasets.manifest import FrameLabels, Labels, Manifest, SegmentLabels
 from surgdino.datasets.questions import nearest_question, question_key, question_kinds, words_of
-from surgdino.errors import SurgdinoError
+from surgdino.errors import SurgdinoError, shown
 from surgdino.metrics.bleu import central
 
-_MOST_QUESTIONS = 5000
+MOST_QUESTIONS = 5000
 _COMPARED = 30  # sentences that say the same
 
 
@@ -33,7 +35,7 @@ class Template:
     """
 
     question: str
-    answers: dict[str, PositiveInt]
+    answers: Annotated[dict[str, PositiveInt], Field(min_length=1)]
     sentences: dict[str, str] = field(default_factory=dict)
 
 
@@ -47,7 +49,7 @@ class Learned:
         whole: whether they are about whole videos.
     """
 
-    templates: tuple[Template, ...]
+    templates: Annotated[tuple[Template, ...], Field(min_length=1, max_length=MOST_QUESTIONS)]
     kinds: dict[str, str]
     whole: bool
 
@@ -71,6 +73,9 @@ class Learned:
         places = {name: place for place, name in enumerate(classes)}
         for row, each in enumerate(self.templates):
             for answer, count in each.answers.items():
+                if answer not in places:
+                    what, expected = "an answer that is no class", f"one of {len(classes)}"
+                    raise SurgdinoError(what, place="task.learned", expected=expected, found=shown(answer, 60))
                 table[row, places[answer]] = count
         table[-1] = table.sum(0)
         return table
@@ -129,9 +134,9 @@ def learn(manifest: Manifest, labels: Labels) -> Learned:
             answers.setdefault(question, Counter())[name] += count
             if sentences >= 0:
                 said.setdefault((question, name), Counter()).update(asked.sentences[sentences])
-    if not answers or len(answers) > _MOST_QUESTIONS:
+    if not answers or len(answers) > MOST_QUESTIONS:
         what = "the training part asks nothing" if not answers else "too many different questions for a closed set"
-        expected = f"1 to {_MOST_QUESTIONS:,} different questions"
+        expected = f"1 to {MOST_QUESTIONS:,} different questions"
         raise SurgdinoError(what, file=manifest.root, expected=expected, found=len(answers), fix="check data.split")
     templates = [_template(asked.questions[place], place, answers[place], said) for place in sorted(answers)]
     return Learned(tuple(templates), dict(asked.kinds), asked.whole)

@@ -161,6 +161,15 @@ def test_the_question_alone_is_the_most_frequent_answer_of_training_and_masks_ar
         learn(replace(manifest, videos=()), labels)
 
 
+def test_what_a_saved_head_says_of_questions_is_checked():
+    odd = Learned((Template("is it?", {"maybe": 1}),), {}, False)
+    with pytest.raises(SurgdinoError, match="an answer that is no class; expected one of 6, found maybe"):
+        odd.log_prior(LIST)
+    section = {**shipped_settings("task", "vqa"), "learned": {"templates": [], "kinds": {}, "whole": False}}
+    with pytest.raises(SurgdinoError, match=r"task\.learned"):
+        open_task(section)
+
+
 def test_answers_meet_by_name_in_another_order():
     _, labels = labels_of({"v": [[(0, "yes", 0)], [(1, "1", -1), (0, "no", -1)]]}, ("is it?", "how many?"))
     turned = labels.in_classes(("Idle", "1", "2", "Yes", "No", "0"))
@@ -392,6 +401,22 @@ def test_predict_asks_what_the_dataset_asks_or_what_it_is_given(run, tmp_path, c
     capsys.readouterr()
     assert main(["predict", str(video), f"checkpoint={run}", "questions=who won the match yesterday", asked[1]]) == 2
     assert "a question unlike any that was learned; expected what is the step?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_runs_and_sizes_are_averaged_and_mirrors_are_refused(run, tmp_path, capsys):
+    video = run.parent / "set/images/video_04"
+    plain, twice, sizes = (tmp_path / name for name in ("plain", "twice", "sizes"))
+    assert main(["predict", str(video), f"checkpoint={run}", f"out={plain}"]) == 0
+    assert main(["predict", str(video), f"checkpoint=[{run},{run}]", f"out={twice}"]) == 0
+    assert main(["predict", str(video), f"checkpoint={run}", "averaging=scales", f"out={sizes}"]) == 0
+    tables = [(folder / "video_04.csv").read_text().splitlines() for folder in (plain, twice, sizes)]
+    assert tables[0] == tables[1], "the mean of a run and itself"
+    assert tables[0] != tables[2]
+    assert len(tables[0]) == len(tables[2])
+    capsys.readouterr()
+    assert main(["predict", str(video), f"checkpoint={run}", "averaging=flips", f"out={tmp_path / 'flips'}"]) == 2
+    assert "questions about places have other answers in a mirror" in capsys.readouterr().err
 
 
 @pytest.mark.slow
