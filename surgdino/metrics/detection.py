@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from surgdino.metrics.arrays import nanmean
+from surgdino.metrics.arrays import nanmean, ratio
 
 Kind = Literal["bbox", "segm"]
 Rows = Sequence[Mapping[str, Any]]  # of COCO's JSON
@@ -150,3 +150,48 @@ def class_numbers(of_classes: Sequence[Matches]) -> list[dict[str, float]]:
             }
         )
     return numbers
+
+
+def frame_f1(of_classes: Sequence[Matches], least: float) -> np.ndarray:
+    """Of each picture the harmonic mean of precision and recall at IoU 0.5, float64 [n]; NaN where there is neither an
+    object nor a detection whose score is `least` or more."""
+    pictures = len(of_classes[0].truths)
+    right, wrong, objects = (np.zeros(pictures) for _ in range(3))
+    for each in of_classes:
+        sure = (each.scores >= least) & ~each.ignored[_IOU_50]
+        np.add.at(right, each.pictures[sure & each.hit[_IOU_50]], 1)
+        np.add.at(wrong, each.pictures[sure & ~each.hit[_IOU_50]], 1)
+        objects += each.truths
+    return ratio(2 * right, right + wrong + objects)
+
+
+def taken_for(annotations: Rows, found: Rows, classes: int, least: float) -> np.ndarray:
+    """Which class is taken for which: int64 [C + 1, C + 1] of objects by class against detections by class.
+
+    Each detection whose score is `least` or more, the surest first, takes the object that its box fits best, of any
+    class, at IoU 0.5 or more. The last row is detections of nothing, the last column objects that nothing found. Crowds
+    and what lies in them do not count.
+    """
+    from pycocotools.mask import iou
+
+    counts = np.zeros((classes + 1, classes + 1), np.int64)
+    pictures = sorted({row["image_id"] for row in (*annotations, *found)})
+    truths, guesses = ({picture: list[Mapping[str, Any]]() for picture in pictures} for _ in range(2))
+    for rows, of_picture in ((annotations, truths), (found, guesses)):
+        for row in rows:
+            of_picture[row["image_id"]].append(row)
+    for picture in pictures:
+        objects, open_ = truths[picture], {k for k, row in enumerate(truths[picture]) if not row["iscrowd"]}
+        sure = sorted((row for row in guesses[picture] if row["score"] >= least), key=lambda row: -row["score"])
+        boxes = ([row["bbox"] for row in side] for side in (sure, objects))
+        fits = iou(*boxes, [int(row["iscrowd"]) for row in objects]) if sure and objects else np.zeros((len(sure), 0))
+        for guess, fit in zip(sure, fits, strict=True):
+            best = max(open_, key=lambda k: fit[k], default=None)
+            if best is not None and fit[best] >= 0.5:
+                open_.remove(best)
+                counts[objects[best]["category_id"] - 1, guess["category_id"] - 1] += 1
+            elif not any(fit[k] >= 0.5 for k, row in enumerate(objects) if row["iscrowd"]):
+                counts[-1, guess["category_id"] - 1] += 1
+        for k in open_:
+            counts[objects[k]["category_id"] - 1, -1] += 1
+    return counts

@@ -118,7 +118,8 @@ class Detector:
                 else:
                     of_patches = torch.from_numpy(tokens[rows]).to(context.device).float()
                     output = self.head(of_patches, (context.grid, context.grid))
-            yield from self.head.answers(output, self.most)
+            for answer in self.head.answers(output, self.most):
+                yield answer.mirrored() if context.view.mirrored else answer
 
 
 def truth_of(frames: LabelledFrames, classes: tuple[str, ...]) -> Truth:

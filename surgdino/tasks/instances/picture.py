@@ -24,12 +24,12 @@ def drawn(image: np.ndarray, found: Sequence[Row], classes: Sequence[str]) -> np
 
     Args:
         image: uint8 [H, W, 3] RGB.
-        found: rows of COCO's results, in the picture's own pixels.
+        found: rows of COCO's results, in the picture's own pixels; or annotations, which have no score.
     """
     from pycocotools.mask import decode
 
     picture, colours = image.astype(np.float32), {n: rgb(c) for n, c in class_colours(classes).items()}
-    ranked = sorted(found, key=lambda row: row["score"])
+    ranked = sorted(found, key=lambda row: row.get("score", 1))
     for row in ranked:
         if row.get("segmentation"):
             inside = decode(row["segmentation"]).astype(bool)
@@ -41,7 +41,7 @@ def drawn(image: np.ndarray, found: Sequence[Row], classes: Sequence[str]) -> np
         name = classes[row["category_id"] - 1]
         left, top, width, height = (round(value) for value in row["bbox"])
         cv2.rectangle(flat, (left, top), (left + width, top + height), colours[name], line)
-        text = f"{readable_name(name)} {row['score']:.2f}"
+        text = readable_name(name) + (f" {row['score']:.2f}" if "score" in row else "")
         (long, high), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
         x = min(max(left, 0), max(image.shape[1] - long, 0))
         y = top - below if top - below - high >= 0 else min(top + high + below, image.shape[0] - below)

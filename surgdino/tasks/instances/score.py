@@ -5,6 +5,7 @@ From files: a truth in COCO's form against results in COCO's form.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,34 @@ from pathlib import Path
 import numpy as np
 
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.detection import AREAS, Kind, Matches, class_numbers, coco_numbers, match
-from surgdino.metrics.scores import ClassTable, Score, ScoreRequest, TaskScores, chosen, find_row, score_rows
+from surgdino.metrics.detection import (
+    AREAS,
+    Kind,
+    Matches,
+    class_numbers,
+    coco_numbers,
+    frame_f1,
+    match,
+    taken_for,
+)
+from surgdino.metrics.scores import (
+    ClassTable,
+    Confusion,
+    FrameScores,
+    Score,
+    ScoreRequest,
+    TaskScores,
+    chosen,
+    find_row,
+    score_rows,
+)
 from surgdino.tasks.instances.coco import Row, Truth, read_found, read_truth
 from surgdino.tasks.scoring.folders import Folders
 from surgdino.tasks.scoring.scoring import Scoring
 
 BOX, MASK, PRIOR = "instances/coco-box", "instances/coco-mask", "instances/mean-box"
 HEADLINE = ("AP", BOX)
+SHOWN = 0.3
 _COUNTER = re.compile(r"[ _.-]*(?:frame)?[ _.-]*\d+(?:[_-][a-z]+)?$", re.IGNORECASE)
 
 
@@ -49,6 +70,8 @@ def scored(
     prior: np.ndarray | None = None,
     protocol: str | None = "all",
     notes: Sequence[str] = (),
+    shown: float = SHOWN,
+    named: Sequence[tuple[str, int]] | None = None,
 ) -> TaskScores:
     """Every number of what was found.
 
@@ -57,12 +80,18 @@ def scored(
         operations: of each image.
         prior: float32 [C, 5], the mean box of each class in training in shares and the share of frames with it: what
             one finds without looking, scored beside.
+        shown: the score from which a detection counts where single ones are counted.
+        named: (video id, frame number) of each image, for the scores of single frames.
     """
     asked, told = chosen(protocol, InstancesScoring.PROTOCOLS, InstancesScoring.PROTOCOLS), list(notes)
     owners, table = np.array(operations), list[Score]()
     tables: list[ClassTable] = []
+    frames = None
     if BOX in asked:
-        _add(table, tables, truth, found, owners, BOX, "bbox")
+        matches = _add(table, tables, truth, found, owners, BOX, "bbox")
+        values = enumerate(frame_f1(matches["all"], shown).tolist()) if named is not None else ()
+        rows = [(*named[row], value, "") for row, value in values if not math.isnan(value)]  # type: ignore[index]
+        frames = FrameScores(f"F1 of boxes at IoU 0.5, from a score of {shown:g} on", rows) if rows else None
     masked = [bool(row.get("segmentation")) for row in found]
     drawn = any(row.get("segmentation") for row in truth.annotations)
     if MASK in asked and any(masked) and drawn:
@@ -83,7 +112,11 @@ def scored(
         )
     if PRIOR in asked and prior is not None:
         _add(table, [], truth, _without_looking(truth, prior), owners, PRIOR, "bbox", areas=("all",))
-    return TaskScores("instances", table, tables, len(set(operations)), told, find_row(table, *HEADLINE))
+    counts = taken_for(truth.annotations, found, len(truth.classes), shown)
+    title = f"class, boxes at IoU 0.5 from a score of {shown:g} on"
+    confusion = Confusion(title, [*truth.classes, "nothing"], [*truth.classes, "not found"], counts, "objects")
+    headline = find_row(table, *HEADLINE)
+    return TaskScores("instances", table, tables, len(set(operations)), told, headline, [confusion], frames)
 
 
 def _add(
@@ -95,14 +128,15 @@ def _add(
     protocol: str,
     kind: Kind,
     areas: Sequence[str] = AREAS,
-) -> None:
-    """The rows of a protocol, and its table of classes."""
+) -> Mapping[str, list[Matches]]:
+    """Add the rows of a protocol and its table of classes; the matches."""
     if kind == "bbox":  # a detection's size is that of what is scored
         found = [{**row, "area": row["bbox"][2] * row["bbox"][3]} for row in found]
     matches = match(truth.images, truth.annotations, found, len(truth.classes), kind, areas)
     table += score_rows(lambda rows: coco_numbers(matches, rows), owners.tolist(), protocol)
     numbers: list[Mapping[str, float]] = [*class_numbers(matches["all"])]
     tables.append(ClassTable("class", protocol, dict(zip(truth.classes, numbers, strict=True))))
+    return matches
 
 
 def _of_images(truth: Truth, found: Sequence[Row], kept: Sequence[int]) -> tuple[Truth, list[Row]]:

@@ -6,11 +6,13 @@ backbone that learns, queries go through its last blocks, and pictures, boxes an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+import cv2
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -23,16 +25,18 @@ from surgdino.metrics.scores import TaskScores
 from surgdino.paths import file_of
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.files import FeatureRows
-from surgdino.tasks.instances.coco import Row, Truth, write_rows
+from surgdino.tasks.instances.coco import Row, Truth, read_found, read_truth, write_rows
+from surgdino.tasks.instances.fusion import fused
 from surgdino.tasks.instances.heads import InstanceHead, open_head
 from surgdino.tasks.instances.heads.centre import CentreHead
 from surgdino.tasks.instances.heads.queries import QueryHead
 from surgdino.tasks.instances.inference import DetectionNetwork, Detector, pictures_of, truth_of
-from surgdino.tasks.instances.picture import write_picture
+from surgdino.tasks.instances.picture import drawn, write_picture
 from surgdino.tasks.instances.score import InstancesScoring, average_precision, scored
 from surgdino.tasks.instances.targets import CutObjects, StoredObjects, Told, has_regions_alone
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.request import PredictRequest
+from surgdino.tasks.segmentation.targets import placements
 from surgdino.tasks.task import Task
 from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages
 from surgdino.tasks.training.stage import Stage, Validate, resolve
@@ -65,7 +69,7 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
     """What is found is written picture by picture: `predict` gives (video, (frame number, rows of COCO's results))."""
 
     Settings, LABELS = InstancesSettings, OBJECTS
-    DEFAULTS: ClassVar = {"epochs": 40, "batch_size": 32, "lr": 2e-3, "weight_decay": 0.01, "patience": 10}
+    DEFAULTS: ClassVar = {"epochs": 20, "batch_size": 16, "lr": 2e-3, "weight_decay": 0.01, "patience": 10}
     SINGLE_IMAGES = True
     scoring = InstancesScoring()
 
@@ -121,12 +125,34 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
         """COCO's numbers; `predictions/` in `folder` gets the truth and what was found, as `score` reads them."""
         assert isinstance(head, InstanceHead)
         truth = truth_of(frames, context.classes)
-        found = self._found(context, head, frames)
+        found = [
+            {"image_id": i, **row}
+            for i, (_, (_, rows)) in enumerate(self.predicted(context, head, frames), start=1)
+            for row in rows
+        ]
         truth.write(folder / "predictions" / "truth.json")
         write_rows(folder / "predictions" / "results.json", [_as_written(row) for row in found])
         owners = [frames.operations[frames.videos[place]] for place in frames.video_of]
         notes = [_REGIONS] if has_regions_alone(frames) else []
-        return scored(truth, found, owners, prior=head.prior.cpu().numpy(), notes=notes)
+        named = [(frames.videos[place], int(n)) for place, n in zip(frames.video_of, frames.numbers, strict=True)]
+        prior, shown = head.prior.cpu().numpy(), self.settings.shown
+        return scored(truth, found, owners, prior=prior, notes=notes, shown=shown, named=named)
+
+    def averaged(self, predictions: Sequence[tuple[int, list[Row]]]) -> tuple[int, list[Row]]:
+        """Overlapping detections of a class are one."""
+        return predictions[0][0], fused([rows for _, rows in predictions])[: self.settings.most]
+
+    def picture(self, frames: LabelledFrames, row: int, predictions: Path, classes: Sequence[str]) -> np.ndarray:
+        """Truth and detections beside each other, at the picture's own size."""
+        truth = read_truth(predictions / "truth.json")
+        found = read_found(predictions / "results.json", truth)
+        place = placements(frames)[frames.video_of[row]]
+        x0, y0, x1, y1 = place.box
+        image = np.zeros((*place.source[::-1], 3), np.uint8)
+        image[y0:y1, x0:x1] = cv2.resize(super().picture(frames, row, predictions, classes), (x1 - x0, y1 - y0))
+        sides = (truth.annotations, [each for each in found if each["score"] >= self.settings.shown])
+        own = ([each for each in side if each["image_id"] == row + 1] for side in sides)
+        return np.concatenate([drawn(image, rows, classes) for rows in own], axis=1)
 
     def write(self, request: PredictRequest) -> dict[str, Path]:
         """COCO's results with the images that they number, pictures with boxes, masks and names, and a table."""
@@ -154,21 +180,19 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
             "pictures": folder / "pictures",
         }
 
-    def _found(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, *, masks: bool = True) -> list[Row]:
-        """Rows of COCO's results of all frames, images numbered in their order."""
-        detector, tokens = self._detector(context, head), _tokens(context, frames)
-        return [
-            {"image_id": i + 1, **row} for i, rows in detector.detections(frames, tokens, masks=masks) for row in rows
-        ]
-
     def _validation(self, context: TaskContext, head: nn.Module) -> Validate | None:
         """COCO's average precision of boxes."""
         frames = context.parts.get("val")
         if frames is None:
             return None
-        truth, _ = truth_of(frames, context.classes), _tokens(context, frames)  # by all processes
-        alone = context.alone()
-        return lambda _: average_precision(truth, self._found(alone, head, frames, masks=False))
+        truth, tokens = truth_of(frames, context.classes), _tokens(context, frames)  # by all processes
+        detector = self._detector(context.alone(), head)
+
+        def validate(_: nn.Module) -> dict[str, float]:
+            found = detector.detections(frames, tokens, masks=False)
+            return average_precision(truth, [{"image_id": i + 1, **row} for i, rows in found for row in rows])
+
+        return validate
 
     def _detector(self, context: TaskContext, head: nn.Module) -> Detector:
         assert isinstance(head, InstanceHead)

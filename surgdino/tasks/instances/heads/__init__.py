@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -31,6 +31,11 @@ class Answer:
     kinds: Tensor
     scores: Tensor
     masks: Tensor | None
+
+    def mirrored(self) -> Answer:
+        """The same with left and right exchanged."""
+        boxes = torch.cat([1 - self.boxes[:, :1], self.boxes[:, 1:]], 1)
+        return replace(self, boxes=boxes, masks=None if self.masks is None else self.masks.flip(2))
 
 
 class InstanceHead(nn.Module):

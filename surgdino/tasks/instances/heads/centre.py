@@ -21,7 +21,7 @@ from surgdino.tasks.training.batches import Batch
 
 _SHARED = 16  # maps that masks are made of
 _SPREAD = 0.54 / 6  # of a centre's heat, in sides of its box (TTFNet, Liu et al. 2020)
-_PRIOR = 0.1  # what a fresh head believes of any place (Lin et al. 2017)
+_PRIOR = 0.02  # what a fresh head believes of any place (Lin et al. 2017)
 _GROUPS = 8
 
 
@@ -29,14 +29,16 @@ class CentreHead(InstanceHead):
     """Answers at a quarter of a patch, from the last block's patch tokens alone."""
 
     crops = True
-    defaults: ClassVar = {"epochs": 40, "batch_size": 32, "lr": 2e-3}
+    defaults: ClassVar = {"epochs": 20, "batch_size": 16, "lr": 2e-3}
 
     def __init__(self, backbone: Backbone, classes: int, maps: int) -> None:
         super().__init__(backbone, classes)
         self.norm, self.reduce = nn.LayerNorm(backbone.embed_dim), nn.Linear(backbone.embed_dim, maps)
-        self.finer = nn.ModuleList(_Refine(maps) for _ in range(2))
-        self.heat, self.shape = nn.Conv2d(maps, classes, 1), nn.Conv2d(maps, 4, 1)
-        self.shares, self.shared = nn.Conv2d(maps, _SHARED, 1), nn.Conv2d(maps, _SHARED, 1)
+        fine = max(maps // 2, 1)
+        self.coarse, self.middle = _Refine(maps, maps), _Refine(maps, fine)
+        self.fine = _Refine(fine, fine)
+        self.heat, self.shape = nn.Conv2d(fine, classes, 1), nn.Conv2d(fine, 4, 1)
+        self.shares, self.shared = nn.Conv2d(fine, _SHARED, 1), nn.Conv2d(fine, _SHARED, 1)
         nn.init.normal_(self.heat.weight, std=0.01)
         nn.init.constant_(self.heat.bias, math.log(_PRIOR / (1 - _PRIOR)))  # type: ignore[arg-type]
         with torch.no_grad():
@@ -46,8 +48,8 @@ class CentreHead(InstanceHead):
         """Maps over tokens [B, N, D], all of [B, ..., 4h, 4w]: `heat` [C] logits; `shape` [4], of a box whose centre is
         in that cell, the centre's offset from the cell's in cells and the logarithms of its sides in shares; `shares`
         and `shared` of the masks."""
-        maps = self.reduce(self.norm(tokens.float())).transpose(1, 2).unflatten(2, grid)
-        for refine in self.finer:
+        maps = self.coarse(self.reduce(self.norm(tokens.float())).transpose(1, 2).unflatten(2, grid))
+        for refine in (self.middle, self.fine):
             maps = refine(F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False))
         parts = {"heat": self.heat, "shape": self.shape, "shares": self.shares, "shared": self.shared}
         return {name: part(maps) for name, part in parts.items()}
@@ -103,9 +105,10 @@ class CentreHead(InstanceHead):
 
 
 class _Refine(nn.Sequential):
-    def __init__(self, maps: int) -> None:
-        groups = _GROUPS if maps % _GROUPS == 0 else 1
-        super().__init__(nn.Conv2d(maps, maps, 3, padding=1, bias=False), nn.GroupNorm(groups, maps), nn.GELU())
+    def __init__(self, inputs: int, outputs: int) -> None:
+        groups = _GROUPS if outputs % _GROUPS == 0 else 1
+        layers = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.GroupNorm(groups, outputs)
+        super().__init__(*layers, nn.GELU())
 
 
 def _heat(boxes: Tensor, kinds: Tensor, crowd: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
