@@ -53,7 +53,7 @@ def read_cvat(path: Path, content: bytes) -> Export | None:
             label = export.label(values.get("label"), place)
             shape = _shape(export, picture, name, values, place) if label is not None else None
             if label is not None and shape is not None:
-                picture.add(label, shape)
+                _add(picture, label, shape)
     if tracks:
         export.films += [task.film for task in tasks.values()]
         between = 0
@@ -191,7 +191,7 @@ class _Track:
             shape, following = self.shapes[here], self.shapes.get(end)
             if shape is None:
                 continue
-            task.film.frame(here, f"frame {here}").add(self.label, shape)
+            _add(task.film.frame(here, f"frame {here}"), self.label, shape)
             steps = range(here + task.step, here if self.whole else end, task.step)
             between += len(steps)
             if between > most:
@@ -201,14 +201,27 @@ class _Track:
                 )
             for frame in steps:
                 moved = _between(shape, following, (frame - here) / (end - here))
-                task.film.frame(frame, f"frame {frame}").add(self.label, moved)
+                _add(task.film.frame(frame, f"frame {frame}"), self.label, moved)
         return between
+
+
+class _Box(Outline):
+    """Two corners of a box, which is no mask."""
+
+
+def _add(picture: DrawnPicture, label: str, shape: Shape) -> None:
+    """One more object of a picture or frame."""
+    if isinstance(shape, _Box):
+        (left, top), (right, low) = shape.points.tolist()
+        picture.object(label).box = left, top, right - left, low - top
+    else:
+        picture.add(label, shape)
 
 
 def _between(first: Shape, second: Shape | None, share: float) -> Shape:
     """A shape on its way to the next one; it waits where there is no way between the two."""
     if isinstance(first, Outline) and isinstance(second, Outline) and first.points.shape == second.points.shape:
-        return Outline(first.points + (second.points - first.points) * share)
+        return type(first)(first.points + (second.points - first.points) * share)
     return first
 
 
@@ -229,6 +242,14 @@ def _shape(
         about = np.stack([np.cos(angles) * radii[0], np.sin(angles) * radii[1]], 1)
         turned = about @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         return export.outline_of(picture, turned + middle, place, outside=float(max(radii)))
+    if name == "box":
+        ends = [_number(values.get(key)) for key in ("xtl", "ytl", "xbr", "ybr")]
+        found = [end for end in ends if end is not None]
+        sides = [*found[:2], found[2] - found[0], found[3] - found[1]] if len(found) == 4 else ends
+        whole = export.box_of(picture, sides, place)
+        return (
+            None if whole is None else _Box(np.reshape([*whole[:2], whole[0] + whole[2], whole[1] + whole[3]], (2, 2)))
+        )
     if name == "mask":
         box = _numbers(values, "left", "top", "width", "height")
         counts = [_number(n) for n in values.get("rle", "").split(",")]

@@ -140,16 +140,14 @@ class Export:
         if len(numbers) != 4 or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
             self.tell("not a box", place, "left, top, width and height in pixels", str(box)[:60])
             return None
+        size = picture.size if any(picture.size) else (_MOST_SIDE, _MOST_SIDE)
         left, top, width, height = (float(min(max(n, -_MOST_NUMBER), _MOST_NUMBER)) for n in numbers)
         if width < 0 or height < 0:
             self.tell("a box of negative size", place, "left, top, width and height in pixels", str(box)[:60])
         elif not width or not height:
             self.tell("boxes without extent are left out", place, "a width and a height", str(box)[:60], error=False)
-        elif (
-            min(left, top) < -_OUTSIDE
-            or (np.array([left + width, top + height]) > np.add(picture.size, _OUTSIDE)).any()
-        ):
-            self.tell("a box outside of its picture", place, "inside {}x{}".format(*picture.size), str(box)[:60])
+        elif min(left, top) < -_OUTSIDE or (np.array([left + width, top + height]) > np.add(size, _OUTSIDE)).any():
+            self.tell("a box outside of its picture", place, "inside {}x{}".format(*size), str(box)[:60])
         else:
             return left, top, width, height
         return None

@@ -170,13 +170,21 @@ def _label_studio(path: Path, tasks: list[Any]) -> Export:
 
 def _studio_shape(export: Export, picture: DrawnPicture, row: Mapping[str, Any], place: str) -> None:
     kind, value = row.get("type"), row.get("value")
-    if kind not in ("polygonlabels", "brushlabels") or not isinstance(value, dict):
+    if kind not in ("polygonlabels", "brushlabels", "rectanglelabels") or not isinstance(value, dict):
         return export.no_mask(kind, place)
     if row.get("image_rotation"):
         return export.tell("a rotated picture", place, "pictures as they are", row.get("image_rotation"))
     labels = value.get(kind)
     label = export.label(labels[0] if isinstance(labels, list) and labels else None, place)
     if label is None:
+        return None
+    if kind == "rectanglelabels":
+        if value.get("rotation"):
+            return export.tell("a rotated box", place, "upright boxes", str(value.get("rotation"))[:40])
+        shares = [value.get(key) for key in ("x", "y", "width", "height")]  # in percent
+        whole = all(isinstance(share, int | float) and abs(share) <= 1e6 for share in shares)
+        box = (np.array(shares, float) * (picture.size * 2) / 100).tolist() if whole else shares
+        picture.object(label).box = export.box_of(picture, box, place)
         return None
     if kind == "polygonlabels":
         try:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from surgdino.datasets.card import load_card
+from surgdino.datasets.cvat import read_cvat
 from surgdino.datasets.files import image_size
 from surgdino.datasets.manifest import Labels, Manifest
 from surgdino.datasets.objects import Objects, read_objects
@@ -137,6 +138,22 @@ def test_outlines_of_one_group_are_one_instrument_and_rectangles_are_boxes(tmp_p
     found = objects_in(opened(tmp_path), "p0")
     assert found.boxes.tolist() == [[2, 2, 30, 10], [22, 2, 10, 10], [20, 10, 20, 20]]
     assert [None if mask is None else int(mask.sum()) for mask in found.masks] == [200, 100, None]
+
+
+def test_boxes_as_cvat_tracks_them_and_label_studio_has_them(tmp_path):
+    cv2.imwrite(str(tmp_path / "p0.png"), np.zeros((40, 100, 3), np.uint8))
+    box = {"x": 10, "y": 25, "width": 50, "height": 50, "rectanglelabels": ["hook"]}
+    shape = {"type": "rectanglelabels", "value": box, "original_width": 100, "original_height": 40}
+    task = [{"id": 1, "data": {"image": "p0.png"}, "annotations": [{"result": [shape]}]}]
+    (tmp_path / "a.json").write_text(json.dumps(task))
+    assert objects_in(opened(tmp_path), "p0", 0, (100, 40)).boxes.tolist() == [[10, 10, 50, 20]]
+    corners = 'outside="0" xtl="{0}" ytl="10" xbr="{1}" ybr="20"/>'
+    ends = "".join(f'<box frame="{n}" keyframe="1" {corners.format(x, x + 20)}' for n, x in ((0, 10), (2, 30)))
+    meta = "<meta><task><size>3</size><original_size><width>64</width><height>48</height></original_size></task></meta>"
+    text = f'<annotations>{meta}<track id="0" label="hook">{ends}</track></annotations>'
+    (export,) = read_cvat(tmp_path / "b.xml", text.encode()).films
+    drawn = [next(iter(export.frames[number].objects.values())).box for number in range(3)]
+    assert drawn == [(10, 10, 20, 10), (20, 10, 20, 10), (30, 10, 20, 10)]
 
 
 def test_boxes_of_cholect50_and_frames_of_which_an_instrument_has_none(tmp_path):

@@ -7,7 +7,7 @@ and categories are numbered anew, from 1 and in the order of their ids, so that 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +17,7 @@ import numpy as np
 from surgdino.datasets.drawings import coco_counts
 from surgdino.datasets.files import plain_name
 from surgdino.errors import SurgdinoError
-from surgdino.paths import write_text
+from surgdino.paths import atomic_write, write_text
 from surgdino.records import read_json
 
 _LIMIT = 1 << 30  # bytes
@@ -46,12 +46,19 @@ class Truth:
     def write(self, path: Path) -> Path:
         """The file that `read_truth` reads."""
         categories = [{"id": place, "name": name} for place, name in enumerate(self.classes, start=1)]
-        return write_rows(path, {"images": self.images, "categories": categories, "annotations": self.annotations})
+        content = {"images": self.images, "categories": categories, "annotations": self.annotations}
+        return write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_rows(path: Path, content: object) -> Path:
-    """As JSON, the same bytes for the same content."""
-    return write_text(path, json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
+def write_results(path: Path, rows: Iterable[Row]) -> Path:
+    """Results as JSON, a line a detection, written as they come: there may be a whole video's."""
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        before = "["
+        for row in rows:
+            file.write(f"{before}\n{json.dumps({key: value for key, value in row.items() if key != 'area'})}")
+            before = ","
+        file.write("[]\n" if before == "[" else "\n]\n")
+    return path
 
 
 def as_runs(mask: np.ndarray) -> Row:

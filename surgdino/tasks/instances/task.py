@@ -25,7 +25,7 @@ from surgdino.metrics.scores import TaskScores
 from surgdino.paths import file_of
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.files import FeatureRows
-from surgdino.tasks.instances.coco import Row, Truth, read_found, read_truth, write_rows
+from surgdino.tasks.instances.coco import Row, Truth, read_found, read_truth, write_results
 from surgdino.tasks.instances.fusion import fused
 from surgdino.tasks.instances.heads import InstanceHead, open_head
 from surgdino.tasks.instances.heads.centre import CentreHead
@@ -131,7 +131,7 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
             for row in rows
         ]
         truth.write(folder / "predictions" / "truth.json")
-        write_rows(folder / "predictions" / "results.json", [_as_written(row) for row in found])
+        write_results(folder / "predictions" / "results.json", found)
         owners = [frames.operations[frames.videos[place]] for place in frames.video_of]
         notes = [_REGIONS] if has_regions_alone(frames) else []
         named = [(frames.videos[place], int(n)) for place, n in zip(frames.video_of, frames.numbers, strict=True)]
@@ -158,23 +158,24 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
         """COCO's results with the images that they number, pictures with boxes, masks and names, and a table."""
         classes, folder, name = request.context.classes, request.folder, request.source.name
         alone = pictures_of(request.frames)
-        images, found, table = list[Row](), list[Row](), list[list[object]]()
-        predicted = self.predicted(request.context, request.head, request.frames)
-        for (video, (number, rows)), frame in zip(predicted, request.pictures(), strict=True):
-            place = video if video in alone else f"{video}/{number:06d}"
-            height, width = frame.image.shape[:2]
-            images.append({"id": len(images) + 1, "file_name": place, "width": width, "height": height})
-            found += [_as_written({"image_id": len(images), **row}) for row in rows]
-            sure = [row for row in rows if row["score"] >= self.settings.shown]
-            write_picture(file_of(folder / "pictures", place, ".jpg"), frame.image, sure, classes)
-            for row in sure:
-                cells = [f"{side:.1f}" for side in row["bbox"]]
-                table.append(
-                    [video, number, f"{frame.time:.3f}", classes[row["category_id"] - 1], row["score"], *cells]
-                )
+        images, table = list[Row](), list[list[object]]()
+
+        def rows() -> Iterator[Row]:
+            predicted = self.predicted(request.context, request.head, request.frames)
+            for (video, (number, found)), frame in zip(predicted, request.pictures(), strict=True):
+                place = video if video in alone else f"{video}/{number:06d}"
+                height, width = frame.image.shape[:2]
+                images.append({"id": len(images) + 1, "file_name": place, "width": width, "height": height})
+                sure = [row for row in found if row["score"] >= self.settings.shown]
+                write_picture(file_of(folder / "pictures", place, ".jpg"), frame.image, sure, classes)
+                for row in sure:
+                    kind, sides = classes[row["category_id"] - 1], [f"{side:.1f}" for side in row["bbox"]]
+                    table.append([video, number, f"{frame.time:.3f}", kind, row["score"], *sides])
+                yield from ({"image_id": len(images), **row} for row in found)
+
         header = ["video", "frame", "seconds", "class", "score", "left", "top", "width", "height"]
         return {
-            "results": write_rows(file_of(folder, name, "-results.json"), found),
+            "results": write_results(file_of(folder, name, "-results.json"), rows()),
             "images": Truth(images, classes, []).write(file_of(folder, name, "-images.json")),
             "table": write_csv(file_of(folder, name, ".csv"), header, table),
             "pictures": folder / "pictures",
@@ -201,11 +202,6 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
     def variant(self) -> str:
         """The head, where it is named."""
         return self.settings.head or ""
-
-
-def _as_written(row: Row) -> Row:
-    """Without what COCO's results do not have."""
-    return {key: value for key, value in row.items() if key != "area"}
 
 
 def _tokens(context: TaskContext, frames: LabelledFrames) -> FeatureRows | None:
