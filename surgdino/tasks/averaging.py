@@ -49,13 +49,17 @@ def load_runs(places: Sequence[str]) -> list[SavedTask]:
     """The trained tasks of runs, checkpoint folders, or folders that have such runs in them (seeds, folds).
 
     Raises:
-        SurgdinoError: none is there, or they have another task or other classes than the first.
+        SurgdinoError: none is there, too many are, one is there twice, or they have another task or other classes than
+            the first.
     """
-    found = [load_task(path) for place in places for path in _runs_in(Path(place).expanduser())]
-    if len(found) > _MOST:
-        raise SurgdinoError(
-            "too many runs to average", place="checkpoint", expected=f"at most {_MOST}", found=len(found)
-        )
+    paths = [path for place in places for path in _runs_in(Path(place).expanduser())]
+    if not 0 < len(paths) <= _MOST:
+        expected = f"a run, or up to {_MOST} to average"
+        raise SurgdinoError("these runs cannot be averaged", place="checkpoint", expected=expected, found=len(paths))
+    found = [load_task(path) for path in paths]
+    folders = [each.folder.resolve() for each in found]
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+        raise SurgdinoError("a run twice", place="checkpoint", file=twice[0], expected="each once")
     first = found[0]
     for other in found[1:]:
         for what, ours, theirs in (

@@ -87,9 +87,16 @@ def test_runs_are_averaged_and_say_so(runs, tmp_path, capsys):
     np.testing.assert_allclose(values_of(tmp_path / "same" / "video04.csv"), one, atol=1e-6)
 
 
-def test_runs_of_other_tasks_are_refused(runs):
-    with pytest.raises(SurgdinoError, match="another task"):
-        load_runs([str(runs["tools"]), str(runs["segmentation"])])
+def test_runs_of_other_tasks_twice_the_same_or_none_are_refused(runs, tmp_path):
+    tools = str(runs["tools"])
+    for places, told in (
+        ([tools, str(runs["segmentation"])], "another task"),
+        ([tools, f"{tools}/checkpoint"], "twice"),
+        ([], "cannot be averaged"),
+        ([str(tmp_path)], "no checkpoint"),
+    ):
+        with pytest.raises(SurgdinoError, match=told):
+            load_runs(places)
 
 
 def test_evaluate_names_its_protocols_after_the_views(runs, tmp_path):
