@@ -71,15 +71,18 @@ class Confusion:
     Attributes:
         title: what the classes are, and which frames count where not all do.
         rows, columns: names of what is there, and of what was predicted.
-        counts: int64 [rows, columns].
+        counts: whole numbers [rows, columns], kept as tuples.
         unit: what is counted.
     """
 
     title: str
     rows: Sequence[str]
     columns: Sequence[str]
-    counts: np.ndarray
+    counts: Sequence[Sequence[int]] | np.ndarray
     unit: str = "frames"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", tuple(tuple(int(count) for count in row) for row in self.counts))
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ class VqaScoring(Scoring):
 
         `request.mapping` says which kind of question an answer belongs to, where a card does.
         """
+        protocols = chosen(request.protocol, self.PROTOCOLS, (POOLED, BLEU))
         videos = pair_videos(request.truths, request.predictions)
         owners = operations_of(videos, request.operations)
         truths = [request.truths[video] for video in videos]
@@ -68,7 +69,7 @@ class VqaScoring(Scoring):
             count = sum(answer in outside for each in replies for answer in each.answers)
             notes.append(f"{count:,} answers are outside of the list and wrong, such as {min(outside)}")
         table: list[Score] = []
-        for protocol in chosen(request.protocol, self.PROTOCOLS, (POOLED, BLEU)):
+        for protocol in protocols:
             if protocol in (POOLED, SCRIPT):
                 numbers: _Numbers = macro_numbers if protocol == POOLED else script_numbers
                 own, other = answers.counts(1), answers.counts(2)
