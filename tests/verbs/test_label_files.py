@@ -29,6 +29,7 @@ def test_steps_are_learned_on_a_published_fold(tmp_path):
     assert [file.stem for file in files] == ["BBP01", "SBP01"]
     names = {row.split("\t")[1] for file in files for row in file.read_text().splitlines()[1:]}
     assert names <= {*load_card("multibypass140").steps}
+    assert all(file.read_text().startswith("Frame\tStep\n") for file in files)
 
 
 def test_all_are_pretrained_on_and_benchmarked_with_every_kind_of_labels(tmp_path):

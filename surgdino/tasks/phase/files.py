@@ -1,4 +1,7 @@
-"""Phases as the M2CAI text files: a header `Frame`, `Phase`, then a tab-separated row a frame, with name or id."""
+"""Phases as the M2CAI text files: a header `Frame`, `Phase`, then a tab-separated row a frame, with name or id.
+
+Steps are written likewise, with the header `Frame`, `Step`.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,26 @@ from surgdino.errors import SurgdinoError, nearest, shown
 from surgdino.paths import file_of, write_text
 from surgdino.tasks.scoring.video_files import FIRST_ROW, table_rows, text_of
 
-HEADER = ("Frame", "Phase")
+HEADERS = {"phase": ("Frame", "Phase"), "step": ("Frame", "Step")}
 ENDINGS = ("", "-phase", "_pred")  # as Cholec80 and the M2CAI evaluation name them
 
 
-def write_phase(folder: Path, video: str, frames: np.ndarray, phases: np.ndarray, classes: Sequence[str]) -> Path:
+def write_phase(
+    folder: Path, video: str, frames: np.ndarray, phases: np.ndarray, classes: Sequence[str], labels: str = "phase"
+) -> Path:
     """Write `folder/<video>.txt` with the phases' names, which cross borders where ids do not.
 
     Args:
         frames: int [n], ascending frame numbers of the dataset.
         phases: int [n], ids into `classes`.
+        labels: what they are, a key of HEADERS.
 
     Raises:
         SurgdinoError: the file system refused.
     """
     rows = zip(np.asarray(frames).tolist(), np.asarray(phases).tolist(), strict=True)
     text = "".join(f"{frame}\t{harmless(shown(classes[phase]))}\n" for frame, phase in rows)
-    return write_text(file_of(folder, video, ".txt"), "\t".join(HEADER) + f"\n{text}")
+    return write_text(file_of(folder, video, ".txt"), "\t".join(HEADERS[labels]) + f"\n{text}")
 
 
 def read_phase(path: Path, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -60,8 +66,8 @@ def read_phase(path: Path, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarr
 def phase_cells(path: Path) -> tuple[np.ndarray, list[str]]:
     """Frames int64 [n] and what stands beside them, as text; errors as `read_phase`."""
     lines = text_of(path)
-    expected = "the header Frame ⇥ Phase"
-    if [cell.strip() for cell in lines[0].split("\t")] != list(HEADER):
+    expected = "the header Frame ⇥ Phase (or Step)"
+    if tuple(cell.strip() for cell in lines[0].split("\t")) not in HEADERS.values():
         raise SurgdinoError("wrong header", file=path, place="row 1", expected=expected, found=repr(lines[0][:60]))
     rows = [(frame, corrected(as_meant(name.strip()))) for _, frame, [name] in table_rows(path, lines, "\t")]
     return np.array([frame for frame, _ in rows], dtype=np.int64), [name for _, name in rows]

@@ -157,6 +157,10 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
         )
         frames_of = one_class(request.truths, predictions, frames.numbers_of(), context.classes)
         scores = self.scoring.scores(request)
+        if self.settings.labels != "phase":  # protocols keep their names: they are the same for steps
+            tables = [replace(table, title=self.settings.labels) for table in scores.classes]
+            confusions = [replace(each, title=self.settings.labels) for each in scores.confusions]
+            scores = replace(scores, classes=tables, confusions=confusions)
         notes = [self.chosen] if self.chosen else []
         if self.settings.post != "none":
             notes.append(f"predictions are post-processed: task.post={self.settings.post}")
@@ -166,7 +170,7 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
         self, folder: Path, video: str, numbers: np.ndarray, prediction: np.ndarray, classes: Sequence[str]
     ) -> Path:
         """The M2CAI text file, with names."""
-        return write_phase(folder, video, numbers, prediction.argmax(1), classes)
+        return write_phase(folder, video, numbers, prediction.argmax(1), classes, self.settings.labels)
 
     def write(self, request: PredictRequest) -> dict[str, Path]:
         """A table, the M2CAI text, and the ribbon."""
@@ -183,7 +187,7 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
         ribbon = _ribbon(name, frames.times, request.context.classes, probabilities, truth, request.caption)
         numbers, classes = frames.numbers, request.context.classes
         return {
-            "table": _write_table(file_of(folder, name, ".csv"), ribbon, numbers, probabilities),
+            "table": _write_table(file_of(folder, name, ".csv"), ribbon, numbers, probabilities, self.settings.labels),
             "phases": self.write_predictions(folder, name, numbers, probabilities, classes),
             "picture": draw_ribbon(ribbon, file_of(folder, name, ".png")),
         }
@@ -233,8 +237,8 @@ def _ribbon(
     return Ribbon(video, times, classes, probabilities.argmax(1), probabilities.max(1), truth, caption)
 
 
-def _write_table(path: Path, ribbon: Ribbon, numbers: np.ndarray, probabilities: np.ndarray) -> Path:
-    """A CSV with a row a frame: its number, seconds, the phase's name, its truth where known, and all probabilities."""
+def _write_table(path: Path, ribbon: Ribbon, numbers: np.ndarray, probabilities: np.ndarray, labels: str) -> Path:
+    """A CSV with a row a frame: its number, seconds, the phase's (or step's) name, its truth where known, and all probabilities."""
     names, truth = ribbon.classes, ribbon.truth
 
     def rows() -> Iterator[list[object]]:
@@ -244,4 +248,4 @@ def _write_table(path: Path, ribbon: Ribbon, numbers: np.ndarray, probabilities:
                 row.append(names[int(truth[i])] if truth[i] >= 0 else "")
             yield [*row, *(f"{value:.5f}" for value in probabilities[i])]
 
-    return write_csv(path, ["frame", "seconds", "phase", *([] if truth is None else ["truth"]), *names], rows())
+    return write_csv(path, ["frame", "seconds", labels, *([] if truth is None else ["truth"]), *names], rows())

@@ -52,6 +52,9 @@ def test_phases_are_written_by_name_and_read_back(tmp_path, video):
     assert read[0].tolist() == frames.tolist()
     assert read[1].tolist() == phases.tolist()
     assert video_files(tmp_path, ".txt") == {video: path}
+    steps = write_phase(tmp_path, video, frames, phases, PHASES, "step")
+    assert steps.read_text().startswith("Frame\tStep\n")
+    assert read_phase(steps, PHASES)[1].tolist() == phases.tolist()
 
 
 @pytest.mark.parametrize("text", ["Frame\tPhase\n0\t6\n1\t0\n", "\ufeffFrame\tPhase\r\n0\t6\r\n1\t0\r\n\r\n"])
