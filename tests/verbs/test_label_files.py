@@ -22,7 +22,7 @@ def small(name: str, root: Path, *more: str) -> list[str]:
 
 
 def test_steps_are_learned_on_a_published_fold(tmp_path):
-    train = ("train.batch_size=8", "train.steps=2", "train.log_every=1", "task.temporal=none")
+    train = ("train.batch_size=8", "train.steps=2", "train.log_every=1", "task.temporal=auto")
     words = small("multibypass140", tmp_path, "data.split=fold1", *train, f"run.dir={tmp_path / 'run'}")
     assert main(["finetune", "task=phase", "task.labels=step", *words]) == 0
     files = sorted((tmp_path / "run/predictions").glob("*.txt"))

@@ -42,7 +42,7 @@ class PhaseSettings:
     name: str
     labels: Literal["phase", "step"]
     temporal: str
-    candidates: Annotated[Names, Field(max_length=20)]
+    candidates: Annotated[Names, Field(min_length=1, max_length=20)]
     tokens: Tokens
     pool_heads: Annotated[int, Field(ge=1, le=64)]
     align: bool

@@ -112,7 +112,7 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
         settings, choice, features = self.settings, Choice(), head.frame.features
         made = {name: self._temporal(name, features, len(context.classes)) for name in settings.tried()}
         fresh = {name: PhaseHead(head.frame, model).to(context.device) for name, model in made.items()}
-        validated = "val" in context.parts
+        validated = bool(context.parts.get("val"))
         if validated:
             yield classifier_stage(context, settings, head)
             yield from candidates_on_validation(context, settings, head, fresh, choice)
