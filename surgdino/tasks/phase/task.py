@@ -238,7 +238,7 @@ def _ribbon(
 
 
 def _write_table(path: Path, ribbon: Ribbon, numbers: np.ndarray, probabilities: np.ndarray, labels: str) -> Path:
-    """A CSV with a row a frame: its number, seconds, the phase's (or step's) name, its truth where known, and all probabilities."""
+    """A CSV with a row a frame: its number, seconds, the class's name, its truth where known, all probabilities."""
     names, truth = ribbon.classes, ribbon.truth
 
     def rows() -> Iterator[list[object]]:
