@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,11 +82,11 @@ def read_and_match(folders: Folders) -> tuple[dict[str, Truth], dict[str, Replie
     """
     layout = folders.card.questions if folders.card else None
     listed = Answers(layout) if layout else None
-    every = layout.every if layout else 1
+    every = math.lcm(folders.every, layout.every if layout else 1)
     truth = {
         video: kept
         for video, rows in _by_video(folders.truth, folders).items()
-        if (kept := [row for row in rows if row.frame % max(folders.every, every) == 0 or row.frame == WHOLE])
+        if (kept := [row for row in rows if row.frame % every == 0 or row.frame == WHOLE])
     }
     predicted = _by_video(folders.predictions, folders)
     _refuse_videos(truth, predicted, folders)
@@ -101,7 +102,7 @@ def read_and_match(folders: Folders) -> tuple[dict[str, Truth], dict[str, Replie
         if not scored:
             continue
         asked = [row for row, _ in scored]
-        found = _matched(asked, predicted[video], folders)
+        found = _matched(asked, rows, predicted[video], folders)
         frames, questions = np.array([row.frame for row in asked]), [row.pair.question for row in asked]
         references = [row.pair.sentences or (answer,) for row, answer in scored]
         truths[video] = Truth(frames, questions, [answer for _, answer in scored], references)
@@ -129,8 +130,8 @@ def _refuse_videos(truth: Mapping[str, object], predicted: Mapping[str, Sequence
         raise SurgdinoError(what, file=predicted[extra[0]][0].file, expected=expected, found=extra[0], fix=fix)
 
 
-def _matched(asked: Sequence[_Row], predicted: Sequence[_Row], folders: Folders) -> list[_Row]:
-    """The reply to each question."""
+def _matched(asked: Sequence[_Row], known: Sequence[_Row], predicted: Sequence[_Row], folders: Folders) -> list[_Row]:
+    """The reply to each question; `known` are also those that are not scored."""
     sides = (np.unique([row.frame for row in rows if row.frame != WHOLE]) for rows in (asked, predicted))
     frames, replied = (side.astype(np.int64) for side in sides)
     if frames.size and replied.size:
@@ -151,7 +152,7 @@ def _matched(asked: Sequence[_Row], predicted: Sequence[_Row], folders: Folders)
             shown_question = shown(row.pair.question, 80)
             raise SurgdinoError(what, file=predicted[0].file, place=where, expected=shown_question, fix=fix or None)
         found.append(given[min(place, len(given) - 1)])
-    asked_of = {(row.frame, question_key(row.pair.question)) for row in asked}
+    asked_of = {(row.frame, question_key(row.pair.question)) for row in known}
     extra = [rows[0] for key, rows in replies.items() if key not in asked_of and key != (WHOLE, _ANY)]
     if extra and not folders.ignore_extra:
         what, fix = f"{len(extra)} replies to questions that nobody asks", "take them out, or use extra=ignore"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +85,20 @@ def _strips(
     mark_times(axis)
     for side in axis.spines.values():
         side.set_visible(False)
+    _legend(figure, colours, height, legend)
+    more = [f"{left_out} more questions in the table"] if left_out > 0 else []
+    red = ["red: wrong"] if truth is not None else []
+    draw_title(figure, 0.4, height, video, "; ".join([caption, *red, *more]))
+    return figure
+
+
+def _legend(figure: Any, colours: Mapping[str, str], height: float, legend: float) -> None:
+    """Each answer's colour, in the lowest `legend` inches."""
     for place, (answer, colour) in enumerate(colours.items()):
         x = (0.4 + (WIDTH - 0.8) / _COLUMNS * (place % _COLUMNS)) / WIDTH
         y = (legend - _LEGEND_ROW * (1 + place // _COLUMNS)) / height
         figure.text(x, y, "\u25a0", fontsize=11, color=colour)
         figure.text(x + 0.2 / WIDTH, y, _cut(readable_name(answer), 40), fontsize=8.5, color=INK, parse_math=False)
-    more = [f"{left_out} more questions in the table"] if left_out > 0 else []
-    red = ["red: wrong"] if truth is not None else []
-    draw_title(figure, 0.4, height, video, "; ".join([caption, *red, *more]))
-    return figure
 
 
 def _list(replies: Replies, truth: Truth | None, video: str, caption: str) -> Any:

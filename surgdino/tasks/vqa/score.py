@@ -15,7 +15,8 @@ import numpy as np
 from surgdino.datasets.class_names import class_finder
 from surgdino.datasets.questions import question_key, question_kinds
 from surgdino.errors import SurgdinoError
-from surgdino.metrics.arrays import nanmean, pair_videos, ratio
+from surgdino.metrics.answers import HEADLINE, macro_numbers, script_numbers
+from surgdino.metrics.arrays import pair_videos, ratio
 from surgdino.metrics.bleu import ORDERS, bleu_counts, bleu_of, sentence_bleu, tokens
 from surgdino.metrics.intervals import operations_of
 from surgdino.metrics.scores import (
@@ -36,7 +37,6 @@ from surgdino.tasks.vqa.files import read_and_match
 from surgdino.tasks.vqa.replies import WHOLE, Replies, Truth
 
 POOLED, SCRIPT, BLEU, CORPUS = "vqa/pooled", "vqa/script", "vqa/bleu", "vqa/corpus-bleu"
-HEADLINE = "macro F1"
 _Numbers = Callable[[np.ndarray], Mapping[str, float]]
 _ALONE = "question-only "
 _WRONG = 3  # wrong replies beside a frame
@@ -197,39 +197,6 @@ class _Answers:
             names = [self.names[place] for place in places]
             found.append(Confusion(f"answer ({kind})", names, names, counts, "pairs"))
         return found
-
-
-def macro_numbers(counts: np.ndarray) -> dict[str, float]:
-    """Accuracy, and macro averages as scikit-learn's `f1_score` and `balanced_accuracy_score`.
-
-    F1 is averaged over answers that are true or replied, recall over those that are true.
-
-    Args:
-        counts: int64 [3, answers], see `_Answers.counts`.
-    """
-    right, replied, true = counts
-    return {
-        "accuracy": float(ratio(right.sum(), true.sum())),
-        HEADLINE: float(nanmean(ratio(2 * right, replied + true))),
-        "balanced accuracy": float(nanmean(ratio(right, true))),
-    }
-
-
-def script_numbers(counts: np.ndarray) -> dict[str, float]:
-    """As the published code of Surgical-VQA: scikit-learn's macro averages over answers that are true or replied, with
-    `zero_division=1`, so that the precision of an answer that is never replied is 1."""
-    right, replied, true = counts[:, counts[1:].any(0)]
-    of = {"precision": ratio(right, replied), "recall": ratio(right, true)}
-    means = {name: float(nanmean(np.where(np.isnan(values), 1.0, values))) for name, values in of.items()}
-    return {**means, "F score": macro_numbers(counts)[HEADLINE]}
-
-
-def macro_f1(true: Sequence[str], replied: Sequence[str]) -> float:
-    """The headline of these answers."""
-    places = {answer: place for place, answer in enumerate(dict.fromkeys((*true, *replied)))}
-    ids = [np.array([places[answer] for answer in side]) for side in (true, replied)]
-    sides = (ids[0][ids[0] == ids[1]], ids[1], ids[0])
-    return macro_numbers(np.array([np.bincount(each, minlength=len(places)) for each in sides]))[HEADLINE]
 
 
 def _sentence_sums(truth: Truth, said: Sequence[str]) -> np.ndarray:

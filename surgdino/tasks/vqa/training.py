@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from surgdino.config import BelowOne, Width
 from surgdino.datasets.questions import Asked
 from surgdino.errors import SurgdinoError
+from surgdino.metrics.answers import HEADLINE, macro_f1
 from surgdino.tasks.classifier.frame_inputs import FrameInputs, Inputs, frame_stage
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
@@ -23,7 +24,6 @@ from surgdino.tasks.training.stage import Stage, Validate
 from surgdino.tasks.vqa.head import QuestionHead
 from surgdino.tasks.vqa.learned import Learned
 from surgdino.tasks.vqa.replies import Replies, Truth, truth_of
-from surgdino.tasks.vqa.score import HEADLINE, macro_f1
 
 DEFAULTS = {"epochs": 10, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.05, "patience": 10}
 _FROZEN = {"epochs": 20}
@@ -54,14 +54,20 @@ def known(settings: VqaSettings) -> Learned:
 
 
 def vqa_stage(context: TaskContext, settings: VqaSettings, head: QuestionHead) -> Stage:
-    """The head, together with what learns of the backbone."""
+    """The head, together with what learns of the backbone.
+
+    The loss is the mean over pairs: their sum over the frames of a batch, by the pairs that a frame of the training
+    part has in the mean, so that it is the same however many processes share a batch.
+    """
     frames, inputs, learned = context.parts["train"], FrameInputs(context, "patches"), known(settings)
 
     def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        logits = model(*inputs.of_batch(batch), batch["asked"])
-        return {"loss": F.cross_entropy(logits.flatten(0, 1), batch["answers"].flatten(), ignore_index=-1)}
+        logits, answers = model(*inputs.of_batch(batch), batch["asked"]), batch["answers"]
+        total = F.cross_entropy(logits.flatten(0, 1), answers.flatten(), ignore_index=-1, reduction="sum")
+        return {"loss": total / (len(answers) * pairs)}
 
     targets = {"asked": asked_places(frames, learned), "answers": pairs_of(frames)[..., 1].astype(np.int64)}
+    pairs = float((targets["asked"] >= 0).sum(1).mean())
     val = context.parts.get("val")
     validate = None if val is None else _validation(context, learned, head, val)
     given: dict[str, Mapping[str, Any]] = {"defaults": DEFAULTS, "frozen": _FROZEN, "tuned": _TUNED}
