@@ -11,6 +11,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,9 @@ def read_and_match(folders: Folders) -> tuple[dict[str, Truth], dict[str, Replie
         for video, rows in _by_video(folders.truth, folders).items()
         if (kept := [row for row in rows if row.frame % every == 0 or row.frame == WHOLE])
     }
+    if not truth:
+        expected = f"frames that {every} divides"
+        raise SurgdinoError("no question to score", file=folders.truth, expected=expected, fix="check every=")
     predicted = _by_video(folders.predictions, folders)
     _refuse_videos(truth, predicted, folders)
     ways = {
@@ -148,11 +152,17 @@ def _matched(asked: Sequence[_Row], known: Sequence[_Row], predicted: Sequence[_
         if given is None:
             what = "a question has no reply"
             where = "the clip" if row.frame == WHOLE else f"frame {row.frame}"
-            fix = nearest(key[1], [question for frame, question in replies if frame == row.frame])
-            shown_question = shown(row.pair.question, 80)
-            raise SurgdinoError(what, file=predicted[0].file, place=where, expected=shown_question, fix=fix or None)
+            there = [question for frame, question in replies if frame == row.frame]
+            fix, wanted = nearest(key[1], there) if there else "predict it too", shown(row.pair.question, 80)
+            raise SurgdinoError(what, file=predicted[0].file, place=where, expected=wanted, fix=fix)
         found.append(given[min(place, len(given) - 1)])
-    asked_of = {(row.frame, question_key(row.pair.question)) for row in known}
+    asked_of = Counter((row.frame, question_key(row.pair.question)) for row in known)
+    if more := [rows for key, rows in replies.items() if key in asked_of and len(rows) > asked_of[key]]:
+        row, count = more[0][-1], asked_of[more[0][-1].frame, question_key(more[0][-1].pair.question)]
+        what, place = "a question has more replies than it is asked", f"line {row.pair.line}"
+        raise SurgdinoError(
+            what, file=row.file, place=place, expected=count, found=len(more[0]), fix="keep one of them"
+        )
     extra = [rows[0] for key, rows in replies.items() if key not in asked_of and key != (WHOLE, _ANY)]
     if extra and not folders.ignore_extra:
         what, fix = f"{len(extra)} replies to questions that nobody asks", "take them out, or use extra=ignore"
@@ -168,12 +178,15 @@ def _by_video(folder: Path, folders: Folders) -> dict[str, list[_Row]]:
         raise SurgdinoError(what, file=folder, expected="a folder of tables or label files", fix="check the path")
     files = [path for _, paths in walk(folder) for path in paths]
     of = {suffix: [path for path in files if path.suffix.lower() == suffix] for suffix in (".csv", ".txt", ".json")}
+    found: dict[str, list[_Row]] = {}
     if of[".csv"]:
-        return _tables(of[".csv"], folder)
-    if of[".txt"]:
-        return _texts(of[".txt"], folder, folders.card)
-    if of[".json"]:
-        return _cases(of[".json"])
+        found = _tables(of[".csv"], folder)
+    elif of[".txt"]:
+        found = _texts(of[".txt"], folder, folders.card)
+    elif of[".json"]:
+        found = _cases(of[".json"])
+    if found := {video: rows for video, rows in found.items() if rows}:
+        return found
     what, expected = "no answers in this folder", ".csv, .txt or .json files"
     raise SurgdinoError(what, file=folder, expected=expected, fix="check the path")
 
@@ -196,6 +209,8 @@ def _table(path: Path) -> Iterator[_Row]:
     if any(name not in names for name in _COLUMNS):
         what, found = "wrong header", ",".join(header)[:60]
         raise SurgdinoError(what, file=path, place="row 1", expected=",".join(_COLUMNS), found=found)
+    if not any(map(any, rows)):
+        raise SurgdinoError("no rows under the header", file=path, expected="a row a question")
     columns = [names.index(name) for name in _COLUMNS]
     said = names.index(_SENTENCE) if _SENTENCE in names else None
     for number, row in enumerate(rows, start=2):

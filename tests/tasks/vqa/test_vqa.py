@@ -305,7 +305,11 @@ def test_replies_that_do_not_fit_are_one_line(sides, tmp_path, capsys, edit, tol
         ("frame,question,answer\n-1,q,a\n", "row 2: not a frame number"),
         ("frame,question,answer\n1,,a\n", "row 2: a row without a question"),
         ("frame,question,answer\n1,q,\n", "row 2: a row without an answer"),
-        ("frame,question,answer\n0,q,a\n", "frame 1"),
+        ("frame,question,answer\n", "no rows under the header"),
+        ("frame,question,answer\n1,q,a\n1,Q,b\n", "line 3: a question has more replies than it is asked; expected 1"),
+        ("frame,question,answer\n1,r,a\n", "frame 1: a question has no reply; expected q"),
+        ("frame,question,answer\n0,q,a\n", "all frames are shifted by -1"),
+        ('frame,question,answer\n1,q,"' + "a" * 200_000, "not a CSV"),
     ],
 )
 def test_a_malformed_table_is_one_line(tmp_path, capsys, text, told):
