@@ -159,10 +159,8 @@ def _matched(asked: Sequence[_Row], known: Sequence[_Row], predicted: Sequence[_
     asked_of = Counter((row.frame, question_key(row.pair.question)) for row in known)
     if more := [rows for key, rows in replies.items() if key in asked_of and len(rows) > asked_of[key]]:
         row, count = more[0][-1], asked_of[more[0][-1].frame, question_key(more[0][-1].pair.question)]
-        what, place = "a question has more replies than it is asked", f"line {row.pair.line}"
-        raise SurgdinoError(
-            what, file=row.file, place=place, expected=count, found=len(more[0]), fix="keep one of them"
-        )
+        what, line, fix = "a question has more replies than it is asked", f"line {row.pair.line}", "keep one of them"
+        raise SurgdinoError(what, file=row.file, place=line, expected=count, found=len(more[0]), fix=fix)
     extra = [rows[0] for key, rows in replies.items() if key not in asked_of and key != (WHOLE, _ANY)]
     if extra and not folders.ignore_extra:
         what, fix = f"{len(extra)} replies to questions that nobody asks", "take them out, or use extra=ignore"
