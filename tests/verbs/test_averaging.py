@@ -71,6 +71,7 @@ def test_masks_stay_in_their_places_whatever_the_view(runs, tmp_path, window):
     assert all((a[2] == b[2]).mean() > 0.99 for a, b in zip(plain.masks(frames), both.masks(frames), strict=True))
 
 
+@pytest.mark.slow
 def test_runs_are_averaged_and_say_so(runs, tmp_path, capsys):
     for name in ("seed0", "seed1"):
         shutil.copytree(runs["tools"], tmp_path / "both" / name)
@@ -99,20 +100,13 @@ def test_runs_of_other_tasks_twice_the_same_or_none_are_refused(runs, tmp_path):
             load_runs(places)
 
 
-def test_evaluate_names_its_protocols_after_the_views(runs, tmp_path):
-    words = ["evaluate", f"checkpoint={runs['segmentation']}", "hardware.loader_workers=0", f"out={tmp_path / 'out'}"]
-    assert main([*words, "averaging=scales+flips"]) == 0
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {row["protocol"] for row in results["scores"]} >= {"segmentation/image-wise/scales+flips"}
-    assert results["averaged_over"] == "scales+flips"
-    assert results["headline"]["protocol"].endswith("/scales+flips")
-
-
-def test_masks_of_a_video_are_propagated_and_other_tasks_refuse(runs, tmp_path, capsys):
-    words = ["evaluate", "hardware.loader_workers=0", "smoothing=propagation"]
+def test_evaluate_names_its_protocols_after_what_was_asked_for_and_other_tasks_do_not_smooth(runs, tmp_path, capsys):
+    words = ["evaluate", "hardware.loader_workers=0", "averaging=flips", "smoothing=propagation"]
     assert main([*words, f"checkpoint={runs['segmentation']}", f"out={tmp_path / 'out'}"]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["headline"]["protocol"] == "segmentation/image-wise/propagation"
+    assert results["headline"]["protocol"] == "segmentation/image-wise/flips/propagation"
+    assert {row["protocol"].partition("px")[2] for row in results["scores"][-3:]} == {"/flips/propagation"}
+    assert results["averaged_over"] == "flips, propagation"
     assert main([*words, f"checkpoint={runs['tools']}", f"out={tmp_path / 'tools'}"]) == 2
     assert "task=tools does not smooth" in capsys.readouterr().err
 

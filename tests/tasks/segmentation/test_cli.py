@@ -227,6 +227,7 @@ def test_masks_on_frames_of_videos_are_learned_and_scored(tmp_path):
     assert len(list((tmp_path / "run/predictions").rglob("*.png"))) == 20
 
 
+@pytest.mark.slow
 def test_exclusive_classes_share_no_pixel_and_are_told_apart(tmp_path):
     write_masks(tmp_path / "set", "cholecseg8k", recordings=3, frames=6, public_ids=True)
     recordings = sorted(path.name for path in (tmp_path / "set").iterdir() if path.is_dir())

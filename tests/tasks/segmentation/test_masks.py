@@ -290,6 +290,12 @@ def test_rare_classes_weigh_more_by_the_inverse_root():
 
 # ---- heads ----
 
+QUICK = ("linear", "decoder")
+LEARNING = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in discovery.names("surgdino.tasks.segmentation.heads")
+]
+
 
 @pytest.mark.parametrize("name", discovery.names("surgdino.tasks.segmentation.heads"))
 @pytest.mark.parametrize(("depth", "grid", "patch"), [(12, (14, 14), 16), (2, (4, 6), 8), (12, (16, 16), 14)])
@@ -309,7 +315,7 @@ def test_heads_answer_over_the_whole_field_of_view_and_learn(name, depth, grid, 
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in head.parameters())
 
 
-@pytest.mark.parametrize("name", discovery.names("surgdino.tasks.segmentation.heads"))
+@pytest.mark.parametrize("name", LEARNING)
 def test_heads_keep_places_where_they_are(name):
     """Trained on a token that says left or right, a head must answer on that side, not mirrored or transposed."""
     kind = open_head(name)
@@ -333,7 +339,7 @@ def test_heads_keep_places_where_they_are(name):
     assert (logits[..., 10:] < 0).float().mean() > 0.95
 
 
-@pytest.mark.parametrize("name", discovery.names("surgdino.tasks.segmentation.heads"))
+@pytest.mark.parametrize("name", LEARNING)
 def test_a_class_that_nothing_is_known_of_is_seen_nowhere(name):
     kind = open_head(name)
     torch.manual_seed(0)
