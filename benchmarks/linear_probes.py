@@ -152,12 +152,12 @@ def logistic(penalty: float, **options: Any) -> LogisticRegression:
 @torch.no_grad()
 def features(backbone: Backbone, images: Tensor, patches: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Class tokens [n, D], and the mean patch tokens [n, D] or all of them [n, N, D]."""
-    backbone.eval()
+    device = next(backbone.eval().parameters()).device
     cls, tokens = [], []
     for batch in images.split(_BATCH):
-        found = backbone(batch)
-        cls.append(found.cls)
-        tokens.append(found.patches if patches else found.patches.mean(1))
+        found = backbone(batch.to(device))
+        cls.append(found.cls.cpu())
+        tokens.append((found.patches if patches else found.patches.mean(1)).cpu())
     return torch.cat(cls).numpy(), torch.cat(tokens).numpy()
 
 

@@ -17,18 +17,16 @@ import tempfile
 from pathlib import Path
 
 from surgdino import machine
-from surgdino.bench.frames import BenchConfig, BenchSettings, repeated
+from surgdino.bench.frames import BenchConfig, repeated
 from surgdino.bench.loop import Rounds, alternate, bench_session, loading, whole_steps
 from surgdino.bench.step import describe
-from surgdino.config import shipped, shipped_settings
-from surgdino.crops.multicrop import CropSettings
+from surgdino.cli.compose import compose
+from surgdino.config import plain
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.engine.session import Session
-from surgdino.engine.settings import HardwareSettings, PretrainSettings
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
-from surgdino.inputs.settings import DataSettings, RunSettings
 
 GOAL = 1.10
 
@@ -79,21 +77,12 @@ def parse() -> argparse.Namespace:
 
 def config_of(a: argparse.Namespace) -> BenchConfig:
     """The configuration of such a run."""
+    crops = {"global_size": a.global_size, "local_size": a.local_size, "local_count": a.local_count}
     hardware = {"device": a.device, "precision": a.precision, "loader_workers": a.workers, "threads": a.threads}
-    sizes = {"global_size": a.global_size, "local_size": a.local_size, "local_count": a.local_count}
-    return BenchConfig(
-        bench=shipped(BenchSettings, "bench", "bench"),
-        data=shipped(DataSettings, "data", root="."),
-        dataset={},
-        model=shipped_settings("model", a.model),
-        method=shipped_settings("method", a.method),
-        augment=shipped_settings("augment", a.augment),
-        crops=shipped(CropSettings, "crops", **sizes),
-        train=shipped(PretrainSettings, "pretrain", "train", batch_size=a.batch, accumulate=a.accumulate),
-        hardware=shipped(HardwareSettings, "hardware/auto", **hardware),
-        run=RunSettings(None),
-        generated=True,
-    )
+    sections = {"crops": crops, "train": {"batch_size": a.batch, "accumulate": a.accumulate}, "hardware": hardware}
+    groups = [f"model={a.model}", f"method={a.method}", f"augment={a.augment}"]
+    words = [f"{name}.{key}={value}" for name, values in sections.items() for key, value in values.items()]
+    return BenchConfig.of(plain(compose("bench", [*groups, *words])))
 
 
 def frames(folder: Path, at_least: int) -> FrameStore:
