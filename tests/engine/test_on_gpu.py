@@ -24,6 +24,7 @@ from surgdino.engine.settings import HardwareSettings, TrainPlan
 from surgdino.engine.state_files import load_state
 from surgdino.engine.step import train_step
 from surgdino.engine.train import measure, open_session, train
+from surgdino.errors import SurgdinoError
 from tests.engine.methods.test_training import section
 from tests.engine.test_guides import facts_of
 from tests.engine.test_guides import section as section_of_guides
@@ -34,7 +35,7 @@ pytestmark = [
     pytest.mark.slow,
 ]
 METHODS = discovery.names("surgdino.engine.methods")
-HARDWARE = ("precision", "compile", "activation_checkpointing", "loader_workers")
+HARDWARE = ("precision", "compile", "activation_checkpointing", "loader_workers", "fit")
 EFFECTS = {name: {"p": 1.0} for name, kind in transforms().items() if kind.has_batch_form()}
 CHANGES = {
     "plain": {},
@@ -179,3 +180,22 @@ def test_workers_hand_over_pinned_batches(tmp_path):
     batches.close()
     assert batch.global_crops.is_pinned()
     assert batch.mask_weight.is_pinned()
+
+
+def test_too_little_memory_is_one_line_and_a_smaller_micro_batch_fits(tmp_path):
+    def plan(name: str, **more) -> TrainPlan:
+        made = plan_on("cuda", "simdinov2", tmp_path / name, batch_size=64, steps=2, **more)
+        return replace(made, crops=replace(made.crops, global_size=128))
+
+    torch.cuda.reset_peak_memory_stats()
+    train(plan("whole"))
+    share = 0.7 * torch.cuda.max_memory_allocated() / torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(share)
+    try:
+        with pytest.raises(SurgdinoError, match=r"the GPU's memory is too small.*train\.accumulate=2"):
+            train(plan("short"))
+        torch.cuda.empty_cache()
+        assert train(plan("fitted", fit=True)).status == "finished"
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
