@@ -110,7 +110,8 @@ def shipped(network: Method, initial: Mapping[str, Tensor], ship_alpha: float) -
     if not initial:
         return backbone
     copy = build_backbone(backbone.settings, drop_path=0.0)
-    copy.vit.load_state_dict(shipped_weights(whole(backbone.state_dict()), initial, ship_alpha))
+    on_host = {name: value.cpu() for name, value in whole(backbone.state_dict()).items()}
+    copy.vit.load_state_dict(shipped_weights(on_host, initial, ship_alpha))
     return copy.to(backbone.mask_token.device)
 
 

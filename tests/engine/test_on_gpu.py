@@ -168,8 +168,10 @@ def test_what_is_saved_beside_the_training_is_what_was_there(tmp_path):
         assert torch.equal(state["student"][name], value.cpu()), name
 
 
-def test_probes_run_on_the_card(tmp_path):
-    session = open_session(plan_on("cuda", "simdinov2", tmp_path, precision="bf16", probe={"every": 5}), print)
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_probes_run_on_the_card(tmp_path, alpha):
+    plan = plan_on("cuda", "simdinov2", tmp_path, precision="bf16", probe={"every": 5}, ship_alpha=alpha)
+    session = open_session(plan, print)
     measure(session)
     assert session.probes.start is not None
 

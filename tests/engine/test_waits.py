@@ -15,7 +15,7 @@ from tests import ROOT
 
 METHODS = discovery.names("surgdino.engine.methods")
 ALL = [f"{name}/{change}" for name in METHODS for change in ("plain", "all", "guided")]
-ALL += [f"simdinov2/{change}" for change in ("rotary", "painted", "probed", "anchored")] + ["dinov2/half"]
+ALL += [f"simdinov2/{change}" for change in ("rotary", "painted", "probed", "averaged", "anchored")] + ["dinov2/half"]
 
 
 @pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA: its own profiler shows the waits")

@@ -50,6 +50,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "half": {"precision": "fp16"},
     "rotary": {"model": ROTARY},
     "probed": {"probe": {"every": 100}},
+    "averaged": {"probe": {"every": 100}, "ship_alpha": 0.5},
     "painted": {"augment": PAINTED, "accumulate": 2},
     "anchored": {"gram": 1.0, "gram_scale": 2, "accumulate": 2},
     "guided": {"guides": section_of_guides(), "accumulate": 2},
