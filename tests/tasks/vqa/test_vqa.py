@@ -21,7 +21,8 @@ from surgdino.datasets.questions import Asked, pair_array
 from surgdino.datasets.synthetic.questions import write_questions, write_surgvu
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.bleu import sentence_bleu
-from surgdino.metrics.scores import ScoreRequest
+from surgdino.metrics.scores import ScoreRequest, TaskScores
+from surgdino.tasks.scoring.folders import Folders
 from surgdino.tasks.scoring.scoring import open_scoring
 from surgdino.tasks.task import open_task
 from surgdino.tasks.vqa.files import write_replies
@@ -228,6 +229,21 @@ def test_a_question_finds_in_the_patches_what_another_one_does_not_ask():
 # Files.
 
 
+def scored(truth: Path, predictions: Path, **more: object) -> TaskScores:
+    """What `surgdino score` prints of two folders."""
+    given = {"protocol": "all", "classes": None, "fps": None, "tolerance_seconds": 10.0, "every": 1, "hd95": False}
+    given |= {"missing": "refuse", "extra": "refuse", "out": None, **more}
+    return open_scoring("vqa").score_folders(Folders(truth, predictions, **given))
+
+
+def refusal(truth: Path, predictions: Path, **more: object) -> str:
+    with pytest.raises(SurgdinoError) as error:
+        scored(truth, predictions, **more)
+    line = error.value.line()
+    assert "\n" not in line
+    return line
+
+
 def score(tmp_path: Path, *words: str) -> dict:
     assert main(["score", "task=vqa", *words, f"out={tmp_path / 'scores'}"]) == 0
     return json.loads((tmp_path / "scores/results.json").read_text())
@@ -240,7 +256,7 @@ def values_of(results: dict, protocol: str = "vqa/pooled") -> dict[str, float]:
 @pytest.fixture
 def sides(tmp_path) -> tuple[Path, Path]:
     """A set in EndoVis18-VQA's layout, and replies in the same: those of every third frame are `Suturing` to all."""
-    write_questions(tmp_path / "set", "endovis18_vqa", videos=2, frames=6)
+    write_questions(tmp_path / "set", "endovis18_vqa", videos=2, frames=3)
     for path in (tmp_path / "set").rglob("*_QA.txt"):
         copy = tmp_path / "replies" / path.relative_to(tmp_path / "set")
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -250,16 +266,23 @@ def sides(tmp_path) -> tuple[Path, Path]:
     return tmp_path / "set", tmp_path / "replies"
 
 
-@pytest.mark.parametrize("card", [[], ["dataset=endovis18_vqa"]], ids=["files", "card"])
-def test_anyones_replies_in_a_sets_own_layout(sides, tmp_path, card):
+def test_anyones_replies_in_a_sets_own_layout(sides, tmp_path):
     truth, replies = sides
-    results = score(tmp_path, f"truth={truth}", f"predictions={replies}", *card)
+    scores = scored(truth, replies)
+    assert found(scores, "vqa/pooled")["accuracy"] == pytest.approx(4 / 6)
+    assert set(scores.table[0].per_operation) == {"seq_1", "seq_2"}
+    results = score(tmp_path, f"truth={truth}", f"predictions={replies}", "dataset=endovis18_vqa")
     assert values_of(results)["accuracy"] == pytest.approx(4 / 6)
-    assert set(results["classes"][1]["rows"]) == (
-        {"organ", "state", "place"} if card else {*results["classes"][1]["rows"]}
-    )
-    operations = results["scores"][0]["per_operation"]
-    assert set(operations) == ({"endovis18/seq_1", "endovis18/seq_2"} if card else {"seq_1", "seq_2"})
+    assert set(results["classes"][1]["rows"]) == {"organ", "state", "place"}
+    assert set(results["scores"][0]["per_operation"]) == {"endovis18/seq_1", "endovis18/seq_2"}
+
+
+def test_frames_that_are_not_scored(sides):
+    truth, replies = sides
+    assert found(scored(truth, replies, every=3, extra="ignore"), "vqa/pooled")["accuracy"] == 0
+    for path in truth.rglob("*000_QA.txt"):
+        path.unlink()
+    assert "no question to score; expected frames that 7 divides" in refusal(truth, replies, every=7)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +290,7 @@ def test_anyones_replies_in_a_sets_own_layout(sides, tmp_path, card):
     [
         (
             lambda p: (p / "seq_1/vqa/Classification/frame001_QA.txt").unlink(),
-            "1 of the truth's 6 frames have no prediction",
+            "1 of the truth's 3 frames have no prediction",
         ),
         (
             lambda p: (p / "seq_1/vqa/Classification/frame001_QA.txt").write_text("a|b\n"),
@@ -288,12 +311,9 @@ def test_anyones_replies_in_a_sets_own_layout(sides, tmp_path, card):
     ],
     ids=["frame", "question", "malformed", "extra", "video"],
 )
-def test_replies_that_do_not_fit_are_one_line(sides, tmp_path, capsys, edit, told):
-    truth, replies = sides
-    edit(replies)
-    assert main(["score", "task=vqa", f"truth={truth}", f"predictions={replies}"]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert told in line
+def test_replies_that_do_not_fit_are_one_line(sides, edit, told):
+    edit(sides[1])
+    assert told in refusal(*sides)
 
 
 @pytest.mark.parametrize(
@@ -312,14 +332,12 @@ def test_replies_that_do_not_fit_are_one_line(sides, tmp_path, capsys, edit, tol
         ('frame,question,answer\n1,q,"' + "a" * 200_000, "not a CSV"),
     ],
 )
-def test_a_malformed_table_is_one_line(tmp_path, capsys, text, told):
+def test_a_malformed_table_is_one_line(tmp_path, text, told):
     for folder in ("truth", "replies"):
         (tmp_path / folder).mkdir()
     (tmp_path / "truth/v.csv").write_text("frame,question,answer\n1,q,yes\n")
     (tmp_path / "replies/v.csv").write_text(text)
-    assert main(["score", "task=vqa", f"truth={tmp_path / 'truth'}", f"predictions={tmp_path / 'replies'}"]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert told in line
+    assert told in refusal(tmp_path / "truth", tmp_path / "replies")
 
 
 def test_a_question_that_is_asked_twice_takes_the_replies_in_their_order(tmp_path):
@@ -327,8 +345,7 @@ def test_a_question_that_is_asked_twice_takes_the_replies_in_their_order(tmp_pat
     for folder, rows in (("truth", "1,q,a\n1,q,b\n2,q,a\n2,q,b\n"), ("replies", "1,q,a\n1,Q?,b\n2,q,a\n")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "v.csv").write_text(header + rows)
-    results = score(tmp_path, f"truth={tmp_path / 'truth'}", f"predictions={tmp_path / 'replies'}")
-    assert values_of(results)["accuracy"] == 0.75
+    assert found(scored(tmp_path / "truth", tmp_path / "replies"), "vqa/pooled")["accuracy"] == 0.75
 
 
 def test_a_table_is_written_and_read_again_with_cells_that_a_spreadsheet_would_run(tmp_path):
@@ -343,9 +360,9 @@ def test_a_table_is_written_and_read_again_with_cells_that_a_spreadsheet_would_r
     assert (rows[1]["confidence"], rows[1]["question_only"], rows[1]["truth"]) == ("1.0000", "1", "2")
     (tmp_path / "truth").mkdir()
     (tmp_path / "truth/v.csv").write_text('frame,question,answer,sentence\n3,=is it?,yes,Yes.\n3,"how many?",2,Two.\n')
-    results = score(tmp_path, f"truth={tmp_path / 'truth'}", f"predictions={tmp_path / 'replies'}")
-    assert values_of(results)["accuracy"] == 0.5
-    assert values_of(results, "vqa/bleu")["BLEU-1"] == 0.5
+    scores = scored(tmp_path / "truth", tmp_path / "replies")
+    assert found(scores, "vqa/pooled")["accuracy"] == 0.5
+    assert found(scores, "vqa/bleu")["BLEU-1"] == 0.5
 
 
 # A run.
