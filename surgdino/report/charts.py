@@ -169,7 +169,7 @@ def bar_chart(title: str, rows: Sequence[tuple[str, float | None, str]]) -> str:
     Args:
         rows: (name, value or None where it is undefined, what is written beside it). Values up to 1 are shares.
     """
-    names = [textwrap.shorten(name, _NAME_FITS, placeholder=" …") for name, *_ in rows]
+    names = [_short(name, _NAME_FITS) for name, *_ in rows]
     values = [0.0 if value is None else float(value) for _, value, _ in rows]
     highest = max(1.0, *values)
 
@@ -205,7 +205,7 @@ def matrix_chart(title: str, rows: Sequence[str], columns: Sequence[str], counts
     """
     totals = counts.sum(1)
     shares = counts / totals.clip(1)[:, None]
-    kinds = [[textwrap.shorten(name, _TITLE_FITS, placeholder=" …") for name in names] for names in (rows, columns)]
+    kinds = [[_short(name, _TITLE_FITS) for name in names] for names in (rows, columns)]
 
     def draw(axis: Any) -> None:
         axis.pcolormesh(shares, cmap="GnBu", vmin=0, vmax=1, edgecolors="white", linewidth=1)
@@ -227,6 +227,10 @@ def matrix_chart(title: str, rows: Sequence[str], columns: Sequence[str], counts
         f"{name} {100 * row.max():.0f} % {columns[row.argmax()]}" for name, row in zip(rows, shares, strict=True)
     )
     return _svg(7.6, 1.8 + 0.3 * len(rows), f"{title}, most of each row: {right}", draw)
+
+
+def _short(name: str, most: int) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def _cells(shares: Any) -> list[tuple[tuple[int, int], float]]:
