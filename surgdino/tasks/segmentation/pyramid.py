@@ -50,6 +50,18 @@ class Refine(nn.Sequential):
         )
 
 
+class Enlarge(nn.Sequential):
+    """Twice the resolution, as EoMT brings patches to that of masks (Kerssies et al. 2025)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(
+            nn.ConvTranspose2d(width, width, 2, stride=2),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
+            nn.GroupNorm(1, width),
+        )
+
+
 def resample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """[B, C, h, w] at another size: averaged where it shrinks, bilinear where it grows."""
     if maps.shape[-2:] == size:

@@ -21,6 +21,7 @@ from surgdino.backbone.vit import Backbone
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.instances.heads import Answer, InstanceHead, Output
 from surgdino.tasks.instances.losses import assigned, dice_loss, generalised_iou, mask_points, mean_of_pictures
+from surgdino.tasks.segmentation.pyramid import Enlarge
 from surgdino.tasks.training.batches import Batch
 
 _CLASS, _MASK, _DICE, _L1, _GIOU = 2.0, 5.0, 5.0, 5.0, 2.0
@@ -50,7 +51,7 @@ class QueryHead(InstanceHead):
         self.kind = nn.Linear(width, classes + 1)
         self.box, self.mask = _layers(width, 4), _layers(width, width)
         self.enlarge = nn.Sequential(
-            *(_Enlarge(width) for _ in range(max(round(math.log2(backbone.patch_size)) - 2, 0)))
+            *(Enlarge(width) for _ in range(max(round(math.log2(backbone.patch_size)) - 2, 0)))
         )
         self.register_buffer("step", torch.tensor(0))
         self.steps = 1
@@ -171,18 +172,6 @@ class QueryHead(InstanceHead):
             Answer(boxes[b, query[b]], kind[b], values[b], masks[b, query[b]] if self.masked else None)
             for b in range(len(values))
         ]
-
-
-class _Enlarge(nn.Sequential):
-    """Twice the resolution."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(
-            nn.ConvTranspose2d(width, width, 2, stride=2),
-            nn.GELU(),
-            nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
-            nn.GroupNorm(1, width),
-        )
 
 
 def _layers(width: int, outputs: int) -> nn.Sequential:

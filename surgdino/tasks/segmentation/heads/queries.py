@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from surgdino.tasks.segmentation.heads import PRIOR, DenseHead
-from surgdino.tasks.segmentation.pyramid import Refine
+from surgdino.tasks.segmentation.pyramid import Enlarge
 
 _BLOCKS, _HEAD_WIDTH = 2, 32
 _SHARPNESS = 20.0  # of a class's agreement, per unit of its parameter, so that it learns as fast as others do
@@ -39,7 +39,7 @@ class ClassQueries(DenseHead):
             inner, heads, 4 * inner, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.blocks = nn.TransformerEncoder(block, _BLOCKS, nn.LayerNorm(inner), enable_nested_tensor=False)
-        self.finer = nn.ModuleList(Refine(inner, inner) for _ in range(2))
+        self.enlarge = nn.Sequential(Enlarge(inner), Enlarge(inner))
         self.project = nn.Linear(inner, inner)
         self.sharpness = nn.Parameter(torch.full((classes,), 1 / _SHARPNESS))
         self.bias = nn.Parameter(torch.full((classes,), math.log(PRIOR / (1 - PRIOR))))
@@ -50,7 +50,6 @@ class ClassQueries(DenseHead):
         queries = self.queries.expand(len(own), -1, -1)
         queries, patches = self.blocks(torch.cat([queries, own], 1)).split([queries.shape[1], own.shape[1]], 1)
         maps = patches.transpose(1, 2).unflatten(2, grid)
-        for refine in self.finer:
-            maps = refine(F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False))
-        agreement = torch.einsum("bcd,bdhw->bchw", F.normalize(self.project(queries), dim=2), F.normalize(maps, dim=1))
+        places = F.normalize(self.enlarge(maps), dim=1)
+        agreement = torch.einsum("bcd,bdhw->bchw", F.normalize(self.project(queries), dim=2), places)
         return agreement * (_SHARPNESS * self.sharpness)[:, None, None] + self.bias[:, None, None]
