@@ -18,6 +18,7 @@ from surgdino.datasets.objects import Objects, VideoInstances, read_objects
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.segmentation.targets import Placement, placements, target_side
+from surgdino.tasks.training.batches import Rows
 from surgdino.tasks.training.cut import Cut
 
 _VISIBLE = 0.2  # share of an object's box that a cut has to leave of it
@@ -82,10 +83,10 @@ class CutObjects:
             place += 1
         return rows
 
-    def whole(self, i: int, size: int) -> Found:
+    def whole(self, i: int, size: int, mirrored: bool = False) -> Found:
         """The same of the whole stored frame, for an input of that side."""
         width, height = self._placements[self._video_of[i]].stored
-        return self(i, Cut((0, 0, width, height), size))
+        return self(i, Cut((0, 0, width, height), size, flip_horizontal=mirrored))
 
     def _empty(self, side: int) -> Found:
         room = self.room
@@ -164,23 +165,45 @@ class _Boxes:
         return boxes, found.classes[one], any(mask is not None for mask in found.masks)
 
 
-class StoredObjects:
-    """The targets of n whole frames in memory, as columns that `FrameFeatures` reads: with masks 3 kB an object for an
-    input of 224 pixels."""
+class Beside:
+    """Rows of several sources of as many rows each, one source after the other."""
 
-    def __init__(self, cut: CutObjects, size: int, workers: int = 0) -> None:
-        """Args:
+    def __init__(self, sources: Sequence[Rows]) -> None:
+        self.sources, self.each = sources, len(sources[0])
+
+    def __len__(self) -> int:
+        return self.each * len(self.sources)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        parts = [(rows // self.each == place, source) for place, source in enumerate(self.sources)]
+        read = [(mine, source[rows[mine] % self.each]) for mine, source in parts if mine.any()]
+        found = np.empty((len(rows), *read[0][1].shape[1:]), read[0][1].dtype)
+        for mine, values in read:
+            found[mine] = values
+        return found
+
+
+def stored_objects(cut: CutObjects, size: int, mirrored: Sequence[bool], workers: int = 0) -> dict[str, np.ndarray]:
+    """What `CutObjects` gives of all whole frames, and of the same mirrored, in memory: 3 kB a mask for an input of 224
+    pixels.
+
+    Args:
         size: side of the backbone's input.
-        """
-        read, count = _Whole(cut, size), len(cut.frames)
-        rows = list(load(read, range(count), min(workers, count), result_bytes=0))
-        self.columns = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in rows[0]}
+        mirrored: of each repetition of the frames.
+    """
+    count, found = len(cut.frames), list[Found]()
+    for each in mirrored:
+        found += load(_Whole(cut, size, each), range(count), min(workers, count), result_bytes=0)
+    return {name: np.stack([np.asarray(row[name]) for row in found]) for name in found[0]}
 
 
 @dataclass
 class _Whole:
+    """Runs in the workers."""
+
     cut: CutObjects
     size: int
+    mirrored: bool
 
     def __call__(self, i: int) -> Found:
-        return self.cut.whole(i, self.size)
+        return self.cut.whole(i, self.size, self.mirrored)

@@ -17,13 +17,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.config import MOST, Share
+from surgdino.config import MOST, BelowOne, Share
 from surgdino.csv_files import write_csv
 from surgdino.datasets.objects import OBJECTS
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import TaskScores
 from surgdino.paths import file_of
-from surgdino.tasks.context import TaskContext
+from surgdino.tasks.context import TaskContext, View
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.instances.coco import Row, Truth, read_found, read_truth, write_results
 from surgdino.tasks.instances.fusion import fused
@@ -33,7 +33,7 @@ from surgdino.tasks.instances.heads.queries import QueryHead
 from surgdino.tasks.instances.inference import DetectionNetwork, Detector, pictures_of, truth_of
 from surgdino.tasks.instances.picture import drawn, write_picture
 from surgdino.tasks.instances.score import InstancesScoring, average_precision, scored
-from surgdino.tasks.instances.targets import CutObjects, StoredObjects, Told, has_regions_alone
+from surgdino.tasks.instances.targets import Beside, CutObjects, Told, has_regions_alone, stored_objects
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.segmentation.targets import placements
@@ -53,6 +53,8 @@ class InstancesSettings:
     name: str
     head: str | None
     maps: Annotated[int, Field(ge=1, le=4096)]
+    dropout: BelowOne
+    mirrored: bool
     queries: Annotated[int, Field(ge=1, le=1000)]
     query_blocks: Annotated[int, Field(ge=1, le=100)]
     points: Annotated[int, Field(ge=16, le=MOST)]
@@ -78,7 +80,7 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
         settings, backbone, classes = self.settings, context.backbone, len(context.classes)
         name = settings.head or ("queries" if context.learns and backbone.packs else "centre")
         if name == "centre":
-            return CentreHead(backbone, classes, settings.maps)
+            return CentreHead(backbone, classes, settings.maps, settings.dropout)
         if not context.learns:
             what, fix = "task.head=queries trains the last blocks", "use backbone=last4 or full, or task.head=centre"
             raise SurgdinoError(what, expected="a backbone that learns", found="backbone=frozen", fix=fix)
@@ -102,8 +104,10 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
             return head.losses(model(context.normalize(batch["images"])), batch)
 
         if not context.learns:
-            targets = StoredObjects(objects, context.image_size, context.workers).columns
-            data = FrameFeatures(context.features.patches(train), targets)
+            sides = (False, True) if self.settings.mirrored else (False,)
+            targets = stored_objects(objects, context.image_size, sides, context.workers)
+            tokens = [context.seen(View(1.0, mirrored)).features.patches(train) for mirrored in sides]
+            data = FrameFeatures(Beside(tokens), targets)
             yield Stage("head", head, head_groups(head), data, of_tokens, validate, head.defaults)
             return
         images = FrameImages(train, context.cutter, read_targets=objects, workers=context.workers)

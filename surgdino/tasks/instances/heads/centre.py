@@ -31,8 +31,9 @@ class CentreHead(InstanceHead):
     crops = True
     defaults: ClassVar = {"epochs": 20, "batch_size": 16, "lr": 2e-3}
 
-    def __init__(self, backbone: Backbone, classes: int, maps: int) -> None:
+    def __init__(self, backbone: Backbone, classes: int, maps: int, dropout: float = 0.0) -> None:
         super().__init__(backbone, classes)
+        self.dropout = nn.Dropout2d(dropout)
         self.norm, self.reduce = nn.LayerNorm(backbone.embed_dim), nn.Linear(backbone.embed_dim, maps)
         fine = max(maps // 2, 1)
         self.coarse, self.middle = _Refine(maps, maps), _Refine(maps, fine)
@@ -48,7 +49,7 @@ class CentreHead(InstanceHead):
         """Maps over tokens [B, N, D], all of [B, ..., 4h, 4w]: `heat` [C] logits; `shape` [4], of a box whose centre is
         in that cell, the centre's offset from the cell's in cells and the logarithms of its sides in shares; `shares`
         and `shared` of the masks."""
-        maps = self.coarse(self.reduce(self.norm(tokens.float())).transpose(1, 2).unflatten(2, grid))
+        maps = self.coarse(self.dropout(self.reduce(self.norm(tokens.float())).transpose(1, 2).unflatten(2, grid)))
         for refine in (self.middle, self.fine):
             maps = refine(F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False))
         parts = {"heat": self.heat, "shape": self.shape, "shares": self.shares, "shared": self.shared}
