@@ -21,7 +21,7 @@ from surgdino.frames.store import build_store
 from surgdino.tasks.instances.heads.centre import CentreHead
 from surgdino.tasks.instances.heads.queries import QueryHead
 from surgdino.tasks.instances.losses import generalised_iou, mask_points
-from surgdino.tasks.instances.targets import CutObjects, Told
+from surgdino.tasks.instances.targets import Beside, CutObjects, Told, stored_objects
 from surgdino.tasks.labelled_frames import LabelledFrames, labelled_frames
 from surgdino.tasks.task import open_task
 from surgdino.tasks.training.cut import Cut
@@ -63,6 +63,21 @@ def test_what_a_cut_leaves_too_little_of_is_no_target(frames):
         found = read(i, Cut((0, 0, 2, 2), 64))
         none += (found["kinds"] < 0).all()
     assert none >= len(frames) - 1
+
+
+def test_mirrored_pictures_come_after_the_others_with_their_targets():
+    rows = np.arange(12).reshape(6, 2)
+    assert (Beside([rows, -rows])[np.array([7, 0, 11, 5])] == [rows[1] * -1, rows[0], rows[5] * -1, rows[5]]).all()
+    assert len(Beside([rows, rows])) == 12
+
+
+def test_targets_of_mirrored_pictures_are_mirrored(frames):
+    found = stored_objects(CutObjects(frames, CLASSES, room=2), 64, (False, True))
+    plain, mirrored = (found["boxes"][part] for part in (slice(8), slice(8, 16)))
+    known = found["kinds"][:8] >= 0
+    assert mirrored[known][:, 0] == pytest.approx(1 - plain[known][:, 0], abs=1e-6)
+    assert (mirrored[known][:, 1:] == plain[known][:, 1:]).all()
+    assert (found["masks"][8:] == found["masks"][:8, :, :, ::-1]).all()
 
 
 def test_what_one_says_without_looking(frames):
