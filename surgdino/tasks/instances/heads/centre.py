@@ -29,7 +29,7 @@ class CentreHead(InstanceHead):
     """Answers at a quarter of a patch, from the last block's patch tokens alone."""
 
     crops = True
-    defaults: ClassVar = {"epochs": 20, "batch_size": 16, "lr": 2e-3}
+    defaults: ClassVar = {"epochs": 10, "batch_size": 16, "lr": 2e-3}
 
     def __init__(self, backbone: Backbone, classes: int, maps: int, dropout: float = 0.0) -> None:
         super().__init__(backbone, classes)
