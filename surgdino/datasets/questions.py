@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ from surgdino.datasets.files import plain_name, read_text
 from surgdino.errors import SurgdinoError, nearest, shown
 
 QUESTION = "question"  # the kind of labels
-MOST_PAIRS = 500  # of a frame
+MOST_PAIRS = 200  # of a frame
 _MOST_LETTERS = 1000  # of a question or an answer
 _Path = Annotated[str, Field(pattern=r"^[^#]*#[^#]*$")]
 
@@ -96,6 +97,7 @@ def folder_pattern(name: str, *, numbered: bool) -> re.Pattern[str]:
     return re.compile("(?:.*/)?" + "/".join(places), re.IGNORECASE)
 
 
+@lru_cache(maxsize=1 << 14)
 def question_key(question: str) -> str:
     """What all spellings of a question have in common: its words without case, accents' forms and marks."""
     return " ".join(words_of(question)) or question

@@ -76,7 +76,7 @@ def file_in(root):
         ("\n|suction\n", "line 2: not a question and its answer"),
         ("q|suction\nq|sucton\n", "line 2: an answer outside of the list; expected one of 59 answers, found sucton"),
         ("q|" + "a" * 1001, "too long; expected at most 1,000 letters, found 1001"),
-        ("q|suction\n" * 501, "too many questions about one frame; expected at most 500, found 501"),
+        ("q|suction\n" * 201, "too many questions about one frame; expected at most 200, found 201"),
         ("\0", "not a text file"),
     ],
 )
