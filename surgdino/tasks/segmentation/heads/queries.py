@@ -19,13 +19,15 @@ from surgdino.tasks.segmentation.heads import PRIOR, DenseHead
 from surgdino.tasks.segmentation.pyramid import Enlarge
 
 _BLOCKS, _HEAD_WIDTH = 2, 32
-_SHARPNESS = 20.0  # of a class's agreement, per unit of its parameter, so that it learns as fast as others do
+# Of a class's agreement, a cosine: at first so little that no class is seen anywhere, and per unit of its parameter so
+# much that it learns as fast as others do.
+_FIRST, _SHARPNESS = 2.0, 50.0
 
 
 class ClassQueries(DenseHead):
     """Logits at a quarter of a patch, from the last block's tokens; blocks of width `2 * maps`."""
 
-    defaults: ClassVar = {"epochs": 15, "lr": 1e-3}
+    defaults: ClassVar = {"epochs": 15, "lr": 2e-3}
 
     def __init__(self, width: int, layers: int, classes: int, maps: int) -> None:
         super().__init__(width, layers, classes, maps)
@@ -41,7 +43,7 @@ class ClassQueries(DenseHead):
         self.blocks = nn.TransformerEncoder(block, _BLOCKS, nn.LayerNorm(inner), enable_nested_tensor=False)
         self.enlarge = nn.Sequential(Enlarge(inner), Enlarge(inner))
         self.project = nn.Linear(inner, inner)
-        self.sharpness = nn.Parameter(torch.full((classes,), 1 / _SHARPNESS))
+        self.sharpness = nn.Parameter(torch.full((classes,), _FIRST / _SHARPNESS))
         self.bias = nn.Parameter(torch.full((classes,), math.log(PRIOR / (1 - PRIOR))))
 
     def forward(self, tokens: Tensor, grid: tuple[int, int], images: Tensor | None = None) -> Tensor:
