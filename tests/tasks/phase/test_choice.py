@@ -83,6 +83,17 @@ def test_one_operation_to_learn_from_is_classified_frame_by_frame(synthetic_chol
     assert chosen_in(tmp_path) == NONE
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens", ["cls+mean", "attentive"])
+def test_the_folds_use_the_backbone_as_it_came(synthetic_cholec80, tmp_path, tokens):
+    words = ("backbone=last4", "train.batch_size=8", f"task.tokens={tokens}", "task.candidates=[clip]", "train.steps=2")
+    assert finetune(synthetic_cholec80, tmp_path, *QUICK[:1], *words, split="{train: [1, 2], test: [4]}") == 0
+    stages = [stage["stage"] for stage in results_of(tmp_path)["stages"]]
+    assert stages[:5] == ["choice-1-none", "choice-1-clip", "choice-2-none", "choice-2-clip", "frame"]
+    assert main(["evaluate", f"checkpoint={tmp_path}", "hardware.loader_workers=0"]) == 0
+    assert results_of(tmp_path / "evaluation" / "cholec80-test")["scores"] == results_of(tmp_path)["scores"]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
