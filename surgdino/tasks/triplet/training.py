@@ -33,6 +33,7 @@ from surgdino.tasks.triplet.head import TripletHead
 
 Probabilities = dict[str, np.ndarray]
 
+_FASTER = {"pooled": 1, "query": 5}  # than the task's learning rate: a decoder's queries begin with nothing
 _TUNED = {"epochs": 10, "lr": 5e-4, "drop_path": 0.1}
 
 
@@ -92,9 +93,10 @@ def heads_stage(
     inputs, share = inputs_of(context, settings, head), np.float32(settings.soft_labels)
     targets = hard if soft is None else {name: (1 - share) * hard[name] + share * soft[name] for name in hard}
     data, loss = inputs.data(frames, targets, weights), _loss(inputs, settings, hard)
-    given = {"defaults": task_defaults, "frozen": {}, "tuned": _TUNED}
+    factor = _FASTER[settings.head]
+    given = {"defaults": task_defaults, "frozen": {"lr": factor * task_defaults["lr"]}, "tuned": _TUNED}
     name, validation = "heads" if soft is None else "soft", _validation(inputs, settings, head)
-    return frame_stage(name, inputs, head, data, loss, validation, **given, head_factor=1)
+    return frame_stage(name, inputs, head, data, loss, validation, **given, head_factor=factor)
 
 
 def training_targets(context: TaskContext) -> dict[str, np.ndarray]:
