@@ -18,7 +18,9 @@ from surgdino.engine.devices import choose_device, why_no_gpu
 from surgdino.engine.settings import HardwareSettings, TrainPlan
 from surgdino.errors import shown
 
-STEPS_THAT_REPAY_COMPILING = 1000
+# On an H100 (docs/benchmarks.md): 16 s, for 10 ms a step of 34 million activations between blocks (ViT-B/16, 64 images
+# of 2 x 224 + 8 x 96 px). At half of that (ViT-S/16) the GPU waits for the host, whose calls of graphs take longer.
+STEPS_THAT_REPAY_COMPILING, ACTIVATIONS_THAT_REPAY_COMPILING = 2000, 25e6
 
 # Parameters of glibc's mallopt (malloc.h), and the largest values it takes. Setting the first stops glibc from
 # raising the second by itself, which would then stay at 128 KiB.
@@ -116,19 +118,28 @@ def loader_workers(settings: HardwareSettings) -> int:
     return min(max(machine.cores() // distributed.local_world_size() - 1, 0), 16)
 
 
-def compiles(settings: HardwareSettings, device: torch.device, steps: int, warn: Callable[[str], None]) -> bool:
+def compiles(plan: TrainPlan, device: torch.device, steps: int, warn: Callable[[str], None]) -> bool:
     """Whether the blocks of a run of so many further steps are compiled.
 
     Args:
         warn: prints a sentence: compilation was asked for, or would pay, and does not work here.
     """
-    wanted = settings.compile
+    wanted = plan.hardware.compile
     if wanted == "auto":  # a CPU gains 0 to 4 %
-        wanted = device.type == "cuda" and find_spec("triton") is not None and steps >= STEPS_THAT_REPAY_COMPILING
+        pays = steps >= STEPS_THAT_REPAY_COMPILING and activations(plan) >= ACTIVATIONS_THAT_REPAY_COMPILING
+        wanted = device.type == "cuda" and find_spec("triton") is not None and pays
     why = compilation_fails(device) if wanted else None
     if why:
         warn(f"the blocks run uncompiled, which is slower on a GPU: {why}; hardware.compile=false says no more of it")
     return bool(wanted) and why is None
+
+
+def activations(plan: TrainPlan) -> float:
+    """Elements of the student's tokens between two blocks: tokens of a micro-batch x width."""
+    crops, patch = plan.crops.largest, plan.backbone.patch_size
+    tokens = GLOBAL_VIEWS * (crops.global_size / patch) ** 2 + crops.local_count * (crops.local_size / patch) ** 2
+    images = plan.train.batch_size / distributed.world_size() / plan.train.accumulate
+    return images * tokens * plan.backbone.embed_dim
 
 
 def compilation_fails(device: torch.device) -> str | None:

@@ -178,7 +178,7 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn, *,
     _say_phase(session)
     if plan.hardware.fit:
         fit(session)
-    compiled = compiles(plan.hardware, session.device, steps - session.step, warn)
+    compiled = compiles(session.plan, session.device, steps - session.step, warn)
     student.backbone.compiles = teacher.backbone.compiles = compiled
     if not follows:
         _warn_of_days(session, warn)

@@ -15,7 +15,7 @@ from surgdino.engine import hardware
 from surgdino.engine.methods.parts import fused
 from surgdino.engine.methods.parts.prototypes import cross_entropy, sinkhorn
 from surgdino.engine.session import Session
-from surgdino.engine.settings import HardwareSettings
+from surgdino.engine.settings import HardwareSettings, TrainPlan
 from surgdino.engine.step import train_step
 from surgdino.engine.train import open_session
 from tests.engine.golden_losses import plan_of
@@ -111,34 +111,38 @@ def test_mixed_sizes_are_compiled_once_each(without_inductor):
     assert made == [11, 11]
 
 
-def settings(compile) -> HardwareSettings:
-    return shipped(HardwareSettings, "hardware/auto", compile=compile)
+def asking(compile, tmp_path, images=64) -> TrainPlan:
+    """A plan of the toy's, whose 24 tokens are 64 wide, that asks for `compile`."""
+    plan = plan_of("simdinov2", tmp_path)
+    chosen = shipped(HardwareSettings, "hardware/auto", compile=compile)
+    return replace(plan, hardware=chosen, train=replace(plan.train, batch_size=images))
 
 
 @pytest.mark.parametrize(
-    ("compile", "device", "triton", "steps", "expected"),
+    ("compile", "device", "triton", "steps", "images", "expected"),
     [
-        ("auto", CUDA, True, 1000, True),
-        ("auto", CUDA, True, 999, False),
-        ("auto", CUDA, False, 5000, False),
-        ("auto", CPU, True, 5000, False),
-        (True, CPU, False, 1, True),
-        (False, CUDA, True, 5000, False),
+        ("auto", CUDA, True, 2000, 20_000, True),
+        ("auto", CUDA, True, 2000, 10_000, False),  # the GPU would wait for the host
+        ("auto", CUDA, True, 1999, 20_000, False),
+        ("auto", CUDA, False, 5000, 20_000, False),
+        ("auto", CPU, True, 5000, 20_000, False),
+        (True, CPU, False, 1, 1, True),
+        (False, CUDA, True, 5000, 20_000, False),
     ],
 )
-def test_auto_compiles_where_it_pays(monkeypatch, compile, device, triton, steps, expected):
+def test_auto_compiles_where_it_pays(monkeypatch, tmp_path, compile, device, triton, steps, images, expected):
     monkeypatch.setattr(hardware, "compilation_fails", lambda device: None)
     monkeypatch.setattr(hardware, "find_spec", lambda name: object() if triton else None)
-    assert hardware.compiles(settings(compile), device, steps, pytest.fail) is expected
+    assert hardware.compiles(asking(compile, tmp_path, images), device, steps, pytest.fail) is expected
 
 
-def test_where_nothing_compiles_a_run_goes_on_uncompiled_and_says_so_once(monkeypatch):
+def test_where_nothing_compiles_a_run_goes_on_uncompiled_and_says_so_once(monkeypatch, tmp_path):
     def no_compiler(function, **options):
         raise RuntimeError("Cannot find a working triton installation.\nMore lines")
 
     monkeypatch.setattr(torch, "compile", no_compiler)
     said = []
-    assert not hardware.compiles(settings(True), CPU, 10, said.append)
+    assert not hardware.compiles(asking(True, tmp_path), CPU, 10, said.append)
     [line] = said
     assert "uncompiled" in line
     assert "Cannot find a working triton installation.;" in line
