@@ -67,7 +67,7 @@ def _strips(
     for row, question in enumerate(asked):
         of = np.flatnonzero(questions == question)
         at = np.searchsorted(numbers, replies.frames[of])
-        for first, last in _runs([replies.answers[k] for k in of.tolist()], at):
+        for first, last in _runs([replies.answers[k] for k in of.tolist()], starts[at], ends[at]):
             answer, begin, end = replies.answers[int(of[first])], starts[at[first]], ends[at[last]]
             axis.broken_barh([(begin, end - begin)], (row + 0.08, 0.68), facecolors=colours[answer], linewidth=0)
             if len(answer) * _INCHES * seconds < end - begin:
@@ -132,9 +132,9 @@ def _right(replies: Replies, truth: Truth | None) -> np.ndarray:
     return np.array([a == b for a, b in zip(replies.answers, truth.answers, strict=True)], np.int64)
 
 
-def _runs(answers: Sequence[str], at: np.ndarray) -> list[tuple[int, int]]:
-    """(first, last) of every run of one answer in frames that follow each other."""
-    breaks = [k for k in range(1, len(answers)) if answers[k] != answers[k - 1] or at[k] != at[k - 1] + 1]
+def _runs(answers: Sequence[str], starts: np.ndarray, ends: np.ndarray) -> list[tuple[int, int]]:
+    """(first, last) of every run of one answer without a gap in time."""
+    breaks = [k for k in range(1, len(answers)) if answers[k] != answers[k - 1] or starts[k] > ends[k - 1]]
     return [*zip([0, *breaks], [*(k - 1 for k in breaks), len(answers) - 1], strict=True)]
 
 

@@ -28,6 +28,7 @@ from surgdino.tasks.task import open_task
 from surgdino.tasks.vqa.files import write_replies
 from surgdino.tasks.vqa.head import QuestionHead
 from surgdino.tasks.vqa.learned import Learned, Template, learn
+from surgdino.tasks.vqa.picture import _runs
 from surgdino.tasks.vqa.replies import WHOLE, Replies, Truth, truth_of
 from surgdino.tasks.vqa.task import VqaTask
 from surgdino.tasks.vqa.training import known
@@ -363,6 +364,11 @@ def test_a_table_is_written_and_read_again_with_cells_that_a_spreadsheet_would_r
     scores = scored(tmp_path / "truth", tmp_path / "replies")
     assert found(scores, "vqa/pooled")["accuracy"] == 0.5
     assert found(scores, "vqa/bleu")["BLEU-1"] == 0.5
+
+
+def test_a_strip_is_broken_where_the_answer_changes_and_where_time_has_a_gap():
+    starts = np.array([0.0, 1, 2, 9, 10])
+    assert _runs(["a", "a", "b", "b", "b"], starts, starts + 1) == [(0, 1), (2, 2), (3, 4)]
 
 
 # A run.
