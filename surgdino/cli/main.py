@@ -11,9 +11,9 @@ from surgdino.errors import SurgdinoError, from_os_error, nearest, shown
 
 VERBS = {
     "pretrain": "continue self-supervised pretraining on surgical video",
-    "finetune": "learn a task on a backbone and test it: surgdino finetune task=phase|tools|triplet|segmentation ...",
+    "finetune": "learn a task on a backbone and test it: task=phase, tools, triplet, segmentation, instances, vqa",
     "evaluate": "test a fine-tuned checkpoint again, or on other data: surgdino evaluate checkpoint=RUN",
-    "predict": "a video's phases, triplets or masks as tables and pictures: surgdino predict VIDEO checkpoint=RUN",
+    "predict": "a video's phases, masks, objects, ... as tables and pictures: surgdino predict VIDEO checkpoint=RUN",
     "benchmark": "backbones side by side: surgdino benchmark backbones=[natural:FILE, RUN] data.cholec80=FOLDER ...",
     "curate": "which frames of an archive are worth learning from: surgdino curate dataset=folder data.root=/archive",
     "merge": "average adapted backbones with the weights they started from: surgdino merge INITIAL ADAPTED out=FOLDER",

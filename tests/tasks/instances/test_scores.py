@@ -240,6 +240,13 @@ def test_masks_are_asked_of_both_sides(tmp_path, capsys):
     assert "some results have a mask and some have none" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("word", ["every=2", "classes=[grasper]", "missing=ignore", "extra=ignore"])
+def test_what_coco_files_say_themselves_is_refused_and_not_ignored(tmp_path, capsys, word):
+    files = written(tmp_path, *drawn(0, 6))
+    assert main(["score", "task=instances", f"truth={files[0]}", f"predictions={files[1]}", word]) == 2
+    assert f"{word.partition('=')[0]}: COCO's files say it themselves" in capsys.readouterr().err
+
+
 def test_detections_of_several_members_are_one_where_they_overlap():
     rows = [
         {"category_id": 1, "score": s, "bbox": [x, 10.0, 20.0, 20.0], "area": 400.0}
