@@ -62,7 +62,7 @@ def pretrained(tmp_path_factory) -> Path:
         (["backbone=full", "train.tune=last9"], r"train\.tune: unusable setting; expected at most the 2 blocks"),
         (["backbone=full", "train.tune=lora"], r"train\.tune=lora does not go with train\.low_rank=0"),
         (["backbone=full", "train.low_rank=64"], r"train\.low_rank: unusable setting; expected below the width 64"),
-        (["backbone=last5"], r"backbone cannot be used; expected frozen or last4 or full"),
+        (["backbone=last5"], r"backbone cannot be used; expected frozen or last4 or lora or attn_proj or full"),
         (["leakage=ignore"], "leakage cannot be used; expected refuse or allow"),
         (["image_size=30"], r"do not divide into patches; expected a multiple of 8, found 30. Use image_size=32"),
         (["augment.transforms.smok={p: 1}"], "augment.transforms.smok"),

@@ -143,7 +143,7 @@ def test_nothing_found_and_nothing_to_find(tmp_path):
     read = read_truth(files[0])
     scores = scored(read, read_found(files[1], read), ["op"] * 14)
     assert np.isnan(scores.headline[1])
-    counts = scores.confusions[0].counts
+    counts = np.array(scores.confusions[0].counts)
     assert counts[-1].sum() == counts.sum() == 1
 
 
@@ -156,7 +156,7 @@ def test_each_detection_is_right_once_and_taken_for_what_it_lies_on(tmp_path):
     read = read_truth(files[0])
     scores = scored(read, read_found(files[1], read), ["op"], named=[("v", 3)])
     assert read.classes == ("grasper", "never seen", "hook")
-    assert scores.confusions[0].counts.tolist() == [[0] * 4, [0] * 4, [1, 0, 0, 0], [0, 0, 1, 0]]
+    assert [list(row) for row in scores.confusions[0].counts] == [[0] * 4, [0] * 4, [1, 0, 0, 0], [0, 0, 1, 0]]
     assert scores.frames is not None
     assert scores.frames.rows == [("v", 3, pytest.approx(2 / 3), "")]
 

@@ -124,7 +124,7 @@ def test_windows_over_pictures_larger_than_the_backbones_input(pairs, tmp_path):
 def test_one_organ_of_dsad_is_binary(dsad, tmp_path):
     words = ("data.organ=liver", "train.steps=10")
     assert finetune(dsad, tmp_path / "run", *words, dataset="dsad", split=DSAD) == 0
-    [table] = results(tmp_path / "run")["classes"]
+    table, *_ = results(tmp_path / "run")["classes"]
     assert list(table["rows"]) == ["liver"]
     assert table["rows"]["liver"]["images"] == 4
     files = sorted(path.relative_to(tmp_path / "run/predictions").as_posix() for path in _pngs(tmp_path / "run"))
@@ -137,7 +137,7 @@ def test_multilabel_scores_absent_organs_and_all_organs_only_what_is_labelled(ds
         run = tmp_path / str(organ)
         words = ("train.steps=10", *(() if organ is None else (f"data.organ={organ}",)))
         assert finetune(dsad, run, *words, dataset="dsad", split=DSAD) == 0
-        [table] = results(run)["classes"]
+        table, *_ = results(run)["classes"]
         counts = {name: row["images"] for name, row in table["rows"].items()}
         assert set(counts) == set(known)
         # The test surgery has 4 pictures in liver/, 4 in stomach/ and 4 in multilabel/.
