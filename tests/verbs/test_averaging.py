@@ -56,6 +56,7 @@ class Bright(DenseHead):
         return images.mean(1, keepdim=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 32])
 def test_masks_stay_in_their_places_whatever_the_view(runs, tmp_path, window):
     saved, frames = frames_tested(runs["segmentation"])
@@ -88,6 +89,7 @@ def test_runs_are_averaged_and_say_so(runs, tmp_path, capsys):
     np.testing.assert_allclose(values_of(tmp_path / "same" / "video04.csv"), one, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_runs_of_other_tasks_twice_the_same_or_none_are_refused(runs, tmp_path):
     tools = str(runs["tools"])
     for places, told in (

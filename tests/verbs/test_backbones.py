@@ -65,7 +65,7 @@ def test_names_are_as_long_as_it_takes(written, names):
         ([""], "names no file"),
         (["{}/toy.safetensors"], "Write natural:"),
         (["natural:{}/junk.safetensors"], "junk.safetensors"),
-        (["natural:{}/other.safetensors"], "fits no model"),
+        pytest.param(["natural:{}/other.safetensors"], "fits no model", marks=pytest.mark.slow),
         (["{}/runs"], "no checkpoint here"),
         (["{}/runs/a", "{}/runs/../runs/a"], "the same backbone twice"),
         (["{}/runs/a", "{}/runs/a/checkpoint"], "the same backbone twice"),

@@ -86,6 +86,7 @@ def run(place, synthetic_cholec80) -> Path:
     return place / "run"
 
 
+@pytest.mark.slow
 def test_the_report_shows_patch_features_of_every_dataset_as_colours(run):
     found = json.loads((run / "components.json").read_text())["datasets"]
     assert found.keys() == {"cholec80", "ours"}

@@ -102,6 +102,7 @@ def test_a_part_without_labels_is_told(sets, tmp_path, capsys):
     assert "video04" in line
 
 
+@pytest.mark.slow
 def test_a_run_that_was_begun_with_the_misprint_goes_on(runs, sets, capsys):
     config = runs["phase"] / "config.yaml"
     text = config.read_text()

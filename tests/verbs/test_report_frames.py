@@ -14,6 +14,7 @@ from surgdino.tasks import task_names
 from surgdino.verbs.report import examples_of
 
 
+@pytest.mark.quick("segmentation")
 @pytest.mark.parametrize("task", task_names())
 def test_the_report_of_a_task_shows_classes_and_has_frames_to_show(runs, task):
     page = (runs[task] / "report.html").read_text()

@@ -77,6 +77,7 @@ def test_without_a_validation_part_training_operations_are_left_out_in_turn_and_
     assert chosen_in(tmp_path / "stopped") == chosen
 
 
+@pytest.mark.slow
 def test_one_operation_to_learn_from_is_classified_frame_by_frame(synthetic_cholec80, tmp_path, capsys):
     assert finetune(synthetic_cholec80, tmp_path, *QUICK, split="{train: [1], test: [4]}") == 0
     assert "one operation to learn from leaves none to judge by" in capsys.readouterr().out

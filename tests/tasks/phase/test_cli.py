@@ -85,7 +85,7 @@ def test_evaluate_repeats_the_numbers_from_the_checkpoint_alone(finished):
     assert (again / name).read_bytes() == (finished / name).read_bytes()
 
 
-@pytest.mark.quick("tcn]")
+@pytest.mark.quick("clip]")
 @pytest.mark.parametrize("temporal", temporal_names())
 def test_every_temporal_model_goes_the_whole_way(synthetic_cholec80, tmp_path, temporal):
     words = (f"task.temporal={temporal}", "train.steps=2", "task.tokens=cls", "task.smoothing=0.15")
