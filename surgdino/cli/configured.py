@@ -43,6 +43,7 @@ OPEN = {"benchmark": "data."}
 PATHS = {
     "predict": ("video files or folders of images", "surgdino predict VIDEO checkpoint=RUN"),
     "merge": ("initial weights and adapted checkpoints", "surgdino merge INITIAL ADAPTED out=FOLDER"),
+    "export": ("a run, or its checkpoint folder", "surgdino export RUN format=timm out=FOLDER"),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests import ROOT
 
-ROOMS = ["datasets", "frames", "crops", "backbone", "metrics", "curation", "engine", "report", "tasks"]
+ROOMS = ["datasets", "frames", "crops", "backbone", "exports", "metrics", "curation", "engine", "report", "tasks"]
 ROOMS += ["evaluations", "runs", "inputs", "verbs", "bench", "show", "verify", "cli"]
 PACKAGE = ROOT / "surgdino"
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}

@@ -58,13 +58,15 @@ class InstancesScoring(Scoring):
         """The operation of an image is the folder in its name, or its name without the counter at its end.
 
         Raises:
-            SurgdinoError: a setting that COCO's form leaves no room for: it names its classes and its images itself, and an
+            SurgdinoError: a setting that COCO's form leaves no room for: it names its classes and images itself, and an
                 image without a result is one in which nothing was found.
         """
         given = {"classes": folders.classes is not None, "every": folders.every != 1}
         given |= {"missing": folders.missing != "refuse", "extra": folders.extra != "refuse"}
         for key in (key for key, said in given.items() if said):
-            raise SurgdinoError("COCO's files say it themselves", place=key, fix=f"leave {key} out, or change the files")
+            raise SurgdinoError(
+                "COCO's files say it themselves", place=key, fix=f"leave {key} out, or change the files"
+            )
         truth = read_truth(_file(folders.truth, "truth.json"))
         found = read_found(_file(folders.predictions, "results.json"), truth)
         operations = [_operation(row["file_name"], folders) for row in truth.images]

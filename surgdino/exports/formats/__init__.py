@@ -1,0 +1,1 @@
+"""One file a format: `class NAME(Format)`; found by its name."""
