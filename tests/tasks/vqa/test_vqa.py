@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -435,10 +436,11 @@ def test_runs_and_sizes_are_averaged_and_mirrors_are_refused(run, tmp_path, caps
     video = run.parent / "set/images/video_04"
     plain, twice, sizes = (tmp_path / name for name in ("plain", "twice", "sizes"))
     assert main(["predict", str(video), f"checkpoint={run}", f"out={plain}"]) == 0
-    assert main(["predict", str(video), f"checkpoint=[{run},{run}]", f"out={twice}"]) == 0
+    copy = shutil.copytree(run, tmp_path / "copy")
+    assert main(["predict", str(video), f"checkpoint=[{run},{copy}]", f"out={twice}"]) == 0
     assert main(["predict", str(video), f"checkpoint={run}", "averaging=scales", f"out={sizes}"]) == 0
     tables = [(folder / "video_04.csv").read_text().splitlines() for folder in (plain, twice, sizes)]
-    assert tables[0] == tables[1], "the mean of a run and itself"
+    assert tables[0] == tables[1], "the mean of a run and its copy"
     assert tables[0] != tables[2]
     assert len(tables[0]) == len(tables[2])
     capsys.readouterr()
