@@ -39,6 +39,7 @@ def discovered(request: pytest.FixtureRequest) -> tuple[dict, Backbone]:
         return described, build_backbone(described)
 
 
+@pytest.mark.quick("toy", "tiny", "small")
 def test_every_discovered_model_builds_as_its_file_says(discovered) -> None:
     described, backbone = discovered
     file = MODELS[described["name"]]

@@ -151,7 +151,7 @@ def test_the_look_ahead_drops_the_same_paths(tmp_path):
     assert not torch.allclose(met[0][0], met[1][0])
 
 
-@pytest.mark.quick("2")
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_with_dropped_paths_sharded_networks_still_give_the_gradients_of_copies(tmp_path, accumulate):
     """Paths are dropped by process and micro-batch, so only the same layout drops the same ones."""

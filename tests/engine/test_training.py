@@ -351,6 +351,7 @@ def test_a_batch_larger_than_the_store_is_refused(tmp_path):
         train(plan_in(tmp_path, batch_size=100))
 
 
+@pytest.mark.slow
 def test_the_objective_improves_and_stays_away_from_collapse(tmp_path):
     result = train(plan_in(tmp_path, steps=50, batch_size=16, lr=2e-3, checkpoint_every=50))
     assert result.last["loss"] < result.first["loss"] - 0.1

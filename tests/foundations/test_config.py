@@ -65,6 +65,7 @@ def test_every_recipe_composes(recipe):
 STRONG = [name for name in RECIPES if name.startswith("dinov")]
 
 
+@pytest.mark.quick("small")
 @pytest.mark.parametrize("recipe", STRONG)
 def test_a_strong_start_learns_head_first_then_up_a_ramp_and_then_at_one_rate(recipe):
     cfg = composed("pretrain", f"recipe={recipe}", "train.lr=8e-5")

@@ -242,6 +242,7 @@ def test_a_fine_tuned_backbone_is_a_start_for_another_and_remembers(runs, sets, 
     assert main(words_of("phase", sets["phase"], tmp_path / "other", *more, swapped)) == 2
 
 
+@pytest.mark.slow
 def test_without_a_validation_part_it_says_that_the_last_step_counts(sets, tmp_path, capsys):
     more = ("data.split={train: [1, 2], test: [3]}", "train.steps=2", "task.temporal=none")
     assert main(words_of("phase", sets["phase"], tmp_path / "run", *more)) == 0
@@ -252,6 +253,7 @@ def test_without_a_validation_part_it_says_that_the_last_step_counts(sets, tmp_p
     assert_same_checkpoint(tmp_path / "run" / "checkpoint", tmp_path / "run" / "last")
 
 
+@pytest.mark.slow
 def test_a_picture_that_fails_costs_no_numbers(sets, tmp_path, capsys, monkeypatch):
     def fail(*_: object) -> None:
         raise RuntimeError("no font")

@@ -167,6 +167,7 @@ def test_pictures_of_any_name_and_size_get_masks_and_overlays(segmentation, tmp_
         assert overlay.shape[0] > height  # the legend
 
 
+@pytest.mark.slow
 def test_digits_inside_names_are_no_frame_numbers(segmentation, tmp_path):
     root, run = segmentation
     names = {"cju0qkwl35piu0993l0dewei2", "cju0s2a9ekvms080138tjjpxr"}

@@ -309,6 +309,7 @@ def real_labels(real_data) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {video: (labels.numbers, labels.array) for video, labels in read.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_real_labels_score_1_against_themselves_and_less_when_shuffled(real_data, real_labels, tmp_path):
     rng = np.random.default_rng(0)

@@ -135,6 +135,7 @@ def test_the_level_of_a_video_is_its_own_and_its_length_does_not_matter(monkeypa
     np.testing.assert_allclose(aligned(pooled, frames), found, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_validation_chooses_the_state_and_ends_the_stage(synthetic_cholec80, tmp_path):
     words = ("task.temporal=none", "train.epochs=60", "train.patience=2", "train.lr=0.02")
     assert finetune(synthetic_cholec80, tmp_path, *words) == 0

@@ -121,6 +121,7 @@ def test_windows_over_pictures_larger_than_the_backbones_input(pairs, tmp_path):
     assert mask.shape == (80, 96)
 
 
+@pytest.mark.slow
 def test_one_organ_of_dsad_is_binary(dsad, tmp_path):
     words = ("data.organ=liver", "train.steps=10")
     assert finetune(dsad, tmp_path / "run", *words, dataset="dsad", split=DSAD) == 0
@@ -149,6 +150,7 @@ def test_multilabel_scores_absent_organs_and_all_organs_only_what_is_labelled(ds
             assert counts == {name: in_folders.get(name, 0) + 4 * (name in in_multilabel) for name in known}
 
 
+@pytest.mark.slow
 def test_the_validation_part_chooses_by_dice(dsad, tmp_path):
     words = ("data.organ=liver", "train.epochs=6", "train.lr=0.01")
     assert finetune(dsad, tmp_path / "run", *words, dataset="dsad", split=DSAD) == 0
