@@ -103,11 +103,9 @@ class Hardware:
 
 def days_on_cpu(plan: TrainPlan, steps: int) -> float:
     """Of a whole run, within a factor of three; 0.08 TFLOP/s a thread are from a ViT-S/16 in fp32 on an AMD EPYC."""
-    crops, patch = plan.crops.largest, plan.backbone.patch_size
-    whole = GLOBAL_VIEWS * (crops.global_size / patch) ** 2
-    tokens = whole + crops.local_count * (crops.local_size / patch) ** 2
+    whole, parts = _patches(plan)
     weights = sum(parameter.numel() for parameter in plan.backbone.parameters())
-    an_image = 2 * weights * (3 * tokens + whole)  # student forward and backward, teacher forward
+    an_image = 2 * weights * (3 * (whole + parts) + whole)  # student forward and backward, teacher forward
     return steps * plan.train.batch_size * an_image / (0.08e12 * torch.get_num_threads()) / 86_400
 
 
@@ -136,10 +134,14 @@ def compiles(plan: TrainPlan, device: torch.device, steps: int, warn: Callable[[
 
 def activations(plan: TrainPlan) -> float:
     """Elements of the student's tokens between two blocks: tokens of a micro-batch x width."""
-    crops, patch = plan.crops.largest, plan.backbone.patch_size
-    tokens = GLOBAL_VIEWS * (crops.global_size / patch) ** 2 + crops.local_count * (crops.local_size / patch) ** 2
     images = plan.train.batch_size / distributed.world_size() / plan.train.accumulate
-    return images * tokens * plan.backbone.embed_dim
+    return images * sum(_patches(plan)) * plan.backbone.embed_dim
+
+
+def _patches(plan: TrainPlan) -> tuple[float, float]:
+    """Of an image's global and of its local crops."""
+    crops, patch = plan.crops.largest, plan.backbone.patch_size
+    return GLOBAL_VIEWS * (crops.global_size / patch) ** 2, crops.local_count * (crops.local_size / patch) ** 2
 
 
 def compilation_fails(device: torch.device) -> str | None:

@@ -58,20 +58,29 @@ def open_format(name: str) -> Format:
     return found
 
 
+def timm_options(model: LoadedBackbone) -> dict[str, Any]:
+    """What timm makes the model with, so that it takes pictures of any size as ours does."""
+    return {**model.info["timm_kwargs"], "dynamic_img_size": True}
+
+
+def features_of(vit: Any, images: Tensor) -> Features:
+    """Class and patch tokens of a timm model."""
+    tokens = vit.forward_features(images)
+    return Features(tokens[:, 0], tokens[:, vit.num_prefix_tokens :])
+
+
 class Plain(nn.Module):
     """timm's own model, strict in its weights and without anything of ours: images -> class and patch tokens."""
 
     def __init__(self, model: LoadedBackbone) -> None:
         super().__init__()
-        info = model.info
-        options = {**info["timm_kwargs"], "dynamic_img_size": True}
-        self.vit: Any = timm.create_model(info["timm"], num_classes=0, **options).eval()
+        self.vit: Any = timm.create_model(model.info["timm"], num_classes=0, **timm_options(model)).eval()
         self.vit.load_state_dict({name: value.cpu() for name, value in model.backbone.vit.state_dict().items()})
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[B, 3, S, S] -> [B, D], [B, N, D]."""
-        tokens = self.vit.forward_features(images)
-        return tokens[:, 0], tokens[:, self.vit.num_prefix_tokens :]
+        cls, patches = features_of(self.vit, images)
+        return cls, patches
 
 
 def largest_difference(model: LoadedBackbone, reads: Callable[[Tensor], Features]) -> float:

@@ -52,7 +52,6 @@ def main(cfg: Mapping[str, Any], paths: Sequence[str]) -> int:
             )
         use = target.USE.replace("FOLDER", settings.out.name)
         (folder / "README.md").write_text(card_of(model, use, difference), encoding="utf-8")
-        folder.chmod(0o755)
         if settings.out.exists():
             settings.out.rmdir()
         shutil.move(folder, settings.out)

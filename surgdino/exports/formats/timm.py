@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from surgdino.backbone.checkpoint import LoadedBackbone, save_tensors
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Features
-from surgdino.exports.format import Format
+from surgdino.exports.format import Format, features_of, timm_options
 from surgdino.paths import write_text
 
 
@@ -36,7 +36,7 @@ tokens = model.forward_features(images)  # [B, 1 + registers + N, D], the class 
             "num_classes": 0,
             "num_features": model.backbone.embed_dim,
             "global_pool": "token",
-            "model_args": {**info["timm_kwargs"], "dynamic_img_size": True},
+            "model_args": timm_options(model),
             "pretrained_cfg": {**data, **more, "num_classes": 0, "classifier": "head"},
         }
         write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
@@ -44,10 +44,4 @@ tokens = model.forward_features(images)  # [B, 1 + registers + N, D], the class 
 
     def read(self, folder: Path) -> Callable[[Tensor], Features]:
         """By timm alone."""
-        vit: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-
-        def features(images: Tensor) -> Features:
-            tokens = vit.forward_features(images)
-            return Features(tokens[:, 0], tokens[:, vit.num_prefix_tokens :])
-
-        return features
+        return partial(features_of, timm.create_model(f"local-dir:{folder}", pretrained=True).eval())

@@ -20,6 +20,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write, write_text
 from surgdino.records import read_json
 
+PIXEL, SCORE = 2, 6  # decimals that are written, and scored
 _LIMIT = 1 << 30  # bytes
 _MOST_SIDE, _MOST_NUMBER = 65_536, 1e9
 _FIX = "write it in COCO's form (cocodataset.org, data format)"

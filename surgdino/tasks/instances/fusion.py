@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from surgdino.tasks.instances.coco import Row
+from surgdino.tasks.instances.coco import PIXEL, SCORE, Row
 
 _SAME = 0.55  # IoU of boxes that mean one object
 
@@ -29,8 +29,8 @@ def fused(members: Sequence[Sequence[Row]]) -> list[Row]:
             groups.append([row])
     found = []
     for group in groups:
-        box = [round(float(side), 2) for side in _mean_box(group)]
-        score = round(sum(row["score"] for row in group[: len(members)]) / len(members), 6)
+        box = [round(float(side), PIXEL) for side in _mean_box(group)]
+        score = round(sum(row["score"] for row in group[: len(members)]) / len(members), SCORE)
         area = group[0]["area"] if "segmentation" in group[0] else box[2] * box[3]
         found.append({**group[0], "bbox": box, "score": score, "area": area})
     return sorted(found, key=lambda row: -row["score"])

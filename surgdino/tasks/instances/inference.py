@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +18,12 @@ from surgdino.datasets.objects import Objects, box_of
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.cache import ReadFrames
 from surgdino.tasks.features.files import FeatureRows
-from surgdino.tasks.instances.coco import Row, Truth, as_runs
+from surgdino.tasks.instances.coco import PIXEL, SCORE, Row, Truth, as_runs
 from surgdino.tasks.instances.heads import Answer, InstanceHead, Output
 from surgdino.tasks.instances.losses import corners
 from surgdino.tasks.instances.targets import objects_at
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.segmentation.targets import Placement, placements
-
-PIXEL, SCORE = 2, 6  # decimals that are written, and scored
 
 
 class DetectionNetwork(nn.Module):
@@ -125,20 +123,21 @@ class Detector:
 def truth_of(frames: LabelledFrames, classes: tuple[str, ...]) -> Truth:
     """What labelled frames show, in COCO's form; an image is called by its video and number."""
     placed, video_of = placements(frames), frames.video_of
-    alone = pictures_of(frames)
+    called = picture_names(frames)
     images, annotations = list[Row](), list[Row]()
     for i in range(len(frames)):
         video, number, placement = frames.videos[video_of[i]], int(frames.numbers[i]), placed[video_of[i]]
         width, height = placement.source
-        name = video if video in alone else f"{video}/{number:06d}"
-        images.append({"id": i + 1, "file_name": name, "width": width, "height": height})
+        images.append({"id": i + 1, "file_name": called(video, number), "width": width, "height": height})
         annotations += _annotations(objects_at(frames, i, placement, classes), i + 1, len(annotations))
     return Truth(images, classes, annotations)
 
 
-def pictures_of(frames: LabelledFrames) -> set[str]:
-    """The videos that are one picture: their frames need no number."""
-    return {video.id for video in frames.store.videos if is_image(Path(video.shard.header["source"]["path"]))}
+def picture_names(frames: LabelledFrames) -> Callable[[str, int], str]:
+    """What an image of a video is called by its number; a video that is one picture needs none."""
+    shards = {video.id: video.shard for video in frames.store.videos}
+    alone = {video for video, shard in shards.items() if is_image(Path(shard.header["source"]["path"]))}
+    return lambda video, number: video if video in alone else f"{video}/{number:06d}"
 
 
 def _annotations(objects: Objects, image: int, before: int) -> Iterator[Row]:

@@ -8,15 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from surgdino.paths import atomic_write
 from surgdino.report.colours import class_colours, readable_name
 from surgdino.report.sheet import GROUND, INK, rgb
 from surgdino.tasks.instances.coco import Row
+from surgdino.tasks.segmentation.overlay import VEIL, write_jpeg
 
-_VEIL = 0.35  # share of the class's colour inside of a mask
 _LINE = 240  # pixels of the picture's shorter side to one of a line's width
 _TEXT = 900  # the same to one of the letters' scale
-_QUALITY = 92  # of the JPEG: a video has thousands of them
 
 
 def drawn(image: np.ndarray, found: Sequence[Row], classes: Sequence[str]) -> np.ndarray:
@@ -33,7 +31,7 @@ def drawn(image: np.ndarray, found: Sequence[Row], classes: Sequence[str]) -> np
     for row in ranked:
         if row.get("segmentation"):
             inside = decode(row["segmentation"]).astype(bool)
-            picture[inside] += _VEIL * (np.array(colours[classes[row["category_id"] - 1]]) - picture[inside])
+            picture[inside] += VEIL * (np.array(colours[classes[row["category_id"] - 1]]) - picture[inside])
     flat = np.ascontiguousarray(picture.round().astype(np.uint8))
     side = min(image.shape[:2])
     line, scale = max(1, round(side / _LINE)), max(side / _TEXT, 0.35)
@@ -53,8 +51,4 @@ def drawn(image: np.ndarray, found: Sequence[Row], classes: Sequence[str]) -> np
 
 def write_picture(path: Path, image: np.ndarray, found: Sequence[Row], classes: Sequence[str]) -> Path:
     """That picture as JPEG."""
-    bgr = cv2.cvtColor(drawn(image, found, classes), cv2.COLOR_RGB2BGR)
-    _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(jpeg.tobytes())
-    return path
+    return write_jpeg(path, drawn(image, found, classes))

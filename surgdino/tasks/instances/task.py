@@ -30,7 +30,7 @@ from surgdino.tasks.instances.fusion import fused
 from surgdino.tasks.instances.heads import InstanceHead, open_head
 from surgdino.tasks.instances.heads.centre import CentreHead
 from surgdino.tasks.instances.heads.queries import QueryHead
-from surgdino.tasks.instances.inference import DetectionNetwork, Detector, pictures_of, truth_of
+from surgdino.tasks.instances.inference import DetectionNetwork, Detector, picture_names, truth_of
 from surgdino.tasks.instances.picture import drawn, write_picture
 from surgdino.tasks.instances.score import InstancesScoring, average_precision, scored
 from surgdino.tasks.instances.targets import Beside, CutObjects, Told, has_regions_alone, stored_objects
@@ -161,13 +161,13 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
     def write(self, request: PredictRequest) -> dict[str, Path]:
         """COCO's results with the images that they number, pictures with boxes, masks and names, and a table."""
         classes, folder, name = request.context.classes, request.folder, request.source.name
-        alone = pictures_of(request.frames)
+        called = picture_names(request.frames)
         images, table = list[Row](), list[list[object]]()
 
         def rows() -> Iterator[Row]:
             predicted = self.predicted(request.context, request.head, request.frames)
             for (video, (number, found)), frame in zip(predicted, request.pictures(), strict=True):
-                place = video if video in alone else f"{video}/{number:06d}"
+                place = called(video, number)
                 height, width = frame.image.shape[:2]
                 images.append({"id": len(images) + 1, "file_name": place, "width": width, "height": height})
                 sure = [row for row in found if row["score"] >= self.settings.shown]

@@ -12,7 +12,7 @@ from surgdino.paths import atomic_write
 from surgdino.report.colours import class_colours, readable_name
 from surgdino.report.sheet import GROUND, INK, rgb
 
-_VEIL = 0.35  # share of the class's colour inside of a mask
+VEIL = 0.35  # share of the class's colour inside of a mask
 _EDGE = 200  # pixels of the picture's shorter side to one of the edge's width
 _QUALITY = 92  # of the JPEG: a video has thousands of them
 _STRIP = 36  # pixels of the legend's height for a picture of 480 lines; grows with it
@@ -34,7 +34,7 @@ def overlay(image: np.ndarray, masks: np.ndarray, classes: Sequence[str]) -> np.
     colours = {name: np.array(rgb(colour), np.float32) for name, colour in class_colours(classes).items()}
     reach = 2 * max(1, round(min(image.shape[:2]) / _EDGE)) + 1
     for name, mask in zip(classes, masks, strict=True):
-        drawn[mask] += _VEIL * (colours[name] - drawn[mask])
+        drawn[mask] += VEIL * (colours[name] - drawn[mask])
     for name, mask in zip(classes, masks, strict=True):
         inner = cv2.erode(mask.astype(np.uint8), np.ones((reach, reach), np.uint8))  # beyond the picture nothing erodes
         drawn[mask & (inner == 0)] = colours[name]
@@ -72,7 +72,11 @@ def write_overlay(path: Path, image: np.ndarray, masks: np.ndarray, classes: Seq
         image: uint8 [H, W, 3] RGB.
         masks: bool [C, H, W].
     """
-    drawn = with_legend(overlay(image, masks, classes), classes)
+    return write_jpeg(path, with_legend(overlay(image, masks, classes), classes))
+
+
+def write_jpeg(path: Path, drawn: np.ndarray) -> Path:
+    """A drawn picture, uint8 [H, W, 3] RGB."""
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     with atomic_write(path) as temporary:
         temporary.write_bytes(jpeg.tobytes())

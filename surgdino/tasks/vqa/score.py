@@ -18,6 +18,7 @@ from surgdino.errors import SurgdinoError
 from surgdino.metrics.answers import HEADLINE, macro_numbers, script_numbers
 from surgdino.metrics.arrays import pair_videos, ratio
 from surgdino.metrics.bleu import ORDERS, bleu_counts, bleu_of, sentence_bleu, tokens
+from surgdino.metrics.confusion import of_ids
 from surgdino.metrics.intervals import operations_of
 from surgdino.metrics.scores import (
     ClassTable,
@@ -191,11 +192,9 @@ class _Answers:
         true, said = (np.concatenate([ids[side] for ids in self.ids]) for side in (0, 1))
         for kind in np.unique(each).tolist():
             places = np.unique([true[each == kind], said[each == kind]])
-            at = [np.searchsorted(places, side[each == kind]) for side in (true, said)]
-            counts = np.zeros((len(places), len(places)), np.int64)
-            np.add.at(counts, tuple(at), 1)
+            at, replied = (np.searchsorted(places, side[each == kind]) for side in (true, said))
             names = [self.names[place] for place in places]
-            found.append(Confusion(f"answer ({kind})", names, names, counts, "pairs"))
+            found.append(replace(of_ids([(at, replied)], names, f"answer ({kind})"), unit="pairs"))
         return found
 
 

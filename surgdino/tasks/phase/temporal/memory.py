@@ -11,9 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from surgdino.errors import SurgdinoError
 from surgdino.tasks.phase.temporal import Sizes, TemporalModel
-from surgdino.tasks.phase.temporal.transformer import HEADS, TransformerBlock
+from surgdino.tasks.phase.temporal.transformer import HEADS, TransformerBlock, check_width
 
 WINDOW = 64  # frames at most that a layer looks at; what was before is the memory's part
 
@@ -29,9 +28,7 @@ class LongMemoryTransformer(TemporalModel):
     def __init__(self, features: int, classes: int, sizes: Sizes, *, online: bool) -> None:
         super().__init__(features, classes, sizes, online=online)
         width = sizes.width
-        if width % HEADS:
-            expected = f"a multiple of {HEADS}, the number of heads"
-            raise SurgdinoError("task.width cannot be used", expected=expected, found=width)
+        check_width(width)
         window = min(sizes.window, WINDOW)
         self.enter = nn.Sequential(nn.LayerNorm(features), nn.Dropout(sizes.dropout), nn.Linear(features, width))
         self.blocks = nn.ModuleList(TransformerBlock(width, window, sizes.dropout, online) for _ in range(sizes.layers))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from surgdino.tasks.phase.temporal import Sizes, TemporalModel
-from surgdino.tasks.phase.temporal.tcn import KERNEL, ConvolutionStage, State, padded
+from surgdino.tasks.phase.temporal.tcn import KERNEL, ConvolutionStage, State, dilated_stage, padded, refined
 
 REFINEMENTS = 3
 
@@ -29,39 +29,15 @@ class MultiStageConvolutions(TemporalModel):
 
     def __init__(self, features: int, classes: int, sizes: Sizes, *, online: bool) -> None:
         super().__init__(features, classes, sizes, online=online)
-        self.first = _DualStage(features, classes, sizes, online)
-        refined = (ConvolutionStage(classes, classes, sizes, online, repeats=True) for _ in range(REFINEMENTS))
-        self.refinements = nn.ModuleList(refined)
+        dilations = [2**place for place in range(sizes.layers)]
+        pairs = zip(dilations, reversed(dilations), strict=True)
+        self.first = ConvolutionStage(features, classes, sizes, (_DualLayer(sizes, pair, online) for pair in pairs))
+        later = (dilated_stage(classes, classes, sizes, online, repeats=True) for _ in range(REFINEMENTS))
+        self.refinements = nn.ModuleList(later)
 
     def run(self, features: Tensor, state: State | None) -> tuple[list[Tensor], State]:
         """See `TemporalModel`."""
-        answers, kept = [], []
-        signal = features.T[None]  # [1, D, T], as convolutions want it
-        for place, stage in enumerate((self.first, *self.refinements)):
-            logits, past = stage(signal, state[place] if state else None)
-            answers.append(logits[0].T)
-            kept.append(past)
-            signal = logits.softmax(1)
-        return answers, kept
-
-
-class _DualStage(nn.Module):
-    """As `ConvolutionStage`, of dual dilated layers."""
-
-    def __init__(self, inputs: int, classes: int, sizes: Sizes, online: bool) -> None:
-        super().__init__()
-        self.enter = nn.Conv1d(inputs, sizes.width, 1)
-        dilations = [2**place for place in range(sizes.layers)]
-        pairs = zip(dilations, reversed(dilations), strict=True)
-        self.layers = nn.ModuleList(_DualLayer(sizes, pair, online) for pair in pairs)
-        self.leave = nn.Conv1d(sizes.width, classes, 1)
-
-    def forward(self, signal: Tensor, past: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
-        maps, kept = self.enter(signal), []
-        for place, layer in enumerate(self.layers):
-            maps, inputs = layer(maps, past[place] if past else None)
-            kept.append(inputs)
-        return self.leave(maps), kept
+        return refined((self.first, *self.refinements), features, state)
 
 
 class _DualLayer(nn.Module):

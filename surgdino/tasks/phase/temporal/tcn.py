@@ -6,6 +6,7 @@ convolution to the classes. The second stage reads the first one's probabilities
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -32,32 +33,36 @@ class TemporalConvolutions(TemporalModel):
     def __init__(self, features: int, classes: int, sizes: Sizes, *, online: bool) -> None:
         super().__init__(features, classes, sizes, online=online)
         inputs = [features] + [classes] * (STAGES - 1)
-        self.stages = nn.ModuleList(ConvolutionStage(each, classes, sizes, online) for each in inputs)
+        self.stages = nn.ModuleList(dilated_stage(each, classes, sizes, online) for each in inputs)
 
     def run(self, features: Tensor, state: State | None) -> tuple[list[Tensor], State]:
         """See `TemporalModel`."""
-        answers, kept = [], []
-        signal = features.T[None]  # [1, D, T], as convolutions want it
-        for place, stage in enumerate(self.stages):
-            logits, past = stage(signal, state[place] if state else None)
-            answers.append(logits[0].T)
-            kept.append(past)
-            signal = logits.softmax(1)
-        return answers, kept
+        return refined(self.stages, features, state)
+
+
+def refined(stages: Iterable[nn.Module], features: Tensor, state: State | None) -> tuple[list[Tensor], State]:
+    """`TemporalModel.run` of stages that each read the probabilities of the one before."""
+    answers, kept = [], []
+    signal = features.T[None]  # [1, D, T], as convolutions want it
+    for place, stage in enumerate(stages):
+        logits, past = stage(signal, state[place] if state else None)
+        answers.append(logits[0].T)
+        kept.append(past)
+        signal = logits.softmax(1)
+    return answers, kept
 
 
 class ConvolutionStage(nn.Module):
     """Logits [1, C, n] of the maps [1, inputs, n] of the next frames, and what the frames after them go on from.
 
     Args:
-        repeats: as in `padded`.
+        layers: each (maps, its last inputs or None) -> (maps, its last inputs).
     """
 
-    def __init__(self, inputs: int, classes: int, sizes: Sizes, online: bool, repeats: bool = False) -> None:
+    def __init__(self, inputs: int, classes: int, sizes: Sizes, layers: Iterable[nn.Module]) -> None:
         super().__init__()
         self.enter = nn.Conv1d(inputs, sizes.width, 1)
-        dilations = [2**place for place in range(sizes.layers)]
-        self.layers = nn.ModuleList(_DilatedLayer(sizes, each, online, repeats) for each in dilations)
+        self.layers = nn.ModuleList(layers)  # made here, so that random numbers are drawn in the order of the network
         self.leave = nn.Conv1d(sizes.width, classes, 1)
 
     def forward(self, signal: Tensor, past: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
@@ -66,6 +71,13 @@ class ConvolutionStage(nn.Module):
             maps, inputs = layer(maps, past[place] if past else None)
             kept.append(inputs)
         return self.leave(maps), kept
+
+
+def dilated_stage(inputs: int, classes: int, sizes: Sizes, online: bool, repeats: bool = False) -> ConvolutionStage:
+    """A stage of dilations 1, 2, 4, ...; `repeats` as in `padded`."""
+    dilations = [2**place for place in range(sizes.layers)]
+    layers = (_DilatedLayer(sizes, each, online, repeats) for each in dilations)
+    return ConvolutionStage(inputs, classes, sizes, layers)
 
 
 class _DilatedLayer(nn.Module):

@@ -33,9 +33,7 @@ class WindowedTransformer(TemporalModel):
 
     def __init__(self, features: int, classes: int, sizes: Sizes, *, online: bool) -> None:
         super().__init__(features, classes, sizes, online=online)
-        if sizes.width % HEADS:
-            expected = f"a multiple of {HEADS}, the number of heads"
-            raise SurgdinoError("task.width cannot be used", expected=expected, found=sizes.width)
+        check_width(sizes.width)
         self.enter = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, sizes.width))
         self.blocks = nn.ModuleList(
             TransformerBlock(sizes.width, sizes.window, sizes.dropout, online) for _ in range(sizes.layers)
@@ -49,6 +47,13 @@ class WindowedTransformer(TemporalModel):
             tokens, past = block(tokens, state[place] if state else None)
             kept.append(past)
         return [self.leave(tokens)], kept
+
+
+def check_width(width: int) -> None:
+    """Refuse a width that the heads of a block do not divide."""
+    if width % HEADS:
+        expected = f"a multiple of {HEADS}, the number of heads"
+        raise SurgdinoError("task.width cannot be used", expected=expected, found=width)
 
 
 class TransformerBlock(nn.Module):
