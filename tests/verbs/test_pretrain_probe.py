@@ -144,8 +144,9 @@ def test_frames_of_a_further_dataset_leave_training_with_their_operation(synthet
         (("probe.hold_out=[video02]", "data.exclude=[video02]"), "video02"),
         (("probe.dataset=cholect50",), "probe.root"),
         (("probe.hold=1",), "probe.hold_out"),
+        (("probe.hold_out=1", "probe.every=0"), "data.exclude"),
     ],
-    ids=["all", "more", "unknown", "excluded", "no-root", "typo"],
+    ids=["all", "more", "unknown", "excluded", "no-root", "typo", "never"],
 )
 def test_what_cannot_be_held_out_is_one_line_before_any_work(synthetic_cholec80, tmp_path, capsys, words, said):
     assert pretrain(synthetic_cholec80, tmp_path / "run", *SHORT, *words) == 2
