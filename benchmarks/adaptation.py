@@ -33,14 +33,15 @@ from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import load_weights
 from surgdino.cli.compose import compose
 from surgdino.config import plain, typed
-from surgdino.crops.multicrop import CropSettings
+from surgdino.crops.settings import CropSettings
 from surgdino.datasets.card import Recordings, load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
 from surgdino.engine.guide import needed
 from surgdino.engine.pairs import batches
+from surgdino.engine.plan import TrainPlan
 from surgdino.engine.saving import shipped
-from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan
+from surgdino.engine.settings import HardwareSettings, PretrainSettings
 from surgdino.engine.step import train_step
 from surgdino.engine.train import open_session
 from surgdino.frames.store import FrameStore, StoreSettings, build_store

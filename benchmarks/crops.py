@@ -25,7 +25,8 @@ from PIL import Image
 
 from surgdino.backbone.timm_import import make_torchvision_importable
 from surgdino.config import shipped, shipped_settings
-from surgdino.crops.multicrop import CropSettings, MultiCrop
+from surgdino.crops.multicrop import MultiCrop
+from surgdino.crops.settings import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80

@@ -15,6 +15,7 @@ from surgdino.frames.prints import References
 from surgdino.records import checked, parse_json
 
 FORMAT = 1
+NOT_RECORDED = "an earlier surgdino did not record what its weights had been trained on"
 _FIX = "restore it from a copy of the run"
 Name = Annotated[str, Field(max_length=1000)]
 Names = tuple[Name, ...]

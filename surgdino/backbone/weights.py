@@ -14,6 +14,7 @@ from torch import Tensor
 from surgdino.backbone.catalogue import entry_of_file
 from surgdino.backbone.checkpoint import description_in, find_weights, untrained
 from surgdino.backbone.key_styles import Conversion, fit_to_model, to_timm_names
+from surgdino.backbone.model_json import NOT_RECORDED
 from surgdino.backbone.tensor_files import check_tensors, differences, read_tensors
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.config import read_yaml, shipped_settings
@@ -22,7 +23,6 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.prints import References
 
 _SHOWN = 4
-NOT_RECORDED = "an earlier surgdino did not record what its weights had been trained on"
 
 
 @dataclass

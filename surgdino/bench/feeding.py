@@ -13,7 +13,7 @@ import cv2
 from surgdino.bench.report import Line, number
 from surgdino.crops.multicrop import MultiCrop
 from surgdino.crops.sampler import partner
-from surgdino.engine.settings import TrainPlan
+from surgdino.engine.plan import TrainPlan
 from surgdino.frames.store import FrameStore
 
 _IMAGES = 256

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from surgdino.backbone.vit import Backbone
-from surgdino.crops.multicrop import GLOBAL_VIEWS
+from surgdino.crops.settings import GLOBAL_VIEWS
 from surgdino.engine.session import Session
 
 # A backward pass computes two gradients, of the input and of the weights, for each product of the forward pass.

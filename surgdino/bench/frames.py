@@ -13,7 +13,7 @@ from pydantic import Field
 
 from surgdino.backbone.settings import ModelSettings
 from surgdino.config import typed
-from surgdino.crops.multicrop import CropSettings
+from surgdino.crops.settings import CropSettings
 from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset

@@ -17,8 +17,8 @@ from surgdino.backbone.vit import build_backbone
 from surgdino.bench.frames import BenchConfig
 from surgdino.crops.loader import Batch
 from surgdino.engine.methods.parts.views import Views
+from surgdino.engine.plan import TrainPlan
 from surgdino.engine.session import Session
-from surgdino.engine.settings import TrainPlan
 from surgdino.engine.step import compute_gradients, compute_targets, micro_batches, pools, train_step
 from surgdino.engine.train import open_session
 from surgdino.frames.store import FrameStore

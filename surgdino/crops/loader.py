@@ -12,8 +12,9 @@ import torch
 
 from surgdino.crops.augment.deferred import Deferred, Deferring
 from surgdino.crops.masks import block_mask, mask_ratios
-from surgdino.crops.multicrop import GLOBAL_VIEWS, CropSettings, MultiCrop
+from surgdino.crops.multicrop import MultiCrop
 from surgdino.crops.sampler import FrameSampler, StepPlan, neighbour, partner
+from surgdino.crops.settings import GLOBAL_VIEWS, CropSettings
 from surgdino.crops.workers import load
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore

@@ -12,10 +12,11 @@ import torch
 from surgdino import console, distributed, machine
 from surgdino.backbone.attention import kernel_name
 from surgdino.backbone.vit import Backbone
-from surgdino.crops.multicrop import GLOBAL_VIEWS
+from surgdino.crops.settings import GLOBAL_VIEWS
 from surgdino.engine import precision
 from surgdino.engine.devices import choose_device, why_no_gpu
-from surgdino.engine.settings import HardwareSettings, TrainPlan
+from surgdino.engine.plan import TrainPlan
+from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import shown
 
 # On an H100 (docs/benchmarks.md): 16 s, for 10 ms a step of 34 million activations between blocks (ViT-B/16, 64 images

@@ -18,7 +18,7 @@ from surgdino import discovery
 from surgdino.backbone.vit import Backbone, Features
 from surgdino.backbone.weights import WeightsReport
 from surgdino.config import Share, typed
-from surgdino.crops.multicrop import CropSettings
+from surgdino.crops.settings import CropSettings
 from surgdino.engine.anchor import gram_loss
 from surgdino.engine.guide import Guides
 from surgdino.engine.methods.parts.fused import Fuse, fused, plain

@@ -16,9 +16,11 @@ from surgdino.backbone.low_rank import merged
 from surgdino.backbone.positions import Grid, interpolated, on_grid
 from surgdino.config import PositiveInt, typed
 from surgdino.crops.loader import check_sizes
-from surgdino.crops.multicrop import CropSettings, MultiCrop
+from surgdino.crops.multicrop import MultiCrop
+from surgdino.crops.settings import CropSettings
 from surgdino.engine.guide import open_guide
-from surgdino.engine.settings import Phase, PretrainSettings, TrainPlan
+from surgdino.engine.plan import Phase, TrainPlan
+from surgdino.engine.settings import PretrainSettings
 from surgdino.errors import SurgdinoError
 
 # What a phase may change beside `crops` and `augment`: nothing that makes another model, objective or choice of frames.

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from surgdino.config import shipped_settings
 from surgdino.engine.guide import fingerprint
-from surgdino.engine.settings import Phase, TrainPlan
+from surgdino.engine.plan import Phase, TrainPlan
 from surgdino.errors import SurgdinoError
 
 # A change of these makes no other run: they may change from one call to the next.

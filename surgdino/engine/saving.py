@@ -19,10 +19,10 @@ from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.engine.averaging import between
 from surgdino.engine.method import Method
 from surgdino.engine.parallel import whole_backbone
+from surgdino.engine.plan import Phase, TrainPlan
 from surgdino.engine.processes import ProcessGroup, part_like, whole
 from surgdino.engine.same_run import changes, settings_of
 from surgdino.engine.session import Session
-from surgdino.engine.settings import Phase, TrainPlan
 from surgdino.engine.state_files import load_state, save_state, unusable
 from surgdino.engine.writer import host_copy
 from surgdino.errors import SurgdinoError, shown

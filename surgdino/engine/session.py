@@ -17,10 +17,10 @@ from surgdino.engine.method import Method, Targets, Terms
 from surgdino.engine.methods.parts.views import Views
 from surgdino.engine.monitor import Monitor
 from surgdino.engine.parallel import Copies
+from surgdino.engine.plan import Phase, TrainPlan, TrainResult
 from surgdino.engine.probing.report import ProbeHistory
 from surgdino.engine.processes import Pool, ProcessGroup
 from surgdino.engine.retention import Retention
-from surgdino.engine.settings import Phase, TrainPlan, TrainResult
 from surgdino.engine.writer import Writer
 
 

@@ -29,6 +29,7 @@ from surgdino.engine.optim import make_optimizer
 from surgdino.engine.pairs import batches
 from surgdino.engine.parallel import parallelize
 from surgdino.engine.phases import begun, carried_over
+from surgdino.engine.plan import Phase, TrainPlan, TrainResult
 from surgdino.engine.processes import ProcessGroup
 from surgdino.engine.retention import Retention
 from surgdino.engine.same_run import changes, check_settings
@@ -42,7 +43,6 @@ from surgdino.engine.saving import (
     ship_best,
 )
 from surgdino.engine.session import Session
-from surgdino.engine.settings import Phase, TrainPlan, TrainResult
 from surgdino.engine.step import train_step
 from surgdino.engine.stop import Stop, stop_signals
 from surgdino.engine.tuning import prepare

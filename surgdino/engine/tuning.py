@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Annotated, Literal
-
-from pydantic import Field
 
 from surgdino.backbone.low_rank import add_low_rank, is_low_rank
 from surgdino.backbone.vit import Backbone
+from surgdino.engine.settings import Learning, Token
 from surgdino.errors import SurgdinoError
 
-Tune = Annotated[
-    str,
-    Field(
-        pattern=r"^(all|attn_proj|lora|last[1-9]\d{0,2}(\+lora)?)$",
-        description="all, attn_proj, lora, last2 or last2+lora (any number of blocks)",
-    ),
-]
-Token = Literal["class", "mask", "position", "register"]
 _PARAMETERS: dict[str, Token] = {"cls_token": "class", "mask_token": "mask", "pos_embed": "position"}
 _PARAMETERS["reg_token"] = "register"
-
-
-@dataclass(frozen=True)
-class Learning:
-    """Which parameters of a backbone learn; configs/pretrain.yaml explains the keys of the same names."""
-
-    tune: str
-    low_rank: int
-    frozen_blocks: int = 0
-    freeze_tokens: tuple[Token, ...] = ()
 
 
 def prepare(backbone: Backbone, learning: Learning) -> None:

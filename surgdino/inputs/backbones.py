@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
 
 from surgdino.backbone.checkpoint import MODEL_JSON, description_in, find_weights
 from surgdino.backbone.weights import open_weights
-from surgdino.config import Names
 from surgdino.console import field
 from surgdino.errors import SurgdinoError
 from surgdino.inputs.backbone import StartingBackbone, of_checkpoint, of_weights
@@ -23,10 +19,6 @@ _GENERIC = (  # what every run calls its own
     "last",
     "backbone.safetensors",
 )
-
-
-# A setting: one, or a list of them.
-BackboneList = Annotated[Names, Field(min_length=1, max_length=100)]
 
 
 @dataclass(frozen=True)

@@ -9,46 +9,24 @@ from typing import Any
 import torch
 
 from surgdino.backbone.preprocess import Preprocess
-from surgdino.backbone.settings import ModelSettings
-from surgdino.config import Side, Text
 from surgdino.crops.augment.build import VIEWS, build_augment
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
-from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.backbone import StartingBackbone, starting_backbone
+from surgdino.inputs.configs import FinetuneConfig
 from surgdino.inputs.labelled import require_parts, split_manifest, split_name
-from surgdino.inputs.settings import DataSettings, RunSettings
 from surgdino.paths import safe_name
 from surgdino.runs.folder import ANYWHERE, names_mode
 from surgdino.runs.history import CHOSEN, TRAINED, History, Seen
-from surgdino.runs.leaks import Leakage, LeakReport, find_leaks, refuse_named
+from surgdino.runs.leaks import LeakReport, find_leaks, refuse_named
 from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.task import Task, open_task
-from surgdino.tasks.training.stage import HeadTraining
-from surgdino.tasks.training.tuning import Tuning, select
+from surgdino.tasks.training.tuning import select
 
 # A continued run may change these: where things are and how fast they go.
 FREE = (*ANYWHERE, *("model.weights", "model.drop_path", "checkpoint", "train.checkpoint_every", "train.log_every"))
-
-
-@dataclass(frozen=True)
-class FinetuneConfig:
-    """configs/finetune.yaml. `dataset`, `task` and `augment` are checked by those who read them."""
-
-    checkpoint: Text | None
-    backbone: Tuning
-    leakage: Leakage
-    image_size: Side | None
-    dataset: dict[str, Any]
-    model: ModelSettings
-    task: dict[str, Any]
-    augment: dict[str, Any]
-    data: DataSettings
-    train: HeadTraining
-    hardware: HardwareSettings
-    run: RunSettings
 
 
 @dataclass(frozen=True)

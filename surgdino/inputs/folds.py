@@ -19,7 +19,7 @@ from surgdino.inputs.settings import DataSettings, manifest_of
 from surgdino.paths import safe_name
 from surgdino.runs.names import Mode
 from surgdino.tasks.labelled_frames import labels_of
-from surgdino.tasks.training.stage import HeadTraining
+from surgdino.tasks.settings import HeadTraining
 
 ALL = "cv"  # as data.split: every fold of the card; as its key: how many folds to draw
 _FOLD = re.compile(r"fold\d+")

@@ -21,7 +21,7 @@ from surgdino.paths import safe_name
 from surgdino.runs.leaks import refuse_shared_parts
 from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.labelled_frames import LabelledFrames, labelled_frames, labels_of
-from surgdino.tasks.training.tuning import Tuning
+from surgdino.tasks.settings import Tuning
 
 _SHOWN = 3
 _LONG = 120  # characters

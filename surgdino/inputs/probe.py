@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
 from surgdino import distributed
 from surgdino.backbone.preprocess import Preprocess
-from surgdino.config import Location, NonNegativeInt, PositiveInt, Share, Text
 from surgdino.console import warn
 from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.manifest import Labels
@@ -23,31 +20,10 @@ from surgdino.errors import SurgdinoError, nearest
 from surgdino.frames.prints import Prints
 from surgdino.inputs.datasets import RunDataset, joined_store, open_datasets, without
 from surgdino.inputs.labelled import unheld
-from surgdino.inputs.settings import DataSettings, Part, excluded_operations, open_whole, operations_by_name
+from surgdino.inputs.settings import DataSettings, ProbeSettings, excluded_operations, open_whole, operations_by_name
 from surgdino.runs.history import History
 from surgdino.runs.leaks import LeakReport, find_leaks
 from surgdino.runs.names import Pseudonyms
-
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """The `probe` section; configs/probe.yaml explains its keys."""
-
-    every: NonNegativeInt
-    share: Share
-    frames: Annotated[int, Field(ge=2, le=10**6)]
-    both: bool
-    part: Part | None
-    hold_out: PositiveInt | tuple[NonNegativeInt | str, ...] | None
-    dataset: Text | None
-    root: Location | None
-    split: Text | dict | None
-    options: dict
-
-    def __post_init__(self) -> None:
-        if (self.dataset is None) != (self.root is None):
-            expected = "probe.dataset and probe.root together"
-            raise SurgdinoError("probe.root cannot be used", expected=expected, found=self.root)
 
 
 @dataclass(frozen=True)

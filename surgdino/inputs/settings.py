@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from surgdino.config import Fps, Location, Names, Share, Text, Workers, shipped, shipped_settings
+from surgdino.config import (
+    Fps,
+    Location,
+    Names,
+    NonNegativeInt,
+    PositiveInt,
+    Share,
+    Text,
+    Workers,
+    shipped,
+    shipped_settings,
+)
 from surgdino.datasets.card import Card, Recordings
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.open import open_dataset
@@ -36,6 +47,27 @@ class ReportSettings:
     """The `report` section."""
 
     frames: bool
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """The `probe` section; configs/probe.yaml explains its keys."""
+
+    every: NonNegativeInt
+    share: Share
+    frames: Annotated[int, Field(ge=2, le=10**6)]
+    both: bool
+    part: Part | None
+    hold_out: PositiveInt | tuple[NonNegativeInt | str, ...] | None
+    dataset: Text | None
+    root: Location | None
+    split: Text | dict | None
+    options: dict
+
+    def __post_init__(self) -> None:
+        if (self.dataset is None) != (self.root is None):
+            expected = "probe.dataset and probe.root together"
+            raise SurgdinoError("probe.root cannot be used", expected=expected, found=self.root)
 
 
 @dataclass(frozen=True)

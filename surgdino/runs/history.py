@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from surgdino.backbone.model_json import Apart
-from surgdino.backbone.weights import NOT_RECORDED
+from surgdino.backbone.model_json import NOT_RECORDED, Apart
 from surgdino.config import typed
 from surgdino.datasets.manifest import Video
 from surgdino.frames.prints import Prints, References, references

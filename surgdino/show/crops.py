@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 
 from surgdino.crops.masks import block_mask
-from surgdino.crops.multicrop import CropSettings, MultiCrop
+from surgdino.crops.multicrop import MultiCrop
 from surgdino.crops.region import Box
 from surgdino.crops.sampler import partner
+from surgdino.crops.settings import CropSettings
 from surgdino.frames.store import FrameStore
 from surgdino.report.sheet import ACCENT, MARGIN, SOFT, WARM, Sheet, fitted, rgb
 from surgdino.show.frames import ShowConfig, StoredFrame, choose

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from surgdino.backbone.settings import ModelSettings
 from surgdino.config import Location, Seed
-from surgdino.crops.multicrop import CropSettings
+from surgdino.crops.settings import CropSettings
 from surgdino.frames.content import Content
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.settings import DataSettings

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.context import View
 from surgdino.tasks.saved import HEAD, SavedTask, load_task
+from surgdino.tasks.settings import Averaging, Smoothing
 from surgdino.tasks.task import Member
 
-Averaging = Literal["none", "flips", "scales", "scales+flips"]
-Smoothing = Literal["none", "propagation"]
 _SCALES = (1.0, 0.75, 1.25)  # of the input's side; the frame as it is comes first
 _MOST = 32  # runs
 

@@ -20,9 +20,8 @@ from surgdino.frames.engines import LOCAL
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.features.elsewhere import Elsewhere
 from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.tasks.settings import HeadTraining, Tuning
 from surgdino.tasks.training.cut import Cutter
-from surgdino.tasks.training.stage import HeadTraining
-from surgdino.tasks.training.tuning import Tuning
 
 _ON_GPU, _ON_CPU = 128, 32  # pictures in a batch where nothing is learned
 

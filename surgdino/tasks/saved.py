@@ -33,9 +33,8 @@ from surgdino.tasks import task_names
 from surgdino.tasks.context import TaskContext, build_context
 from surgdino.tasks.features.cache import weights_hash
 from surgdino.tasks.labelled_frames import LabelledFrames, labels_of
+from surgdino.tasks.settings import HeadTraining, Tuning
 from surgdino.tasks.task import Task, open_task
-from surgdino.tasks.training.stage import HeadTraining
-from surgdino.tasks.training.tuning import Tuning
 
 FORMAT = 1
 HEAD, TASK_JSON = "head.safetensors", "task.json"

@@ -16,6 +16,7 @@ from surgdino.evaluations.parts.components import component_pictures
 from surgdino.evaluations.parts.evaluation import Reading
 from surgdino.frames.engines import LOCAL, spread
 from surgdino.inputs.backbones import NamedBackbone, open_backbones
+from surgdino.inputs.configs import BenchmarkConfig
 from surgdino.inputs.labelled import frozen_features
 from surgdino.inputs.settings import DataSettings
 from surgdino.inputs.suite import Entry, SuiteDataset, open_data, open_suite
@@ -30,7 +31,7 @@ from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.features.elsewhere import Elsewhere
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.verbs.benchmark_cells import Job, measured, measured_here
-from surgdino.verbs.benchmark_run import FEATURES, Benchmark, BenchmarkConfig, conclude
+from surgdino.verbs.benchmark_run import FEATURES, Benchmark, conclude
 from surgdino.verbs.report import try_report
 
 _AHEAD = 64  # cells that a scheduler holds: each is sent with the labels of its frames

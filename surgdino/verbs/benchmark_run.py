@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from surgdino import console
-from surgdino.config import Side, Text
-from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
-from surgdino.inputs.backbones import BackboneList, NamedBackbone
-from surgdino.inputs.settings import RunSettings
+from surgdino.inputs.backbones import NamedBackbone
+from surgdino.inputs.configs import BenchmarkConfig
 from surgdino.inputs.suite import Suite
 from surgdino.inputs.tested import TestedDataset
 from surgdino.metrics.arrays import as_json
@@ -22,24 +20,10 @@ from surgdino.report.record import COMPONENTS
 from surgdino.report.sections.benchmark import comparison
 from surgdino.runs.benchmark import Cell, Finished, joined_leaks, table
 from surgdino.runs.folder import environment
-from surgdino.runs.leaks import Leakage
 from surgdino.runs.names import Pseudonyms
 from surgdino.runs.results import RESULTS, print_stamp
 
 FEATURES = "features"  # what they cost is kept as if they were an evaluation
-
-
-@dataclass(frozen=True)
-class BenchmarkConfig:
-    """configs/benchmark.yaml; `data` is checked by `open_data`."""
-
-    suite: Text
-    backbones: BackboneList
-    leakage: Leakage
-    image_size: Side | None
-    data: dict[str, Any]
-    hardware: HardwareSettings
-    run: RunSettings
 
 
 @dataclass

@@ -12,11 +12,9 @@ import numpy as np
 import torch
 
 from surgdino import console
-from surgdino.backbone.settings import ModelSettings
-from surgdino.config import PositiveInt, Seed, Side, Text, typed
+from surgdino.config import typed
 from surgdino.curation.facts import facts_of
 from surgdino.curation.pieces import Searchers
-from surgdino.curation.settings import BalanceSettings, DuplicateSettings, RetrievalSettings, UnusableSettings
 from surgdino.curation.stages import (
     Frames,
     deduplicate,
@@ -30,15 +28,14 @@ from surgdino.curation.table import FILE, Curation
 from surgdino.curation.unusable import unusable
 from surgdino.datasets.card import Card
 from surgdino.engine.hardware import Hardware, loader_workers
-from surgdino.engine.settings import HardwareSettings
 from surgdino.frames.prints import Prints
 from surgdino.inputs.backbone import starting_backbone
+from surgdino.inputs.configs import CurateConfig
 from surgdino.inputs.curation import Archive, embed, judge
 from surgdino.inputs.datasets import RunDataset, data_hash, joined_store, open_datasets
 from surgdino.inputs.labelled import frozen_features
 from surgdino.inputs.named_frames import NamedFrames, Tested, named_frames
 from surgdino.inputs.probe import joined_labels
-from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
 from surgdino.paths import safe_name
 from surgdino.runs.folder import ANYWHERE, names_mode, open_run
 from surgdino.runs.lock import FolderLock
@@ -50,28 +47,6 @@ from surgdino.verbs.report import try_report
 
 FREE = (*ANYWHERE, "model.weights", "checkpoint")
 STAGES = ("seed", "keep", "like", "against", "unusable.", "duplicates.", "retrieval.", "balance.")
-
-
-@dataclass(frozen=True)
-class CurateConfig:
-    """configs/curate.yaml."""
-
-    checkpoint: Text | None
-    image_size: Side | None
-    seed: Seed
-    keep: PositiveInt | None
-    like: Text | dict[str, Any] | None
-    against: Text | dict[str, Any] | None
-    dataset: dict[str, Any]
-    model: ModelSettings
-    data: DataSettings
-    unusable: UnusableSettings
-    duplicates: DuplicateSettings
-    retrieval: RetrievalSettings
-    balance: BalanceSettings
-    hardware: HardwareSettings
-    run: RunSettings
-    report: ReportSettings
 
 
 def main(cfg: Mapping[str, Any]) -> int:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
-from surgdino.config import Location, Text, shipped, typed
+from surgdino.config import shipped, typed
 from surgdino.console import field, say, warn
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
-from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
+from surgdino.inputs.configs import EvaluateConfig
 from surgdino.inputs.labelled import (
     engine_of,
     features_folder,
@@ -29,32 +29,17 @@ from surgdino.paths import file_of
 from surgdino.report.record import read_results
 from surgdino.runs.folder import environment, recorded_mode, set_aside_of
 from surgdino.runs.history import History
-from surgdino.runs.leaks import Leakage, find_leaks, refuse_leaks, refuse_named
+from surgdino.runs.leaks import find_leaks, refuse_leaks, refuse_named
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms, real_config
 from surgdino.runs.results import RESULTS, print_scores, write_results
-from surgdino.tasks.averaging import Averaging, Smoothing, average
+from surgdino.tasks.averaging import average
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.saved import SavedTask, load_task
 from surgdino.tasks.task import Member, Task
 
 _OF_THE_DATASET = ("split", "labels", "operation_pattern", "organ", "rater", "exclude")
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """configs/evaluate.yaml."""
-
-    checkpoint: Text
-    part: Literal["test", "val", "train"]
-    averaging: Averaging
-    smoothing: Smoothing
-    leakage: Leakage | None
-    out: Location | None
-    hardware: HardwareSettings
-    data: dict[str, Any]
-    dataset: dict[str, Any] | None = None
 
 
 def main(cfg: Mapping[str, Any]) -> int:

@@ -5,26 +5,18 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from surgdino import console
 from surgdino.backbone.checkpoint import load
-from surgdino.config import Location, typed
+from surgdino.config import typed
 from surgdino.errors import SurgdinoError
 from surgdino.exports.card import card_of
 from surgdino.exports.format import largest_difference, open_format
+from surgdino.inputs.configs import ExportConfig
 
 TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class ExportConfig:
-    """configs/export.yaml."""
-
-    format: str
-    out: Location
 
 
 def main(cfg: Mapping[str, Any], paths: Sequence[str]) -> int:

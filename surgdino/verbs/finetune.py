@@ -18,7 +18,8 @@ from surgdino.console import field, say
 from surgdino.datasets.manifest import Manifest
 from surgdino.engine.devices import choose_device
 from surgdino.inputs.backbone import StartingBackbone
-from surgdino.inputs.finetune import FREE, FinetuneConfig, check, guard
+from surgdino.inputs.configs import FinetuneConfig
+from surgdino.inputs.finetune import FREE, check, guard
 from surgdino.inputs.folds import are_several
 from surgdino.inputs.labelled import engine_of, features_folder, labelled_parts, open_store_of
 from surgdino.runs.folder import open_run, write_data

@@ -14,7 +14,8 @@ from surgdino.console import field, say
 from surgdino.datasets.card import Card
 from surgdino.engine.stop import sigterm_interrupts
 from surgdino.inputs.backbone import StartingBackbone
-from surgdino.inputs.finetune import FREE, Checked, FinetuneConfig, check, guard
+from surgdino.inputs.configs import FinetuneConfig
+from surgdino.inputs.finetune import FREE, Checked, check, guard
 from surgdino.inputs.folds import PlannedRun, in_run, planned_runs
 from surgdino.inputs.labelled import open_store_of
 from surgdino.runs.folder import environment, open_run

@@ -18,54 +18,23 @@ from surgdino.backbone.checkpoint import WEIGHTS, find_weights, read_model_json,
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone
 from surgdino.backbone.weights import WeightsReport, load_weights
-from surgdino.config import Location, Share, shipped, typed
+from surgdino.config import shipped, typed
 from surgdino.datasets.card import Card
 from surgdino.engine.averaging import Measure, Trial, best, between, mean_of, sweep
 from surgdino.engine.hardware import Hardware
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
+from surgdino.inputs.configs import MergeConfig
 from surgdino.inputs.datasets import open_datasets
-from surgdino.inputs.probe import ProbeData, ProbeSettings, choose_probe, open_probe, probe_leaks
-from surgdino.inputs.settings import DataSettings
+from surgdino.inputs.probe import ProbeData, choose_probe, open_probe, probe_leaks
+from surgdino.inputs.settings import DataSettings, ProbeSettings
 from surgdino.metrics.arrays import as_json
 from surgdino.runs.history import CHOSEN, TRAINED, History, Seen
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms, settings_of
 
 _USAGE = "surgdino merge INITIAL ADAPTED out=FOLDER"
-
-
-@dataclass(frozen=True)
-class MergeConfig:
-    """configs/merge.yaml; `data` and `probe` are replaced by those of a saved run where `data.root` is null."""
-
-    out: Location
-    alpha: Share
-    sweep: tuple[Share, ...] | Share | str | None
-    dataset: dict
-    data: dict
-    probe: ProbeSettings
-    hardware: HardwareSettings
-
-    def __post_init__(self) -> None:
-        for alpha in self.alphas:
-            if not 0 <= alpha <= 1:
-                raise SurgdinoError("sweep cannot be used", expected="shares, 0 to 1", found=alpha)
-
-    @property
-    def alphas(self) -> tuple[float, ...]:
-        """The shares to measure, each once, ascending; empty where nothing is swept.
-
-        0 is always among them, so that what is kept is no worse than the initial weights.
-        """
-        if self.sweep is None:
-            return ()
-        given = self.sweep.split(",") if isinstance(self.sweep, str) else self.sweep
-        try:
-            return tuple(sorted({0.0, *(float(v) for v in (given if isinstance(given, list | tuple) else [given]))}))
-        except ValueError as error:
-            raise SurgdinoError("sweep is not a list of shares", expected="0,0.5,1", found=self.sweep) from error
 
 
 @dataclass(frozen=True)

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from surgdino.config import Fps, Location, Names, Text, shipped, typed
+from surgdino.config import shipped, typed
 from surgdino.console import field, say, warn
 from surgdino.datasets.manifest import FrameLabels
-from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.frames.store import FrameStore, build_store
+from surgdino.inputs.configs import PredictConfig
 from surgdino.inputs.settings import DataSettings
 from surgdino.inputs.video import find_video
 from surgdino.paths import file_of
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms
-from surgdino.tasks.averaging import Averaging, Smoothing, average, load_runs
+from surgdino.tasks.averaging import average, load_runs
 from surgdino.tasks.labelled_frames import every_frame
 from surgdino.tasks.request import InputVideo, PredictRequest
 from surgdino.tasks.saved import SavedTask
@@ -31,28 +31,6 @@ from surgdino.tasks.task import Member
 from surgdino.verbs.evaluate import local
 
 _WORK = ".frames"  # in the output folder, until all is written
-
-
-@dataclass(frozen=True)
-class DatasetRoot:
-    """The `data` section of configs/predict.yaml."""
-
-    root: Location | None
-
-
-@dataclass(frozen=True)
-class PredictConfig:
-    """configs/predict.yaml."""
-
-    checkpoint: Text | tuple[Text, ...]
-    averaging: Averaging
-    smoothing: Smoothing
-    out: Location | None
-    truth: Location | None
-    questions: Names | None
-    image_fps: Fps | None
-    hardware: HardwareSettings
-    data: DatasetRoot
 
 
 def main(cfg: Mapping[str, Any], videos: list[str]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,9 @@ from surgdino import console, distributed
 from surgdino.backbone.checkpoint import usual_size
 from surgdino.backbone.model_json import Apart
 from surgdino.backbone.preprocess import Preprocess
-from surgdino.backbone.settings import ModelSettings
 from surgdino.backbone.weights import WeightsReport
 from surgdino.config import typed
-from surgdino.crops.multicrop import CropSettings, MultiCrop
+from surgdino.crops.multicrop import MultiCrop
 from surgdino.crops.workers import AHEAD, within_memory
 from surgdino.datasets.card import Card
 from surgdino.datasets.files import EXPORT_DICOM
@@ -27,14 +25,15 @@ from surgdino.engine.guide import needed
 from surgdino.engine.hardware import loader_workers
 from surgdino.engine.method import open_method
 from surgdino.engine.phases import open_phases
+from surgdino.engine.plan import Phase, TrainPlan, TrainResult
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.saving import BEST
-from surgdino.engine.settings import HardwareSettings, Phase, PretrainSettings, TrainPlan, TrainResult
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
 from surgdino.frames.prints import Prints
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.backbone import natural_backbone
+from surgdino.inputs.configs import PretrainConfig
 from surgdino.inputs.curated import Drawn, curated
 from surgdino.inputs.datasets import (
     RunDataset,
@@ -47,8 +46,7 @@ from surgdino.inputs.datasets import (
     summaries,
 )
 from surgdino.inputs.facts import facts_of
-from surgdino.inputs.probe import ProbeData, ProbeSettings, choose_probe, open_probe, probe_leaks, refuse_trained
-from surgdino.inputs.settings import DataSettings, ReportSettings, RunSettings
+from surgdino.inputs.probe import ProbeData, choose_probe, open_probe, probe_leaks, refuse_trained
 from surgdino.paths import safe_name
 from surgdino.report.curves import GUIDE, TERMS, draw_curves
 from surgdino.runs.folder import names_mode, open_run, write_data
@@ -59,25 +57,6 @@ from surgdino.runs.names import Pseudonyms
 from surgdino.verbs.report import try_report
 
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """The sections of configs/pretrain.yaml; `method` and `augment` are checked by the rooms that read them."""
-
-    dataset: dict
-    model: ModelSettings
-    method: dict
-    augment: dict
-    data: DataSettings
-    crops: CropSettings
-    probe: ProbeSettings
-    train: PretrainSettings
-    hardware: HardwareSettings
-    run: RunSettings
-    report: ReportSettings
-    guide: dict = field(default_factory=dict)
-    phases: tuple[dict, ...] | None = None
 
 
 def main(cfg: Mapping[str, Any]) -> int:

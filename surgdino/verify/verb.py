@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,8 @@ from surgdino.datasets.masks import FrameMasks, Shown, VideoMasks, count_pixels
 from surgdino.errors import SurgdinoError
 from surgdino.frames.pool import probe_all
 from surgdino.frames.video.decode import VideoInfo
-from surgdino.inputs.settings import DataSettings, manifest_of
+from surgdino.inputs.configs import VerifySettings
+from surgdino.inputs.settings import manifest_of
 from surgdino.verify.tables import print_findings
 
 # Reading a header waits for the disk more than it computes; network file systems answer several questions at once.
@@ -31,14 +32,6 @@ _SHOWN = 6
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-
-
-@dataclass(frozen=True)
-class VerifySettings:
-    """The sections of the configuration that are used here; a recipe may bring others."""
-
-    data: DataSettings
-    dataset: dict
 
 
 def main(cfg: Mapping[str, Any]) -> int:

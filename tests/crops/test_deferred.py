@@ -16,7 +16,7 @@ from surgdino.config import shipped, shipped_settings
 from surgdino.crops.augment import turbulence
 from surgdino.crops.augment.build import transforms
 from surgdino.crops.loader import Batch, make_loader
-from surgdino.crops.multicrop import CropSettings
+from surgdino.crops.settings import CropSettings
 from tests.crops.test_loader import FakeStore, assert_equal
 
 BATCHED = sorted(name for name, kind in transforms().items() if kind.has_batch_form())

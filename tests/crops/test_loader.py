@@ -13,8 +13,9 @@ import torch
 
 from surgdino.config import shipped, shipped_settings
 from surgdino.crops.loader import Batch, make_loader
-from surgdino.crops.multicrop import CropSettings, MultiCrop
+from surgdino.crops.multicrop import MultiCrop
 from surgdino.crops.sampler import FrameSampler, order
+from surgdino.crops.settings import CropSettings
 from surgdino.errors import SurgdinoError
 from surgdino.frames.content import Content
 

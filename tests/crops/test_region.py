@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surgdino.config import shipped
-from surgdino.crops.multicrop import CropSettings
 from surgdino.crops.region import Box, largest_inscribed, sample_box
+from surgdino.crops.settings import CropSettings
 from surgdino.frames.content import Content, detect_content
 
 HEIGHT, WIDTH = 256, 340

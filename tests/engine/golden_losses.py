@@ -22,9 +22,10 @@ import torch
 
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped, shipped_settings
-from surgdino.crops.multicrop import CropSettings
+from surgdino.crops.settings import CropSettings
 from surgdino.datasets.synthetic.cholec80 import Operation
-from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan
+from surgdino.engine.plan import TrainPlan
+from surgdino.engine.settings import HardwareSettings, PretrainSettings
 from surgdino.engine.train import train
 from surgdino.frames.content import Content
 from tests.engine.teachers import toy_teacher

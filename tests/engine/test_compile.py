@@ -14,8 +14,9 @@ from surgdino.config import shipped, shipped_settings
 from surgdino.engine import hardware
 from surgdino.engine.methods.parts import fused
 from surgdino.engine.methods.parts.prototypes import cross_entropy, sinkhorn
+from surgdino.engine.plan import TrainPlan
 from surgdino.engine.session import Session
-from surgdino.engine.settings import HardwareSettings, TrainPlan
+from surgdino.engine.settings import HardwareSettings
 from surgdino.engine.step import train_step
 from surgdino.engine.train import open_session
 from tests.engine.golden_losses import plan_of

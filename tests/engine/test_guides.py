@@ -16,8 +16,8 @@ import torch
 from surgdino.config import shipped_settings
 from surgdino.discovery import files
 from surgdino.engine.guide import Guides, Known, open_guide, open_guides
+from surgdino.engine.plan import TrainPlan
 from surgdino.engine.processes import Pool, ProcessGroup
-from surgdino.engine.settings import TrainPlan
 from surgdino.engine.state_files import load_state
 from surgdino.engine.train import open_session, train
 from surgdino.errors import SurgdinoError

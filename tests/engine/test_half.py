@@ -12,7 +12,7 @@ from surgdino.engine import loss_scale
 from surgdino.engine.loss_scale import FIRST, LEAST, LossScale
 from surgdino.engine.methods.parts import spread
 from surgdino.engine.optim import apply_gradients
-from surgdino.engine.settings import TrainPlan, TrainResult
+from surgdino.engine.plan import TrainPlan, TrainResult
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
 from tests.engine.gloo import in_processes

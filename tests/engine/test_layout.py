@@ -12,9 +12,9 @@ from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped
 from surgdino.engine.methods import simdinov2
 from surgdino.engine.methods.simdinov2 import Settings, SimDINOv2
+from surgdino.engine.plan import TrainPlan
 from surgdino.engine.processes import Pool, reaches_beyond, whole
 from surgdino.engine.session import Session
-from surgdino.engine.settings import TrainPlan
 from surgdino.engine.step import compute_gradients, compute_targets, micro_batches, pools
 from surgdino.engine.train import open_session
 from surgdino.errors import SurgdinoError

@@ -14,8 +14,8 @@ from surgdino.backbone.vit import Backbone
 from surgdino.engine import memory
 from surgdino.engine.method import Method
 from surgdino.engine.methods.dino import DINO
+from surgdino.engine.plan import TrainPlan
 from surgdino.engine.probing.probe_set import ProbeSet
-from surgdino.engine.settings import TrainPlan
 from surgdino.engine.train import open_session, train
 from surgdino.errors import SurgdinoError
 from tests.engine.gloo import in_processes, start_processes

@@ -19,9 +19,10 @@ from surgdino.config import shipped
 from surgdino.crops.augment.build import transforms
 from surgdino.engine import hardware
 from surgdino.engine.methods.parts.views import seed_step
+from surgdino.engine.plan import TrainPlan
 from surgdino.engine.probing.frames import TaskLabels
 from surgdino.engine.saving import save
-from surgdino.engine.settings import HardwareSettings, TrainPlan
+from surgdino.engine.settings import HardwareSettings
 from surgdino.engine.state_files import load_state
 from surgdino.engine.step import train_step
 from surgdino.engine.train import measure, open_session, train

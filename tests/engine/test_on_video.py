@@ -13,12 +13,13 @@ from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
 from surgdino.backbone.weights import load_weights
 from surgdino.config import shipped, shipped_settings
-from surgdino.crops.multicrop import CropSettings
+from surgdino.crops.settings import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
+from surgdino.engine.plan import TrainPlan
 from surgdino.engine.probing import ProbeSet
 from surgdino.engine.probing.probe_set import Probing
-from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan
+from surgdino.engine.settings import HardwareSettings, PretrainSettings
 from surgdino.engine.train import train
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from tests.engine.teachers import toy_teacher

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from surgdino.config import shipped_settings
-from surgdino.engine.settings import TrainPlan
+from surgdino.engine.plan import TrainPlan
 from surgdino.engine.step import micro_batches
 from surgdino.engine.train import open_session, train
 from tests.engine.test_training import final_tensors, plan_in, stop_after

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from surgdino.engine import pairs
-from surgdino.engine.settings import TrainPlan
+from surgdino.engine.plan import TrainPlan
 from surgdino.engine.state_files import load_state
 from surgdino.engine.train import open_session, train
 from tests.engine.gloo import in_processes

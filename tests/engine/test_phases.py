@@ -13,7 +13,7 @@ from surgdino.backbone.checkpoint import load
 from surgdino.backbone.vit import build_backbone
 from surgdino.engine.optim import rates_at
 from surgdino.engine.phases import open_phases
-from surgdino.engine.settings import TrainPlan
+from surgdino.engine.plan import TrainPlan
 from surgdino.engine.train import open_session, train
 from surgdino.errors import SurgdinoError
 from tests.engine.gloo import in_processes

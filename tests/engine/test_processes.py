@@ -16,7 +16,7 @@ from surgdino import distributed
 from surgdino.backbone.checkpoint import load
 from surgdino.backbone.vit import build_backbone
 from surgdino.engine.method import Method
-from surgdino.engine.settings import TrainPlan, TrainResult
+from surgdino.engine.plan import TrainPlan, TrainResult
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
 from tests.engine.gloo import in_processes

@@ -15,9 +15,9 @@ from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.config import shipped
 from surgdino.engine.retention import Retention
-from surgdino.engine.settings import PretrainSettings
+from surgdino.engine.settings import Learning, PretrainSettings
 from surgdino.engine.train import open_session, train
-from surgdino.engine.tuning import Learning, is_trainable, prepare
+from surgdino.engine.tuning import is_trainable, prepare
 from surgdino.errors import SurgdinoError
 from tests.engine.gloo import in_processes
 from tests.engine.test_processes import assert_same_run, run

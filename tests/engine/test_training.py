@@ -22,13 +22,14 @@ from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped, shipped_settings
 from surgdino.crops.loader import CropBatches
-from surgdino.crops.multicrop import CropSettings
+from surgdino.crops.settings import CropSettings
 from surgdino.engine import step
 from surgdino.engine.method import Method
 from surgdino.engine.methods.simdinov2 import SimDINOv2
+from surgdino.engine.plan import TrainPlan, TrainResult
 from surgdino.engine.probing import ProbeSet
 from surgdino.engine.probing.probe_set import Probing
-from surgdino.engine.settings import HardwareSettings, PretrainSettings, TrainPlan, TrainResult
+from surgdino.engine.settings import HardwareSettings, PretrainSettings
 from surgdino.engine.state_files import load_state
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError

@@ -12,7 +12,7 @@ import pytest
 from surgdino.backbone.settings import ModelSettings
 from surgdino.config import shipped, shipped_settings
 from surgdino.crops.augment.build import transforms
-from surgdino.crops.multicrop import CropSettings
+from surgdino.crops.settings import CropSettings
 from surgdino.datasets.card import load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError

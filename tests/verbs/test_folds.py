@@ -22,7 +22,7 @@ from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.errors import SurgdinoError
 from surgdino.inputs.folds import are_several, planned_runs
 from surgdino.inputs.settings import DataSettings
-from surgdino.tasks.training.stage import HeadTraining
+from surgdino.tasks.settings import HeadTraining
 from tests.engine.gloo import in_processes
 from tests.tasks.sets import words_of
 from tests.verbs.test_finetune import results_of, run_words, stop_in_step

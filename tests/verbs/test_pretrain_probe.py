@@ -16,8 +16,8 @@ from surgdino.datasets.card import load_card
 from surgdino.datasets.manifest import FrameLabels, Labels
 from surgdino.datasets.synthetic.cholect50 import write_cholect50
 from surgdino.inputs.datasets import open_datasets
-from surgdino.inputs.probe import ProbeData, ProbeSettings, choose_probe, joined_labels
-from surgdino.inputs.settings import DataSettings
+from surgdino.inputs.probe import ProbeData, choose_probe, joined_labels
+from surgdino.inputs.settings import DataSettings, ProbeSettings
 from tests.verbs.test_pretrain import pretrain
 
 SHORT = ("train.steps=4", "train.log_every=2", "train.head_warmup_steps=1", "probe.every=2")

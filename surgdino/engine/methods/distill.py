@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from surgdino.backbone.vit import Backbone, Features
 from surgdino.backbone.weights import WeightsReport
 from surgdino.config import Hidden, Locations, NonNegative, PositiveInt, Range, Share, Side
-from surgdino.crops.multicrop import CropSettings
+from surgdino.crops.settings import CropSettings
 from surgdino.engine.method import Method, MethodSettings, Targets, Terms
 from surgdino.engine.methods.parts.spread import coding_rate, gamma, highest_rate, is_lowest, lowest_rate
 from surgdino.engine.methods.parts.teachers import Adaptor, check_size, open_teachers

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from surgdino.backbone.vit import Backbone
 from surgdino.engine.optim import grouped, layer_scale
-from surgdino.engine.tuning import Learning, prepare
+from surgdino.engine.settings import Learning
+from surgdino.engine.tuning import prepare
 from surgdino.errors import SurgdinoError
-from surgdino.tasks.training.stage import HeadTraining, resolve
+from surgdino.tasks.settings import HeadTraining, Tuning
+from surgdino.tasks.training.stage import resolve
 
-Tuning = Literal["frozen", "last4", "lora", "attn_proj", "full"]
 LAST_BLOCKS = 4
 RANK = 8  # of the adapters of `lora`, where train.low_rank says none
 

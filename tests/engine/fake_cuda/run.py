@@ -26,9 +26,10 @@ import surgdino
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped
 from surgdino.crops.augment.build import transforms
+from surgdino.engine.plan import TrainPlan
 from surgdino.engine.probing.frames import TaskLabels
 from surgdino.engine.saving import save
-from surgdino.engine.settings import HardwareSettings, TrainPlan
+from surgdino.engine.settings import HardwareSettings
 from surgdino.engine.step import train_step
 from surgdino.engine.train import measure, open_session
 from tests.engine.methods.test_training import section

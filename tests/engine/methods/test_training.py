@@ -24,9 +24,9 @@ from surgdino.config import shipped_settings
 from surgdino.crops.loader import Batch
 from surgdino.engine.method import Method, open_method
 from surgdino.engine.methods.parts.views import to_views
+from surgdino.engine.plan import TrainPlan
 from surgdino.engine.processes import ProcessGroup
 from surgdino.engine.session import Session
-from surgdino.engine.settings import TrainPlan
 from surgdino.engine.step import compute_gradients, compute_targets, pools
 from surgdino.engine.train import open_session, train
 from tests.engine.teachers import toy_teacher

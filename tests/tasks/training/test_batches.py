@@ -21,9 +21,9 @@ from surgdino.errors import SurgdinoError
 from surgdino.frames.content import Content
 from surgdino.frames.store import StoreSettings, build_store
 from surgdino.tasks.labelled_frames import every_frame, labelled_frames, labels_of
+from surgdino.tasks.settings import HeadTraining
 from surgdino.tasks.training.batches import FrameFeatures, FrameImages, TrainingData, WholeVideos
 from surgdino.tasks.training.cut import Cut, Cutter
-from surgdino.tasks.training.stage import HeadTraining
 from surgdino.tasks.training.tuning import backbone_groups, select
 from tests.datasets.mask_sets import write_pairs
 

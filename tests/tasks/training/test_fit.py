@@ -19,9 +19,10 @@ from surgdino.config import shipped
 from surgdino.crops.sampler import FrameSampler
 from surgdino.engine.hardware import Hardware
 from surgdino.errors import SurgdinoError
+from surgdino.tasks.settings import HeadTraining
 from surgdino.tasks.training.batches import FrameFeatures
 from surgdino.tasks.training.fit import StageResult, fit, set_rates
-from surgdino.tasks.training.stage import HeadTraining, Stage, StageTraining, resolve
+from surgdino.tasks.training.stage import Stage, StageTraining, resolve
 from surgdino.tasks.training.tuning import head_groups
 from tests.engine.gloo import in_processes
 

@@ -10,7 +10,7 @@ from surgdino.backbone.low_rank import is_low_rank
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped, shipped_settings
 from surgdino.errors import SurgdinoError
-from surgdino.tasks.training.stage import HeadTraining
+from surgdino.tasks.settings import HeadTraining
 from surgdino.tasks.training.tuning import RANK, learning_of, select
 
 TRAIN = shipped(HeadTraining, "finetune", "train")

@@ -18,7 +18,7 @@ from torch import Tensor
 from surgdino.backbone.preprocess import normalize
 from surgdino.backbone.vit import Backbone, Features
 from surgdino.crops.loader import Batch
-from surgdino.crops.multicrop import GLOBAL_VIEWS
+from surgdino.crops.settings import GLOBAL_VIEWS
 
 
 @dataclass
