@@ -1,6 +1,6 @@
 """What finished backbones are worth on one operation that they have not seen, by the fixed probes.
 
-    python benchmarks/shipped.py --data DATA --out OUT --held VID73 --sizes 224,448 --kvasir 150 start=FILE whole=RUN ...
+    python benchmarks/shipped.py --data DATA --out OUT --held VID73 --sizes 224,448 start=FILE whole=RUN ...
 
 DATA is as for `adaptation.py`. Each NAME=PATH is a run or checkpoint of ours, or a file of natural-image weights that
 fits `--model`. The probes are those of docs/experiments.md: class and mean patch token, fitted on the other operations

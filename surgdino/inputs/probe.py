@@ -78,7 +78,8 @@ def choose_probe(
     if not settings.every:
         if settings.hold_out is not None:
             fix = "use data.exclude to leave them out without measuring, or probe.every=100"
-            raise SurgdinoError("probe.every=0 holds nothing out", place="probe.hold_out", found=settings.hold_out, fix=fix)
+            what = "probe.every=0 holds nothing out"
+            raise SurgdinoError(what, place="probe.hold_out", found=settings.hold_out, fix=fix)
         return None
     if settings.dataset is None:  # what is trained on together with the other parts of its splits
         also = tuple(replace(entry, part=None) for entry in data.also)
