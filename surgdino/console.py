@@ -32,6 +32,22 @@ from surgdino.errors import shown
 
 _STYLE: dict[str, Any] = {"title_style": "bold", "box": box.SIMPLE_HEAD}
 _bars: list[Progress] = []  # those now shown; a line printed meanwhile goes above the innermost
+_listeners: list[tuple[bool, list[str]]] = []  # whether they want it quiet, and what they heard
+
+
+@contextmanager
+def warnings_kept(*, quiet: bool) -> Iterator[list[str]]:
+    """Keep the sentences of `warn` for those who call from Python; with `quiet` nothing is shown meanwhile."""
+    listener = (quiet, list[str]())
+    _listeners.append(listener)
+    try:
+        yield listener[1]
+    finally:
+        _listeners.remove(listener)
+
+
+def _shows() -> bool:
+    return is_main() and not any(quiet for quiet, _ in _listeners)
 
 
 def say(text: str = "", style: str = "") -> None:
@@ -41,6 +57,8 @@ def say(text: str = "", style: str = "") -> None:
 
 def warn(text: str) -> None:
     """Print a line that the user should not miss."""
+    for _, heard in _listeners:
+        heard.append(shown(text))
     _print(Text.assemble(("! ", "yellow"), text))
 
 
@@ -51,7 +69,7 @@ def field(label: str, value: object) -> None:
 
 def table(content: RenderableType) -> None:
     """Print a table, or anything else that rich can draw."""
-    if is_main():
+    if _shows():
         Console(width=width()).print(content)
 
 
@@ -96,7 +114,7 @@ def width() -> int:
 
 
 def _print(text: Text) -> None:
-    if is_main():
+    if _shows():
         console = _bars[-1].console if _bars else Console()
         console.print(plain(text), soft_wrap=True, highlight=False)
 
@@ -141,7 +159,7 @@ def bar(
         TextColumn("to go"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=not (shown and is_main()),
+        disable=not (shown and _shows()),
         transient=not stays,
     )
     _bars.append(progress)

@@ -96,9 +96,13 @@ def compose(verb: str, words: Sequence[str] = (), *, with_hydra: bool = False) -
 
 
 def _compose(verb: str, words: Sequence[str], with_hydra: bool = False) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir=str(share("configs")), version_base="1.3"):
-        return hydra.compose(config_name=verb, overrides=list(words), return_hydra_config=with_hydra)
+    instance = GlobalHydra.instance()
+    before, instance.hydra = instance.hydra, None  # of a program of the user's that Hydra runs
+    try:
+        with initialize_config_dir(config_dir=str(share("configs")), version_base="1.3"):
+            return hydra.compose(config_name=verb, overrides=list(words), return_hydra_config=with_hydra)
+    finally:
+        GlobalHydra.instance().hydra = before
 
 
 def in_words(verb: str, words: Sequence[str], error: Exception) -> SurgdinoError:

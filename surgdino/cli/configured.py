@@ -9,13 +9,12 @@ from itertools import takewhile
 from pathlib import Path
 
 import hydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from surgdino import console
 from surgdino.cli import help
 from surgdino.cli.compose import FAULTS, compose, in_words
+from surgdino.cli.words import parsable
 from surgdino.config import plain
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.paths import share
@@ -56,7 +55,7 @@ def run_configured(verb: str, words: list[str], about: str = "") -> int:
     if "-h" in words or "--help" in words:
         print(
             help.page(
-                verb, about, _usage(verb), [_in_full(word) for word in words if word not in SUBJECTS.get(verb, ())]
+                verb, about, usage(verb), [_in_full(word) for word in words if word not in SUBJECTS.get(verb, ())]
             )
         )
         return 0
@@ -67,7 +66,7 @@ def run_configured(verb: str, words: list[str], about: str = "") -> int:
     for key in [key for key in last if (verb, key) in GONE]:
         console.warn(f"{key} is left out: {GONE[verb, key]}")
         del last[key]
-    words = [_parsable(word, multirun) for word in last.values()]
+    words = [parsable(word, sweeps=multirun) for word in last.values()]
     if verb in OPEN:
         words = [f"++{word}" if word.startswith(OPEN[verb]) else word for word in words]
     if unknown := [word for word in words if word[:1] in ("-", "=") and word.partition("=")[0] not in OPTIONS]:
@@ -77,7 +76,8 @@ def run_configured(verb: str, words: list[str], about: str = "") -> int:
     return _run(verb, subject, compose(verb, words))
 
 
-def _usage(verb: str) -> str:
+def usage(verb: str) -> str:
+    """The form of a command, for its help."""
     subjects = "|".join(SUBJECTS.get(verb, ()))
     first = PATHS[verb][1] if verb in PATHS else f"surgdino {verb} {subjects}".rstrip()
     return f"{first} [group=choice ...] [section.key=value ...]"
@@ -141,18 +141,3 @@ def _in_full(word: str) -> str:
     if key in RENAMED:
         console.warn(f"{key} is now called {RENAMED[key]}")
     return f"{RENAMED.get(key, SHORT.get(key, key))}{equals}{value}"
-
-
-def _parsable(word: str, multirun: bool) -> str:
-    """Quote the value of `key=value` where Hydra's grammar cannot read it: spaces, commas, brackets, umlauts."""
-    key, equals, value = word.partition("=")
-    if not equals or word.startswith("-"):
-        return word
-    try:
-        override = OverridesParser.create().parse_override(word)
-        if multirun or not override.is_sweep_override():
-            return word
-    except (HydraException, ValueError, RecursionError):  # ValueError: a number of thousands of digits
-        pass
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"

@@ -37,26 +37,33 @@ def write_results(
             checkpoint, leak stamp, command. Plain JSON values, arrays, dataclasses or paths.
         names: of the operations, which are written as it says.
     """
-    name, value = scores.headline
-    first = {"task": task, "headline": {"name": name, "protocol": scores.headline_row.protocol, "value": value}}
-    last = {
-        "operations": scores.operations,
-        "notes": scores.notes,
-        "scores": [_row(row) for row in scores.table],
-        "classes": scores.classes,
-        "confusions": scores.confusions,
-    }
-    if taken := sorted(facts.keys() & (first.keys() | last.keys())):
+    own = content_of(task, scores)
+    if taken := sorted(facts.keys() & own.keys()):
         raise ValueError(f"facts may not be named {', '.join(taken)}")
     values = {key: str(fact) if isinstance(fact, Path) else fact for key, fact in facts.items()}
     names = names or Pseudonyms()
-    content = names.hide(as_json({**first, **values, **last}))
+    first = {key: own.pop(key) for key in ("task", "headline")}
+    content = names.hide(as_json({**first, **values, **own}))
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     path = write_text(folder / RESULTS, text + "\n")
     write_per_operation(folder, [(row.protocol, row.name, names.hide(row.per_operation)) for row in scores.table])
     if scores.frames is not None:
         write_csv(folder / PER_FRAME, ("video", "frame", scores.frames.measure, "said"), scores.frames.rows)
     return path
+
+
+def content_of(task: str, scores: TaskScores) -> dict[str, Any]:
+    """The scores as results.json has them, before `as_json`."""
+    name, value = scores.headline
+    return {
+        "task": task,
+        "headline": {"name": name, "protocol": scores.headline_row.protocol, "value": value},
+        "operations": scores.operations,
+        "notes": scores.notes,
+        "scores": [_row(row) for row in scores.table],
+        "classes": scores.classes,
+        "confusions": scores.confusions,
+    }
 
 
 def write_per_operation(folder: Path, measures: Iterable[tuple[str, str, Mapping[str, float | None]]]) -> None:

@@ -16,6 +16,7 @@ from surgdino.datasets.card import Card, load_card
 from surgdino.datasets.open import open_dataset
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.errors import SurgdinoError
+from surgdino.exit_code import ExitCode
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.inputs.curated import store_of
 from surgdino.inputs.labelled import open_store_of
@@ -24,7 +25,7 @@ from surgdino.report.sheet import Sheet
 from surgdino.show.frames import ShowConfig
 
 
-def main(cfg: Mapping[str, Any], what: str) -> int:
+def main(cfg: Mapping[str, Any], what: str) -> ExitCode:
     """Draw one sheet and print its path."""
     data = {**cfg["data"], "root": cfg["data"]["root"] or "."}
     typed(DataSettings, data, "data")  # a slip is one without a root too
@@ -40,8 +41,9 @@ def main(cfg: Mapping[str, Any], what: str) -> int:
             root = config.data.root if config.data else None
             raise SurgdinoError("no usable frame in any video", file=root, fix="run surgdino verify on it")
         sheet = draw(config, store)
-    console.field(what, sheet.save(config.show.out or Path("show") / f"{what}.png"))
-    return 0
+    picture = sheet.save(config.show.out or Path("show") / f"{what}.png")
+    console.field(what, picture)
+    return ExitCode(0, None, picture=picture)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from surgdino.engine.hardware import Hardware, loader_workers
 from surgdino.errors import SurgdinoError
 from surgdino.evaluations.parts.components import component_pictures
 from surgdino.evaluations.parts.evaluation import Reading
+from surgdino.exit_code import ExitCode
 from surgdino.frames.engines import LOCAL, spread
 from surgdino.inputs.backbones import NamedBackbone, open_backbones
 from surgdino.inputs.configs import BenchmarkConfig
@@ -37,7 +38,7 @@ from surgdino.verbs.report import try_report
 _AHEAD = 64  # cells that a scheduler holds: each is sent with the labels of its frames
 
 
-def main(cfg: Mapping[str, Any]) -> int:
+def main(cfg: Mapping[str, Any]) -> ExitCode:
     """Measure what `cfg` asks for, or what is missing of it; 0, or 1 where an evaluation failed."""
     config = typed(BenchmarkConfig, cfg, "")
     suite = open_suite(config.suite)
@@ -71,7 +72,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     console.field("results", path)
     if page:
         console.field("report", page)
-    return 1 if run.failed else 0
+    return ExitCode(1 if run.failed else 0, folder, results=path, report=page)
 
 
 def _opened(run: Benchmark, datasets: Sequence[SuiteDataset]) -> Iterator[TestedDataset]:

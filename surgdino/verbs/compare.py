@@ -9,6 +9,7 @@ from pathlib import Path
 from surgdino import console
 from surgdino.config import Location, from_words
 from surgdino.errors import SurgdinoError
+from surgdino.exit_code import ExitCode
 from surgdino.report.evidence import compared
 from surgdino.report.page import write_page
 from surgdino.report.record import read_run
@@ -24,12 +25,14 @@ class CompareWords:
     out: Location = Path("compare.html")
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str]) -> ExitCode:
     """Write the page, and say which run is better on the operations that both were measured on."""
     folders, settings = from_words(CompareWords, words, USAGE)
     if len(folders) != 2:
         raise SurgdinoError("compare what?", expected="two run folders", found=len(folders), fix=f"use {USAGE}")
     first, second = (read_run(Path(folder)) for folder in folders)
-    console.say(compared(first, second)[1])
-    console.field("report", write_page([first, second], settings.out))
-    return 0
+    verdict = compared(first, second)[1]
+    console.say(verdict)
+    page = write_page([first, second], settings.out)
+    console.field("report", page)
+    return ExitCode(0, None, verdict, report=page)

@@ -28,6 +28,7 @@ from surgdino.curation.table import FILE, Curation
 from surgdino.curation.unusable import unusable
 from surgdino.datasets.card import Card
 from surgdino.engine.hardware import Hardware, loader_workers
+from surgdino.exit_code import ExitCode
 from surgdino.frames.prints import Prints
 from surgdino.inputs.backbone import starting_backbone
 from surgdino.inputs.configs import CurateConfig
@@ -49,7 +50,7 @@ FREE = (*ANYWHERE, "model.weights", "checkpoint")
 STAGES = ("seed", "keep", "like", "against", "unusable.", "duplicates.", "retrieval.", "balance.")
 
 
-def main(cfg: Mapping[str, Any]) -> int:
+def main(cfg: Mapping[str, Any]) -> ExitCode:
     """Curate what `cfg` describes; 0."""
     config = typed(CurateConfig, cfg, "")
     card, data = Card.from_dict(config.dataset), config.data
@@ -77,7 +78,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     console.field("curation", f"{path}; learn from it: surgdino pretrain data.curation={folder} ...")
     if page:
         console.field("report", page)
-    return 0
+    return ExitCode(0, folder, curation, curation=path, report=page)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from surgdino.console import field, say, warn
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
+from surgdino.exit_code import ExitCode
 from surgdino.inputs.configs import EvaluateConfig
 from surgdino.inputs.labelled import (
     engine_of,
@@ -42,7 +43,7 @@ from surgdino.tasks.task import Member, Task
 _OF_THE_DATASET = ("split", "labels", "operation_pattern", "organ", "rater", "exclude")
 
 
-def main(cfg: Mapping[str, Any]) -> int:
+def main(cfg: Mapping[str, Any]) -> ExitCode:
     """Test the checkpoint that `cfg` names; 0."""
     config = typed(EvaluateConfig, cfg, "")
     saved = local_task(config.checkpoint)
@@ -74,7 +75,7 @@ def main(cfg: Mapping[str, Any]) -> int:
     if not averaged:
         print_comparison(saved, path)
     field("results", path)
-    return 0
+    return ExitCode(0, out, results=path)
 
 
 def measure(

@@ -12,6 +12,7 @@ from surgdino import console
 from surgdino.backbone.checkpoint import load
 from surgdino.config import typed
 from surgdino.errors import SurgdinoError
+from surgdino.exit_code import ExitCode
 from surgdino.exports.card import card_of
 from surgdino.exports.format import largest_difference, open_format
 from surgdino.inputs.configs import ExportConfig
@@ -19,7 +20,7 @@ from surgdino.inputs.configs import ExportConfig
 TOLERANCE = 1e-4
 
 
-def main(cfg: Mapping[str, Any], paths: Sequence[str]) -> int:
+def main(cfg: Mapping[str, Any], paths: Sequence[str]) -> ExitCode:
     """Write, read with the other program, compare, add the card; 0. Nothing stands in `out` that was not compared."""
     settings = typed(ExportConfig, cfg, "")
     if len(paths) != 1:
@@ -51,4 +52,4 @@ def main(cfg: Mapping[str, Any], paths: Sequence[str]) -> int:
         "compared", f"the same features within {difference:.1e} of the largest one, batches of 1 and 3 random pictures"
     )
     console.field("exported", settings.out)
-    return 0
+    return ExitCode(0, settings.out, difference)

@@ -17,6 +17,7 @@ from surgdino.config import typed
 from surgdino.console import field, say
 from surgdino.datasets.manifest import Manifest
 from surgdino.engine.devices import choose_device
+from surgdino.exit_code import ExitCode
 from surgdino.inputs.backbone import StartingBackbone
 from surgdino.inputs.configs import FinetuneConfig
 from surgdino.inputs.finetune import FREE, check, guard
@@ -27,6 +28,7 @@ from surgdino.runs.history import History
 from surgdino.runs.leaks import LeakReport, refuse_leaks
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Mode, Pseudonyms
+from surgdino.runs.results import RESULTS
 from surgdino.tasks.context import TaskContext, build_context
 from surgdino.tasks.features.cache import weights_hash
 from surgdino.tasks.saved import save_task
@@ -56,7 +58,7 @@ class Run:
     names: Pseudonyms
 
 
-def main(cfg: Mapping[str, Any]) -> int:
+def main(cfg: Mapping[str, Any]) -> ExitCode:
     """Run or continue the fine-tuning that `cfg` describes; 0 also where a signal stopped it and all is saved.
 
     Under torchrun or another launcher its processes train together, and the first one writes and prints.
@@ -64,14 +66,16 @@ def main(cfg: Mapping[str, Any]) -> int:
     config = typed(FinetuneConfig, cfg, "")
     with distributed.together(lambda: choose_device(config.hardware)), FolderLock() as lock:
         if are_several(config.data, config.train):
-            several(config, cfg, lock, finetune)
+            folder, finished = several(config, cfg, lock, finetune)
         else:
-            finetune(config, cfg, lock)
-    return 0
+            folder, finished = finetune(config, cfg, lock)
+    written = {"results": folder / RESULTS, "report": folder / "report.html"}
+    existing = {name: path for name, path in written.items() if finished and path.exists()}
+    return ExitCode(0, folder, "finished" if finished else "stopped", **existing)
 
 
-def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -> bool:
-    """One run, in each process; False where a signal stopped it."""
+def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -> tuple[Path, bool]:
+    """One run, in each process; its folder, and False where a signal stopped it."""
     found, data = check(config), config.data
     folder, task, card, manifest, names = found.folder, found.task, found.card, found.manifest, found.names
     mode: Mode = "plain" if names.plain else "pseudonyms"
@@ -105,12 +109,12 @@ def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -
     head, results = train_stages(run)
     if (last := results[-1]).status == "stopped":
         say(f"Stopped at step {last.step} of {last.steps} ({last.stage}); the same command continues.", style="yellow")
-        return False
+        return folder, False
     fold(context.backbone)
     with distributed.main_first():
         if distributed.is_main():
             conclude(run, head, results)
-    return True
+    return folder, True
 
 
 def train_stages(run: Run) -> tuple[nn.Module, list[StageResult]]:

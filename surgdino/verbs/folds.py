@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from surgdino import distributed
@@ -27,11 +28,12 @@ from surgdino.runs.results import RESULTS
 from surgdino.tasks.task import open_task
 from surgdino.verbs.report import try_report
 
-Finetune = Callable[[FinetuneConfig, Mapping[str, Any], FolderLock], bool]
+Finetune = Callable[[FinetuneConfig, Mapping[str, Any], FolderLock], tuple[Path, bool]]
 
 
-def several(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock, finetune: Finetune) -> None:
-    """A run for each fold and seed in one folder, then what they say together; finished ones are not run again."""
+def several(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock, finetune: Finetune) -> tuple[Path, bool]:
+    """A run for each fold and seed in one folder, then what they say together; finished ones are not run again. As
+    `finetune` says how it ended."""
     task, card = open_task(config.task), Card.from_dict(config.dataset)
     runs = planned_runs(card, config.data, config.train, task.LABELS)
     checked = check_all(runs, config, cfg)
@@ -60,8 +62,8 @@ def several(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock, fi
                 say("done before")
                 continue
             settings = run.settings(cfg, folder / run.name, mode)
-            if not finetune(typed(FinetuneConfig, settings, ""), settings, lock):
-                return
+            if not finetune(typed(FinetuneConfig, settings, ""), settings, lock)[1]:
+                return folder, False
     with distributed.main_first():
         if distributed.is_main():
             by_name = {run.name: (run.fold, run.seed) for run in runs}
@@ -69,6 +71,7 @@ def several(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock, fi
             field("results", folder / RESULTS)
             if page := try_report(folder):
                 field("report", page)
+    return folder, True
 
 
 def check_all(runs: Sequence[PlannedRun], config: FinetuneConfig, cfg: Mapping[str, Any]) -> dict[str, Checked]:

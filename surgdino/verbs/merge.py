@@ -25,6 +25,7 @@ from surgdino.engine.hardware import Hardware
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError
+from surgdino.exit_code import ExitCode
 from surgdino.inputs.configs import MergeConfig
 from surgdino.inputs.datasets import open_datasets
 from surgdino.inputs.probe import ProbeData, choose_probe, open_probe, probe_leaks
@@ -45,7 +46,7 @@ class Weights:
     report: WeightsReport
 
 
-def main(cfg: Mapping[str, Any], paths: Sequence[str]) -> int:
+def main(cfg: Mapping[str, Any], paths: Sequence[str]) -> ExitCode:
     """Read, average, measure where asked to, and write the new checkpoint; 0."""
     settings = typed(MergeConfig, cfg, "")
     if len(paths) < 2:
@@ -54,7 +55,7 @@ def main(cfg: Mapping[str, Any], paths: Sequence[str]) -> int:
         return merge(settings, paths)
 
 
-def merge(settings: MergeConfig, paths: Sequence[str]) -> int:
+def merge(settings: MergeConfig, paths: Sequence[str]) -> ExitCode:
     """What `main` does in the folder that it holds."""
     if (settings.out / WEIGHTS).exists():
         fix = "give another out=FOLDER, or remove it"
@@ -90,7 +91,7 @@ def merge(settings: MergeConfig, paths: Sequence[str]) -> int:
     facts["merged"]["alpha"] = alpha
     folder = save_backbone(settings.out, backbone, facts)
     console.field("backbone", f"{folder}  ({alpha:.4g} adapted)")
-    return 0
+    return ExitCode(0, folder, alpha)
 
 
 def read(backbone: Backbone, path: Path) -> Weights:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from surgdino.config import shipped, typed
 from surgdino.console import field, say, warn
 from surgdino.datasets.manifest import FrameLabels
 from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.exit_code import ExitCode
 from surgdino.frames.store import FrameStore, build_store
 from surgdino.inputs.configs import PredictConfig
 from surgdino.inputs.settings import DataSettings
@@ -33,8 +34,23 @@ from surgdino.verbs.evaluate import local
 _WORK = ".frames"  # in the output folder, until all is written
 
 
-def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
-    """Predict each video and print what was written where; 0."""
+@dataclass(frozen=True)
+class PredictedVideo:
+    """What was written of one video.
+
+    Attributes:
+        name: the dataset's id of the video, or the name of the file or folder.
+        folder: that holds it all.
+        written: what it is -> where it is.
+    """
+
+    name: str
+    folder: Path
+    written: Mapping[str, Path]
+
+
+def main(cfg: Mapping[str, Any], videos: list[str]) -> ExitCode:
+    """Predict each video and print what was written where; 0, with a `PredictedVideo` of each."""
     config = typed(PredictConfig, cfg, "")
     paths = [Path(video).expanduser() for video in videos]
     if config.truth is not None and len(paths) > 1:
@@ -55,7 +71,7 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
     truth = None if config.truth is None else saved.task.read_truth(config.truth, saved.classes)
     # All are looked for before the first is predicted, which may take long.
     sources = [find_video(path, saved, data, config.image_fps) for path in paths]
-    faults = []
+    faults, done = [], []
     for source, folder in zip(sources, output_folders(sources, config.out), strict=True):
         try:
             written = _predict(source, folder, runs, data, config, truth, names)
@@ -65,12 +81,13 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> int:
             warn(f"not predicted: {error.line()}")
             faults.append(source.name)
             continue
+        done.append(PredictedVideo(source.name, folder, written))
         for name, path in written.items():
             field(name, path)
     if faults:
         what = f"{len(faults)} of {len(sources)} videos could not be predicted"
         raise SurgdinoError(what, found=", ".join(faults), fix="see the lines above; the others are written")
-    return 0
+    return ExitCode(0, done[0].folder if len(done) == 1 else None, tuple(done))
 
 
 def _predict(

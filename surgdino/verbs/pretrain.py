@@ -30,6 +30,7 @@ from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.saving import BEST
 from surgdino.engine.train import train
 from surgdino.errors import SurgdinoError
+from surgdino.exit_code import ExitCode
 from surgdino.frames.prints import Prints
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.backbone import natural_backbone
@@ -59,7 +60,7 @@ from surgdino.verbs.report import try_report
 _SHOWN = 5
 
 
-def main(cfg: Mapping[str, Any]) -> int:
+def main(cfg: Mapping[str, Any]) -> ExitCode:
     """Run or continue the pretraining that `cfg` describes; 0 also where a signal stopped it and all is saved.
 
     Under torchrun or another launcher its processes train together, and the first one writes and prints.
@@ -69,7 +70,7 @@ def main(cfg: Mapping[str, Any]) -> int:
         return pretrain(settings, cfg, lock)
 
 
-def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock) -> int:
+def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock) -> ExitCode:
     """What `main` does in each process; `cfg` is what the run folder's config.yaml records."""
     data, card = settings.data, Card.from_dict(settings.dataset)
     teachers, wanted, phases = checked_settings(settings)
@@ -126,7 +127,8 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
         picture = draw_curves(result.metrics, folder / "curves.png", result.collapse)
         page = try_report(folder, frames=settings.report.frames)
         print_outcome(result, picture, page)
-    return 0
+        return ExitCode(0, folder, result, report=page, curves=picture)
+    return ExitCode(0, folder, result)
 
 
 def checked_settings(settings: PretrainConfig) -> tuple[list[WeightsReport], set[str], tuple[Phase, ...]]:

@@ -14,6 +14,7 @@ from surgdino.backbone.vit import build_backbone
 from surgdino.backbone.weights import load_weights
 from surgdino.config import Location, from_words
 from surgdino.errors import SurgdinoError
+from surgdino.exit_code import ExitCode
 from surgdino.inputs.curated import places_in, store_of
 from surgdino.inputs.settings import ReportSettings
 from surgdino.report.examples import Examples, Scored, chosen, read_scored
@@ -43,15 +44,16 @@ class ReportWords:
     out: Location | None = None
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str]) -> ExitCode:
     """Write the report of the run folder that `words` names."""
     folders, settings = from_words(ReportWords, words, USAGE)
     if len(folders) != 1:
         raise SurgdinoError("report of which run?", expected="one run folder", found=len(folders), fix=f"use {USAGE}")
     folder = Path(folders[0])
     target = settings.out or folder / "report.html"
-    console.field("report", report_run(folder, target, frames=settings.report.frames))
-    return 0
+    page = report_run(folder, target, frames=settings.report.frames)
+    console.field("report", page)
+    return ExitCode(0, folder, report=page)
 
 
 def report_run(folder: Path, target: Path, *, frames: bool = False) -> Path:

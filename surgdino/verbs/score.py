@@ -14,6 +14,7 @@ from surgdino import __version__
 from surgdino.config import typed
 from surgdino.console import field
 from surgdino.errors import SurgdinoError
+from surgdino.exit_code import ExitCode
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.results import print_scores, write_results
 from surgdino.tasks import task_names
@@ -21,7 +22,7 @@ from surgdino.tasks.scoring.folders import Folders
 from surgdino.tasks.scoring.scoring import open_scoring
 
 
-def main(cfg: Mapping[str, Any]) -> int:
+def main(cfg: Mapping[str, Any]) -> ExitCode:
     """Score the files that `cfg` names, print the tables, and write them where `out` says; 0."""
     folders = typed(Folders, cfg, "")
     if folders.task is None:
@@ -39,5 +40,7 @@ def main(cfg: Mapping[str, Any]) -> int:
             "command": " ".join(sys.argv),
         }
         with FolderLock(folders.out):
-            field("results", write_results(folders.out, name, scores, facts=facts))
-    return 0
+            path = write_results(folders.out, name, scores, facts=facts)
+            field("results", path)
+        return ExitCode(0, folders.out, scores, results=path)
+    return ExitCode(0, None, scores)

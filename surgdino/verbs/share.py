@@ -9,6 +9,7 @@ from pathlib import Path
 from surgdino import console
 from surgdino.config import Location, from_words
 from surgdino.errors import SurgdinoError
+from surgdino.exit_code import ExitCode
 from surgdino.runs.share import share_run
 from surgdino.verbs.report import report_run
 
@@ -26,13 +27,14 @@ class ShareWords:
     out: Location | None = None
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str]) -> ExitCode:
     """Write the folder; 0."""
     folders, settings = from_words(ShareWords, words, USAGE)
     if len(folders) != 1 or settings.out is None:
         raise SurgdinoError("share which run, and where to?", expected="a run folder and out=", fix=f"use {USAGE}")
     run = Path(folders[0])
-    for name, why in share_run(run, settings.out, report_run).items():
+    left_out = share_run(run, settings.out, report_run)
+    for name, why in left_out.items():
         console.say(f"left out {name}: {why}")
     console.field("shared", settings.out)
-    return 0
+    return ExitCode(0, settings.out, left_out)

@@ -20,6 +20,7 @@ from surgdino.datasets.held import SLACK, Length, held_against
 from surgdino.datasets.manifest import Labels, Manifest, Problem, Video
 from surgdino.datasets.masks import FrameMasks, Shown, VideoMasks, count_pixels
 from surgdino.errors import SurgdinoError
+from surgdino.exit_code import ExitCode
 from surgdino.frames.pool import probe_all
 from surgdino.frames.video.decode import VideoInfo
 from surgdino.inputs.configs import VerifySettings
@@ -34,11 +35,11 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-def main(cfg: Mapping[str, Any]) -> int:
+def main(cfg: Mapping[str, Any]) -> ExitCode:
     """Check the dataset that `cfg` names; 1 where there are errors, 0 where there are none (warnings may be)."""
     card, manifest, infos, shown = findings(cfg)
     print_findings(card, manifest, infos, shown)
-    return 1 if manifest.errors else 0
+    return ExitCode(1 if manifest.errors else 0, found=manifest)
 
 
 def findings(cfg: Mapping[str, Any]) -> tuple[Card, Manifest, dict[str, VideoInfo], dict[str, list[Shown]]]:

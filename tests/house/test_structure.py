@@ -11,7 +11,7 @@ import pytest
 from tests import ROOT
 
 ROOMS = ["datasets", "frames", "crops", "backbone", "exports", "metrics", "curation", "engine", "report", "tasks"]
-ROOMS += ["evaluations", "runs", "inputs", "verbs", "bench", "show", "verify", "cli"]
+ROOMS += ["evaluations", "runs", "inputs", "verbs", "bench", "show", "verify", "cli", "api"]
 PACKAGE = ROOT / "surgdino"
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
 
