@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from surgdino import console
+from surgdino.api.figures import FinetuneResult, ScoredResult
+from surgdino.api.result import Result
 from surgdino.api.results import (
     BenchmarkResult,
     CompareResult,
     CurateResult,
     ExportResult,
-    FinetuneResult,
     MergeResult,
     PredictResult,
     PretrainResult,
-    Result,
-    ScoredResult,
     ShareResult,
     VerifyResult,
 )
