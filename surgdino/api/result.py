@@ -56,4 +56,4 @@ def number(value: float | None) -> float:
 def metrics_of(folder: Path) -> list[dict[str, Any]]:
     """The rows of its metrics.jsonl."""
 
-    return readmetrics_of(folder / "metrics.jsonl")
+    return read_metrics(folder / "metrics.jsonl")
