@@ -56,4 +56,6 @@ def number(value: float | None) -> float:
 def metrics_of(folder: Path) -> list[dict[str, Any]]:
     """The rows of its metrics.jsonl."""
 
+    from surgdino.report.record import read_metrics
+
     return read_metrics(folder / "metrics.jsonl")
