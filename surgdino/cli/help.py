@@ -29,11 +29,9 @@ def page(verb: str, about: str, usage: str, words: Sequence[str]) -> str:
         SurgdinoError: a choice that there is not, a word that is no setting.
     """
     everything = "all" in words
-    words = [word for word in words if word not in ("-h", "--help", "all")]
-    values, chosen = _composed(verb, words)
-    comments = _comments(verb, chosen)
+    values, comments, chosen = explained(verb, [word for word in words if word not in ("-h", "--help", "all")])
     width = min(max(shutil.get_terminal_size().columns, _WIDTHS[0]), _WIDTHS[1]) - 1
-    keys = list(values) if everything else [key for key in _common(verb) if key in values]
+    keys = list(values) if everything else [key for key in common(verb) if key in values]
     about = about.partition(": surgdino ")[0]  # the usage says the rest
     lines = textwrap.wrap(f"surgdino {verb}: {about}", width, break_on_hyphens=False)
     lines += ["", f"Usage: {usage}", "", "Choices, and which is made"]
@@ -49,6 +47,12 @@ def page(verb: str, about: str, usage: str, words: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def explained(verb: str, words: Sequence[str] = ()) -> tuple[dict[str, str], dict[str, str], dict[str, str | None]]:
+    """Every setting of a command with its value, those with a comment with that, and what each group chose."""
+    values, chosen = _composed(verb, words)
+    return values, _comments(verb, chosen), chosen
+
+
 def _composed(verb: str, words: Sequence[str]) -> tuple[dict[str, str], dict[str, str | None]]:
     """Every setting with its value as YAML writes it, and what each group of the verb chose."""
     cfg = compose(verb, words, with_hydra=True)
@@ -56,13 +60,14 @@ def _composed(verb: str, words: Sequence[str]) -> tuple[dict[str, str], dict[str
     named = {key: value if isinstance(value, str) and value != "null" else None for key, value in chosen.items()}
     values = OmegaConf.to_container(cfg)
     assert isinstance(values, dict)
-    return dict(_flat({key: value for key, value in values.items() if key not in ("hydra", "dataset")})), named
+    return dict(flat({key: value for key, value in values.items() if key not in ("hydra", "dataset")})), named
 
 
-def _flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every dotted key of nested settings with its value as YAML writes it; an augmentation's settings are one value."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value and prefix != "augment.transforms.":
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", _as_yaml(value)
 
@@ -123,7 +128,7 @@ def commented(text: str, package: str = "") -> dict[str, str]:
     return found
 
 
-def _common(verb: str) -> list[str]:
+def common(verb: str) -> list[str]:
     """What the line `# help:` of a verb's file names."""
     text = (share("configs") / f"{verb}.yaml").read_text(encoding="utf-8")
     return [key for names in _COMMON.findall(text) for key in names.split()]
