@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Where this is set, each process that a test starts compiles all it imports again: more than half of its time.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-slow test-all lint clean
+.PHONY: demo test test-slow test-all lint docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make test   set up $(VENV) and run the tests that guard every promise (under 6 minutes on 2 cores)"
 	@echo "make test-all    the same and the slow tests (under 30 minutes); make test-slow: these alone"
 	@echo "make lint   ruff and mypy"
+	@echo "make docs   build/docs/index.html: this documentation as pages to search; a warning is an error"
 	@echo "make clean  remove $(VENV), demo/ and caches"
 
 $(BIN)/python:
@@ -49,5 +50,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
+	@echo build/docs/index.html
+
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) demo build dist docs/reference/generated .pytest_cache .ruff_cache .mypy_cache

@@ -5,7 +5,7 @@
 
 Data, probes, journal and settings (key=value) are those of `adaptation.py`. An arm is the baseline with one setting
 changed; a change is against the baseline of the same operation and seed. What stands in OUT/probes.jsonl is not
-computed again. The protocol and its result are in docs/experiments.md.
+computed again. The protocol is in docs/experiments_log.md, the result in docs/experiments.md.
 """
 
 from __future__ import annotations

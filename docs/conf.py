@@ -9,6 +9,7 @@ DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 
 import generator  # noqa: E402
+
 from surgdino import __version__  # noqa: E402
 
 project = "surgdino"

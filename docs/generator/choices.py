@@ -1,4 +1,4 @@
-"""A page for each kind of choice: models, methods, guides, tasks, augmentations, hardware, suites, recipes, datasets."""
+"""A page for each kind of choice: models, methods, guides, tasks, augmentations, hardware, suites, recipes, cards."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _rows(kind: str, path: Path, text: str) -> Iterable[Row]:
         package = named[1]
     values = read_yaml(path)
     comments = help.commented(text, package)
-    checked = _settings(kind, values)
+    checked = settings_of(kind, values)
     for key, value in help.flat(values, f"{package}."):
         if key == f"{package}.name":
             continue
@@ -90,7 +90,7 @@ def _rows(kind: str, path: Path, text: str) -> Iterable[Row]:
         yield key, value, spelled(found) if found is not None else "", comments.get(key, "")
 
 
-def _settings(kind: str, values: dict[str, Any]) -> Any:
+def settings_of(kind: str, values: dict[str, Any]) -> Any:
     """The dataclass that checks a choice's settings."""
     fixed = {"models": ModelSettings, "augments": AugmentSettings, "hardware": HardwareSettings}
     if kind in fixed:

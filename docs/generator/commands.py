@@ -44,7 +44,9 @@ def pages() -> dict[str, str]:
 def configured(verb: str) -> str:
     """The page of a command with settings."""
     values, comments, chosen = help.explained(verb)
-    chosen |= {group: None for group in GROUPS if {group: []} in read_yaml(share("configs") / f"{verb}.yaml")["defaults"]}
+    chosen |= {
+        group: None for group in GROUPS if {group: []} in read_yaml(share("configs") / f"{verb}.yaml")["defaults"]
+    }
     lines = [f"# surgdino {verb}", "", _about(verb), "", "```text", _usage(verb), "```", ""]
     if chosen:
         lines += ["## Choices", "", "| word | default | choose from |", "| --- | --- | --- |"]

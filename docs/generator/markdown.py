@@ -66,7 +66,9 @@ def _bounds(notes: Sequence[Any]) -> str:
     found: dict[str, float] = {}
     for note in notes:
         for each in (note, *getattr(note, "metadata", ())):
-            found |= {name: value for name in ("gt", "ge", "lt", "le") if (value := getattr(each, name, None)) is not None}
+            found |= {
+                name: value for name in ("gt", "ge", "lt", "le") if (value := getattr(each, name, None)) is not None
+            }
     low = f"{found['ge']:,.10g} or more" if "ge" in found else f"more than {found['gt']:,.10g}" if "gt" in found else ""
     most, below = found.get("le", _LARGE), found.get("lt", _LARGE)
     high = f"at most {most:,.10g}" if most < _LARGE else f"less than {below:,.10g}" if below < _LARGE else ""

@@ -64,7 +64,7 @@ def _composed(verb: str, words: Sequence[str]) -> tuple[dict[str, str], dict[str
 
 
 def flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every dotted key of nested settings with its value as YAML writes it; an augmentation's settings are one value."""
+    """Every dotted key of nested settings with its value as YAML writes it; an augmentation's are one."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value and prefix != "augment.transforms.":
             yield from flat(value, f"{prefix}{key}.")
