@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from surgdino.cli.compose import compose
 from surgdino.cli.configured import RENAMED
-from surgdino.cli.help import _common, commented
+from surgdino.cli.help import common, commented
 from surgdino.cli.main import CONFIGURED, VERBS, main
 from surgdino.config import flat_keys
 
@@ -52,7 +52,7 @@ def test_help_explains_the_settings_that_a_verb_names_and_lists_all(verb, capsys
     short = capsys.readouterr().out
     assert main([verb, "--help", "all"]) == 0
     whole = capsys.readouterr().out
-    named = _common(verb)
+    named = common(verb)
     assert named
     for key in named:
         assert re.search(rf"^  {re.escape(key)} = \S.*(   ?\S|\n {{20,}}\S|$)", short, re.MULTILINE), key
