@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from surgdino.cli.compose import compose
 from surgdino.cli.configured import RENAMED
-from surgdino.cli.help import common, commented
+from surgdino.cli.help import commented, common
 from surgdino.cli.main import CONFIGURED, VERBS, main
 from surgdino.config import flat_keys
 
