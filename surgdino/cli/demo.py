@@ -49,7 +49,7 @@ def main(words: Sequence[str]) -> int:
     _starting_weights(weights)
     where = ("recipe=demo", f"data.root={data}", f"data.store={settings.dir / 'store'}")
     _run("Is the folder what Cholec80 should be?", "verify", "dataset=cholec80", f"data.root={data}")
-    more = (f"model.weights={weights}", f"train.steps={settings.steps}", f"run.dir={run}")
+    more = (f"model.weights={weights}", f"train.steps={settings.steps}", f"run.dir={run}", "report.frames=true")
     _run("Continue pretraining on it", "pretrain", *where, *more)
     pictures = {subject: settings.dir / f"{subject}.png" for subject in ("content", "crops", "augment")}
     for subject, picture in pictures.items():
@@ -59,6 +59,7 @@ def main(words: Sequence[str]) -> int:
     console.field("checkpoint", run / "checkpoint")
     for picture in [*pictures.values(), run / "curves.png"]:
         console.field("picture", picture)
+    console.field("report", run / "report.html")
     console.field("time", f"{time.monotonic() - started:.0f} s, without the installation")
     return 0
 

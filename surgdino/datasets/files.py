@@ -37,6 +37,7 @@ IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 _DEBRIS = frozenset(("thumbs.db", "desktop.ini", "__macosx", "lost+found"))
 _END_MARKS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}
 GENERATED = ".generated-by-surgdino"  # in a folder in a public layout that shows no real operation
+DRAWN = "demo"  # what the operations of such a folder are called: demo/1, ...
 MOST_DIGITS = 15  # of a frame number: more is a time stamp or damage
 _MOST_TEXT = 256 << 20  # bytes of a label file
 MOST_PIXELS = 100_000_000

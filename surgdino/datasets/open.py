@@ -13,7 +13,7 @@ from surgdino import discovery
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.card import PARTS, Card, Entry, compact, number_in, read_parts, stride
 from surgdino.datasets.class_names import from_one
-from surgdino.datasets.files import EXPORT_DICOM, GENERATED, is_image
+from surgdino.datasets.files import DRAWN, EXPORT_DICOM, GENERATED, is_image
 from surgdino.datasets.labelled_pictures import without_parts
 from surgdino.datasets.manifest import Labels, Manifest, Problem, Video, place_of
 from surgdino.errors import SurgdinoError, from_os_error, nearest
@@ -70,7 +70,7 @@ def open_dataset(
 def _as_demo(manifest: Manifest) -> Manifest:
     """A generated set under names of its own: the public ids of its layout would be taken for real operations."""
     videos = tuple(
-        replace(video, operation=f"demo/{place_of(video.operation)}", formerly=()) for video in manifest.videos
+        replace(video, operation=f"{DRAWN}/{place_of(video.operation)}", formerly=()) for video in manifest.videos
     )
     return replace(manifest, videos=videos, notes=(*manifest.notes, "a generated set: its operations are demo/1, ..."))
 

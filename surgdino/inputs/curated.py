@@ -14,9 +14,11 @@ from surgdino import console
 from surgdino.backbone.model_json import Apart
 from surgdino.curation.table import RESEMBLES, Curation, read_curation
 from surgdino.datasets.card import Card
+from surgdino.datasets.manifest import Labels
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.datasets import joined_store, open_datasets
+from surgdino.inputs.probe import joined_labels
 from surgdino.inputs.settings import DataSettings
 from surgdino.runs.folder import recorded_mode
 from surgdino.runs.names import Pseudonyms, settings_of
@@ -45,14 +47,40 @@ class Drawn:
     apart: Apart | None
 
 
+@dataclass(frozen=True)
+class RunFrames:
+    """All frames of the datasets that a run had, flagged ones too.
+
+    Attributes:
+        store: its videos under what the run calls them.
+        operations: what the run calls the operation of each of the store's videos.
+        labels: kind -> labels of the store's videos.
+    """
+
+    store: FrameStore
+    operations: tuple[str, ...]
+    labels: Mapping[str, Labels]
+
+    @classmethod
+    def of(cls, folder: Path) -> RunFrames:
+        """As they lie on this machine now; missing shards are built."""
+        config = settings_of(folder)
+        data = DataSettings.of(config)
+        names = Pseudonyms.open(recorded_mode(config.get("run")), data.store)
+        datasets = open_datasets(Card.from_dict(config["dataset"]), data, names)
+        store = joined_store(datasets, data)
+        videos = [replace(video, id=names.named(video.id)) for video in store.videos]
+        labels = {
+            kind: replace(each, values={names.named(video): values for video, values in each.values.items()})
+            for kind, each in joined_labels(datasets).items()
+        }
+        operations = tuple(names.hide(video.operation) for video in videos)
+        return cls(FrameStore(videos, store.set_aside, flagged=True), operations, labels)
+
+
 def store_of(folder: Path) -> FrameStore:
     """All frames of the datasets that a run had, flagged ones too, its videos under what the run calls them."""
-    config = settings_of(folder)
-    data = DataSettings.of(config)
-    names = Pseudonyms.open(recorded_mode(config.get("run")), data.store)
-    store = joined_store(open_datasets(Card.from_dict(config["dataset"]), data, names), data)
-    videos = [replace(video, id=names.named(video.id)) for video in store.videos]
-    return FrameStore(videos, store.set_aside, flagged=True)
+    return RunFrames.of(folder).store
 
 
 def places_in(store: FrameStore, curation: Curation) -> np.ndarray:

@@ -72,7 +72,7 @@ class Archive:
             times=columns["time"],
             numbers=columns["number"].astype(np.int64),
             flags=columns["flags"],
-            phase=None if phases is None else _phase_of(store, phases),
+            phase=None if phases is None else phase_of(store, phases),
         )
 
     def of_operations(self, operations: Collection[str]) -> np.ndarray:
@@ -84,7 +84,7 @@ class Archive:
         return {name: f"{v.shard.crc:08x}" for name, v in zip(self.videos, self.store.videos, strict=True)}
 
 
-def _phase_of(store: FrameStore, phases: Labels) -> np.ndarray:
+def phase_of(store: FrameStore, phases: Labels) -> np.ndarray:
     """object [n]: the class of each frame, "" where it has no label."""
     classes, found = np.array(phases.classes, object), []
     for place, video in enumerate(store.videos):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-_JPEG_QUALITY = 85
+_JPEG_QUALITY = 80
 
 
 @dataclass(frozen=True)
@@ -70,30 +70,85 @@ class Charts:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture inside the page: a data URI and its caption."""
+    """A picture inside the page.
+
+    Attributes:
+        uri: a data URI.
+        caption: under it, cut where it is long; the whole of it is shown on hover and read to those who do not see.
+        mark: how it is framed: `query`, `hit`, `miss` or `open`; its sign stands before the caption.
+        pixels: a grid of few pixels, drawn large with sharp edges.
+    """
 
     uri: str
     caption: str = ""
+    mark: str = ""
+    pixels: bool = False
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """A grid of pictures."""
+    """A grid of pictures, of fewer columns on a narrow page."""
 
     pictures: Sequence[Picture]
     columns: int
 
 
-Block = Paragraph | Heading | Bullets | Code | Table | Charts | Pictures
+@dataclass(frozen=True)
+class Strip:
+    """Pictures that stay side by side, under a title."""
+
+    title: str
+    pictures: Sequence[Picture]
 
 
-def picture(image: np.ndarray, caption: str = "") -> Picture:
+@dataclass(frozen=True)
+class Strips:
+    """Strips, several to a line where there is room."""
+
+    strips: Sequence[Strip]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The legend of a colour map: its colours `#rrggbb` from left to right, and what its ends and its middle mean."""
+
+    colours: Sequence[str]
+    ends: tuple[str, str]
+    text: str
+
+
+@dataclass(frozen=True)
+class Maps:
+    """SVG elements side by side that share a legend.
+
+    Attributes:
+        legend: (SVG of a sign, name).
+    """
+
+    svgs: Sequence[str]
+    legend: Sequence[tuple[str, str]]
+
+
+Block = Paragraph | Heading | Bullets | Code | Table | Charts | Pictures | Strips | Scale | Maps
+
+
+def picture(image: np.ndarray, caption: str = "", mark: str = "") -> Picture:
     """uint8 RGB [h, w, 3] as a JPEG inside the page."""
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    return Picture(_uri(image, ".jpg", quality), caption, mark)
+
+
+def pixel_picture(image: np.ndarray, caption: str = "") -> Picture:
+    """uint8 RGB [h, w, 3] of few pixels, which the page draws large."""
+    return Picture(_uri(image, ".png", []), caption, pixels=True)
+
+
+def _uri(image: np.ndarray, suffix: str, settings: list[int]) -> str:
+    done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)
     assert done  # an encoder in memory fails for impossible shapes only
-    return Picture("data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode(), caption)
+    return f"data:image/{'png' if suffix == '.png' else 'jpeg'};base64,{base64.b64encode(data.tobytes()).decode()}"
 
 
-def png_picture(data: bytes, caption: str = "") -> Picture:
+def png_picture(data: bytes, caption: str = "", *, pixels: bool = False) -> Picture:
     """The bytes of a PNG file inside the page."""
-    return Picture("data:image/png;base64," + base64.b64encode(data).decode(), caption)
+    return Picture("data:image/png;base64," + base64.b64encode(data).decode(), caption, pixels=pixels)

@@ -164,6 +164,12 @@ def class_colours(classes: Sequence[str]) -> dict[str, str]:
     return {name: colours[name] for name in classes}
 
 
+def group_colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for every name in turn, of groups that have no colour of their own, such as operations; after ten they
+    come again."""
+    return {name: _OBJECTS[place % len(_OBJECTS)] for place, name in enumerate(names)}
+
+
 def readable_name(name: str) -> str:
     """A class name as people write it: `CalotTriangleDissection` -> `Calot triangle dissection`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-]+", " ", corrected(name)).split()

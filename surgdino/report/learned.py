@@ -1,41 +1,77 @@
-"""What a backbone sees: its patch features as colours, the nearest frames of other operations, attention."""
+"""What was learned, in pictures of the same frames before and after: colours, neighbours, a map, attention."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from surgdino.backbone.checkpoint import LoadedBackbone
-from surgdino.backbone.preprocess import Preprocess
-from surgdino.backbone.timm_import import timm
-from surgdino.report.blocks import Block, Heading, Paragraph, Picture, Pictures, picture
+from surgdino.errors import first_of
+from surgdino.frames.content import Content
+from surgdino.report.blocks import (
+    Block,
+    Heading,
+    Maps,
+    Paragraph,
+    Picture,
+    Scale,
+    Strip,
+    Strips,
+    picture,
+    pixel_picture,
+)
+from surgdino.report.colours import class_colours, group_colours, readable_name
+from surgdino.report.feature_map import flat, legend, map_svg, turned_towards
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
+from surgdino.report.views import (
+    alike_by_phase,
+    as_grid,
+    class_attention,
+    component_colours,
+    encode,
+    neighbours_elsewhere,
+    over_frame,
+    patches_inside,
+    squared,
+)
 
-_BATCH = 16
-_SHOWN, _QUERIES, _NEIGHBOURS, _SIDE = 6, 4, 4, 224
+_SHOWN, _QUERIES, _NEIGHBOURS, _SIDE = 6, 4, 4, 200
 # More patches than in training (positions are interpolated): at 14 x 14 an instrument is three squares wide.
 _CELLS = 24
+_HEAT = "inferno"  # perceptually uniform (van der Walt and Smith 2015): equal steps look equal, in grey too
+_IN_LEGEND = 12
+_FEW = 3  # frames of which a map is none
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Frames to look at: RGB uint8 [H, W, 3] each, the operation of each, and a name such as `video05 12 s`."""
+    """Frames to look at.
+
+    Attributes:
+        frames: uint8 RGB [H, W, 3] each.
+        operations: of each, as the page may call it.
+        names: of each, such as `video05 0:12`.
+        phases: of each, "" where it is not known.
+        contents: where each shows something, in its own pixels.
+    """
 
     frames: Sequence[np.ndarray]
     operations: Sequence[str]
     names: Sequence[str]
+    phases: Sequence[str]
+    contents: Sequence[Content]
 
-    def spread(self, count: int) -> list[int]:
-        """Positions of `count` frames, one operation after another."""
+    def spread(self, count: int, among: Sequence[int] | None = None) -> list[int]:
+        """Positions of `count` frames, one operation after another; `among` some of them only."""
+        places = range(len(self.frames)) if among is None else among
         by_operation = [
-            [i for i, name in enumerate(self.operations) if name == operation]
-            for operation in dict.fromkeys(self.operations)
+            [i for i in places if self.operations[i] == operation]
+            for operation in dict.fromkeys(self.operations[i] for i in places)
         ]
         rounds = -(-count // len(by_operation))
         chosen = []
@@ -44,193 +80,189 @@ class Sample:
             chosen.append(own[(2 * (place // len(by_operation)) + 1) * len(own) // (2 * rounds)])
         return list(dict.fromkeys(chosen))
 
-    def picture(self, place: int, caption: str | None = None) -> Picture:
-        """One frame as a square, under its name or another caption."""
-        return picture(_squared(self.frames[place], _SIDE), self.names[place] if caption is None else caption)
+    def title(self, place: int) -> str:
+        """Operation, video and time, and the phase where it is known."""
+        named = (self.operations[place], self.names[place], readable_name(self.phases[place]))
+        return " · ".join(filter(None, named))
+
+    def picture(self, place: int, caption: str = "", mark: str = "") -> Picture:
+        """One frame as a square."""
+        return picture(squared(self.frames[place], _SIDE), caption, mark)
+
+    def inside(self, places: Sequence[int], side: int) -> np.ndarray:
+        """bool [places, side * side]: the patches that are not of the border."""
+        return np.stack([patches_inside(self.contents[i], self.frames[i].shape, side) for i in places])
 
 
 class Learned(Section):
-    """Pictures of the same frames through both backbones; through the adapted one alone where the other is gone."""
+    """Pictures of the same frames through several backbones.
+
+    Args:
+        models: what it is called -> backbone, such as `before` and `after`; the last one is the run's own.
+        note: why there is only one, say.
+        handled: how the page has to be handled.
+    """
 
     id, title, order = "learned", "What was learned, in pictures", 25
 
-    def __init__(self, sample: Sample, before: LoadedBackbone | None, after: LoadedBackbone) -> None:
-        self.sample = sample
-        self.models = {"after": after} if before is None else {"before": before, "after": after}
+    def __init__(self, sample: Sample, models: Mapping[str, LoadedBackbone], handled: str, note: str = "") -> None:
+        self.sample, self.models, self.handled, self.note = sample, models, handled, note
         self.shown = sample.spread(_SHOWN)
 
+    @cached_property
+    def cls(self) -> dict[str, np.ndarray]:
+        """Class tokens [n, D] of all frames by each backbone."""
+        return {name: encode(model, self.sample.frames)[0] for name, model in self.models.items()}
+
     def of_run(self, record: RunRecord) -> list[Block]:
-        """Colours, neighbours, attention."""
-        text = "These are frames of the training operations. Handle this file as patient data."
-        blocks: list[Block] = [Paragraph(text, note=True)]
-        if "before" not in self.models:
-            text = "The weights that the run started from were not found, so there are no pictures of before."
-            blocks.append(Paragraph(text))
-        return [*blocks, *self._components(), *self._neighbours(), *self._attention()]
+        """Colours, neighbours, the map, attention."""
+        notes = [f"These are {len(self.sample.frames)} frames of the run's data. {self.handled}"]
+        trained, there = record.model.get("operations"), dict.fromkeys(self.sample.operations)
+        if trained is not None and (new := [name for name in there if name not in trained]):
+            notes[0] += (
+                f" {len(new)} of their {len(there)} operations were not trained on: {first_of(new, _IN_LEGEND)}."
+            )
+        head: list[Block] = [Paragraph(text, note=True) for text in [*notes, *filter(None, [self.note])]]
+        return [*head, *self._components(), *self._neighbours(), *self._map(), *self._attention()]
+
+    def _strips(self, rows: Mapping[str, Sequence[Picture]]) -> Strips:
+        """A strip a shown frame: itself, then what each backbone makes of it."""
+        strips = []
+        for k, place in enumerate(self.shown):
+            made = [pictures[k] for pictures in rows.values()]
+            strips.append(Strip(self.sample.title(place), [self.sample.picture(place, "frame"), *made]))
+        return Strips(strips)
 
     def _components(self) -> list[Block]:
-        frames = [self.sample.frames[i] for i in self.shown]
-        patches = {name: encode(model, frames, _detailed(model))[1] for name, model in self.models.items()}
-        after = component_colours(patches["after"])
-        pictures = [self.sample.picture(i) for i in self.shown]
-        for name in self.models:
-            colours = after if name == "after" else component_colours(patches[name], after)
-            pictures += [picture(as_picture(each, _SIDE), name) for each in colours]
+        frames, found = [self.sample.frames[i] for i in self.shown], dict[str, np.ndarray]()
+        reference: np.ndarray | None = None
+        for name, model in [*self.models.items()][::-1]:
+            patches = encode(model, frames, _detailed(model))[1]
+            inside = self.sample.inside(self.shown, round(patches.shape[1] ** 0.5))
+            found[name] = component_colours(patches, reference, inside)
+            reference = found[name] if reference is None else reference
+        rows = {name: [pixel_picture(as_grid(each), name) for each in found[name]] for name in self.models}
+        last = list(self.models)[-1]
         text = (
             "Principal components of the patch features, the first three as red, green and blue, computed over these "
-            "frames together. The backbone sees patches of equal colour as alike; tissue and instruments should differ."
+            "frames together, without the border around the endoscope's picture, which is left black. The backbone "
+            "sees patches of equal colour as alike; tissue and instruments should differ."
         )
-        return [Heading("Patch features as colours"), Paragraph(text, note=True), Pictures(pictures, len(self.shown))]
+        if len(self.models) > 1:
+            text += f" Components are turned towards those of {last!r} (Procrustes), so a colour means about the same."
+        return [Heading("Patch features as colours"), Paragraph(text, note=True), self._strips(rows)]
 
     def _neighbours(self) -> list[Block]:
+        """Frames of known phase alone, where two operations have some: then every neighbour is a hit or a miss."""
         sample = self.sample
-        if len(set(sample.operations)) < 2:
+        among = [i for i, phase in enumerate(sample.phases) if phase]
+        if judged := len({sample.operations[i] for i in among}) > 1:
+            text = f" Only the {len(among)} frames whose phase is known are looked at. {self._share()}"
+        else:
+            among, text = list(range(len(sample.frames))), " Whether they show the same phase is not known."
+        if len({sample.operations[i] for i in among}) < 2:
             return []
-        queries = sample.spread(_QUERIES)
-        found = {
-            name: neighbours_elsewhere(encode(model, sample.frames)[0], sample.operations, queries, _NEIGHBOURS)
-            for name, model in self.models.items()
+        operations, queries = [sample.operations[i] for i in among], sample.spread(_QUERIES, among)
+        asked, strips = [among.index(query) for query in queries], []
+        nearest = {
+            name: neighbours_elsewhere(cls[among], operations, asked, _NEIGHBOURS) for name, cls in self.cls.items()
         }
-        pictures = []
         for place, query in enumerate(queries):
-            for name, nearest in found.items():
-                pictures.append(sample.picture(query, f"{sample.names[query]}, {name}:"))
-                pictures += [sample.picture(i) for i in nearest[place]]
+            for name, rows in nearest.items():
+                found = [self._found(query, among[i], judged) for i in rows[place]]
+                strips.append(Strip(f"{name}: {sample.title(query)}", [self._query(query), *found]))
         text = (
-            "Left: a frame. Right: the frames of other operations whose class tokens are nearest to its own (cosine)."
+            "Left (▸) a frame, then the frames whose class tokens are nearest to its own (cosine), nearest first. "
+            f"Frames of its own operation are left out: they look alike whatever was learned.{text}"
         )
-        title = Heading("Nearest frames of other operations")
-        return [title, Paragraph(text, note=True), Pictures(pictures, 1 + _NEIGHBOURS)]
+        return [Heading("Nearest frames of other operations"), Paragraph(text, note=True), Strips(strips)]
+
+    def _query(self, place: int) -> Picture:
+        return self.sample.picture(place, readable_name(self.sample.phases[place]) or "the frame", "query")
+
+    def _found(self, query: int, place: int, judged: bool) -> Picture:
+        """A neighbour, framed by whether it shows the query's phase."""
+        named = f"{self.sample.operations[place]} · {self.sample.names[place]}"
+        if not judged:
+            return self.sample.picture(place, named, "open")
+        phase = self.sample.phases[place]
+        same = phase == self.sample.phases[query]
+        said = "same phase" if same else readable_name(phase)
+        return self.sample.picture(place, f"{said} · {named}", "hit" if same else "miss")
+
+    def _share(self) -> str:
+        """How often neighbours show the same phase, over all frames whose phase is known."""
+        sample, shares = self.sample, []
+        for name, cls in self.cls.items():
+            share, chance, count = alike_by_phase(cls, sample.operations, sample.phases, _NEIGHBOURS)
+            shares.append(f"{name} {100 * share:.0f} %")
+        return (
+            f"✓ in a solid frame: the same phase; ✗ in a dashed frame: another one. Of the {_NEIGHBOURS} nearest of "
+            f"{count} frames, the same phase: {', '.join(shares)}; by chance {100 * chance:.0f} %."
+        )
+
+    def _map(self) -> list[Block]:
+        sample = self.sample
+        if len(sample.frames) < _FEW:
+            return []
+        found = {name: flat(cls) for name, cls in self.cls.items()}
+        by, reference = list(found.values())[-1]
+        points = {name: turned_towards(each, reference) for name, (_, each) in found.items()}
+        titles = [sample.title(i) for i in range(len(sample.frames))]
+        text = (
+            f"Each point is one of the {len(titles)} frames, placed by the {by} of its class token; hover over it to "
+            "read what it is. Points in a group look alike to the backbone. What it does not show: distances between "
+            "groups and how wide they are mean nothing, and more or tighter groups are no measure of quality."
+        )
+        if len(points) > 1:
+            text += " The maps are made one by one, then turned towards each other."
+        blocks: list[Block] = [Heading("Map of frames"), Paragraph(text, note=True)]
+        kinds = {"phase": (sample.phases, class_colours), "operation": (sample.operations, group_colours)}
+        for kind, (names, coloured) in kinds.items():
+            largest = [name for name, _ in Counter(filter(None, names)).most_common(_IN_LEGEND)]
+            if not largest:
+                continue
+            colours = coloured(sorted(largest, key=list(names).index))
+            maps = [map_svg(f"{name}, by {kind}", xy, names, colours, titles) for name, xy in points.items()]
+            rest = [f"{kind} not known"] * ("" in names) + ["others"] * bool({*names} - {*largest, ""})
+            shown = {readable_name(name) if kind == "phase" else name: colour for name, colour in colours.items()}
+            blocks.append(Maps(maps, legend(shown, ", ".join(rest))))
+        return blocks
 
     def _attention(self) -> list[Block]:
         frames = [self.sample.frames[i] for i in self.shown]
         title = Heading("Attention of the class token")
-        pictures: list[Picture] = []
-        for name, model in self.models.items():
-            attention = class_attention(model, frames, _detailed(model))
-            if attention is None:
-                return [title, Paragraph("The attention of this architecture cannot be drawn.", note=True)]
-            pictures += [
-                picture(_over_frame(frame, weights, _SIDE), name)
-                for frame, weights in zip(frames, attention, strict=True)
-            ]
-        text = "What the class token attends to in the last block, mean over its heads; brighter is more."
-        return [title, Paragraph(text, note=True), Pictures(pictures, len(self.shown))]
+        found = {name: class_attention(model, frames, _detailed(model)) for name, model in self.models.items()}
+        weights = {name: each for name, each in found.items() if each is not None}
+        if len(weights) < len(found):
+            return [title, Paragraph("The attention of this architecture cannot be drawn.", note=True)]
+        most = max(2.0, *(float(np.quantile(each, 0.98)) for each in weights.values()))
+        colours = heat_colours()
+        rows = {
+            name: [picture(over_frame(f, w, most, colours, _SIDE), name) for f, w in zip(frames, each, strict=True)]
+            for name, each in weights.items()
+        }
+        text = (
+            "What the class token attends to in the last block, mean over its heads, over the frame in grey. All "
+            "pictures have one scale: 1 is what each token would get if all got alike."
+        )
+        scale = Scale(
+            [_hex(colours[k]) for k in range(0, 256, 51)], ("0", f"{most:.1f} and more"), "times an even share"
+        )
+        return [title, Paragraph(text, note=True), scale, self._strips(rows)]
 
 
-@torch.no_grad()
-def encode(
-    model: LoadedBackbone, frames: Sequence[np.ndarray], side: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Class tokens float32 [n, D] and patch tokens float32 [n, N, D] of RGB frames, uint8 [H, W, 3] each.
+def heat_colours() -> np.ndarray:
+    """uint8 [256, 3], the colour map of attention."""
+    from matplotlib import colormaps
 
-    Args:
-        side: pixels that the frames are scaled to; None: the size that the model was trained on.
-    """
-    cls, patches = [], []
-    for start in range(0, len(frames), _BATCH):
-        features = model(_images(model, frames[start : start + _BATCH], side))
-        cls.append(features.cls.float().cpu())
-        patches.append(features.patches.float().cpu())
-    return torch.cat(cls).numpy(), torch.cat(patches).numpy()
+    return np.rint(255 * colormaps[_HEAT](np.arange(256))[:, :3]).astype(np.uint8)
 
 
-def component_colours(
-    patches: np.ndarray, reference: np.ndarray | None = None, counted: np.ndarray | None = None
-) -> np.ndarray:
-    """The first three principal components of all frames' patch tokens as red, green and blue.
-
-    Args:
-        patches: [n, N, D] of a square grid.
-        reference: [n, N, 3], the result for another backbone on the same frames; the components are turned (orthogonal
-            Procrustes, Schoenemann 1966) towards it, so that a colour means about the same in both pictures.
-        counted: bool [n, N], the patches that the components are of, such as those off the border; others become black.
-
-    Returns:
-        float [n, N, 3] in 0..1.
-    """
-    flat = patches.reshape(-1, patches.shape[-1]).astype(np.float64)
-    own = slice(None) if counted is None or not counted.any() else counted.reshape(-1)
-    flat = flat - flat[own].mean(0)
-    _, _, axes = np.linalg.svd(flat[own], full_matrices=False)
-    scores = flat @ axes[:3].T
-    scores /= scores[own].std(0) + 1e-12
-    if reference is not None:
-        left, _, right = np.linalg.svd(scores[own].T @ (reference.reshape(-1, 3)[own] - 0.5))
-        scores = scores @ left @ right
-    # 2.5 standard deviations to either side fill the range; few patches are beyond.
-    colours = np.clip(scores / 5 + 0.5, 0, 1).reshape(*patches.shape[:2], 3)
-    return colours if isinstance(own, slice) else colours * own.reshape(*patches.shape[:2], 1)
-
-
-def as_picture(colours: np.ndarray, side: int) -> np.ndarray:
-    """A square grid of patches, [N, 3] in 0..1, as uint8 RGB [side, side, 3] with the patches' edges kept."""
-    grid = round(len(colours) ** 0.5)
-    values = np.rint(255 * np.asarray(colours)).astype(np.uint8).reshape(grid, grid, 3)
-    return cv2.resize(values, (side, side), interpolation=cv2.INTER_NEAREST)
-
-
-def neighbours_elsewhere(cls: np.ndarray, operations: Sequence[str], queries: Sequence[int], count: int) -> np.ndarray:
-    """For each query the `count` nearest frames (cosine) of other operations, int64 [queries, count], nearest first.
-
-    Frames of the query's own operation do not count: they look alike whatever was learned.
-    """
-    unit = cls / (np.linalg.norm(cls, axis=1, keepdims=True) + 1e-12)
-    names = np.asarray(operations)
-    similar = unit[list(queries)] @ unit.T
-    similar[names[list(queries)][:, None] == names[None, :]] = -np.inf
-    return np.argsort(-similar, axis=1, kind="stable")[:, :count]
-
-
-@torch.no_grad()
-def class_attention(model: LoadedBackbone, frames: Sequence[np.ndarray], side: int | None = None) -> np.ndarray | None:
-    """Attention of the class token in the last block: mean over heads, float [n, N], each frame's largest being 1.
-
-    None for a backbone whose attention is not timm's plain one (rotary positions, say, enter between the layers).
-    """
-    attention = getattr(model.backbone.vit.blocks[-1], "attn", None)  # timm's parallel blocks have several
-    if type(attention) is not timm.layers.Attention:
-        return None
-    projected: list[Tensor] = []
-    hook = attention.qkv.register_forward_hook(lambda _module, _inputs, output: projected.append(output.float()))
-    weights = []
-    try:
-        for start in range(0, len(frames), _BATCH):
-            images = _images(model, frames[start : start + _BATCH], side)
-            projected.clear()
-            patches = model(images).patches.shape[1]
-            qkv = projected[-1].reshape(len(images), -1, 3, attention.num_heads, attention.head_dim)
-            query, key, _ = qkv.permute(2, 0, 3, 1, 4)
-            query, key = attention.q_norm(query), attention.k_norm(key)
-            logits = query[:, :, :1] @ key.mT * query.shape[-1] ** -0.5
-            weights.append(logits.softmax(-1)[:, :, 0, -patches:].mean(1))
-    finally:
-        hook.remove()
-    found = torch.cat(weights)
-    return (found / found.amax(1, keepdim=True).clamp(min=1e-12)).cpu().numpy()
-
-
-def _over_frame(frame: np.ndarray, weights: np.ndarray, side: int) -> np.ndarray:
-    """A frame, square, with attention shown as light: uint8 RGB [side, side, 3]."""
-    shown = _squared(frame, side).astype(np.float32)
-    grid = round(len(weights) ** 0.5)
-    light = cv2.resize(weights.reshape(grid, grid).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
-    light = np.clip(light, 0, 1)[..., None]
-    warm = np.array([255, 176, 60], np.float32)
-    return np.clip(shown * (0.35 + 0.4 * light) + warm * 0.45 * light, 0, 255).astype(np.uint8)
-
-
-def _squared(frame: np.ndarray, side: int) -> np.ndarray:
-    """The frame as the backbone gets it: squeezed to a square of `side` pixels."""
-    return cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA)
+def _hex(colour: np.ndarray) -> str:
+    return "#" + "".join(f"{int(value):02x}" for value in colour)
 
 
 def _detailed(model: LoadedBackbone) -> int:
     """The side in pixels at which the model sees `_CELLS` x `_CELLS` patches."""
     return _CELLS * model.backbone.patch_size
-
-
-def _images(model: LoadedBackbone, frames: Sequence[np.ndarray], side: int | None) -> Tensor:
-    own = model.preprocess
-    preprocess = own if side is None else Preprocess(side, own.mean, own.std)
-    return preprocess(list(frames)).to(next(model.parameters()).device)

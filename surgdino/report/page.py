@@ -40,7 +40,7 @@ def write_page(records: Sequence[RunRecord], target: Path, *, pictures: Sequence
         stamps=[stamp for record in records for stamp in _stamps(record)],
         facts=_facts(records[0]) if len(records) == 1 else [],
         sections=[(section, blocks) for section in sections if (blocks := _blocks(section, records))],
-        frames=bool(pictures),
+        frames=_frames_in(records) if pictures else "no patient frames",
     )
     return write_text(target, _CONTROL.sub(lambda found: shown(found.group()), text))
 
@@ -71,6 +71,12 @@ def _blocks(section: Section, records: Sequence[RunRecord]) -> list[Block]:
     except Exception as error:
         fault = f"{type(error).__name__}: {error}"
         return [Paragraph(f"This part could not be shown: a file of the run holds an odd value. {fault}", note=True)]
+
+
+def _frames_in(records: Sequence[RunRecord]) -> str:
+    if all(record.generated for record in records):
+        return "generated frames included, which show nobody"
+    return "patient frames included: handle it as patient data"
 
 
 def _stamps(record: RunRecord) -> list[tuple[str, str]]:

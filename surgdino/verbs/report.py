@@ -15,14 +15,16 @@ from surgdino.backbone.weights import load_weights
 from surgdino.config import Location, from_words
 from surgdino.errors import SurgdinoError
 from surgdino.exit_code import ExitCode
-from surgdino.inputs.curated import places_in, store_of
+from surgdino.inputs.curated import RunFrames, places_in
+from surgdino.inputs.curation import phase_of
 from surgdino.inputs.settings import ReportSettings
 from surgdino.report.examples import Examples, Scored, chosen, read_scored
 from surgdino.report.gallery import Gallery
 from surgdino.report.learned import Learned, Sample
 from surgdino.report.page import write_page
-from surgdino.report.record import RunRecord, read_run
+from surgdino.report.record import RunRecord, handled, read_run
 from surgdino.report.sections import Section
+from surgdino.report.timeline import clock
 from surgdino.runs.names import settings_of
 from surgdino.runs.results import PER_FRAME
 from surgdino.verbs.evaluate import frames_tested
@@ -98,20 +100,38 @@ def examples_of(record: RunRecord) -> Section:
 
 def learned_of(record: RunRecord) -> Section:
     """The section with pictures of a run, from frames of all its datasets."""
-    store = store_of(record.folder)
+    data = RunFrames.of(record.folder)
     if record.curation is not None:
-        return Gallery(record.curation, store.read, places_in(store, record.curation))
-    config, store = settings_of(record.folder), store.select(flagged=False)
-    after, before = load(record.folder), None
-    weights = (config.get("model") or {}).get("weights")
-    if weights and Path(weights).exists():  # the backbone that the run started from
-        backbone = build_backbone(config["model"], drop_path=0.0)
-        load_weights(backbone, Path(weights))
-        before = LoadedBackbone(backbone, after.info)
+        return Gallery(record.curation, data.store.read, places_in(data.store, record.curation))
+    models, note = _models(record.folder)
+    return Learned(_sample(data), models, handled(record), note)
+
+
+def _models(folder: Path) -> tuple[dict[str, LoadedBackbone], str]:
+    """The backbone before a run and after it, and why one of them is not there."""
+    config, after = settings_of(folder), load(folder)
+    if config.get("backbone") == "frozen":
+        return {"backbone": after}, "The backbone was frozen: fine-tuning has not changed it."
+    begun, weights = config.get("checkpoint"), (config.get("model") or {}).get("weights")
+    if begun and Path(begun).exists():
+        return {"before": load(begun), "after": after}, ""
+    if begun or not weights or not Path(weights).exists():
+        return {"after": after}, "The weights that the run started from were not found: no pictures of before."
+    backbone = build_backbone(config["model"], drop_path=0.0)
+    load_weights(backbone, Path(weights))
+    return {"before": LoadedBackbone(backbone, after.info), "after": after}, ""
+
+
+def _sample(data: RunFrames) -> Sample:
+    """Frames spread over all that a run had, without black ones and those out of the body."""
+    store = data.store.select(flagged=False)
     index = np.unique(np.linspace(0, len(store) - 1, min(_FRAMES, len(store))).astype(int)).tolist()
-    sample = Sample(
+    operations = {video.id: name for video, name in zip(data.store.videos, data.operations, strict=True)}
+    phases = phase_of(store, data.labels["phase"]) if "phase" in data.labels else [""] * len(store)
+    return Sample(
         frames=[store.read(i) for i in index],
-        operations=[store.operation(i) for i in index],
-        names=[f"{store.video_id(i)} {store.time(i):.0f} s" for i in index],
+        operations=[operations[store.video_id(i)] for i in index],
+        names=[f"{store.video_id(i)} {clock(store.time(i))}" for i in index],
+        phases=[str(phases[i]) for i in index],
+        contents=[store.content(i) for i in index],
     )
-    return Learned(sample, before, after)

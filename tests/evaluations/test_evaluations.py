@@ -277,8 +277,9 @@ def test_pictures_of_patch_features_are_alike_for_backbones_that_are(frames, tmp
             name: cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), 1)
             for name, text in row["pictures"].items()
         }
-        assert {picture.shape for picture in pictures.values()} == {(160, 160, 3)}
-        assert np.abs(pictures["one"].astype(int) - pictures["again"]).max() <= 1
+        sides = {name: picture.shape[:2] for name, picture in pictures.items()}
+        assert sides == {"one": (4, 4), "again": (4, 4), "other": (4, 4), "l": (6, 6)}, "a pixel a patch"
+        assert np.abs(pictures["one"].astype(int) - pictures["again"]).max() <= 4  # clipped tails turn too
         assert len(np.unique(pictures["one"])) > 4
         assert not np.array_equal(pictures["one"], pictures["other"])
     alone = replace(given, tested=given.operations == given.operations[0])

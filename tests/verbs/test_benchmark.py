@@ -94,7 +94,7 @@ def test_the_report_shows_patch_features_of_every_dataset_as_colours(run):
         assert len(rows) == 4
         assert all(row["pictures"].keys() == {"natural", "adapted"} for row in rows)
         pictures = [base64.b64decode(text) for row in rows for text in row["pictures"].values()]
-        assert all(cv2.imdecode(np.frombuffer(data, np.uint8), 1).shape == (160, 160, 3) for data in pictures)
+        assert all(cv2.imdecode(np.frombuffer(data, np.uint8), 1).shape == (4, 4, 3) for data in pictures)
     page = (run / "report.html").read_text()
     assert page.count("Patch features as colours") == 2
     assert page.count("data:image/png;base64,") == 2 * 2 * 4

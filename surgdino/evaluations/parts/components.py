@@ -14,12 +14,10 @@ from surgdino.engine.probing.frames import even
 from surgdino.evaluations.parts.given import Given
 from surgdino.evaluations.parts.kept import kept
 from surgdino.frames.store import FrameStore
-from surgdino.report.learned import as_picture, component_colours
+from surgdino.report.views import as_grid, component_colours, patches_inside
 from surgdino.tasks.features.cache import FeatureCache
 
 _SHOWN, _FITTED = 4, 8  # pictures of a dataset; frames of an operation that its components are of
-_DARK = 16  # of 255, of a patch's brightest channel: the border
-_SIDE = 160  # px
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class _Shown:
 
 
 def component_pictures(given: Given, caches: Mapping[str, FeatureCache]) -> list[dict[str, Any]]:
-    """A row of pictures an operation: its name, and backbone -> a PNG in base64, a square a patch, the border black.
+    """A row of pictures an operation: its name, and backbone -> a PNG in base64, a pixel a patch, the border black.
 
     The components of the first backbone are those of greatest variance over the operation's frames without the border;
     those of the others are turned towards them, so that a colour means about the same.
@@ -47,14 +45,14 @@ def component_pictures(given: Given, caches: Mapping[str, FeatureCache]) -> list
     for name, cache in caches.items():
         patches = _patches(cache, given.frames.store, index)
         side = round(patches.shape[1] ** 0.5)
-        bright = _bright(given.frames.store, index, side)
+        inside = _inside(given.frames.store, index, side)
         for place, (each, end) in enumerate(zip(chosen, ends.tolist(), strict=True)):
             own = slice(end - len(each.index), end)
             reference = _at_side(references[place], side) if len(references) > place else None
-            colours = component_colours(patches[own], reference, bright[own])
+            colours = component_colours(patches[own], reference, inside[own])
             if reference is None:
                 references.append(colours)
-            done, data = cv2.imencode(".png", as_picture(colours[each.shown], _SIDE)[..., ::-1])
+            done, data = cv2.imencode(".png", as_grid(colours[each.shown])[..., ::-1])
             assert done  # an encoder in memory fails for impossible shapes only
             found[place][name] = base64.b64encode(data.tobytes()).decode()
     return [{"operation": each.operation, "pictures": found[place]} for place, each in enumerate(chosen)]
@@ -81,10 +79,9 @@ def _patches(cache: FeatureCache, store: FrameStore, index: np.ndarray) -> np.nd
     return kept(cache, store, index, "components/", computed)
 
 
-def _bright(store: FrameStore, index: np.ndarray, side: int) -> np.ndarray:
+def _inside(store: FrameStore, index: np.ndarray, side: int) -> np.ndarray:
     """bool [n, side * side]: the patches that are not of the border."""
-    frames = (cv2.resize(store.read(int(i)), (side, side), interpolation=cv2.INTER_AREA) for i in index)
-    return np.stack([frame.max(2).reshape(-1) >= _DARK for frame in frames])
+    return np.stack([patches_inside(store.content(int(i)), store.read(int(i)).shape, side) for i in index])
 
 
 def _at_side(colours: np.ndarray, side: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from surgdino.report.blocks import Block, Bullets, Charts, Heading, Paragraph, Pictures, Table, png_picture
+from surgdino.report.blocks import Block, Bullets, Charts, Heading, Paragraph, Strip, Strips, Table, png_picture
 from surgdino.report.charts import Line, interval_chart, line_chart
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
@@ -153,23 +153,24 @@ def _forests(rows: Sequence[Row], backbones: Sequence[str]) -> list[Block]:
 
 
 def _components(rows: Sequence[Mapping[str, Any]], backbones: Sequence[str]) -> list[Block]:
-    """A row of pictures a backbone, the same frames below each other."""
-    pictures = [
-        png_picture(base64.b64decode(row["pictures"][name]), f"{name}, {row['operation']}")
-        for name in backbones
+    """A strip an operation: what each backbone makes of the same frame."""
+    strips = [
+        Strip(
+            row["operation"],
+            [
+                png_picture(base64.b64decode(row["pictures"][name]), name, pixels=True)
+                for name in backbones
+                if name in row["pictures"]
+            ],
+        )
         for row in rows
-        if name in row["pictures"]
     ]
     text = (
         "The first three principal components of the patch features as red, green and blue, over frames of the "
         "operation without the black border, and turned towards the first backbone's. A backbone sees patches of equal "
         "colour as alike. These are no frames, but what is large in one can be made out."
     )
-    return (
-        [Heading("Patch features as colours"), Paragraph(text, note=True), Pictures(pictures, len(rows))]
-        if rows
-        else []
-    )
+    return [Heading("Patch features as colours"), Paragraph(text, note=True), Strips(strips)] if rows else []
 
 
 def _labels_saved(rows: Sequence[Row], backbones: Sequence[str]) -> list[Block]:
