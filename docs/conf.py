@@ -22,7 +22,6 @@ source_suffix = {".md": "markdown"}
 root_doc = "index"
 exclude_patterns = ["generator"]
 nitpicky = True
-suppress_warnings = ["toc.empty_glob"]  # a folder of tutorials may be empty
 language = "en"
 highlight_language = "text"
 

@@ -34,7 +34,7 @@ _DETAILS = """\
 Figures on operations that a backbone has seen, even without their labels, are not figures on unseen patients.
 `exclude=test-of:cholect50/rdv` (in full `data.exclude=[test-of:cholect50/rdv]`) leaves a test set out of pretraining.
 
-# The same by splits
+## The same by splits
 
 A row is a set that a backbone may have been trained on, a column a part of a split that it may be tested on, a cell how
 many of the column's operations are in the row. Rows of zeros are left out: they share nothing with the columns.
@@ -270,7 +270,7 @@ def markdown(cards: Sequence[Card]) -> str:
     before = None
     for table in overlap_tables(cards):
         if table.dataset != before:
-            pieces.append(f"## Tested on {table.dataset}\n")
+            pieces.append(f"### Tested on {table.dataset}\n")
             before = table.dataset
         heads, rows = cells(table)
         pieces.append(_table(TITLES[table.part], heads, rows))
