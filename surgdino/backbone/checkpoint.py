@@ -23,16 +23,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from surgdino.backbone import model_json
-from surgdino.backbone.model_json import FORMAT, ModelJson
+from surgdino.backbone.model_json import FORMAT, WEIGHTS, ModelJson, find_weights
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.settings import ModelSettings
 from surgdino.backbone.tensor_files import TEXT_LIMIT, check_tensors, differences, header_of, read_tensors, shapes_of
 from surgdino.backbone.vit import Backbone, Features, build_backbone
-from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.errors import SurgdinoError
 from surgdino.frames.prints import References
 from surgdino.paths import atomic_write, read_bytes, write_text
 
-WEIGHTS, MODEL_JSON = "backbone.safetensors", "model.json"
+MODEL_JSON = "model.json"
 _HEADER, _PRINTS = "surgdino", "surgdino_prints"
 _AGAIN = "continue the run to write it again, or copy it again"
 _PACKAGES = ("surgdino", "torch", "timm")
@@ -132,21 +132,6 @@ def _build(weights: Path, settings: ModelSettings) -> Backbone:
         what, more = "the weights are not those that model.json describes", f" (and {len(found) - 1} more)"
         raise SurgdinoError(what, file=weights, expected=settings.timm, found=found[0] + (more if found[1:] else ""))
     return build_backbone(settings, drop_path=0.0)
-
-
-def find_weights(path: str | Path) -> Path:
-    """The weights file of a run folder, a checkpoint folder, or the file itself."""
-    path, fix = Path(path), "give a run folder or its checkpoint folder"
-    try:
-        for candidate in (path, path / WEIGHTS, path / "checkpoint" / WEIGHTS):
-            if candidate.is_file() and candidate.suffix == ".safetensors":
-                return candidate
-        if not path.exists():
-            raise SurgdinoError("does not exist", file=path, fix=fix)
-        found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing" if path.is_dir() else path.name
-    except OSError as error:
-        raise from_os_error(error, path) from error
-    raise SurgdinoError("no checkpoint here", file=path, expected=WEIGHTS, found=found, fix=fix)
 
 
 def read_model_json(path: str | Path) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from pydantic import Field
 
 from surgdino.backbone.settings import Channel, ImageSize, ModelSettings, PatchSize, Spread, VitOptions
 from surgdino.config import NonNegativeInt, PositiveInt
-from surgdino.errors import SurgdinoError, shown
+from surgdino.errors import SurgdinoError, from_os_error, shown
 from surgdino.frames.prints import References
 from surgdino.records import checked, parse_json
 
 FORMAT = 1
+WEIGHTS = "backbone.safetensors"
 NOT_RECORDED = "an earlier surgdino did not record what its weights had been trained on"
 _FIX = "restore it from a copy of the run"
 Name = Annotated[str, Field(max_length=1000)]
@@ -158,3 +159,18 @@ def parse_prints(text: str, file: Path) -> dict[str, References]:
         except ValueError as error:
             raise SurgdinoError("prints cannot be used", file=file, place=shown(name), found=error, fix=_FIX) from None
     return found
+
+
+def find_weights(path: str | Path) -> Path:
+    """The weights file of a run folder, a checkpoint folder, or the file itself."""
+    path, fix = Path(path), "give a run folder or its checkpoint folder"
+    try:
+        for candidate in (path, path / WEIGHTS, path / "checkpoint" / WEIGHTS):
+            if candidate.is_file() and candidate.suffix == ".safetensors":
+                return candidate
+        if not path.exists():
+            raise SurgdinoError("does not exist", file=path, fix=fix)
+        found = ", ".join(sorted(p.name for p in path.iterdir())[:5]) or "nothing" if path.is_dir() else path.name
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    raise SurgdinoError("no checkpoint here", file=path, expected=WEIGHTS, found=found, fix=fix)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from surgdino.backbone.catalogue import entry_of_file
-from surgdino.backbone.checkpoint import description_in, find_weights, untrained
+from surgdino.backbone.checkpoint import description_in, untrained
 from surgdino.backbone.key_styles import Conversion, fit_to_model, to_timm_names
-from surgdino.backbone.model_json import NOT_RECORDED
+from surgdino.backbone.model_json import NOT_RECORDED, find_weights
 from surgdino.backbone.tensor_files import check_tensors, differences, read_tensors
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.config import read_yaml, shipped_settings

@@ -12,8 +12,9 @@ import hydra
 from omegaconf import DictConfig
 
 from surgdino import console
-from surgdino.cli import help
+from surgdino.cli import early, help
 from surgdino.cli.compose import FAULTS, compose, in_words
+from surgdino.cli.start import started
 from surgdino.cli.words import parsable
 from surgdino.config import plain
 from surgdino.errors import SurgdinoError, nearest
@@ -84,9 +85,12 @@ def usage(verb: str) -> str:
 
 
 def _run(verb: str, subject: str | list[str] | None, cfg: DictConfig) -> int:
-    values = plain(cfg)  # before the import of the verb, which takes a few seconds
-    main = import_module(f"surgdino.{verb}.verb" if verb in FOLDERS else f"surgdino.verbs.{verb}").main
-    return main(values, subject) if subject else main(values)
+    values = plain(cfg)
+    paths = subject if isinstance(subject, list) else []
+    early.check(verb, values, paths)
+    with started(verb, paths or filter(None, [subject]), values):
+        main = import_module(f"surgdino.{verb}.verb" if verb in FOLDERS else f"surgdino.verbs.{verb}").main
+        return main(values, subject) if subject else main(values)
 
 
 def _run_by_hydra(verb: str, subject: str | list[str] | None, words: list[str]) -> int:

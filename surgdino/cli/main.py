@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 
 from surgdino import __version__
-from surgdino.errors import SurgdinoError, from_os_error, nearest, shown
+from surgdino.errors import SurgdinoError, from_os_error, shown
 
 VERBS = {
     "pretrain": "continue self-supervised pretraining on surgical video",
@@ -28,6 +28,7 @@ VERBS = {
     "list": "datasets, recipes, models, methods and augmentations",
     "weights": "natural-image checkpoints: surgdino weights list | get NAME",
     "doctor": "has this machine what surgdino needs: packages, decoders, disk, memory, GPU",
+    "completion": "what the Tab key offers in your shell: surgdino completion bash|zsh|fish",
     "demo": "every step on a small generated set, in minutes on a CPU",
 }
 # Verbs that take key=value settings through Hydra.
@@ -35,6 +36,10 @@ CONFIGURED = (
     *("pretrain", "finetune", "evaluate", "benchmark", "predict", "curate", "merge", "export"),
     *("verify", "show", "bench", "score"),
 )
+
+# Verbs about finished runs, and those that are files of this room.
+OF_RUNS = ("report", "share", "compare")
+HERE = ("demo", "doctor", "completion")
 
 EXAMPLES = """\
 Examples
@@ -99,16 +104,33 @@ def dispatch(words: list[str]) -> int:
         return 0
     verb, rest = words[0], words[1:]
     if verb not in VERBS:
-        raise SurgdinoError(f"unknown verb {verb!r}", fix=nearest(verb, VERBS))
+        from surgdino.cli.offers import instead
+
+        raise instead(verb, rest)
     if verb in CONFIGURED:
         from surgdino.cli.configured import run_configured
 
         return run_configured(verb, rest, VERBS[verb])
-    module = import_module(f"surgdino.{'cli' if verb in ('demo', 'doctor') else 'verbs'}.{verb}")
+    if verb in OF_RUNS:
+        return _run_of_runs(verb, rest)
+    module = import_module(f"surgdino.{'cli' if verb in HERE else 'verbs'}.{verb}")
     if "-h" in rest or "--help" in rest:
         print(module.HELP)
         return 0
     return module.main(rest)
+
+
+def _run_of_runs(verb: str, words: list[str]) -> int:
+    """A verb about finished runs: its words are read before its module, which imports torch."""
+    from surgdino.cli.start import started
+    from surgdino.verbs.words import RUN_VERBS
+
+    if "-h" in words or "--help" in words:
+        print(RUN_VERBS[verb].help)
+        return 0
+    RUN_VERBS[verb].read(words)
+    with started(verb, words):
+        return import_module(f"surgdino.verbs.{verb}").main(words)
 
 
 if __name__ == "__main__":

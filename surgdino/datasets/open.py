@@ -39,10 +39,7 @@ def open_dataset(
         SurgdinoError: no such folder, no video in it, another layout, no such split, an option that the adapter has no
             use for, or a split that tears an operation apart.
     """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        what = "not a folder" if root.exists() else "the folder does not exist"
-        raise SurgdinoError(what, file=root, expected=f"the folder of dataset={card.name}", fix="check data.root")
+    root = folder_of(card.name, root)
     module = discovery.load("surgdino.datasets.adapters", card.adapter, "dataset.adapter")
     adapter = discovery.defined(module, Adapter)  # type: ignore[type-abstract]
     given = {key: value for key, value in (options or {}).items() if value is not None}
@@ -65,6 +62,15 @@ def open_dataset(
     if (root / GENERATED).exists():
         manifest = _as_demo(manifest)
     return manifest if split is None else apply_split(manifest, card, split)
+
+
+def folder_of(dataset: str, root: str | Path, key: str = "data.root") -> Path:
+    """A dataset's folder; refused where there is none."""
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        what = "not a folder" if root.exists() else "the folder does not exist"
+        raise SurgdinoError(what, file=root, expected=f"the folder of dataset={dataset}", fix=f"check {key}")
+    return root
 
 
 def _as_demo(manifest: Manifest) -> Manifest:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from surgdino.backbone.checkpoint import MODEL_JSON, description_in, find_weights
+from surgdino.backbone.checkpoint import MODEL_JSON, description_in
+from surgdino.backbone.model_json import find_weights
 from surgdino.backbone.weights import open_weights
 from surgdino.console import field
 from surgdino.errors import SurgdinoError

@@ -16,7 +16,7 @@ from surgdino.datasets.held import Length, held_against
 from surgdino.datasets.manifest import Labels, Manifest, Problem
 from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore, StoreSettings, build_store
-from surgdino.inputs.settings import DataSettings, manifest_of
+from surgdino.inputs.settings import DataSettings, manifest_of, require_split
 from surgdino.paths import safe_name
 from surgdino.runs.leaks import refuse_shared_parts
 from surgdino.runs.names import Pseudonyms
@@ -35,14 +35,7 @@ def split_manifest(card: Card, data: DataSettings, labels: str, names: Pseudonym
         labels: the kind that the task learns.
         names: takes in those of the whole folder.
     """
-    if data.part is not None:
-        what = "data.part has no use here: a task needs all parts of a split"
-        raise SurgdinoError(what, found=f"data.part={data.part}", fix="leave it out")
-    if data.split is None:
-        expected, fix = "a split such as {train: [1, 2], test: [3]}", "add data.split='{train: [...], test: [...]}'"
-        if known := list(card.splits):
-            expected, fix = f"one of {', '.join(known)}, or inline", f"add data.split={known[0]}"
-        raise SurgdinoError("data.split is not set", expected=expected, fix=fix)
+    require_split(card, data)
     manifest = manifest_of(card, data, names)
     labels_of(manifest, labels)
     if manifest.errors:  # a fault that would make the scores wrong

@@ -22,7 +22,7 @@ from surgdino.config import (
 )
 from surgdino.datasets.card import Card, Recordings
 from surgdino.datasets.manifest import Manifest
-from surgdino.datasets.open import open_dataset
+from surgdino.datasets.open import folder_of, open_dataset
 from surgdino.datasets.overlap import operations_named
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.frames.engines import engine_named
@@ -172,10 +172,44 @@ def open_whole(
     if isinstance(data.split, tuple):
         what, fix = "data.split names several splits", "give one of them; surgdino finetune takes several"
         raise SurgdinoError(what, expected="one split", found=", ".join(data.split) or "an empty list", fix=fix)
-    manifest = open_dataset(card, data.root, split=data.split, options=_options(data))
+    manifest = _ahead.pop(_question(card, data), None)
+    if manifest is None:
+        manifest = open_dataset(card, data.root, split=data.split, options=_options(data))
     if names is not None:
         names.add(card, manifest, prefix)
     return manifest
+
+
+_ahead: dict[str, Manifest] = {}  # opened, and not asked for yet
+
+
+def open_ahead(card: Card, data: DataSettings) -> None:
+    """Open the dataset of `data.root` and keep it for the next who asks for it: its faults are told before torch is
+    imported, and it is read once."""
+    if isinstance(data.split, tuple) or data.split == "cv" or (isinstance(data.split, dict) and "cv" in data.split):
+        folder_of(card.name, data.root)  # several splits: see inputs/folds.py
+        return
+    manifest = open_whole(card, data)
+    not_empty(part_of(manifest, data))
+    if not data.also:
+        excluded_operations([manifest], data.exclude)
+    _ahead[_question(card, data)] = manifest
+
+
+def _question(card: Card, data: DataSettings | AlsoSettings) -> str:
+    return repr((card, data.root, data.split, _options(data)))
+
+
+def require_split(card: Card, data: DataSettings) -> None:
+    """Refuse what a task cannot be learned with: no split, or a part of one."""
+    if data.part is not None:
+        what = "data.part has no use here: a task needs all parts of a split"
+        raise SurgdinoError(what, found=f"data.part={data.part}", fix="leave it out")
+    if data.split is None:
+        expected, fix = "a split such as {train: [1, 2], test: [3]}", "add data.split='{train: [...], test: [...]}'"
+        if known := list(card.splits):
+            expected, fix = f"one of {', '.join(known)}, or inline", f"add data.split={known[0]}"
+        raise SurgdinoError("data.split is not set", expected=expected, fix=fix)
 
 
 def part_of(manifest: Manifest, data: DataSettings | AlsoSettings) -> Manifest:

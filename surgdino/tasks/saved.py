@@ -18,8 +18,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from surgdino.backbone.checkpoint import LoadedBackbone, find_weights, load, save_backbone, save_tensors
+from surgdino.backbone.checkpoint import LoadedBackbone, load, save_backbone, save_tensors
 from surgdino.backbone.low_rank import merged
+from surgdino.backbone.model_json import find_weights
 from surgdino.backbone.tensor_files import check_tensors, differences, header_of, read_tensors, shapes_of
 from surgdino.config import PositiveInt, shipped, shipped_settings
 from surgdino.datasets.card import Card

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from surgdino import console
-from surgdino.backbone.checkpoint import WEIGHTS, find_weights, read_model_json, save_backbone, untrained
+from surgdino.backbone.checkpoint import read_model_json, save_backbone, untrained
+from surgdino.backbone.model_json import WEIGHTS, find_weights
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone
 from surgdino.backbone.weights import WeightsReport, load_weights

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,9 @@ from surgdino import console
 from surgdino.backbone.checkpoint import LoadedBackbone, load
 from surgdino.backbone.vit import build_backbone
 from surgdino.backbone.weights import load_weights
-from surgdino.config import Location, from_words
-from surgdino.errors import SurgdinoError
 from surgdino.exit_code import ExitCode
 from surgdino.inputs.curated import RunFrames, places_in
 from surgdino.inputs.curation import phase_of
-from surgdino.inputs.settings import ReportSettings
 from surgdino.report.examples import Examples, Scored, chosen, read_scored
 from surgdino.report.gallery import Gallery
 from surgdino.report.learned import Learned, Sample
@@ -28,30 +24,14 @@ from surgdino.report.timeline import clock
 from surgdino.runs.names import settings_of
 from surgdino.runs.results import PER_FRAME
 from surgdino.verbs.evaluate import frames_tested
+from surgdino.verbs.words import RUN_VERBS
 
-USAGE = "surgdino report RUN [report.frames=true] [out=RUN/report.html]"
-HELP = f"""{USAGE}
-
-Writes one self-contained HTML file: the verdict, before and after, curves, data, operations seen, settings.
-report.frames=true adds pictures made of patient frames: keep that file with the data."""
-_WITHOUT_FRAMES = ReportSettings(frames=False)
 _FRAMES = 192  # nearest neighbours are searched among these many frames
-
-
-@dataclass(frozen=True)
-class ReportWords:
-    """The settings of the command."""
-
-    report: ReportSettings = _WITHOUT_FRAMES
-    out: Location | None = None
 
 
 def main(words: Sequence[str]) -> ExitCode:
     """Write the report of the run folder that `words` names."""
-    folders, settings = from_words(ReportWords, words, USAGE)
-    if len(folders) != 1:
-        raise SurgdinoError("report of which run?", expected="one run folder", found=len(folders), fix=f"use {USAGE}")
-    folder = Path(folders[0])
+    (folder,), settings = RUN_VERBS["report"].read(words)
     target = settings.out or folder / "report.html"
     page = report_run(folder, target, frames=settings.report.frames)
     console.field("report", page)

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 import surgdino
 from surgdino.backbone import checkpoint
-from surgdino.backbone.checkpoint import MODEL_JSON, WEIGHTS, read_model_json, save_backbone, usual_size
+from surgdino.backbone.checkpoint import MODEL_JSON, read_model_json, save_backbone, usual_size
+from surgdino.backbone.model_json import WEIGHTS
 from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import load_weights

@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import surgdino
-from surgdino.backbone.checkpoint import MODEL_JSON, WEIGHTS, save_backbone
+from surgdino.backbone.checkpoint import MODEL_JSON, save_backbone
+from surgdino.backbone.model_json import WEIGHTS
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.backbone.weights import load_weights
 from surgdino.config import shipped_settings

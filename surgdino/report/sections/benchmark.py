@@ -13,7 +13,7 @@ from surgdino.report.blocks import Block, Bullets, Charts, Heading, Paragraph, S
 from surgdino.report.charts import Line, interval_chart, line_chart
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
-from surgdino.report.sections.settings import duration
+from surgdino.wording import duration
 
 Row = Mapping[str, Any]
 

@@ -10,6 +10,7 @@ import yaml
 from surgdino.report.blocks import Block, Code, Table
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
+from surgdino.wording import duration
 
 
 class Settings(Section):
@@ -63,14 +64,6 @@ def _batch(record: RunRecord, row: Mapping[str, Any]) -> int:
     usual, phases = record.section("train").get("batch_size") or 0, record.config.get("phases")
     own = phases[int(row["phase"]) - 1] if isinstance(phases, list) and 0 < row.get("phase", 0) <= len(phases) else {}
     return _flat(own).get("train.batch_size", usual) if isinstance(own, Mapping) else usual
-
-
-def duration(seconds: float) -> str:
-    """`3 h 12 min`, `4 min 10 s`, `12 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _versions(record: RunRecord) -> dict[str, str]:
