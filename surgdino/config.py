@@ -139,7 +139,7 @@ def in_words(kind: Any, section: Any, name: str, error: ValidationError) -> Surg
     first = min(error.errors(include_url=False), key=lambda each: order.get(each["type"], 1))
     key, hint, value = name, typing.cast(Any, kind), section
     for step in first["loc"][1:]:
-        fields = _fields(hint)
+        fields = fields_of(hint)
         if fields is not None and isinstance(value, dict):
             dotted = f"{key}." if key else ""
             if step not in fields:
@@ -160,9 +160,9 @@ def in_words(kind: Any, section: Any, name: str, error: ValidationError) -> Surg
     return SurgdinoError(what, expected=expected, found=shown(repr(value), 80))
 
 
-def _fields(hint: Any) -> dict[str, Any] | None:
+def fields_of(hint: Any) -> dict[str, Any] | None:
     """Key -> type of a dataclass; None for any other type."""
-    for choice in _choices(hint):
+    for choice in members_of(hint):
         if dataclasses.is_dataclass(choice):
             hints = typing.get_type_hints(choice, include_extras=True)
             return {field.name: hints[field.name] for field in dataclasses.fields(choice) if field.init}
@@ -171,7 +171,7 @@ def _fields(hint: Any) -> dict[str, Any] | None:
 
 def _entry(hint: Any, place: int) -> Any:
     """The type of one entry of a list; None where it has no such entry, or where its type depends on the value."""
-    listed = [choice for choice in _choices(hint) if typing.get_origin(choice) is tuple]
+    listed = [choice for choice in members_of(hint) if typing.get_origin(choice) is tuple]
     arguments = typing.get_args(listed[0]) if len(listed) == 1 else ()
     if Ellipsis in arguments:
         return arguments[0]
@@ -180,16 +180,16 @@ def _entry(hint: Any, place: int) -> Any:
 
 def _mapped(hint: Any) -> Any:
     """The type of a mapping's values; None for any other type."""
-    mappings = [choice for choice in _choices(hint) if typing.get_origin(choice) in (dict, Mapping)]
+    mappings = [choice for choice in members_of(hint) if typing.get_origin(choice) in (dict, Mapping)]
     return typing.get_args(mappings[0])[1] if len(mappings) == 1 else None
 
 
-def _choices(hint: Any) -> list[Any]:
+def members_of(hint: Any) -> list[Any]:
     """The members of a union, or the type alone; without what is annotated to them."""
     if typing.get_origin(hint) is Annotated:
-        return _choices(typing.get_args(hint)[0])
+        return members_of(typing.get_args(hint)[0])
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return [choice for member in typing.get_args(hint) for choice in _choices(member)]
+        return [choice for member in typing.get_args(hint) for choice in members_of(member)]
     return [hint]
 
 
