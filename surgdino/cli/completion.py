@@ -96,8 +96,9 @@ def known() -> Known:
 
 def _keys(verb: str) -> list[str]:
     """Every setting of a verb as it is composed by default, groups first; nobody sets those of a dataset's card."""
-    composed = OmegaConf.to_container(compose(verb, with_hydra=True))
-    assert isinstance(composed, dict)
+    container = OmegaConf.to_container(compose(verb, with_hydra=True))
+    assert isinstance(container, dict)
+    composed = {str(key): value for key, value in container.items()}
     chosen = composed.pop("hydra")["runtime"]["choices"]
     sections = {key for key, value in composed.items() if isinstance(value, dict)}
     composed.pop("dataset", None)
