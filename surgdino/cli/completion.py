@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from surgdino.cli.compose import GROUPS, choices, compose
 from surgdino.cli.configured import OPEN, PATHS, SUBJECTS
 from surgdino.cli.early import CONFIGS
+from surgdino.cli.verbs import VERBS
 from surgdino.config import fields_of, flat_keys, members_of
 from surgdino.discovery import files, names
 from surgdino.errors import SurgdinoError, nearest
@@ -64,8 +65,6 @@ def main(words: Sequence[str]) -> int:
 
 def known() -> Known:
     """All that this installation and the user's own folders offer."""
-    from surgdino.cli.main import VERBS
-
     values = {group: list(choices(group)) for group in GROUPS}
     values |= {"suite": list(files("configs/suites")), "format": names("surgdino.exports.formats")}
     paths = set[str]()

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from surgdino.cli.verbs import VERBS
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError, nearest
 
@@ -20,8 +21,6 @@ def instead(word: str, others: Sequence[str] = ()) -> SurgdinoError:
     Args:
         others: the words after it, which the offered commands keep.
     """
-    from surgdino.cli.main import VERBS
-
     path = Path(word).expanduser()
     if path.exists():
         kind, commands = _of_file(path) if path.is_file() else _of_folder(path)

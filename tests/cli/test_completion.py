@@ -9,7 +9,7 @@ import pytest
 
 from surgdino.cli.completion import known, main
 from surgdino.cli.compose import GROUPS, choices
-from surgdino.cli.main import VERBS
+from surgdino.cli.verbs import VERBS
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from surgdino.cli.early import CONFIGS
-from surgdino.cli.main import CONFIGURED, OF_RUNS
+from surgdino.cli.verbs import CONFIGURED, OF_RUNS
 
 # Verb -> words of a command that is right so far, and more words with what the answer to them says.
 MISTAKES: dict[str, tuple[list[str], dict[str, str]]] = {
