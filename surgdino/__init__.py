@@ -29,14 +29,16 @@ if TYPE_CHECKING:
         show,
         verify,
     )
-    from surgdino.api.models import load
+    from surgdino.api.models import BackboneModel, TaskModel, load
     from surgdino.backbone.checkpoint import LoadedBackbone
     from surgdino.errors import SurgdinoError
 
 __version__ = "0.1.0"
 __all__ = [
+    "BackboneModel",
     "LoadedBackbone",
     "SurgdinoError",
+    "TaskModel",
     "__version__",
     "benchmark",
     "compare",
@@ -57,7 +59,7 @@ __all__ = [
 _FROM = {
     "LoadedBackbone": "surgdino.backbone.checkpoint",
     "SurgdinoError": "surgdino.errors",
-    "load": "surgdino.api.models",
+    **dict.fromkeys(("BackboneModel", "TaskModel", "load"), "surgdino.api.models"),
 }
 _ROOMS = ("report", "show", "verify")  # packages of ours that have a verb's name
 

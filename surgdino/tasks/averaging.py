@@ -37,6 +37,7 @@ def average(members: Sequence[Member], averaging: Averaging, smoothing: Smoothin
         raise SurgdinoError(f"task={task.name} does not smooth", place="smoothing", expected=expected, found=smoothing)
     task.smoothing = smoothing
     parts = ([f"{len(members)} runs"] if len(members) > 1 else []) + ([averaging] if len(views) > 1 else [])
+    task.members = ()
     if parts:
         seen = [Member(each.task, each.context.seen(view), each.head) for each in members for view in views]
         task.members = seen
@@ -50,7 +51,7 @@ def load_runs(places: Sequence[str]) -> list[SavedTask]:
         SurgdinoError: none is there, too many are, one is there twice, or they have another task or other classes than
             the first.
     """
-    paths = [path for place in places for path in _runs_in(Path(place).expanduser())]
+    paths = [path for place in places for path in runs_in(Path(place).expanduser())]
     if not 0 < len(paths) <= _MOST:
         expected = f"a run, or up to {_MOST} to average"
         raise SurgdinoError("these runs cannot be averaged", place="checkpoint", expected=expected, found=len(paths))
@@ -71,7 +72,7 @@ def load_runs(places: Sequence[str]) -> list[SavedTask]:
     return found
 
 
-def _runs_in(folder: Path) -> list[Path]:
+def runs_in(folder: Path) -> list[Path]:
     """The folder itself where it is a run or a checkpoint, or one that says itself what is wrong with it."""
     if not folder.is_dir() or any((folder / name / HEAD).is_file() for name in ("", "checkpoint", "last")):
         return [folder]

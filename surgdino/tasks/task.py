@@ -22,6 +22,7 @@ from surgdino.paths import file_of
 from surgdino.tasks import MAIN, PACKAGE
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames, labels_of
+from surgdino.tasks.prediction import AnyPrediction, Prediction
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.scoring.scoring import Scoring
 from surgdino.tasks.training.stage import Stage
@@ -159,6 +160,11 @@ class Task(ABC, Generic[S, P]):
         [(_, prediction)] = self.predicted(request.context, request.head, request.frames)
         name, numbers, classes = request.source.name, request.frames.numbers, request.context.classes
         return {"predictions": self.write_predictions(request.folder, name, numbers, prediction, classes)}
+
+    def prediction(self, request: PredictRequest) -> Prediction:
+        """What `write` writes of the frames, for `surgdino.load(run).predict(frames)`."""
+        found = list(self.predicted(request.context, request.head, request.frames))
+        return AnyPrediction.of(request, self.name, found=found)
 
     def draw(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path, caption: str) -> None:
         """Draw what was predicted of the tested videos into `folder`, for the report: pictures that show no patient."""

@@ -7,7 +7,7 @@ disk until all is written, so memory stays flat in the video's length, and an in
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from surgdino.config import shipped, typed
 from surgdino.console import field, say, warn
 from surgdino.datasets.manifest import FrameLabels
+from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError, from_os_error
 from surgdino.exit_code import ExitCode
 from surgdino.frames.store import FrameStore, build_store
@@ -28,6 +29,7 @@ from surgdino.tasks.averaging import average, load_runs
 from surgdino.tasks.labelled_frames import every_frame
 from surgdino.tasks.request import InputVideo, PredictRequest
 from surgdino.tasks.saved import SavedTask
+from surgdino.tasks.settings import Averaging, Smoothing
 from surgdino.tasks.task import Member
 from surgdino.verbs.evaluate import local
 
@@ -49,6 +51,65 @@ class PredictedVideo:
     written: Mapping[str, Path]
 
 
+@dataclass(frozen=True)
+class Predictor:
+    """A trained task, or several that are averaged.
+
+    Attributes:
+        runs: the first one's task is asked.
+        data: how frames are stored, the same for all.
+        hardware: what the networks compute on.
+    """
+
+    runs: Sequence[SavedTask]
+    data: DataSettings
+    hardware: HardwareSettings
+
+    @classmethod
+    def open(cls, places: Sequence[str], hardware: HardwareSettings) -> Predictor:
+        """Of runs, checkpoint folders, or folders of runs.
+
+        Raises:
+            SurgdinoError: as `load_runs`, or the runs see their frames in different ways.
+        """
+        runs = [local(each) for each in load_runs(places)]
+        data = shipped(DataSettings, "data", **runs[0].config.data)
+        for other in runs[1:]:
+            if (theirs := shipped(DataSettings, "data", **other.config.data).store_settings) != data.store_settings:
+                what, fix = "trained on frames that are stored in another way", "predict them one by one"
+                raise SurgdinoError(what, file=other.folder, expected=data.store_settings, found=theirs, fix=fix)
+        return cls(runs, data, hardware)
+
+    @property
+    def first(self) -> SavedTask:
+        """The run whose task is asked."""
+        return self.runs[0]
+
+    def refuse_questions(self, questions: Sequence[str]) -> None:
+        """Raise where the task answers none."""
+        if questions and not self.first.task.ASKS:
+            what = f"task={self.first.task.name} answers no questions"
+            raise SurgdinoError(what, place="questions", found=questions[0], fix="leave questions= out")
+
+    def request(
+        self, source: InputVideo, work: Path, averaging: Averaging, smoothing: Smoothing
+    ) -> tuple[PredictRequest, str]:
+        """What the task is asked about a video, and over what it averages, in words.
+
+        Args:
+            work: a folder for the stored frames, which are read until all is predicted.
+        """
+        frames = every_frame(stored(source, work, self.data))
+        members = []
+        for each in self.runs:
+            context = each.context(self.hardware, work / "features")
+            members.append(Member(each.task, context, each.load_head(context)))
+        first = members[0]
+        averaged = average(members, averaging, smoothing)
+        request = PredictRequest(first.context, first.head, frames, source, self.data.decoder, None, work, "")
+        return request, averaged
+
+
 def main(cfg: Mapping[str, Any], videos: list[str]) -> ExitCode:
     """Predict each video and print what was written where; 0, with a `PredictedVideo` of each."""
     config = typed(PredictConfig, cfg, "")
@@ -56,17 +117,10 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> ExitCode:
     if config.truth is not None and len(paths) > 1:
         raise SurgdinoError("one truth for several videos", file=config.truth, fix="predict them one by one")
     places = [config.checkpoint] if isinstance(config.checkpoint, str) else config.checkpoint
-    runs = [local(each) for each in load_runs(places)]
-    saved = runs[0]
-    if config.questions and not saved.task.ASKS:
-        what = f"task={saved.task.name} answers no questions"
-        raise SurgdinoError(what, place="questions", found=config.questions[0], fix="leave questions= out")
-    data = shipped(DataSettings, "data", **saved.config.data)
-    for other in runs[1:]:
-        if (theirs := shipped(DataSettings, "data", **other.config.data).store_settings) != data.store_settings:
-            what, fix = "trained on frames that are stored in another way", "predict them one by one"
-            raise SurgdinoError(what, file=other.folder, expected=data.store_settings, found=theirs, fix=fix)
-    data = replace(data, root=config.data.root or data.root)
+    predictor = Predictor.open(places, config.hardware)
+    predictor = replace(predictor, data=replace(predictor.data, root=config.data.root or predictor.data.root))
+    saved, data = predictor.first, predictor.data
+    predictor.refuse_questions(config.questions or ())
     names = Pseudonyms.open("plain", data.store)  # files are called as the videos that the user names
     truth = None if config.truth is None else saved.task.read_truth(config.truth, saved.classes)
     # All are looked for before the first is predicted, which may take long.
@@ -74,7 +128,7 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> ExitCode:
     faults, done = [], []
     for source, folder in zip(sources, output_folders(sources, config.out), strict=True):
         try:
-            written = _predict(source, folder, runs, data, config, truth, names)
+            written = _predict(source, folder, predictor, config, truth, names)
         except SurgdinoError as error:
             if len(sources) == 1:
                 raise
@@ -93,26 +147,21 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> ExitCode:
 def _predict(
     source: InputVideo,
     folder: Path,
-    runs: list[SavedTask],
-    data: DataSettings,
+    predictor: Predictor,
     config: PredictConfig,
     truth: FrameLabels | None,
     names: Pseudonyms,
 ) -> Mapping[str, Path]:
     """Predict one video into its folder; what was written where."""
-    work, saved = folder / _WORK, runs[0]
+    work, saved = folder / _WORK, predictor.first
     with FolderLock(folder):
-        frames = every_frame(stored(source, work, data))
-        members = []
-        for each in runs:
-            context = each.context(config.hardware, work / "features")
-            members.append(Member(each.task, context, each.load_head(context)))
-        caption, first = model_line(saved, source, names), members[0]
-        if averaged := average(members, config.averaging, config.smoothing):
+        request, averaged = predictor.request(source, work, config.averaging, config.smoothing)
+        caption = model_line(saved, source, names)
+        if averaged:
             say(f"averaged: {averaged}")
             caption = f"{caption} · averaged: {averaged}"
         asked = config.questions or ()
-        request = PredictRequest(first.context, first.head, frames, source, data.decoder, truth, folder, caption, asked)
+        request = replace(request, truth=truth, folder=folder, caption=caption, questions=asked)
         written = saved.task.write(request)
         try:
             shutil.rmtree(work)

@@ -70,6 +70,13 @@ def as_runs(mask: np.ndarray) -> Row:
     return {"size": [int(side) for side in found["size"]], "counts": found["counts"].decode("ascii")}
 
 
+def from_runs(runs: Row) -> np.ndarray:
+    """bool [H, W] of what `as_runs` gave."""
+    from pycocotools import mask as masks
+
+    return masks.decode({**runs, "counts": runs["counts"].encode("ascii")}).astype(bool)
+
+
 def read_truth(path: Path) -> Truth:
     """A file with images, categories and annotations.
 

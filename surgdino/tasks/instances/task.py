@@ -25,7 +25,7 @@ from surgdino.metrics.scores import TaskScores
 from surgdino.paths import file_of
 from surgdino.tasks.context import TaskContext, View
 from surgdino.tasks.features.files import FeatureRows
-from surgdino.tasks.instances.coco import Row, Truth, read_found, read_truth, write_results
+from surgdino.tasks.instances.coco import Row, Truth, from_runs, read_found, read_truth, write_results
 from surgdino.tasks.instances.fusion import fused
 from surgdino.tasks.instances.heads import InstanceHead, open_head
 from surgdino.tasks.instances.heads.centre import CentreHead
@@ -35,6 +35,7 @@ from surgdino.tasks.instances.picture import drawn, write_picture
 from surgdino.tasks.instances.score import InstancesScoring, average_precision, scored
 from surgdino.tasks.instances.targets import Beside, CutObjects, Told, has_regions_alone, stored_objects
 from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.tasks.prediction import Prediction
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.segmentation.targets import placements
 from surgdino.tasks.task import Task
@@ -65,6 +66,46 @@ class InstancesSettings:
     def __post_init__(self) -> None:
         if self.head is not None:
             open_head(self.head)
+
+
+@dataclass(frozen=True)
+class FoundObject:
+    """An object of a picture.
+
+    Attributes:
+        name: its class.
+        score: 0 to 1.
+        box: left, top, width and height in the picture's pixels.
+        mask: bool [H, W] of the picture's own size; None of a head that has learnt none.
+    """
+
+    name: str
+    score: float
+    box: tuple[float, float, float, float]
+    mask: np.ndarray | None
+
+    @classmethod
+    def of(cls, row: Row, classes: Sequence[str]) -> FoundObject:
+        """From a row of COCO's results."""
+        left, top, width, height = row["bbox"]
+        mask = from_runs(row["segmentation"]) if "segmentation" in row else None
+        return cls(classes[row["category_id"] - 1], row["score"], (left, top, width, height), mask)
+
+
+@dataclass(frozen=True, repr=False)
+class FoundObjects(Prediction):
+    """Attributes:
+    objects: of each frame all detections, the surest first.
+    shown: the score from which `surgdino predict` draws them.
+    """
+
+    objects: tuple[tuple[FoundObject, ...], ...]
+    shown: float
+
+    @property
+    def sure(self) -> list[list[FoundObject]]:
+        """Those of at least `shown`."""
+        return [[each for each in objects if each.score >= self.shown] for objects in self.objects]
 
 
 class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
@@ -184,6 +225,13 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
             "table": write_csv(file_of(folder, name, ".csv"), header, table),
             "pictures": folder / "pictures",
         }
+
+    def prediction(self, request: PredictRequest) -> FoundObjects:
+        """All detections that are kept."""
+        classes = request.context.classes
+        found = self.predicted(request.context, request.head, request.frames)
+        objects = tuple(tuple(FoundObject.of(row, classes) for row in rows) for _, (_, rows) in found)
+        return FoundObjects.of(request, self.name, objects=objects, shown=self.settings.shown)
 
     def _validation(self, context: TaskContext, head: nn.Module) -> Validate | None:
         """COCO's average precision of boxes."""

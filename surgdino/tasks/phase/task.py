@@ -39,6 +39,7 @@ from surgdino.tasks.phase.stages import (
     temporal_stage,
 )
 from surgdino.tasks.phase.temporal import AUTO, NONE, OFFLINE, TemporalModel, build_temporal
+from surgdino.tasks.prediction import OneClass
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.scoring.frames import one_class
 from surgdino.tasks.task import Task
@@ -181,7 +182,7 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
                 f"{name} lasts {seconds:.0f} s, but the model was trained with task.align=true: it removes the mean of "
                 "a whole operation, and of a piece the mean is part of what it shows"
             )
-        [(_, probabilities)] = self.predicted(request.context, request.head, frames)
+        probabilities = self.prediction(request).probabilities
         known = request.labels()
         truth = None if known is None else np.where(known[0], known[1].astype(np.int64), -1)
         ribbon = _ribbon(name, frames.times, request.context.classes, probabilities, truth, request.caption)
@@ -191,6 +192,11 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
             "phases": self.write_predictions(folder, name, numbers, probabilities, classes),
             "picture": draw_ribbon(ribbon, file_of(folder, name, ".png")),
         }
+
+    def prediction(self, request: PredictRequest) -> OneClass:
+        """The probabilities."""
+        [(_, found)] = self.predicted(request.context, request.head, request.frames)
+        return OneClass.of(request, self.name, probabilities=found)
 
     def draw(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path, caption: str) -> None:
         """The ribbon of every video: `<video>-ribbon.png`."""

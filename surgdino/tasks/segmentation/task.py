@@ -26,6 +26,7 @@ from surgdino.metrics.segmentation import class_means, stacked
 from surgdino.paths import file_of
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.tasks.prediction import Prediction
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.segmentation.files import read_written, write_masks
 from surgdino.tasks.segmentation.heads import DenseHead, open_head
@@ -65,6 +66,20 @@ class SegmentationSettings:
 
     def __post_init__(self) -> None:
         open_head(self.head)
+
+
+@dataclass(frozen=True, repr=False)
+class Segmentations(Prediction):
+    """Attributes:
+    masks: of each frame bool [C, H, W], of the picture's own size; all are held, a megabyte and more each.
+    """
+
+    masks: tuple[np.ndarray, ...]
+
+    @property
+    def areas(self) -> np.ndarray:
+        """float64 [n, C], the share of each picture that a class covers."""
+        return np.array([masks.mean((1, 2)) for masks in self.masks]).reshape(len(self), len(self.classes))
 
 
 class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
@@ -155,6 +170,11 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
 
         table = write_csv(file_of(folder, request.source.name, ".csv"), ["video", "frame", "seconds", *classes], rows())
         return {"table": table, "masks": folder / "masks", "pictures": folder / "overlays"}
+
+    def prediction(self, request: PredictRequest) -> Segmentations:
+        """The masks."""
+        found = self.predicted(request.context, request.head, request.frames)
+        return Segmentations.of(request, self.name, masks=tuple(masks for _, (_, masks) in found))
 
     def picture(self, frames: LabelledFrames, row: int, predictions: Path, classes: Sequence[str]) -> np.ndarray:
         """Truth and prediction beside each other, over the stored part of the picture."""

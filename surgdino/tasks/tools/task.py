@@ -18,6 +18,7 @@ from surgdino.paths import file_of
 from surgdino.report.score_strips import ScoreStrips, draw_score_strips
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.tasks.prediction import SeveralClasses
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.scoring.frames import several_classes
 from surgdino.tasks.task import Task
@@ -68,7 +69,7 @@ class ToolsTask(Task[ToolsSettings, np.ndarray]):
     def write(self, request: PredictRequest) -> dict[str, Path]:
         """A table of probabilities, the instruments that are there as Cholec80 writes them, and all in time."""
         frames, name, classes = request.frames, request.source.name, request.context.classes
-        [(_, found)] = self.predicted(request.context, request.head, frames)
+        found = self.prediction(request).probabilities
         known = request.labels()
         truth = None if known is None else np.where(known[0][:, None], known[1].astype(np.int64), -1)
         strips = ScoreStrips(name, frames.times, classes, found, truth, request.caption, _SHOWN)
@@ -77,6 +78,11 @@ class ToolsTask(Task[ToolsSettings, np.ndarray]):
             "tools": write_presence(request.folder, name, frames.numbers, found > 0.5, classes),
             "picture": draw_score_strips(strips, file_of(request.folder, name, ".png")),
         }
+
+    def prediction(self, request: PredictRequest) -> SeveralClasses:
+        """The probabilities."""
+        [(_, found)] = self.predicted(request.context, request.head, request.frames)
+        return SeveralClasses.of(request, self.name, probabilities=found)
 
     def draw(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path, caption: str) -> None:
         """Every video's instruments in time: `<video>-tools.png`."""

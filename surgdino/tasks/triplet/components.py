@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,6 +30,12 @@ def component_targets(triplets: np.ndarray, mapping: TripletMap) -> dict[str, np
 def part_of(part: str, mapping: TripletMap) -> np.ndarray:
     """The place of each triplet's own among the classes of a part, int64 [triplets]."""
     return np.searchsorted(mapping.classes(part), mapping.ids[part])
+
+
+def names_of(part: str, mapping: TripletMap, classes: Sequence[str]) -> tuple[str, ...]:
+    """The names of a part's classes, from those of the triplets, `instrument,verb,target` each."""
+    first = np.unique(mapping.ids[part], return_index=True)[1]
+    return tuple(classes[place].split(",")[PARTS.index(part)] for place in first)
 
 
 def combined_scores(probabilities: Mapping[str, np.ndarray], mapping: TripletMap, weight: float) -> np.ndarray:

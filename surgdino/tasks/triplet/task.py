@@ -8,7 +8,7 @@ ways, as the maximum over the triplets and by their own heads, under names that 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,11 +24,12 @@ from surgdino.paths import file_of
 from surgdino.report.score_strips import ScoreStrips, draw_score_strips
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.tasks.prediction import SeveralClasses
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.scoring.frames import ranked
 from surgdino.tasks.task import Task
 from surgdino.tasks.training.stage import Stage
-from surgdino.tasks.triplet.components import PARTS, combined_scores, part_of, triplet_map_of
+from surgdino.tasks.triplet.components import PARTS, combined_scores, names_of, part_of, triplet_map_of
 from surgdino.tasks.triplet.files import write_triplets
 from surgdino.tasks.triplet.head import PooledLinear, QueryDecoder, TripletHead
 from surgdino.tasks.triplet.score import TripletScoring
@@ -41,6 +42,17 @@ from surgdino.tasks.triplet.training import (
 )
 
 _LISTED = 5  # triplets a frame in the list
+
+
+@dataclass(frozen=True, repr=False)
+class Triplets(SeveralClasses):
+    """Attributes:
+    scores: `IVT` as in `probabilities`, and what the heads of `I`, `V` and `T` say, float32 [n, ...].
+    parts: the names of instruments `I`, verbs `V` and targets `T`.
+    """
+
+    scores: Probabilities
+    parts: Mapping[str, tuple[str, ...]]
 
 
 class TripletTask(Task[TripletSettings, Probabilities]):
@@ -115,10 +127,17 @@ class TripletTask(Task[TripletSettings, Probabilities]):
         heads = {part: prediction[part] for part in PARTS}
         return write_triplets(folder, video, numbers, prediction["IVT"], heads)
 
+    def prediction(self, request: PredictRequest) -> Triplets:
+        """All scores."""
+        [(_, found)] = self.predicted(request.context, request.head, request.frames)
+        mapping = triplet_map_of(request.context.card)
+        parts = {part: names_of(part, mapping, request.context.classes) for part in PARTS}
+        return Triplets.of(request, self.name, probabilities=found["IVT"], scores=found, parts=parts)
+
     def write(self, request: PredictRequest) -> dict[str, Path]:
         """A table of all scores, the highest by name, and the highest in time."""
         frames, name, classes = request.frames, request.source.name, request.context.classes
-        [(_, found)] = self.predicted(request.context, request.head, frames)
+        found = self.prediction(request).scores
         known = request.labels()
         truth = None if known is None else np.where(known[0][:, None], known[1].astype(np.int64), -1)
         strips = ScoreStrips(name, frames.times, classes, found["IVT"], truth, request.caption)

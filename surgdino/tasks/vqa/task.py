@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from surgdino.paths import file_of
 from surgdino.tasks.classifier.frame_inputs import FrameInputs
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames, labels_of
+from surgdino.tasks.prediction import Prediction
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.task import Member, Task
 from surgdino.tasks.training.stage import Stage
@@ -41,6 +42,16 @@ from surgdino.tasks.vqa.training import (
 
 _NAMED = 3  # questions in a note
 _MOST = 200  # questions that are asked of every frame unasked
+
+
+@dataclass(frozen=True, repr=False)
+class Answered(Prediction):
+    """Attributes:
+    replies: to each question: `frames` (-1: the whole video), `questions`, `answers`, `sentences`, `confidence`, and
+        `chances`, float32 [m, C], of every answer.
+    """
+
+    replies: Replies
 
 
 class VqaTask(Task[VqaSettings, Replies]):
@@ -144,19 +155,27 @@ class VqaTask(Task[VqaSettings, Replies]):
         Asked are the questions that were given, else those that the dataset asks of the video, else all of training.
         """
         frames, name, folder = request.frames, request.source.name, request.folder
-        ids, texts, pairs, is_true = self._asked(request)
-        members = self.members or (Member(self, request.context, request.head),)
-        found = []
-        for each in members:
-            assert isinstance(each.task, VqaTask)  # as `load_runs` has checked
-            found.append(each.task.replies(each.context, each.head, frames, ids, texts, pairs))
-        replies, truth = self.averaged(found) if len(found) > 1 else found[0], pairs if is_true else None
+        replies, truth = self._replied(request)
         picture = file_of(folder, name, ".png")
         return {
             "answers": write_replies(folder, name, replies, truth),
             "as labels": write_layout(folder, name, replies),
             "picture": draw_replies(replies, frames.numbers, frames.times, truth, name, request.caption, picture),
         }
+
+    def prediction(self, request: PredictRequest) -> Answered:
+        """The replies."""
+        return Answered.of(request, self.name, replies=self._replied(request)[0])
+
+    def _replied(self, request: PredictRequest) -> tuple[Replies, Truth | None]:
+        """The replies, and what is true where that is known."""
+        ids, texts, pairs, is_true = self._asked(request)
+        members = self.members or (Member(self, request.context, request.head),)
+        found = []
+        for each in members:
+            assert isinstance(each.task, VqaTask)  # as `load_runs` has checked
+            found.append(each.task.replies(each.context, each.head, request.frames, ids, texts, pairs))
+        return self.averaged(found) if len(found) > 1 else found[0], pairs if is_true else None
 
     def _asked(self, request: PredictRequest) -> tuple[np.ndarray, Sequence[str], Truth, bool]:
         """What is asked, as `replies` takes it, and whether the answers are known."""
