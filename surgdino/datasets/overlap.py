@@ -147,6 +147,11 @@ def _public() -> dict[str, tuple[str, ...]]:
     return found
 
 
+def has_public_id(operation: str) -> bool:
+    """Whether an operation has a name that all datasets with it call it by."""
+    return operation.partition("/")[0] in _public()
+
+
 def told_by_names(operation: str, other: str) -> bool:
     """Whether the names of two operations tell if they are one: public ids of datasets whose overlap is known."""
     one, two = (_public().get(name.partition("/")[0], ()) for name in (operation, other))

@@ -49,7 +49,7 @@ class Table:
     Attributes:
         numeric: columns set to the right.
         strong: rows set in bold.
-        tones: (row, column) -> `better` or `worse`.
+        tones: (row, column) -> `better`, `worse` or `open`.
     """
 
     heads: Sequence[str]
@@ -129,7 +129,41 @@ class Maps:
     legend: Sequence[tuple[str, str]]
 
 
-Block = Paragraph | Heading | Bullets | Code | Table | Charts | Pictures | Strips | Scale | Maps
+@dataclass(frozen=True)
+class Ribbon:
+    """A row of a timeline; `kind` is `classes`, `wrong` or `present`. Parts are (from, width, colour, what it is), from
+    and width as shares of the whole."""
+
+    name: str
+    kind: str
+    parts: Sequence[tuple[float, float, str, str]]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A video in time, which scrolls inside its card.
+
+    Attributes:
+        title, said: its name and a few words at the right.
+        width: pixels that it needs; it is never narrower than the card.
+        ribbons: from the top.
+        sure: points of a polygon in 1000 x 100; empty for none.
+        ticks: (where, as a share; what it says).
+        pictures: (where the middle is, as a share; a frame with its time).
+        legend: (colour, name).
+    """
+
+    title: str
+    said: str
+    width: int
+    ribbons: Sequence[Ribbon]
+    sure: str
+    ticks: Sequence[tuple[float, str]]
+    pictures: Sequence[tuple[float, Picture]]
+    legend: Sequence[tuple[str, str]]
+
+
+Block = Paragraph | Heading | Bullets | Code | Table | Charts | Pictures | Strips | Scale | Maps | Timeline
 
 
 def picture(image: np.ndarray, caption: str = "", mark: str = "") -> Picture:

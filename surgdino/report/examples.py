@@ -18,7 +18,7 @@ from surgdino.report.sections import Section
 
 SHOWN = 4  # frames of each kind
 _APART = 10.0  # seconds between two that are shown of one video: neighbours look alike
-_WIDTH = 480
+_WIDTH, _DOUBLE = 1280, 2.1  # pixels of a row of pictures; how much wider than high two beside each other are
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,17 @@ class Examples(Section):
 
     def of_run(self, record: RunRecord) -> list[Block]:
         """A row of pictures a kind."""
-        text = f"By {self.measure}. {self.note} These are frames of patients. Handle this file as patient data."
+        text = f"By {self.measure}. {self.note}"
         blocks: list[Block] = [Paragraph(" ".join(text.split()), note=True)]
         for kind, frames in self.kinds.items():
+            images = [self.draw(each) for each in frames]
+            # Truth and prediction beside each other need the width of two.
+            columns = 2 if any(image.shape[1] > _DOUBLE * image.shape[0] for image in images) else 4
             pictures = []
-            for each in frames:
-                image = self.draw(each)
-                scale = min(1.0, _WIDTH / image.shape[1])
+            for each, image in zip(frames, images, strict=True):
+                scale = min(1.0, _WIDTH / columns / image.shape[1])
                 small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
                 caption = f"{each.video}, frame {each.frame}: {each.value:.3f}{'; ' if each.said else ''}{each.said}"
                 pictures.append(picture(small, caption))
-            blocks += [Heading(kind.capitalize()), Pictures(pictures, 2)] if pictures else []
+            blocks += [Heading(kind.capitalize()), Pictures(pictures, columns)] if pictures else []
         return blocks

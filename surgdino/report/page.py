@@ -26,12 +26,13 @@ def write_page(records: Sequence[RunRecord], target: Path, *, pictures: Sequence
 
     Args:
         records: one or two runs.
-        pictures: the sections with pictures of frames, where frames may be shown.
+        pictures: the sections with pictures of frames, where frames may be shown; they stand in for those of their id.
 
     Raises:
         SurgdinoError: the file system refused.
     """
-    sections = sorted([*all_sections(), *pictures], key=lambda section: section.order)
+    by_id = {section.id: section for section in [*all_sections(), *pictures]}
+    sections = sorted(by_id.values(), key=lambda section: section.order)
     tone, sentence = _verdict(records)
     text = _render(
         title=" and ".join(record.name for record in records),

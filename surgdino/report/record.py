@@ -178,10 +178,26 @@ class _Leakage:
     stamp: str | None = None
     state: Literal["disjoint", "shared", "unknown"] | None = None  # results of before December 2026 have none
     apart: tuple[str, ...] = ()
+    tested_on: str | None = None
+    tested_operations: int | None = None
+    seen_operations: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    by: str
+    how: str
+    dataset: str | None
+    split: str | None
+    part: str | None
+    operations: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Model:
+    dataset: str | None = None
+    seen: tuple[_Seen, ...] = ()
+    history_unknown: tuple[str, ...] = ()
     method: _Method | None = None
     created: str | None = None
     operations: tuple[str, ...] | None = None

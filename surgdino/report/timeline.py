@@ -21,6 +21,24 @@ def shown_spans(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return times, times + shown
 
 
+def segments(labels: np.ndarray, start: np.ndarray, end: np.ndarray) -> list[tuple[int, float, float]]:
+    """(label, first second, last second) of every run of equal labels without a gap; negative labels are none.
+
+    Args:
+        labels: int [n].
+        start, end: float [n], when each frame begins and ends to be shown.
+    """
+    if not len(labels):
+        return []
+    breaks = np.flatnonzero((np.diff(labels) != 0) | (start[1:] > end[:-1])) + 1
+    firsts, lasts = np.concatenate([[0], breaks]), np.concatenate([breaks - 1, [len(labels) - 1]])
+    return [
+        (int(labels[first]), float(start[first]), float(end[last]))
+        for first, last in zip(firsts, lasts, strict=True)
+        if labels[first] >= 0
+    ]
+
+
 def mark_times(axis: Any) -> None:
     """Ticks of an x axis in seconds whose limits are set: at most a dozen round moments, as `m:ss`."""
     from matplotlib.ticker import FixedLocator, FuncFormatter

@@ -28,7 +28,7 @@ from pydantic import Field
 
 from surgdino import console
 from surgdino.datasets.card import Card
-from surgdino.datasets.manifest import Manifest
+from surgdino.datasets.manifest import Labels, Manifest
 from surgdino.errors import from_os_error
 from surgdino.frames import engines
 from surgdino.frames.store import FrameStore
@@ -251,9 +251,10 @@ class Pseudonyms:
         if self.plain:
             return frames
         shown = self._shown
-        labels = frames.labels and replace(
-            frames.labels, values={shown.get(video, video): each for video, each in frames.labels.values.items()}
-        )
+
+        def named(labels: Labels) -> Labels:
+            return replace(labels, values={shown.get(video, video): each for video, each in labels.values.items()})
+
         store = frames.store
         videos = [replace(video, id=shown.get(video.id, video.id)) for video in store.videos]
         return replace(
@@ -261,7 +262,8 @@ class Pseudonyms:
             store=FrameStore(videos, store.set_aside, store.flagged),
             videos=tuple(shown.get(video, video) for video in frames.videos),
             operations={shown.get(video, video): each for video, each in frames.operations.items()},
-            labels=labels,
+            labels=frames.labels and named(frames.labels),
+            beside={kind: named(labels) for kind, labels in frames.beside.items()},
         )
 
     def write_local(self, folder: Path, command: list[str], settings: Mapping[str, str]) -> None:

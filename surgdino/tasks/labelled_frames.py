@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class LabelledFrames:
         targets: [n] class ids or [n, classes] of 0/1. None for masks, which are read one by one, and where nothing is
             labelled.
         labels: the labels they were taken from; None where nothing is labelled.
+        beside: kind -> all labels of the same dataset, for pictures.
     """
 
     store: FrameStore = field(repr=False)
@@ -41,6 +42,7 @@ class LabelledFrames:
     times: np.ndarray
     targets: np.ndarray | None = None
     labels: Labels | None = field(default=None, repr=False)
+    beside: Mapping[str, Labels] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -92,6 +94,7 @@ class LabelledFrames:
             times=self.times[rows],
             targets=None if self.targets is None else self.targets[rows],
             labels=self.labels,
+            beside=self.beside,
         )
 
 
@@ -122,7 +125,8 @@ def labelled_frames(manifest: Manifest, store: FrameStore, task: str) -> Labelle
             targets.append(found[present])
         if present.any():
             parts.append((video, index[present], numbers[present], times[present]))
-    return _join(store, parts, np.concatenate(targets) if targets else None, labels)
+    joined = _join(store, parts, np.concatenate(targets) if targets else None, labels)
+    return replace(joined, beside=manifest.labels)
 
 
 def every_frame(store: FrameStore) -> LabelledFrames:

@@ -20,9 +20,12 @@ from surgdino.report.learned import Learned, Sample
 from surgdino.report.page import write_page
 from surgdino.report.record import RunRecord, handled, read_run
 from surgdino.report.sections import Section
+from surgdino.report.sections.timelines import Frames, Timelines
 from surgdino.report.timeline import clock
 from surgdino.runs.names import settings_of
 from surgdino.runs.results import PER_FRAME
+from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.tasks.saved import SavedTask
 from surgdino.verbs.evaluate import frames_tested
 from surgdino.verbs.words import RUN_VERBS
 
@@ -55,14 +58,32 @@ def try_report(folder: Path, *, frames: bool = False) -> Path | None:
 
 def pictures_of(record: RunRecord) -> list[Section]:
     """The sections with pictures of patient frames."""
-    of_task = [examples_of(record)] if (record.folder / PER_FRAME).is_file() else []
-    return [*of_task, learned_of(record)]
-
-
-def examples_of(record: RunRecord) -> Section:
-    """What a fine-tuned run predicted best and worst, as its task shows it."""
-    measure, scored = read_scored(record.folder / PER_FRAME)
+    if not (record.folder / PER_FRAME).is_file():
+        return [learned_of(record)]
     saved, frames = frames_tested(record.folder)
+    shown = handled(record)
+    return [Timelines(frames_at(frames), shown), examples_of(record, saved, frames), learned_of(record)]
+
+
+def frames_at(frames: LabelledFrames) -> Frames:
+    """Frames of the tested videos by their time."""
+
+    def near(video: str, seconds: Sequence[float]) -> list[tuple[float, np.ndarray]]:
+        span = frames.span(frames.videos.index(video))
+        times = frames.times[span]
+        rows = dict.fromkeys(int(np.abs(times - second).argmin()) for second in seconds)
+        return [(float(times[row]), frames.store.read(int(frames.index[span][row]))) for row in rows]
+
+    return near
+
+
+def examples_of(record: RunRecord, saved: SavedTask, frames: LabelledFrames) -> Section:
+    """What a fine-tuned run predicted best and worst, as its task shows it.
+
+    Args:
+        frames: those that it was tested on.
+    """
+    measure, scored = read_scored(record.folder / PER_FRAME)
     places = {
         (video, number): int(row + frames.starts[place])
         for place, video in enumerate(frames.videos)
@@ -75,7 +96,7 @@ def examples_of(record: RunRecord) -> Section:
     def draw(each: Scored) -> np.ndarray:
         return task.picture(frames, places[each.video, each.frame], predictions, saved.classes)
 
-    return Examples(measure, kinds, draw, task.PICTURE)
+    return Examples(measure, kinds, draw, f"{task.PICTURE} {handled(record)}")
 
 
 def learned_of(record: RunRecord) -> Section:

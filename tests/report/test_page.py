@@ -13,9 +13,11 @@ import pytest
 import yaml
 
 from surgdino.errors import SurgdinoError
+from surgdino.report.blocks import Table
 from surgdino.report.evidence import changes, compared, verdict
 from surgdino.report.page import write_page
-from surgdino.report.record import read_run
+from surgdino.report.record import RunRecord, read_run
+from surgdino.report.sections.seen import Seen
 
 OPERATIONS = ("camma/1", "camma/2", "camma/3", "camma/4", "camma/5", "camma/6")
 SECTIONS = ["before-after", "curves", "data", "seen", "settings"]
@@ -232,16 +234,58 @@ def test_both_networks_share_a_chart_and_what_measuring_cost_has_none(tmp_path):
     assert ">seconds<" not in text
 
 
-@pytest.mark.slow
-def test_the_leak_table_counts_what_published_tests_share_with_the_run(tmp_path):
-    text = write_page([read_run(write_run(tmp_path / "run", seen=["camma/73"]))], tmp_path / "a.html").read_text()
-    row = re.search(r">cholect50</td><td[^>]*>rdv</td><td class=\"number (\w*)\">(\d+)</td><td[^>]*>10<", text)
-    assert row
-    assert row.groups() == ("worse", "1")  # VID73 is one of RDV's ten test videos
-    text = write_page([read_run(write_run(tmp_path / "b", seen=["hospital/9"]))], tmp_path / "b.html").read_text()
+def leak_table(model: dict, results: dict | None = None) -> tuple[list[str], dict[str, list[str]], Table | None, str]:
+    """Heads, rows by their first cell, the table and the sentence of the section."""
+    blocks = Seen().of_run(RunRecord(Path("run"), {}, {}, model, [], results=results))
+    [table] = [block for block in blocks if isinstance(block, Table)] or [None]
+    rows = {row[0]: list(row[1:]) for row in table.rows} if table else {}
+    return list(table.heads) if table else [], rows, table, blocks[0].text
+
+
+def seen_row(dataset: str, *operations: str, how: str = "trained on") -> dict:
+    return {"by": "pretrain", "how": how, "dataset": dataset, "split": None, "part": None, "operations": operations}
+
+
+def test_the_leak_table_counts_what_published_tests_share_with_each_training():
+    seen = [seen_row("cholect50", "camma/73"), seen_row("cholect50", "camma/73", how="chosen on")]
+    seen.append(seen_row("cholec80", "camma/1"))
+    heads, rows, table, _ = leak_table({"operations": ["camma/1", "camma/73"], "seen": seen})
+    assert heads[2:] == [
+        "cholect50, 1 operation: pretrain, trained on; pretrain, chosen on",
+        "cholec80, 1 operation: pretrain, trained on",
+    ]
+    assert rows["cholect50 rdv"][1:] == ["✗ shared 1 of 10", "✓ disjoint"]  # VID73 is one of RDV's ten test videos
+    place = list(rows).index("cholect50 rdv")
+    assert table.tones[place, 2] == "worse"
+    assert (place, 3) not in table.tones
+
+
+def test_what_is_not_known_has_a_sign_and_a_word_of_its_own():
+    heads, rows, table, _ = leak_table({"operations": ["camma/73"], "history_unknown": ["nobody knows"]})
+    assert heads[-1] == "the weights before"
+    assert {row[-1] for row in rows.values()} == {"? not known"}
+    assert table.tones[0, 3] == "open"
+    assert "nobody knows." in table.caption
+    _, _, none, text = leak_table({"operations": ["hospital/9"], "seen": [seen_row("folder", "hospital/9")]})
+    assert none is None
     assert "No published test set" in text
-    text = write_page([read_run(write_run(tmp_path / "c", seen=["m2cai16/3"]))], tmp_path / "c.html").read_text()
+    assert "Operations of folder have no public names" in text
+    _, _, none, text = leak_table({"operations": ["demo/9"], "seen": [seen_row("cholec80", "demo/9")]})
+    assert none is None
+    assert "public names" not in text
+    text = leak_table({"operations": ["m2cai16/3"], "seen": [seen_row("m2cai16", "m2cai16/3")]})[-1]
     assert "more nobody knows whether it has seen" in text, "what m2cai16 shares with Cholec80 is not known"
+
+
+def test_the_run_s_own_test_comes_first_in_the_leak_table():
+    told = {"a/1": ["pretrain, trained on cholec80"], "a/2": ["pretrain, trained on cholec80, told by its frames"]}
+    leakage = {"tested_on": 'folder {"test": [1]} test', "tested_operations": 3, "seen_operations": told}
+    model = {"operations": ["camma/73"], "seen": [seen_row("cholec80", "camma/73"), seen_row("x", "x/1")]}
+    _, rows, table, _ = leak_table(model, {"leakage": leakage})
+    name = "this run's test: folder own split test"
+    assert next(iter(rows)) == name
+    assert rows[name] == ["3", "✗ shared 2 of 3", "✓ disjoint"]
+    assert table.strong == {0}
 
 
 def test_a_leak_is_stamped_on_the_page(tmp_path):

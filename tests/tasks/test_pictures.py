@@ -9,8 +9,8 @@ import pytest
 from surgdino.datasets.card import load_card
 from surgdino.report.colours import class_colours
 from surgdino.report.sheet import rgb
-from surgdino.report.timeline import clock
-from surgdino.tasks.phase.ribbon import Ribbon, draw_ribbon, segments
+from surgdino.report.timeline import clock, segments
+from surgdino.tasks.phase.ribbon import Ribbon, draw_ribbon
 from surgdino.tasks.segmentation.overlay import overlay, with_legend
 
 PHASES = load_card("cholec80").phases

@@ -1,4 +1,4 @@
-"""The numbers of a fine-tuned run, protocol by protocol, and its predictions as pictures where there are any."""
+"""The numbers of a fine-tuned run, protocol by protocol."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from itertools import groupby
 from typing import Any
 
 from surgdino.metrics.intervals import ENOUGH
-from surgdino.paths import read_bytes
-from surgdino.report.blocks import Block, Heading, Paragraph, Pictures, Table, png_picture
+from surgdino.report.blocks import Block, Paragraph, Table
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section, run_by_run
-
-_MOST_RIBBONS = 12
-_PNG_LIMIT = 16 << 20  # bytes
 
 
 class Results(Section):
@@ -28,7 +24,7 @@ class Results(Section):
         return run_by_run(records, _notes) if same_task else super().blocks(records)
 
     def of_run(self, record: RunRecord) -> list[Block]:
-        """A table a protocol, notes, phase ribbons."""
+        """A table a protocol, then notes."""
         results = record.results or {}
         scores = [] if results.get("runs") else results.get("scores", [])  # several runs have a section of their own
         heads = ("measure", "value", "± over operations", "95 % interval", "operations")
@@ -42,11 +38,7 @@ class Results(Section):
 def _notes(record: RunRecord) -> list[Block]:
     if record.results is None:
         return []
-    blocks: list[Block] = [Paragraph(note, note=True) for note in record.results.get("notes", [])]
-    # Phase ribbons show no patient; overlays would, and stay out.
-    files = sorted((record.folder / "predictions").glob("*-ribbon.png"))[:_MOST_RIBBONS]
-    ribbons = [png_picture(read_bytes(file, _PNG_LIMIT), file.stem.removesuffix("-ribbon")) for file in files]
-    return [*blocks, Heading("Predictions"), Pictures(ribbons, 1)] if ribbons else blocks
+    return [Paragraph(note, note=True) for note in record.results.get("notes", [])]
 
 
 def _row(row: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from surgdino.paths import atomic_write
 from surgdino.report.colours import ALARM, GRID, INK, SOFT, class_colours, readable_name
-from surgdino.report.timeline import WIDTH, draw_title, mark_times, shown_spans
+from surgdino.report.timeline import WIDTH, draw_title, mark_times, segments, shown_spans
 
 _LEFT, _RIGHT = 1.25, 0.6  # inches; the margins hold the names of the bands and the scale
 _HIGH, _THIN, _CONFIDENCE, _BETWEEN, _ABOVE = 0.5, 0.09, 0.62, 0.09, 0.95
@@ -87,24 +87,6 @@ def draw_ribbon(ribbon: Ribbon, target: Path) -> Path:
         metadata: dict[str, Any] = {"Date": None} if svg else {"Software": None}
         figure.savefig(temporary, format="svg" if svg else "png", metadata=metadata)
     return target
-
-
-def segments(labels: np.ndarray, start: np.ndarray, end: np.ndarray) -> list[tuple[int, float, float]]:
-    """(label, first second, last second) of every run of equal labels without a gap; negative labels are none.
-
-    Args:
-        labels: int [n].
-        start, end: float [n], when each frame begins and ends to be shown.
-    """
-    if not len(labels):
-        return []
-    breaks = np.flatnonzero((np.diff(labels) != 0) | (start[1:] > end[:-1])) + 1
-    firsts, lasts = np.concatenate([[0], breaks]), np.concatenate([breaks - 1, [len(labels) - 1]])
-    return [
-        (int(labels[first]), float(start[first]), float(end[last]))
-        for first, last in zip(firsts, lasts, strict=True)
-        if labels[first] >= 0
-    ]
 
 
 def _bands(ribbon: Ribbon) -> list[tuple[str, np.ndarray]]:

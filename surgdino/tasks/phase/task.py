@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from surgdino.console import say, warn
 from surgdino.csv_files import write_csv
 from surgdino.datasets.manifest import FrameLabels
+from surgdino.datasets.masks import VideoMasks
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.scores import ScoreRequest, TaskScores
 from surgdino.paths import file_of
+from surgdino.report.operation import timeline_of, write_timeline
 from surgdino.tasks.classifier.head import FrameClassifier
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.files import FeatureRows
@@ -46,6 +48,7 @@ from surgdino.tasks.task import Task
 from surgdino.tasks.training.stage import Stage
 
 _BLOCK = 1024  # frames that go through a temporal model at a time
+_INSTRUMENTS = ("tools", "instrument")  # kinds of labels that say which are there
 _PIECE_SECONDS = 300.0  # what is shorter is hardly a whole operation
 
 
@@ -199,12 +202,14 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
         return OneClass.of(request, self.name, probabilities=found)
 
     def draw(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path, caption: str) -> None:
-        """The ribbon of every video: `<video>-ribbon.png`."""
+        """The ribbon of every video, `<video>-ribbon.png`, and what the report shows of it: `<video>-timeline.json`."""
         truths = frames.truths()
         for place, (video, probabilities) in enumerate(self.predicted(context, head, frames)):
             times = frames.times[frames.span(place)]
             ribbon = _ribbon(video, times, context.classes, probabilities, truths[video], caption)
             draw_ribbon(ribbon, file_of(folder, video, "-ribbon.png"))
+            sure, present = (ribbon.prediction, ribbon.confidence), _instruments(frames, place)
+            write_timeline(folder, timeline_of(video, times, ribbon.classes, *sure, ribbon.truth, present))
 
     def read_truth(self, path: Path, classes: Sequence[str]) -> FrameLabels:
         """The phases of an M2CAI text file."""
@@ -223,6 +228,18 @@ def _blocks(context: TaskContext, rows: FeatureRows, span: slice, align: bool) -
     for start in range(span.start, span.stop, _BLOCK):
         part = level(rows[start : min(start + _BLOCK, span.stop)])
         yield torch.from_numpy(part).to(context.device)
+
+
+def _instruments(frames: LabelledFrames, place: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Instrument -> the seconds at which the dataset says whether it is there, and whether it is."""
+    labels = next((frames.beside[kind] for kind in _INSTRUMENTS if kind in frames.beside), None)
+    values = labels.values.get(frames.videos[place]) if labels else None
+    if labels is None or values is None or isinstance(values, VideoMasks):
+        return {}
+    span = frames.span(place)
+    known, there = values.at(frames.numbers[span], frames.times[span])
+    seconds = frames.times[span][known]
+    return {name: (seconds, there[known][:, k] == 1) for k, name in enumerate(labels.classes)} if len(seconds) else {}
 
 
 def _labels_per_second(frames: LabelledFrames) -> float | None:

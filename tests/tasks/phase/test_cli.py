@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -71,10 +72,13 @@ def test_predictions_are_the_files_that_the_accuracy_comes_from(finished, synthe
     assert row["value"] == pytest.approx(accuracy)
 
 
-def test_the_report_shows_the_ribbon_of_every_tested_video(finished):
+def test_the_report_shows_every_tested_video_in_time_with_its_instruments(finished):
     videos = {path.stem for path in (finished / "predictions").glob("*.txt")}
     assert {path.stem for path in (finished / "predictions").glob("*.png")} == {f"{v}-ribbon" for v in videos}
-    assert (finished / "report.html").read_text().count('src="data:image/png') == len(videos)
+    section = (finished / "report.html").read_text().partition('<section id="timelines">')[2].partition("</section>")[0]
+    assert section.count('class="timeline"') == len(videos)
+    assert {"Truth", "Prediction", "Grasper"} <= {*re.findall("<b>(.*?)</b>", section)}
+    assert "data:image" not in section
 
 
 def test_evaluate_repeats_the_numbers_from_the_checkpoint_alone(finished):
