@@ -1,4 +1,4 @@
-"""What the checkpoint has seen, and what it may therefore not be tested on: a row a test, a column a training's data."""
+"""What the checkpoint has seen, and what it may therefore not be tested on: a row a test, a column a training."""
 
 from __future__ import annotations
 
@@ -85,9 +85,8 @@ def _matrix(
     columns = [source.cells() for source in sources]
     rows = []
     if tested := leakage.get("tested_on"):
-        rows.append(
-            [f"this run's test: {tested}", str(leakage.get("tested_operations") or ""), *_own(leakage, sources)]
-        )
+        name = re.sub(r"\{.*\}", "own split", tested)  # an inline split may be long
+        rows.append([f"this run's test: {name}", str(leakage.get("tested_operations") or ""), *_own(leakage, sources)])
     strong = frozenset(range(len(rows)))
     for place, test in enumerate(tests):
         if test.shared != 0:
