@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -38,6 +39,18 @@ html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
 
 
+# Files beside docs/ that pages link to, and the pages that have what they say.
+_BESIDE = {"README.md#install": "start.md#1-install", "README.md": "index.md"}
+_BESIDE |= {f"{name}.md": f"{name.lower()}.md" for name in ("CONTRIBUTING", "CHANGELOG")}
+
+
+def _inside(app, docname, source):
+    """Turn links to files beside docs/ into links to pages."""
+    for file, page in _BESIDE.items():
+        source[0] = re.sub(rf"\]\((?:\.\./)+{re.escape(file)}\)", f"](/{page})", source[0])
+
+
 def setup(app):
     """Write the pages that are made from the code, before Sphinx looks for pages."""
+    app.connect("source-read", _inside)
     app.connect("builder-inited", lambda app: generator.write(Path(app.srcdir) / "reference" / "generated"), priority=1)

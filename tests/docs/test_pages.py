@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,19 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from pydantic import Field
 
+from surgdino.backbone.model_json import ModelJson
 from surgdino.cli import help
 from surgdino.cli.main import CONFIGURED
 from surgdino.config import NonNegativeInt, flat_keys, read_yaml
+from surgdino.curation import table as curation_table
 from surgdino.discovery import files
+from surgdino.frames import shard_index
+from surgdino.metrics.scores import Score
+from surgdino.runs import results
+from surgdino.tasks.saved import TaskJson
 from surgdino.verbs.list import KINDS
 from tests import ROOT
-from tests.docs.pages import CHECKED_BY, checked_by, escaped, settings_table, spelled, written_pages
+from tests.docs.pages import CHECKED_BY, DOCS, checked_by, escaped, settings_table, spelled, written_pages
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + written_pages()
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -127,3 +134,23 @@ def test_a_table_shows_comments_as_they_are():
 def test_every_command_has_a_class_that_checks_its_settings(verb):
     assert CHECKED_BY.keys() == set(CONFIGURED)
     assert checked_by(verb).__dataclass_fields__
+
+
+# The page on files
+
+
+def written_names() -> dict[str, set[str]]:
+    """What of each file the code reads or writes, by the file's name."""
+    return {
+        "model.json": {field.name for field in dataclasses.fields(ModelJson)},
+        "task.json": {field.name for field in dataclasses.fields(TaskJson)},
+        "index.json": {field.name for field in dataclasses.fields(shard_index._Index)} | set(shard_index.COLUMNS),
+        "curation.parquet": curation_table._COLUMNS,
+        "results.json": set(results._row(Score("accuracy", "phase/script", 0.5, 0.1, 0.4, 0.6, 6, {}))),
+    }
+
+
+@pytest.mark.parametrize("file", written_names())
+def test_the_page_on_files_names_each_field(file):
+    told = set(re.findall(r"`([\w.-]+)`", text_of(DOCS / "reference" / "files.md")))
+    assert not written_names()[file] - told
