@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
 from importlib import import_module
 from typing import Any
 
@@ -11,7 +13,7 @@ from generator.markdown import Row, escaped, settings_table, spelled, type_of
 from surgdino.cli import help
 from surgdino.cli.compose import GROUPS
 from surgdino.cli.configured import PATHS, SUBJECTS
-from surgdino.cli.main import CONFIGURED, VERBS
+from surgdino.cli.main import CONFIGURED, VERBS, main
 from surgdino.config import read_yaml
 from surgdino.inputs.settings import AlsoSettings
 from surgdino.paths import share
@@ -82,8 +84,10 @@ def _also() -> Iterable[Row]:
 
 def other(verb: str) -> str:
     """The page of a command that has words of its own: its help."""
-    module = import_module(f"surgdino.{'cli' if verb in ('demo', 'doctor') else 'verbs'}.{verb}")
-    return f"# surgdino {verb}\n\n{_about(verb)}\n\n```text\n{module.HELP.strip()}\n```\n"
+    shown = io.StringIO()
+    with redirect_stdout(shown):
+        main([verb, "--help"])
+    return f"# surgdino {verb}\n\n{_about(verb)}\n\n```text\n{shown.getvalue().strip()}\n```\n"
 
 
 def checked_by(verb: str) -> Any:

@@ -1,4 +1,4 @@
-"""The page on Python: what `surgdino` exports, from its signatures and docstrings."""
+"""The page on Python: what `surgdino` exports and gives back, from signatures and docstrings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Any
 
 import surgdino
 from generator.markdown import escaped
+from surgdino.api import calls
+from surgdino.api.calls import Verb
+from surgdino.api.result import Result
+from surgdino.cli.main import VERBS
 
 _SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Args of the call")
 _START = re.compile(rf"({'|'.join(_SECTIONS)}):\s*(.*)")
@@ -17,25 +21,55 @@ _START = re.compile(rf"({'|'.join(_SECTIONS)}):\s*(.*)")
 
 def pages() -> dict[str, str]:
     """`python` -> its page."""
+    exported = {name: getattr(surgdino, name) for name in surgdino.__all__}
+    found = {name: getattr(calls, name, None) for name in exported}  # a folder of the package may have a verb's name
+    verbs = {name: thing for name, thing in found.items() if isinstance(thing, Verb)}
     lines = ["# Python", "", escaped(inspect.getdoc(surgdino) or ""), "", "```python", "import surgdino", "```", ""]
-    for name in sorted(surgdino.__all__, key=lambda each: (each.startswith("_"), each[:1].isupper(), each)):
-        lines += [*_exported(name, getattr(surgdino, name)), ""]
+    lines += ["## Commands as functions", "", "| function | what it does | gives |", "| --- | --- | --- |"]
+    for name, verb in verbs.items():
+        lines.append(f"| `surgdino.{name}` | [{escaped(_about(name))}](command-{name}.md) | {_given(verb)} |")
+    lines += ["", documented(Verb), *_members("VERB", Verb), ""]
+    others = {name: thing for name, thing in exported.items() if name not in verbs}
+    for name in sorted(others, key=lambda each: (each.startswith("_"), each[:1].isupper(), each)):
+        lines += [*_exported(f"surgdino.{name}", others[name]), ""]
+    for kind in _below(Result):
+        lines += [*_exported(kind.__name__, kind), ""]
     return {"python": "\n".join(lines)}
 
 
+def _about(verb: str) -> str:
+    return VERBS[verb].partition(": surgdino ")[0]
+
+
+def _given(verb: Verb) -> str:
+    found = re.search(r"Returns:\s+(\w+)\.", verb.__doc__ or "")
+    return f"[`{found[1]}`](#{found[1].lower()})" if found else ""
+
+
+def _below(kind: type) -> list[type]:
+    """A class, and all that are made from it."""
+    return [kind, *(each for child in kind.__subclasses__() for each in _below(child))]
+
+
 def _exported(name: str, thing: Any) -> Iterable[str]:
-    yield from (f"## surgdino.{escaped(name)}", "")
+    yield from (f"## {escaped(name)}", "")
     if not callable(thing):
         yield f"`{thing!r}`"
         return
     yield from ("```python", f"{name}{_signature(thing)}", "```", "", documented(thing))
-    for member, value in vars(thing).items() if inspect.isclass(thing) else ():
-        if member.startswith("_") or not inspect.getdoc(value) or member in _fields(thing):
+    if inspect.isclass(thing):
+        yield from _members(name.rpartition(".")[2], thing)
+
+
+def _members(name: str, kind: type) -> Iterable[str]:
+    """Methods and properties of a class that have a docstring; its fields are told of in its own."""
+    for member, value in vars(kind).items():
+        if member.startswith("_") or not inspect.getdoc(value) or member in _fields(kind):
             continue
+        call = getattr(value, "__func__", value)
         if isinstance(value, property):
             yield from ("", f"### {name}.{escaped(member)}", "", documented(value))
-        elif inspect.isfunction(getattr(value, "__func__", value)):
-            call = getattr(value, "__func__", value)
+        elif inspect.isfunction(call):
             yield from ("", f"### {name}.{escaped(member)}", "", "```python", f"{member}{_signature(call)}", "```", "")
             yield documented(call)
 
