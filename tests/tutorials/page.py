@@ -84,6 +84,11 @@ def read_page(path: Path) -> Page:
     return Page(path, blocks, given.get("set", {}), given.get("instead", {}), given.get("small", {}))
 
 
+def written(path: Path) -> dict[str, str]:
+    """File -> text of the files that a page writes."""
+    return {block.file: block.text for block in read_page(path).blocks if block.file}
+
+
 def run(page: Page, folder: Path, values: Mapping[str, str]) -> list[str]:
     """Run the page in `folder` and give what each block printed.
 
@@ -96,6 +101,7 @@ def run(page: Page, folder: Path, values: Mapping[str, str]) -> list[str]:
     programs = {
         "surgdino": _SURGDINO.format(python=sys.executable, changes=changes),
         "python": f'#!/bin/sh\nexec {sys.executable} "$@"\n',
+        "pip": "#!/bin/sh\necho not here\n",
     }
     for name, program in programs.items():
         (tools / name).write_text(program)
@@ -123,7 +129,10 @@ def _shell(number: int, block: Block, values: Mapping[str, str]) -> str:
     elif block.file:
         text = f"mkdir -p $(dirname {block.file})\ncat > {block.file} <<'END_OF_BLOCK'\n{text}END_OF_BLOCK\n"
     elif block.kind == "python":
-        text = f"python - <<'END_OF_BLOCK'\n{text}END_OF_BLOCK\n"
+        guard = (
+            "import surgdino.backbone.timm_import\n" if "import timm" in text else ""
+        )  # torchvision may not load here
+        text = f"python - <<'END_OF_BLOCK'\n{guard}{text}END_OF_BLOCK\n"
     return f"printf '\\n{_MARK} {number}\\n'\n{text}"
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from surgdino.backbone.checkpoint import save_backbone
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped_settings
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
+from surgdino.datasets.synthetic.workflow import write_workflow
 
 _SIZE = (96, 64)
 
@@ -41,5 +43,19 @@ def weights(path: Path) -> Path:
     return path
 
 
-STAND_INS = {"cholec80": cholec80, "own_videos": own_videos, "weights": weights}
+def clinic(folder: Path) -> Path:
+    """Six films with a label file each, in AutoLaparo's layout."""
+    write_workflow(folder, "autolaparo", videos=6, seconds=8, public_ids=True)
+    return folder
+
+
+def run(folder: Path) -> Path:
+    """What a finished run holds for others: the checkpoint of a toy model."""
+    torch.manual_seed(0)
+    facts = {"operations": ["camma/5"], "datasets": [{"name": "cholec80", "operations": ["camma/5"]}]}
+    save_backbone(folder / "checkpoint", build_backbone(shipped_settings("model", "vit_toy")).eval(), facts)
+    return folder
+
+
+STAND_INS = {"cholec80": cholec80, "own_videos": own_videos, "weights": weights, "clinic": clinic, "run": run}
 ENDINGS = {"weights": ".safetensors"}

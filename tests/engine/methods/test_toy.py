@@ -1,4 +1,4 @@
-"""A method of the user's own, one file and one YAML outside the package, is trained, resumed, probed and reported."""
+"""A method of the user's own, that of the tutorial, is trained, resumed, probed and reported."""
 
 from __future__ import annotations
 
@@ -10,55 +10,18 @@ import pytest
 from surgdino import discovery
 from surgdino.cli.main import main
 from surgdino.engine.method import open_method
+from tests import ROOT
+from tests.tutorials.page import written
 
-FILE = '''
-"""Agree: student and teacher features of the same image agree."""
-
-from __future__ import annotations
-
-from dataclasses import dataclass
-
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from surgdino.engine.method import Method, MethodSettings, Targets
-from surgdino.engine.methods.parts.views import by_view, teacher_tokens
-
-
-@dataclass(frozen=True)
-class Settings(MethodSettings):
-    width: int
-
-
-@dataclass
-class Cls(Targets):
-    cls: Tensor
-
-
-class Agree(Method[Cls]):
-    settings: Settings
-
-    def build_head(self, embed_dim):
-        return nn.Linear(embed_dim, self.settings.width)
-
-    def targets(self, views, processes, progress):
-        tokens = [teacher_tokens(self.backbone, micro).cls for micro in views]
-        return [Cls(t, by_view(self.head(t), micro.images)) for t, micro in zip(tokens, views, strict=True)]
-
-    def loss(self, tokens, views, targets, pool):
-        cls = by_view(self.head(tokens.cls), views.images)
-        loss = 1 - F.cosine_similarity(cls[:2], targets.cls.flip(0), dim=-1).mean()
-        return loss, {"loss": loss.detach()}
-'''
-YAML = "name: agree\nwidth: 16\nmomentum: 0.9\nmomentum_end: 1.0\n"
+PAGE = written(ROOT / "docs" / "tutorials" / "extending.md")
 
 
 @pytest.fixture(scope="module")
 def extension(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("extension")
-    for file, text in (("methods/agree.py", FILE), ("configs/method/agree.yaml", YAML)):
+    for file in ("methods/agree.py", "configs/method/agree.yaml"):
         (folder / file).parent.mkdir(parents=True)
-        (folder / file).write_text(text)
+        (folder / file).write_text(PAGE[f"ours/{file}"])
     return folder
 
 
