@@ -118,6 +118,13 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Legend:
+    """Names beside their colours: (`#rrggbb`, name)."""
+
+    legend: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Maps:
     """SVG elements side by side that share a legend.
 
@@ -163,7 +170,7 @@ class Timeline:
     legend: Sequence[tuple[str, str]]
 
 
-Block = Paragraph | Heading | Bullets | Code | Table | Charts | Pictures | Strips | Scale | Maps | Timeline
+Block = Paragraph | Heading | Bullets | Code | Table | Charts | Pictures | Strips | Scale | Legend | Maps | Timeline
 
 
 def picture(image: np.ndarray, caption: str = "", mark: str = "") -> Picture:

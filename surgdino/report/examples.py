@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +12,14 @@ import numpy as np
 
 from surgdino.csv_files import as_meant
 from surgdino.errors import SurgdinoError
-from surgdino.report.blocks import Block, Heading, Paragraph, Pictures, picture
+from surgdino.report.blocks import Block, Heading, Legend, Paragraph, Strip, Strips, picture
+from surgdino.report.colours import class_colours, readable_name
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
 
 SHOWN = 4  # frames of each kind
 _APART = 10.0  # seconds between two that are shown of one video: neighbours look alike
-_WIDTH, _DOUBLE = 1280, 2.1  # pixels of a row of pictures; how much wider than high two beside each other are
+_WIDTH, _NAMED = 320, 24  # pixels of a picture; classes in a legend
 
 
 @dataclass(frozen=True)
@@ -77,34 +78,46 @@ def chosen(scored: Sequence[Scored], seconds: Callable[[Scored], float]) -> dict
 
 
 class Examples(Section):
-    """Frames of patients with what was predicted of them.
+    """Frames with what was predicted of them.
 
     Args:
         measure: by which they are the best and the worst.
         kinds: as `chosen` gives them.
-        draw: a frame as the task shows it, uint8 [H, W, 3] RGB.
+        draw: a frame as the task shows it: what it is called -> uint8 [H, W, 3] RGB.
+        classes: names of what is drawn.
     """
 
     id, title, order = "examples", "Best, median and worst frames", 7
 
     def __init__(
-        self, measure: str, kinds: dict[str, list[Scored]], draw: Callable[[Scored], np.ndarray], note: str = ""
+        self,
+        measure: str,
+        kinds: dict[str, list[Scored]],
+        draw: Callable[[Scored], Mapping[str, np.ndarray]],
+        classes: Sequence[str],
+        note: str = "",
     ) -> None:
-        self.measure, self.kinds, self.draw, self.note = measure, kinds, draw, note
+        self.measure, self.kinds, self.draw, self.classes, self.note = measure, kinds, draw, classes, note
 
     def of_run(self, record: RunRecord) -> list[Block]:
-        """A row of pictures a kind."""
-        text = f"By {self.measure}. {self.note}"
-        blocks: list[Block] = [Paragraph(" ".join(text.split()), note=True)]
+        """For each kind a strip a frame: itself, and truth and prediction over it where the task draws them."""
+        blocks: list[Block] = [Paragraph(" ".join(f"By {self.measure}. {self.note}".split()), note=True)]
+        drawn = False
         for kind, frames in self.kinds.items():
-            images = [self.draw(each) for each in frames]
-            # Truth and prediction beside each other need the width of two.
-            columns = 2 if any(image.shape[1] > _DOUBLE * image.shape[0] for image in images) else 4
-            pictures = []
-            for each, image in zip(frames, images, strict=True):
-                scale = min(1.0, _WIDTH / columns / image.shape[1])
-                small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-                caption = f"{each.video}, frame {each.frame}: {each.value:.3f}{'; ' if each.said else ''}{each.said}"
-                pictures.append(picture(small, caption))
-            blocks += [Heading(kind.capitalize()), Pictures(pictures, columns)] if pictures else []
+            strips = [self._strip(each) for each in frames]
+            blocks += [Heading(kind.capitalize()), Strips(strips)] if strips else []
+            drawn |= any(len(strip.pictures) > 1 for strip in strips)
+        if drawn and len(self.classes) <= _NAMED:
+            colours = class_colours(self.classes)
+            blocks.insert(1, Legend([(colour, readable_name(name)) for name, colour in colours.items()]))
         return blocks
+
+    def _strip(self, scored: Scored) -> Strip:
+        pictures = []
+        for name, image in self.draw(scored).items():
+            scale = min(1.0, _WIDTH / image.shape[1])
+            pictures.append((name, cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)))
+        title, alone = f"{scored.value:.3f} · {scored.video}, frame {scored.frame}", len(pictures) == 1
+        if scored.said and not alone:
+            title += f" · {scored.said}"
+        return Strip(title, [picture(image, scored.said or name if alone else name) for name, image in pictures])

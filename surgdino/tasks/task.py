@@ -49,7 +49,7 @@ class Task(ABC, Generic[S, P]):
         LABELS: the kind of labels that it learns, a key of `Manifest.labels`.
         DEFAULTS: of the `train` section, for all stages.
         SINGLE_IMAGES: whether images without numbers are predicted, each by itself.
-        PICTURE: what `picture` shows, in a sentence.
+        PICTURE: what `pictures` shows, in a sentence.
         ASKS: whether it answers questions, of which `predict` takes a list.
         scoring: how predictions are scored; of use without a model too.
         name, settings: of this one.
@@ -169,15 +169,17 @@ class Task(ABC, Generic[S, P]):
     def draw(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path, caption: str) -> None:
         """Draw what was predicted of the tested videos into `folder`, for the report: pictures that show no patient."""
 
-    def picture(self, frames: LabelledFrames, row: int, predictions: Path, classes: Sequence[str]) -> np.ndarray:
-        """A labelled frame as the report may show it where frames were asked for, uint8 [H, W, 3] RGB: as it is, by
-        default.
+    def pictures(
+        self, frames: LabelledFrames, row: int, predictions: Path, classes: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """A labelled frame as the report may show it where frames were asked for: what it is called -> uint8
+        [H, W, 3] RGB of one size. As it is by default; `truth` and `prediction` beside it where these can be drawn.
 
         Args:
             row: which of `frames`.
             predictions: the folder of what `evaluate` wrote of them.
         """
-        return frames.store.read(int(frames.index[row]))
+        return {"frame": frames.store.read(int(frames.index[row]))}
 
     def read_truth(self, path: Path, classes: Sequence[str]) -> FrameLabels:
         """The labels that a file gives, by frame number, for `surgdino predict truth=FILE`.

@@ -93,10 +93,10 @@ def examples_of(record: RunRecord, saved: SavedTask, frames: LabelledFrames) -> 
     kinds = chosen(known, lambda each: float(frames.times[places[each.video, each.frame]]))
     predictions, task = record.folder / "predictions", saved.task
 
-    def draw(each: Scored) -> np.ndarray:
-        return task.picture(frames, places[each.video, each.frame], predictions, saved.classes)
+    def draw(each: Scored) -> dict[str, np.ndarray]:
+        return task.pictures(frames, places[each.video, each.frame], predictions, saved.classes)
 
-    return Examples(measure, kinds, draw, f"{task.PICTURE} {handled(record)}")
+    return Examples(measure, kinds, draw, saved.classes, f"{task.PICTURE} {handled(record)}")
 
 
 def learned_of(record: RunRecord) -> Section:

@@ -187,17 +187,22 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
         """Overlapping detections of a class are one."""
         return predictions[0][0], fused([rows for _, rows in predictions])[: self.settings.most]
 
-    def picture(self, frames: LabelledFrames, row: int, predictions: Path, classes: Sequence[str]) -> np.ndarray:
-        """Truth and detections beside each other, at the picture's own size."""
+    def pictures(
+        self, frames: LabelledFrames, row: int, predictions: Path, classes: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """The picture at its own size, and over it what is there and what was detected."""
         truth = read_truth(predictions / "truth.json")
         found = read_found(predictions / "results.json", truth)
-        place = placements(frames)[frames.video_of[row]]
+        place, [stored] = (
+            placements(frames)[frames.video_of[row]],
+            super().pictures(frames, row, predictions, classes).values(),
+        )
         x0, y0, x1, y1 = place.box
         image = np.zeros((*place.source[::-1], 3), np.uint8)
-        image[y0:y1, x0:x1] = cv2.resize(super().picture(frames, row, predictions, classes), (x1 - x0, y1 - y0))
-        sides = (truth.annotations, [each for each in found if each["score"] >= self.settings.shown])
-        own = ([each for each in side if each["image_id"] == row + 1] for side in sides)
-        return np.concatenate([drawn(image, rows, classes) for rows in own], axis=1)
+        image[y0:y1, x0:x1] = cv2.resize(stored, (x1 - x0, y1 - y0))
+        sides = {"truth": truth.annotations, "prediction": [r for r in found if r["score"] >= self.settings.shown]}
+        own = {name: [each for each in side if each["image_id"] == row + 1] for name, side in sides.items()}
+        return {"frame": image, **{name: drawn(image, rows, classes) for name, rows in own.items()}}
 
     def write(self, request: PredictRequest) -> dict[str, Path]:
         """COCO's results with the images that they number, pictures with boxes, masks and names, and a table."""

@@ -32,7 +32,7 @@ from surgdino.tasks.segmentation.files import read_written, write_masks
 from surgdino.tasks.segmentation.heads import DenseHead, open_head
 from surgdino.tasks.segmentation.inference import DenseNetwork, Segmenter
 from surgdino.tasks.segmentation.loss import ExclusiveLoss, LossName, MaskLoss, class_weights
-from surgdino.tasks.segmentation.overlay import overlay, with_legend, write_overlay
+from surgdino.tasks.segmentation.overlay import overlay, write_overlay
 from surgdino.tasks.segmentation.score import SegmentationScoring
 from surgdino.tasks.segmentation.targets import (
     CutTargets,
@@ -88,7 +88,6 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
     Settings, LABELS = SegmentationSettings, "masks"
     DEFAULTS: ClassVar = {"epochs": 20, "batch_size": 32, "lr": 2e-3, "weight_decay": 0.01, "patience": 10}
     SINGLE_IMAGES, SMOOTHINGS = True, ("propagation",)
-    PICTURE = "Left the truth, right what was predicted."
     scoring = SegmentationScoring()
 
     def build_head(self, context: TaskContext) -> DenseHead:
@@ -176,14 +175,17 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
         found = self.predicted(request.context, request.head, request.frames)
         return Segmentations.of(request, self.name, masks=tuple(masks for _, (_, masks) in found))
 
-    def picture(self, frames: LabelledFrames, row: int, predictions: Path, classes: Sequence[str]) -> np.ndarray:
-        """Truth and prediction beside each other, over the stored part of the picture."""
-        video = frames.video_of[row]
+    def pictures(
+        self, frames: LabelledFrames, row: int, predictions: Path, classes: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """The stored part of the picture, and truth and prediction over it."""
+        video, shown = frames.video_of[row], super().pictures(frames, row, predictions, classes)
         truth = read_masks(frames.masks(row), classes)[0]
         prediction = read_written(predictions, frames.videos[video], int(frames.numbers[row]), classes)
-        place, image = placements(frames)[video], super().picture(frames, row, predictions, classes)
-        sides = (place.to_frame(masks, place.stored) > 127 for masks in (truth, prediction))
-        return np.concatenate([with_legend(overlay(image, masks, classes), classes) for masks in sides], axis=1)
+        place, [image] = placements(frames)[video], shown.values()
+        for name, masks in (("truth", truth), ("prediction", prediction)):
+            shown[name] = overlay(image, place.to_frame(masks, place.stored) > 127, classes)
+        return shown
 
     def variant(self) -> str:
         """The head."""
