@@ -7,7 +7,7 @@ terminal becomes visible. So they may hold names of files, labels and operations
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,6 +90,37 @@ def new_table(title: str, **options: Any) -> PlainTable:
     caption = plain(options.pop("caption", None))
     style = {**_STYLE, **options}
     return PlainTable(title=plain(title), title_justify="left", caption=caption, pad_edge=False, **style)  # type: ignore[arg-type]
+
+
+def grid(
+    title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "", bold: Collection[int] = ()
+) -> None:
+    """Print rows of texts under headings. Where they are wider than the screen, the columns that do not fit come below,
+    beside the first column once more: none is lost, and nothing is broken within a word.
+
+    Args:
+        bold: numbers of the rows that stand out.
+    """
+    widths = [
+        max(max(map(len, head.split()), default=0), *(len(row[place]) for row in rows), 1)
+        for place, head in enumerate(heads)
+    ]
+    groups: list[list[int]] = [[]]
+    for place in range(1, len(heads)):
+        if groups[-1] and sum(widths[each] + 2 for each in [0, *groups[-1], place]) > width():
+            groups.append([])
+        groups[-1].append(place)
+    for number, group in enumerate(groups):
+        shown = new_table(title if not number else "")
+        for place in [0, *group]:
+            shown.add_column(
+                heads[place], justify="right" if place else "left", min_width=widths[place] if place else None
+            )
+        for place, row in enumerate(rows):
+            shown.add_row(*(row[each] for each in [0, *group]), style="bold" if place in bold else "")
+        table(shown)
+    if caption:
+        say(caption, "dim")
 
 
 def plain(content: RenderableType | None) -> RenderableType | None:

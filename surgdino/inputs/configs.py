@@ -68,6 +68,7 @@ class EvaluateConfig:
     smoothing: Smoothing
     leakage: Leakage | None
     out: Location | None
+    details: bool
     hardware: HardwareSettings
     data: dict[str, Any]
     dataset: dict[str, Any] | None = None

@@ -19,6 +19,7 @@ from surgdino.paths import write_text
 from surgdino.report.record import read_results
 from surgdino.report.sections.folds import SUMMARY, fold_rows
 from surgdino.runs.results import RESULTS, print_stamp, write_per_operation
+from surgdino.wording import counted
 
 Results = Mapping[str, Any]
 _OWN = (
@@ -180,13 +181,9 @@ def print_together(results: Results) -> None:
     protocol = results["headline"]["protocol"]
     others = sorted({row["protocol"] for row in results["scores"]} - {protocol})
     more = f"; {', '.join(others)}: {RESULTS}" if others else ""
-    title = f"{results['task']}, {len(results['runs'])} runs"
-    table = console.new_table(title, caption=f"protocol {protocol}{more}", caption_justify="left")
-    heads, rows = fold_rows(results, protocol, digits=4)
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left", no_wrap=True)
-    for name, *cells in rows:
-        table.add_row(name, *cells, style="bold" if name.startswith(SUMMARY) else "")
-    console.table(table)
+    title = f"{results['task']}, {counted(len(results['runs']), 'run')}"
+    heads, rows = fold_rows(results, protocol)
+    bold = [place for place, row in enumerate(rows) if row[0].startswith(SUMMARY)]
+    console.grid(title, heads, rows, caption=f"protocol {protocol}; shares in %{more}", bold=bold)
     for note in results["notes"]:
         console.warn(note)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +71,23 @@ def main(cfg: Mapping[str, Any]) -> ExitCode:
         head = saved.load_head(context)
         if averaged := average([Member(task, context, head)], config.averaging, config.smoothing):
             facts["averaged_over"] = averaged
-        path = measure(task, context, head, config.part, out, manifest, facts, names, averaged=averaged)
-    if not averaged:
-        print_comparison(saved, path)
+        known_as = None if averaged else saved.folder.parent / RESULTS
+        show = Shown(known_as, config.details, f"{out / RESULTS}, or here with details=true")
+        path = measure(task, context, head, config.part, out, manifest, facts, names, averaged=averaged, show=show)
     field("results", path)
     return ExitCode(0, out, results=path)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is printed of numbers: whether they are those of another results.json, whether all, what has the rest."""
+
+    same_as: Path | None = None
+    details: bool = False
+    where: str = "report.html, results.json"
+
+
+_IN_REPORT = Shown()
 
 
 def measure(
@@ -88,6 +100,7 @@ def measure(
     facts: Mapping[str, Any],
     names: Pseudonyms,
     averaged: str = "",
+    show: Shown = _IN_REPORT,
 ) -> Path:
     """Test a head on a part of `context.parts`; write, print and draw what comes out.
 
@@ -118,7 +131,9 @@ def measure(
         "environment": environment(manifest.fingerprint(), names),
     }
     path = write_results(out, task.name, scores, facts=facts, names=names)
-    print_scores(scores, leakage=facts["leakage"])
+    if show.same_as is not None:
+        print_comparison(show.same_as, path)
+    print_scores(scores, leakage=facts["leakage"], details=show.details, where=show.where)
     try:
         task.draw(context, head, frames, out / "predictions", context.backbone.settings.name)
     except Exception as error:  # costs the pictures, not the numbers
@@ -164,9 +179,8 @@ def data_of(config: EvaluateConfig, saved: SavedTask, card: Card) -> DataSetting
     return shipped(DataSettings, "data", **{**run, **given})
 
 
-def print_comparison(saved: SavedTask, path: Path) -> None:
+def print_comparison(before: Path, path: Path) -> None:
     """Say whether the numbers are those that the run wrote down, where it tested the same."""
-    before = saved.folder.parent / RESULTS
     if not before.is_file() or before == path:
         return
     try:
@@ -183,4 +197,4 @@ def print_comparison(saved: SavedTask, path: Path) -> None:
     if differing:
         warn(f"numbers differ from {before}: {', '.join(differing[:5])}")
     else:
-        say(f"all numbers are those of {before}")
+        say(f"reproduced: all values equal those of {before}", style="green")

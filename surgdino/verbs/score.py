@@ -30,7 +30,7 @@ def main(cfg: Mapping[str, Any]) -> ExitCode:
     name = folders.task["name"]
     folders = replace(folders, truth=folders.truth.expanduser(), predictions=folders.predictions.expanduser())
     scores = open_scoring(name).score_folders(folders)
-    print_scores(scores)
+    print_scores(scores, details=folders.details)
     if folders.out is not None:
         keys = ("protocol", "truth", "predictions", "every", "missing", "extra", "fps", "tolerance_seconds")
         facts = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,9 +102,31 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_every_number_is_printed_with_its_protocol_and_interval(printed, width):
+def test_the_headline_stands_above_one_matrix_of_all_protocols(printed, width):
     text = printed(width, scores())
-    for words in ("0.5417", "0.3000 to 0.8000", "protocol phase/script", "protocol x/other", "123.5", "± phases"):
+    assert text.startswith("accuracy 54.2 % (95 % interval 30.0 to 80.0), phase/script, 3 operations\n")
+    heads = next(line.split() for line in text.splitlines() if line.split()[:1] == ["metric"])
+    assert heads == ["metric", "script", "x/other"]
+    assert "accuracy     54.2 ± 10.0" in text
+    assert re.search(r"hd95 \(pixels\) +123\.5 ± 0\.1", text)
+    assert "class [2]" not in text, "classes are for the report, or for details"
+    assert "x/relaxed was not computed" in text
+    assert all(len(line) <= width for line in text.splitlines())
+
+
+def test_a_matrix_wider_than_the_screen_goes_on_below_without_a_loss(printed):
+    row = scores().headline_row
+    many = [replace(row, protocol=f"phase/protocol-{n}", value=n / 100) for n in range(20)]
+    lines = printed(80, replace(scores(), table=many, headline_row=many[0])).splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    words = " ".join(lines).split()
+    assert all(f"protocol-{n}" in words and f"{n}.0" in words for n in range(20))
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_details_are_a_table_a_protocol_with_intervals_and_the_classes(printed, width):
+    text = printed(width, scores(), details=True)
+    for words in ("54.2", "30.0 to 80.0", "protocol phase/script", "protocol x/other", "123.5", "± phases"):
         assert words in text
     assert "class [2]" in text, "brackets are no markup"
     assert "elsewhere" not in text, "classes are those of the headline's protocol"
@@ -116,12 +139,12 @@ def test_every_number_is_printed_with_its_protocol_and_interval(printed, width):
 def test_a_leak_is_shown_in_red_above_the_numbers(printed):
     text = printed(80, scores(), leakage={"state": "shared", "stamp": "3 test operations were seen in pretraining"})
     assert "\x1b[1;31m" in text
-    assert text.index("3 test operations were seen") < text.index("0.5417")
+    assert text.index("3 test operations were seen") < text.index("54.2")
     assert "LEAK" not in printed(80, scores())
 
 
 def test_of_very_many_classes_the_most_frequent_are_shown(printed):
-    many = " ".join(printed(80, scores(100)).split())
+    many = " ".join(printed(80, scores(100), details=True).split())
     assert "70 rarer ones are in results.json" in many
     assert "class [99]" in many
     assert "class [69]" not in many

@@ -43,7 +43,7 @@ def test_a_task_in_one_file_goes_through_every_verb(toy, capsys):
     assert results["settings"] == {"name": "by_frame", "temperature": 2.0}
     assert (run / "report.html").is_file()
     assert main(["evaluate", f"checkpoint={run}", "hardware.loader_workers=0"]) == 0
-    assert "all numbers are those of" in capsys.readouterr().out
+    assert "reproduced: all values equal" in capsys.readouterr().out
     video = next((root / "videos").glob("*4.mp4"))
     assert main(["predict", str(video), f"checkpoint={run}", "hardware.loader_workers=0", f"out={toy / 'out'}"]) == 0
     assert (toy / "out" / "video04.csv").read_bytes() == (run / "predictions" / "video04.csv").read_bytes()

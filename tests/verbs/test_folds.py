@@ -189,7 +189,7 @@ def test_stopped_in_a_fold_or_between_two_it_goes_on_and_ends_the_same(run, word
 @pytest.mark.slow
 def test_one_fold_is_evaluated_and_shared_like_any_run(run, tmp_path, capsys):
     assert main(["evaluate", f"checkpoint={run / NAMES[2]}", "hardware.loader_workers=0"]) == 0
-    assert "all numbers are those of" in capsys.readouterr().out
+    assert "reproduced: all values equal" in capsys.readouterr().out
     assert main(["share", str(run), f"out={tmp_path / 'out'}"]) == 0
     there = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")}
     assert {"results.json", "report.html", *(f"{name}/checkpoint/head.safetensors" for name in NAMES)} <= there

@@ -91,7 +91,7 @@ def test_nothing_that_is_shared_says_a_name_and_all_works_by_name(house, capsys)
     assert main([word.replace(NAMES[3], NAMES[2]) for word in tune]) == 2  # chose among the states of pretraining
     assert "has seen operations" in capsys.readouterr().err
     assert main(["evaluate", f"checkpoint={house / 'ft'}", "hardware.loader_workers=0"]) == 0
-    assert "all numbers are those of" in capsys.readouterr().out
+    assert "reproduced: all values equal" in capsys.readouterr().out
     video = house / "clinic" / f"{NAMES[0]}.mp4"
     assert main(["predict", str(video), f"checkpoint={house / 'ft'}", f"out={house / 'out'}"]) == 0
     for run in ("pre", "ft"):

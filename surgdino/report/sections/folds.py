@@ -30,26 +30,23 @@ class Folds(Section):
         )
         blocks: list[Block] = [Paragraph(text, note=True)]
         for protocol in dict.fromkeys(row["protocol"] for row in results["scores"]):
-            heads, rows = fold_rows(results, protocol, digits=1)
+            heads, rows = fold_rows(results, protocol)
             strong = frozenset(place for place, row in enumerate(rows) if row[0].startswith(SUMMARY))
             numeric = frozenset(range(1, len(heads)))
             blocks.append(Table(heads, rows, f"protocol {protocol}, shares in %", numeric, strong))
         return blocks
 
 
-def fold_rows(results: Mapping[str, Any], protocol: str, *, digits: int) -> tuple[list[str], list[list[str]]]:
+def fold_rows(results: Mapping[str, Any], protocol: str) -> tuple[list[str], list[list[str]]]:
     """(heads, rows) of one protocol: each run, then means, deviations and the interval; a column a measure.
 
-    Below `ENOUGH` operations there is no interval, and every operation has a row instead.
-
-    Args:
-        digits: after the point: 1 writes shares in percent, 4 as they are.
+    Shares are in %. Below `ENOUGH` operations there is no interval, and every operation has a row instead.
     """
     scores = [row for row in results["scores"] if row["protocol"] == protocol]
     count = results["operations"]
 
     def line(name: str, values: list[Any]) -> list[str]:
-        return [name, *(_form(value, row.get("unit"), digits) for value, row in zip(values, scores, strict=True))]
+        return [name, *(_form(value, row.get("unit")) for value, row in zip(values, scores, strict=True))]
 
     rows = [line(name, [row["per_run"].get(name) for row in scores]) for name in results["runs"]]
     over = " and ".join(key for key in ("folds", "seeds") if len(results[key]) > 1)
@@ -60,7 +57,7 @@ def fold_rows(results: Mapping[str, Any], protocol: str, *, digits: int) -> tupl
     rows.append(line(f"mean over {count} operations", [row["mean_over_operations"] for row in scores]))
     rows.append(line("± operations", [row["std_over_operations"] for row in scores]))
     if count >= ENOUGH:
-        ends = ([_form(end, row.get("unit"), digits) for end in row["interval_95"]] for row in scores)
+        ends = ([_form(end, row.get("unit")) for end in row["interval_95"]] for row in scores)
         rows.append(["95 % interval", *(f"{low} to {high}" if low != "-" else "-" for low, high in ends)])
     else:
         operations = dict.fromkeys(operation for row in scores for operation in row["per_operation"])
@@ -69,7 +66,7 @@ def fold_rows(results: Mapping[str, Any], protocol: str, *, digits: int) -> tupl
     return heads, rows
 
 
-def _form(value: float | None, unit: str | None, digits: int) -> str:
+def _form(value: float | None, unit: str | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.1f}" if unit == "pixels" else f"{100 * value:.1f}" if digits == 1 else f"{value:.{digits}f}"
+    return f"{value:.1f}" if unit == "pixels" else f"{100 * value:.1f}"

@@ -33,6 +33,7 @@ class Folders:
     extra: Literal["refuse", "ignore"]
     hd95: bool
     out: Location | None
+    details: bool = True
     task: dict[str, Any] | None = None
     dataset: dict[str, Any] | None = None
 

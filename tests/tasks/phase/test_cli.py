@@ -176,7 +176,7 @@ def test_attentive_tokens_go_through_both_stages_and_do_without_room_on_the_disk
     more = ("task.tokens=attentive", "train.steps=4", "hardware.precision=fp32")
     assert finetune(synthetic_cholec80, tmp_path / "kept", *more) == 0
     assert main(["evaluate", f"checkpoint={tmp_path / 'kept'}", "hardware.loader_workers=0"]) == 0
-    assert "all numbers are those of" in capsys.readouterr().out
+    assert "reproduced: all values equal" in capsys.readouterr().out
     monkeypatch.setattr("surgdino.tasks.features.cache.FeatureCache.fits", lambda *_: False)
     assert finetune(synthetic_cholec80, tmp_path / "computed", *more, "task.temporal=none") == 0
     assert "no room on the disk: computed for each batch" in " ".join(capsys.readouterr().out.split())
