@@ -7,6 +7,7 @@ terminal becomes visible. So they may hold names of files, labels and operations
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -119,8 +120,8 @@ def grid(
         for place, row in enumerate(rows):
             shown.add_row(*(row[each] for each in [0, *group]), style="bold" if place in bold else "")
         table(shown)
-    if caption:
-        say(caption, "dim")
+    for line in textwrap.wrap(caption, width(), break_long_words=False, break_on_hyphens=False):
+        say(line, "dim")
 
 
 def plain(content: RenderableType | None) -> RenderableType | None:
@@ -153,9 +154,9 @@ def _print(text: Text) -> None:
 class Bar:
     """A progress bar that is being shown."""
 
-    def __init__(self, progress: Progress, total: float | None) -> None:
+    def __init__(self, progress: Progress, total: float | None, title: str) -> None:
         self._progress = progress
-        self._task = progress.add_task("", total=total)
+        self._task = progress.add_task("", total=total, title=title)
 
     def update(self, done: float | None = None, total: float | None = None, text: str | None = None) -> None:
         """Set what is done, of how much, and the words beside it; what is None stays."""
@@ -165,12 +166,16 @@ class Bar:
         """So much more is done."""
         self._progress.advance(self._task, amount)
 
+    def remove(self) -> None:
+        """Take it off the screen."""
+        self._progress.remove_task(self._task)
+
 
 @contextmanager
 def bar(
     title: str, total: float | None = None, *, shown: bool = True, in_bytes: bool = False, stays: bool = True
 ) -> Iterator[Bar]:
-    """Show progress on stderr; lines printed meanwhile appear above it.
+    """Show progress on stderr; lines printed meanwhile appear above it. Within another it is a line below that one.
 
     Args:
         title: what is being done.
@@ -178,11 +183,18 @@ def bar(
         shown: False draws nothing; neither does any process but the main one.
         stays: whether the bar is left on the screen at the end.
     """
+    if _bars:  # two that are drawn by themselves would be drawn over each other
+        inner = Bar(_bars[-1], total, title)
+        try:
+            yield inner
+        finally:
+            inner.remove()
+        return
     amounts: tuple[ProgressColumn, ...] = (MofNCompleteColumn(),)
     if in_bytes:
         amounts = (DownloadColumn(), TransferSpeedColumn())
     progress = Progress(
-        TextColumn(title.replace("{", "{{").replace("}", "}}"), style="bold", markup=False),
+        TextColumn("{task.fields[title]}", style="bold", markup=False),
         BarColumn(),
         *amounts,
         TextColumn("{task.description}", markup=False),
@@ -196,6 +208,6 @@ def bar(
     _bars.append(progress)
     try:
         with progress:
-            yield Bar(progress, total)
+            yield Bar(progress, total, title)
     finally:
         _bars.remove(progress)

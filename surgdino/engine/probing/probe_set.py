@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from surgdino import console
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone
 from surgdino.datasets.manifest import Labels
@@ -99,7 +100,12 @@ class ProbeSet:
         backbone.eval()
         try:
             view = self._view(backbone, autocast)
-            found = {name: list(probe.find(view)) for name, probe in probes().items()}
+            found = {}
+            with console.bar("measuring", len(probes()), stays=False) as bar:
+                for name, probe in probes().items():
+                    bar.update(text=name)
+                    found[name] = list(probe.find(view))
+                    bar.advance()
         finally:
             backbone.train(was_training)
         score, score_of = _score(found)

@@ -12,6 +12,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from surgdino import console
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone, Features
 from surgdino.engine.probing.frames import MaskLabels, ProbeFrames, TaskLabels
@@ -118,11 +119,13 @@ def extract(
             return backbone(preprocess(torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2).to(device)))
 
     cls, means, patches = [], [], []
-    for start in range(0, len(pictures), _BATCH):
-        features = forward(pictures[start : start + _BATCH])
-        cls.append(features.cls.float())
-        means.append(features.patches.float().mean(1))
-        patches.append(features.patches[np.flatnonzero(wanted[start : start + _BATCH])].half())
+    with console.bar("measuring: features", len(pictures), stays=False) as bar:
+        for start in range(0, len(pictures), _BATCH):
+            features = forward(pictures[start : start + _BATCH])
+            cls.append(features.cls.float())
+            means.append(features.patches.float().mean(1))
+            patches.append(features.patches[np.flatnonzero(wanted[start : start + _BATCH])].half())
+            bar.advance(len(features.cls))
     return ProbeFeatures(
         torch.cat(cls),
         torch.cat(means),
