@@ -52,7 +52,7 @@ def _shows() -> bool:
 
 
 def say(text: str = "", style: str = "") -> None:
-    """Print a line; never wrapped, so that paths can be copied."""
+    """Print a line. On a terminal it goes on below at a space, never within a word; elsewhere it stays one line."""
     _print(Text(text, style=style))
 
 
@@ -60,12 +60,17 @@ def warn(text: str) -> None:
     """Print a line that the user should not miss."""
     for _, heard in _listeners:
         heard.append(shown(text))
-    _print(Text.assemble(("! ", "yellow"), text))
+    _print(Text(text), Text("! ", "yellow"))
 
 
 def field(label: str, value: object) -> None:
     """Print one labelled value, such as a path that was written."""
-    _print(Text.assemble((f"{label:<10}", "bold"), " ", str(value)))
+    _print(Text(str(value)), Text(f"{label:<10} ", "bold"))
+
+
+def command(label: str, words: str) -> None:
+    """Print a labelled command, in one line on any screen, so that it can be copied."""
+    _print(Text(words), Text(f"{label:<10} ", "bold"), wrapped=False)
 
 
 def table(content: RenderableType) -> None:
@@ -94,13 +99,20 @@ def new_table(title: str, **options: Any) -> PlainTable:
 
 
 def grid(
-    title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "", bold: Collection[int] = ()
+    title: str,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str | Text]],
+    *,
+    caption: str = "",
+    bold: Collection[int] = (),
+    left: Collection[int] = (0,),
 ) -> None:
     """Print rows of texts under headings. Where they are wider than the screen, the columns that do not fit come below,
     beside the first column once more: none is lost, and nothing is broken within a word.
 
     Args:
         bold: numbers of the rows that stand out.
+        left: numbers of the columns of words; the others are of numbers, and end in one line.
     """
     widths = [
         max(max(map(len, head.split()), default=0), *(len(row[place]) for row in rows), 1)
@@ -145,10 +157,18 @@ def width() -> int:
     return console.width if console.is_terminal else max(console.width, 160)
 
 
-def _print(text: Text) -> None:
-    if _shows():
-        console = _bars[-1].console if _bars else Console()
-        console.print(plain(text), soft_wrap=True, highlight=False)
+def _print(text: Text, head: Text | None = None, *, wrapped: bool = True) -> None:
+    """A line; where it is longer than the screen it goes on below, behind as much space as its head takes."""
+    if not _shows():
+        return
+    console = _bars[-1].console if _bars else Console()
+    line, body = Text.assemble(head or ""), plain(text)
+    assert isinstance(body, Text)
+    room = console.width - len(line)
+    if wrapped and console.is_terminal and len(body) > room > 20:
+        pieces = textwrap.wrap(body.plain, room, break_long_words=False, break_on_hyphens=False)
+        body = Text(("\n" + " " * len(line)).join(pieces), body.style)
+    console.print(line.append_text(body), soft_wrap=True, highlight=False)
 
 
 class Bar:
@@ -180,7 +200,7 @@ def bar(
     Args:
         title: what is being done.
         total: steps, or bytes with `in_bytes`; None where it is not known yet.
-        shown: False draws nothing; neither does any process but the main one.
+        shown: False draws nothing; neither does any process but the main one, nor anything that is no terminal.
         stays: whether the bar is left on the screen at the end.
     """
     if _bars:  # two that are drawn by themselves would be drawn over each other
@@ -193,6 +213,7 @@ def bar(
     amounts: tuple[ProgressColumn, ...] = (MofNCompleteColumn(),)
     if in_bytes:
         amounts = (DownloadColumn(), TransferSpeedColumn())
+    screen = Console(stderr=True)
     progress = Progress(
         TextColumn("{task.fields[title]}", style="bold", markup=False),
         BarColumn(),
@@ -201,8 +222,8 @@ def bar(
         TimeElapsedColumn(),
         TextColumn("to go"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not (shown and _shows()),
+        console=screen,
+        disable=not (shown and screen.is_terminal and _shows()),
         transient=not stays,
     )
     _bars.append(progress)

@@ -12,9 +12,8 @@ import hydra
 from omegaconf import DictConfig
 
 from surgdino import console
-from surgdino.cli import early, help
+from surgdino.cli import early, help, start
 from surgdino.cli.compose import FAULTS, compose, in_words
-from surgdino.cli.start import started
 from surgdino.cli.words import parsable
 from surgdino.config import plain
 from surgdino.errors import SurgdinoError, nearest
@@ -37,6 +36,8 @@ RENAMED: dict[str, str] = {}
 GONE = dict.fromkeys(
     (("score", "resamples"), ("score", "seed")), "intervals over operations are computed without drawing"
 )
+# What is said of a long run instead of running it, and the verbs that have it.
+PLAN, PLANNED = "--plan", ("pretrain", "finetune", "curate", "benchmark")
 # Sections that take keys of any name: data.NAME=FOLDER.
 OPEN = {"benchmark": "data."}
 # Verbs that take paths before their settings: what they are, and an example.
@@ -60,7 +61,10 @@ def run_configured(verb: str, words: list[str], about: str = "") -> int:
             )
         )
         return 0
-    subject, words = _subject(verb, words)
+    planned = PLAN in words
+    if planned and verb not in PLANNED:
+        raise SurgdinoError(f"surgdino {verb} has no {PLAN}", expected=", ".join(PLANNED), fix="leave it out")
+    subject, words = _subject(verb, [word for word in words if word != PLAN])
     multirun = "-m" in words or "--multirun" in words
     # Of two words that set the same key, the later one: scripts append theirs, and Hydra cannot merge mappings.
     last = {word.partition("=")[0]: word for word in map(_in_full, words)}
@@ -73,8 +77,10 @@ def run_configured(verb: str, words: list[str], about: str = "") -> int:
     if unknown := [word for word in words if word[:1] in ("-", "=") and word.partition("=")[0] not in OPTIONS]:
         raise SurgdinoError(f"unknown option {unknown[0]!r}", fix="write settings as section.key=value, without dashes")
     if any(word.startswith("-") for word in words):
+        if planned:
+            raise SurgdinoError(f"{PLAN} and Hydra's options do not go together", fix="leave one of them out")
         return _run_by_hydra(verb, subject, words)
-    return _run(verb, subject, compose(verb, words))
+    return _run(verb, subject, compose(verb, words), planned=planned)
 
 
 def usage(verb: str) -> str:
@@ -84,13 +90,18 @@ def usage(verb: str) -> str:
     return f"{first} [group=choice ...] [section.key=value ...]"
 
 
-def _run(verb: str, subject: str | list[str] | None, cfg: DictConfig) -> int:
+def _run(verb: str, subject: str | list[str] | None, cfg: DictConfig, *, planned: bool = False) -> int:
     values = plain(cfg)
     paths = subject if isinstance(subject, list) else []
     early.check(verb, values, paths)
-    with started(verb, paths or filter(None, [subject]), values):
-        main = import_module(f"surgdino.{verb}.verb" if verb in FOLDERS else f"surgdino.verbs.{verb}").main
-        return main(values, subject) if subject else main(values)
+
+    def main() -> int:
+        if planned:
+            return import_module("surgdino.bench.plan").main(verb, values)
+        work = import_module(f"surgdino.{verb}.verb" if verb in FOLDERS else f"surgdino.verbs.{verb}").main
+        return work(values, subject) if subject else work(values)
+
+    return start.run(verb, paths or [word for word in [subject] if word], values, main)
 
 
 def _run_by_hydra(verb: str, subject: str | list[str] | None, words: list[str]) -> int:

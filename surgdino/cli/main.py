@@ -91,15 +91,14 @@ def dispatch(words: list[str]) -> int:
 
 def _run_of_runs(verb: str, words: list[str]) -> int:
     """A verb about finished runs: its words are read before its module, which imports torch."""
-    from surgdino.cli.start import started
+    from surgdino.cli import start
     from surgdino.verbs.words import RUN_VERBS
 
     if "-h" in words or "--help" in words:
         print(RUN_VERBS[verb].help)
         return 0
     RUN_VERBS[verb].read(words)
-    with started(verb, words):
-        return import_module(f"surgdino.verbs.{verb}").main(words)
+    return start.run(verb, words, {}, lambda: import_module(f"surgdino.verbs.{verb}").main(words))
 
 
 if __name__ == "__main__":

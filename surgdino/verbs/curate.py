@@ -75,7 +75,7 @@ def main(cfg: Mapping[str, Any]) -> ExitCode:
         path = curation.write(folder)
         print_curation(curation)
         page = try_report(folder, frames=config.report.frames)
-    console.field("curation", f"{path}; learn from it: surgdino pretrain data.curation={folder} ...")
+    console.field("curation", path)
     if page:
         console.field("report", page)
     return ExitCode(0, folder, curation, curation=path, report=page)

@@ -71,7 +71,7 @@ def main(cfg: Mapping[str, Any]) -> ExitCode:
             folder, finished = finetune(config, cfg, lock)
     written = {"results": folder / RESULTS, "report": folder / "report.html"}
     existing = {name: path for name, path in written.items() if finished and path.exists()}
-    return ExitCode(0, folder, "finished" if finished else "stopped", **existing)
+    return ExitCode(0, folder, "finished" if finished else "stopped", stopped=not finished, **existing)
 
 
 def finetune(config: FinetuneConfig, cfg: Mapping[str, Any], lock: FolderLock) -> tuple[Path, bool]:

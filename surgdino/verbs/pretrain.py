@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 from rich.text import Text
 
 from surgdino import console, distributed
@@ -56,6 +55,7 @@ from surgdino.runs.leaks import LeakReport
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms
 from surgdino.verbs.report import try_report
+from surgdino.wording import counted
 
 _SHOWN = 5
 
@@ -127,7 +127,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
         picture = draw_curves(result.metrics, folder / "curves.png", result.collapse)
         page = try_report(folder, frames=settings.report.frames)
         print_outcome(result, picture, page)
-        return ExitCode(0, folder, result, report=page, curves=picture)
+        return ExitCode(0, folder, result, stopped=result.status == "stopped", report=page, curves=picture)
     return ExitCode(0, folder, result)
 
 
@@ -231,7 +231,7 @@ def provenance(
 def print_store(store: FrameStore) -> None:
     """One line on the frames there are, and one on each thing that was left out."""
     summary = store.summary()
-    console.field("frames", f"{summary['frames']:,} of {summary['videos']} videos")
+    console.field("frames", f"{summary['frames']:,} of {counted(summary['videos'], 'video')}")
     left_out = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary["left_out"].items())
     if left_out:
         console.field("", f"left out: {left_out}")
@@ -257,8 +257,10 @@ def print_probe(probe: Probing | None, leaks: LeakReport | None, *, held_out: bo
     operations, tasks = probe.frames.operations, ", ".join(probe.frames.tasks) or "none"
     named = ", ".join(operations[:_SHOWN]) + (", ..." if len(operations) > _SHOWN else "")
     where = "held out of training" if held_out else "trained on as well; probe.hold_out=1 keeps one out"
-    count = f"{len(operations)} operation{'s' if len(operations) != 1 else ''}"
-    console.field("probe", f"{len(probe.frames):,} frames; tested on {count} ({named}), {where}; labels: {tasks}")
+    count = counted(len(operations), "operation")
+    console.field(
+        "probe", f"{counted(len(probe.frames), 'frame')}; tested on {count} ({named}), {where}; labels: {tasks}"
+    )
     if leaks and leaks.stamp:
         console.warn(f"step 0 is measured with the initial weights; they, or the teachers, have a past. {leaks.stamp}")
 
@@ -268,12 +270,17 @@ def print_outcome(result: TrainResult, picture: Path | None, page: Path | None) 
     if result.status == "already finished":
         console.say(f"This run is finished ({result.step} of {result.steps} steps); nothing was done.", "bold")
     elif result.status == "stopped":
-        console.say(f"Stopped at step {result.step} of {result.steps}; the same command continues.", "yellow")
+        console.say(f"Stopped at step {result.step} of {result.steps}; all is saved.", "yellow")
     if result.first and result.last:
-        console.table(_losses(result))
-    if result.probes.changes:
-        console.table(_probes(result))
+        print_losses(result)
+    if result.probes.changes and result.probes.last_step > 0:
+        print_changes(result)
         console.say(_chosen(result))
+        if result.probes.last_step < result.step:
+            since = counted(result.step - result.probes.last_step, "step")
+            console.say(f"measured last at step {result.probes.last_step}; what the {since} after it did is not known")
+    elif result.step > 0:
+        console.say(_not_measured(result))
     for warning in result.warnings:
         console.warn(warning)
     if result.skipped:
@@ -291,37 +298,42 @@ def print_outcome(result: TrainResult, picture: Path | None, page: Path | None) 
             console.field(label, path)
 
 
-def _losses(result: TrainResult) -> Table:
-    table = console.new_table("Objective")
-    table.add_column("term")
-    for name in ("first", "last", "if it collapsed"):
-        table.add_column(name, justify="right", style="dim" if name.startswith("if") else None)
+def _not_measured(result: TrainResult) -> str:
+    """Why there is no comparison."""
+    if result.probes.start is None:
+        return "nothing was measured: no operation is held out of training (probe.hold_out=1 holds one out)"
+    return "nothing was measured after step 0, so it is not known whether the backbone got better"
+
+
+def print_losses(result: TrainResult) -> None:
+    """Every loss term in the first and the last logged window, and what it would be had all features collapsed."""
     guides = [key for key in result.last if key.startswith(GUIDE)]
-    for key in [*TERMS, *sorted(result.collapse.keys() - TERMS.keys()), *guides]:
-        if key in result.first and key in result.last:
-            collapse = f"{result.collapse[key]:.4f}" if key in result.collapse else ""
-            table.add_row(
-                TERMS.get(key, key.replace("_", " ")), f"{result.first[key]:.4f}", f"{result.last[key]:.4f}", collapse
-            )
-    return table
+    keys = [*TERMS, *sorted(result.collapse.keys() - TERMS.keys()), *guides]
+    rows = [
+        (
+            TERMS.get(key, key.replace("_", " ")),
+            *(f"{window[key]:.4f}" for window in (result.first, result.last)),
+            f"{result.collapse[key]:.4f}" if key in result.collapse else "",
+        )
+        for key in keys
+        if key in result.first and key in result.last
+    ]
+    console.grid("Objective", ("term", "first", "last", "if it collapsed"), rows)
 
 
-def _probes(result: TrainResult) -> Table:
+def print_changes(result: TrainResult) -> None:
+    """What was measured at step 0 and last."""
     changes = result.probes.changes
-    table = console.new_table("Backbone before and after")
-    table.add_column("measure")
-    for name in ("step 0", f"step {result.probes.last_step}", "change"):
-        table.add_column(name, justify="right")
     intervals = any(change.difference for change in changes)
-    if intervals:
-        table.add_column("95 % over operations", justify="right", style="dim")
+    heads = ["measure", "step 0", f"step {result.probes.last_step}", "change", *["95 % over operations"] * intervals]
+    rows: list[list[str | Text]] = []
     for change in changes:
         moved = Text(change.signed(change.after - change.before))
         if change.fell:
-            moved = Text(f"{moved} worse than before", "red")
-        row = (change.measure.words, change.form(change.before), change.form(change.after), moved)
-        table.add_row(*row, *([change.interval] if intervals else []))
-    return table
+            moved = Text(f"{moved} worse", "red")
+        values = (change.measure.words, change.form(change.before), change.form(change.after), moved)
+        rows.append([*values, *([change.interval] if intervals else [])])
+    console.grid("Backbone before and after", heads, rows)
 
 
 def _chosen(result: TrainResult) -> str:
