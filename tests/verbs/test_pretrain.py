@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from surgdino.backbone.timm_import import timm
 from surgdino.backbone.vit import build_backbone
 from surgdino.cli.main import main
 from surgdino.config import shipped_settings
+from tests import ROOT
 
 SMALL = (
     "train.batch_size=8",
@@ -260,6 +262,14 @@ def test_the_demo_goes_all_the_way(tmp_path, capsys):
     assert "the same features" in " ".join(said.split())
     for picture in ("content", "crops", "augment", "run/curves"):
         assert (tmp_path / "demo" / f"{picture}.png").stat().st_size > 10_000
+    page = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
+    quoted = re.findall(
+        r"^ (\w.*?)  ", "".join(re.findall(r"^```text\n(.*?)^```", page, re.DOTALL | re.MULTILINE)), re.M
+    )
+    assert len(quoted) > 5
+    assert not [words for words in quoted if words not in said]
+    files = re.findall(r"`(demo/[\w./]+)`", page)
+    assert not [file for file in files if not (tmp_path / file).exists()]
 
 
 @pytest.mark.slow
