@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from surgdino.report.forest import Forest
+
 _JPEG_QUALITY = 80
 
 
@@ -43,13 +45,22 @@ class Code:
 
 
 @dataclass(frozen=True)
+class Folded:
+    """Blocks behind a line to click; on paper they are open."""
+
+    summary: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
 class Table:
-    """A table.
+    """A table; the first cell of a row names it.
 
     Attributes:
         numeric: columns set to the right.
         strong: rows set in bold.
         tones: (row, column) -> `better`, `worse` or `open`.
+        shades: (row, column) -> 0 to 1, how dark a cell is; such a table is a matrix, its heads written upwards.
     """
 
     heads: Sequence[str]
@@ -58,6 +69,7 @@ class Table:
     numeric: frozenset[int] = frozenset()
     strong: frozenset[int] = frozenset()
     tones: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    shades: Mapping[tuple[int, int], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -170,7 +182,22 @@ class Timeline:
     legend: Sequence[tuple[str, str]]
 
 
-Block = Paragraph | Heading | Bullets | Code | Table | Charts | Pictures | Strips | Scale | Legend | Maps | Timeline
+Block = (
+    Paragraph
+    | Heading
+    | Bullets
+    | Code
+    | Folded
+    | Table
+    | Charts
+    | Forest
+    | Pictures
+    | Strips
+    | Scale
+    | Legend
+    | Maps
+    | Timeline
+)
 
 
 def picture(image: np.ndarray, caption: str = "", mark: str = "") -> Picture:

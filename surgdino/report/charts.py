@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import textwrap
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import isnan
 from typing import Any
 
 from surgdino.report.colours import ALARM, GRID, INK, LINE, SOFT
@@ -15,8 +14,12 @@ from surgdino.report.colours import ALARM, GRID, INK, LINE, SOFT
 # Told apart by people with any colour vision, and in print by their dashes.
 PALETTE = (LINE, "#d9480f", "#5f3dc4", "#2b8a3e", "#a61e4d", "#1864ab")
 _DASHES = ((0, ()), (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+# The page has its own colours of these in the dark; the SVG names them, so that one chart serves both.
+_COLOUR = re.compile(r"(?<=[ :])#[0-9a-fA-F]{6}(?=[;\"])")
+_VARIABLES = {INK: "var(--ink)", SOFT: "var(--soft)", GRID: "var(--faint)", ALARM: "var(--bad)"} | {
+    colour: f"var(--line{place})" for place, colour in enumerate(PALETTE)
+}
 _TITLE_FITS = 36  # characters of a title in full size; longer ones are set smaller
-_NAME_FITS = 44  # characters of a row's name in a line
 _STYLE = {
     "text.parse_math": False,  # a dollar sign in a name is one
     "svg.fonttype": "none",
@@ -24,15 +27,25 @@ _STYLE = {
     "font.family": "sans-serif",
 }
 _METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_POINTS = 240  # of a curve; of more, it is the mean of neighbours, and a band from the lowest to the highest
+_SHARE = 0.05  # an axis spans at least this share of its largest value, so that noise looks like noise
+_POINTS_SPAN = 0.05  # one of shares spans at least five points
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its name in the legend, and its points."""
+    """One curve: its name in the legend, and its points.
+
+    Attributes:
+        band: (low, high) of each point, where it is known.
+        beside: thin lines with the same steps, such as one an operation.
+    """
 
     name: str
     steps: Sequence[float]
     values: Sequence[float]
+    band: Sequence[tuple[float, float]] = ()
+    beside: Sequence[Sequence[float]] = ()
 
 
 def line_chart(
@@ -51,59 +64,56 @@ def line_chart(
         along: what the x axis counts, in whole numbers.
         bounds: steps between two phases, as dotted lines.
     """
+    thinned = [_thinned(line) for line in lines]
 
     def draw(axis: Any) -> None:
-        for place, line in enumerate(lines):
+        for place, line in enumerate(thinned):
             colour, dashes = PALETTE[place % len(PALETTE)], _DASHES[place % len(_DASHES)]
+            if line.band:
+                axis.fill_between(line.steps, *zip(*line.band, strict=True), color=colour, alpha=0.16, lw=0)
+            for values in line.beside:
+                axis.plot(line.steps, values, color=colour, lw=0.7, alpha=0.45)
             marker = "o" if len(line.values) < 12 else None
-            axis.plot(
-                line.steps, line.values, color=colour, linestyle=dashes, lw=1.8, marker=marker, ms=3, label=line.name
-            )
+            style = {"color": colour, "linestyle": dashes, "lw": 1.8, "marker": marker, "ms": 3}
+            axis.plot(line.steps, line.values, **style, label=line.name)
         if start is not None:
             draw_level(axis, start, "step 0", SOFT)
         draw_bounds(axis, bounds)
+        widen(axis, percent=percent)
         style_axis(axis, title, size=9.5 * min(1, _TITLE_FITS / max(len(title), 1)), bold=True)
         axis.set_xlabel(along, fontsize=8, color=SOFT)
         axis.xaxis.get_major_locator().set_params(integer=True)
         if percent:
-            from matplotlib.ticker import PercentFormatter
-
-            axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+            axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
         if len(lines) > 1:
             axis.legend(fontsize=7.5, frameon=False, labelcolor=INK)
 
-    ends = [f"{line.name} from {line.values[0]:.4g} to {line.values[-1]:.4g}" for line in lines if len(line.values)]
+    form = (lambda v: f"{100 * v:.1f} %") if percent else (lambda v: f"{v:.4g}")
+    ends = [f"{line.name} from {form(line.values[0])} to {form(line.values[-1])}" for line in lines if line.values]
     return _svg(3.7, 2.25, f"{title}: {'; '.join(ends)}", draw)
 
 
-def interval_chart(
-    title: str, rows: Sequence[tuple[str, float, float, float]], *, points: Sequence[Sequence[float]] = ()
-) -> str:
-    """Differences with their intervals, one row each, against a line at no difference.
+def widen(axis: Any, *, percent: bool = False, scale: float = 1.0) -> None:
+    """Let the y axis span five points of shares, or a twentieth of the largest value, at least.
 
     Args:
-        rows: (name, low, value, high); the ends are NaN where there is no interval.
-        points: of each row, single differences to show behind.
+        percent: whether its values are shares of `scale`.
     """
-    names = [textwrap.fill(name, _NAME_FITS) for name, *_ in rows]
-    taken = max((name.count("\n") for name in names), default=0)  # further lines of the longest name
+    low, high = axis.get_ylim()
+    least = scale * _POINTS_SPAN if percent else _SHARE * max(abs(low), abs(high))
+    if high - low < least:
+        axis.set_ylim((low + high - least) / 2, (low + high + least) / 2)
 
-    def draw(axis: Any) -> None:
-        for place, values in enumerate(reversed(points)):
-            axis.plot(values, [place] * len(values), "o", mfc="none", color=SOFT, ms=4, mew=0.8)
-        for place, (_, low, value, high) in enumerate(reversed(rows)):
-            colour = PALETTE[0] if low > 0 else ALARM if high < 0 else SOFT
-            axis.plot([low, high], [place, place], color=colour, lw=2.2, solid_capstyle="round")
-            axis.plot([value], [place], "o", color=colour, ms=6)
-        axis.axvline(0, color=INK, lw=0.9)
-        axis.set_yticks(range(len(rows)), names[::-1])
-        axis.set_ylim(-0.6, len(rows) - 0.4)
-        style_axis(axis, title, size=9.5, bold=True, steps=False)
-        axis.tick_params(axis="y", labelsize=9, labelcolor=INK)
 
-    ends = ("" if isnan(low) else f" [{low:+.1f}, {high:+.1f}]" for _, low, _, high in rows)
-    values = "; ".join(f"{name} {value:+.1f}{end}" for (name, _, value, _), end in zip(rows, ends, strict=True))
-    return _svg(7.6, 0.9 + (0.36 + 0.15 * taken) * len(rows), f"{title}: {values}", draw)
+def _thinned(line: Line) -> Line:
+    """A curve of few points; each stands for as many neighbours, and the band says how far these lie apart."""
+    count = -(-len(line.values) // _POINTS)
+    if count < 2 or line.band or line.beside:
+        return line
+    parts = [slice(k, k + count) for k in range(0, len(line.values), count)]
+    means = [sum(line.values[part]) / len(line.values[part]) for part in parts]
+    band = [(min(line.values[part]), max(line.values[part])) for part in parts]
+    return Line(line.name, [line.steps[part][-1] for part in parts], means, band)
 
 
 def histogram_chart(
@@ -136,105 +146,6 @@ def histogram_chart(
 
     marks = ", ".join(f"{name} {value:.3f}" for name, value in levels.items())
     return _svg(7.6, 2.8, f"{title}: {', '.join(shares)}; lines at {marks or 'none'}", draw)
-
-
-def share_chart(title: str, rows: Sequence[tuple[str, float, float]]) -> str:
-    """Shares before and after, one row each, as a ring and a point.
-
-    Args:
-        rows: (name, before, after), shares of 1.
-    """
-
-    def draw(axis: Any) -> None:
-        places = range(len(rows))[::-1]
-        names, before, after = zip(*rows, strict=True)
-        axis.hlines(places, before, after, color=GRID, lw=2.5)
-        axis.plot(before, places, "o", mfc="none", color=SOFT, ms=6, clip_on=False, label="before")
-        axis.plot(after, places, "o", color=PALETTE[0], ms=6, clip_on=False, label="after")
-        style_axis(axis, title, size=9.5, bold=True, steps=False)
-        axis.set_yticks(places, names)
-        axis.set_ylim(-0.6, len(rows) - 0.4)
-        axis.set_xlim(0, max(*before, *after) * 1.04)
-        axis.tick_params(axis="y", labelsize=8.5, labelcolor=INK)
-        axis.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
-        axis.legend(fontsize=7.5, frameon=False, labelcolor=INK, loc="lower right")
-
-    text = "; ".join(f"{name} {100 * a:.1f} % to {100 * b:.1f} %" for name, a, b in rows)
-    return _svg(7.6, 0.9 + 0.28 * len(rows), f"{title}: {text}", draw)
-
-
-def bar_chart(title: str, rows: Sequence[tuple[str, float | None, str]]) -> str:
-    """A bar a class, its value at its end.
-
-    Args:
-        rows: (name, value or None where it is undefined, what is written beside it). Values up to 1 are shares.
-    """
-    names = [_short(name, _NAME_FITS) for name, *_ in rows]
-    values = [0.0 if value is None else float(value) for _, value, _ in rows]
-    highest = max(1.0, *values)
-
-    def draw(axis: Any) -> None:
-        places = range(len(rows))[::-1]
-        axis.barh(places, values, height=0.62, color=PALETTE[0])
-        for place, value, (_, known, note) in zip(places, values, rows, strict=True):
-            text = "not defined" if known is None else f"{100 * value:.1f}" if highest <= 1 else f"{value:.1f}"
-            style = {"textcoords": "offset points", "xytext": (4, 0), "va": "center", "fontsize": 8}
-            axis.annotate(
-                f"{text} · {note}" if note else text, (value, place), color=SOFT if known is None else INK, **style
-            )
-        style_axis(axis, title, size=9.5, bold=True, steps=False)
-        axis.set_yticks(places, names)
-        axis.set_ylim(-0.6, len(rows) - 0.4)
-        axis.set_xlim(0, 1.3 * highest)  # room for what is written
-        axis.tick_params(axis="y", labelsize=8.5, labelcolor=INK)
-        if highest <= 1:
-            axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
-
-    text = "; ".join(f"{name} {'not defined' if value is None else f'{value:.3f}'}" for name, value, _ in rows)
-    return _svg(7.6, 0.8 + 0.26 * len(rows), f"{title}: {text}", draw)
-
-
-def matrix_chart(title: str, rows: Sequence[str], columns: Sequence[str], counts: Any, unit: str) -> str:
-    """A confusion matrix: each row in percent of its sum, darker where it is more.
-
-    Args:
-        rows: what is there; their counts stand beside them.
-        columns: what was predicted.
-        counts: int [rows, columns].
-        unit: what is counted.
-    """
-    totals = counts.sum(1)
-    shares = counts / totals.clip(1)[:, None]
-    kinds = [[_short(name, _TITLE_FITS) for name in names] for names in (rows, columns)]
-
-    def draw(axis: Any) -> None:
-        axis.pcolormesh(shares, cmap="GnBu", vmin=0, vmax=1, edgecolors="white", linewidth=1)
-        for (row, column), share in _cells(shares):
-            if share >= 0.005:
-                style = {"ha": "center", "va": "center", "fontsize": 8, "color": "white" if share > 0.6 else INK}
-                axis.text(column + 0.5, row + 0.5, f"{100 * share:.0f}", **style)
-        style_axis(axis, title, size=9.5, bold=True, steps=False)
-        axis.grid(visible=False)
-        beside = [f"{name}  ({total:,})" for name, total in zip(kinds[0], totals.tolist(), strict=True)]
-        axis.set_yticks([place + 0.5 for place in range(len(rows))], beside)
-        axis.set_xticks([place + 0.5 for place in range(len(columns))], kinds[1], rotation=40, ha="right")
-        axis.invert_yaxis()
-        axis.tick_params(labelsize=8, labelcolor=INK)
-        axis.set_ylabel(f"is ({unit})", fontsize=8, color=SOFT)
-        axis.set_xlabel("predicted", fontsize=8, color=SOFT)
-
-    right = "; ".join(
-        f"{name} {100 * row.max():.0f} % {columns[row.argmax()]}" for name, row in zip(rows, shares, strict=True)
-    )
-    return _svg(7.6, 1.8 + 0.3 * len(rows), f"{title}, most of each row: {right}", draw)
-
-
-def _short(name: str, most: int) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
-def _cells(shares: Any) -> list[tuple[tuple[int, int], float]]:
-    return [((row, column), float(share)) for row, line in enumerate(shares) for column, share in enumerate(line)]
 
 
 def scatter_chart(title: str, groups: Mapping[str, Any], colours: Mapping[str, str]) -> str:
@@ -271,8 +182,9 @@ def _svg(width: float, height: float, description: str, draw: Callable[[Any], No
         draw(axis)
         figure.savefig(buffer, format="svg", metadata=_METADATA, transparent=True)
     text = buffer.getvalue()
+    text = _COLOUR.sub(lambda found: _VARIABLES.get(found.group().lower(), found.group()), text[text.index("<svg") :])
     label = f'<svg role="img" aria-label="{escape(description, quote=True)}" '
-    return text[text.index("<svg") :].replace("<svg ", label, 1)
+    return text.replace("<svg ", label, 1)
 
 
 def style_axis(axis: Any, title: str, *, size: float, bold: bool = False, steps: bool = True) -> None:

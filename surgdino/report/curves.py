@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from surgdino.paths import atomic_write
-from surgdino.report.charts import draw_bounds, draw_level, style_axis
+from surgdino.report.charts import draw_bounds, draw_level, style_axis, widen
 from surgdino.report.colours import ALARM, LINE, SOFT
 from surgdino.report.evidence import NETWORKS, PROBE, SCORE, measure_of, phase_bounds
 from surgdino.report.record import read_metrics
@@ -38,7 +38,6 @@ _COLUMNS = 4
 _PROBE_LINE, _OTHER_LINE = "#5f3dc4", "#b197fc"
 # Probes of the same labels as the linear one, and their label in its panel.
 _BESIDE_LINEAR = {"_aligned_": "linear, aligned", "_knn_": "k-NN"}
-_SPAN = 5.0  # a panel of percentages spans five points at least, so that a small change looks small
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,7 @@ def _figure(
         if key in collapse:
             draw_level(axis, collapse[key], "collapse", ALARM)
         draw_bounds(axis, bounds)
+        widen(axis)
         style_axis(axis, titles[key], size=10)
     for axis, panel in zip(grid[training_lines:].ravel(), panels, strict=False):
         _draw_probes(axis, probes, panel)
@@ -122,19 +122,15 @@ def _probe_panel(keys: Collection[str], key: str) -> ProbePanel:
 
 def _draw_probes(axis: Any, probes: Sequence[Mapping[str, Any]], panel: ProbePanel) -> None:
     factor = 100 if panel.percent else 1
-    shown = []
     for place, (key, label) in enumerate(panel.lines):
         points = [(row["step"], factor * row[key]) for row in probes if row.get(key) is not None]
         style = {"color": _PROBE_LINE, "linewidth": 1.8} if place == 0 else {"color": _OTHER_LINE, "linewidth": 1.2}
         dashes = "-" if place < 2 else ":"
         axis.plot(*zip(*points, strict=True), linestyle=dashes, marker="o", markersize=3, label=label, **style)
-        shown += [value for _, value in points]
     start = probes[0].get(panel.lines[0][0])
     if start is not None:
         draw_level(axis, factor * start, "step 0", ALARM)
-    if panel.percent and max(shown) - min(shown) < _SPAN:
-        middle = (max(shown) + min(shown)) / 2
-        axis.set_ylim(middle - 0.6 * _SPAN, middle + 0.6 * _SPAN)
+    widen(axis, percent=panel.percent, scale=factor)
     if len(panel.lines) > 1:
         axis.legend(fontsize=7, frameon=False, loc="best", labelcolor=SOFT)
     style_axis(axis, panel.title, size=10)

@@ -11,10 +11,11 @@ from surgdino import __version__
 from surgdino.errors import shown
 from surgdino.paths import write_text
 from surgdino.report.blocks import Block, Paragraph
-from surgdino.report.evidence import changes, compared, headline, verdict
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section, all_sections
-from surgdino.report.sections.benchmark import verdict_of
+from surgdino.report.shrink import shrink
+from surgdino.report.titles import model_name, title_of
+from surgdino.report.verdict import operations, verdict_of
 
 # Escape codes and what no UTF-8 file can hold, from names and sentences of a run.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -33,17 +34,21 @@ def write_page(records: Sequence[RunRecord], target: Path, *, pictures: Sequence
     """
     by_id = {section.id: section for section in [*all_sections(), *pictures]}
     sections = sorted(by_id.values(), key=lambda section: section.order)
-    tone, sentence = _verdict(records)
     text = _render(
-        title=" and ".join(record.name for record in records),
+        title=title_of(records),
+        folder=" and ".join(record.name for record in records),
         kind=_kind(records),
-        verdict={"tone": tone, "sentence": sentence},
-        stamps=[stamp for record in records for stamp in _stamps(record)],
+        verdict=verdict_of(records),
+        stamps=[
+            (tone, f"{record.name}: {stamp}" if len(records) > 1 else stamp)
+            for record in records
+            for tone, stamp in _stamps(record)
+        ],
         facts=_facts(records[0]) if len(records) == 1 else [],
         sections=[(section, blocks) for section in sections if (blocks := _blocks(section, records))],
         frames=_frames_in(records) if pictures else "no patient frames",
     )
-    return write_text(target, _CONTROL.sub(lambda found: shown(found.group()), text))
+    return write_text(target, shrink(_CONTROL.sub(lambda found: shown(found.group()), text)))
 
 
 def _render(**values: Any) -> str:
@@ -56,13 +61,11 @@ def _render(**values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    macros = vars(environment.get_template("blocks.html").module)  # one a kind of block: `table`, `charts`, ...
-    return environment.get_template("report.html").render(
-        **values,
-        style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
-        version=__version__,
-        render=lambda block: macros[type(block).__name__.lower()](block),
-    )
+    macros: dict[str, Any] = {}  # one a kind of block: `table`, `charts`, ...
+    environment.globals["render"] = lambda block: macros[type(block).__name__.lower()](block)
+    macros |= vars(environment.get_template("blocks.html").module)
+    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return environment.get_template("report.html").render(**values, style=style, version=__version__)
 
 
 def _blocks(section: Section, records: Sequence[RunRecord]) -> list[Block]:
@@ -84,11 +87,11 @@ def _stamps(record: RunRecord) -> list[tuple[str, str]]:
     """(tone, sentence): what numbers on operations that were seen, or may have been, must be shown with."""
     found = []
     results = record.results or record.benchmark or {}
-    for what, known in (("", results.get("leakage")), (", probes", record.model.get("probe_leakage"))):
+    for what, known in (("", results.get("leakage")), ("Probes: ", record.model.get("probe_leakage"))):
         leakage = known or {}
         if stamp := leakage.get("stamp"):
             tone = "unknown" if leakage.get("state") == "unknown" else "shared"
-            found.append((tone, f"{record.name}{what}: {stamp}"))
+            found.append((tone, f"{what}{stamp}"))
     return [*found, *(("shared", line) for line in record.left_out)]
 
 
@@ -103,41 +106,22 @@ def _kind(records: Sequence[RunRecord]) -> str:
     return f"fine-tuning, task {task}" if task else "pretraining on surgical video"
 
 
-def _verdict(records: Sequence[RunRecord]) -> tuple[str, str]:
-    if len(records) > 1:
-        return compared(records[0], records[1])
-    if (curation := records[0].curation) is not None:
-        return "open", f"{int(curation.keep.sum()):,} of {len(curation):,} frames are worth learning from."
-    if (benchmark := records[0].benchmark) is not None:
-        return verdict_of(benchmark)
-    learns_a_task = records[0].results or records[0].section("task")
-    return headline(records[0]) if learns_a_task else verdict(changes(records[0].rows))
-
-
 def _facts(record: RunRecord) -> list[tuple[str, str]]:
     model, train, results = record.model, record.section("train"), record.results or {}
     if (curation := record.curation) is not None:
-        also = [str(entry.get("dataset")) for entry in record.section("data").get("also") or ()]
         return [
-            ("data", ", ".join([str(record.section("dataset").get("name")), *also])),
-            ("operations", f"{len({*curation.operations}):,}"),
             ("recordings", f"{len(curation.videos):,}"),
             ("frames", f"{len(curation):,}"),
             ("kept", f"{int(curation.keep.sum()):,}"),
         ]
     if (benchmark := record.benchmark) is not None:
-        return [
-            ("suite", benchmark["suite"]),
-            *((name, what) for name, what in benchmark["backbones"].items()),
-            ("data", ", ".join(benchmark["datasets"])),
-        ]
+        backbones = ((name, model_name(what)) for name, what in benchmark["backbones"].items())
+        return [("suite", benchmark["suite"]), *backbones]
     videos = record.data.get("videos", [])
+    names = {video["operation"] for video in videos}
     facts = {
-        "backbone": model.get("name"),
+        "frames": f"{sum(video['frames'] for video in videos):,} of {operations(len(names))}" if videos else None,
         "method": (model.get("method") or {}).get("name"),
-        "data": record.section("dataset").get("name"),
-        "operations": len({video["operation"] for video in videos}) or None,
-        "frames": f"{sum(video['frames'] for video in videos):,}" if videos else None,
         "steps": model.get("steps"),
         "batch": train.get("batch_size"),
         "folds": len(results.get("folds", ())) or None,

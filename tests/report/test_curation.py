@@ -7,7 +7,7 @@ import numpy as np
 from surgdino.curation.duplicates import Calibration
 from surgdino.curation.facts import _likeness
 from surgdino.curation.table import Curation
-from surgdino.report.blocks import Charts, Table
+from surgdino.report.blocks import Charts, Folded, Table
 from surgdino.report.gallery import Gallery
 from surgdino.report.record import RunRecord
 from surgdino.report.sections.curation import CurationSection
@@ -38,7 +38,8 @@ def page_of(one: Curation) -> list:
 
 
 def tables(blocks: list) -> dict[str, Table]:
-    return {block.heads[0]: block for block in blocks if isinstance(block, Table)}
+    every = [each for block in blocks for each in (block.blocks if isinstance(block, Folded) else [block])]
+    return {block.heads[0]: block for block in every if isinstance(block, Table)}
 
 
 def test_shares_of_operations_and_phases_before_and_after():

@@ -140,7 +140,7 @@ def test_the_first_backbone_is_like_itself(run):
 
 def test_the_report_shows_it(run):
     page = (run / "report.html").read_text()
-    for shown in ("adapted against natural", "balanced accuracy", "Left out", "Cost", "benchmark of backbones"):
+    for shown in ("adapted against natural", "balanced accuracy", "Left out", "what it cost", "benchmark of backbones"):
         assert shown in page
     assert main(["report", str(run), f"out={run / 'again.html'}"]) == 0
     assert (run / "again.html").read_text() == page

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from surgdino.engine.probing.report import Change
 from surgdino.metrics.intervals import ENOUGH
-from surgdino.report.blocks import Block, Charts, Paragraph, Table
-from surgdino.report.charts import interval_chart
-from surgdino.report.evidence import changes, is_merit, tone_of
+from surgdino.report.blocks import Block, Folded, Paragraph, Table
+from surgdino.report.evidence import Judged, since_start
+from surgdino.report.forest import forest_of
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
 
@@ -19,22 +18,11 @@ class BeforeAfter(Section):
     id, title, order = "before-after", "Before and after", 10
 
     def of_run(self, record: RunRecord) -> list[Block]:
-        """A table, a chart of the intervals, and what no result may be reported on."""
-        if not (found := changes(record.rows)):
+        """The changes as a forest, every number behind it, and what no result may be reported on."""
+        if not (found := since_start(record.rows)):
             return []
-        heads = ("measure", "before", "after", "change", "95 % interval", "operations")
-        tones = {(i, 3): tone for i, c in enumerate(found) if (tone := tone_of(c.difference, is_merit(c.measure)))}
-        judged = frozenset(i for i, change in enumerate(found) if change.difference is not None)
-        caption = (
-            f"Bold: measured on operations with labels. The 95 % interval counts these operations; below {ENOUGH} of "
-            "them there is none, and every change is shown. The other measures only describe the features."
-        )
-        rows = [_row(change) for change in found]
-        blocks: list[Block] = [Table(heads, rows, caption, frozenset(range(1, 6)), judged, tones)]
-        if intervals := _intervals(found):
-            chart = interval_chart("Change in points, with 95 % intervals over operations", intervals)
-            blocks.append(Charts([chart], wide=True))
-        measured = {operation for change in found for operation in change.by_operation}
+        blocks: list[Block] = [*changes_shown(found, "Change from step 0", ("before", "after"))]
+        measured = {operation for judged in found for operation in judged.change.by_operation}
         if trained := sorted(measured & set(record.model.get("operations") or ())):
             text = f"Training saw {len(trained)} of the {len(measured)} operations measured here"
             blocks.append(Paragraph(f"{text} ({', '.join(trained)}): on others the change may be smaller.", note=True))
@@ -44,16 +32,36 @@ class BeforeAfter(Section):
         return blocks
 
 
-def _row(change: Change) -> list[str]:
-    count = str(change.difference.n) if change.difference else ""
-    values = (change.form(change.before), change.form(change.after), change.signed(change.after - change.before))
+def changes_shown(found: Sequence[Judged], title: str, ends: tuple[str, str]) -> list[Block]:
+    """Changes of the first group as a forest; folded below it the other groups', and all numbers.
+
+    Args:
+        ends: what the values before and after are called.
+    """
+    groups = {group: [j for j in found if j.group == group] for group in dict.fromkeys(j.group for j in found)}
+    tables = [_table(each, group, ends) for group, each in groups.items()]
+    first = forest_of(next(iter(groups.values())), title)
+    if first is None:
+        return [*tables]
+    others = forest_of([j for each in list(groups.values())[1:] for j in each], title)
+    return [first, *([Folded("every other protocol", [others])] if others else []), Folded("all numbers", tables)]
+
+
+def _table(found: Sequence[Judged], group: str, ends: tuple[str, str]) -> Table:
+    heads = ("measure", *ends, "change", "95 % interval", "operations")
+    tones = {(place, 3): judged.tone for place, judged in enumerate(found) if judged.tone}
+    merits = frozenset(place for place, judged in enumerate(found) if judged.better is not None)
+    caption = (
+        f"{group}{'. ' if group else ''}Changes of shares are in points. Below {ENOUGH} operations every change stands "
+        "in place of an interval. Measures that are not bold only describe the features."
+    )
+    return Table(heads, [_row(judged) for judged in found], caption, frozenset(range(1, 6)), merits, tones)
+
+
+def _row(judged: Judged) -> list[str]:
+    change = judged.change
     few = "" if change.interval else ", ".join(map(change.signed, change.by_operation.values()))
-    return [change.measure.words, *values, change.interval or few, count]
-
-
-def _intervals(found: Sequence[Change]) -> list[tuple[str, float, float, float]]:
-    return [
-        (change.measure.words, 100 * d.low, 100 * d.value, 100 * d.high)
-        for change in found
-        if change.measure.percent and change.interval and (d := change.difference)
-    ]
+    value = change.difference.value if change.difference else change.after - change.before
+    count = str(change.difference.n) if change.difference else ""
+    ends = change.form(change.before), change.form(change.after)
+    return [change.measure.words, *ends, change.signed(value), change.interval or few, count]

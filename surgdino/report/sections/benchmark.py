@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import base64
-import math
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from surgdino.report.blocks import Block, Bullets, Charts, Heading, Paragraph, Strip, Strips, Table, png_picture
-from surgdino.report.charts import Line, interval_chart, line_chart
+from surgdino.report.blocks import (
+    Block,
+    Bullets,
+    Charts,
+    Folded,
+    Heading,
+    Paragraph,
+    Strip,
+    Strips,
+    Table,
+    png_picture,
+)
+from surgdino.report.charts import Line, line_chart
+from surgdino.report.evidence import between_backbones
+from surgdino.report.forest import forest_of
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
 from surgdino.wording import duration
@@ -38,23 +50,27 @@ class Benchmark(Section):
             blocks += [Heading(dataset), Paragraph(tested, note=True)]
             heads, cells, tones = comparison({**results, "rows": rows})
             cells, tones = [row[1:] for row in cells], {(i, k - 1): tone for (i, k), tone in tones.items()}
-            blocks.append(Table(heads[1:], cells, _CAPTION, frozenset(range(2, len(heads))), tones=tones))
+            table = Table(heads[1:], cells, _CAPTION, frozenset(range(2, len(heads))), tones=tones)
+            first, *others = results["backbones"]
+            for name in others:
+                own = [replace(j, group="") for j in between_backbones(results, name) if j.group == dataset]
+                forest = forest_of(own, f"{name} against {first}")
+                blocks += [forest] if forest else []
+            blocks.append(Folded("all numbers", [table]) if others else table)
             blocks += _labels_saved(rows, list(results["backbones"]))
-            blocks += _forests(rows, list(results["backbones"]))
             blocks += _components(record.components.get(dataset, ()), list(results["backbones"]))
         for title, lines in (
             ("Left out", results["unused"]),
             ("Failed", [": ".join(pair) for pair in results["failed"].items()]),
         ):
             blocks += [Heading(title), Bullets(lines)] if lines else []
-        return [*blocks, Heading("Cost"), _cost(results)]
+        return [*blocks, Folded("what it cost", [_cost(results)])]
 
 
 _CAPTION = (
     "Shares in %. Behind a change its 95 % interval over operations, or below six operations every operation's change. "
     "Coloured: the interval excludes 0. Measures without an arrow describe the features and are no merit."
 )
-_IN_BRACKETS = re.compile(r" \(.*?\)")  # what a chart has no room for
 _ARROWS = {"higher": " \u2191", "lower": " \u2193", None: ""}
 
 
@@ -86,27 +102,6 @@ def tone_of(row: Row, backbone: str) -> str | None:
     return "better" if (low > 0) == (row["better"] == "higher") else "worse"
 
 
-def verdict_of(results: Mapping[str, Any]) -> tuple[str, str]:
-    """(tone, sentences): of every backbone but the first, at how much it is better, and what is lost."""
-    first, *others = results["backbones"]
-    if not others:
-        return "open", f"{first} alone: give a second backbone to compare it with."
-    sentences, tones = [], set()
-    for name in others:
-        judged = [row for row in results["rows"] if row["better"] and name in row["changes"]]
-        sure = [row for row in judged if row["changes"][name]["interval_95"][0] is not None]
-        found = [tone_of(row, name) for row in sure]
-        rose, fell = found.count("better"), found.count("worse")
-        tones |= {tone for tone in found if tone}
-        lost = [f"{row['measure']} ({_called(row)}, {row['dataset']})" for row in sure if tone_of(row, name) == "worse"]
-        text = f"{name} against {first}: of {len(sure)} measures {rose} are better and {fell} worse beyond chance"
-        text += f" (worse: {'; '.join(lost)})" if lost else ""
-        if few := len(judged) - len(sure):
-            text += f"; {few} more are on fewer than six operations, too few for a verdict"
-        sentences.append(f"{text}.")
-    return ("open" if len(tones) != 1 else tones.pop()), " ".join(sentences)
-
-
 def _cell(row: Row, backbone: str) -> str:
     """`63.0`, or `63.0 (+1.8, 95 % +0.4 to +3.2)`, or with fewer operations `63.0 (+1.8: +0.5, +3.1)`."""
     found, change = row["values"].get(backbone), row["changes"].get(backbone)
@@ -128,28 +123,6 @@ def _cell(row: Row, backbone: str) -> str:
 
 
 _FEW = 5  # operations; of more there is an interval, where it can be computed
-
-
-def _forests(rows: Sequence[Row], backbones: Sequence[str]) -> list[Block]:
-    """A picture for each backbone but the first: its changes, the better side on the right."""
-    charts: list[Block] = []
-    for name in backbones[1:]:
-        lines = []
-        for row in rows:
-            change = row["changes"].get(name)
-            if change is None or change["value"] is None or row["better"] is None or row["unit"] != "fraction":
-                continue
-            sign = 100 if row["better"] == "higher" else -100
-            ends = [math.nan if end is None else sign * end for end in change["interval_95"]]
-            points = [sign * value for value in change["per_operation"].values() if value is not None]
-            called = _IN_BRACKETS.sub("", f"{_called(row)}: {row['measure']}")
-            lines.append((called, min(ends), sign * change["value"], max(ends), points))
-        if lines:
-            title = "change in points, right is better"
-            few = [line[4] if math.isnan(line[1]) else () for line in lines]
-            charts.append(Heading(f"{name} against {backbones[0]}"))
-            charts.append(Charts([interval_chart(title, [line[:4] for line in lines], points=few)], wide=True))
-    return charts
 
 
 def _components(rows: Sequence[Mapping[str, Any]], backbones: Sequence[str]) -> list[Block]:

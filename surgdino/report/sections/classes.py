@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from surgdino.errors import first_of
-from surgdino.report.blocks import Block, Charts, Paragraph, Table
-from surgdino.report.charts import bar_chart, matrix_chart
+from surgdino.report.blocks import Block, Heading, Table
+from surgdino.report.colours import readable_name
+from surgdino.report.forest import Forest, Row
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
 
@@ -44,11 +45,20 @@ def _bars(table: Mapping[str, Any]) -> list[Block]:
     absent = [name for name, row in rows.items() if row[measure] is None and row.get("frames") == 0]
     rows = {name: row for name, row in rows.items() if name not in absent}
     kept = sorted(rows, key=lambda name: -(rows[name].get("frames") or 0))[:_LONG]
-    bars = [(name, row[measure], _note(row)) for name, row in rows.items() if name in kept]
+    share = all(row[measure] is None or row[measure] <= 1 for row in rows.values())
+    bars = [_bar(name, row[measure], _note(row), share) for name, row in rows.items() if name in kept]
     more = f", the {len(kept)} most frequent of {len(rows)}" if len(kept) < len(rows) else ""
-    title = f"{measure.replace('_', ' ')} by {table['title']}{more}"
-    note = f"protocol {table['protocol']}" + (f"; in no frame: {first_of(absent, 8)}" if absent else "")
-    return [*([Charts([bar_chart(title, bars)], wide=True)] if bars else []), Paragraph(note, note=True)]
+    unit = " in %" if share else ""
+    title = f"{measure.replace('_', ' ')} by {table['title']}{unit}{more} (protocol {table['protocol']})"
+    note = f"In no frame: {first_of(absent, 8)}" if absent else ""
+    ends = (0, 100) if share else ()
+    return [Forest(title, [("", bars)], ends=ends, zero=0, bars=True, note=note)] if bars else []
+
+
+def _bar(name: str, value: float | None, note: str, share: bool) -> Row:
+    number = "not defined" if value is None else f"{100 * value:.1f}" if share else f"{value:.1f}"
+    scaled = None if value is None else 100 * value if share else value
+    return Row(readable_name(name), " · ".join(part for part in (number, note) if part), scaled)
 
 
 def _note(row: Mapping[str, Any]) -> str:
@@ -69,10 +79,18 @@ def _confusion(table: Mapping[str, Any]) -> list[Block]:
     counts = counts[np.ix_(rows, columns)]
     if max(counts.shape) > _MATRIX:
         return [_most_confused(table, is_named, predicted, counts)]
-    text = f"Each row is what is there, of all its {table['unit']} 100 %; each column what was predicted."
-    title = f"Confusion by {table['title']}"
-    chart = matrix_chart(title, is_named, predicted, counts, table["unit"])
-    return [Charts([chart], wide=True), Paragraph(text, note=True)]
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    text = f"Each row is what is there, in % of its {table['unit']}; each column what was predicted."
+    cells: list[list[str]] = []
+    shades: dict[tuple[int, int], float] = {}
+    for place, (name, row) in enumerate(zip(is_named, shares.tolist(), strict=True)):
+        cells.append(
+            [f"{readable_name(name)} ({counts[place].sum():,})", *(f"{100 * v:.0f}" if v else "" for v in row)]
+        )
+        shades |= {(place, column + 1): value for column, value in enumerate(row)}
+    heads = ("", *map(readable_name, predicted))
+    title = Heading(f"Confusion by {table['title']}")
+    return [title, Table(heads, cells, text, frozenset(range(1, len(heads))), shades=shades)]
 
 
 def _most_confused(table: Mapping[str, Any], rows: list[str], columns: list[str], counts: np.ndarray) -> Table:

@@ -8,9 +8,10 @@ import numpy as np
 
 from surgdino.curation.table import RESEMBLES, Curation, coded
 from surgdino.errors import first_of
-from surgdino.report.blocks import Block, Charts, Heading, Paragraph, Table
-from surgdino.report.charts import histogram_chart, scatter_chart, share_chart
+from surgdino.report.blocks import Block, Charts, Folded, Heading, Paragraph, Table
+from surgdino.report.charts import histogram_chart, scatter_chart
 from surgdino.report.colours import LINE, class_colours, readable_name
+from surgdino.report.forest import Forest, Row
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
 
@@ -134,8 +135,14 @@ def _shares(title: str, what: str, curation: Curation, names: _Named) -> list[Bl
     unlabelled = f"{without:,} frames have no label. " if without else ""
     caption = f"{unlabelled}Share before: of all frames; after: of what training draws.{_rest(len(order), f'{what}s')}"
     heads = (what, "frames", "kept", "share before", "share after")
-    chart = share_chart(f"Share of each {what}", [shares[k] for k in order[:_DRAWN]])
-    return [Heading(title), Charts([chart], wide=True), Table(heads, rows, caption, frozenset({1, 2, 3, 4}))]
+    lines = [
+        Row(name, f"{100 * first:.1f} to {100 * then:.1f}", 100 * then, ring=100 * first)
+        for name, first, then in (shares[k] for k in order[:_DRAWN])
+    ]
+    note = "Ring: before, of all frames. Point: after, of what training draws."
+    chart = Forest(f"Share of each {what}, in %", [("", lines)], zero=0, note=note)
+    table = Table(heads, rows, caption, frozenset({1, 2, 3, 4}))
+    return [Heading(title), chart, Folded("all numbers", [table])]
 
 
 def _map(curation: Curation, operations: _Named, phases: _Named | None) -> list[Block]:

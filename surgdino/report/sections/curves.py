@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from surgdino.report.blocks import Block, Bullets, Charts, Heading
+from surgdino.metrics.intervals import ENOUGH
+from surgdino.report.blocks import Block, Bullets, Charts, Heading, Paragraph
 from surgdino.report.charts import Line, line_chart
 from surgdino.report.curves import PANELS, TERMS
-from surgdino.report.evidence import NETWORKS, PROBE, measure_of, measures_in, phase_bounds, probe_rows
+from surgdino.report.evidence import (
+    NETWORKS,
+    PROBE,
+    by_operation,
+    measure_of,
+    measures_in,
+    paired,
+    phase_bounds,
+    probe_rows,
+)
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
 
+_BAND = (
+    "Dashed: step 0. Band: 95 % interval of the change since then over operations; where it leaves the dashed line, "
+    f"the change is beyond chance. Below {ENOUGH} operations thin lines show the change of each."
+)
 _HEALTH = ("effective_rank", "gradient_norm", "lr")
 _COST = {
     "images_per_second": "images a second",
@@ -30,7 +46,7 @@ class Curves(Section):
         """Charts by group, then the warnings of each run."""
         groups = {
             "Objective": [_chart(records, key, title) for key, title in {**_stages(records), **TERMS}.items()],
-            "Probes, the dashed line is step 0": [_probe_chart(records, name) for name in _measures(records)],
+            "Probes": [_probe_chart(records, name) for name in _measures(records)],
             "Training": [_chart(records, key, PANELS[key]) for key in _HEALTH],
             "Speed": [_chart(records, key, title) for key, title in _COST.items()],
         }
@@ -38,6 +54,7 @@ class Curves(Section):
         for title, charts in groups.items():
             if drawn := [chart for chart in charts if chart]:
                 blocks += [Heading(title), Charts(drawn)]
+                blocks += [Paragraph(_BAND, note=True)] if title == "Probes" else []
         for record in records:
             if phases := _phases(record):
                 title = f"Phases of {record.name}" if len(records) > 1 else "Phases of the run"
@@ -49,8 +66,19 @@ class Curves(Section):
 
 
 def _chart(records: Sequence[RunRecord], key: str, title: str) -> str | None:
-    lines = [line for record in records if (line := _line(record.name, record.training_rows, key))]
+    lines = [line for record in records for line in _by_stage(record, key, several=len(records) > 1)]
     return line_chart(title, lines, percent=key == "data_wait", bounds=_bounds(records)) if lines else None
+
+
+def _by_stage(record: RunRecord, key: str, *, several: bool) -> list[Line]:
+    """A curve a stage of the run: each counts its steps from the start."""
+    stages = dict.fromkeys(row.get("stage") for row in record.training_rows)
+    lines = []
+    for stage in stages:
+        rows = [row for row in record.training_rows if row.get("stage") == stage]
+        name = ", ".join([record.name] * several + [str(stage)] * (stage is not None)) or record.name
+        lines += [line] if (line := _line(name, rows, key)) else []
+    return lines
 
 
 def _probe_chart(records: Sequence[RunRecord], name: str) -> str | None:
@@ -61,11 +89,30 @@ def _probe_chart(records: Sequence[RunRecord], name: str) -> str | None:
             label = network or record.section("train").get("ship", "shipped")
             label = f"{record.name}, {label}" if len(records) > 1 else label
             key = f"{PROBE}{network}_{name}" if network else PROBE + name
-            lines += [line] if (line := _line(label, probe_rows(record.rows), key)) else []
+            rows = probe_rows(record.rows)
+            lines += (
+                [_with_operations(line, rows, name if not network else "")] if (line := _line(label, rows, key)) else []
+            )
     if all(len(line.values) < 2 for line in lines):
         return None
     measure = measure_of(name)
     return line_chart(measure.words, lines, start=lines[0].values[0], percent=measure.percent, bounds=_bounds(records))
+
+
+def _with_operations(line: Line, rows: Sequence[Mapping[str, Any]], name: str) -> Line:
+    """The curve with the interval of its change since step 0, or with every operation's change where these are few."""
+    measured = [row for row in rows if isinstance(row.get(PROBE + name), int | float)]
+    each = [by_operation(row, name) for row in measured]
+    found = [paired(each[0], values) for values in each]
+    if not found or any(change is None for change in found):
+        return line
+    first = line.values[0]
+    if all(math.isfinite(change.difference.low) for change in found if change):
+        ends = [(first + change.difference.low, first + change.difference.high) for change in found if change]
+        return replace(line, band=ends)
+    common = set.intersection(*(set(change.values) for change in found if change))
+    beside = [[first + change.values[op] for change in found if change] for op in sorted(common)]
+    return replace(line, beside=beside if len(beside) > 1 else ())
 
 
 def _line(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> Line | None:

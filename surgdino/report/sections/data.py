@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from surgdino.report.blocks import Block, Bullets, Heading, Paragraph, Table
+from surgdino.report.blocks import Block, Bullets, Folded, Heading, Paragraph, Table
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
 
@@ -29,7 +29,8 @@ class Data(Section):
             left_out, share = _counts(video["left_out"]) or "none", f"{100 * video['share']:.1f} %"
             rows.append([video["id"], video["operation"], f"{video['frames']:,}", left_out, video["kind"], share])
         caption = "The picture is the endoscope's disc, a rectangle inside black bars, or all of the frame."
-        blocks: list[Block] = [Paragraph(text), Table(heads, rows, caption, frozenset({2, 5}))]
+        table = Table(heads, rows, caption, frozenset({2, 5}))
+        blocks: list[Block] = [Paragraph(text), Folded("every video", [table])]
         if set_aside := record.data.get("set_aside"):
             blocks += [Heading("Set aside"), Bullets([f"{video}: {reason}" for video, reason in set_aside.items()])]
         return blocks

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from surgdino.metrics.intervals import ENOUGH
-from surgdino.report.blocks import Block, Paragraph, Table
+from surgdino.report.blocks import Block, Folded, Paragraph, Table
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
 
@@ -16,7 +16,7 @@ SUMMARY = ("mean over ", "± ", "95 % ")  # how the rows begin that are neither 
 class Folds(Section):
     """The runs of one folder side by side; left out for single runs."""
 
-    id, title, order = "folds", "Folds and seeds", 4
+    id, title, order = "folds", "Folds and seeds", 6
 
     def of_run(self, record: RunRecord) -> list[Block]:
         """A table a protocol."""
@@ -24,17 +24,19 @@ class Folds(Section):
         if not results.get("runs"):
             return []
         text = (
-            "Each run was trained and tested on its own. The mean and its deviation are over the runs' values on their "
-            "own test parts; the last lines count operations: an operation's values of all runs that tested it are "
-            "averaged, then all operations are pooled. Curves and data of a run are in the report in its folder."
+            "Each run was trained and tested on its own; its curves are in the report in its folder. The mean over "
+            "runs is of their own test parts. The mean over operations averages each operation's values first."
         )
-        blocks: list[Block] = [Paragraph(text, note=True)]
+        headline = results["headline"]["protocol"]
+        shown: list[Block] = [Paragraph(text, note=True)]
+        others: list[Block] = []
         for protocol in dict.fromkeys(row["protocol"] for row in results["scores"]):
             heads, rows = fold_rows(results, protocol)
             strong = frozenset(place for place, row in enumerate(rows) if row[0].startswith(SUMMARY))
             numeric = frozenset(range(1, len(heads)))
-            blocks.append(Table(heads, rows, f"protocol {protocol}, shares in %", numeric, strong))
-        return blocks
+            table = Table(heads, rows, f"protocol {protocol}, shares in %", numeric, strong)
+            (shown if protocol == headline else others).append(table)
+        return [*shown, *([Folded("every other protocol", others)] if others else [])]
 
 
 def fold_rows(results: Mapping[str, Any], protocol: str) -> tuple[list[str], list[list[str]]]:
