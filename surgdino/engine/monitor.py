@@ -1,4 +1,4 @@
-"""The monitor of a pretraining run: `metrics.jsonl`, TensorBoard and warnings."""
+"""The monitor of a pretraining run: `metrics.jsonl`, who gets its numbers too, and warnings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal, get_args
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from surgdino.engine.log import NAME, Window, append_line, keep_lines
+from surgdino.engine.logger import RunLog
 from surgdino.engine.optim import Rates, Update
 from surgdino.engine.probes.effective_rank import effective_rank
 from surgdino.engine.processes import ProcessGroup
@@ -42,6 +41,7 @@ class Monitor:
         warn: prints a sentence.
         processes: the processes of the run, which meet where a line is due; the main one writes it.
         always: numbers that each line of a window has.
+        log: who gets its numbers too.
 
     Attributes:
         warnings: what was warned of, each once.
@@ -60,10 +60,10 @@ class Monitor:
         warn: Callable[[str], None],
         processes: ProcessGroup | None = None,
         always: Mapping[str, int] | None = None,
+        log: RunLog | None = None,
     ) -> None:
         self.file = folder / NAME
-        self._board_folder = folder / "tensorboard"
-        self._board: Any = None
+        self._log = log or RunLog(())
         self._collapse, self._warn = collapse, warn
         self._processes = processes or ProcessGroup()
         self._resumed_from, self._always = 0, dict(always or {})
@@ -92,21 +92,13 @@ class Monitor:
             keep_lines(self.file, lambda row: row["step"] <= step)
 
     def __enter__(self) -> Monitor:
-        """Open TensorBoard's file."""
-        if self._processes.rank:
-            return self
-        from tensorboard.summary.writer import event_file_writer
-        from torch.utils.tensorboard import SummaryWriter
-
-        # The writer puts the host's name into its file's name; runs are shared.
-        with patch.object(event_file_writer, "socket", SimpleNamespace(gethostname=lambda: "surgdino")):
-            self._board = SummaryWriter(str(self._board_folder), purge_step=self._resumed_from + 1)
+        """Open the loggers, in the main process."""
+        if self._processes.rank == 0:
+            self._log.open(self.file.parent, resumed_from=self._resumed_from)
         return self
 
     def __exit__(self, *failure: object) -> None:
-        if self._board is not None:
-            self._board.close()
-        self._board = None
+        self._log.close()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -168,13 +160,11 @@ class Monitor:
         self._window.check(self.file.parent, f"step {step}")
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Append one line, and draw its numbers; in the main process."""
+        """Append one line, and hand its numbers to the loggers; in the main process."""
         if self._processes.rank:
             return
         append_line(self.file, {"step": step, **values})
-        for name, value in values.items():
-            if self._board is not None and isinstance(value, int | float):
-                self._board.add_scalar(name, value, step)
+        self._log.write(step, values)
 
     def warn(self, step: int, sentence: str | None) -> None:
         """Print a sentence and write it down; each kind once."""

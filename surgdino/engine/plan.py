@@ -11,6 +11,7 @@ import numpy as np
 
 from surgdino.backbone.vit import Backbone
 from surgdino.crops.settings import CropSettings
+from surgdino.engine.logger import RunLog
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.probing.report import ProbeHistory
 from surgdino.engine.settings import HardwareSettings, PretrainSettings
@@ -59,6 +60,7 @@ class TrainPlan:
         hide: what is written of names, from what they are; see `surgdino.runs.names`.
         guides: the `guide` section; each entry's `name` is the file in `surgdino/engine/guides/`.
         facts: name -> [len(store)], what the guides read of each frame.
+        log: who gets the numbers of metrics.jsonl too.
         phases: of a run that has several; `crops`, `train`, `augment` and `guides` are then those of one of them.
     """
 
@@ -80,6 +82,7 @@ class TrainPlan:
     guides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     facts: Mapping[str, np.ndarray] = field(default_factory=dict)
     phases: tuple[Phase, ...] = ()
+    log: RunLog = field(default_factory=RunLog)
 
     @property
     def stages(self) -> tuple[Phase, ...]:

@@ -10,14 +10,17 @@ from pydantic import Field
 from surgdino.config import (
     BelowOne,
     LearningRate,
+    Names,
     NonNegative,
     NonNegativeInt,
     Positive,
     PositiveInt,
     Seed,
     Share,
+    Text,
     Workers,
 )
+from surgdino.engine.logger import open_logger
 from surgdino.errors import SurgdinoError
 
 Tune = Annotated[
@@ -97,6 +100,19 @@ class PretrainSettings:
     def total_steps(self, images: int) -> int:
         """Optimiser steps of the whole run over a store of `images` frames."""
         return self.steps if self.steps is not None else max(1, int(self.epochs * images / self.batch_size))
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """The `log` section: which programs get the numbers of metrics.jsonl too, and what the run is called there."""
+
+    to: Names = ()
+    project: Text = "surgdino"
+    name: Text | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.to:
+            open_logger(name)
 
 
 @dataclass(frozen=True)

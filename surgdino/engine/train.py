@@ -221,6 +221,7 @@ def open_monitor(
         warn=warn,
         processes=processes,
         always={"phase": number} if plan.phases else {},
+        log=plan.log,
     )
 
 

@@ -11,7 +11,7 @@ from surgdino.backbone.settings import ModelSettings
 from surgdino.config import Fps, Location, Names, PositiveInt, Seed, Share, Side, Text
 from surgdino.crops.settings import CropSettings
 from surgdino.curation.settings import BalanceSettings, DuplicateSettings, RetrievalSettings, UnusableSettings
-from surgdino.engine.settings import HardwareSettings, PretrainSettings
+from surgdino.engine.settings import HardwareSettings, LogSettings, PretrainSettings
 from surgdino.errors import SurgdinoError
 from surgdino.inputs.settings import DataSettings, ProbeSettings, ReportSettings, RunSettings
 from surgdino.runs.leaks import Leakage
@@ -38,6 +38,7 @@ class PretrainConfig:
     report: ReportSettings
     guide: dict = field(default_factory=dict)
     phases: tuple[dict, ...] | None = None
+    log: LogSettings = field(default_factory=LogSettings)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class FinetuneConfig:
     train: HeadTraining
     hardware: HardwareSettings
     run: RunSettings
+    log: LogSettings = field(default_factory=LogSettings)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from surgdino.runs.names import Mode, Pseudonyms, are_pseudonyms, settings_of
 _TOLD = ("title", "licence", "how_to_get", "notes", "layout", "overlap")
 # Settings that may change when any run is continued: they change where it runs and how fast.
 ANYWHERE = (
-    *("hardware.", "run.", "report.", "data.root", "data.store", "data.table", "data.workers", "data.engine"),
+    *("hardware.", "run.", "report.", "log.", "data.root", "data.store", "data.table", "data.workers", "data.engine"),
     *("data.max_bad_share", "augment.on"),
     *(f"dataset.{key}" for key in _TOLD),
 )

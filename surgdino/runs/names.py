@@ -42,7 +42,7 @@ TABLE, LOCAL = "names.json", Path("state") / "local.json"
 PSEUDONYM = re.compile(r"op-[0-9a-f]{6,}")
 _HERE = "<path>"
 # Settings that say where things are on this machine, or how its files are called.
-_PLACES = {
+PLACES = {
     "backbones",
     "root",
     "store",
@@ -59,7 +59,7 @@ _PLACES = {
 _FOLDERS, _MAY_BE_FILES = {"root", "store", "dir"}, {"weights", "checkpoint", "teachers", "backbones"}  # among these
 _ENGINE = "data.engine"
 _FRAMES = {"like", "against"}
-_OPERATIONS = {"split", "splits", "exclude", "hold_out"}  # settings that name operations
+OPERATIONS = {"split", "splits", "exclude", "hold_out"}  # settings that name operations
 ABSOLUTE = re.compile(r"(?<![\w<.:/\\-])(?:/|~/|[A-Za-z]:[\\/]+)[\w.@+-]+(?:[/\\][^\s\"'<>|;,:]+)+")
 
 
@@ -213,7 +213,7 @@ class Pseudonyms:
         Paths are absolute in `local`, so that the run is found complete from any folder; plain names keep theirs too.
         """
         last = key.rpartition(".")[2].partition("[")[0]
-        if last in _OPERATIONS:
+        if last in OPERATIONS:
             return self.named(cfg)
         if key == _ENGINE and isinstance(cfg, str):  # an address is one of this network alone
             return cfg if cfg == engines.LOCAL else engines.DASK
@@ -274,7 +274,7 @@ class Pseudonyms:
 def _is_place(key: str, value: str) -> bool:
     """Whether a setting says where something is; `like` and `against` may name a dataset or list settings instead."""
     last = key.rpartition(".")[2].partition("[")[0]
-    return last in _PLACES or (key in _FRAMES and not value.startswith(("dataset:", "{")))
+    return last in PLACES or (key in _FRAMES and not value.startswith(("dataset:", "{")))
 
 
 def are_pseudonyms(names: Iterable[Any]) -> bool:

@@ -26,7 +26,7 @@ _WHY = {
     "state": "what continues the run here, with paths and names of this machine",
     "predictions": "what was predicted of single operations",
     "evaluations": "what each evaluation found is in results.json",
-    "tensorboard": "the numbers are in metrics.jsonl",
+    **dict.fromkeys(("tensorboard", "wandb", "mlflow"), "the numbers are in metrics.jsonl"),
     "report.html": "written anew, without pictures of frames",
     "components.json": "pictures of what patch features of frames look like",
     "features": "computed from the recordings",

@@ -17,16 +17,19 @@ from surgdino.config import typed
 from surgdino.console import field, say
 from surgdino.datasets.manifest import Manifest
 from surgdino.engine.devices import choose_device
+from surgdino.engine.logger import RunLog
 from surgdino.exit_code import ExitCode
 from surgdino.inputs.backbone import StartingBackbone
 from surgdino.inputs.configs import FinetuneConfig
 from surgdino.inputs.finetune import FREE, check, guard
 from surgdino.inputs.folds import are_several
 from surgdino.inputs.labelled import engine_of, features_folder, labelled_parts, open_store_of
-from surgdino.runs.folder import open_run, write_data
+from surgdino.paths import safe_name
+from surgdino.runs.folder import CONFIG, open_run, write_data
 from surgdino.runs.history import History
 from surgdino.runs.leaks import LeakReport, refuse_leaks
 from surgdino.runs.lock import FolderLock
+from surgdino.runs.logged import logged_settings
 from surgdino.runs.names import Mode, Pseudonyms
 from surgdino.runs.results import RESULTS
 from surgdino.tasks.context import TaskContext, build_context
@@ -128,7 +131,12 @@ def train_stages(run: Run) -> tuple[nn.Module, list[StageResult]]:
         "data": run.manifest.fingerprint(),
         "frames": {part: len(frames) for part, frames in context.parts.items()},
     }
-    train_stage = partial(fit, hardware=context.hardware, begun_with=begun_with)
+    log, model = run.config.log, str(run.start.model.name)
+    name = log.name or safe_name("-".join(("finetune", task.name, context.card.name, model, context.tuning)))
+    if (run.folder.parent / CONFIG).is_file():  # one of several folds or seeds
+        name = f"{name}-{run.folder.name}"
+    logged = RunLog(log.to, log.project, name, logged_settings(run.recorded))
+    train_stage = partial(fit, hardware=context.hardware, begun_with=begun_with, log=logged)
     torch.manual_seed(train.seed)
     head = task.build_head(context).to(context.device)
     stages = iter(task.stages(context, head))

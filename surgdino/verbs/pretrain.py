@@ -22,6 +22,7 @@ from surgdino.datasets.files import EXPORT_DICOM
 from surgdino.engine.devices import choose_device
 from surgdino.engine.guide import needed
 from surgdino.engine.hardware import loader_workers
+from surgdino.engine.logger import RunLog
 from surgdino.engine.method import open_method
 from surgdino.engine.phases import open_phases
 from surgdino.engine.plan import Phase, TrainPlan, TrainResult
@@ -53,6 +54,7 @@ from surgdino.runs.folder import names_mode, open_run, write_data
 from surgdino.runs.history import CHOSEN, TRAINED, History, How, Seen
 from surgdino.runs.leaks import LeakReport
 from surgdino.runs.lock import FolderLock
+from surgdino.runs.logged import logged_settings
 from surgdino.runs.names import Pseudonyms
 from surgdino.verbs.report import try_report
 from surgdino.wording import counted
@@ -76,7 +78,8 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
     teachers, wanted, phases = checked_settings(settings)
     parts = ("pretrain", "+".join([card.name, *(entry.dataset for entry in data.also)]), settings.model.name)
     # The same command continues in the same folder.
-    folder = settings.run.dir or Path("runs") / safe_name("-".join([*parts, settings.method["name"]]))
+    folder_name, log = safe_name("-".join([*parts, settings.method["name"]])), settings.log
+    folder = settings.run.dir or Path("runs") / folder_name
     mode = names_mode(folder, settings.run.names)
     names = Pseudonyms.open(mode, data.store)
     datasets = open_datasets(card, data, names)
@@ -121,6 +124,7 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
             guides=settings.guide,
             facts=facts,
             phases=phases,
+            log=RunLog(log.to, log.project, log.name or folder_name, logged_settings(cfg)),
         )
     )
     if distributed.is_main():

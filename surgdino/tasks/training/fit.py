@@ -17,6 +17,7 @@ from surgdino.console import bar, warn
 from surgdino.crops.sampler import FrameSampler
 from surgdino.engine.hardware import Hardware
 from surgdino.engine.log import summary
+from surgdino.engine.logger import RunLog
 from surgdino.engine.loss_scale import LossScale
 from surgdino.engine.memory import OutOfMemoryError, within_memory
 from surgdino.engine.methods.parts.views import seed_step
@@ -77,6 +78,7 @@ def fit(
     *,
     hardware: Hardware,
     begun_with: Mapping[str, Any] | None = None,
+    log: RunLog | None = None,
 ) -> StageResult:
     """Train a stage from where the run folder stands; afterwards its model has its best weights.
 
@@ -84,15 +86,16 @@ def fit(
         folder: of the run.
         hardware: what the networks compute on.
         begun_with: what a continued run must agree in beside its settings, such as the hash of its data.
+        log: who gets the numbers of metrics.jsonl too.
 
     Raises:
         SurgdinoError: unusable settings, a run that began with others, a full disk, no finite gradient for many steps;
             what was saved before stands.
     """
-    run = _Run(stage, training, folder, hardware, begun_with or {})
+    run = _Run(stage, training, folder, hardware, begun_with or {}, log)
     if run.finished:
         return run.result("already finished")
-    with stop_signals() as stop, bar(stage.name, run.steps) as progress:
+    with stop_signals() as stop, bar(stage.name, run.steps) as progress, run.log:
         progress.update(run.step)
         for batch, waited in stop.until(run.batches(), run.processes.any):
             try:
@@ -134,6 +137,7 @@ class _Run:
         folder: Path,
         hardware: Hardware,
         begun_with: Mapping[str, Any],
+        log: RunLog | None,
     ) -> None:
         """Begin, or continue from the newest state in the folder."""
         samples = len(stage.data)
@@ -173,7 +177,7 @@ class _Run:
         self.loss_scale = LossScale.of(hardware.dtype, hardware.device)
         every, batch = training.log_every, training.batch_size
         self.log = StageLog(
-            folder, stage.name, every=every, last_step=self.steps, batch=batch, processes=self.processes
+            folder, stage.name, every=every, last_step=self.steps, batch=batch, processes=self.processes, log=log
         )
         self.step, self.saved = 0, -1
         self.best: _Best | None = None

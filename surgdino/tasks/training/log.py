@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from surgdino.engine.log import NAME, Window, append_line, keep_lines
+from surgdino.engine.logger import RunLog
 from surgdino.engine.optim import Update
 from surgdino.engine.processes import ProcessGroup
 
@@ -26,16 +27,25 @@ class StageLog:
     """
 
     def __init__(
-        self, folder: Path, stage: str, *, every: int, last_step: int, batch: int, processes: ProcessGroup
+        self,
+        folder: Path,
+        stage: str,
+        *,
+        every: int,
+        last_step: int,
+        batch: int,
+        processes: ProcessGroup,
+        log: RunLog | None = None,
     ) -> None:
         """Args:
         folder: of the run.
         every: steps to a window; the first and the last step end one too.
         batch: samples a step.
+        log: who gets its numbers too.
         """
         self.file = folder / NAME
         self.last: dict[str, float] = {}
-        self._stage, self._processes = stage, processes
+        self._stage, self._processes, self._log, self._step = stage, processes, log or RunLog(()), 0
         self._window = Window(every=every, last_step=last_step, images=batch, processes=processes)
         self.images_per_second = self._window.images_per_second
         self.state_dict = self._window.state_dict
@@ -43,8 +53,18 @@ class StageLog:
     def load_state_dict(self, state: Mapping[str, Any], step: int, device: torch.device) -> None:
         """Take over at `step`; lines of this stage's later steps go, since they will be done again."""
         self._window.load_state_dict(state, device)
+        self._step = step
         if self._processes.rank == 0:
             keep_lines(self.file, lambda row: row.get("stage") != self._stage or row["step"] <= step)
+
+    def __enter__(self) -> Self:
+        """Open the loggers, in the main process."""
+        if self._processes.rank == 0:
+            self._log.open(self.file.parent, stage=self._stage, resumed_from=self._step)
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._log.close()
 
     def record(self, step: int, terms: Mapping[str, Tensor], update: Update, lr: float, times: tuple[float, float]):
         """Add a step, and write the window's line where it ends.
@@ -68,3 +88,4 @@ class StageLog:
     def _write(self, step: int, values: Mapping[str, object]) -> None:
         if self._processes.rank == 0:
             append_line(self.file, {"stage": self._stage, "step": step, **values})
+            self._log.write(step, values)
