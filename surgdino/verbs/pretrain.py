@@ -127,12 +127,16 @@ def pretrain(settings: PretrainConfig, cfg: Mapping[str, Any], lock: FolderLock)
             log=RunLog(log.to, log.project, log.name or folder_name, logged_settings(cfg)),
         )
     )
-    if distributed.is_main():
-        picture = draw_curves(result.metrics, folder / "curves.png", result.collapse)
-        page = try_report(folder, frames=settings.report.frames)
-        print_outcome(result, picture, page)
-        return ExitCode(0, folder, result, stopped=result.status == "stopped", report=page, curves=picture)
-    return ExitCode(0, folder, result)
+    page, picture = conclude(result, folder, settings.report) if distributed.is_main() else (None, None)
+    return ExitCode(0, folder, result, stopped=result.status == "stopped", report=page, curves=picture)
+
+
+def conclude(result: TrainResult, folder: Path, report: ReportSettings) -> tuple[Path | None, Path | None]:
+    """Draw, report and print how a run went; the page and the curves."""
+    picture = draw_curves(result.metrics, folder / "curves.png", result.collapse)
+    page = try_report(folder, frames=report.frames)
+    print_outcome(result, picture, page)
+    return page, picture
 
 
 def checked_settings(settings: PretrainConfig) -> tuple[list[WeightsReport], set[str], tuple[Phase, ...]]:
