@@ -48,6 +48,7 @@ from surgdino.inputs.datasets import (
 )
 from surgdino.inputs.facts import facts_of
 from surgdino.inputs.probe import ProbeData, choose_probe, open_probe, probe_leaks, refuse_trained
+from surgdino.inputs.settings import ReportSettings
 from surgdino.paths import safe_name
 from surgdino.report.curves import GUIDE, TERMS, draw_curves
 from surgdino.runs.folder import names_mode, open_run, write_data
