@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_every_measure_is_there_over_folds_seeds_and_operations(tmp_path, capsys
     said = capsys.readouterr().out
     for name in (*RUNS, "mean over folds and seeds", "± folds", "± seeds", "mean over 8 operations", "95 % interval"):
         assert name in said
-    assert f"{table.mean():.4f}" in said
+    assert f"{100 * table.mean():.1f}" in said
 
 
 def test_below_six_operations_every_one_has_a_row_and_there_is_no_interval(tmp_path, capsys):
@@ -94,8 +95,8 @@ def test_the_report_shows_all_runs_and_two_folders_are_compared_by_operation(tmp
     capsys.readouterr()
     assert main(["compare", str(tmp_path / "one"), str(tmp_path / "other"), f"out={tmp_path / 'c.html'}"]) == 0
     said = capsys.readouterr().out
-    assert "other is better. accuracy (phase/script): other against one +20.0 points" in said
-    assert "over 8 operations (8 better, 0 worse)" in said
+    assert re.search(r"other is better than one: accuracy [\d.]+ % to [\d.]+ % \(\+20.0 points, 95 % interval", said)
+    assert "of 8 operations 8 better, 0 worse" in said
     assert "Folds and seeds" in (tmp_path / "c.html").read_text()
 
 
