@@ -72,6 +72,7 @@ class EvaluateConfig:
     out: Location | None
     details: bool
     hardware: HardwareSettings
+    report: ReportSettings
     data: dict[str, Any]
     dataset: dict[str, Any] | None = None
 
@@ -95,6 +96,7 @@ class PredictConfig:
     questions: Names | None
     image_fps: Fps | None
     hardware: HardwareSettings
+    report: ReportSettings
     data: DatasetRoot
 
 

@@ -72,9 +72,12 @@ def map_svg(
         titles: of each point, shown on hover.
     """
     low, high = points.min(0), points.max(0)
-    scale = (_SIDE - 2 * _EDGE) / max(float((high - low).max()), 1e-9)
+    inner, extent = _SIDE - 2 * _EDGE, np.maximum(high - low, 1e-9)
+    scale = min(inner / extent[0], inner / extent[1])
+    height = max(round(extent[1] * scale), inner // 2) + 2 * _EDGE
     middle = (low + high) / 2
-    x, y = (_SIDE / 2 + (points[:, axis] - middle[axis]) * scale * way for axis, way in ((0, 1), (1, -1)))
+    x = _SIDE / 2 + (points[:, 0] - middle[0]) * scale
+    y = height / 2 - (points[:, 1] - middle[1]) * scale
     shapes = {name: place for place, name in enumerate(colours)}
     # Those without a group first, beneath the others.
     order = sorted(range(len(points)), key=lambda i: (names[i] in shapes, i))
@@ -85,8 +88,8 @@ def map_svg(
         for i in order
     ]
     about = f"{title}: {len(points)} frames as points"
-    edge = f'<rect class="edge" x=".5" y="{_ABOVE}.5" width="{_SIDE - 1}" height="{_SIDE - 1}" rx="6"/>'
-    head = f'<svg role="img" aria-label="{escape(about)}" viewBox="0 0 {_SIDE} {_SIDE + _ABOVE}">'
+    edge = f'<rect class="edge" x=".5" y="{_ABOVE}.5" width="{_SIDE - 1}" height="{height - 1}" rx="6"/>'
+    head = f'<svg role="img" aria-label="{escape(about)}" viewBox="0 0 {_SIDE} {height + _ABOVE}">'
     return f'{head}<text x="0" y="14">{escape(title)}</text>{edge}{"".join(drawn)}</svg>'
 
 

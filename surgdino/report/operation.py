@@ -13,7 +13,7 @@ from surgdino.paths import file_of, write_text
 from surgdino.records import read_record
 from surgdino.report.timeline import segments, shown_spans
 
-ENDING = "-timeline.json"
+ENDING, PREDICTION = "-timeline.json", "Prediction"
 _FIX = "run the command again to write it"
 _SURE = 300  # values of how sure a model was: more than a page has room for
 
@@ -55,6 +55,14 @@ class OperationTimeline:
     accuracy: float | None = None
     instruments: tuple[Band, ...] = field(default=())
 
+    def durations(self) -> dict[str, float]:
+        """Class -> seconds that were predicted to show it, of those that were, in the order of their ids."""
+        [prediction] = (band for band in self.bands if band.name == PREDICTION)
+        seconds = dict.fromkeys(sorted({label for label, _, _ in prediction.spans}), 0.0)
+        for label, first, last in prediction.spans:
+            seconds[label] += last - first
+        return {self.classes[label]: each for label, each in seconds.items()}
+
 
 def timeline_of(
     video: str,
@@ -78,7 +86,7 @@ def timeline_of(
     def band(name: str, kind: str, labels: np.ndarray) -> Band:
         return Band(name, kind, _rounded(segments(labels, start, end)))
 
-    bands, accuracy = [band("Prediction", "classes", prediction)], None
+    bands, accuracy = [band(PREDICTION, "classes", prediction)], None
     if truth is not None and (known := truth >= 0).any():
         accuracy = float((truth == prediction)[known].mean())
         wrong = np.where(known & (truth != prediction), 0, -1)
@@ -104,13 +112,19 @@ def write_timeline(folder: Path, timeline: OperationTimeline) -> Path:
     return write_text(file_of(folder, timeline.video, ENDING), text + "\n")
 
 
-def read_timelines(folder: Path, most: int) -> list[OperationTimeline]:
-    """The first of those in a folder of predictions, by name.
+def read_timeline(path: Path) -> OperationTimeline:
+    """One of them.
 
     Raises:
-        SurgdinoError: one is damaged; names the field.
+        SurgdinoError: damaged; names the field.
     """
-    return [read_record(OperationTimeline, file, _FIX) for file in sorted(folder.glob(f"**/*{ENDING}"))[:most]]
+    return read_record(OperationTimeline, path, _FIX)
+
+
+def read_timelines(folder: Path, most: int) -> list[OperationTimeline]:
+    """The first of those of a run, or of a predicted video, by name; errors as `read_timeline`."""
+    files = [*(folder / "predictions").rglob(f"*{ENDING}")] or [*folder.glob(f"*{ENDING}")]
+    return [read_timeline(file) for file in sorted(files)[:most]]
 
 
 def _rounded(spans: Sequence[tuple[int, float, float]]) -> tuple[tuple[int, float, float], ...]:

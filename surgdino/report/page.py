@@ -15,19 +15,28 @@ from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section, all_sections
 from surgdino.report.shrink import shrink
 from surgdino.report.titles import model_name, title_of
-from surgdino.report.verdict import operations, verdict_of
+from surgdino.report.verdict import Verdict, operations, verdict_of
 
 # Escape codes and what no UTF-8 file can hold, from names and sentences of a run.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_page(records: Sequence[RunRecord], target: Path, *, pictures: Sequence[Section] = ()) -> Path:
+def write_page(
+    records: Sequence[RunRecord],
+    target: Path,
+    *,
+    pictures: Sequence[Section] = (),
+    title: str = "",
+    kind: str = "",
+    verdict: Verdict | None = None,
+) -> Path:
     """Write the page of one run, or of two side by side.
 
     Args:
         records: one or two runs.
         pictures: the sections with pictures of frames, where frames may be shown; they stand in for those of their id.
+        title, kind, verdict: of what is no run; those of the runs by default.
 
     Raises:
         SurgdinoError: the file system refused.
@@ -35,10 +44,10 @@ def write_page(records: Sequence[RunRecord], target: Path, *, pictures: Sequence
     by_id = {section.id: section for section in [*all_sections(), *pictures]}
     sections = sorted(by_id.values(), key=lambda section: section.order)
     text = _render(
-        title=title_of(records),
+        title=title or title_of(records),
         folder=" and ".join(record.name for record in records),
-        kind=_kind(records),
-        verdict=verdict_of(records),
+        kind=kind or _kind(records),
+        verdict=verdict or verdict_of(records),
         stamps=[
             (tone, f"{record.name}: {stamp}" if len(records) > 1 else stamp)
             for record in records

@@ -80,6 +80,13 @@ class LabelledFrames:
             raise ValueError("these frames have no masks")
         return values[int(self.numbers[i])]
 
+    def near(self, video: str, seconds: Iterable[float]) -> list[tuple[float, np.ndarray]]:
+        """The frames of a video nearest to some moments, none twice: (second, uint8 [H, W, 3] RGB)."""
+        span = self.span(self.videos.index(video))
+        times = self.times[span]
+        rows = dict.fromkeys(int(np.abs(times - second).argmin()) for second in seconds)
+        return [(float(times[row]), self.store.read(int(self.index[span][row]))) for row in rows]
+
     def of_videos(self, videos: Iterable[str]) -> LabelledFrames:
         """The frames of some of the videos, in this order of videos."""
         places = [self.videos.index(video) for video in videos]

@@ -27,7 +27,9 @@ from surgdino.inputs.labelled import (
 )
 from surgdino.inputs.settings import DataSettings
 from surgdino.paths import file_of
-from surgdino.report.record import read_results
+from surgdino.report.page import write_page
+from surgdino.report.record import RunRecord, handled, read_results
+from surgdino.report.sections.timelines import Timelines
 from surgdino.runs.folder import environment, recorded_mode, set_aside_of
 from surgdino.runs.history import History
 from surgdino.runs.leaks import find_leaks, refuse_leaks, refuse_named
@@ -75,7 +77,19 @@ def main(cfg: Mapping[str, Any]) -> ExitCode:
         show = Shown(known_as, config.details, f"{out / RESULTS}, or here with details=true")
         path = measure(task, context, head, config.part, out, manifest, facts, names, averaged=averaged, show=show)
     field("results", path)
+    try:
+        field("report", _page(saved, context.parts[config.part], path, shown=config.report.frames))
+    except Exception as error:  # costs the page, not the numbers
+        warn(f"the report could not be written: {type(error).__name__}: {error}")
     return ExitCode(0, out, results=path)
+
+
+def _page(saved: SavedTask, frames: LabelledFrames, results: Path, *, shown: bool) -> Path:
+    """`report.html` beside the results, with frames of the tested videos where it may show any."""
+    config = {"task": {"name": saved.task.name, **asdict(saved.task.settings)}}
+    record = RunRecord(results.parent, config, {}, saved.model.info, [], results=read_results(results))
+    pictures = [Timelines(frames.near, handled(record))] if shown else ()
+    return write_page([record], results.parent / "report.html", pictures=pictures)
 
 
 @dataclass(frozen=True)

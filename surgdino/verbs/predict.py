@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from surgdino.config import shipped, typed
 from surgdino.console import field, say, warn
 from surgdino.datasets.manifest import FrameLabels
@@ -23,6 +25,13 @@ from surgdino.inputs.configs import PredictConfig
 from surgdino.inputs.settings import DataSettings
 from surgdino.inputs.video import find_video
 from surgdino.paths import file_of
+from surgdino.report.colours import readable_name
+from surgdino.report.operation import read_timeline
+from surgdino.report.page import write_page
+from surgdino.report.record import RunRecord, handled
+from surgdino.report.sections.timelines import Timelines
+from surgdino.report.timeline import clock
+from surgdino.report.verdict import OPEN, Verdict
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.averaging import average, load_runs
@@ -163,11 +172,32 @@ def _predict(
         asked = config.questions or ()
         request = replace(request, truth=truth, folder=folder, caption=caption, questions=asked)
         written = saved.task.write(request)
+        if "timeline" in written:
+            written = {**written, "report": _page(written["timeline"], request, saved, frames=config.report.frames)}
         try:
             shutil.rmtree(work)
         except OSError as error:
             raise from_os_error(error, work) from error
     return written
+
+
+def _page(timeline: Path, request: PredictRequest, saved: SavedTask, *, frames: bool) -> Path:
+    """`<video>.html`: the video in time, with frames where the page may show any."""
+    video, task = read_timeline(timeline), saved.task
+    record = RunRecord(request.folder, {"task": {"name": task.name}}, {}, saved.model.info, [])
+    lasted = ", ".join(f"{readable_name(name)} {clock(seconds)}" for name, seconds in video.durations().items())
+
+    def near(_: str, seconds: Sequence[float]) -> list[tuple[float, np.ndarray]]:
+        return request.frames.near(request.frames.videos[0], seconds)
+
+    return write_page(
+        [record],
+        file_of(request.folder, request.source.name, ".html"),
+        pictures=[Timelines(near, handled(record))] if frames else (),
+        title=video.video,
+        kind=f"prediction, task {task.name}",
+        verdict=Verdict([(OPEN, f"{video.video}, {clock(video.end - video.start)}: {lasted}.")]),
+    )
 
 
 def stored(source: InputVideo, work: Path, data: DataSettings) -> FrameStore:

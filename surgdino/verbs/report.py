@@ -20,7 +20,7 @@ from surgdino.report.learned import Learned, Sample
 from surgdino.report.page import write_page
 from surgdino.report.record import RunRecord, handled, read_run
 from surgdino.report.sections import Section
-from surgdino.report.sections.timelines import Frames, Timelines
+from surgdino.report.sections.timelines import Timelines
 from surgdino.report.timeline import clock
 from surgdino.runs.names import settings_of
 from surgdino.runs.results import PER_FRAME
@@ -62,19 +62,7 @@ def pictures_of(record: RunRecord) -> list[Section]:
         return [learned_of(record)]
     saved, frames = frames_tested(record.folder)
     shown = handled(record)
-    return [Timelines(frames_at(frames), shown), examples_of(record, saved, frames), learned_of(record)]
-
-
-def frames_at(frames: LabelledFrames) -> Frames:
-    """Frames of the tested videos by their time."""
-
-    def near(video: str, seconds: Sequence[float]) -> list[tuple[float, np.ndarray]]:
-        span = frames.span(frames.videos.index(video))
-        times = frames.times[span]
-        rows = dict.fromkeys(int(np.abs(times - second).argmin()) for second in seconds)
-        return [(float(times[row]), frames.store.read(int(frames.index[span][row]))) for row in rows]
-
-    return near
+    return [Timelines(frames.near, shown), examples_of(record, saved, frames), learned_of(record)]
 
 
 def examples_of(record: RunRecord, saved: SavedTask, frames: LabelledFrames) -> Section:

@@ -47,6 +47,8 @@ def test_bands_are_truth_prediction_what_is_wrong_and_what_is_there(tmp_path):
     assert timeline.said == "80.0 % of frames right"
     assert [name for _, name in timeline.legend] == ["Preparation", "Calot triangle dissection", "Clipping cutting"]
     assert not timeline.pictures
+    [whole] = read_timelines(tmp_path, 9)
+    assert whole.durations() == dict.fromkeys(CLASSES, 200.0)
     assert [ribbon.name for ribbon in shown(written_alone(tmp_path), Timelines()).ribbons] == ["Prediction", "grasper"]
 
 
@@ -89,7 +91,7 @@ def test_a_damaged_timeline_is_one_line_and_costs_its_own_part(tmp_path):
     [file] = (tmp_path / "predictions").glob(f"*{ENDING}")
     file.write_text('{"video": 3}')
     with pytest.raises(SurgdinoError) as caught:
-        read_timelines(tmp_path / "predictions", 1)
+        read_timelines(tmp_path, 1)
     assert str(file) in caught.value.line()
     write_page([record], tmp_path / "page.html")
     assert "This part could not be shown" in (tmp_path / "page.html").read_text()

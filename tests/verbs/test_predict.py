@@ -68,7 +68,12 @@ def test_a_video_of_the_test_part_gets_the_predictions_of_the_run(phase, tmp_pat
     root, run = phase
     assert predict(run, root / "videos" / "video04.mp4", f"out={tmp_path}") == 0
     assert (tmp_path / "video04.txt").read_bytes() == (run / "predictions" / "video04.txt").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["video04.csv", "video04.png", "video04.txt"]
+    files = ["video04-timeline.json", "video04.csv", "video04.html", "video04.png", "video04.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+    page = (tmp_path / "video04.html").read_text()
+    assert "<b>Truth</b>" in page
+    assert "prediction, task phase" in page
+    assert "data:image" not in page
 
 
 def test_the_table_has_name_truth_and_probabilities_of_every_frame(phase, tmp_path):
@@ -112,6 +117,15 @@ def test_a_folder_of_images_is_a_video_too(phase, tmp_path):
     assert [(int(row["frame"]), float(row["seconds"])) for row in rows] == [(25 * k, k) for k in range(12)]
     assert predict(run, images, f"out={tmp_path / 'slow'}", "image_fps=5") == 0
     assert float(rows_of(tmp_path / "slow" / "frames.csv")[1]["seconds"]) == 5.0
+
+
+@pytest.mark.slow
+def test_the_page_of_a_video_has_its_frames_where_they_were_asked_for(phase, tmp_path):
+    root, run = phase
+    assert predict(run, root / "videos" / "video04.mp4", f"out={tmp_path}", "report.frames=true") == 0
+    page = (tmp_path / "video04.html").read_text()
+    assert page.count("data:image/jpeg") > 3
+    assert "They are frames of patients" in page
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ class Timelines(Section):
 
     def of_run(self, record: RunRecord) -> list[Block]:
         """A timeline a video; ribbons as pictures, of runs of before there were any."""
-        found = read_timelines(record.folder / "predictions", _MOST)
+        found = read_timelines(record.folder, _MOST)
         if not found:
             files = sorted((record.folder / "predictions").glob("*-ribbon.png"))[:_MOST]
             old = [png_picture(read_bytes(file, _PNG_LIMIT), file.stem.removesuffix("-ribbon")) for file in files]

@@ -177,7 +177,7 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
         return write_phase(folder, video, numbers, prediction.argmax(1), classes, self.settings.labels)
 
     def write(self, request: PredictRequest) -> dict[str, Path]:
-        """A table, the M2CAI text, and the ribbon."""
+        """A table, the M2CAI text, the ribbon, and what a page shows of it."""
         frames, name, folder = request.frames, request.source.name, request.folder
         seconds = float(np.ptp(frames.times)) if len(frames) else 0.0
         if self.settings.align and seconds < _PIECE_SECONDS:
@@ -190,10 +190,12 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
         truth = None if known is None else np.where(known[0], known[1].astype(np.int64), -1)
         ribbon = _ribbon(name, frames.times, request.context.classes, probabilities, truth, request.caption)
         numbers, classes = frames.numbers, request.context.classes
+        shown = timeline_of(name, frames.times, classes, ribbon.prediction, ribbon.confidence, truth)
         return {
             "table": _write_table(file_of(folder, name, ".csv"), ribbon, numbers, probabilities, self.settings.labels),
             "phases": self.write_predictions(folder, name, numbers, probabilities, classes),
             "picture": draw_ribbon(ribbon, file_of(folder, name, ".png")),
+            "timeline": write_timeline(folder, shown),
         }
 
     def prediction(self, request: PredictRequest) -> OneClass:

@@ -87,6 +87,9 @@ def test_evaluate_repeats_the_numbers_from_the_checkpoint_alone(finished):
     assert results_of(again)["scores"] == results_of(finished)["scores"]
     name = "predictions/video04.txt"
     assert (again / name).read_bytes() == (finished / name).read_bytes()
+    page = (again / "report.html").read_text()
+    assert 'id="timelines"' in page
+    assert "no patient frames" in page
 
 
 @pytest.mark.quick("clip]")
