@@ -21,6 +21,7 @@ from surgdino.config import read_yaml, shipped_settings
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError
 from surgdino.frames.prints import References
+from surgdino.wording import counted
 
 _SHOWN = 4
 
@@ -63,7 +64,7 @@ class WeightsReport:
 
     def line(self) -> str:
         """All of it on one line."""
-        parts = [f"{self.path}: {self.tensors} tensors, {self.style} names"]
+        parts = [f"{self.path}: {counted(self.tensors, 'tensor')}, {self.style} names"]
         if self.container:
             parts.append(f"taken from {self.container!r}")
         parts += self.interpolated

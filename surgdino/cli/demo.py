@@ -17,6 +17,7 @@ from surgdino import console
 from surgdino.config import Location, PositiveInt, from_words, shipped_settings
 from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write
+from surgdino.wording import counted
 
 USAGE = "surgdino demo [dir=demo] [videos=6] [seconds=40] [steps=120]"
 HELP = f"{USAGE}: the whole way on a small generated set"
@@ -74,7 +75,7 @@ def _generate(settings: DemoWords, data: Path) -> None:
         return
     with console.bar("encoding H.264") as bar:
         write_cholec80(data, videos=settings.videos, seconds=settings.seconds, on_frame=bar.update)
-    console.say(f"{settings.videos} operations of {settings.seconds} s in {data}")
+    console.say(f"{counted(settings.videos, 'operation')} of {settings.seconds} s in {data}")
 
 
 def _starting_weights(weights: Path) -> None:

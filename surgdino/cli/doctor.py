@@ -21,6 +21,7 @@ from packaging.specifiers import SpecifierSet
 
 from surgdino import console, machine
 from surgdino.errors import SurgdinoError, shown
+from surgdino.wording import counted
 
 USAGE = "surgdino doctor [dataset=NAME data.root=FOLDER] [data.store=FOLDER] [--json]"
 HELP = f"""{USAGE}
@@ -232,7 +233,9 @@ def data(words: Sequence[str]) -> Iterator[Finding]:
 
     card, manifest, _, _ = findings(plain(compose("verify", words)))
     errors, problems = len(manifest.errors), len(manifest.problems)
-    counts = f"{len(manifest.videos)} videos, {errors} errors, {problems - errors} warnings"
+    counts = (
+        f"{counted(len(manifest.videos), 'video')}, {counted(errors, 'error')}, {counted(problems - errors, 'warning')}"
+    )
     fix = f"surgdino verify {' '.join(words)} lists them" if problems else ""
     yield Finding("data", "fault" if errors else "note" if problems else "ok", f"{card.name}: {counts}", fix)
 

@@ -16,6 +16,7 @@ from surgdino.datasets.mask_files import Colour, Layer, Legend
 from surgdino.datasets.masks import FrameMasks, VideoMasks
 from surgdino.errors import SurgdinoError
 from surgdino.paths import regular
+from surgdino.wording import counted
 
 # What tools call the two folders of pictures with masks, without case, spaces and marks.
 IMAGES = frozenset(("images", "image", "imgs", "img", "jpegimages", "pictures", "original", "originals"))
@@ -76,7 +77,7 @@ def places_by_name(adapter: Adapter, pictures: Sequence[Picture]) -> list[str]:
     if unnamed > 1:
         adapter.notes.append(f"{unnamed:,} pictures are called by a number, which says no operation: they count as one")
     if count < len(pictures):
-        operations = f"{count:,} operation{'s' if count > 1 else ''}"
+        operations = counted(count, "operation")
         note = f"{len(pictures):,} pictures of {operations} by their names; data.operation_pattern changes that"
         adapter.notes.append(note)
     return places

@@ -17,6 +17,7 @@ from surgdino.datasets.objects import OBJECTS, Box, FrameInstances, Instance, Vi
 from surgdino.datasets.triplets import TASKS, check_names, triplet_table, vocabulary
 from surgdino.errors import SurgdinoError
 from surgdino.records import read_json
+from surgdino.wording import counted
 
 # triplet, instrument, score, x, y, w, h, verb, target, score, x, y, w, h, phase
 ROW = 15
@@ -289,7 +290,7 @@ def _disagreements(root: Path, name: str, labels: dict[str, FrameLabels], card: 
         if len(missing):
             row, part = (int(x) for x in missing[0])
             rows = len({int(r) for r in missing[:, 0]})
-            what = f"a triplet without its {task}, in {rows} row{'s' if rows > 1 else ''}"
+            what = f"a triplet without its {task}, in {counted(rows, 'row')}"
             place = f"row {row + 1}, {vocabulary(card)[task][part]}"
             problems.append(Problem("warning", what, path, place, 1, 0, "find out which file is right"))
     return problems

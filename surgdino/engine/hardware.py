@@ -18,6 +18,7 @@ from surgdino.engine.devices import choose_device, why_no_gpu
 from surgdino.engine.plan import TrainPlan
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import shown
+from surgdino.wording import counted
 
 # On an H100 (docs/benchmarks.md): 16 s, for 10 ms a step of 34 million activations between blocks (ViT-B/16, 64 images
 # of 2 x 224 + 8 x 96 px). At half of that (ViT-S/16) the GPU waits for the host, whose calls of graphs take longer.
@@ -65,7 +66,7 @@ class Hardware:
         attention = [] if backbone is None else [self._attention(backbone)]
         if self.device.type == "cpu":
             count = torch.get_num_threads()
-            return ", ".join([f"CPU, {count} thread{'s' if count > 1 else ''}", name, *attention])
+            return ", ".join([f"CPU, {counted(count, 'thread')}", name, *attention])
         memory = torch.cuda.get_device_properties(self.device).total_memory / 2**30
         card = f"{torch.cuda.get_device_name(self.device)} with {memory:.0f} GiB"
         card += " (ROCm)" if torch.version.hip else ""
@@ -99,7 +100,7 @@ class Hardware:
         visible, world = torch.cuda.device_count(), distributed.world_size()
         used = min(distributed.local_world_size(), visible)
         processes = f", {world} processes in all" if world > 1 else ""
-        return f"{used} of {visible} visible GPU{'s' if visible > 1 else ''} used{processes}"
+        return f"{used} of {visible} visible {'GPU' if visible == 1 else 'GPUs'} used{processes}"
 
 
 def days_on_cpu(plan: TrainPlan, steps: int) -> float:

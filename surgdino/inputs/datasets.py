@@ -18,6 +18,7 @@ from surgdino.frames.store import FrameStore, StoreSettings, build_store
 from surgdino.inputs.settings import AlsoSettings, DataSettings, excluded_operations, not_empty, open_whole, part_of
 from surgdino.paths import safe_name
 from surgdino.runs.names import Pseudonyms
+from surgdino.wording import counted
 
 _SHOWN = 4
 
@@ -160,7 +161,8 @@ def overlap_warnings(datasets: Sequence[RunDataset]) -> Iterator[str]:
     counts = Counter(operation for each in datasets for operation in each.manifest.operations)
     shared = sorted(operation for operation, times in counts.items() if times > 1)
     if shared:
-        yield f"{len(shared)} operations are in more than one dataset and count once: {first_of(shared, _SHOWN)}"
+        many = counted(len(shared), "operation is", "operations are")
+        yield f"{many} in more than one dataset: {first_of(shared, _SHOWN)}; each counts once"
     for each in datasets:
         leaking = sorted(each.held_back & counts.keys())
         if leaking:

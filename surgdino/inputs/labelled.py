@@ -22,6 +22,7 @@ from surgdino.runs.leaks import refuse_shared_parts
 from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.labelled_frames import LabelledFrames, labelled_frames, labels_of
 from surgdino.tasks.settings import Tuning
+from surgdino.wording import counted
 
 _SHOWN = 3
 _LONG = 120  # characters
@@ -115,7 +116,7 @@ def labelled_parts(
         total = len(frames.store.select([video.id for video in videos.videos]))
         operations = len(set(frames.operations.values()))
         labelled = f"{len(frames):,} of {total:,} frames labelled"
-        field(part, f"{labelled}, {len(frames.videos)} videos, {operations} operations")
+        field(part, f"{labelled}, {counted(len(frames.videos), 'video')}, {counted(operations, 'operation')}")
         found[part] = names.frames(frames)
     return found
 

@@ -22,6 +22,7 @@ from surgdino.runs.leaks import Leakage, LeakReport, find_leaks, refuse_shared, 
 from surgdino.runs.names import Pseudonyms
 from surgdino.tasks.features.cache import FeatureCache
 from surgdino.tasks.labelled_frames import LabelledFrames, every_frame, labelled_frames
+from surgdino.wording import counted
 
 _SHOWN = 4
 
@@ -118,7 +119,7 @@ def open_tested(
         seen = {overlap.operation for report in leaks.values() for overlap in report.overlaps}
         if seen and {*tested.operations} - seen:
             shown = first_of(sorted(map(names.named, seen)), _SHOWN)
-            say(f"{dataset.name}: {len(seen)} operations that a backbone has seen are not tested: {shown}")
+            say(f"{dataset.name}: {counted(len(seen), 'operation')} that a backbone has seen: not tested: {shown}")
             tested = tested.without(seen)
             leaks = {name: find_leaks(past, tested, " ".join(where), names, prints) for name, past in pasts.items()}
     for report in leaks.values():

@@ -293,7 +293,7 @@ def print_outcome(result: TrainResult, picture: Path | None, page: Path | None) 
     for warning in result.warnings:
         console.warn(warning)
     if result.skipped:
-        console.warn(f"{result.skipped} steps were left out: their gradient was not finite")
+        console.warn(f"left out {counted(result.skipped, 'step')}: the gradient was not finite")
     paths = {
         "backbone": result.checkpoint / "backbone.safetensors",
         "best": result.checkpoint.with_name(BEST) / "backbone.safetensors",

@@ -18,6 +18,7 @@ from surgdino.datasets.files import is_image
 from surgdino.datasets.manifest import Labels, Manifest, Problem, SegmentLabels
 from surgdino.datasets.masks import Shown, VideoMasks
 from surgdino.frames.video.decode import VideoInfo
+from surgdino.wording import counted
 
 _BAR = 16  # characters
 _MARKS = {"error": ("✗ error", "bold red"), "warning": ("! warning", "yellow")}
@@ -190,7 +191,7 @@ def _is_still(info: VideoInfo) -> bool:
 
 
 def _plural(count: int, word: str) -> str:
-    return f"{count or 'no'} {word}{'' if count == 1 else 's'}"
+    return counted(count, word) if count else f"no {word}s"
 
 
 def _clock(seconds: float) -> str:

@@ -12,6 +12,7 @@ from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.average_precision import average_precision
 from surgdino.metrics.phase import accuracies
 from surgdino.metrics.scores import Statistic
+from surgdino.wording import counted
 
 Better = Literal["higher", "lower"]
 
@@ -52,7 +53,7 @@ class Outcome:
     @classmethod
     def of_curve(cls, measure: str, per_operation: Mapping[str, float], taught: int) -> Outcome:
         """The mean over operations of a measure that `taught` labelled operations taught."""
-        name = f"{measure}, taught by {taught} operation{'s' if taught > 1 else ''}"
+        name = f"{measure}, taught by {counted(taught, 'operation')}"
         return replace(cls.mean(name, per_operation), curve=(measure, taught))
 
 

@@ -25,6 +25,7 @@ from surgdino.tasks.phase.stages import (
 )
 from surgdino.tasks.phase.temporal import NONE
 from surgdino.tasks.training.stage import Stage
+from surgdino.wording import counted
 
 MOST_FOLDS = 3
 _NEVER = 10**9  # steps
@@ -66,7 +67,7 @@ class Choice:
         number, base = len(self.accuracy[NONE]), np.mean(list(self.accuracy[NONE].values()))
         gains = {name: self.gains(name) for name in self.accuracy if name != NONE}
         listed = ", ".join(f"{name} {100 * mean:+.1f} ± {100 * error:.1f}" for name, (mean, error) in gains.items())
-        operations = f"{number} operation{'s' if number > 1 else ''}"
+        operations = counted(number, "operation")
         return (
             f"task.temporal=auto chose {self.best} on {operations} not learnt from: accuracy frame by frame "
             f"{100 * base:.1f} %, gain and its standard error: {listed}"

@@ -24,6 +24,7 @@ from surgdino.paths import file_of
 from surgdino.report.operation import timeline_of, write_timeline
 from surgdino.tasks.classifier.head import FrameClassifier
 from surgdino.tasks.context import TaskContext
+from surgdino.tasks.durations import print_durations
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.phase.choice import Choice, candidates_on_folds, candidates_on_validation
@@ -191,6 +192,8 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
         ribbon = _ribbon(name, frames.times, request.context.classes, probabilities, truth, request.caption)
         numbers, classes = frames.numbers, request.context.classes
         shown = timeline_of(name, frames.times, classes, ribbon.prediction, ribbon.confidence, truth)
+        present = probabilities.argmax(1)[:, None] == np.arange(len(classes))
+        print_durations(self.settings.labels, frames.times, present, classes)
         return {
             "table": _write_table(file_of(folder, name, ".csv"), ribbon, numbers, probabilities, self.settings.labels),
             "phases": self.write_predictions(folder, name, numbers, probabilities, classes),

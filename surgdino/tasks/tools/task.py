@@ -17,6 +17,7 @@ from surgdino.metrics.scores import TaskScores
 from surgdino.paths import file_of
 from surgdino.report.score_strips import ScoreStrips, draw_score_strips
 from surgdino.tasks.context import TaskContext
+from surgdino.tasks.durations import print_durations
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.prediction import SeveralClasses
 from surgdino.tasks.request import PredictRequest
@@ -73,6 +74,7 @@ class ToolsTask(Task[ToolsSettings, np.ndarray]):
         known = request.labels()
         truth = None if known is None else np.where(known[0][:, None], known[1].astype(np.int64), -1)
         strips = ScoreStrips(name, frames.times, classes, found, truth, request.caption, _SHOWN)
+        print_durations("instrument", frames.times, found > 0.5, classes)
         return {
             "probabilities": self.write_predictions(request.folder, name, frames.numbers, found, classes),
             "tools": write_presence(request.folder, name, frames.numbers, found > 0.5, classes),
