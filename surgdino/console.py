@@ -106,31 +106,34 @@ def grid(
     caption: str = "",
     bold: Collection[int] = (),
     left: Collection[int] = (0,),
+    keys: int = 1,
 ) -> None:
     """Print rows of texts under headings. Where they are wider than the screen, the columns that do not fit come below,
-    beside the first column once more: none is lost, and nothing is broken within a word.
+    beside the first ones once more: none is lost, and nothing is broken within a word.
 
     Args:
         bold: numbers of the rows that stand out.
         left: numbers of the columns of words; the others are of numbers, and end in one line.
+        keys: how many columns say what a row is.
     """
     widths = [
         max(max(map(len, head.split()), default=0), *(len(row[place]) for row in rows), 1)
         for place, head in enumerate(heads)
     ]
+    first = list(range(keys))
     groups: list[list[int]] = [[]]
-    for place in range(1, len(heads)):
-        if groups[-1] and sum(widths[each] + 2 for each in [0, *groups[-1], place]) > width():
+    for place in range(keys, len(heads)):
+        if groups[-1] and sum(widths[each] + 2 for each in [*first, *groups[-1], place]) > width():
             groups.append([])
         groups[-1].append(place)
     for number, group in enumerate(groups):
         shown = new_table(title if not number else "")
-        for place in [0, *group]:
-            shown.add_column(
-                heads[place], justify="right" if place else "left", min_width=widths[place] if place else None
-            )
+        for place in [*first, *group]:
+            justify, least = "left" if place in left else "right", widths[place] if place else None
+            shown.add_column(heads[place], justify=justify, min_width=least)  # type: ignore[arg-type]
         for place, row in enumerate(rows):
-            shown.add_row(*(row[each] for each in [0, *group]), style="bold" if place in bold else "")
+            if len(groups) == 1 or any(row[each] for each in group):
+                shown.add_row(*(row[each] for each in [*first, *group]), style="bold" if place in bold else "")
         table(shown)
     for line in textwrap.wrap(caption, width(), break_long_words=False, break_on_hyphens=False):
         say(line, "dim")

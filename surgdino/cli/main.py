@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 from importlib import import_module
 
 from surgdino import __version__
@@ -17,14 +19,20 @@ Examples
   surgdino pretrain dataset=folder data.root=/data/our-videos model=vit_base_patch16 model.weights=...
   surgdino show augment data.root=/data/cholec80 dataset=cholec80
 
-Settings are key=value words; `surgdino VERB --help` explains a verb's settings and their defaults,
-`surgdino VERB --cfg job ...` prints what a command would run with. --debug shows tracebacks.
-The data folder is only read, and nothing but `surgdino weights get` ever uses the network."""
+Settings are key=value words; `surgdino VERB --help` explains a verb's settings,
+`surgdino VERB --cfg job ...` prints what a command would run with, and --plan
+of pretrain, finetune, curate and benchmark estimates time and disk. --debug
+shows tracebacks. The data folder is only read, and nothing but
+`surgdino weights get` ever uses the network."""
 
 
 def usage() -> str:
     """The text of `surgdino --help`."""
-    rows = "\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())
+    width = min(max(shutil.get_terminal_size().columns, 60), 120) - 1
+    rows = "\n".join(
+        textwrap.fill(text, width, initial_indent=f"  {verb:<10} ", subsequent_indent=" " * 13, break_on_hyphens=False)
+        for verb, text in VERBS.items()
+    )
     head = f"surgdino {__version__}: adapt a vision backbone to your own surgical video"
     return f"{head}\n\nUsage: surgdino VERB [key=value ...]\n\nVerbs\n{rows}\n\n{EXAMPLES}"
 

@@ -35,7 +35,7 @@ def run(verb: str, words: Sequence[object], values: Mapping[str, Any], main: Cal
     console.say(" ".join([f"surgdino {__version__} {verb}", *said]), "dim")
     sys.stdout.flush()  # what is read through a pipe waits for its buffer otherwise
     code = main()
-    if isinstance(code, ExitCode) and (command := after(verb, code, values)):
+    if command := after(verb, code if isinstance(code, ExitCode) else ExitCode(code), values):
         console.command("next", command)
     console.field("time", duration(time.monotonic() - begun))
     return code
@@ -45,6 +45,8 @@ def after(verb: str, code: ExitCode, values: Mapping[str, Any]) -> str:
     """The command that one would write next; empty where there is none."""
     if code.stopped:
         return f"{_command(sys.argv[1:])} (goes on from here)"
+    if verb == "verify" and code == 0 and values["data"]["root"]:
+        return f"surgdino pretrain {_where(values)} model.weights=FILE"
     if code or code.folder is None:
         return ""
     run = shlex.quote(str(code.folder))

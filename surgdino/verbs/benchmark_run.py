@@ -98,12 +98,8 @@ def print_table(results: Mapping[str, Any]) -> None:
     """Print every measure of every backbone, then what is missing or failed."""
     print_stamp(results["leakage"])
     heads, rows, _ = comparison(results)
-    shown = console.new_table(f"benchmark, suite {results['suite']}", caption_justify="left")
-    for place, head in enumerate(heads):
-        shown.add_column(head, justify="right" if place > 2 else "left")
-    for row in rows:
-        shown.add_row(*row)
-    console.table(shown)
+    keys = 3
+    console.grid(f"benchmark, suite {results['suite']}", heads, rows, left=range(keys), keys=keys)
     for line in results["unused"]:
         console.say(f"left out: {line}")
     for what, line in results["failed"].items():

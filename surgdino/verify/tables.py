@@ -37,7 +37,7 @@ def print_findings(
         console.say(note, "dim")
     for fact in card.unconfirmed:
         console.say(f"not confirmed: {fact}", "yellow")
-    console.table(overview_table(manifest, infos, parts))
+    print_overview(manifest, infos, parts)
     for labels in (each for each in manifest.labels.values() if each.task != INSTANCE):
         is_mask = any(isinstance(values, VideoMasks) for values in labels.values.values())
         console.table(pixel_table(labels, shown, parts) if is_mask else class_table(labels, infos, parts))
@@ -77,12 +77,11 @@ def _what(problem: Problem) -> Text:
     return text
 
 
-def overview_table(manifest: Manifest, infos: Mapping[str, VideoInfo], parts: Mapping[str, set[str]]) -> Table:
+def print_overview(manifest: Manifest, infos: Mapping[str, VideoInfo], parts: Mapping[str, set[str]]) -> None:
     """Videos, operations, length and labels, by part of the split."""
-    table = console.new_table("What is here")
-    table.add_column("part" if set(parts) != {"all"} else "")
-    for name in ("videos", "readable", "operations", "length", "frames", *(f"with {task}" for task in manifest.labels)):
-        table.add_column(name, justify="right")
+    rows = []
+    heads = ["part" if set(parts) != {"all"} else "", "videos", "readable", "operations", "length", "frames"]
+    heads += [f"with {task}" for task in manifest.labels]
     for part, ids in parts.items():
         videos = [video for video in manifest.videos if video.id in ids]
         readable = [infos[video.id] for video in videos if video.id in infos]
@@ -91,10 +90,8 @@ def overview_table(manifest: Manifest, infos: Mapping[str, VideoInfo], parts: Ma
         seconds = sum(info.duration for info in readable if not _is_still(info))
         frames = f"{sum(info.frame_count for info in readable):,}"
         length = _clock(seconds) if seconds else "-"
-        table.add_row(part, str(len(videos)), str(len(readable)), str(operations), length, frames, *labelled)
-    table.caption = "  ".join(_formats(infos))
-    table.caption_justify = "left"
-    return table
+        rows.append([part, str(len(videos)), str(len(readable)), str(operations), length, frames, *labelled])
+    console.grid("What is here", heads, rows, caption="  ".join(_formats(infos)))
 
 
 def class_table(labels: Labels, infos: Mapping[str, VideoInfo], parts: Mapping[str, set[str]]) -> Table:

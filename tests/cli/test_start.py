@@ -30,6 +30,12 @@ VALUES = {
             "surgdino finetune task=phase dataset=cholec80 data.root='/data/my set' data.split=40-40 "
             "checkpoint='runs/a b'",
         ),
+        (
+            "verify",
+            ExitCode(0),
+            "surgdino pretrain dataset=cholec80 data.root='/data/my set' model.weights=FILE",
+        ),
+        ("verify", ExitCode(1), ""),
         ("score", ExitCode(0, None), ""),
         ("benchmark", ExitCode(1, Path("runs/b")), ""),
     ],
