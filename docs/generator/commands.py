@@ -6,33 +6,17 @@ import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
-from importlib import import_module
-from typing import Any
 
 from generator.markdown import Row, escaped, settings_table, spelled, type_of
 from surgdino.cli import help
 from surgdino.cli.compose import GROUPS
 from surgdino.cli.configured import PATHS, SUBJECTS
+from surgdino.cli.early import settings_of
 from surgdino.cli.main import CONFIGURED, VERBS, main
 from surgdino.config import read_yaml
 from surgdino.inputs.settings import AlsoSettings
 from surgdino.paths import share
 
-# The dataclass that checks a command's settings.
-CHECKED_BY = {
-    "pretrain": "surgdino.verbs.pretrain:PretrainConfig",
-    "finetune": "surgdino.inputs.finetune:FinetuneConfig",
-    "evaluate": "surgdino.verbs.evaluate:EvaluateConfig",
-    "benchmark": "surgdino.verbs.benchmark_run:BenchmarkConfig",
-    "predict": "surgdino.verbs.predict:PredictConfig",
-    "curate": "surgdino.verbs.curate:CurateConfig",
-    "merge": "surgdino.verbs.merge:MergeConfig",
-    "export": "surgdino.verbs.export:ExportConfig",
-    "verify": "surgdino.verify.verb:VerifySettings",
-    "show": "surgdino.show.frames:ShowConfig",
-    "bench": "surgdino.bench.frames:BenchConfig",
-    "score": "surgdino.tasks.scoring.folders:Folders",
-}
 # Sections that a choice fills: which page explains them.
 CHOSEN = {"model": "models", "method": "methods", "guide": "guides", "task": "tasks", "augment": "augments"}
 PAGES = {**CHOSEN, "dataset": "datasets", "recipe": "recipes", "hardware": "hardware"}
@@ -90,12 +74,6 @@ def other(verb: str) -> str:
     return f"# surgdino {verb}\n\n{_about(verb)}\n\n```text\n{shown.getvalue().strip()}\n```\n"
 
 
-def checked_by(verb: str) -> Any:
-    """The dataclass that checks the settings of a command."""
-    module, _, name = CHECKED_BY[verb].partition(":")
-    return getattr(import_module(module), name)
-
-
 def _about(verb: str) -> str:
     text = VERBS[verb].partition(": surgdino ")[0]
     return f"{escaped(text[:1].upper() + text[1:])}."
@@ -107,7 +85,7 @@ def _usage(verb: str) -> str:
 
 
 def _rows(verb: str, keys: Iterable[str], values: Mapping[str, str], comments: Mapping[str, str]) -> Iterable[Row]:
-    root = checked_by(verb)
+    root = settings_of(verb)
     for key in keys:
         kind = type_of(root, key.split("."))
         yield key, values[key], spelled(kind) if kind is not None else "", comments.get(key, "")

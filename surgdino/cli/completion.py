@@ -6,7 +6,6 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from omegaconf import OmegaConf
 
 from surgdino.cli.compose import GROUPS, choices, compose
 from surgdino.cli.configured import OPEN, PATHS, SUBJECTS
-from surgdino.cli.early import CONFIGS
+from surgdino.cli.early import CONFIGS, settings_of
 from surgdino.cli.verbs import VERBS
 from surgdino.config import fields_of, flat_keys, members_of
 from surgdino.discovery import files, names
@@ -72,7 +71,7 @@ def known() -> Known:
     words["list"] = [*KINDS, "evaluations", "overlaps"]
     for verb in CONFIGS:
         words[verb] = [*SUBJECTS.get(verb, ()), *(f"{key}=" for key in _keys(verb))]
-        for key, found in _of_type(_kind(verb), ""):
+        for key, found in _of_type(settings_of(verb), ""):
             if found == _PATH:
                 paths.add(key)
             else:
@@ -103,11 +102,6 @@ def _keys(verb: str) -> list[str]:
     composed.pop("dataset", None)
     keys = [key for key in flat_keys(composed) if key not in sections and not key.startswith("augment.transforms.")]
     return [*(group for group in GROUPS if group in chosen), *(key for key in keys if key not in GROUPS)]
-
-
-def _kind(verb: str) -> Any:
-    room, _, name = CONFIGS[verb].rpartition(".")
-    return getattr(import_module(f"surgdino.{room}"), name)
 
 
 def _leaves(kind: Any, prefix: str = "") -> Iterator[str]:

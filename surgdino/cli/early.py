@@ -34,6 +34,12 @@ _PLACES = ("model.weights", "checkpoint", "data.curation", "data.table", "truth"
 _NATURAL = "natural:"
 
 
+def settings_of(verb: str) -> Any:
+    """The dataclass that checks the settings of a verb."""
+    room, _, name = CONFIGS[verb].rpartition(".")
+    return getattr(import_module(f"surgdino.{room}"), name)
+
+
 def check(verb: str, values: Mapping[str, Any], paths: Sequence[str] = ()) -> None:
     """Refuse what is wrong with a command, as far as that can be told without torch.
 
@@ -44,8 +50,7 @@ def check(verb: str, values: Mapping[str, Any], paths: Sequence[str] = ()) -> No
     Raises:
         SurgdinoError: the same that the verb would raise later.
     """
-    room, _, name = CONFIGS[verb].rpartition(".")
-    kind = getattr(import_module(f"surgdino.{room}"), name)
+    kind = settings_of(verb)
     data = values.get("data") or {}
     if (rootless := "root" in data and data["root"] is None) and verb in _USED_ALONE:  # generated frames
         values = {**values, "data": {**data, "root": "."}}

@@ -12,10 +12,9 @@ sys.path.insert(0, str(DOCS))
 
 import generator  # noqa: E402
 from generator.choices import settings_of  # noqa: E402
-from generator.commands import CHECKED_BY, checked_by  # noqa: E402
 from generator.markdown import escaped, settings_table, spelled  # noqa: E402
 
-__all__ = ["CHECKED_BY", "DOCS", "checked_by", "escaped", "generator", "settings_of", "settings_table", "spelled"]
+__all__ = ["DOCS", "escaped", "generator", "settings_of", "settings_table", "spelled"]
 
 
 def written_pages() -> list[Path]:

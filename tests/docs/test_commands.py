@@ -11,11 +11,11 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from surgdino.backbone.catalogue import entry
-from surgdino.cli import configured
+from surgdino.cli import configured, early
 from surgdino.cli.main import CONFIGURED, VERBS
 from surgdino.config import plain, typed
 from tests import ROOT
-from tests.docs.pages import checked_by, settings_of, written_pages
+from tests.docs.pages import settings_of, written_pages
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *written_pages(), *sorted((ROOT / "recipes").glob("*.yaml"))]
 COMMAND = re.compile(r"^(?:#\s+)?(?:\$ )?(?:torchrun .* --no-python )?surgdino ((?!VERB)[a-z]+.*)$", re.MULTILINE)
@@ -55,7 +55,7 @@ def test_every_command_is_one(page, line, monkeypatch, capsys):
     if verb not in CONFIGURED:
         return
     composed: list[DictConfig] = []
-    monkeypatch.setattr(configured, "_run", lambda verb, subject, cfg: composed.append(cfg) or 0)
+    monkeypatch.setattr(configured, "_run", lambda verb, subject, cfg, **how: composed.append(cfg) or 0)
     kept = [word for word in words[1:] if not LEFT_OUT.search(word)]
     if verb in configured.PATHS and not any("=" not in word for word in kept[:1]):
         kept = ["PATH", *kept]
@@ -73,7 +73,7 @@ def check_types(verb: str, cfg: DictConfig) -> None:
     if OmegaConf.missing_keys(cfg):
         return
     values = plain(cfg)
-    kind = checked_by(verb)
+    kind = early.settings_of(verb)
     taken = {field.name: values[field.name] for field in fields(kind) if field.name in values}
     if verb in ("show", "bench"):
         taken["data"] = {**taken["data"], "root": taken["data"]["root"] or "x"}
