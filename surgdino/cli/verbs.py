@@ -8,7 +8,7 @@ VERBS = {
     "benchmark": "backbones side by side: surgdino benchmark backbones=[natural:FILE, RUN] data.cholec80=FOLDER ...",
     "curate": "which frames of an archive are worth learning from: surgdino curate dataset=folder data.root=/archive",
     "merge": "average adapted backbones with the weights they started from: surgdino merge INITIAL ADAPTED out=FOLDER",
-    "export": "a backbone for timm, ONNX or torch.export, compared: surgdino export RUN format=timm out=FOLDER",
+    "export": "a model for timm, transformers, ONNX, MONAI, torch.export: surgdino export RUN format=timm out=FOLDER",
     "verify": "check a dataset folder against its card",
     "show": "pictures of what training sees: surgdino show augment|crops|content|clusters|duplicates",
     "bench": "what limits training on this machine, disk, CPU or GPU: surgdino bench step|data|store",

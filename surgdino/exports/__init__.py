@@ -1,1 +1,1 @@
-"""A backbone in the files of other programs, with a card that says what it is."""
+"""Models in the files of other programs, with a card that says what they are."""

@@ -1,4 +1,4 @@
-"""The model card of an exported backbone: README.md with a YAML head, as hubs read it."""
+"""The model card of an export: README.md with a YAML head, as hubs read it."""
 
 from __future__ import annotations
 
@@ -7,42 +7,53 @@ from typing import Any
 
 import yaml
 
-from surgdino.backbone.checkpoint import LoadedBackbone
+from surgdino.exports.graph import Subject
 
+_FEATURES = "Features for research on surgical video: frozen, or as the start of fine-tuning."
+_ANSWERS = "Predictions for research on surgical video, on pictures like those that it was trained on."
 _LIMITS = """\
 ## Intended use and limits
-Features for research on surgical video: frozen, or as the start of fine-tuning. Not a medical device: no decision about
-a patient may rest on it. Test on operations that are not listed above and that nothing was chosen on. Other hospitals,
-cameras and procedures than those of the data can give other figures."""
+{} Not a medical device: no decision about a patient may rest on it. Test on operations that are not listed above and
+that nothing was chosen on. Other hospitals, cameras and procedures than those of the data can give other figures."""
+_PIPELINES = {"segmentation": "image-segmentation", "instances": "object-detection"}
+_CLASSIFIES = "image-classification"
+_NAMED = 20  # classes in the card; programs read all of them
 
 
-def card_of(model: LoadedBackbone, use: str, difference: float) -> str:
+def card_of(subject: Subject, use: str, library: str, compared: Sequence[str]) -> str:
     """Start, data, licences, figures, use and limits.
 
     Args:
         use: Python that loads the folder.
-        difference: the largest of any feature, as a share of the largest one, between the checkpoint and the export.
+        library: what reads it, as the hub calls it.
+        compared: what was compared with the run before the folder was there, a sentence each.
     """
-    info = model.info
+    info, head = subject.model.info, subject.head
     method = (info.get("method") or {}).get("name")
-    head = {
-        "library_name": "timm",
-        "pipeline_tag": "image-feature-extraction",
+    pipeline = "image-feature-extraction" if head is None else _PIPELINES.get(head.task, _CLASSIFIES)
+    tags = ["surgical-video", *([f"surgical-{head.task}"] if head else []), "self-supervised-learning"]
+    front = {
+        "library_name": library,
+        "pipeline_tag": pipeline,
         "license": "other",
         "license_name": "see-below",
-        "tags": ["surgical-video", "self-supervised-learning", *([method] if method else [])],
+        "tags": [*tags, *([method] if method else [])],
     }
     side, mean, std = info["image_size"], info["mean"], info["std"]
+    side = subject.graphs[0].row[1] if head and head.window else side
+    pictures = (
+        f"Pictures: {'windows of' if head and head.window else 'whole, resized to'} {side} x {side} pixels, RGB from 0 "
+        f"to 1, less {mean}, divided by {std}. surgdino cuts black borders off first and shrinks by area averages."
+    )
+    name = info["name"] if head is None else f"{head.task} with {info['name']}"
     parts = (
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
-        f"# {info['name']}, adapted to surgical video",
-        "## What it is\n" + "\n".join(f"- {line}" for line in _facts(info)),
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        f"# {name}, adapted to surgical video",
+        "## What it is\n" + "\n".join(f"- {line}" for line in (*_facts(info), *_of_head(subject))),
         "## Licences\n" + "\n".join(f"- {line}" for line in _licences(info)),
-        "## Figures\n" + _figures(info),
-        f"## Use\n```python\n{use}\n```\n"
-        f"Pictures: whole, resized to {side} x {side} pixels, RGB from 0 to 1, less {mean}, divided by {std}.\n"
-        f"Features differ from the checkpoint's by at most {difference:.1e} of the largest one, over random pictures.",
-        _LIMITS,
+        "## Figures\n" + "\n".join((_figures(info), *_results(subject))),
+        "\n".join((f"## Use\n```python\n{use}\n```", pictures, *(head.remarks if head else ()), *compared)),
+        _LIMITS.format(_FEATURES if head is None else _ANSWERS),
     )
     return "\n\n".join(parts) + "\n"
 
@@ -63,6 +74,13 @@ def _facts(info: Mapping[str, Any]) -> Iterator[str]:
         yield f"Chosen on: {_operations(info['chosen_on'])}"
     for line in info.get("history_unknown") or []:
         yield f"Not known: {line}"
+
+
+def _of_head(subject: Subject) -> Iterator[str]:
+    if head := subject.head:
+        yield from (f"{what}: {said}" for what, said in {"Task": head.task, **head.facts}.items())
+        more = f" and {len(head.classes) - _NAMED} more" if len(head.classes) > _NAMED else ""
+        yield f"Classes, from 0: {'; '.join(head.classes[:_NAMED])}{more}"
 
 
 def _operations(names: Sequence[str]) -> str:
@@ -90,3 +108,24 @@ def _figures(info: Mapping[str, Any]) -> str:
         f"Mean of probes on held-out operations ({means}): {100 * probe['score_at_step_0']:.1f} % before, "
         f"{100 * probe['score']:.1f} % after."
     )
+
+
+def _results(subject: Subject) -> Iterator[str]:
+    """Every number of results.json with its protocol, its interval and the operations that it is of."""
+    if subject.head is None:
+        return
+    results = subject.head.results
+    if not results:
+        yield "The task was not tested."
+        return
+    if stamp := (results.get("leakage") or {}).get("stamp"):
+        yield f"**{stamp}**"
+    yield f"Tested on {results.get('operations')} operations, whole run, before the export:"
+    yield "\n| measure | protocol | value | 95 % interval over operations | operations |"
+    yield "| --- | --- | --- | --- | --- |"
+    for row in results.get("scores") or []:
+        value, (low, high) = row.get("value"), row.get("interval_95") or (None, None)
+        interval = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else "-"
+        shown = "-" if value is None else f"{value:.3f}"
+        yield f"| {row['name']} | {row['protocol']} | {shown} | {interval} | {row.get('operations', '-')} |"
+    yield ""

@@ -1,43 +1,53 @@
-"""What a format is: it writes a backbone into a folder and reads it again with the other program alone."""
+"""What a format is: it writes a model into a folder and reads it again with the other program alone."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from surgdino import discovery
-from surgdino.backbone.checkpoint import LoadedBackbone
-from surgdino.backbone.timm_import import timm
-from surgdino.backbone.vit import Features
 from surgdino.errors import SurgdinoError
+from surgdino.exports.graph import Graph, Subject
 
 PACKAGE = "surgdino.exports.formats"
 
+Program = Callable[[Tensor], tuple[Tensor, ...]]  # the outputs of a graph, in its order
+
 
 class Format(ABC):
-    """A way to write a backbone.
+    """A way to write a model.
 
     Attributes:
         NEEDS: packages beside ours, which `pip install 'surgdino[NAME]'` brings.
-        USE: Python that loads the folder `FOLDER` and computes features of `images`, for the card.
+        LIBRARY: what reads it, as the hub calls it.
+        HEADS: whether it takes the head of a task with the backbone.
+        OTHER_SIZES: whether it takes pictures of another size than the usual one.
     """
 
     NEEDS: tuple[str, ...] = ()
-    USE: str
+    LIBRARY: str
+    HEADS = False
+    OTHER_SIZES = False
 
     @abstractmethod
-    def write(self, model: LoadedBackbone, folder: Path) -> None:
-        """Write the files into an empty folder."""
+    def write(self, subject: Subject, folder: Path) -> None:
+        """Write the files into an empty folder.
+
+        Raises:
+            SurgdinoError: the other program has no such model.
+        """
 
     @abstractmethod
-    def read(self, folder: Path) -> Callable[[Tensor], Features]:
-        """What the other program makes of them: [B, 3, S, S] -> class and patch tokens, for any B."""
+    def read(self, subject: Subject, folder: Path) -> Mapping[str, Program]:
+        """What the other program makes of them, by the names of the graphs."""
+
+    @abstractmethod
+    def use(self, subject: Subject, folder: str) -> str:
+        """Python, for the card: from `images`, the input of the first graph, to what comes out."""
 
 
 def open_format(name: str) -> Format:
@@ -58,45 +68,7 @@ def open_format(name: str) -> Format:
     return found
 
 
-def timm_options(model: LoadedBackbone) -> dict[str, Any]:
-    """What timm makes the model with, so that it takes pictures of any size as ours does."""
-    return {**model.info["timm_kwargs"], "dynamic_img_size": True}
-
-
-def features_of(vit: Any, images: Tensor) -> Features:
-    """Class and patch tokens of a timm model."""
-    tokens = vit.forward_features(images)
-    return Features(tokens[:, 0], tokens[:, vit.num_prefix_tokens :])
-
-
-class Plain(nn.Module):
-    """timm's own model, strict in its weights and without anything of ours: images -> class and patch tokens."""
-
-    def __init__(self, model: LoadedBackbone) -> None:
-        super().__init__()
-        self.vit: Any = timm.create_model(model.info["timm"], num_classes=0, **timm_options(model)).eval()
-        self.vit.load_state_dict({name: value.cpu() for name, value in model.backbone.vit.state_dict().items()})
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, 3, S, S] -> [B, D], [B, N, D]."""
-        cls, patches = features_of(self.vit, images)
-        return cls, patches
-
-
-def largest_difference(model: LoadedBackbone, reads: Callable[[Tensor], Features]) -> float:
-    """Of any feature, as a share of the largest one, over batches of one and three random pictures of the usual size.
-
-    A share, since features of trained weights can be in the tens, where fp32 alone differs in the fourth digit behind
-    the point between one kernel and another.
-    """
-    side, worst = model.info["image_size"], 0.0
-    drawn = torch.Generator().manual_seed(0)
-    for count in (1, 3):
-        images = torch.randn(count, 3, side, side, generator=drawn)
-        with torch.no_grad():
-            here, there = model(images), reads(images)
-        for ours, theirs in ((here.cls, there.cls), (here.patches, there.patches)):
-            if ours.shape != theirs.shape:
-                return float("inf")
-            worst = max(worst, float((ours - theirs).abs().max() / ours.abs().max()))
-    return worst
+def shapes_of(graph: Graph) -> str:
+    """What a graph takes and gives, in a line of a comment."""
+    given = "; ".join(f"{name} {said}" for name, said in graph.outputs.items())
+    return f"{graph.takes}: float32 {graph.taking} -> {given}"

@@ -173,6 +173,7 @@ class ExportConfig:
 
     format: str
     out: Location
+    head: bool
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,11 @@ class TaskContext:
         return self.preprocess.image_size
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a picture as the backbone takes it."""
+        return 3, self.image_size, self.image_size
+
+    @property
     def width(self) -> int:
         """D, of the backbone's tokens."""
         return self.backbone.embed_dim

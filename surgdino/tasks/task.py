@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from surgdino import discovery
 from surgdino.config import typed
@@ -17,6 +17,7 @@ from surgdino.csv_files import write_csv
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import FrameLabels, Manifest
 from surgdino.errors import SurgdinoError
+from surgdino.exports.graph import Graph
 from surgdino.metrics.scores import ScoreRequest, TaskScores
 from surgdino.paths import file_of
 from surgdino.tasks import MAIN, PACKAGE
@@ -189,6 +190,30 @@ class Task(ABC, Generic[S, P]):
         """
         fix = "leave it out; surgdino score compares prediction files with a truth"
         raise SurgdinoError(f"task={self.name} does not take truth=", file=path, fix=fix)
+
+    def graphs(self, context: TaskContext, head: nn.Module) -> tuple[Graph, ...]:
+        """Backbone and head as programs of fixed steps, for `surgdino export`; see `Subject.graphs`.
+
+        Raises:
+            SurgdinoError: there is no such program.
+        """
+        what, fix = f"task={self.name} is not exported with its head", "use head=false for its backbone alone"
+        raise SurgdinoError(what, fix=f"{fix}; surgdino predict runs the whole")
+
+    def said(
+        self, context: TaskContext, head: nn.Module, frames: LabelledFrames, images: Tensor
+    ) -> Mapping[str, np.ndarray]:
+        """What the prediction of frames of one video is, by the names of the programs' outputs, [n, ...]: an export is
+        compared with it.
+
+        Args:
+            images: the frames as `graphs` takes them.
+        """
+        return {"probabilities": next(np.asarray(found) for _, found in self.predict(context, head, frames))}
+
+    def remarks(self) -> list[str]:
+        """What is to be known of the programs' outputs, a sentence each."""
+        return []
 
     def variant(self) -> str:
         """Which of the task's models the settings choose, for captions; empty where there is one."""

@@ -52,7 +52,7 @@ def test_the_other_program_gives_the_same_features(run, tmp_path, capsys, name):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     card = (tmp_path / "out" / "README.md").read_text()
     head = yaml.safe_load(card.split("---")[1])
-    assert head["library_name"] == "timm"
+    assert head["library_name"] == open_format(name).LIBRARY
     assert "3 operations: 1 public (camma/5) and 2 of its makers' own" in card
     assert "OP7" not in card
     for word in (
@@ -72,7 +72,10 @@ def test_what_the_card_says_runs_without_surgdino(run, tmp_path, name):
     assert main(["export", str(run), f"format={name}", f"out={tmp_path / 'out'}"]) == 0
     use = (tmp_path / "out" / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
     make = "torch.zeros(2, 3, 32, 32)" + (".numpy()" if name == "onnx" else "")
-    if name == "timm" and subprocess.run([sys.executable, "-P", "-c", "import timm"], capture_output=True).returncode:
+    if (
+        name in ("timm", "hf")
+        and subprocess.run([sys.executable, "-P", "-c", "import timm"], capture_output=True).returncode
+    ):
         pytest.skip("a plain import of timm fails here: torchvision is not of this torch (surgdino doctor)")
     code = f"import sys, torch\nimages = {make}\n{use}\nassert not any(m.startswith('surgdino') for m in sys.modules)"
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -82,9 +85,13 @@ def test_what_the_card_says_runs_without_surgdino(run, tmp_path, name):
 def test_other_features_are_not_written(run, tmp_path, capsys, monkeypatch):
     kind = type(open_format("timm"))
     read = kind.read
-    monkeypatch.setattr(kind, "read", lambda *words: lambda images: read(*words)(images * 1.01))
+
+    def wrong(*words):
+        return {name: lambda images, program=program: program(images * 1.01) for name, program in read(*words).items()}
+
+    monkeypatch.setattr(kind, "read", wrong)
     assert main(["export", str(run), "format=timm", f"out={tmp_path / 'out'}"]) == 2
-    assert "does not give the checkpoint's features, so nothing was written" in capsys.readouterr().err
+    assert "does not give what the checkpoint gives, so nothing was written" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

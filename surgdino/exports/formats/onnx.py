@@ -1,53 +1,71 @@
-"""A graph for onnxruntime and whatever else reads ONNX."""
+"""Graphs for onnxruntime and whatever else reads ONNX."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from surgdino.backbone.checkpoint import LoadedBackbone
-from surgdino.backbone.vit import Features
-from surgdino.exports.format import Format, Plain
+from surgdino.exports.format import Format, Program, shapes_of
+from surgdino.exports.formats.torch_export import traced
+from surgdino.exports.graph import Graph, Subject
 
-FILE, OPSET = "backbone.onnx", 18
+OPSET = 18
 
 
 class Onnx(Format):
-    """`backbone.onnx`: pictures of the usual size, any number of them; checked by onnxruntime on the CPU."""
+    """A `.onnx` for each graph: pictures of the usual size, any number of them; checked by onnxruntime on the CPU."""
 
     NEEDS = ("onnx", "onnxscript", "onnxruntime")
-    USE = """\
-import onnxruntime
+    LIBRARY, HEADS = "onnx", True
 
-session = onnxruntime.InferenceSession("FOLDER/backbone.onnx")
-cls, patches = session.run(None, {"images": images})  # images: float32 [B, 3, S, S], normalised; [B, D], [B, N, D]"""
+    def write(self, subject: Subject, folder: Path) -> None:
+        """The graphs with their weights; `metadata_props` say what they are."""
+        for graph in subject.graphs:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the exporter's own, on what it will do differently one day
+                written = _written(graph)
+            written.model.metadata_props.update(subject.facts())
+            written.save(folder / f"{graph.name}.onnx", external_data=False)
 
-    def write(self, model: LoadedBackbone, folder: Path) -> None:
-        """The graph with its weights."""
-        side = model.info["image_size"]
-        example = torch.zeros(2, 3, side, side)
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the exporter's own, on what it will do differently one day
-            torch.onnx.export(
-                Plain(model),
-                (example,),
-                folder / FILE,
-                input_names=["images"],
-                output_names=["cls", "patches"],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-                opset_version=OPSET,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-
-    def read(self, folder: Path) -> Callable[[Tensor], Features]:
+    def read(self, subject: Subject, folder: Path) -> Mapping[str, Program]:
         """By onnxruntime alone."""
-        import onnxruntime
+        return {graph.name: _called(folder / f"{graph.name}.onnx", graph) for graph in subject.graphs}
 
-        session = onnxruntime.InferenceSession(str(folder / FILE), providers=["CPUExecutionProvider"])
-        return lambda images: Features(*map(torch.from_numpy, session.run(None, {"images": images.numpy()})))
+    def use(self, subject: Subject, folder: str) -> str:
+        """See `Format`."""
+        lines, given = ["import onnxruntime", ""], "images"
+        for graph in subject.graphs:
+            names = list(graph.outputs)
+            lines.append(f'{graph.name} = onnxruntime.InferenceSession("{folder}/{graph.name}.onnx")')
+            call = f'{graph.name}.run(None, {{"{graph.takes}": {given}}})'
+            lines.append(f"{', '.join(names)}{',' * (len(names) == 1)} = {call}  # {shapes_of(graph)}")
+            given = names[0]
+        return "\n".join(lines)
+
+
+def _written(graph: Graph) -> Any:
+    with torch.no_grad():
+        return torch.onnx.export(
+            traced(graph),
+            input_names=[graph.takes],
+            output_names=list(graph.outputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+
+
+def _called(file: Path, graph: Graph) -> Program:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+
+    def run(given: Tensor) -> tuple[Tensor, ...]:
+        return tuple(map(torch.from_numpy, session.run(None, {graph.takes: given.numpy()})))
+
+    return run

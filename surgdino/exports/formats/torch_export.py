@@ -1,39 +1,63 @@
-"""A program that torch runs without timm or surgdino: `torch.export.load("FOLDER/backbone.pt2")`."""
+"""Programs that torch runs without timm or surgdino: `torch.export.load("FOLDER/NAME.pt2")`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from surgdino.backbone.checkpoint import LoadedBackbone
-from surgdino.backbone.vit import Features
-from surgdino.exports.format import Format, Plain
+from surgdino.exports.format import Format, Program, shapes_of
+from surgdino.exports.graph import Graph, Subject
 
-FILE = "backbone.pt2"
+_MOST = 4096  # rows of a batch; a video may have far more frames
+_MOST_FRAMES = 1 << 20
 
 
 class TorchExport(Format):
-    """`backbone.pt2`: pictures of the usual size, any number of them."""
+    """A `.pt2` for each graph: pictures of the usual size, any number of them."""
 
-    USE = """\
-import torch
+    LIBRARY, HEADS = "torch", True
 
-model = torch.export.load("FOLDER/backbone.pt2").module()
-cls, patches = model(images)  # images: float32 [B, 3, S, S], normalised; [B, D], [B, N, D]"""
+    def write(self, subject: Subject, folder: Path) -> None:
+        """The traced programs, with what they are beside the weights."""
+        for graph in subject.graphs:
+            torch.export.save(traced(graph), folder / f"{graph.name}.pt2", extra_files=subject.facts())
 
-    def write(self, model: LoadedBackbone, folder: Path) -> None:
-        """The traced program."""
-        side = model.info["image_size"]
-        batch = torch.export.Dim("batch", min=1, max=4096)
-        example = torch.zeros(2, 3, side, side)
-        with torch.no_grad():
-            program = torch.export.export(Plain(model), (example,), dynamic_shapes=({0: batch},))
-        torch.export.save(program, folder / FILE)
-
-    def read(self, folder: Path) -> Callable[[Tensor], Features]:
+    def read(self, subject: Subject, folder: Path) -> Mapping[str, Program]:
         """By torch alone."""
-        program = torch.export.load(folder / FILE).module()
-        return lambda images: Features(*program(images))
+        return {graph.name: _called(folder / f"{graph.name}.pt2") for graph in subject.graphs}
+
+    def use(self, subject: Subject, folder: str) -> str:
+        """See `Format`."""
+        lines, given = ["import torch", ""], "images"
+        for graph in subject.graphs:
+            names = list(graph.outputs)
+            lines.append(f'{graph.name} = torch.export.load("{folder}/{graph.name}.pt2").module()')
+            lines.append(f"{', '.join(names)}{',' * (len(names) == 1)} = {graph.name}({given})  # {shapes_of(graph)}")
+            given = names[0]
+        return "\n".join(lines)
+
+
+def traced(graph: Graph) -> torch.export.ExportedProgram:
+    """The program of a graph, whose first dimension is free."""
+    rows = torch.export.Dim("rows", min=graph.least, max=_MOST if graph.takes == "images" else _MOST_FRAMES)
+    return as_program(graph, lambda example: torch.export.export(graph.module, (example,), dynamic_shapes=({0: rows},)))
+
+
+def as_program(graph: Graph, make: Callable[[Tensor], Any]) -> Any:
+    """What `make` makes of an example of the input, without gradients and without kernels for one batch size."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            return make(torch.zeros(max(graph.least, 2) + 3 * (graph.takes != "images"), *graph.row))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _called(file: Path) -> Program:
+    program = torch.export.load(file).module()
+    return lambda given: tuple(program(given))

@@ -5,6 +5,7 @@ Shapes: B images, N patches, D the width, Q queries, H heads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone
 from surgdino.errors import SurgdinoError
+from surgdino.exports.graph import Unpacked
 
 # What is classified: the class token, the mean of the patch tokens beside it, or what a learned query pooled of them.
 Tokens = Literal["cls", "cls+mean", "attentive"]
@@ -116,6 +118,24 @@ class TunedHead(nn.Module):
         """What the head gives of normalised images [B, 3, S, S], and of what else it is given."""
         features = self.backbone(images)
         return self.head(features.cls, features.patches, *more)
+
+
+class FrameProgram(nn.Module):
+    """Pictures [B, 3, S, S] to what a head says of class and patch tokens, as one program for any B.
+
+    Args:
+        say: (class tokens [B, D], patch tokens [B, N, D]) -> the outputs; `head` holds its weights.
+    """
+
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, say: Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+    ) -> None:
+        super().__init__()
+        self.backbone, self.head, self._say = Unpacked(backbone), head, say
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        return self._say(*self.backbone(images))
 
 
 def _as_called_now(_: nn.Module, state: dict[str, Any], *__: Any) -> None:

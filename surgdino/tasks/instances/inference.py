@@ -63,7 +63,7 @@ class Detector:
             masks: whether to make them.
         """
         placed, video_of = placements(frames), frames.video_of
-        for i, answer in enumerate(self._answers(frames, tokens)):
+        for i, answer in enumerate(self.answers(frames, tokens)):
             yield i, self._rows(answer, placed[video_of[i]], masks)
 
     def _rows(self, answer: Answer, placement: Placement, masks: bool) -> list[Row]:
@@ -102,7 +102,8 @@ class Detector:
         return mask
 
     @torch.no_grad()
-    def _answers(self, frames: LabelledFrames, tokens: FeatureRows | None) -> Iterator[Answer]:
+    def answers(self, frames: LabelledFrames, tokens: FeatureRows | None = None) -> Iterator[Answer]:
+        """What the head finds in each frame, in shares of the input."""
         context, size = self.context, self.context.batch_images
         network = DetectionNetwork(context.backbone, self.head).eval()
         jobs = [np.arange(start, min(start + size, len(frames))) for start in range(0, len(frames), size)]

@@ -6,7 +6,7 @@ backbone that learns, queries go through its last blocks, and pictures, boxes an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -17,10 +17,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from surgdino.backbone.vit import Backbone
 from surgdino.config import MOST, BelowOne, Share
 from surgdino.csv_files import write_csv
 from surgdino.datasets.objects import OBJECTS
 from surgdino.errors import SurgdinoError
+from surgdino.exports.graph import Graph, Unpacked
 from surgdino.metrics.scores import TaskScores
 from surgdino.paths import file_of
 from surgdino.tasks.context import TaskContext, View
@@ -187,6 +189,41 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
         """Overlapping detections of a class are one."""
         return predictions[0][0], fused([rows for _, rows in predictions])[: self.settings.most]
 
+    def graphs(self, context: TaskContext, head: nn.Module) -> tuple[Graph, ...]:
+        """`scores`, `kinds`, `boxes` and, where masks were learnt, `masks` of the surest in each picture."""
+        assert isinstance(head, InstanceHead)
+        program = InstancesProgram(context.backbone, head, self.settings.most)
+        with torch.no_grad():
+            found = program(torch.zeros(1, *context.shape))
+        k = found[0].shape[1]
+        outputs = {
+            "scores": f"[B, {k}], the surest first; 0 where there is no more",
+            "kinds": f"int64 [B, {k}], classes",
+            "boxes": f"[B, {k}, 4], centre x and y, width, height, in shares of the picture",
+        }
+        if len(found) > len(outputs):
+            height, width = found[-1].shape[2:]
+            outputs["masks"] = f"[B, {k}, {height}, {width}], logits over the whole picture"
+        return (Graph("model", program, context.shape, outputs, classes={"kinds": context.classes}),)
+
+    def said(
+        self, context: TaskContext, head: nn.Module, frames: LabelledFrames, images: Tensor
+    ) -> Mapping[str, np.ndarray]:
+        """What the detector turns into boxes and masks of the pictures' own pixels."""
+        answers = list(self._detector(context, head).answers(frames))
+        found = {"scores": [each.scores for each in answers], "boxes": [each.boxes for each in answers]}
+        if masks := [each.masks for each in answers if each.masks is not None]:
+            found["masks"] = masks
+        stacked = {name: torch.stack(each) for name, each in found.items()}
+        there = (stacked["scores"] > 0).float()
+        return {name: (each * there[(..., *[None] * (each.dim() - 2))]).numpy() for name, each in stacked.items()}
+
+    def remarks(self) -> list[str]:
+        """From the outputs to detections."""
+        settings = self.settings
+        inside = "The head `centre` counts a mask inside its box alone; with `queries` the box is that of the mask"
+        return [f"The run keeps scores from {settings.keep:g} on and shows those from {settings.shown:g} on", inside]
+
     def pictures(
         self, frames: LabelledFrames, row: int, predictions: Path, classes: Sequence[str]
     ) -> dict[str, np.ndarray]:
@@ -259,6 +296,26 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
     def variant(self) -> str:
         """The head, where it is named."""
         return self.settings.head or ""
+
+
+class InstancesProgram(nn.Module):
+    """Pictures [B, 3, S, S] to scores, kinds, boxes and masks, as one program for any B."""
+
+    def __init__(self, backbone: Backbone, head: InstanceHead, most: int) -> None:
+        super().__init__()
+        self.backbone, self.head, self.most, self.masked = Unpacked(backbone), head, most, bool(head.masked)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        found = self.head.found(self.head.of_images(self.backbone, images), self.most, self.masked)
+        there = (found.scores > 0).float()  # places without a score come in any order
+        boxes = found.boxes * there[..., None]
+        return (
+            found.scores,
+            found.kinds,
+            boxes,
+            *([] if found.masks is None else [found.masks * there[..., None, None]]),
+        )
 
 
 def _tokens(context: TaskContext, frames: LabelledFrames) -> FeatureRows | None:

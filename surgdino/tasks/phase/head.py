@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
 from surgdino.tasks.classifier.head import FrameClassifier
@@ -41,3 +42,25 @@ class OverVideo(nn.Module):
 
     def forward(self, pooled: Tensor) -> list[Tensor]:
         return self.temporal(self.norm(pooled))
+
+
+class VideoProgram(nn.Module):
+    """The features of a video [T, 2D], as `FrameClassifier.pooled` gives them, to class probabilities [T, C].
+
+    Args:
+        aligns: whether each feature is brought to mean 0 and deviation 1 over the video first, as `task.align` does.
+    """
+
+    def __init__(self, head: PhaseHead, aligns: bool) -> None:
+        super().__init__()
+        self.head, self.aligns = head, aligns
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor]:
+        """See the class."""
+        if self.aligns:
+            wide = pooled.double()
+            deviation = wide.std(0, correction=0)
+            pooled = ((wide - wide.mean(0)) / torch.where(deviation > 0, deviation, 1.0)).float()
+        frame, temporal = self.head.frame, self.head.temporal
+        logits = frame(pooled) if temporal is None else temporal(frame.normed(pooled))[-1]
+        return (logits.float().softmax(1),)

@@ -19,17 +19,18 @@ from surgdino.csv_files import write_csv
 from surgdino.datasets.manifest import FrameLabels
 from surgdino.datasets.masks import VideoMasks
 from surgdino.errors import SurgdinoError
+from surgdino.exports.graph import Graph
 from surgdino.metrics.scores import ScoreRequest, TaskScores
 from surgdino.paths import file_of
 from surgdino.report.operation import timeline_of, write_timeline
-from surgdino.tasks.classifier.head import FrameClassifier
+from surgdino.tasks.classifier.head import FrameClassifier, FrameProgram
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.durations import print_durations
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.phase.choice import Choice, candidates_on_folds, candidates_on_validation
 from surgdino.tasks.phase.files import read_phase, write_phase
-from surgdino.tasks.phase.head import PhaseHead
+from surgdino.tasks.phase.head import PhaseHead, VideoProgram
 from surgdino.tasks.phase.post import processed, transitions
 from surgdino.tasks.phase.ribbon import Ribbon, draw_ribbon
 from surgdino.tasks.phase.score import PhaseScoring
@@ -148,6 +149,52 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
                 found = torch.cat([block.cpu() for block in head.probabilities(blocks)]).numpy()
             follows = None if head.follows is None else head.follows.cpu().numpy()
             yield video, processed(found, self.settings.post, self.settings.post_frames, follows)
+
+    def graphs(self, context: TaskContext, head: nn.Module) -> tuple[Graph, ...]:
+        """`model`, from frames to features and to what the classifier of single frames says; where there is a temporal
+        model or an alignment also `video`, from the features of all frames of a video to `probabilities`."""
+        assert isinstance(head, PhaseHead)
+        frame, aligns, classes = head.frame, self.settings.align, len(context.classes)
+        of_video = aligns or head.temporal is not None
+
+        def say(cls: Tensor, patches: Tensor) -> tuple[Tensor, ...]:
+            pooled = frame.pooled(cls, patches)
+            by_itself = frame(pooled).float().softmax(1)
+            return (pooled,) if aligns else (pooled, by_itself) if of_video else (by_itself,)
+
+        width = 2 * context.width
+        features, by_frame = f"[B, {width}]", f"[B, {classes}], of the classes"
+        outputs = {} if not of_video else {"features": features}
+        outputs |= {} if aligns else {"frame_probabilities" if of_video else "probabilities": by_frame}
+        named = {name: context.classes for name in outputs if name.endswith("probabilities")}
+        model = Graph("model", FrameProgram(context.backbone, frame, say), context.shape, outputs, classes=named)
+        if not of_video:
+            return (model,)
+        taking = f"[T, {width}], the features of all frames of one video in their order"
+        outputs, named = {"probabilities": f"[T, {classes}], of the classes"}, {"probabilities": context.classes}
+        program = VideoProgram(head, aligns)
+        return model, Graph("video", program, (width,), outputs, "features", taking, named, 2)
+
+    def said(
+        self, context: TaskContext, head: nn.Module, frames: LabelledFrames, images: Tensor
+    ) -> Mapping[str, np.ndarray]:
+        """The probabilities before any post-processing."""
+        plain = PhaseTask(self.name, replace(self.settings, post="none"))
+        return {"probabilities": next(found for _, found in plain.predict(context, head, frames))}
+
+    def remarks(self) -> list[str]:
+        """How frames were taken, and what is not in the programs."""
+        settings, found = self.settings, []
+        if settings.temporal not in (NONE, *AUTO):
+            looks = "ahead too" if settings.temporal.endswith(OFFLINE) else "back alone"
+            found.append(
+                f"`video` is the temporal model {settings.temporal}, which looks {looks}; it takes a whole video"
+            )
+        if settings.align:
+            found.append("`video` standardises the features of a video by themselves first: it needs a whole operation")
+        if settings.post != "none":
+            found.append(f"The run's own predictions are post-processed (task.post={settings.post}); these are not")
+        return found
 
     def scores(self, context: TaskContext, frames: LabelledFrames, predictions: Mapping[str, np.ndarray]) -> TaskScores:
         """Every protocol's numbers."""

@@ -116,7 +116,7 @@ class Segmenter:
         """
         placed, video_of = placements(frames), frames.video_of
         smoother = Smoother(self.context, frames) if self.smooth else None
-        streams = [self._logits(frames, tokens), *(each._logits(frames, each.tokens(frames)) for each in self.others)]
+        streams = [self.logits(frames, tokens), *(each.logits(frames, each.tokens(frames)) for each in self.others)]
         for i, logits in enumerate(zip(*streams, strict=True)):
             video = video_of[i]
             planes = [placed[video].enlarged(each) for each in logits]
@@ -161,7 +161,7 @@ class Segmenter:
             tally.add(video, number, truth, prediction, labelled, valid=known)
         return tally
 
-    def _logits(self, frames: LabelledFrames, tokens: FeatureRows | None) -> Iterator[np.ndarray]:
+    def logits(self, frames: LabelledFrames, tokens: FeatureRows | None = None) -> Iterator[np.ndarray]:
         """float32 [planes, h, w] over each stored frame, as it lies there whatever the view."""
         turned = slice(None, None, -1 if self.context.view.mirrored else 1)
         return (np.ascontiguousarray(logits[..., turned]) for logits in self._seen(frames, tokens))

@@ -6,7 +6,7 @@ minutes (`decoder`); with a backbone that learns, or with windows, pictures and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -21,6 +21,7 @@ from surgdino.csv_files import write_csv
 from surgdino.datasets.files import is_image
 from surgdino.datasets.masks import read_masks
 from surgdino.errors import SurgdinoError
+from surgdino.exports.graph import Graph
 from surgdino.metrics.scores import TaskScores
 from surgdino.metrics.segmentation import class_means, stacked
 from surgdino.paths import file_of
@@ -170,6 +171,39 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
         table = write_csv(file_of(folder, request.source.name, ".csv"), ["video", "frame", "seconds", *classes], rows())
         return {"table": table, "masks": folder / "masks", "pictures": folder / "overlays"}
 
+    def graphs(self, context: TaskContext, head: nn.Module) -> tuple[Graph, ...]:
+        """`logits` of the masks at the head's own resolution; of a window where it looks through one."""
+        assert isinstance(head, DenseHead)
+        exclusive, side = self.settings.classes == "exclusive", self.settings.window or context.image_size
+        planes = (*(("background",) if exclusive else ()), *context.classes)
+        network = DenseNetwork(context.backbone, head).eval()
+        with torch.no_grad():
+            small = network(torch.zeros(1, 3, side, side)).shape[2:]
+        outputs = {"logits": f"[B, {len(planes)}, {small[0]}, {small[1]}], of the classes, over the whole picture"}
+        return (Graph("model", _Alone(network), (3, side, side), outputs, classes={"logits": planes}),)
+
+    def said(
+        self, context: TaskContext, head: nn.Module, frames: LabelledFrames, images: Tensor
+    ) -> Mapping[str, np.ndarray]:
+        """The logits from which `predict` decides; through a window those of the network that it moves."""
+        assert isinstance(head, DenseHead)
+        if self.settings.window is not None:
+            with torch.no_grad():
+                return {"logits": DenseNetwork(context.backbone, head).eval()(images).numpy()}
+        return {"logits": np.stack(list(_segmenter(context, self.settings, head).logits(frames)))}
+
+    def remarks(self) -> list[str]:
+        """From logits to masks."""
+        settings = self.settings
+        decided = "the class of the highest plane" if settings.classes == "exclusive" else "each class above 0"
+        found = [f"Masks: the logits resized bilinearly to the picture, then {decided}"]
+        if settings.window is not None:
+            found.append(
+                f"It looks through windows of {settings.window} pixels of the frames as they were stored, overlapping "
+                f"by {settings.overlap:.0%}, and averages with the weights of a Gaussian"
+            )
+        return found
+
     def prediction(self, request: PredictRequest) -> Segmentations:
         """The masks."""
         found = self.predicted(request.context, request.head, request.frames)
@@ -190,6 +224,17 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
     def variant(self) -> str:
         """The head."""
         return self.settings.head
+
+
+class _Alone(nn.Module):
+    """A network with one output, as a program has them."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.network(images).float(),)
 
 
 def _cached_stage(context: TaskContext, settings: SegmentationSettings, head: DenseHead) -> Stage:

@@ -13,9 +13,11 @@ import numpy as np
 from torch import nn
 
 from surgdino.datasets.manifest import FrameLabels
+from surgdino.exports.graph import Graph
 from surgdino.metrics.scores import TaskScores
 from surgdino.paths import file_of
 from surgdino.report.score_strips import ScoreStrips, draw_score_strips
+from surgdino.tasks.classifier.head import FrameProgram
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.durations import print_durations
 from surgdino.tasks.labelled_frames import LabelledFrames
@@ -61,6 +63,13 @@ class ToolsTask(Task[ToolsSettings, np.ndarray]):
         inputs = inputs_of(context, self.settings)
         for video in frames.videos:
             yield video, probabilities_of(head, inputs.streamed(frames.of_videos([video])))
+
+    def graphs(self, context: TaskContext, head: nn.Module) -> tuple[Graph, ...]:
+        """`probabilities` of every instrument by itself."""
+        assert isinstance(head, ToolClassifier)
+        program = FrameProgram(context.backbone, head, lambda *tokens: (head.probabilities(*tokens),))
+        outputs = {"probabilities": f"[B, {len(context.classes)}], of each instrument; it is there above 0.5"}
+        return (Graph("model", program, context.shape, outputs, classes={"probabilities": context.classes}),)
 
     def scores(self, context: TaskContext, frames: LabelledFrames, predictions: Mapping[str, np.ndarray]) -> TaskScores:
         """Both protocols' numbers."""

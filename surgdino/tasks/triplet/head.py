@@ -145,7 +145,7 @@ class QueryDecoder(TripletHead):
         frames = self.enter(self.norm(cls if cls.dim() == 3 else cls[:, None])) + self.when
         tokens = torch.cat([frames, self.enter(self.norm(patches))], 1)
         asked = [query + self._of_parts() if name == "IVT" else query for name, query in self.queries.items()]
-        found = self.decoder(torch.cat(asked)[None].expand(len(tokens), -1, -1), tokens)
+        found = self.decoder(torch.cat(asked)[None].expand(tokens.shape[0], -1, -1), tokens)
         parts = zip(self.queries, found.split([len(query) for query in asked], 1), strict=True)
         return {name: (each * self.classify[name]).sum(2) + self.biases[name] for name, each in parts}
 

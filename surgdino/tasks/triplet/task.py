@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from surgdino.csv_files import write_csv
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError
+from surgdino.exports.graph import Graph
 from surgdino.metrics.scores import ScoreRequest, TaskScores
 from surgdino.paths import file_of
 from surgdino.report.score_strips import ScoreStrips, draw_score_strips
@@ -32,6 +33,7 @@ from surgdino.tasks.training.stage import Stage
 from surgdino.tasks.triplet.components import PARTS, combined_scores, names_of, part_of, triplet_map_of
 from surgdino.tasks.triplet.files import write_triplets
 from surgdino.tasks.triplet.head import PooledLinear, QueryDecoder, TripletHead
+from surgdino.tasks.triplet.program import TripletProgram
 from surgdino.tasks.triplet.score import TripletScoring
 from surgdino.tasks.triplet.training import (
     Probabilities,
@@ -103,6 +105,28 @@ class TripletTask(Task[TripletSettings, Probabilities]):
         mapping = triplet_map_of(context.card)
         for video, found in predict_probabilities(context, self.settings, head, frames):
             yield video, {**found, "IVT": combined_scores(found, mapping, self.settings.component_weight)}
+
+    def graphs(self, context: TaskContext, head: nn.Module) -> tuple[Graph, ...]:
+        """`IVT`, the combined scores of the triplets, and what the heads of their parts say."""
+        assert isinstance(head, TripletHead)
+        card, mapping = context.card, triplet_map_of(context.card)
+        names = dict(zip(PARTS, (card.instruments, card.verbs, card.targets), strict=True))
+        classes = {"IVT": context.classes}
+        classes |= {part: tuple(names[part][k] for k in mapping.classes(part)) for part in PARTS}
+        meaning = {"IVT": "of the triplets", "I": "of instruments", "V": "of verbs", "T": "of targets"}
+        outputs = {name: f"[B, {len(of)}], scores {meaning[name]}" for name, of in classes.items()}
+        program = TripletProgram(context.backbone, head, mapping, self.settings)
+        taking, seen = "[B, 3, S, S], normalised pictures", self.settings.frames
+        if seen > 1:
+            taking += f": frames of one video in order, from its first; each sees the {seen - 1} before it"
+        shape, order = context.shape, seen > 1
+        return (Graph("model", program, shape, outputs, taking=taking, classes=classes, in_order=order),)
+
+    def said(
+        self, context: TaskContext, head: nn.Module, frames: LabelledFrames, images: Tensor
+    ) -> Mapping[str, np.ndarray]:
+        """All four."""
+        return next(found for _, found in self.predict(context, head, frames))
 
     def scores(
         self, context: TaskContext, frames: LabelledFrames, predictions: Mapping[str, Probabilities]

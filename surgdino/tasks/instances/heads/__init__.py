@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from surgdino import discovery
 from surgdino.backbone.vit import Backbone
+from surgdino.exports.graph import Unpacked
 from surgdino.tasks.training.batches import Batch
 
 Output = dict[str, Tensor]
+
+
+class Found(NamedTuple):
+    """What a head finds in B pictures, the surest of each first: the fields of `Answer`, [B, k, ...]."""
+
+    boxes: Tensor
+    kinds: Tensor
+    scores: Tensor
+    masks: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,7 @@ class InstanceHead(nn.Module):
         self.register_buffer("masked", torch.tensor(False))
         self.register_buffer("prior", torch.zeros(classes, 5))
 
-    def of_images(self, backbone: Backbone, images: Tensor) -> Output:
+    def of_images(self, backbone: Backbone | Unpacked, images: Tensor) -> Output:
         """What it says of normalised images [B, 3, H, W]."""
         patch = backbone.patch_size
         return self(backbone(images).patches, (images.shape[2] // patch, images.shape[3] // patch))
@@ -69,9 +79,15 @@ class InstanceHead(nn.Module):
         """Scalars, `loss` among them, against what `CutObjects` gives."""
         raise NotImplementedError
 
+    def found(self, output: Output, most: int, masks: bool) -> Found:
+        """What is found in B pictures, k <= `most` in each."""
+        raise NotImplementedError
+
     def answers(self, output: Output, most: int) -> list[Answer]:
         """At most so many of each picture."""
-        raise NotImplementedError
+        found = self.found(output, most, bool(self.masked))
+        masks = [None] * len(found.scores) if found.masks is None else found.masks.unbind()
+        return [Answer(*each) for each in zip(found.boxes, found.kinds, found.scores, masks, strict=True)]
 
 
 def open_head(name: str) -> type[InstanceHead]:

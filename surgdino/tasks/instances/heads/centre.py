@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone
-from surgdino.tasks.instances.heads import Answer, InstanceHead, Output
+from surgdino.tasks.instances.heads import Found, InstanceHead, Output
 from surgdino.tasks.instances.losses import corners, dice_loss, heat_loss, mean_of_pictures
 from surgdino.tasks.training.batches import Batch
 
@@ -84,25 +84,20 @@ class CentreHead(InstanceHead):
             terms["loss"] = terms["loss"] + terms["mask"]
         return terms
 
-    def answers(self, output: Output, most: int) -> list[Answer]:
+    def found(self, output: Output, most: int, masks: bool) -> Found:
         """Places that are hotter than those around them."""
         output = {name: values.float() for name, values in output.items()}
         heat = output["heat"].sigmoid()
-        batch, _, height, width = heat.shape
+        _, _, height, width = heat.shape
         peaks = (heat * (heat == F.max_pool2d(heat, 3, stride=1, padding=1))).flatten(1)
         scores, flat = peaks.topk(min(most, peaks.shape[1]), dim=1)
         kinds, cell = flat // (height * width), flat % (height * width)
-        y, x = cell // width, cell % width
-        found = []
-        for b in range(batch):
-            shape = output["shape"][b, :, y[b], x[b]].T
-            sides = shape.new_tensor([width, height])
-            centre = (torch.stack([x[b], y[b]], 1) + 0.5 + shape[:, :2].clamp(-1, 1)) / sides
-            boxes = torch.cat([centre, shape[:, 2:].clamp(-7, 0).exp()], 1)
-            rows = torch.full_like(x[b], b)
-            masks = _masks(output, rows, x[b], y[b], (height, width)) if self.masked else None
-            found.append(Answer(boxes, kinds[b], scores[b], masks))
-        return found
+        places = torch.stack([cell % width, cell // width], 2)
+        shape = _at(output["shape"], cell)
+        centre = (places + 0.5 + shape[..., :2].clamp(-1, 1)) / shape.new_tensor([width, height])
+        boxes = torch.cat([centre, shape[..., 2:].clamp(-7, 0).exp()], 2)
+        shares = _at(output["shares"], cell)
+        return Found(boxes, kinds, scores, torch.einsum("bke,behw->bkhw", shares, output["shared"]) if masks else None)
 
 
 class _Refine(nn.Sequential):
@@ -141,6 +136,11 @@ def _inside(boxes: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     xs, ys = torch.arange(width, device=boxes.device), torch.arange(height, device=boxes.device)
     across, along = (xs + 1 > x0 * width) & (xs < x1 * width), (ys + 1 > y0 * height) & (ys < y1 * height)
     return (along[:, :, None] & across[:, None, :]).to(boxes.dtype)
+
+
+def _at(maps: Tensor, cell: Tensor) -> Tensor:
+    """[B, k, M]: what maps [B, M, h, w] hold at the cells [B, k]."""
+    return maps.flatten(2).gather(2, cell[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
 
 
 def _masks(output: Output, picture: Tensor, x: Tensor, y: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

@@ -19,7 +19,8 @@ from torch.utils.checkpoint import checkpoint
 
 from surgdino.backbone.vit import Backbone
 from surgdino.errors import SurgdinoError
-from surgdino.tasks.instances.heads import Answer, InstanceHead, Output
+from surgdino.exports.graph import Unpacked
+from surgdino.tasks.instances.heads import Found, InstanceHead, Output
 from surgdino.tasks.instances.losses import assigned, dice_loss, generalised_iou, mask_points, mean_of_pictures
 from surgdino.tasks.segmentation.pyramid import Enlarge
 from surgdino.tasks.training.batches import Batch
@@ -56,7 +57,7 @@ class QueryHead(InstanceHead):
         self.register_buffer("step", torch.tensor(0))
         self.steps = 1
 
-    def of_images(self, backbone: Backbone, images: Tensor) -> Output:
+    def of_images(self, backbone: Backbone | Unpacked, images: Tensor) -> Output:
         """`kinds` [A, B, Q, C + 1] and `masks` [A, B, Q, H, W] logits and `boxes` [A, B, Q, 4] in shares, of A answers:
         in training that before each of the last blocks, then that at the end; the last alone otherwise."""
         patch, vit = backbone.patch_size, backbone.vit
@@ -65,7 +66,7 @@ class QueryHead(InstanceHead):
         for k, block in enumerate(vit.blocks):
             looks = None
             if k == first:
-                tokens = torch.cat([self.queries.to(tokens.dtype).expand(len(tokens), -1, -1), tokens], 1)
+                tokens = torch.cat([self.queries.to(tokens.dtype).expand(tokens.shape[0], -1, -1), tokens], 1)
             if k >= first and self.training:
                 said.append(self._say(vit.norm(tokens), grid))
                 looks = self._looks(said[-1]["masks"], grid, tokens.shape[1], k - first)
@@ -158,20 +159,18 @@ class QueryHead(InstanceHead):
         dice = 1 - (2 * found @ target.T + 1) / (found.sum(1)[:, None] + target.sum(1)[None] + 1)
         return _MASK * cross + _DICE * dice
 
-    def answers(self, output: Output, most: int) -> list[Answer]:
+    def found(self, output: Output, most: int, masks: bool) -> Found:
         """A query may answer with several classes; its score is the class's probability, and with masks the mean of the
         mask's probability inside it too."""
-        kinds, boxes, masks = (output[name][-1].float() for name in ("kinds", "boxes", "masks"))
+        kinds, boxes, logits = (output[name][-1].float() for name in ("kinds", "boxes", "masks"))
         scores = kinds.softmax(-1)[..., :-1]
-        if self.masked:
-            sure, inside = masks.sigmoid(), masks > 0
+        if masks:
+            sure, inside = logits.sigmoid(), logits > 0
             scores = scores * ((sure * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1))[..., None]
         values, flat = scores.flatten(1).topk(min(most, scores.shape[1] * scores.shape[2]), dim=1)
         query, kind = flat // scores.shape[2], flat % scores.shape[2]
-        return [
-            Answer(boxes[b, query[b]], kind[b], values[b], masks[b, query[b]] if self.masked else None)
-            for b in range(len(values))
-        ]
+        rows = torch.arange(values.shape[0], device=values.device)[:, None]
+        return Found(boxes[rows, query], kind, values, logits[rows, query] if masks else None)
 
 
 def _layers(width: int, outputs: int) -> nn.Sequential:

@@ -125,6 +125,12 @@ def build_temporal(
     return kind(features, classes, sizes, online=not name.endswith(OFFLINE))
 
 
+def kept(seen: Tensor, count: int) -> Tensor:
+    """The last `count` along the third dimension, from which the frames that follow go on; in an export, where none do,
+    all: how many there are is not known there."""
+    return seen if torch.compiler.is_exporting() else seen[:, :, -count:].detach()
+
+
 @torch.inference_mode()
 def run_through(model: TemporalModel, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
     """Class probabilities of one video whose features come in blocks.

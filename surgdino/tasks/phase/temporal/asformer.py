@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from surgdino.tasks.phase.temporal import Sizes, TemporalModel
+from surgdino.tasks.phase.temporal import Sizes, TemporalModel, kept
 from surgdino.tasks.phase.temporal.tcn import KERNEL, padded
 from surgdino.tasks.phase.temporal.transformer import windowed_attention
 
@@ -41,16 +41,16 @@ class ActionSegmentationTransformer(TemporalModel):
     def run(self, features: Tensor, state: State | None) -> tuple[list[Tensor], State]:
         """See `TemporalModel`; a stage is the encoder or a decoder."""
         answers: list[Tensor] = []
-        kept: State = []
+        left: State = []
         encoded = None
         for part, (enter, leave) in enumerate(zip(self.enter, self.leave, strict=True)):
             tokens = enter(answers[-1].softmax(1) if answers else features)
             for place in range(part * self.layers, (part + 1) * self.layers):
                 tokens, past = self.blocks[place](tokens, encoded, state[place] if state else None)
-                kept.append(past)
+                left.append(past)
             encoded = tokens  # of the encoder for the first decoder, then of the decoder before
             answers.append(leave(tokens))
-        return answers, kept
+        return answers, left
 
 
 class _Block(nn.Module):
@@ -82,4 +82,4 @@ class _Block(nn.Module):
             queries[None], seen[0], seen[1], self.none, self.window, self.online, at_once=_AT_ONCE
         )
         change = self.dropout(self.mix(found + attended[0]))
-        return tokens + change, [around[:, :, -self.reach :].detach(), seen[:, :, -(self.window - 1) :].detach()]
+        return tokens + change, [around[:, :, -self.reach :].detach(), kept(seen, self.window - 1)]

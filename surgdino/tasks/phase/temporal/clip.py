@@ -34,7 +34,7 @@ class Clips(TemporalModel):
 
     def run(self, features: Tensor, state: Tensor | None) -> tuple[list[Tensor], Tensor]:
         """See `TemporalModel`; the one stage."""
-        reach, count = self.clips[-1], len(features)
+        reach, count = self.clips[-1], features.shape[0]
         around = padded(features.T[None], state, reach * (1 if self.online else 2), self.online, repeats=True)
         joined = [features]
         for clip in self.clips:

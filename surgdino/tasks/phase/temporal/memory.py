@@ -43,7 +43,7 @@ class LongMemoryTransformer(TemporalModel):
             tokens, past = block(tokens, state[place] if state else None)
             kept.append(past)
         keys = self.keys(tokens)
-        before = highest(keys if state is None else torch.cat([state[-1], keys]))[-len(keys) :]
+        before = highest(keys) if state is None else highest(torch.cat([state[-1], keys]))[-len(keys) :]
         memory = [before] if self.online else [before, highest(keys.flip(0)).flip(0)]
         return [self.leave(torch.cat([tokens, *memory], 1))], [*kept, before[-1:].detach()]
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from surgdino.errors import SurgdinoError
-from surgdino.tasks.phase.temporal import Sizes, TemporalModel
+from surgdino.tasks.phase.temporal import Sizes, TemporalModel, kept
 
 HEADS = 4
 
@@ -42,11 +42,11 @@ class WindowedTransformer(TemporalModel):
 
     def run(self, features: Tensor, state: State | None) -> tuple[list[Tensor], State]:
         """See `TemporalModel`; the one stage."""
-        tokens, kept = self.enter(features), []
+        tokens, left = self.enter(features), []
         for place, block in enumerate(self.blocks):
             tokens, past = block(tokens, state[place] if state else None)
-            kept.append(past)
-        return [self.leave(tokens)], kept
+            left.append(past)
+        return [self.leave(tokens)], left
 
 
 def check_width(width: int) -> None:
@@ -80,7 +80,7 @@ class TransformerBlock(nn.Module):
         attended = windowed_attention(queries, seen[0], seen[1], self.slopes, self.window, self.online)
         tokens = tokens + self.dropout(self.project(attended.transpose(0, 1).flatten(1)))
         tokens = tokens + self.dropout(self.mlp(self.norm2(tokens)))
-        return tokens, seen[:, :, -(self.window - 1) :].detach()
+        return tokens, kept(seen, self.window - 1)
 
 
 def windowed_attention(
@@ -88,7 +88,8 @@ def windowed_attention(
 ) -> Tensor:
     """softmax(Q K^T / sqrt(E) - slope x distance) V over the frames nearer than `window`, earlier ones only if online.
 
-    Goes through the queries a window at a time, so that memory grows with n, not with its square.
+    Goes through the queries a window at a time, so that memory grows with n, not with its square. A program that is
+    exported has no loop over a length that it does not know: it looks at all at once.
 
     Args:
         queries: [heads, n, E], of the last n frames.
@@ -102,16 +103,19 @@ def windowed_attention(
     count, total = queries.shape[1], keys.shape[1]
     before, parts = total - count, []
     rows = max(window, at_once)
-    for start in range(0, count, rows):
-        stop = min(start + rows, count)
-        first, last = max(0, before + start - window + 1), min(total, before + stop + (0 if online else window - 1))
+    for start in (0,) if torch.compiler.is_exporting() else range(0, count, rows):
+        stop, first, last = count, 0, total
+        if not torch.compiler.is_exporting():
+            stop = min(start + rows, count)
+            first, last = max(0, before + start - window + 1), min(total, before + stop + (0 if online else window - 1))
         own = torch.arange(before + start, before + stop, device=queries.device)
         distance = own[:, None] - torch.arange(first, last, device=queries.device)
         visible = (distance < window) & (distance >= 0 if online else distance > -window)
         bias = torch.where(visible, -distance.abs() * slopes[:, None, None], -math.inf).to(queries.dtype)
-        parts.append(
-            F.scaled_dot_product_attention(
-                queries[:, start:stop], keys[:, first:last], values[:, first:last], attn_mask=bias
-            )
-        )
+        seen = queries[:, start:stop], keys[:, first:last], values[:, first:last]
+        if torch.compiler.is_exporting():  # ONNX has attention of four dimensions alone
+            q, k, v = (each[None] for each in seen)
+            parts.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])[0])
+        else:
+            parts.append(F.scaled_dot_product_attention(*seen, attn_mask=bias))
     return torch.cat(parts, 1)

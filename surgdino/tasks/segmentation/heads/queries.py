@@ -49,7 +49,7 @@ class ClassQueries(DenseHead):
     def forward(self, tokens: Tensor, grid: tuple[int, int], images: Tensor | None = None) -> Tensor:
         """Logits [B, C, 4h, 4w]: the cosine of a class's query and a place's map, scaled and shifted by class."""
         own = self.reduce(self.norm(tokens.float()))
-        queries = self.queries.expand(len(own), -1, -1)
+        queries = self.queries.expand(own.shape[0], -1, -1)
         queries, patches = self.blocks(torch.cat([queries, own], 1)).split([queries.shape[1], own.shape[1]], 1)
         maps = patches.transpose(1, 2).unflatten(2, grid)
         places = F.normalize(self.enlarge(maps), dim=1)
