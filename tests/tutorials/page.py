@@ -109,13 +109,13 @@ def run(page: Page, folder: Path, values: Mapping[str, str]) -> list[str]:
     script = folder / ".page.sh"
     script.write_text("set -eo pipefail\n" + "".join(_shell(*numbered, values) for numbered in enumerate(page.blocks)))
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
-    command = ["bash", str(script)]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    parts = re.split(rf"^{_MARK} \d+\n", done.stdout, flags=re.MULTILINE)[1:]
-    said = f"$ {page.blocks[len(parts) - 1].text}\n{parts[-1]}" if parts else done.stdout
-    assert done.returncode == 0, f"{page.path.name}: exit code {done.returncode}\n{said}"
+    with (folder / ".printed").open("w+") as printed:
+        command = ["bash", str(script)]
+        code = subprocess.run(command, cwd=folder, env=environment, stdout=printed, stderr=subprocess.STDOUT).returncode
+    text = (folder / ".printed").read_text()
+    parts = re.split(rf"^{_MARK} \d+\n", text, flags=re.MULTILINE)[1:]
+    said = f"$ {page.blocks[len(parts) - 1].text}\n{parts[-1]}" if parts else text
+    assert code == 0, f"{page.path.name}: exit code {code}\n{said}"
     return parts
 
 
