@@ -10,7 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from surgdino.report.blocks import Block, Pictures, picture
+from surgdino.report.blocks import (
+    Block,
+    Legend,
+    Maps,
+    Pictures,
+    Ribbon,
+    Scale,
+    Strip,
+    Strips,
+    Timeline,
+    picture,
+    pixel_picture,
+)
+from surgdino.report.feature_map import legend, map_svg
 from surgdino.report.page import write_page
 from surgdino.report.record import RunRecord, read_run
 from surgdino.report.sections import Section
@@ -73,7 +86,7 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     kinds = {
         "pretraining": (pretrained[:1], frames),
         "two pretrained": (pretrained, ()),
-        "task": ([read_run(tasks[0])], frames),
+        "task": ([read_run(tasks[0])], [*frames, EveryPicture()]),
         "two tasks": ([read_run(task) for task in tasks], ()),
         "benchmark": ([benchmark(folder)], ()),
     }
@@ -94,6 +107,35 @@ class Frames(Section):
 
     def of_run(self, record: RunRecord) -> list[Block]:
         return [Pictures([picture(image, f"operation {k}") for k, image in enumerate(self.images)], 6)]
+
+
+class EveryPicture(Section):
+    """One of every kind of picture, with names longer than there is room for."""
+
+    id, title, order = "every", "Every picture", 9
+
+    def of_run(self, record: RunRecord) -> list[Block]:
+        image, name = (
+            np.full((60, 80, 3), 90, np.uint8),
+            "A name of a class or operation that is very long indeed",
+        )
+        marked = [picture(image, f"{mark} {name}", mark) for mark in ("query", "hit", "miss", "open", "hit")]
+        grid, colours = pixel_picture(np.zeros((4, 4, 3), np.uint8), "after"), {name: "#88ccee", "b": "#332288"}
+        points = np.random.default_rng(0).normal(size=(20, 2))
+        maps = [map_svg("before, by phase", points, [name, "b"] * 10, colours, [name] * 20)] * 2
+        parts = [(k / 40, 1 / 40, "#88ccee", f"{name}, 0:0{k % 10}") for k in range(40)]
+        ribbons = [Ribbon(kind, kind, parts) for kind in ("classes", "wrong", "present")]
+        frames = [(k / 12, picture(image, "0:01")) for k in range(12)]
+        ticks, named = [(k / 12, "10:00") for k in range(12)], [("#88ccee", name)]
+        return [
+            Strips([Strip(f"{name}, {k}", marked) for k in range(3)]),
+            Strips([Strip(name, [picture(image, "frame"), grid, grid]) for _ in range(3)]),
+            Strips([Strip(name, [picture(image, name)]) for _ in range(3)]),
+            Scale(["#000000", "#ffffff"], ("0", "2"), "times an even share"),
+            Legend(named),
+            Maps(maps, legend(colours, "others")),
+            Timeline(name, "80 % right", 2400, ribbons, "0,100 0,50 1000,50 1000,100", ticks, frames, named),
+        ]
 
 
 def write_classes(folder: Path, count: int = 9) -> None:
