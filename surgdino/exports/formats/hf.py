@@ -89,7 +89,9 @@ class HuggingFace(Format):
     def read(self, subject: Subject, folder: Path) -> Mapping[str, Program]:
         """By transformers alone."""
         from transformers import AutoModel
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         model = AutoModel.from_pretrained(str(folder), local_files_only=True).eval()
         prefix = 1 + getattr(model.config, "num_register_tokens", 0)
         more = {"interpolate_pos_encoding": True} if model.config.model_type == "vit" else {}
