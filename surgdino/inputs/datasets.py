@@ -161,8 +161,9 @@ def overlap_warnings(datasets: Sequence[RunDataset]) -> Iterator[str]:
     counts = Counter(operation for each in datasets for operation in each.manifest.operations)
     shared = sorted(operation for operation, times in counts.items() if times > 1)
     if shared:
-        many = counted(len(shared), "operation is", "operations are")
-        yield f"{many} in more than one dataset: {first_of(shared, _SHOWN)}; each counts once"
+        one = "operation is in more than one dataset and counts once"
+        several = "operations are in more than one dataset and count once"
+        yield f"{counted(len(shared), one, several)}: {first_of(shared, _SHOWN)}"
     for each in datasets:
         leaking = sorted(each.held_back & counts.keys())
         if leaking:

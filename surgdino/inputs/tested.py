@@ -119,7 +119,9 @@ def open_tested(
         seen = {overlap.operation for report in leaks.values() for overlap in report.overlaps}
         if seen and {*tested.operations} - seen:
             shown = first_of(sorted(map(names.named, seen)), _SHOWN)
-            say(f"{dataset.name}: {counted(len(seen), 'operation')} that a backbone has seen: not tested: {shown}")
+            one = "operation that a backbone has seen is not tested"
+            several = "operations that a backbone has seen are not tested"
+            say(f"{dataset.name}: {counted(len(seen), one, several)}: {shown}")
             tested = tested.without(seen)
             leaks = {name: find_leaks(past, tested, " ".join(where), names, prints) for name, past in pasts.items()}
     for report in leaks.values():

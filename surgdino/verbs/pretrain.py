@@ -279,7 +279,7 @@ def print_outcome(result: TrainResult, picture: Path | None, page: Path | None) 
     if result.status == "already finished":
         console.say(f"This run is finished ({result.step} of {result.steps} steps); nothing was done.", "bold")
     elif result.status == "stopped":
-        console.say(f"Stopped at step {result.step} of {result.steps}; all is saved.", "yellow")
+        console.say(f"Stopped at step {result.step} of {result.steps}; the same command continues.", "yellow")
     if result.first and result.last:
         print_losses(result)
     if result.probes.changes and result.probes.last_step > 0:

@@ -245,7 +245,7 @@ def test_operations_that_a_backbone_has_seen_are_learnt_from_and_not_tested(plac
     assert main(words(place, synthetic_cholec80, "leaks", of, "data.ours=")) != 0  # an empty folder is a slip
     assert main([word for word in words(place, synthetic_cholec80, "leaks", of) if "data.ours" not in word]) == 0
     results = results_in(place / "leaks")
-    assert "1 operations that a backbone has seen are not tested: camma/1" in capsys.readouterr().out
+    assert "1 operation that a backbone has seen is not tested: camma/1" in capsys.readouterr().out
     for row in results["rows"]:
         for values in row["values"].values():
             assert "camma/1" not in values["per_operation"]
