@@ -112,6 +112,8 @@ def _kind(records: Sequence[RunRecord]) -> str:
     if records[0].benchmark is not None:
         return "benchmark of backbones"
     task = records[0].section("task").get("name")
+    if records[0].evaluated:
+        return f"evaluation, task {task}"
     return f"fine-tuning, task {task}" if task else "pretraining on surgical video"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ class RunRecord:
         benchmark: the same of a benchmark; None for other runs.
         curation: curation.parquet; None for other runs.
         components: components.json of a benchmark: dataset -> rows of pictures of patch features.
+        evaluated: whether the results are of a finished run that was tested once more.
         left_out: a line on each file, or part of one, that did not hold what it should.
     """
 
@@ -48,6 +49,7 @@ class RunRecord:
     curation: Curation | None = None
     benchmark: Mapping[str, Any] | None = None
     components: Mapping[str, Any] = field(default_factory=dict)
+    evaluated: bool = False
 
     @property
     def name(self) -> str:
@@ -130,6 +132,22 @@ def read_run(folder: Path) -> RunRecord:
     for line in left_out:
         console.warn(line)
     return record
+
+
+def read_evaluation(run: Path, folder: Path) -> RunRecord:
+    """What a run's model did when it was tested once more, on its own data or on other.
+
+    Args:
+        run: the run folder.
+        folder: with the evaluation's results and predictions.
+
+    Raises:
+        SurgdinoError: as `read_run` and `read_results`.
+    """
+    record, results = read_run(run), read_results(folder / RESULTS)
+    config = {**record.config, "dataset": {"name": results.get("dataset")}, "data": {}}
+    record = replace(record, folder=folder, config=config, results=results, evaluated=True, rows=(), data={})
+    return replace(record, environment=results.get("environment") or {})
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from surgdino.inputs.labelled import (
 from surgdino.inputs.settings import DataSettings
 from surgdino.paths import file_of
 from surgdino.report.page import write_page
-from surgdino.report.record import RunRecord, handled, read_results
+from surgdino.report.record import handled, read_evaluation, read_results
 from surgdino.report.sections.timelines import Timelines
 from surgdino.runs.folder import environment, recorded_mode, set_aside_of
 from surgdino.runs.history import History
@@ -78,16 +78,17 @@ def main(cfg: Mapping[str, Any]) -> ExitCode:
         path = measure(task, context, head, config.part, out, manifest, facts, names, averaged=averaged, show=show)
     field("results", path)
     try:
-        field("report", _page(saved, context.parts[config.part], path, shown=config.report.frames))
+        page = _page(saved, context.parts[config.part], path, shown=config.report.frames)
+        field("report", page)
     except Exception as error:  # costs the page, not the numbers
+        page = None
         warn(f"the report could not be written: {type(error).__name__}: {error}")
-    return ExitCode(0, out, results=path)
+    return ExitCode(0, out, results=path, report=page)
 
 
 def _page(saved: SavedTask, frames: LabelledFrames, results: Path, *, shown: bool) -> Path:
     """`report.html` beside the results, with frames of the tested videos where it may show any."""
-    config = {"task": {"name": saved.task.name, **asdict(saved.task.settings)}}
-    record = RunRecord(results.parent, config, {}, saved.model.info, [], results=read_results(results))
+    record = read_evaluation(saved.folder.parent, results.parent)
     pictures = [Timelines(frames.near, handled(record))] if shown else ()
     return write_page([record], results.parent / "report.html", pictures=pictures)
 

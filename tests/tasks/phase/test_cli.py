@@ -90,6 +90,7 @@ def test_evaluate_repeats_the_numbers_from_the_checkpoint_alone(finished):
     page = (again / "report.html").read_text()
     assert 'id="timelines"' in page
     assert "no patient frames" in page
+    assert "evaluation, task phase" in page
 
 
 @pytest.mark.quick("clip]")
