@@ -50,7 +50,7 @@ class Verb(Generic[R]):
         self.__doc__ = f"{VERBS[name]}.\n\n{type(self).__doc__}\nReturns:\n    {kind.__name__}.\n"
         self._kind = kind
 
-    def __call__(self, *words: Word, quiet: bool = True, **settings: Any) -> R:
+    def __call__(self, *words: Word, quiet: Any = True, **settings: Any) -> R:  # a bool; `**{...}` is of one type
         """See the class."""
         verb = self.__name__
         os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it sends a request when imported

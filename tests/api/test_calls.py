@@ -21,7 +21,7 @@ from surgdino.cli.main import VERBS, main
 from surgdino.cli.words import parsable, word_of
 from surgdino.errors import SurgdinoError
 
-PRINT = {"list", "weights", "doctor", "demo", "bench"}  # they have nothing to give but what they print
+PRINT = {"list", "weights", "doctor", "demo", "bench", "completion"}  # they have nothing to give but what they print
 OURS = {name: each for name, each in vars(calls).items() if isinstance(each, Verb)}
 
 
@@ -137,6 +137,7 @@ def test_pretraining_says_where_and_how_it_went(pretrained, synthetic_cholec80, 
     assert surgdino.load(pretrained.checkpoint).info["steps"] == 2
     command = (pretrained.folder / "environment.json").read_text()
     assert "surgdino pretrain recipe=demo" in command
+    assert list((pretrained.folder / "tensorboard").iterdir())
     again = surgdino.pretrain(
         DEMO,
         data={"root": synthetic_cholec80, "store": pretrained.folder.parent / "store", "exclude": ["video04"]},
@@ -156,8 +157,10 @@ def test_fine_tuning_and_testing_give_the_figures_of_their_files(pretrained, syn
         data={**data, "split": split},
         train={"steps": 3, "batch_size": 8},
         run={"dir": tmp_path / "tools"},
+        log={"to": ["tensorboard"]},
     )
     assert run.status == "finished"
+    assert list((run.folder / "tensorboard" / "frame").glob("events.*.surgdino.*"))
     assert run.headline is not None
     assert run.headline in run.figures
     assert run.figure(run.headline.name) is run.headline
