@@ -130,7 +130,7 @@ def _shell(number: int, block: Block, values: Mapping[str, str]) -> str:
         text = f"mkdir -p $(dirname {block.file})\ncat > {block.file} <<'END_OF_BLOCK'\n{text}END_OF_BLOCK\n"
     elif block.kind == "python":
         guard = (
-            "import surgdino.backbone.timm_import\n" if "import timm" in text else ""
+            "import surgdino.backbone.timm_import\n" if re.search("import timm|transformers", text) else ""
         )  # torchvision may not load here
         text = f"python - <<'END_OF_BLOCK'\n{guard}{text}END_OF_BLOCK\n"
     return f"printf '\\n{_MARK} {number}\\n'\n{text}"
