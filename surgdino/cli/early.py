@@ -59,7 +59,7 @@ def check(verb: str, values: Mapping[str, Any], paths: Sequence[str] = ()) -> No
     settings = typed(kind, {**{key: value for key, value in values.items() if key in used}, **more}, "")
     _check_data(data)
     for path in paths:
-        _there(path, f"surgdino {verb}")
+        _there(path)
     for key, path in _named(values):
         _there(path, key)
         if key == "checkpoint" and verb != "predict":  # which takes a folder of runs too
@@ -100,7 +100,7 @@ def _named(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 yield key, path
 
 
-def _there(path: str, key: str) -> None:
+def _there(path: str, key: str | None = None) -> None:
     if not Path(path).expanduser().exists():
         raise SurgdinoError("does not exist", file=path, place=key, fix="check the path")
 

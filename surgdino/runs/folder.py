@@ -108,7 +108,7 @@ def _refuse_changes(folder: Path, now: dict[str, Any], names: Pseudonyms, free: 
     changed = [
         (key, old, new)
         for key, old, new in differences(before, now)
-        if not _ALSO.sub("", key).startswith(free)
+        if not _ALSO.sub("", f"{key}.").startswith(free)  # a section that a version did not have is its name alone
         and not (key == "dataset.phases" and corrected(str(old)) == corrected(str(new)))
     ]
     if changed:

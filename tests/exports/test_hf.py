@@ -66,5 +66,5 @@ def test_its_processor_gives_our_pictures(tmp_path):
 )
 def test_what_transformers_has_not_is_refused(tmp_path, options, told):
     model = shipped_settings("model", "vit_toy")
-    with pytest.raises(SurgdinoError, match=rf"ViTModel is not what.*{told}.*use format=timm"):
+    with pytest.raises(SurgdinoError, match=rf"ViTModel is not what.*{told}.*Use format=timm"):
         written(tmp_path, **{**model, "timm_kwargs": {**model["timm_kwargs"], **options}})

@@ -41,7 +41,7 @@ def pretrained(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["checkpoint=no/such/run"], r"no/such/run: does not exist"),
+        (["checkpoint=no/such/run"], r"no/such/run, checkpoint: does not exist"),
         (["checkpoint={set}"], r"no checkpoint here; expected backbone\.safetensors"),
         (["checkpoint={pretrained}", "model.weights={pretrained}"], "two backbones to start from"),
         (["data.split=null"], r"data\.split is not set; expected one of 40-40"),
