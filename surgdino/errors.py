@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from surgdino.wording import capital
+
 
 class SurgdinoError(Exception):
     """A fault of the input or the machine, described so that the user can fix it.
@@ -45,7 +47,7 @@ class SurgdinoError(Exception):
         if self.found is not None:
             text += f"{',' if self.expected is not None else ';'} found {self.found}"
         if self.fix:
-            text += f". {self.fix[0].upper()}{self.fix[1:]}" + ("" if self.fix[-1] in ".?!" else ".")
+            text += f". {capital(self.fix)}" + ("" if self.fix[-1] in ".?!" else ".")
         return shown(" ".join(text.split()))
 
     def but(self, **changes: Any) -> SurgdinoError:

@@ -13,6 +13,11 @@ def counted(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def capital(text: str) -> str:
+    """The text with a capital letter first, the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
 def duration(seconds: float) -> str:
     """`3 h 12 min`, `4 min 10 s`, `12 s`."""
     minutes, rest = divmod(round(seconds), 60)

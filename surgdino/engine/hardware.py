@@ -18,7 +18,7 @@ from surgdino.engine.devices import choose_device, why_no_gpu
 from surgdino.engine.plan import TrainPlan
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import shown
-from surgdino.wording import counted
+from surgdino.wording import capital, counted
 
 # On an H100 (docs/benchmarks.md): 16 s, for 10 ms a step of 34 million activations between blocks (ViT-B/16, 64 images
 # of 2 x 224 + 8 x 96 px). At half of that (ViT-S/16) the GPU waits for the host, whose calls of graphs take longer.
@@ -83,9 +83,7 @@ class Hardware:
         missing = why_no_gpu() if self.device.type == "cpu" and settings.device == "auto" else None
         if missing:
             why, fix = missing
-            console.warn(
-                f"the CPU is used, which is many times slower: {why}. {fix[0].upper()}{fix[1:]}, or say hardware=cpu"
-            )
+            console.warn(f"the CPU is used, which is many times slower: {why}. {capital(fix)}, or say hardware=cpu")
         visible = torch.cuda.device_count() if self.device.type == "cuda" else 0
         if verb and distributed.world_size() == 1 and visible > 1:
             command = f"torchrun --nproc-per-node {visible} --no-python surgdino {verb} ..."

@@ -101,8 +101,11 @@ def widen(axis: Any, *, percent: bool = False, scale: float = 1.0) -> None:
     """
     low, high = axis.get_ylim()
     least = scale * _POINTS_SPAN if percent else _SHARE * max(abs(low), abs(high))
-    if high - low < least:
-        axis.set_ylim((low + high - least) / 2, (low + high + least) / 2)
+    span = max(high - low, least)
+    bottom = (low + high - span) / 2
+    if axis.dataLim.y0 >= 0:  # what is never negative has no room below zero
+        bottom = max(bottom, -0.03 * span)
+    axis.set_ylim(bottom, bottom + span)
 
 
 def _thinned(line: Line) -> Line:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 
 from surgdino.datasets.class_names import class_key, corrected
+from surgdino.wording import capital
 
 # Charts: text, secondary text, grid, main line, what alarms.
 INK, SOFT, GRID, LINE, ALARM = "#22303c", "#7b8794", "#e4e7eb", "#0b7285", "#c92a2a"
@@ -173,5 +174,4 @@ def group_colours(names: Sequence[str]) -> dict[str, str]:
 def readable_name(name: str) -> str:
     """A class name as people write it: `CalotTriangleDissection` -> `Calot triangle dissection`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-]+", " ", corrected(name)).split()
-    text = " ".join(word if word.isupper() else word.lower() for word in words)
-    return text[:1].upper() + text[1:]
+    return capital(" ".join(word if word.isupper() else word.lower() for word in words))

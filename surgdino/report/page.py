@@ -15,7 +15,8 @@ from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section, all_sections
 from surgdino.report.shrink import shrink
 from surgdino.report.titles import model_name, title_of
-from surgdino.report.verdict import Verdict, operations, verdict_of
+from surgdino.report.verdict import Verdict, verdict_of
+from surgdino.wording import counted
 
 # Escape codes and what no UTF-8 file can hold, from names and sentences of a run.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -131,7 +132,9 @@ def _facts(record: RunRecord) -> list[tuple[str, str]]:
     videos = record.data.get("videos", [])
     names = {video["operation"] for video in videos}
     facts = {
-        "frames": f"{sum(video['frames'] for video in videos):,} of {operations(len(names))}" if videos else None,
+        "frames": f"{sum(video['frames'] for video in videos):,} of {counted(len(names), 'operation')}"
+        if videos
+        else None,
         "method": (model.get("method") or {}).get("name"),
         "steps": model.get("steps"),
         "batch": train.get("batch_size"),

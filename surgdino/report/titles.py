@@ -9,7 +9,7 @@ from typing import Any
 from surgdino.discovery import files
 from surgdino.report.evidence import headline_row, probe_rows, since_start
 from surgdino.report.record import RunRecord
-from surgdino.report.verdict import operations
+from surgdino.wording import capital, counted
 
 _VIT = re.compile(r"vit_(?P<size>[a-z]+)_patch(?P<patch>\d+)(?:_(?P<rest>.+))?")
 _SIZES = {"tiny": "Ti", "small": "S", "base": "B", "large": "L", "huge": "H", "giant": "g"}
@@ -54,9 +54,9 @@ def _title(record: RunRecord) -> str:
         what = " and ".join(names) if len(names) < 4 else f"{len(names)} backbones"
     on = " and ".join(dict.fromkeys(dataset_name(name) for name in data if name))
     if record.curation is not None:
-        return f"{_capital(on)}, {operations(len({*record.curation.operations}))}"
+        return f"{capital(on)}, {counted(len({*record.curation.operations}), 'operation')}"
     title = " on ".join(part for part in (what, on) if part) or record.name
-    return f"{title}, {operations(count)}" if count else title
+    return f"{title}, {counted(count, 'operation')}" if count else title
 
 
 def _tested(record: RunRecord) -> int:
@@ -70,7 +70,3 @@ def _tested(record: RunRecord) -> int:
         return len(measured)
     videos: Sequence[Mapping[str, Any]] = record.data.get("videos", ())
     return len({video["operation"] for video in videos})
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -19,6 +19,7 @@ from surgdino.report.evidence import (
     since_start,
 )
 from surgdino.report.record import RunRecord
+from surgdino.wording import capital, counted
 
 BETTER, WORSE, OPEN, UNKNOWN = "better", "worse", "open", "unknown"
 _NAMED = 3  # gains that are named; losses are all named
@@ -118,7 +119,7 @@ def of_task(record: RunRecord) -> Verdict:
     facts = [f"mean over operations {form(mean)}"] if finite(mean) else []
     facts += [interval] if interval else []
     value = form(row["value"]) if finite(row["value"]) else "not defined"
-    text = f"{_capital(row['name'])} {value}{_spreads(record, row)} on {operations(count)}{seen}"
+    text = f"{capital(row['name'])} {value}{_spreads(record, row)} on {counted(count, 'operation')}{seen}"
     text += f" ({'; '.join(facts)})." if facts else "."
     if interval and each:
         worst, best = min(each, key=each.__getitem__), max(each, key=each.__getitem__)
@@ -141,7 +142,9 @@ def _of_curation(record: RunRecord) -> Verdict:
     owner = [curation.operations[video] for video in curation.video_of.tolist()]
     without = sorted(set(owner) - {op for op, keep in zip(owner, curation.keep.tolist(), strict=True) if keep})
     if without:
-        lines.append((WORSE, f"Lost: {operations(len(without))} of {len(set(owner))} whole: {first_of(without, 8)}."))
+        lines.append(
+            (WORSE, f"Lost: {counted(len(without), 'operation')} of {len(set(owner))} whole: {first_of(without, 8)}.")
+        )
     open_ = "Not known: whether training on them gives a better backbone; pretrain with and without, and compare."
     return Verdict([*lines, (OPEN, open_)])
 
@@ -160,7 +163,7 @@ def _judged(chosen: Judged, found: Sequence[Judged], subject: str) -> Verdict:
         return Verdict([(OPEN, f"{_too_few(count, 'a verdict')}: {measured}. By operation: {each}.")])
     wins = sum((value > 0) == chosen.better for value in change.by_operation.values() if value)
     losses = sum((value < 0) == chosen.better for value in change.by_operation.values() if value)
-    spread = f"of {operations(count)} {wins} better, {losses} worse"
+    spread = f"of {counted(count, 'operation')} {wins} better, {losses} worse"
     first = subject.format(chosen.tone) if chosen.tone else "No difference that these operations could show"
     lines = [(chosen.tone or OPEN, f"{first}: {measured}; {spread}.")]
     others = [j for j in found if j is not chosen and j.change.interval and j.change.name != SCORE]
@@ -206,13 +209,4 @@ def _spreads(record: RunRecord, row: Mapping[str, Any]) -> str:
 
 
 def _too_few(count: int, what: str) -> str:
-    return f"{operations(count).capitalize()} {'is' if count == 1 else 'are'} too few for {what}"
-
-
-def _capital(name: str) -> str:
-    return name[:1].upper() + name[1:]
-
-
-def operations(count: int) -> str:
-    """`6 operations`."""
-    return f"{count} operation{'' if count == 1 else 's'}"
+    return f"{counted(count, 'operation').capitalize()} {'is' if count == 1 else 'are'} too few for {what}"

@@ -29,12 +29,12 @@ _BAND = (
     f"the change is beyond chance. Below {ENOUGH} operations thin lines show the change of each."
 )
 _HEALTH = ("effective_rank", "gradient_norm", "lr")
-_COST = {
-    "images_per_second": "images a second",
+_TIMES = {
     "data_wait": "share of time waiting for data",
     "probe_wait": "share of time measuring",
     "save_wait": "share of time saving",
 }
+_COST = {"images_per_second": "images a second", **_TIMES}
 
 
 class Curves(Section):
@@ -67,7 +67,7 @@ class Curves(Section):
 
 def _chart(records: Sequence[RunRecord], key: str, title: str) -> str | None:
     lines = [line for record in records for line in _by_stage(record, key, several=len(records) > 1)]
-    return line_chart(title, lines, percent=key == "data_wait", bounds=_bounds(records)) if lines else None
+    return line_chart(title, lines, percent=key in _TIMES, bounds=_bounds(records)) if lines else None
 
 
 def _by_stage(record: RunRecord, key: str, *, several: bool) -> list[Line]:

@@ -12,6 +12,7 @@ from surgdino.datasets.overlap import PublishedTest, has_public_id, published_te
 from surgdino.report.blocks import Block, Code, Paragraph, Table
 from surgdino.report.record import RunRecord
 from surgdino.report.sections import Section
+from surgdino.wording import capital
 
 _DISJOINT, _UNKNOWN = "✓ disjoint", "? not known"  # signs with words: no colour is needed
 _TONES = {"✗": "worse", "?": "open"}
@@ -105,7 +106,9 @@ def _matrix(
     apart = sum(test.shared == 0 for test in tests)
     caption = "✓ disjoint: no operation in common; ✗ shared: so many of those tested were seen; ? nobody knows."
     caption += f" {apart} more published test sets share none with any of these." if apart else ""
-    return Table(heads, rows, " ".join([caption, *(f"{each}." for each in history)]), frozenset({1}), strong, tones)
+    return Table(
+        heads, rows, " ".join([caption, *(f"{capital(each)}." for each in history)]), frozenset({1}), strong, tones
+    )
 
 
 def _own(leakage: Mapping[str, Any], sources: list[Source]) -> list[str]:
