@@ -51,7 +51,8 @@ def test_a_task_in_one_file_goes_through_every_verb(toy, capsys):
         for row in csv.DictReader(file):
             assert sum(float(value) for name, value in row.items() if name != "frame") == pytest.approx(1, abs=1e-5)
     assert main(["report", str(run)]) == 0
-    assert main(["predict", str(video), f"checkpoint={run}", "truth=x.txt"]) == 2
+    (toy / "x.txt").write_text("0\t1\n")
+    assert main(["predict", str(video), f"checkpoint={run}", f"truth={toy / 'x.txt'}"]) == 2
     assert "task=by_frame does not take truth=" in capsys.readouterr().err
 
 

@@ -95,6 +95,7 @@ def test_a_curation_of_other_frames_is_refused(place, synthetic_cholec80, tmp_pa
     run = ["pretrain", *words(synthetic_cholec80, place), *SMALL, "train.steps=2", f"data.curation={place / 'cur'}"]
     assert main([*run, "data.quality=80", f"run.dir={tmp_path}"]) == 2
     assert "the curation is of other frames than those of video01" in capsys.readouterr().err
+    (tmp_path / "none").mkdir()
     assert main([*run[:-1], f"data.curation={tmp_path / 'none'}", f"run.dir={tmp_path / 'other'}"]) == 2
     assert "no curation here" in capsys.readouterr().err
 
