@@ -110,7 +110,7 @@ def of_task(record: RunRecord) -> Verdict:
     leakage = (record.results or {}).get("leakage") or {}
     seen = "" if leakage.get("stamp") else " that no training has seen"
     if leakage.get("state") == "unknown":
-        seen = ", of which it is not known whether they were trained on"
+        seen = f", of which it is not known whether {'it was' if count == 1 else 'they were'} trained on"
     form = (lambda v: f"{v:.1f} px") if row.get("unit") == "pixels" else (lambda v: f"{100 * v:.1f} %")
     low, high = row["interval_95"]
     known = finite(low) and finite(high) and count >= ENOUGH  # earlier versions wrote intervals of fewer

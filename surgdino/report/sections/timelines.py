@@ -31,7 +31,7 @@ class Timelines(Section):
             may show no frames.
     """
 
-    id, title, order = "timelines", "Operations in time", 5
+    id, title, order = "timelines", "Operations in time", 7
 
     def __init__(self, frames: Frames | None = None, handled: str = "") -> None:
         self.frames, self.handled = frames, handled
