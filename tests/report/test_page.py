@@ -214,7 +214,7 @@ def test_the_stamp_has_the_colour_of_what_is_known(tmp_path, state, tone):
     write_page([read_run(run)], tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     assert f'class="stamp {tone}">Nobody knows' in text
-    assert ("it is not known whether they were trained on" in text) == (state == "unknown")
+    assert ("it is not known whether it was trained on" in text) == (state == "unknown")
 
 
 def test_what_the_initial_weights_knew_of_the_probes_operations_is_stamped(tmp_path):
