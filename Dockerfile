@@ -27,8 +27,8 @@ RUN if [ -z "$TORCH_INDEX" ]; then \
 COPY --from=build /opt/surgdino /opt/surgdino
 # Any user may run it (--user): the names of the account are not looked up, and what is cached goes to /tmp.
 ENV PATH=/opt/surgdino/bin:$PATH HOME=/tmp USER=surgdino PYTHONUNBUFFERED=1
-RUN useradd --uid 1000 surgdino && install -d -o 1000 -g 1000 /work
+RUN useradd --uid 1000 surgdino && install -d -o 1000 -g 1000 /out
 USER 1000:1000
-WORKDIR /work
+WORKDIR /out
 ENTRYPOINT ["surgdino"]
 CMD ["--help"]
