@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from pydantic.fields import FieldInfo
 from yaml import YAMLError
 
-from surgdino.discovery import files
+from surgdino.discovery import files, require
 from surgdino.errors import SurgdinoError, nearest, shown
 from surgdino.yaml_files import invalid, yaml_text
 
@@ -237,8 +237,7 @@ def shipped_settings(group: str, name: str) -> dict[str, Any]:
         SurgdinoError: there is no such choice; the nearest one is named.
     """
     known = files(f"configs/{group}" if group else "configs")
-    if name not in known:
-        raise SurgdinoError(f"there is no {group}={name}", fix=nearest(name, known))
+    require(name, known, group)
     return read_yaml(known[name])
 
 

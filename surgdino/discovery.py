@@ -8,6 +8,7 @@ folders, separated as in PATH. Each may hold `tasks/`, `methods/`, `guides/`, `t
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -59,6 +60,16 @@ def modules(package: str) -> dict[str, Path]:
     return {name: next(f / f"{name}.py" for f in folders if (f / f"{name}.py").is_file()) for name in names(package)}
 
 
+def require(name: str, known: Collection[str], word: str) -> None:
+    """Raise where there is no such choice; the nearest one is named.
+
+    Args:
+        word: what the user writes before the name (`task`), for messages.
+    """
+    if name not in known:
+        raise SurgdinoError(f"there is no {word}={name}", fix=nearest(name, known))
+
+
 def load(package: str, name: str, word: str, main: str | None = None) -> ModuleType:
     """The module of a choice.
 
@@ -69,9 +80,7 @@ def load(package: str, name: str, word: str, main: str | None = None) -> ModuleT
     Raises:
         SurgdinoError: there is no such choice; the nearest one is named.
     """
-    known = names(package, main)
-    if name not in known:
-        raise SurgdinoError(f"there is no {word}={name}", fix=nearest(name, known))
+    require(name, names(package, main), word)
     folder = main is not None and any((place / name / main).is_file() for place in _folders(package))
     return import_module(f"{package}.{name}.{Path(main).stem}" if folder and main else f"{package}.{name}")
 
@@ -91,6 +100,11 @@ def defined(module: ModuleType, base: type[T]) -> type[T]:
             found=", ".join(each.__name__ for each in found) or "none",
         )
     return found[0]
+
+
+def is_path(name: str) -> bool:
+    """Whether it is a YAML file of the user's that is meant, and not one of `files`."""
+    return name.endswith((".yaml", ".yml")) or "/" in name
 
 
 def files(folder: str) -> dict[str, Path]:

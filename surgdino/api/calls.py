@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -53,7 +52,6 @@ class Verb(Generic[R]):
     def __call__(self, *words: Word, quiet: Any = True, **settings: Any) -> R:  # a bool; `**{...}` is of one type
         """See the class."""
         verb = self.__name__
-        os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it sends a request when imported
         command = [verb, *_command(verb, [*words, settings])]
         before, sys.argv = sys.argv, ["surgdino", *command]  # what a run records as its command
         try:

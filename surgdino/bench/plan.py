@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from surgdino import console, machine
 from surgdino.backbone.vit import Backbone
@@ -38,7 +39,7 @@ from surgdino.inputs.backbone import starting_backbone
 from surgdino.inputs.backbones import open_backbones
 from surgdino.inputs.configs import BenchmarkConfig, CurateConfig, FinetuneConfig, PretrainConfig
 from surgdino.inputs.datasets import open_datasets
-from surgdino.inputs.settings import manifest_of
+from surgdino.inputs.settings import DataSettings, manifest_of
 from surgdino.inputs.suite import open_data, open_suite
 from surgdino.wording import counted, duration, size
 
@@ -100,9 +101,7 @@ def _size(amount: float) -> str:
 def _pretrain(values: Mapping[str, Any]) -> tuple[list[Line], Path]:
     config = typed(PretrainConfig, values, "")
     data = config.data
-    datasets = open_datasets(Card.from_dict(config.dataset), data)
-    sources = [Source(each.manifest, each.folder, each.settings) for each in datasets]
-    frames, lines = _stored(sources, data.worker_count, data.decoder)
+    frames, lines = _stored_of(config.dataset, data)
     phases = open_phases(
         config.phases, config.crops, config.train, config.augment, config.guide, config.model.patch_size
     )
@@ -115,8 +114,7 @@ def _pretrain(values: Mapping[str, Any]) -> tuple[list[Line], Path]:
     console.say("measuring training steps ...", "dim")
     with opened(BenchConfig.of(bench)) as (session, _), loading(session) as batches:
         run = run_steps(session, batches, _SECONDS)
-        weights = sum(parameter.numel() for parameter in session.plan.backbone.parameters()) * _WEIGHT
-        networks = sum(parameter.numel() for parameter in session.networks["student"].parameters()) * _WEIGHT
+        weights, networks = _weight(session.plan.backbone), _weight(session.networks["student"])
     note = "; the steps of each phase differ" if phases else ""
     batch = f"{steps:,} steps of {counted(config.train.batch_size, 'image')}"
     lines.append(Line("training", batch, steps * run.seconds, 0, f"{run.seconds:.2f} s a step, measured{note}"))
@@ -138,27 +136,24 @@ def _finetune(values: Mapping[str, Any]) -> tuple[list[Line], Path]:
     start = starting_backbone(config.model, config.checkpoint)
     rate, width = _passes(start.backbone, start.preprocess(config.image_size).image_size, config.hardware)
     if config.backbone == "frozen":
-        lines.append(_features(frames, 1, rate, width))
+        lines.append(_features(frames, rate, width))
         lines.append(Line("head", "", 0, 0, "minutes, not counted"))
     else:
         epochs = config.train.epochs or 1
         seconds = epochs * frames * _TRAINED / rate
         how = f"{_TRAINED:g} passes of {rate:.1f} frames/s, measured" + ("" if config.train.epochs else "; an epoch")
         lines.append(Line("training", f"{epochs:g} x {counted(frames, 'frame')}", seconds, 0, how))
-    weights = sum(parameter.numel() for parameter in start.backbone.parameters()) * _WEIGHT
-    lines.append(Line("checkpoints", "last and best", 0, _KEPT * weights, "counted"))
+    lines.append(Line("checkpoints", "last and best", 0, _KEPT * _weight(start.backbone), "counted"))
     return lines, data.store.absolute()
 
 
 def _curate(values: Mapping[str, Any]) -> tuple[list[Line], Path]:
     config = typed(CurateConfig, values, "")
     data = config.data
-    datasets = open_datasets(Card.from_dict(config.dataset), data)
-    sources = [Source(each.manifest, each.folder, each.settings) for each in datasets]
-    frames, lines = _stored(sources, data.worker_count, data.decoder)
+    frames, lines = _stored_of(config.dataset, data)
     start = starting_backbone(config.model, config.checkpoint)
     rate, width = _passes(start.backbone, start.preprocess(config.image_size).image_size, config.hardware)
-    lines.append(_features(frames, 1, rate, width))
+    lines.append(_features(frames, rate, width))
     lines.append(Line("duplicates, clusters", "", 0, 0, "not counted"))
     return lines, data.store.absolute()
 
@@ -175,12 +170,19 @@ def _benchmark(values: Mapping[str, Any]) -> tuple[list[Line], Path]:
     for each in backbones:
         side = each.start.preprocess(config.image_size).image_size
         rate, width = _passes(each.start.backbone, side, config.hardware)
-        lines.append(replace(_features(frames, 1, rate, width), what=f"features of {each.name}"))
+        lines.append(replace(_features(frames, rate, width), what=f"features of {each.name}"))
     lines.append(Line("evaluations", "", 0, 0, "not counted"))
     return lines, first.store.absolute()
 
 
 _PLANS = {"pretrain": _pretrain, "finetune": _finetune, "curate": _curate, "benchmark": _benchmark}
+
+
+def _stored_of(dataset: Mapping[str, Any], data: DataSettings) -> tuple[int, list[Line]]:
+    """The same of a `dataset` and a `data` section, `data.also` among it."""
+    datasets = open_datasets(Card.from_dict(dict(dataset)), data)
+    sources = [Source(each.manifest, each.folder, each.settings) for each in datasets]
+    return _stored(sources, data.worker_count, data.decoder)
 
 
 def _stored(sources: Sequence[Source], workers: int, decoder: str) -> tuple[int, list[Line]]:
@@ -243,10 +245,15 @@ def _some_pictures(folder: Path, scratch: Path) -> Path:
     return target
 
 
-def _features(frames: int, times: int, rate: float, width: int) -> Line:
+def _weight(network: nn.Module) -> int:
+    """Bytes of its parameters."""
+    return sum(parameter.numel() for parameter in network.parameters()) * _WEIGHT
+
+
+def _features(frames: int, rate: float, width: int) -> Line:
     """Class token and mean patch token of every frame, as float32."""
     how = f"{rate:.1f} frames/s, measured"
-    return Line("features", counted(frames, "frame"), times * frames / rate, times * frames * 2 * width * _WEIGHT, how)
+    return Line("features", counted(frames, "frame"), frames / rate, frames * 2 * width * _WEIGHT, how)
 
 
 def _passes(backbone: Backbone, side: int, hardware: HardwareSettings) -> tuple[float, int]:

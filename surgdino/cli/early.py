@@ -12,7 +12,7 @@ from typing import Any
 from surgdino import discovery
 from surgdino.backbone.model_json import find_weights
 from surgdino.config import shipped, typed
-from surgdino.errors import SurgdinoError, nearest
+from surgdino.errors import SurgdinoError
 
 # Verb -> what its settings are; none of these modules imports torch.
 CONFIGS = {
@@ -70,8 +70,7 @@ def check(verb: str, values: Mapping[str, Any], paths: Sequence[str] = ()) -> No
         _check_one_of(data)
     if verb == "export":
         find_weights(Path(paths[0]).expanduser())
-        if settings.format not in (known := discovery.names("surgdino.exports.formats")):
-            raise SurgdinoError(f"there is no format={settings.format}", fix=nearest(settings.format, known))
+        discovery.require(settings.format, discovery.names("surgdino.exports.formats"), "format")
     dataset = values.get("dataset")
     if dataset and data.get("root") and not rootless and verb not in ("evaluate", "predict", "score"):
         _check_dataset(verb, dataset, data)
@@ -106,10 +105,10 @@ def _there(path: str, key: str | None = None) -> None:
 
 
 def _check_suite(name: str) -> None:
-    if name.endswith((".yaml", ".yml")) or "/" in name:
+    if discovery.is_path(name):
         _there(name, "suite")
-    elif name not in (known := discovery.files("configs/suites")):
-        raise SurgdinoError(f"there is no suite={name}", fix=nearest(name, known))
+    else:
+        discovery.require(name, discovery.files("configs/suites"), "suite")
 
 
 def _check_backbones(items: Sequence[str]) -> None:

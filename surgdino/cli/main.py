@@ -42,8 +42,6 @@ def main(argv: list[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
-    # Known to send a request when imported; must be set before any room imports it.
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     try:
         code = dispatch(words)
         sys.stdout.flush()
@@ -73,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def dispatch(words: list[str]) -> int:
     """Hand the words after the verb to its module in `surgdino/verbs/`."""
+    # Known to send a request when imported; must be set before any room, or an extension, imports it.
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0

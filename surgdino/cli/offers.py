@@ -44,7 +44,7 @@ class OfferError(SurgdinoError):
 
 
 def _of_file(path: Path) -> tuple[str, list[str]]:
-    name, ending = shlex.quote(str(path)), path.suffix.lower()
+    name, ending = _quoted(path), path.suffix.lower()
     if ending in _VIDEOS:
         return "a video", [f"predict {name} checkpoint=RUN", f"verify dataset=folder data.root={_quoted(path.parent)}"]
     if ending in _WEIGHTS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -65,6 +65,20 @@ def open_format(name: str) -> Format:
             found=", ".join(missing),
             fix=f"install them: pip install 'surgdino[{name}]'",
         )
+    return found
+
+
+def one_after_another(graphs: Sequence[Graph], lines: Callable[[Graph, str, str], Sequence[str]]) -> list[str]:
+    """Python that opens and calls each program, the first with `images`, another with the first output before it.
+
+    Args:
+        lines: (graph, its outputs as the left side of an assignment, what it is given) -> the lines of one.
+    """
+    found, given = list[str](), "images"
+    for graph in graphs:
+        names = list(graph.outputs)
+        found += lines(graph, ", ".join(names), given)
+        given = names[0]
     return found
 
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 
 from surgdino.config import Names, Text, read_yaml, shipped, shipped_settings, typed
 from surgdino.datasets.card import Card, card_names, load_card
-from surgdino.discovery import files
+from surgdino.discovery import files, is_path, require
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.evaluations.parts.evaluation import Evaluation, open_evaluation
 from surgdino.inputs.settings import AlsoSettings, DataSettings, with_defaults
@@ -85,7 +85,7 @@ def open_suite(name: str) -> Suite:
     Raises:
         SurgdinoError: no such suite, not its form, an unknown evaluation, or settings that one does not take.
     """
-    is_file = name.endswith((".yaml", ".yml")) or "/" in name
+    is_file = is_path(name)
     path = Path(name).expanduser()
     try:
         values = read_yaml(path) if is_file else _shipped(name)
@@ -96,8 +96,8 @@ def open_suite(name: str) -> Suite:
 
 
 def _shipped(name: str) -> dict[str, Any]:
-    if name not in (known := files("configs/suites")):
-        raise SurgdinoError(f"there is no suite={name}", fix=nearest(name, known))
+    known = files("configs/suites")
+    require(name, known, "suite")
     return read_yaml(known[name])
 
 

@@ -68,9 +68,8 @@ def probe_changes(first: Row, second: Row) -> list[Change]:
         ends = float(first[PROBE + name]), float(second[PROBE + name])
         # Over the same operations as the difference: not all have every label, and two runs may have held out others.
         if difference and (name == SCORE or each[0].keys() != each[1].keys()):
-            ends = tuple(sum(values[op] for op in difference.values) / len(difference.values) for values in each)
-        known = (difference.difference, difference.values) if difference else (None, {})
-        found.append(Change(name, measure_of(name), *ends, known[0], by_operation=known[1]))
+            ends = _means(each, difference)
+        found.append(_change(name, measure_of(name), ends, difference))
     return found
 
 
@@ -92,6 +91,17 @@ def paired(before: Mapping[str, Any], after: Mapping[str, Any]) -> PairedDiffere
     if not common:
         return None
     return paired_difference(*({op: float(each[op]) for op in common} for each in (after, before)))
+
+
+def _means(each: Sequence[Mapping[str, Any]], difference: PairedDifference) -> tuple[float, float]:
+    """Of both states, over the operations of the difference."""
+    before, after = (sum(values[op] for op in difference.values) / len(difference.values) for values in each)
+    return before, after
+
+
+def _change(name: str, measure: Measure, ends: tuple[float, float], difference: PairedDifference | None) -> Change:
+    known = (difference.difference, difference.values) if difference else (None, {})
+    return Change(name, measure, *ends, known[0], by_operation=known[1])
 
 
 def is_merit(measure: Measure) -> bool | None:
@@ -149,10 +159,8 @@ def _between_scores(row: Row, other: Row) -> Judged:
     difference, ends = paired(*each), (row["value"], other["value"])
     if difference and any(values.keys() != difference.values.keys() for values in each):
         measure = replace(measure, words=f"{measure.words}, mean of the operations in common")
-        ends = tuple(sum(values[op] for op in difference.values) / len(difference.values) for values in each)
-    known = (difference.difference, difference.values) if difference else (None, {})
-    change = Change(row["name"], measure, *ends, known[0], by_operation=known[1])
-    return Judged(change, not pixels, f"protocol {row['protocol']}")
+        ends = _means(each, difference)
+    return Judged(_change(row["name"], measure, ends, difference), not pixels, f"protocol {row['protocol']}")
 
 
 def between_backbones(results: Mapping[str, Any], name: str) -> list[Judged]:

@@ -13,6 +13,11 @@ _ENOUGH = 30  # points that t-SNE is of use for
 _SIDE, _EDGE, _ABOVE, _SIZE = 320, 12, 22, 4.2  # of a map in its own units
 
 
+def directions(features: np.ndarray) -> np.ndarray:
+    """Each row brought to length 1; one of zeros stays."""
+    return features / (np.linalg.norm(features, axis=1, keepdims=True) + 1e-12)
+
+
 def flat(features: np.ndarray, seed: int = 0) -> tuple[str, np.ndarray]:
     """How, and where in the plane: t-SNE (van der Maaten and Hinton 2008) by cosine, begun with principal components,
     or these alone where there are few points.
@@ -26,7 +31,7 @@ def flat(features: np.ndarray, seed: int = 0) -> tuple[str, np.ndarray]:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    unit = features / (np.linalg.norm(features, axis=1, keepdims=True) + 1e-12)
+    unit = directions(features)
     if len(unit) < _ENOUGH:
         found = PCA(min(2, *unit.shape), svd_solver="full").fit_transform(unit)
         return "PCA", np.pad(found, ((0, 0), (0, 2 - found.shape[1]))).astype(np.float64)

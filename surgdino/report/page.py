@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from surgdino import __version__
+from surgdino.console import warn
 from surgdino.errors import shown
 from surgdino.paths import write_text
 from surgdino.report.blocks import Block, Paragraph
@@ -59,6 +60,15 @@ def write_page(
         frames=_frames_in(records) if pictures else "no patient frames",
     )
     return write_text(target, shrink(_CONTROL.sub(lambda found: shown(found.group()), text)))
+
+
+def tried(write: Callable[[], Path]) -> Path | None:
+    """The page that `write` writes; a failure costs the page and a warning, not what was done before."""
+    try:
+        return write()
+    except Exception as error:
+        warn(f"the report could not be written: {type(error).__name__}: {error}")
+        return None
 
 
 def _render(**values: Any) -> str:

@@ -13,6 +13,7 @@ from surgdino.backbone.checkpoint import LoadedBackbone
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.timm_import import timm
 from surgdino.frames.content import Content, content_mask
+from surgdino.report.feature_map import directions
 
 _BATCH = 16
 
@@ -81,7 +82,7 @@ def neighbours_elsewhere(cls: np.ndarray, operations: Sequence[str], queries: Se
 
     Frames of the query's own operation do not count: they look alike whatever was learned.
     """
-    unit = cls / (np.linalg.norm(cls, axis=1, keepdims=True) + 1e-12)
+    unit = directions(cls)
     names = np.asarray(operations)
     similar = unit[list(queries)] @ unit.T
     similar[names[list(queries)][:, None] == names[None, :]] = -np.inf

@@ -27,7 +27,7 @@ from surgdino.inputs.labelled import (
 )
 from surgdino.inputs.settings import DataSettings
 from surgdino.paths import file_of
-from surgdino.report.page import write_page
+from surgdino.report.page import tried, write_page
 from surgdino.report.record import handled, read_evaluation, read_results
 from surgdino.report.sections.timelines import Timelines
 from surgdino.runs.folder import environment, recorded_mode, set_aside_of
@@ -77,12 +77,9 @@ def main(cfg: Mapping[str, Any]) -> ExitCode:
         show = Shown(known_as, config.details, f"{out / RESULTS}, or here with details=true")
         path = measure(task, context, head, config.part, out, manifest, facts, names, averaged=averaged, show=show)
     field("results", path)
-    try:
-        page = _page(saved, context.parts[config.part], path, shown=config.report.frames)
+    page = tried(lambda: _page(saved, context.parts[config.part], path, shown=config.report.frames))
+    if page:
         field("report", page)
-    except Exception as error:  # costs the page, not the numbers
-        page = None
-        warn(f"the report could not be written: {type(error).__name__}: {error}")
     return ExitCode(0, out, results=path, report=page)
 
 

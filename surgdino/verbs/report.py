@@ -17,7 +17,7 @@ from surgdino.inputs.curation import phase_of
 from surgdino.report.examples import Examples, Scored, chosen, read_scored
 from surgdino.report.gallery import Gallery
 from surgdino.report.learned import Learned, Sample
-from surgdino.report.page import write_page
+from surgdino.report.page import tried, write_page
 from surgdino.report.record import RunRecord, handled, read_run
 from surgdino.report.sections import Section
 from surgdino.report.sections.timelines import Timelines
@@ -49,11 +49,7 @@ def report_run(folder: Path, target: Path, *, frames: bool = False) -> Path:
 
 def try_report(folder: Path, *, frames: bool = False) -> Path | None:
     """The report at the end of a run; a failure costs the page, not the run."""
-    try:
-        return report_run(folder, folder / "report.html", frames=frames)
-    except Exception as error:
-        console.warn(f"the report could not be written: {type(error).__name__}: {error}")
-        return None
+    return tried(lambda: report_run(folder, folder / "report.html", frames=frames))
 
 
 def pictures_of(record: RunRecord) -> list[Section]:

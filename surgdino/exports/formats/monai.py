@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from surgdino.errors import SurgdinoError
-from surgdino.exports.format import Format, Program
+from surgdino.exports.format import Format, Program, one_after_another
 from surgdino.exports.formats.torch_export import as_program
 from surgdino.exports.graph import Graph, Subject
 from surgdino.paths import write_text
@@ -64,14 +64,12 @@ class Monai(Format):
         """See `Format`."""
         lines = ["# in a terminal, with `pip install monai fire pillow`; PICTURES is a folder of them:"]
         lines.append(f"# cd {folder} && python -m monai.bundle run --config_file {_CONFIG} --dataset_dir PICTURES")
-        lines += ["import torch", ""]
-        given = "images"
-        for graph in subject.graphs:
-            names = list(graph.outputs)
-            lines.append(f'{graph.name} = torch.jit.load("{folder}/models/{graph.name}.ts")')
-            lines.append(f"{', '.join(names)} = {graph.name}({given})")
-            given = names[0]
-        return "\n".join(lines)
+
+        def of(graph: Graph, outputs: str, given: str) -> list[str]:
+            opened = f'torch.jit.load("{folder}/models/{graph.name}.ts")'
+            return [f"{graph.name} = {opened}", f"{outputs} = {graph.name}({given})"]
+
+        return "\n".join([*lines, "import torch", "", *one_after_another(subject.graphs, of)])
 
 
 _NETWORK = "network"
@@ -109,12 +107,10 @@ def _tuples(network: Any) -> Program:
 def _inference(subject: Subject) -> dict[str, Any]:
     """configs/inference.json."""
     head, graphs = subject.head, subject.graphs
+    where = {graph.name: "'cpu'" if place else "@device" for place, graph in enumerate(graphs)}  # a video's is small
     load = {
-        graph.name: f"$torch.jit.load(@bundle_root + '/models/{graph.name}.ts', @device).eval()" for graph in graphs
+        name: f"$torch.jit.load(@bundle_root + '/models/{name}.ts', {device}).eval()" for name, device in where.items()
     }
-    load |= {
-        graph.name: load[graph.name].replace("@device", "'cpu'") for graph in graphs[1:]
-    }  # small, over a whole video
     config: dict[str, Any] = {
         "imports": ["$import os", "$import numpy", "$import torch", "$import monai"],
         "bundle_root": ".",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surgdino.exports.format import Format, Program, shapes_of
+from surgdino.exports.format import Format, Program, one_after_another, shapes_of
 from surgdino.exports.formats.torch_export import traced
 from surgdino.exports.graph import Graph, Subject
 
@@ -38,14 +38,14 @@ class Onnx(Format):
 
     def use(self, subject: Subject, folder: str) -> str:
         """See `Format`."""
-        lines, given = ["import onnxruntime", ""], "images"
-        for graph in subject.graphs:
-            names = list(graph.outputs)
-            lines.append(f'{graph.name} = onnxruntime.InferenceSession("{folder}/{graph.name}.onnx")')
+
+        def of(graph: Graph, outputs: str, given: str) -> list[str]:
+            opened = f'onnxruntime.InferenceSession("{folder}/{graph.name}.onnx")'
             call = f'{graph.name}.run(None, {{"{graph.takes}": {given}}})'
-            lines.append(f"{', '.join(names)}{',' * (len(names) == 1)} = {call}  # {shapes_of(graph)}")
-            given = names[0]
-        return "\n".join(lines)
+            lone = "," * (len(graph.outputs) == 1)
+            return [f"{graph.name} = {opened}", f"{outputs}{lone} = {call}  # {shapes_of(graph)}"]
+
+        return "\n".join(["import onnxruntime", "", *one_after_another(subject.graphs, of)])
 
 
 def _written(graph: Graph) -> Any:

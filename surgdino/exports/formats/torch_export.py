@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from surgdino.exports.format import Format, Program, shapes_of
+from surgdino.exports.format import Format, Program, one_after_another, shapes_of
 from surgdino.exports.graph import Graph, Subject
 
 _MOST = 4096  # rows of a batch; a video may have far more frames
@@ -32,13 +32,13 @@ class TorchExport(Format):
 
     def use(self, subject: Subject, folder: str) -> str:
         """See `Format`."""
-        lines, given = ["import torch", ""], "images"
-        for graph in subject.graphs:
-            names = list(graph.outputs)
-            lines.append(f'{graph.name} = torch.export.load("{folder}/{graph.name}.pt2").module()')
-            lines.append(f"{', '.join(names)}{',' * (len(names) == 1)} = {graph.name}({given})  # {shapes_of(graph)}")
-            given = names[0]
-        return "\n".join(lines)
+
+        def of(graph: Graph, outputs: str, given: str) -> list[str]:
+            opened = f'torch.export.load("{folder}/{graph.name}.pt2").module()'
+            lone = "," * (len(graph.outputs) == 1)
+            return [f"{graph.name} = {opened}", f"{outputs}{lone} = {graph.name}({given})  # {shapes_of(graph)}"]
+
+        return "\n".join(["import torch", "", *one_after_another(subject.graphs, of)])
 
 
 def traced(graph: Graph) -> torch.export.ExportedProgram:
