@@ -3,13 +3,18 @@
 A choice is a file `NAME.py`, or a folder `NAME/` with a given file in it (`task.py`). SURGDINO_EXTENSIONS names further
 folders, separated as in PATH. Each may hold `tasks/`, `methods/`, `guides/`, `temporal/`, `heads/`, `probes/`,
 `adapters/`, `evaluations/` (python), `configs/<group>/`, `datasets/` and `recipes/` (YAML), laid out as ours.
+
+The settings of a choice may stand in a file that imports no torch, `NAME_settings.py` beside `NAME.py`, or
+`NAME/settings.py`: then they are checked before torch is imported, which takes seconds.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from dataclasses import is_dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -18,6 +23,7 @@ from surgdino.errors import SurgdinoError, nearest
 from surgdino.paths import share
 
 T = TypeVar("T")
+_SETTINGS = "_settings"
 
 
 def extensions() -> list[Path]:
@@ -82,7 +88,18 @@ def load(package: str, name: str, word: str, main: str | None = None) -> ModuleT
     """
     require(name, names(package, main), word)
     folder = main is not None and any((place / name / main).is_file() for place in _folders(package))
-    return import_module(f"{package}.{name}.{Path(main).stem}" if folder and main else f"{package}.{name}")
+    return _imported(package, f"{name}.{Path(main).stem}" if folder and main else name)
+
+
+def settings_of(package: str, name: str, word: str, main: str | None = None) -> type | None:
+    """The dataclass of a choice's settings from the file of their own, as `load`; None where there is no such file."""
+    require(name, names(package, main), word)
+    for module in (f"{name}{_SETTINGS}", f"{name}.settings"):
+        if any((place / f"{module.replace('.', '/')}.py").is_file() for place in _folders(package)):
+            for each in vars(_imported(package, module)).values():
+                if isinstance(each, type) and is_dataclass(each) and each.__module__ == f"{package}.{module}":
+                    return each
+    return None
 
 
 def defined(module: ModuleType, base: type[T]) -> type[T]:
@@ -121,17 +138,23 @@ def files(folder: str) -> dict[str, Path]:
 
 
 def _folders(package: str) -> list[Path]:
-    """The package's own folder and the extensions' folders of its name, which become part of the package."""
+    """The package's own folder and the extensions' folders of its name; the package is not imported."""
+    spec = find_spec(package)
+    own = Path(spec.submodule_search_locations[0])  # type: ignore[union-attr, index]
+    others = (root / package.rpartition(".")[2] for root in extensions())
+    return [own, *(folder for folder in others if folder.is_dir())]
+
+
+def _imported(package: str, name: str) -> ModuleType:
+    """A module of one of its `_folders`, which become part of the package."""
     path = import_module(package).__path__
-    for root in extensions():
-        folder = str(root / package.rpartition(".")[2])
-        if folder not in path and Path(folder).is_dir():
-            path.append(folder)
-    return [Path(folder) for folder in path]
+    path += [str(folder) for folder in _folders(package) if str(folder) not in path]
+    return import_module(f"{package}.{name}")
 
 
 def _files(folder: Path) -> list[str]:
-    return [p.stem for p in folder.glob("*.py") if not p.name.startswith(("_", "."))]
+    stems = [p.stem for p in folder.glob("*.py") if not p.name.startswith(("_", "."))]
+    return [stem for stem in stems if not stem.endswith(_SETTINGS)]
 
 
 def _folders_with(folder: Path, main: str | None) -> list[str]:

@@ -9,9 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from surgdino import discovery
+from surgdino import discovery, tasks
 from surgdino.backbone.model_json import find_weights
 from surgdino.config import shipped, typed
+from surgdino.crops.augment.settings import VIEWS, AugmentSettings
 from surgdino.errors import SurgdinoError
 
 # Verb -> what its settings are; none of these modules imports torch.
@@ -28,6 +29,12 @@ CONFIGS = {
     "show": "show.frames.ShowConfig",
     "bench": "bench.frames.BenchConfig",
     "score": "tasks.scoring.folders.Folders",
+}
+# Section of what is chosen by name -> where the choices are.
+_CHOSEN = {
+    "method": ("surgdino.engine.methods", None),
+    "guide": ("surgdino.engine.guides", None),
+    "task": (tasks.PACKAGE, tasks.MAIN),
 }
 _USED_ALONE = ("verify", "show", "bench")  # of whose sections some have no use: a recipe may bring them
 _PLACES = ("model.weights", "checkpoint", "data.curation", "data.table", "truth", "predictions")  # to be read
@@ -58,6 +65,7 @@ def check(verb: str, values: Mapping[str, Any], paths: Sequence[str] = ()) -> No
     more = {"generated": rootless} if verb == "bench" else {}
     settings = typed(kind, {**{key: value for key, value in values.items() if key in used}, **more}, "")
     _check_data(data)
+    _check_chosen(values)
     for path in paths:
         _there(path)
     for key, path in _named(values):
@@ -81,6 +89,21 @@ def _check_data(data: Mapping[str, Any]) -> None:
     known = {field.name for field in fields(_data_settings())}
     given = {key: value for key, value in data.items() if key in known and value is not None}
     shipped(_data_settings(), "data", **{"root": ".", **given})
+
+
+def _check_chosen(values: Mapping[str, Any]) -> None:
+    """The sections of what is chosen by name, where their settings are in a file of their own."""
+    chosen = [(f"guide.{key}", section) for key, section in (values.get("guide") or {}).items()]
+    for place, section in [*chosen, *((key, values.get(key)) for key in ("method", "task"))]:
+        if section:
+            word = place.partition(".")[0]
+            package, main = _CHOSEN[word]
+            if kind := discovery.settings_of(package, str(section.get("name")), word, main):
+                typed(kind, section, place)
+    if augment := values.get("augment"):
+        settings = typed(AugmentSettings, augment, "augment")
+        for view in VIEWS:
+            settings.effects(view)
 
 
 def _data_settings() -> Any:

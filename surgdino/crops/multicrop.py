@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from surgdino.config import typed
-from surgdino.crops.augment.build import VIEWS, Augment, AugmentSettings, View, build_augment
+from surgdino.crops.augment.build import Augment, build_augment
+from surgdino.crops.augment.settings import VIEWS, AugmentSettings, View
 from surgdino.crops.augment.transform import Drawn
 from surgdino.crops.region import Box, sample_box
 from surgdino.crops.settings import GLOBAL_VIEWS, CropSettings

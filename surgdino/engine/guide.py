@@ -20,26 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from surgdino import discovery
-from surgdino.config import Share, typed
+from surgdino.config import typed
 from surgdino.engine.methods.parts.views import Views, by_view
 from surgdino.engine.processes import Pool, ProcessGroup
+from surgdino.engine.settings import GuideSettings
 from surgdino.errors import SurgdinoError
 
 Facts = Mapping[str, np.ndarray]
 _MEMORY = 0.9  # of the sizes of gradients, from one step to the next
-
-
-@dataclass(frozen=True)
-class GuideSettings:
-    """What every entry of the `guide` section has; configs/guide/NAME.yaml explains the keys of each.
-
-    Attributes:
-        name: the file in `surgdino/engine/guides/`.
-        weight: its gradient at the class tokens, as a share of the objective's.
-    """
-
-    name: str
-    weight: Share
 
 
 @dataclass(frozen=True)

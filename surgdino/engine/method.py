@@ -17,29 +17,17 @@ from torch import Tensor, nn
 from surgdino import discovery
 from surgdino.backbone.vit import Backbone, Features
 from surgdino.backbone.weights import WeightsReport
-from surgdino.config import Share, typed
+from surgdino.config import typed
 from surgdino.crops.settings import CropSettings
 from surgdino.engine.anchor import gram_loss
 from surgdino.engine.guide import Guides
 from surgdino.engine.methods.parts.fused import Fuse, fused, plain
 from surgdino.engine.methods.parts.views import Views, global_class_tokens, student_tokens
 from surgdino.engine.processes import Pool, ProcessGroup, local
+from surgdino.engine.settings import MethodSettings
 from surgdino.errors import SurgdinoError
 
 Terms = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class MethodSettings:
-    """What every `method` section has; configs/method/NAME.yaml explains the keys of each method.
-
-    Attributes:
-        momentum, momentum_end: of the teacher, unless `train` sets them.
-    """
-
-    name: str
-    momentum: Share
-    momentum_end: Share
 
 
 @dataclass

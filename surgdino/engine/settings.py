@@ -1,4 +1,4 @@
-"""The `train` and `hardware` sections of pretraining, and what learns of the backbone."""
+"""The `train`, `hardware` and `log` sections of pretraining, and what every `method` and `guide` section has."""
 
 from __future__ import annotations
 
@@ -130,3 +130,29 @@ class HardwareSettings:
     fit: bool
     shard: bool
     compile: bool | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """What every `method` section has; configs/method/NAME.yaml explains the keys of each method.
+
+    Attributes:
+        momentum, momentum_end: of the teacher, unless `train` sets them.
+    """
+
+    name: str
+    momentum: Share
+    momentum_end: Share
+
+
+@dataclass(frozen=True)
+class GuideSettings:
+    """What every entry of the `guide` section has; configs/guide/NAME.yaml explains the keys of each.
+
+    Attributes:
+        name: the file in `surgdino/engine/guides/`.
+        weight: its gradient at the class tokens, as a share of the objective's.
+    """
+
+    name: str
+    weight: Share

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from surgdino.backbone.preprocess import Preprocess
-from surgdino.crops.augment.build import VIEWS, build_augment
+from surgdino.crops.augment.build import build_augment
+from surgdino.crops.augment.settings import VIEWS
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.errors import SurgdinoError

@@ -10,7 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from surgdino.crops.augment.build import VIEWS, build_augment, transforms
+from surgdino.crops.augment.build import build_augment, transforms
+from surgdino.crops.augment.settings import VIEWS
 from surgdino.crops.augment.transform import FrameTransform
 from surgdino.frames.content import content_mask
 from surgdino.frames.store import FrameStore

@@ -24,6 +24,8 @@ from surgdino.errors import SurgdinoError
 Tuning = Literal["frozen", "last4", "lora", "attn_proj", "full"]
 Averaging = Literal["none", "flips", "scales", "scales+flips"]
 Smoothing = Literal["none", "propagation"]
+Tokens = Literal["cls", "cls+mean", "attentive"]
+MultilabelLoss = Literal["bce", "focal", "asymmetric"]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ import sys
 
 import pytest
 
+from surgdino import discovery
 from surgdino.cli.early import CONFIGS
 from surgdino.cli.verbs import CONFIGURED, OF_RUNS
+from surgdino.config import shipped_settings
 
 # Verb -> words of a command that is right so far, and more words with what the answer to them says.
 MISTAKES: dict[str, tuple[list[str], dict[str, str]]] = {
@@ -134,6 +136,13 @@ MISTAKES: dict[str, tuple[list[str], dict[str, str]]] = {
     "share": (["{run}"], {"otu=x": "'out'", "out=": "out cannot be used"}),
     "compare": (["{run}", "/nowhere"], {"out=x.html": "/nowhere: not a run folder", "otu=x": "'out'"}),
 }
+# Whatever is chosen by name: a value that no key takes, the last of its YAML file.
+for group, verb in {"method": "pretrain", "guide": "pretrain", "augment": "pretrain", "task": "finetune"}.items():
+    for name in discovery.files(f"configs/{group}"):
+        values, place = shipped_settings(group, name), f"guide.{name}" if group == "guide" else group
+        key = next((key for key, value in values.items() if value == "???"), list(values)[-1])
+        MISTAKES[verb][1][f"{group}={name} ++{place}.{key}={{{{nan: 0}}}}"] = f"{place}.{key}"
+QUICK = ("method=dinov2", "guide=time", "task=vqa", "augment=surgical")
 _PROGRAM = """
 import contextlib, io, json, sys
 from surgdino.cli.main import main
@@ -160,17 +169,18 @@ def places(tmp_path_factory, synthetic_cholec80) -> dict[str, str]:
 
 
 def commands() -> list:
-    """All of them; of each verb the first two belong to the quick tests."""
+    """All of them; of each verb the first two belong to the quick tests, and a method, a guide and a task."""
     quick, slow = (), (pytest.mark.slow,)
     return [
-        pytest.param(verb, mistake, marks=quick if place < 2 else slow)
+        pytest.param(verb, mistake, marks=quick if place < 2 or mistake.startswith(QUICK) else slow)
         for verb, (_, mistakes) in MISTAKES.items()
         for place, mistake in enumerate(mistakes)
     ]
 
 
 def words_of(verb: str, mistake: str, places: dict[str, str]) -> list[str]:
-    return [verb, *(word.format(**places) for word in [*MISTAKES[verb][0], mistake])]
+    words = [*MISTAKES[verb][0], *mistake.split(" ", 1)]
+    return [verb, *(word.format(**places) for word in words)]
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import random
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 
 import albumentations as A
 import cv2
@@ -15,7 +17,8 @@ import pytest
 
 from surgdino.config import shipped_settings
 from surgdino.crops.augment import turbulence
-from surgdino.crops.augment.build import VIEWS, build_augment, transforms
+from surgdino.crops.augment.build import build_augment, transforms
+from surgdino.crops.augment.settings import EFFECTS, VIEWS
 from surgdino.discovery import files
 from surgdino.errors import SurgdinoError
 
@@ -56,6 +59,13 @@ def applied(name: str, image: np.ndarray, strength: float, seed: int = 0) -> np.
 def change(name: str, image: np.ndarray, strength: float, seeds: int = 12) -> float:
     """Mean absolute difference in grey levels over several draws."""
     return float(np.mean([cv2.absdiff(image, applied(name, image, strength, seed)).mean() for seed in range(seeds)]))
+
+
+def test_the_settings_of_each_are_its_arguments() -> None:
+    assert EFFECTS.keys() == transforms().keys()
+    for name, kind in EFFECTS.items():
+        arguments = {each.name: each.default for each in inspect.signature(transforms()[name]).parameters.values()}
+        assert asdict(kind()) == arguments
 
 
 def test_the_surgical_ones_are_all_there() -> None:

@@ -33,6 +33,21 @@ def test_files_and_folders_of_an_extension_are_choices(extension):
     assert discovery.load(TASKS, "toy_file", "task", "task.py").WORD == "file"
 
 
+def test_settings_in_a_file_of_their_own_are_found_and_are_no_choice(extension):
+    text = "from dataclasses import dataclass\n\n\n@dataclass(frozen=True)\nclass Settings:\n    width: int\n"
+    for folder in ("methods", "tasks/by_folder"):
+        (extension / folder).mkdir(parents=True)
+    for file in ("methods/by_file.py", "methods/all_in_one.py", "tasks/by_folder/task.py"):
+        (extension / file).write_text("raise AssertionError('imported')\n")
+    for file in ("methods/by_file_settings.py", "tasks/by_folder/settings.py"):
+        (extension / file).write_text(text)
+    assert {"by_file", "all_in_one"} <= {*(found := discovery.names(METHODS))}
+    assert not any(name.endswith("_settings") for name in found)
+    for package, name, main in ((METHODS, "by_file", None), (TASKS, "by_folder", "task.py")):
+        assert discovery.settings_of(package, name, "choice", main).__annotations__ == {"width": int}
+    assert discovery.settings_of(METHODS, "all_in_one", "method") is None
+
+
 def test_a_name_of_ours_is_refused(extension):
     (extension / "methods").mkdir()
     (extension / "methods" / "dino.py").touch()

@@ -7,20 +7,16 @@ import inspect
 import pkgutil
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field, make_dataclass
 from functools import cache
-from typing import Any, Literal, get_type_hints
+from typing import Any
 
 import cv2
 import numpy as np
 
 import surgdino.crops.augment
-from surgdino.config import Share, typed
+from surgdino.config import typed
+from surgdino.crops.augment.settings import AugmentSettings, View
 from surgdino.crops.augment.transform import Drawn, FrameTransform
-from surgdino.errors import SurgdinoError, nearest
-
-View = Literal["global_1", "global_2", "local"]
-VIEWS: tuple[View, ...] = ("global_1", "global_2", "local")
 
 
 @cache
@@ -64,21 +60,6 @@ class Augment:
         return image
 
 
-@dataclass(frozen=True)
-class AugmentSettings:
-    """The `augment` section: flips (probabilities), and name -> settings of the transforms, applied in this order.
-
-    `p`, and any other setting of a transform, is one value or a mapping view -> value; null leaves a transform out.
-    `on` says where they are applied: by the workers that cut, or as far as possible on the device that trains.
-    """
-
-    name: str = ""
-    on: Literal["cpu", "gpu"] = "cpu"
-    horizontal_flip: Share = 0.0
-    vertical_flip: Share = 0.0
-    transforms: dict[str, Any] | None = None
-
-
 def build_augment(cfg: Mapping[str, Any], view: View) -> Augment:
     """The augmentation of one of the views; DINO solarises the second global view alone, for example.
 
@@ -86,37 +67,5 @@ def build_augment(cfg: Mapping[str, Any], view: View) -> Augment:
         cfg: `AugmentSettings` as a mapping.
     """
     settings = typed(AugmentSettings, cfg, "augment")
-    named = (settings.transforms or {}).items()
-    chain = [_build(name, given, view) for name, given in named if given is not None]
+    chain = [transforms()[name](**vars(effect)) for name, effect in settings.effects(view).items()]
     return Augment(settings.horizontal_flip, settings.vertical_flip, [each for each in chain if each.p > 0])
-
-
-def _build(name: str, settings: Mapping[str, Any], view: View) -> FrameTransform:
-    if name not in transforms():
-        raise SurgdinoError(f"unknown augmentation augment.transforms.{name}", fix=nearest(name, transforms()))
-    place = f"augment.transforms.{name}"
-    if not isinstance(settings, Mapping):
-        raise SurgdinoError(f"{place} cannot be used", expected="settings such as {p: 0.5}", found=settings)
-    chosen = {key: _for_view(value, view, f"{place}.{key}") for key, value in settings.items()}
-    return transforms()[name](**vars(typed(_settings_of(name), chosen, place)))
-
-
-@cache
-def _settings_of(name: str) -> type:
-    """A dataclass of a transform's arguments."""
-    kind = transforms()[name]
-    hints = get_type_hints(kind.__init__, include_extras=True)
-    arguments = inspect.signature(kind).parameters.values()
-    fields = [(each.name, hints[each.name], field(default=each.default)) for each in arguments]
-    return make_dataclass(kind.__name__, fields)
-
-
-def _for_view(value: Any, view: View, key: str) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    for given in value:
-        if given not in VIEWS:
-            raise SurgdinoError(f"unknown view {key}.{given}", fix=nearest(str(given), VIEWS))
-    if len(value) < len(VIEWS):
-        raise SurgdinoError("a view is missing", place=key, expected=", ".join(VIEWS), found=", ".join(value))
-    return value[view]

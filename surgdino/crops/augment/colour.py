@@ -10,17 +10,14 @@ import math
 import random
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated
 
 import cv2
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from surgdino.config import Share
 from surgdino.crops.augment import batched
-from surgdino.crops.augment.transform import FrameTransform, Strength, signed
+from surgdino.crops.augment.transform import FrameTransform, signed
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _GREY = np.tile(_LUMA, (3, 1))
@@ -77,12 +74,12 @@ class ColourJitter(FrameTransform):
 
     def __init__(
         self,
-        brightness: Share = 0.4,
-        contrast: Share = 0.4,
-        saturation: Share = 0.2,
-        hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1,
-        strength: Strength = (1.0, 1.0),
-        p: Share = 0.8,
+        brightness: float = 0.4,
+        contrast: float = 0.4,
+        saturation: float = 0.2,
+        hue: float = 0.1,
+        strength: tuple[float, float] = (1.0, 1.0),
+        p: float = 0.8,
     ) -> None:
         """Half-widths of the ranges about 1 (hue: about 0, in turns)."""
         super().__init__(strength, p)

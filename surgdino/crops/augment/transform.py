@@ -10,7 +10,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,19 +18,7 @@ import numpy as np
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 from albumentations import ImageOnlyTransform
-from pydantic import AfterValidator
 from torch import Tensor
-
-from surgdino.config import Range, Share
-
-
-def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError("not ascending")
-    return bounds
-
-
-Strength = Annotated[Range, AfterValidator(_ascending)]
 
 
 class FrameTransform(ImageOnlyTransform):
@@ -51,7 +39,7 @@ class FrameTransform(ImageOnlyTransform):
     name: ClassVar[str] = ""
     shows: ClassVar[str] = ""
 
-    def __init__(self, strength: Strength = (0.0, 1.0), p: Share = 0.5) -> None:
+    def __init__(self, strength: tuple[float, float] = (0.0, 1.0), p: float = 0.5) -> None:
         super().__init__(p=p)
         self.strength = strength
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from surgdino.engine.guide import Facts, Guide, GuideSettings, Known
+from surgdino.engine.guide import Facts, Guide, Known
+from surgdino.engine.guides.centre_settings import Settings
 from surgdino.engine.processes import Pool
-
-
-@dataclass(frozen=True)
-class Settings(GuideSettings):
-    """The `guide.centre` section; configs/guide/centre.yaml explains the keys."""
 
 
 class Centre(Guide):

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from surgdino.config import Hidden, Text
-from surgdino.engine.guide import Facts, Guide, GuideSettings, Known, nothing_known
+from surgdino.engine.guide import Facts, Guide, Known, nothing_known
+from surgdino.engine.guides.column_settings import Settings
 from surgdino.engine.methods.parts.heads import mlp
 
 OPERATION = "operation"
-
-
-@dataclass(frozen=True)
-class Settings(GuideSettings):
-    """A section of `guide`; configs/guide/column.yaml explains the keys."""
-
-    column: Text
-    adversarial: bool
-    head_hidden: Hidden
 
 
 class Column(Guide):

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from surgdino.config import Hidden
-from surgdino.engine.guide import Facts, Guide, GuideSettings, Known, nothing_known
+from surgdino.engine.guide import Facts, Guide, Known, nothing_known
+from surgdino.engine.guides.order_settings import Settings
 from surgdino.engine.methods.parts.heads import mlp
-
-
-@dataclass(frozen=True)
-class Settings(GuideSettings):
-    """The `guide.order` section; configs/guide/order.yaml explains the keys."""
-
-    head_hidden: Hidden
 
 
 class Order(Guide):

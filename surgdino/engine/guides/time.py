@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.config import Hidden
-from surgdino.engine.guide import Facts, Guide, GuideSettings, Known, nothing_known
+from surgdino.engine.guide import Facts, Guide, Known, nothing_known
+from surgdino.engine.guides.time_settings import Settings
 from surgdino.engine.methods.parts.heads import mlp
-
-
-@dataclass(frozen=True)
-class Settings(GuideSettings):
-    """The `guide.time` section; configs/guide/time.yaml explains the keys."""
-
-    bins: Annotated[int, Field(ge=0, le=1000)]
-    head_hidden: Hidden
 
 
 class Time(Guide):

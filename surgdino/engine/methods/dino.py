@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from surgdino.backbone.vit import Features
-from surgdino.config import Share
 from surgdino.engine.method import Method, Terms
+from surgdino.engine.methods.dino_settings import Settings
 from surgdino.engine.methods.parts.heads import PrototypeHead
 from surgdino.engine.methods.parts.prototypes import (
-    PrototypeSettings,
     PrototypeTargets,
     certainty,
     cross_entropy_of_views,
@@ -25,13 +23,6 @@ from surgdino.engine.methods.parts.prototypes import (
 )
 from surgdino.engine.methods.parts.views import Views, by_view, teacher_tokens
 from surgdino.engine.processes import Pool, ProcessGroup
-
-
-@dataclass(frozen=True)
-class Settings(PrototypeSettings):
-    """The `method` section; configs/method/dino.yaml explains the keys."""
-
-    centre_momentum: Share
 
 
 class CentredHead(PrototypeHead):

@@ -9,19 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone, Features
-from surgdino.config import NonNegative, PositiveInt, Range, Share
 from surgdino.engine.method import Method, Terms
+from surgdino.engine.methods.dinov2_settings import Settings
 from surgdino.engine.methods.parts.fused import Fuse, plain
 from surgdino.engine.methods.parts.heads import PrototypeHead
 from surgdino.engine.methods.parts.prototypes import (
-    PrototypeSettings,
     PrototypeTargets,
     certainty,
     cross_entropy,
@@ -32,18 +29,6 @@ from surgdino.engine.methods.parts.prototypes import (
 from surgdino.engine.methods.parts.spread import WORST, koleo
 from surgdino.engine.methods.parts.views import GLOBAL_VIEWS, Views, by_view, teacher_tokens
 from surgdino.engine.processes import Pool, ProcessGroup
-
-
-@dataclass(frozen=True)
-class Settings(PrototypeSettings):
-    """The `method` section; configs/method/dinov2.yaml explains the keys."""
-
-    sinkhorn_iterations: Annotated[int, Field(ge=1, le=1000)]
-    patch_weight: NonNegative
-    koleo_weight: NonNegative
-    group_size: PositiveInt | None
-    mask_probability: Share
-    mask_ratio: Range
 
 
 @dataclass

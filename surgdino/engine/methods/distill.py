@@ -9,38 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone, Features
 from surgdino.backbone.weights import WeightsReport
-from surgdino.config import Hidden, Locations, NonNegative, PositiveInt, Range, Share, Side
 from surgdino.crops.settings import CropSettings
 from surgdino.engine.method import Method, MethodSettings, Targets, Terms
+from surgdino.engine.methods.distill_settings import Settings
 from surgdino.engine.methods.parts.spread import coding_rate, gamma, highest_rate, is_lowest, lowest_rate
 from surgdino.engine.methods.parts.teachers import Adaptor, check_size, open_teachers
 from surgdino.engine.methods.parts.views import GLOBAL_VIEWS, Views, by_view
 from surgdino.engine.processes import Pool, ProcessGroup
-
-
-@dataclass(frozen=True)
-class Settings(MethodSettings):
-    """The `method` section; configs/method/distill.yaml explains the keys."""
-
-    teachers: Locations
-    teacher_size: Side | None
-    adaptor_hidden: Hidden
-    patch_weight: NonNegative
-    local_weight: NonNegative
-    expa_weight: NonNegative
-    eps: Annotated[float, Field(ge=1e-6, le=1e6)]
-    group_size: PositiveInt | None
-    mask_probability: Share
-    mask_ratio: Range
 
 
 @dataclass

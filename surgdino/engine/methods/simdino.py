@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from torch import Tensor
 
 from surgdino.backbone.vit import Features
-from surgdino.config import Range
 from surgdino.engine.method import Terms
 from surgdino.engine.methods import simdinov2
 from surgdino.engine.methods.parts.views import Views
+from surgdino.engine.methods.simdino_settings import Settings
 from surgdino.engine.processes import Pool
-
-
-@dataclass(frozen=True)
-class Settings(simdinov2.Settings):
-    """The `method` section; configs/method/simdino.yaml explains the keys. What it leaves out is fixed here."""
-
-    patch_weight: float = field(default=0.0, init=False)
-    mask_probability: float = field(default=0.0, init=False)
-    mask_ratio: Range = field(default=(0.1, 0.5), init=False)
 
 
 class SimDINO(simdinov2.SimDINOv2):

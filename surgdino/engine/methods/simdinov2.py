@@ -8,37 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from surgdino.backbone.vit import Backbone, Features
-from surgdino.config import NonNegative, PositiveInt, Range, Share, Width
-from surgdino.engine.method import Method, MethodSettings, Targets, Terms
+from surgdino.engine.method import Method, Targets, Terms
 from surgdino.engine.methods.parts.heads import ProjectionHead
-from surgdino.engine.methods.parts.spread import Gamma, coding_rate, gamma, highest_rate, is_lowest, lowest_rate
+from surgdino.engine.methods.parts.spread import coding_rate, gamma, highest_rate, is_lowest, lowest_rate
 from surgdino.engine.methods.parts.views import Views, by_view, teacher_tokens
+from surgdino.engine.methods.simdinov2_settings import Settings
 from surgdino.engine.processes import Pool, ProcessGroup
-
-
-@dataclass(frozen=True)
-class Settings(MethodSettings):
-    """The `method` section; configs/method/simdinov2.yaml explains the keys."""
-
-    expa_type: Literal[0, 1]
-    eps: Annotated[float, Field(ge=1e-6, le=1e6)]
-    gamma: Gamma
-    coeff: NonNegative
-    group_size: PositiveInt | None
-    pooled_groups: PositiveInt
-    patch_weight: NonNegative
-    head_hidden: Width
-    head_out: Width
-    mask_probability: Share
-    mask_ratio: Range
 
 
 @dataclass

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from surgdino import console
-from surgdino.tasks.classifier.head import Tokens, TunedHead
+from surgdino.tasks.classifier.head import TunedHead
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.cache import Extracted, FeatureCache, pool
 from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.tasks.settings import Tokens
 from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages, Rows, TrainingData
 from surgdino.tasks.training.stage import Loss, Stage, Validate
 from surgdino.tasks.training.tuning import head_groups, tuned_groups

@@ -6,7 +6,7 @@ Shapes: B images, N patches, D the width, Q queries, H heads.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from surgdino.backbone.vit import Backbone
 from surgdino.errors import SurgdinoError
 from surgdino.exports.graph import Unpacked
+from surgdino.tasks.settings import Tokens
 
 # What is classified: the class token, the mean of the patch tokens beside it, or what a learned query pooled of them.
-Tokens = Literal["cls", "cls+mean", "attentive"]
 
 
 class AttentionPool(nn.Module):

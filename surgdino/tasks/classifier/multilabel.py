@@ -7,14 +7,13 @@ frames that are drawn more often.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LossName = Literal["bce", "focal", "asymmetric"]
+from surgdino.tasks.settings import MultilabelLoss
 
 
 @dataclass(frozen=True)
@@ -33,14 +32,16 @@ class Focus:
 
 
 # focal: Lin et al. 2017, section 4; asymmetric: Ridnik et al. 2021, section 3.
-FOCUS: dict[LossName, Focus] = {
+FOCUS: dict[MultilabelLoss, Focus] = {
     "bce": Focus(0.0, 0.0, 0.0),
     "focal": Focus(2.0, 2.0, 0.0),
     "asymmetric": Focus(0.0, 4.0, 0.05),
 }
 
 
-def multilabel_loss(logits: Tensor, target: Tensor, name: LossName = "bce", positive: Tensor | None = None) -> Tensor:
+def multilabel_loss(
+    logits: Tensor, target: Tensor, name: MultilabelLoss = "bce", positive: Tensor | None = None
+) -> Tensor:
     """The loss of every class, summed over classes and averaged over frames.
 
     A sum, so that what one class's weights learn does not depend on the number of classes. With p the probability

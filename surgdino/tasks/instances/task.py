@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import cv2
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from surgdino.backbone.vit import Backbone
-from surgdino.config import MOST, BelowOne, Share
 from surgdino.csv_files import write_csv
 from surgdino.datasets.objects import OBJECTS
 from surgdino.errors import SurgdinoError
@@ -29,12 +27,13 @@ from surgdino.tasks.context import TaskContext, View
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.instances.coco import Row, Truth, from_runs, read_found, read_truth, write_results
 from surgdino.tasks.instances.fusion import fused
-from surgdino.tasks.instances.heads import InstanceHead, open_head
+from surgdino.tasks.instances.heads import InstanceHead
 from surgdino.tasks.instances.heads.centre import CentreHead
 from surgdino.tasks.instances.heads.queries import QueryHead
 from surgdino.tasks.instances.inference import DetectionNetwork, Detector, picture_names, truth_of
 from surgdino.tasks.instances.picture import drawn, write_picture
 from surgdino.tasks.instances.score import InstancesScoring, average_precision, scored
+from surgdino.tasks.instances.settings import InstancesSettings
 from surgdino.tasks.instances.targets import Beside, CutObjects, Told, has_regions_alone, stored_objects
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.prediction import Prediction
@@ -47,27 +46,6 @@ from surgdino.tasks.training.tuning import head_groups, tuned_groups
 
 _TUNED = {"epochs": 20, "batch_size": 16, "lr": 1e-4, "layer_decay": 0.8, "patience": 5, "weight_decay": 0.05}
 _REGIONS = "the dataset has masks of classes and not of single objects: each connected region counts as one"
-
-
-@dataclass(frozen=True)
-class InstancesSettings:
-    """Key for key what configs/task/instances.yaml explains."""
-
-    name: str
-    head: str | None
-    maps: Annotated[int, Field(ge=1, le=4096)]
-    dropout: BelowOne
-    mirrored: bool
-    queries: Annotated[int, Field(ge=1, le=1000)]
-    query_blocks: Annotated[int, Field(ge=1, le=100)]
-    points: Annotated[int, Field(ge=16, le=MOST)]
-    keep: Share
-    most: Annotated[int, Field(ge=1, le=1000)]
-    shown: Share
-
-    def __post_init__(self) -> None:
-        if self.head is not None:
-            open_head(self.head)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,12 @@ import torch
 from surgdino import distributed
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.phase.head import PhaseHead
+from surgdino.tasks.phase.settings import NONE, PhaseSettings
 from surgdino.tasks.phase.stages import (
-    PhaseSettings,
     classifier_stage,
     pooled_features,
     temporal_stage,
 )
-from surgdino.tasks.phase.temporal import NONE
 from surgdino.tasks.training.stage import Stage
 from surgdino.wording import counted
 

@@ -6,12 +6,10 @@ both use earlier frames only. `mean_offline` is centred, and `order_offline` use
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from scipy.ndimage import correlate1d
 
-Post = Literal["none", "mean", "mean_offline", "order", "order_offline"]
+from surgdino.tasks.phase.settings import Post
 
 
 def transitions(targets: list[np.ndarray], classes: int) -> np.ndarray:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
-
 import numpy as np
 import torch
-from pydantic import Field
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from surgdino import distributed
-from surgdino.config import BelowOne, Hidden, LearningRate, Names, NonNegative, Positive, PositiveInt
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.phase import script_scores, strict_counts
 from surgdino.tasks.classifier.frame_inputs import FrameInputs, frame_stage, reads_of
-from surgdino.tasks.classifier.head import Tokens
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.features.files import FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.phase.head import OverVideo, PhaseHead
 from surgdino.tasks.phase.loss import frame_loss, median_frequency_weights, stages_loss
-from surgdino.tasks.phase.post import Post
-from surgdino.tasks.phase.temporal import AUTO, NONE, OFFLINE, check_temporal
+from surgdino.tasks.phase.settings import PhaseSettings
 from surgdino.tasks.training.batches import Batch, WholeVideos
 from surgdino.tasks.training.stage import Stage, Validate
 from surgdino.tasks.training.tuning import head_groups
@@ -33,42 +26,6 @@ _FROZEN = {"epochs": 20, "batch_size": 256, "lr": 2e-3}
 _TUNED = {"lr": 1e-4, "epochs": 5, "patience": 3, "drop_path": 0.1}
 _TEMPORAL = {"epochs": 100, "lr": 5e-4, "warmup": 0.02, "patience": 20}
 _BLOCK = 4096  # frames whose features are read at a time
-
-
-@dataclass(frozen=True)
-class PhaseSettings:
-    """Key for key what configs/task/phase.yaml explains."""
-
-    name: str
-    labels: Literal["phase", "step"]
-    temporal: str
-    candidates: Annotated[Names, Field(min_length=1, max_length=20)]
-    tokens: Tokens
-    pool_heads: Annotated[int, Field(ge=1, le=64)]
-    align: bool
-    hidden: Hidden
-    balance: Literal["median-frequency", "none"]
-    smoothing: NonNegative
-    layers: Annotated[int, Field(ge=1, le=20)] | None
-    width: Annotated[int, Field(ge=1, le=4096)] | None
-    window: PositiveInt
-    dropout: BelowOne | None
-    temporal_epochs: Positive | None
-    temporal_lr: LearningRate | None
-    post: Post
-    post_frames: Annotated[int, Field(ge=1, le=10_000)]
-
-    def __post_init__(self) -> None:
-        check_temporal(self.temporal)
-        for name in self.candidates:
-            if name in AUTO or name == NONE or name.endswith(OFFLINE):
-                expected = "names of online models; auto_offline takes their offline variants, none is always tried"
-                raise SurgdinoError("task.candidates cannot be used", expected=expected, found=name)
-            check_temporal(name)
-
-    def tried(self) -> list[str]:
-        """What `auto` tries beside the classifier of single frames."""
-        return [name + self.temporal.removeprefix(AUTO[0]) for name in dict.fromkeys(self.candidates)]
 
 
 def inputs_of(context: TaskContext, settings: PhaseSettings) -> FrameInputs:

@@ -34,15 +34,15 @@ from surgdino.tasks.phase.head import PhaseHead, VideoProgram
 from surgdino.tasks.phase.post import processed, transitions
 from surgdino.tasks.phase.ribbon import Ribbon, draw_ribbon
 from surgdino.tasks.phase.score import PhaseScoring
+from surgdino.tasks.phase.settings import AUTO, NONE, OFFLINE, PhaseSettings
 from surgdino.tasks.phase.stages import (
     DEFAULTS,
-    PhaseSettings,
     classifier_stage,
     inputs_of,
     level_of,
     temporal_stage,
 )
-from surgdino.tasks.phase.temporal import AUTO, NONE, OFFLINE, TemporalModel, build_temporal
+from surgdino.tasks.phase.temporal import TemporalModel, build_temporal
 from surgdino.tasks.prediction import OneClass
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.scoring.frames import one_class

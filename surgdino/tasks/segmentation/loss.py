@@ -6,13 +6,11 @@ said to exclude each other, a pixel has one of them or none, with a softmax.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LossName = Literal["dice_ce", "dice_focal"]
+from surgdino.tasks.segmentation.settings import LossName
 
 # Added to both sides of a Dice ratio, in pixels: with less, a class that is absent from an image gives no gradient.
 _SMOOTH = 1.0

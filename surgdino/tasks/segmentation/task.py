@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.config import BelowOne, Side
 from surgdino.csv_files import write_csv
 from surgdino.datasets.files import is_image
 from surgdino.datasets.masks import read_masks
@@ -32,9 +30,10 @@ from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.segmentation.files import read_written, write_masks
 from surgdino.tasks.segmentation.heads import DenseHead, open_head
 from surgdino.tasks.segmentation.inference import DenseNetwork, Segmenter
-from surgdino.tasks.segmentation.loss import ExclusiveLoss, LossName, MaskLoss, class_weights
+from surgdino.tasks.segmentation.loss import ExclusiveLoss, MaskLoss, class_weights
 from surgdino.tasks.segmentation.overlay import overlay, write_overlay
 from surgdino.tasks.segmentation.score import SegmentationScoring
+from surgdino.tasks.segmentation.settings import SegmentationSettings
 from surgdino.tasks.segmentation.targets import (
     CutTargets,
     MaskTargets,
@@ -50,23 +49,6 @@ from surgdino.tasks.training.stage import Stage, Validate
 from surgdino.tasks.training.tuning import head_groups, tuned_groups
 
 _TUNED = {"epochs": 20, "batch_size": 16, "lr": 2e-4, "layer_decay": 0.75, "drop_path": 0.1, "patience": 5}
-
-
-@dataclass(frozen=True)
-class SegmentationSettings:
-    """Key for key what configs/task/segmentation.yaml explains."""
-
-    name: str
-    head: str
-    maps: Annotated[int, Field(ge=1, le=4096)]
-    classes: Literal["separate", "exclusive"]
-    loss: LossName
-    balance: Literal["inverse-root", "none"]
-    window: Side | None
-    overlap: BelowOne
-
-    def __post_init__(self) -> None:
-        open_head(self.head)
 
 
 @dataclass(frozen=True, repr=False)

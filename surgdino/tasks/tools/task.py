@@ -27,10 +27,10 @@ from surgdino.tasks.scoring.frames import several_classes
 from surgdino.tasks.task import Task
 from surgdino.tasks.tools.files import read_tool_table, write_presence
 from surgdino.tasks.tools.score import ToolsScoring
+from surgdino.tasks.tools.settings import ToolsSettings
 from surgdino.tasks.tools.training import (
     DEFAULTS,
     ToolClassifier,
-    ToolsSettings,
     inputs_of,
     probabilities_of,
     tools_stage,

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.config import MOST, BelowOne, Hidden
 from surgdino.metrics.arrays import nanmean, score_matrices
 from surgdino.metrics.average_precision import class_ap
 from surgdino.tasks.classifier.frame_inputs import FrameInputs, Inputs, frame_stage, reads_of
-from surgdino.tasks.classifier.head import FrameClassifier, Tokens
+from surgdino.tasks.classifier.head import FrameClassifier
 from surgdino.tasks.classifier.multilabel import (
-    LossName,
     multilabel_loss,
     positive_weights,
     prior_logits,
@@ -25,26 +20,13 @@ from surgdino.tasks.classifier.multilabel import (
 )
 from surgdino.tasks.context import TaskContext
 from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.tasks.tools.settings import ToolsSettings
 from surgdino.tasks.training.batches import Batch
 from surgdino.tasks.training.stage import Stage, Validate
 
 DEFAULTS = {"epochs": 10, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.01, "patience": 10}
 _FROZEN = {"epochs": 20, "batch_size": 256, "lr": 2e-3}
 _TUNED = {"lr": 1e-4, "epochs": 5, "patience": 3, "drop_path": 0.1}
-
-
-@dataclass(frozen=True)
-class ToolsSettings:
-    """The `task` section; configs/task/tools.yaml explains every key."""
-
-    name: str
-    tokens: Tokens
-    pool_heads: Annotated[int, Field(ge=1, le=64)]
-    hidden: Hidden
-    dropout: BelowOne
-    loss: LossName
-    positive_weight_cap: Annotated[float, Field(ge=1, le=MOST)]
-    repeat_threshold: BelowOne
 
 
 class ToolClassifier(FrameClassifier):

@@ -10,7 +10,7 @@ from surgdino.exports.graph import Unpacked
 from surgdino.metrics.triplet import TripletMap
 from surgdino.tasks.triplet.components import PARTS, part_of
 from surgdino.tasks.triplet.head import TripletHead
-from surgdino.tasks.triplet.training import TripletSettings
+from surgdino.tasks.triplet.settings import TripletSettings
 
 
 class TripletProgram(nn.Module):

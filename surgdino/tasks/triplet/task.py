@@ -35,9 +35,9 @@ from surgdino.tasks.triplet.files import write_triplets
 from surgdino.tasks.triplet.head import PooledLinear, QueryDecoder, TripletHead
 from surgdino.tasks.triplet.program import TripletProgram
 from surgdino.tasks.triplet.score import TripletScoring
+from surgdino.tasks.triplet.settings import TripletSettings
 from surgdino.tasks.triplet.training import (
     Probabilities,
-    TripletSettings,
     heads_stage,
     predict_probabilities,
     soft_labels,

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.config import MOST, BelowOne, NonNegative, Share
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.average_precision import class_ap
 from surgdino.metrics.triplet import component_videos
 from surgdino.tasks.classifier.frame_inputs import FrameInputs, Inputs, frame_stage
 from surgdino.tasks.classifier.multilabel import (
-    LossName,
     multilabel_loss,
     positive_weights,
     prior_logits,
@@ -30,35 +26,12 @@ from surgdino.tasks.training.batches import Batch
 from surgdino.tasks.training.stage import Loss, Stage, Validate
 from surgdino.tasks.triplet.components import PARTS, combined_scores, component_targets, triplet_map_of
 from surgdino.tasks.triplet.head import TripletHead
+from surgdino.tasks.triplet.settings import TripletSettings
 
 Probabilities = dict[str, np.ndarray]
 
 _FASTER = {"pooled": 1, "query": 5}  # than the task's learning rate: a decoder's queries begin with nothing
 _TUNED = {"epochs": 10, "lr": 5e-4, "drop_path": 0.1}
-
-
-@dataclass(frozen=True)
-class TripletSettings:
-    """The `task` section; configs/task/triplet.yaml explains every key."""
-
-    name: str
-    head: Literal["pooled", "query"]
-    pool_heads: Annotated[int, Field(ge=0, le=64)]
-    decoder_layers: Annotated[int, Field(ge=1, le=12)]
-    decoder_width: Annotated[int, Field(ge=4, le=2048)]
-    frames: Annotated[int, Field(ge=1, le=64)]
-    dropout: BelowOne
-    loss: LossName
-    positive_weight_cap: Annotated[float, Field(ge=1, le=MOST)]
-    repeat_threshold: BelowOne
-    component_loss: NonNegative
-    component_weight: NonNegative
-    soft_labels: Share
-
-    def __post_init__(self) -> None:
-        if self.head == "query" and not self.pool_heads:
-            expected = "1 or more: the decoder attends to patch tokens with so many heads"
-            raise SurgdinoError("task.pool_heads cannot be used", expected=expected, found=0)
 
 
 def inputs_of(context: TaskContext, settings: TripletSettings, head: TripletHead) -> FrameInputs:

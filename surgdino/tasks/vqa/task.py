@@ -28,9 +28,9 @@ from surgdino.tasks.vqa.learned import learn
 from surgdino.tasks.vqa.picture import draw_replies
 from surgdino.tasks.vqa.replies import WHOLE, Replies, Truth, truth_of
 from surgdino.tasks.vqa.score import VqaScoring
+from surgdino.tasks.vqa.settings import VqaSettings
 from surgdino.tasks.vqa.training import (
     DEFAULTS,
-    VqaSettings,
     asked_of,
     chances_of,
     known,

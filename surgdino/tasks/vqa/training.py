@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from surgdino.config import BelowOne, Width
 from surgdino.datasets.questions import Asked
 from surgdino.errors import SurgdinoError
 from surgdino.metrics.answers import HEADLINE, macro_f1
@@ -24,22 +21,11 @@ from surgdino.tasks.training.stage import Stage, Validate
 from surgdino.tasks.vqa.head import QuestionHead
 from surgdino.tasks.vqa.learned import Learned
 from surgdino.tasks.vqa.replies import Replies, Truth, truth_of
+from surgdino.tasks.vqa.settings import VqaSettings
 
 DEFAULTS = {"epochs": 10, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.05, "patience": 10}
 _FROZEN = {"epochs": 20}
 _TUNED = {"lr": 1e-4, "epochs": 5, "patience": 3, "drop_path": 0.1}
-
-
-@dataclass(frozen=True)
-class VqaSettings:
-    """The `task` section; configs/task/vqa.yaml explains every key."""
-
-    name: str
-    question_width: Width
-    pool_heads: Annotated[int, Field(ge=1, le=64)]
-    hidden: Width
-    dropout: BelowOne
-    learned: Learned | None
 
 
 def known(settings: VqaSettings) -> Learned:

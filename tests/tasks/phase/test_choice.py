@@ -10,7 +10,7 @@ import pytest
 from surgdino.cli.main import main
 from surgdino.engine.stop import Stop
 from surgdino.tasks.phase.choice import Choice
-from surgdino.tasks.phase.temporal import NONE
+from surgdino.tasks.phase.settings import NONE
 from tests.tasks.phase.test_cli import finetune, losses_of, results_of
 
 QUICK = ("task.temporal=auto", "task.candidates=[clip,memory]", "train.steps=4", "task.width=8", "data.fps=2")

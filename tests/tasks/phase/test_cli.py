@@ -14,8 +14,8 @@ from surgdino.cli.main import main
 from surgdino.datasets.card import load_card
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.phase.files import read_phase
+from surgdino.tasks.phase.settings import NONE, temporal_names
 from surgdino.tasks.phase.stages import aligned, level_of
-from surgdino.tasks.phase.temporal import NONE, temporal_names
 
 PHASES = load_card("cholec80").phases
 SPLIT = "{train: [1, 2], val: [3], test: [4]}"

@@ -10,8 +10,9 @@ from surgdino.exports.formats.torch_export import traced
 from surgdino.exports.graph import Graph
 from surgdino.tasks.classifier.head import FrameClassifier
 from surgdino.tasks.phase.head import PhaseHead, VideoProgram
+from surgdino.tasks.phase.settings import NONE, temporal_names
 from surgdino.tasks.phase.stages import level_of
-from surgdino.tasks.phase.temporal import NONE, build_temporal, temporal_names
+from surgdino.tasks.phase.temporal import build_temporal
 
 WIDTH, CLASSES = 8, 3
 

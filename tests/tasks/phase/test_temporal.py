@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from surgdino.errors import SurgdinoError
 from surgdino.tasks.phase.loss import stages_loss
-from surgdino.tasks.phase.temporal import NONE, build_temporal, run_through, temporal_names
+from surgdino.tasks.phase.settings import NONE, temporal_names
+from surgdino.tasks.phase.temporal import build_temporal, run_through
 from surgdino.tasks.phase.temporal.transformer import HEADS, windowed_attention
 
 WIDTH, CLASSES, FRAMES = 12, 5, 90

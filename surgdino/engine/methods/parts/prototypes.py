@@ -8,37 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from surgdino.config import Share, Width
-from surgdino.engine.method import MethodSettings, Targets
+from surgdino.engine.method import Targets
 from surgdino.engine.methods.parts.fused import Fuse, plain
 
 LEAST_INFORMATION = 0.01
-# Cosines divided by less would leave the range of fp32's exponential.
-Temperature = Annotated[float, Field(ge=0.02, le=100)]
-
-
-@dataclass(frozen=True)
-class PrototypeSettings(MethodSettings):
-    """What the `method` sections of the family share."""
-
-    student_temp: Temperature
-    teacher_temp_start: Temperature
-    teacher_temp: Temperature
-    teacher_temp_warmup: Share
-    prototypes: Annotated[int, Field(ge=1, le=2**20)]
-    head_hidden: Width
-    head_out: Width
-    freeze_last_layer: Share
-
-    def teacher_temperature(self, progress: float) -> float:
-        """At `progress` in [0, 1] of the run."""
-        return teacher_temperature(progress, self.teacher_temp_start, self.teacher_temp, self.teacher_temp_warmup)
 
 
 @dataclass
@@ -53,11 +30,6 @@ class PrototypeTargets(Targets):
     entropy: Tensor
     information: Tensor
     frozen: bool
-
-
-def teacher_temperature(progress: float, start: float, end: float, warmup: float) -> float:
-    """Linear from `start` to `end` over the share `warmup` of the run, then `end`; `progress` in [0, 1]."""
-    return end if progress >= warmup else start + (end - start) * progress / warmup
 
 
 def cross_entropy(student: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Gamma = Literal["balanced", "theory"]
+from surgdino.engine.methods.simdinov2_settings import Gamma
+
 _EPS = 1e-8  # of KoLeo
 WORST = -math.log(_EPS)  # KoLeo of features that are all the same
 

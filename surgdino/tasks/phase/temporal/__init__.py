@@ -15,11 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from surgdino import discovery
-from surgdino.errors import SurgdinoError, nearest
-
-NONE = "none"  # every frame by itself
-OFFLINE = "_offline"
-AUTO = ("auto", "auto_offline")  # what is best on held-out operations, see `surgdino.tasks.phase.choice`
+from surgdino.errors import SurgdinoError
+from surgdino.tasks.phase.settings import AUTO, NONE, OFFLINE, check_temporal
 
 
 @dataclass(frozen=True)
@@ -84,18 +81,6 @@ class TemporalModel(nn.Module, ABC):
         if not self.online:
             raise ValueError("an offline model has to see the whole video")
         return self.run(features, state)
-
-
-def temporal_names() -> list[str]:
-    """What `task.temporal` takes."""
-    return [NONE, *sorted(name + ending for name in discovery.names(__name__) for ending in ("", OFFLINE))]
-
-
-def check_temporal(name: str) -> None:
-    """Refuse a name that is none of `temporal_names()`, and no wish that one be chosen."""
-    known = [*AUTO, *temporal_names()]
-    if name not in known:
-        raise SurgdinoError(f"there is no task.temporal={name}", fix=nearest(name, known))
 
 
 def build_temporal(
