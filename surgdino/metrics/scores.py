@@ -91,11 +91,17 @@ class FrameScores:
 
     Attributes:
         measure: what the values are; higher is better.
-        rows: (video id, frame number, value, what a reader should know of it beside that), undefined values left out.
+        rows: (video id, frame number, value, what a reader should know of it beside that, whether the answer is right:
+            `yes`, `no`, or nothing where frames are neither), undefined values left out.
     """
 
     measure: str
-    rows: Sequence[tuple[str, int, float, str]]
+    rows: Sequence[tuple[str, int, float, str, str]]
+
+
+def yes_no(right: bool) -> str:
+    """Whether a frame's answer is right, as `FrameScores` has it."""
+    return "yes" if right else "no"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from surgdino.report.sections import Section
 SHOWN = 4  # frames of each kind
 _APART = 10.0  # seconds between two that are shown of one video: neighbours look alike
 _WIDTH, _NAMED = 320, 24  # pixels of a picture; classes in a legend
+_MARKS = {"yes": "hit", "no": "miss"}
+_MARKED = "✓ in an unbroken frame: right. ✗ in a dashed frame: wrong."
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Scored:
     frame: int
     value: float
     said: str = ""
+    right: str = ""  # `yes`, `no`, or nothing where frames are neither, as in files before that column
 
 
 def read_scored(path: Path) -> tuple[str, list[Scored]]:
@@ -50,10 +53,10 @@ def read_scored(path: Path) -> tuple[str, list[Scored]]:
     found = []
     for number, row in enumerate(rows, 2):
         try:
-            video, frame, value, said = row
-            found.append(Scored(as_meant(video), int(frame), float(value), as_meant(said)))
+            video, frame, value, said, right = row if len(row) != 4 else [*row, ""]
+            found.append(Scored(as_meant(video), int(frame), float(value), as_meant(said), right))
         except ValueError as error:
-            expected = "video, frame, value, text"
+            expected = "video, frame, value, text, yes or no"
             raise SurgdinoError(
                 "not a row", file=path, place=f"row {number}", expected=expected, found=row, fix=fix
             ) from error
@@ -101,7 +104,9 @@ class Examples(Section):
 
     def of_run(self, record: RunRecord) -> list[Block]:
         """For each kind a strip a frame: itself, and truth and prediction over it where the task draws them."""
-        blocks: list[Block] = [Paragraph(" ".join(f"By {self.measure}. {self.note}".split()), note=True)]
+        marked = any(each.right in _MARKS for frames in self.kinds.values() for each in frames)
+        told = f"By {self.measure}. {_MARKED if marked else ''} {self.note}"
+        blocks: list[Block] = [Paragraph(" ".join(told.split()), note=True)]
         drawn = False
         for kind, frames in self.kinds.items():
             strips = [self._strip(each) for each in frames]
@@ -120,4 +125,5 @@ class Examples(Section):
         title, alone = f"{scored.value:.3f} · {scored.video}, frame {scored.frame}", len(pictures) == 1
         if scored.said and not alone:
             title += f" · {scored.said}"
-        return Strip(title, [picture(image, scored.said or name if alone else name) for name, image in pictures])
+        mark = _MARKS.get(scored.right, "")
+        return Strip(title, [picture(image, scored.said or name if alone else name, mark) for name, image in pictures])

@@ -49,7 +49,7 @@ def write_results(
     path = write_text(folder / RESULTS, text + "\n")
     write_per_operation(folder, [(row.protocol, row.name, names.hide(row.per_operation)) for row in scores.table])
     if scores.frames is not None:
-        write_csv(folder / PER_FRAME, ("video", "frame", scores.frames.measure, "said"), scores.frames.rows)
+        write_csv(folder / PER_FRAME, ("video", "frame", scores.frames.measure, "said", "right"), scores.frames.rows)
     return path
 
 

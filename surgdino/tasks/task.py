@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -38,6 +38,7 @@ class Member:
     head: nn.Module
 
 
+Pictures = Callable[[int], dict[str, np.ndarray]]
 S = TypeVar("S")  # the settings
 P = TypeVar("P")  # what is predicted of one video
 
@@ -170,17 +171,15 @@ class Task(ABC, Generic[S, P]):
     def draw(self, context: TaskContext, head: nn.Module, frames: LabelledFrames, folder: Path, caption: str) -> None:
         """Draw what was predicted of the tested videos into `folder`, for the report: pictures that show no patient."""
 
-    def pictures(
-        self, frames: LabelledFrames, row: int, predictions: Path, classes: Sequence[str]
-    ) -> dict[str, np.ndarray]:
-        """A labelled frame as the report may show it where frames were asked for: what it is called -> uint8
-        [H, W, 3] RGB of one size. As it is by default; `truth` and `prediction` beside it where these can be drawn.
+    def pictures(self, frames: LabelledFrames, predictions: Path, classes: Sequence[str]) -> Pictures:
+        """What draws a labelled frame for the report, where frames were asked for: which of `frames` -> what it is
+        called -> uint8 [H, W, 3] RGB of one size. As it is by default; `truth` and `prediction` beside it where these
+        can be drawn.
 
         Args:
-            row: which of `frames`.
             predictions: the folder of what `evaluate` wrote of them.
         """
-        return {"frame": frames.store.read(int(frames.index[row]))}
+        return lambda row: {"frame": frames.store.read(int(frames.index[row]))}
 
     def read_truth(self, path: Path, classes: Sequence[str]) -> FrameLabels:
         """The labels that a file gives, by frame number, for `surgdino predict truth=FILE`.

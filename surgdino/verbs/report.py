@@ -75,12 +75,12 @@ def examples_of(record: RunRecord, saved: SavedTask, frames: LabelledFrames) -> 
     }
     known = [each for each in scored if (each.video, each.frame) in places]
     kinds = chosen(known, lambda each: float(frames.times[places[each.video, each.frame]]))
-    predictions, task = record.folder / "predictions", saved.task
+    drawn = saved.task.pictures(frames, record.folder / "predictions", saved.classes)
 
     def draw(each: Scored) -> dict[str, np.ndarray]:
-        return task.pictures(frames, places[each.video, each.frame], predictions, saved.classes)
+        return drawn(places[each.video, each.frame])
 
-    return Examples(measure, kinds, draw, saved.classes, f"{task.PICTURE} {handled(record)}")
+    return Examples(measure, kinds, draw, saved.classes, f"{saved.task.PICTURE} {handled(record)}")
 
 
 def learned_of(record: RunRecord) -> Section:

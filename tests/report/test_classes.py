@@ -56,6 +56,12 @@ def test_the_page_shows_classes_and_says_where_a_value_is_undefined(tmp_path):
     assert "confusion" in read_run(folder).left_out[0]
 
 
+def test_a_frame_is_right_wrong_or_of_a_table_that_does_not_say(tmp_path):
+    for rows, right in (("v,1,0.5,is a,yes\nv,2,0.1,is b,no\n", ["yes", "no"]), ("v,1,0.5,is a\n", [""])):
+        (tmp_path / "per_frame.csv").write_text("video,frame,p,said,right\n" + rows)
+        assert [each.right for each in read_scored(tmp_path / "per_frame.csv")[1]] == right
+
+
 def test_frames_are_the_best_the_worst_and_those_between_and_no_neighbours():
     scored = [Scored("a", k, k / 100) for k in range(100)] + [Scored("b", 0, float("nan"))]
     kinds = chosen(scored, lambda each: float(each.frame))

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from surgdino.cli.main import main
-from surgdino.report.blocks import Legend, Strips
+from surgdino.report.blocks import Legend, Paragraph, Strips
 from surgdino.report.record import read_run
 from surgdino.runs.results import PER_FRAME
 from surgdino.tasks import task_names
@@ -34,6 +34,9 @@ def test_the_report_of_a_task_shows_classes_and_has_frames_to_show(runs, task):
     sides = {tuple(each.caption for each in strip.pictures) for strip in strips if len(strip.pictures) > 1}
     assert sides == ({("frame", "truth", "prediction")} if task in ("segmentation", "instances") else set())
     assert any(isinstance(block, Legend) for block in blocks) == bool(sides)
+    marks = {each.mark for strip in strips for each in strip.pictures}
+    assert marks <= ({""} if sides else {"hit", "miss"})
+    assert any("✓" in block.text for block in blocks if isinstance(block, Paragraph)) == (not sides)
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def scored(
     if BOX in asked:
         matches = _add(table, tables, truth, found, owners, BOX, "bbox")
         values = enumerate(frame_f1(matches["all"], shown).tolist()) if named is not None else ()
-        rows = [(*named[row], value, "") for row, value in values if not math.isnan(value)]  # type: ignore[index]
+        rows = [(*named[row], value, "", "") for row, value in values if not math.isnan(value)]  # type: ignore[index]
         frames = FrameScores(f"F1 of boxes at IoU 0.5, from a score of {shown:g} on", rows) if rows else None
     masked = [bool(row.get("segmentation")) for row in found]
     drawn = any(row.get("segmentation") for row in truth.annotations)

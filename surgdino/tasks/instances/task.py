@@ -39,7 +39,7 @@ from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.prediction import Prediction
 from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.segmentation.targets import placements
-from surgdino.tasks.task import Task
+from surgdino.tasks.task import Pictures, Task
 from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages
 from surgdino.tasks.training.stage import Stage, Validate, resolve
 from surgdino.tasks.training.tuning import head_groups, tuned_groups
@@ -202,22 +202,22 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
         inside = "The head `centre` counts a mask inside its box alone; with `queries` the box is that of the mask"
         return [f"The run keeps scores from {settings.keep:g} on and shows those from {settings.shown:g} on", inside]
 
-    def pictures(
-        self, frames: LabelledFrames, row: int, predictions: Path, classes: Sequence[str]
-    ) -> dict[str, np.ndarray]:
+    def pictures(self, frames: LabelledFrames, predictions: Path, classes: Sequence[str]) -> Pictures:
         """The picture at its own size, and over it what is there and what was detected."""
         truth = read_truth(predictions / "truth.json")
         found = read_found(predictions / "results.json", truth)
-        place, [stored] = (
-            placements(frames)[frames.video_of[row]],
-            super().pictures(frames, row, predictions, classes).values(),
-        )
-        x0, y0, x1, y1 = place.box
-        image = np.zeros((*place.source[::-1], 3), np.uint8)
-        image[y0:y1, x0:x1] = cv2.resize(stored, (x1 - x0, y1 - y0))
         sides = {"truth": truth.annotations, "prediction": [r for r in found if r["score"] >= self.settings.shown]}
-        own = {name: [each for each in side if each["image_id"] == row + 1] for name, side in sides.items()}
-        return {"frame": image, **{name: drawn(image, rows, classes) for name, rows in own.items()}}
+        places, stored = placements(frames), super().pictures(frames, predictions, classes)
+
+        def draw(row: int) -> dict[str, np.ndarray]:
+            place = places[frames.video_of[row]]
+            x0, y0, x1, y1 = place.box
+            image = np.zeros((*place.source[::-1], 3), np.uint8)
+            image[y0:y1, x0:x1] = cv2.resize(stored(row)["frame"], (x1 - x0, y1 - y0))
+            own = {name: [each for each in side if each["image_id"] == row + 1] for name, side in sides.items()}
+            return {"frame": image, **{name: drawn(image, rows, classes) for name, rows in own.items()}}
+
+        return draw
 
     def write(self, request: PredictRequest) -> dict[str, Path]:
         """COCO's results with the images that they number, pictures with boxes, masks and names, and a table."""

@@ -58,6 +58,7 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
     """What is predicted of a video are class probabilities, float32 [n, C]."""
 
     Settings, LABELS, DEFAULTS = PhaseSettings, "phase", DEFAULTS
+    PICTURE = "Right where the highest class is the true one."
     scoring = PhaseScoring()
 
     def __init__(self, name: str, settings: PhaseSettings) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from surgdino.metrics.scores import FrameScores
+from surgdino.metrics.scores import FrameScores, yes_no
 
 Arrays = Mapping[str, np.ndarray]  # video id -> an array with a row a frame
 _NAMED = 4  # classes in a caption
@@ -26,7 +26,7 @@ def one_class(truths: Arrays, probabilities: Arrays, numbers: Arrays, classes: S
             if 0 <= true < len(classes):
                 top = int(found.argmax())
                 said = f"is {classes[true]}, predicted {classes[top]} {found[top]:.2f}"
-                rows.append((video, number, float(found[true]), said))
+                rows.append((video, number, float(found[true]), said, yes_no(top == true)))
     return FrameScores("probability of the truth", rows)
 
 
@@ -42,7 +42,7 @@ def several_classes(truths: Arrays, probabilities: Arrays, numbers: Arrays, clas
             if ((true == 0) | (true == 1)).all():
                 value = float(np.where(true == 1, found, 1 - found).mean())
                 said = f"shows {_named(true == 1, classes)}, predicted {_named(found > 0.5, classes)}"
-                rows.append((video, number, value, said))
+                rows.append((video, number, value, said, yes_no(bool(((found > 0.5) == true).all()))))
     return FrameScores("mean probability of the truth", rows)
 
 
@@ -59,7 +59,8 @@ def ranked(truths: Arrays, scores: Arrays, numbers: Arrays, classes: Sequence[st
                 order = np.argsort(-found, kind="stable")
                 places = np.flatnonzero(true[order])
                 value = float((np.arange(1, len(places) + 1) / (places + 1)).mean())
-                rows.append((video, number, value, f"shows {_named(true, classes)}, highest {classes[order[0]]}"))
+                said = f"shows {_named(true, classes)}, highest {classes[order[0]]}"
+                rows.append((video, number, value, said, yes_no(bool(true[order[0]]))))
     return FrameScores("average precision within the frame", rows)
 
 

@@ -101,7 +101,7 @@ class SegmentationTally:
         )
 
 
-def _frames(images: Mapping[tuple[str, int], ImageScores]) -> list[tuple[str, int, float, str]]:
+def _frames(images: Mapping[tuple[str, int], ImageScores]) -> list[tuple[str, int, float, str, str]]:
     """Of each picture the mean over its classes; those with nothing to find and nothing found are left out."""
     values = {key: float(nanmean(image.dice)) for key, image in sorted(images.items())}
-    return [(*key, value, "") for key, value in values.items() if not np.isnan(value)]
+    return [(*key, value, "", "") for key, value in values.items() if not np.isnan(value)]

@@ -43,7 +43,7 @@ from surgdino.tasks.segmentation.targets import (
     shown_classes,
     target_side,
 )
-from surgdino.tasks.task import Task
+from surgdino.tasks.task import Pictures, Task
 from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages
 from surgdino.tasks.training.stage import Stage, Validate
 from surgdino.tasks.training.tuning import head_groups, tuned_groups
@@ -191,17 +191,20 @@ class SegmentationTask(Task[SegmentationSettings, tuple[int, np.ndarray]]):
         found = self.predicted(request.context, request.head, request.frames)
         return Segmentations.of(request, self.name, masks=tuple(masks for _, (_, masks) in found))
 
-    def pictures(
-        self, frames: LabelledFrames, row: int, predictions: Path, classes: Sequence[str]
-    ) -> dict[str, np.ndarray]:
+    def pictures(self, frames: LabelledFrames, predictions: Path, classes: Sequence[str]) -> Pictures:
         """The stored part of the picture, and truth and prediction over it."""
-        video, shown = frames.video_of[row], super().pictures(frames, row, predictions, classes)
-        truth = read_masks(frames.masks(row), classes)[0]
-        prediction = read_written(predictions, frames.videos[video], int(frames.numbers[row]), classes)
-        place, [image] = placements(frames)[video], shown.values()
-        for name, masks in (("truth", truth), ("prediction", prediction)):
-            shown[name] = overlay(image, place.to_frame(masks, place.stored) > 127, classes)
-        return shown
+        places, stored = placements(frames), super().pictures(frames, predictions, classes)
+
+        def draw(row: int) -> dict[str, np.ndarray]:
+            video, shown = frames.video_of[row], stored(row)
+            truth = read_masks(frames.masks(row), classes)[0]
+            prediction = read_written(predictions, frames.videos[video], int(frames.numbers[row]), classes)
+            place, image = places[video], shown["frame"]
+            for name, masks in (("truth", truth), ("prediction", prediction)):
+                shown[name] = overlay(image, place.to_frame(masks, place.stored) > 127, classes)
+            return shown
+
+        return draw
 
     def variant(self) -> str:
         """The head."""

@@ -44,6 +44,7 @@ class ToolsTask(Task[ToolsSettings, np.ndarray]):
     """What is predicted of a video are probabilities, float32 [n, C]."""
 
     Settings, LABELS, DEFAULTS = ToolsSettings, "tools", DEFAULTS
+    PICTURE = "Right where all tools above 0.5 are there and no others."
     scoring = ToolsScoring()
 
     def build_head(self, context: TaskContext) -> ToolClassifier:

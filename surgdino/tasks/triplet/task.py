@@ -61,6 +61,7 @@ class TripletTask(Task[TripletSettings, Probabilities]):
     """What is predicted of a video: `IVT`, combined float32 [n, 100], and what the heads of I, V and T say."""
 
     Settings, LABELS = TripletSettings, "triplet"
+    PICTURE = "Right where the highest triplet is there."
     DEFAULTS: ClassVar = {"epochs": 30, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.05, "clip": 3.0, "patience": 5}
     scoring = TripletScoring()
 

@@ -31,6 +31,7 @@ from surgdino.metrics.scores import (
     chosen,
     find_row,
     score_rows,
+    yes_no,
 )
 from surgdino.tasks.scoring.folders import Folders
 from surgdino.tasks.scoring.scoring import Scoring
@@ -232,7 +233,7 @@ def _by_frame(
             if frame != WHOLE:
                 wrong = [k for k in of.tolist() if not right[k]][:_WRONG]
                 said = [f"{truth.questions[k]} {reply.answers[k]} ({truth.answers[k]})" for k in wrong]
-                rows.append((video, frame, float(right[of].mean()), "; ".join(said)))
+                rows.append((video, frame, float(right[of].mean()), "; ".join(said), yes_no(not wrong)))
     return FrameScores("share of its questions answered right", rows)
 
 

@@ -59,7 +59,7 @@ class VqaTask(Task[VqaSettings, Replies]):
 
     Settings, LABELS, DEFAULTS = VqaSettings, QUESTION, DEFAULTS
     ASKS = True
-    PICTURE = "Frames with the replies that are wrong."
+    PICTURE = "Right where every reply is; the wrong ones are named."
     scoring = VqaScoring()
 
     def prepared(self, card: Card, manifest: Manifest) -> VqaTask:
