@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ def shown_spans(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """When each frame begins and ends: until the next one comes, or for a usual step where that is long after."""
     steps = np.diff(times)
     usual = float(np.median(steps)) if len(steps) else 1.0
-    shown = np.append(np.where(steps > _GAP * usual, usual, steps), usual)
-    return times, times + shown
+    ends = np.where(steps > _GAP * usual, times[:-1] + usual, times[1:])
+    return times, np.append(ends, times[-1:] + usual)
 
 
 def segments(labels: np.ndarray, start: np.ndarray, end: np.ndarray) -> list[tuple[int, float, float]]:
@@ -37,6 +38,16 @@ def segments(labels: np.ndarray, start: np.ndarray, end: np.ndarray) -> list[tup
         for first, last in zip(firsts, lasts, strict=True)
         if labels[first] >= 0
     ]
+
+
+def recorded(shown: float, whole: float, spelled: Callable[[float], str]) -> str:
+    """How long frames are shown, and how long the gaps between them are, where there are any; both in seconds.
+
+    Args:
+        whole: from the first frame to the end of the last.
+    """
+    gaps = whole - shown
+    return spelled(shown) + (f" (and gaps of {spelled(gaps)})" if gaps >= 0.5 else "")
 
 
 def mark_times(axis: Any) -> None:

@@ -7,26 +7,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from surgdino import console
+from surgdino.report.timeline import recorded, segments, shown_spans
 from surgdino.wording import duration
 
 
 def durations(times: np.ndarray, present: np.ndarray) -> list[tuple[int, float, int, float]]:
     """(class, seconds, stretches, when it is first there) of every class that is there, the earliest first.
 
-    A frame stands for the time up to the next one, the last for as long as most.
+    A frame stands for the time that a timeline shows it: up to the next one, but not over a gap in the recording, where
+    a stretch ends.
 
     Args:
         times: float [n], seconds, ascending.
         present: bool [n, C].
     """
-    gaps = np.diff(times)
-    lengths = np.append(gaps, np.median(gaps) if len(gaps) else 0.0)
-    begins = present & ~np.vstack([np.zeros_like(present[:1]), present[:-1]])
-    rows = [
-        (place, float(lengths[there].sum()), int(begins[:, place].sum()), float(times[there.argmax()]))
-        for place, there in enumerate(present.T)
-        if there.any()
-    ]
+    shown = shown_spans(times)
+    found = [(place, segments(np.where(there, 0, -1), *shown)) for place, there in enumerate(present.T)]
+    rows = [(place, sum(b - a for _, a, b in runs), len(runs), runs[0][1]) for place, runs in found if runs]
     return sorted(rows, key=lambda row: row[3])
 
 
@@ -38,12 +35,15 @@ def print_durations(what: str, times: np.ndarray, present: np.ndarray, classes: 
     """
     if len(times) < 2:
         return
-    total = float(times[-1] - times[0] + np.median(np.diff(times)))
+    start, end = shown_spans(times)
+    total = float((end - start).sum())
     found = durations(times, present)
     rows = [
         (classes[place], duration(seconds), f"{100 * seconds / total:.1f}", f"{stretches:,}", duration(first))
         for place, seconds, stretches, first in found
     ]
     never = [name for place, name in enumerate(classes) if not present[:, place].any()]
-    caption = f"{duration(total)} in all; shares in %" + (f"; never: {', '.join(never)}" if never else "")
+    caption = f"{recorded(total, float(end[-1] - start[0]), duration)} in all; shares in %" + (
+        f"; never: {', '.join(never)}" if never else ""
+    )
     console.grid(f"By {what}", (what, "time", "share", "stretches", "first at"), rows, caption=caption)

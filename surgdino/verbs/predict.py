@@ -30,7 +30,7 @@ from surgdino.report.operation import read_timeline
 from surgdino.report.page import write_page
 from surgdino.report.record import RunRecord, handled
 from surgdino.report.sections.timelines import Timelines
-from surgdino.report.timeline import clock
+from surgdino.report.timeline import clock, recorded
 from surgdino.report.verdict import OPEN, Verdict
 from surgdino.runs.lock import FolderLock
 from surgdino.runs.names import Pseudonyms
@@ -185,7 +185,9 @@ def _page(timeline: Path, request: PredictRequest, saved: SavedTask, *, frames: 
     """`<video>.html`: the video in time, with frames where the page may show any."""
     video, task = read_timeline(timeline), saved.task
     record = RunRecord(request.folder, {"task": {"name": task.name}}, {}, saved.model.info, [])
-    lasted = ", ".join(f"{readable_name(name)} {clock(seconds)}" for name, seconds in video.durations().items())
+    durations = video.durations()
+    lasted = ", ".join(f"{readable_name(name)} {clock(seconds)}" for name, seconds in durations.items())
+    whole = recorded(sum(durations.values()), video.end - video.start, clock)
 
     def near(_: str, seconds: Sequence[float]) -> list[tuple[float, np.ndarray]]:
         return request.frames.near(request.frames.videos[0], seconds)
@@ -196,7 +198,7 @@ def _page(timeline: Path, request: PredictRequest, saved: SavedTask, *, frames: 
         pictures=[Timelines(near, handled(record))] if frames else (),
         title=video.video,
         kind=f"prediction, task {task.name}",
-        verdict=Verdict([(OPEN, f"{video.video}, {clock(video.end - video.start)}: {lasted}.")]),
+        verdict=Verdict([(OPEN, f"{video.video}, {whole}: {lasted}.")]),
     )
 
 

@@ -15,6 +15,7 @@ from surgdino.datasets.card import load_card
 from surgdino.datasets.synthetic.cholec80 import write_cholec80
 from surgdino.datasets.synthetic.cholect50 import write_cholect50
 from surgdino.frames.video.decode import probe, read_frames
+from surgdino.report.operation import read_timeline
 from tests.datasets.mask_sets import write_pairs
 from tests.tasks.sets import words_of
 
@@ -105,7 +106,7 @@ def test_a_video_from_elsewhere_has_no_truth_unless_it_is_given(phase, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_folder_of_images_is_a_video_too(phase, tmp_path):
+def test_a_folder_of_images_is_a_video_too_and_table_page_and_timeline_count_its_gap_alike(phase, tmp_path, capsys):
     root, run = phase
     images = tmp_path / "frames"
     images.mkdir()
@@ -115,8 +116,14 @@ def test_a_folder_of_images_is_a_video_too(phase, tmp_path):
     assert predict(run, images, f"out={tmp_path / 'out'}") == 0
     rows = rows_of(tmp_path / "out" / "frames.csv")
     assert [(int(row["frame"]), float(row["seconds"])) for row in rows] == [(25 * k, k) for k in range(12)]
+    for number in range(100, 250, 25):
+        (images / f"{number:06d}.png").unlink()
+    capsys.readouterr()
     assert predict(run, images, f"out={tmp_path / 'slow'}", "image_fps=5") == 0
-    assert float(rows_of(tmp_path / "slow" / "frames.csv")[1]["seconds"]) == 5.0
+    assert [float(row["seconds"]) for row in rows_of(tmp_path / "slow" / "frames.csv")] == [0, 5, 10, 15, 50, 55]
+    assert "30 s (and gaps of 30 s) in all" in capsys.readouterr().out
+    assert "frames, 0:30 (and gaps of 0:30):" in (tmp_path / "slow" / "frames.html").read_text()
+    assert sum(read_timeline(tmp_path / "slow" / "frames-timeline.json").durations().values()) == 30
 
 
 @pytest.mark.slow
