@@ -7,9 +7,11 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from surgdino import __version__, console
+from surgdino.backbone.model_json import WEIGHTS
 from surgdino.exit_code import ExitCode
 from surgdino.wording import duration
 
@@ -54,6 +56,8 @@ def after(verb: str, code: ExitCode, values: Mapping[str, Any]) -> str:
         return _after_pretraining(run, values)
     if verb == "curate":
         return f"surgdino pretrain {_where(values)} data.curation={run} model.weights=FILE"
+    if verb == "predict":
+        return _after_prediction(values["checkpoint"])
     checkpoint = shlex.quote(str(values.get("checkpoint") or ""))
     return {
         "finetune": f"surgdino predict VIDEO checkpoint={run}",
@@ -74,6 +78,14 @@ def _after_pretraining(run: str, values: Mapping[str, Any]) -> str:
     if split:
         return f"surgdino finetune task={task} {_where(values)} data.split={split} checkpoint={run}"
     return f"surgdino export {run} format=timm out={run}-timm"
+
+
+def _after_prediction(checkpoint: str | Sequence[str]) -> str:
+    """How good the run is on operations to test on; of several runs the first."""
+    first = Path(checkpoint if isinstance(checkpoint, str) else checkpoint[0]).expanduser()
+    places = (first, *sorted(first.glob("*")))
+    run = next((each for each in places for name in ("", "checkpoint") if (each / name / WEIGHTS).is_file()), None)
+    return f"surgdino evaluate checkpoint={shlex.quote(str(run))}" if run else ""
 
 
 def _where(values: Mapping[str, Any]) -> str:

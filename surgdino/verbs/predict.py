@@ -42,6 +42,7 @@ from surgdino.tasks.settings import Averaging, Smoothing
 from surgdino.tasks.task import Member
 from surgdino.verbs.evaluate import local
 
+_OUT = Path("predictions")
 _WORK = ".frames"  # in the output folder, until all is written
 
 
@@ -150,7 +151,7 @@ def main(cfg: Mapping[str, Any], videos: list[str]) -> ExitCode:
     if faults:
         what = f"{len(faults)} of {len(sources)} videos could not be predicted"
         raise SurgdinoError(what, found=", ".join(faults), fix="see the lines above; the others are written")
-    return ExitCode(0, done[0].folder if len(done) == 1 else None, tuple(done))
+    return ExitCode(0, done[0].folder if len(done) == 1 else config.out or _OUT, tuple(done))
 
 
 def _predict(
@@ -221,7 +222,7 @@ def output_folders(sources: list[InputVideo], out: Path | None) -> list[Path]:
             raise SurgdinoError(f"two videos are called {name!r}", fix=fix)
     if out is not None and len(sources) == 1:
         return [out]
-    return [file_of(out or Path("predictions"), name) for name in names]
+    return [file_of(out or _OUT, name) for name in names]
 
 
 def model_line(saved: SavedTask, source: InputVideo, names: Pseudonyms) -> str:

@@ -49,6 +49,15 @@ def test_after_pretraining_on_everything_no_test_is_offered():
     assert after("pretrain", ExitCode(0, Path("run")), values) == "surgdino export run format=timm out=run-timm"
 
 
+def test_after_a_prediction_its_run_is_evaluated_the_first_of_several(tmp_path):
+    for seed in (0, 1):
+        (tmp_path / f"seed{seed}" / "checkpoint").mkdir(parents=True)
+        (tmp_path / f"seed{seed}" / "checkpoint" / "backbone.safetensors").touch()
+    first = f"surgdino evaluate checkpoint={tmp_path / 'seed0'}"
+    for checkpoint in (str(tmp_path), str(tmp_path / "seed0"), [str(tmp_path / f"seed{seed}") for seed in (0, 1)]):
+        assert after("predict", ExitCode(0, Path("out")), {"checkpoint": checkpoint}) == first
+
+
 def test_a_stopped_run_offers_its_own_command(monkeypatch):
     monkeypatch.setattr("sys.argv", ["surgdino", "finetune", "data.root=/data/my set"])
     told = after("finetune", ExitCode(0, Path("run"), stopped=True), VALUES)
