@@ -29,6 +29,7 @@ class Graph:
         classes: output -> the names of its classes, in their order.
         least: rows that it needs.
         in_order: whether rows are the frames of one video, and one is judged by those before it.
+        lists: more names that its outputs are read by, such as the questions that it answers.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Graph:
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     least: int = 1
     in_order: bool = False
+    lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Subject:
         told |= {"backbone": info["timm"], "task": head.task if head else "features"}
         told |= {"classes": list(head.classes)} if head else {}
         told |= {f"classes.{name}": list(names) for graph in self.graphs for name, names in graph.classes.items()}
+        told |= {name: list(names) for graph in self.graphs for name, names in graph.lists.items()}
         told |= {"window": list(head.window)} if head and head.window else {}
         told |= {"exclusive": head.exclusive} if head and head.task == "segmentation" else {}
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in told.items()}

@@ -22,16 +22,8 @@ VARIANTS = {
     "instances": ["task.head=queries", "backbone=full", "train.steps=4"],
     "tools": ["backbone=full", "task.tokens=attentive", "train.steps=4"],
 }
-REFUSED = {("instances", "monai"): "format=onnx", ("vqa", ""): "head=false", ("triplet+", "monai"): "format=onnx"}
+REFUSED = {(task, "monai"): "format=onnx" for task in ("instances", "instances+", "vqa", "triplet+")}
 pytestmark = pytest.mark.slow
-
-
-def refusal(task: str, target: str) -> str | None:
-    return (
-        REFUSED.get((task, target))
-        or REFUSED.get((task.rstrip("+"), ""))
-        or (REFUSED.get((task.rstrip("+"), target)) if task == "instances+" else None)
-    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +50,7 @@ def test_a_task_with_its_head_or_a_reason(trained, tmp_path, capsys, task, targe
     run = trained(task)
     code = main(["export", str(run), f"format={target}", f"out={tmp_path / 'out'}"])
     printed = capsys.readouterr()
-    if why := refusal(task, target):
+    if why := REFUSED.get((task, target)):
         assert code == 2
         assert why in printed.err
         assert list(tmp_path.iterdir()) == []
@@ -83,6 +75,15 @@ def test_class_names_go_with_the_file(runs, tmp_path):
     classes = json.loads((runs["tools"] / "checkpoint" / "task.json").read_text())["classes"]
     assert json.loads(said["classes.probabilities"]) == classes
     assert said["task"] == "tools"
+
+
+def test_questions_go_with_the_file_and_the_card_names_them(runs, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    assert main(["export", str(runs["vqa"]), "format=onnx", f"out={tmp_path / 'out'}"]) == 0
+    said = {each.key: each.value for each in onnx.load(tmp_path / "out" / "model.onnx").metadata_props}
+    learned = json.loads((runs["vqa"] / "checkpoint" / "task.json").read_text())["settings"]["learned"]["templates"]
+    assert json.loads(said["questions"]) == [each["question"] for each in learned]
+    assert learned[0]["question"] in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_format_of_backbones_leaves_the_head_out(runs, tmp_path, capsys):

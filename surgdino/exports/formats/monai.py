@@ -27,6 +27,7 @@ _SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/downl
 _PICTURES = "('.png', '.jpg', '.jpeg', '.bmp')"
 _BATCH = 16
 _CONFIG = "configs/inference.json"
+_NO_TABLE = ("instances", "vqa")  # what they say of a picture is no row of a table
 
 
 class Monai(Format):
@@ -37,10 +38,9 @@ class Monai(Format):
     def write(self, subject: Subject, folder: Path) -> None:
         """The bundle; refuses what a folder of pictures is not enough for."""
         head = subject.head
-        if head and (head.task == "instances" or subject.graphs[0].in_order):
-            what = f"format=monai has no way to run task={head.task}" + (
-                " over several frames" * (head.task != "instances")
-            )
+        if head and (head.task in _NO_TABLE or subject.graphs[0].in_order):
+            several = " over several frames" * (head.task not in _NO_TABLE)
+            what = f"format=monai has no way to run task={head.task}{several}"
             raise SurgdinoError(what, fix="use format=onnx or torch_export")
         (folder / "models").mkdir()
         for graph in subject.graphs:

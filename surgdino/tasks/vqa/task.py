@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from surgdino.backbone.vit import Backbone
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
 from surgdino.datasets.questions import QUESTION
 from surgdino.errors import SurgdinoError, first_of
+from surgdino.exports.graph import Graph, Unpacked
 from surgdino.metrics.scores import ScoreRequest, TaskScores
 from surgdino.paths import file_of
 from surgdino.tasks.classifier.frame_inputs import FrameInputs
@@ -42,6 +45,7 @@ from surgdino.tasks.vqa.training import (
 
 _NAMED = 3  # questions in a note
 _MOST = 200  # questions that are asked of every frame unasked
+_LISTED = 20  # questions in a model card
 
 
 @dataclass(frozen=True, repr=False)
@@ -167,6 +171,35 @@ class VqaTask(Task[VqaSettings, Replies]):
         """The replies."""
         return Answered.of(request, self.name, replies=self._replied(request)[0])
 
+    def graphs(self, context: TaskContext, head: nn.Module) -> tuple[Graph, ...]:
+        """The answers to every question of training at once: a file has no words to look a question up by."""
+        assert isinstance(head, QuestionHead)
+        questions, answers = self._questions(), len(context.classes)
+        outputs = {"answers": f"[B, {len(questions)}, {answers}], probabilities of the answers to each question"}
+        program = _AllAnswers(context.backbone, head, len(questions))
+        lists = {"questions": questions}
+        classes = {"answers": context.classes}
+        return (Graph("model", program, context.shape, outputs, classes=classes, lists=lists),)
+
+    def said(
+        self, context: TaskContext, head: nn.Module, frames: LabelledFrames, images: Tensor
+    ) -> Mapping[str, np.ndarray]:
+        """The probabilities of each frame by itself."""
+        assert isinstance(head, QuestionHead)
+        asked = np.tile(np.arange(len(self._questions())), (len(frames), 1))
+        found = chances_of(head, FrameInputs(context, "patches").streamed(frames), asked)
+        return {"answers": found.reshape(*asked.shape, -1)}
+
+    def remarks(self) -> list[str]:
+        """What the rows of the answers are."""
+        learned, questions = known(self.settings), self._questions()
+        more = f" and {len(questions) - _LISTED} more, in the list `questions` of the file" * (len(questions) > _LISTED)
+        whole = ["A clip is answered by the mean of its frames' probabilities"] * learned.whole
+        return [f"Questions, rows of `answers` from 0: {' '.join(questions[:_LISTED])}{more}", *whole]
+
+    def _questions(self) -> list[str]:
+        return [each.question for each in known(self.settings).templates]
+
     def _replied(self, request: PredictRequest) -> tuple[Replies, Truth | None]:
         """The replies, and what is true where that is known."""
         ids, texts, pairs, is_true = self._asked(request)
@@ -185,7 +218,7 @@ class VqaTask(Task[VqaSettings, Replies]):
             pairs = np.where(found[0][:, None, None], found[1], -1)
             truth = truth_of(frames.numbers, pairs, source.asked, source.classes)
             return pairs[..., 0], source.asked.questions, truth, True
-        learnt = [each.question for each in learned.templates]
+        learnt = self._questions()
         if not request.questions and len(learnt) > _MOST:
             what, expected = "too many questions were learned to ask all of them", f"at most {_MOST}"
             raise SurgdinoError(what, place="questions", expected=expected, found=len(learnt), fix="give questions=...")
@@ -200,3 +233,18 @@ class VqaTask(Task[VqaSettings, Replies]):
         numbers = np.full(len(texts), WHOLE) if learned.whole else np.repeat(frames.numbers, len(texts))
         ids = np.tile(np.arange(len(texts)), (len(frames), 1))
         return ids, texts, Truth(numbers, [*texts] * times, [], []), False
+
+
+class _AllAnswers(nn.Module):
+    """Pictures [B, 3, S, S] to the probabilities of the answers to each of Q questions, [B, Q, A]."""
+
+    asked: Tensor
+
+    def __init__(self, backbone: Backbone, head: QuestionHead, questions: int) -> None:
+        super().__init__()
+        self.backbone, self.head = Unpacked(backbone), head
+        self.register_buffer("asked", torch.arange(questions)[None])
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        cls, patches = self.backbone(images)
+        return (self.head.probabilities(cls, patches, self.asked.expand(cls.shape[0], -1)),)
