@@ -76,6 +76,20 @@ def require(name: str, known: Collection[str], word: str) -> None:
         raise SurgdinoError(f"there is no {word}={name}", fix=nearest(name, known))
 
 
+def require_packages(packages: Collection[str], choice: str, extra: str, otherwise: str) -> None:
+    """Raise where an optional package is not installed; nothing is imported.
+
+    Args:
+        choice: what needs them, as the user writes it (`format=onnx`), for messages.
+        extra: of ours, which brings them.
+        otherwise: what to do without them.
+    """
+    if missing := [package for package in packages if find_spec(package) is None]:
+        what = f"{choice} needs {'packages that are' if len(missing) > 1 else 'a package that is'} not installed"
+        fix = f"install {'them' if len(missing) > 1 else 'it'}: pip install 'surgdino[{extra}]', or {otherwise}"
+        raise SurgdinoError(what, found=f"no {', '.join(missing)}", fix=fix)
+
+
 def load(package: str, name: str, word: str, main: str | None = None) -> ModuleType:
     """The module of a choice.
 

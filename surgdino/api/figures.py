@@ -11,8 +11,7 @@ from typing import Any
 from surgdino.api.result import Result, metrics_of, number
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.exit_code import ExitCode
-
-_UNITS = {"fraction": "", "pixels": " px"}
+from surgdino.runs.results import in_words
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,8 @@ class Figure:
     std_over_seeds: float = math.nan
 
     def __str__(self) -> str:
-        unit = _UNITS.get(self.unit, f" {self.unit}")
-        interval = "" if math.isnan(self.low) else f" (95 % interval {self.low:.4f} to {self.high:.4f})"
-        return f"{self.protocol} {self.name} {self.value:.4f}{unit}{interval}"
+        """As the terminal says it: `accuracy 79.4 % (95 % interval 74.1 to 84.0), phase/script, 8 operations`."""
+        return in_words(self.name, self.protocol, self.value, self.low, self.high, self.unit, self.operations)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from surgdino import console, discovery
-from surgdino.errors import SurgdinoError
 
 PACKAGE = "surgdino.engine.loggers"
 
@@ -81,11 +79,7 @@ def open_logger(name: str) -> Logger:
         SurgdinoError: there is none, or a package that it needs is not installed.
     """
     logger: Logger = discovery.defined(discovery.load(PACKAGE, name, "log.to"), Logger)()  # type: ignore[type-abstract]
-    if missing := [package for package in logger.NEEDS if find_spec(package) is None]:
-        fix = f"install it: pip install 'surgdino[{name}]', or leave it out of log.to"
-        raise SurgdinoError(
-            f"log.to={name} needs a package that is not installed", found=f"no {', '.join(missing)}", fix=fix
-        )
+    discovery.require_packages(logger.NEEDS, f"log.to={name}", name, "leave it out of log.to")
     return logger
 
 

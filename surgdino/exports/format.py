@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from torch import Tensor
 
 from surgdino import discovery
-from surgdino.errors import SurgdinoError
 from surgdino.exports.graph import Graph, Subject
 
 PACKAGE = "surgdino.exports.formats"
@@ -58,13 +56,7 @@ def open_format(name: str) -> Format:
     """
     module = discovery.load(PACKAGE, name, "format")
     found: Format = discovery.defined(module, Format)()  # type: ignore[type-abstract]
-    missing = [package for package in found.NEEDS if find_spec(package) is None]
-    if missing:
-        raise SurgdinoError(
-            f"format={name} needs packages that are not installed",
-            found=", ".join(missing),
-            fix=f"install them: pip install 'surgdino[{name}]'",
-        )
+    discovery.require_packages(found.NEEDS, f"format={name}", name, "use format=timm or format=torch_export")
     return found
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from surgdino import __version__, console
+from surgdino.discovery import require_packages
 from surgdino.errors import SurgdinoError, first_of, from_os_error, shown
 from surgdino.frames.worker import CrashError, Work, crew
 from surgdino.records import read_record
@@ -230,12 +231,10 @@ class _SchedulerFile:
 
 @contextmanager
 def _client(engine: str, size: int) -> Iterator[Client]:
-    try:
-        import dask
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        fix = "pip install 'surgdino[dask]', or use data.engine=local"
-        raise SurgdinoError("Dask is not installed", place=f"data.engine={engine}", found=str(error), fix=fix) from None
+    require_packages(("dask", "distributed"), f"data.engine={engine}", "dask", "use data.engine=local")
+    import dask
+    from distributed import Client, LocalCluster
+
     logging.getLogger("distributed.client").setLevel(_QUIET)
     if engine == DASK:
         alone: dict[str, Any] = {

@@ -57,6 +57,7 @@ class FinetuneConfig:
     train: HeadTraining
     hardware: HardwareSettings
     run: RunSettings
+    report: ReportSettings
     log: LogSettings = field(default_factory=LogSettings)
 
 

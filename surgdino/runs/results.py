@@ -106,12 +106,15 @@ def print_scores(
 
 
 def _headline(scores: TaskScores) -> str:
-    """`accuracy 79.4 % (95 % interval 74.1 to 84.0), phase/script, 8 operations`."""
     row = scores.headline_row
-    sign = " pixels" if row.unit == "pixels" else " %"
-    interval = "" if math.isnan(row.low) else f" (95 % interval {_interval(row)})"
-    tested = counted(scores.operations, "operation")
-    return f"{row.name} {_number(row.value, row.unit)}{sign}{interval}, {row.protocol}, {tested}"
+    return in_words(row.name, row.protocol, row.value, row.low, row.high, row.unit, scores.operations)
+
+
+def in_words(name: str, protocol: str, value: float, low: float, high: float, unit: str, operations: int) -> str:
+    """`accuracy 79.4 % (95 % interval 74.1 to 84.0), phase/script, 8 operations`."""
+    sign = " pixels" if unit == "pixels" else " %"
+    interval = "" if math.isnan(low) else f" (95 % interval {_number(low, unit)} to {_number(high, unit)})"
+    return f"{name} {_number(value, unit)}{sign}{interval}, {protocol}, {counted(operations, 'operation')}"
 
 
 def _print_matrix(scores: TaskScores, where: str) -> None:

@@ -182,7 +182,7 @@ def conclude(run: Run, head: nn.Module, results: list[StageResult]) -> None:
     write_data(run.folder, run.context.parts["test"].store, run.names)
     field("results", path)
     field("checkpoint", run.folder / "checkpoint")
-    if page := try_report(run.folder):
+    if page := try_report(run.folder, frames=run.config.report.frames):
         field("report", page)
 
 

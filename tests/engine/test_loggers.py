@@ -132,7 +132,7 @@ def test_mlflow_writes_into_the_run_folder_unless_a_server_is_named(server, monk
 
 
 def test_a_missing_package_and_a_wrong_name_are_said_before_anything_begins(monkeypatch):
-    monkeypatch.setattr(logger, "find_spec", lambda name: None)
+    monkeypatch.setattr(discovery, "find_spec", lambda name: None if name == "wandb" else find_spec(name))
     with pytest.raises(SurgdinoError) as raised:
         typed(LogSettings, {"to": ["wandb"], "project": "p", "name": None}, "log")
     assert raised.value.line() == (

@@ -106,7 +106,9 @@ def test_jobs_are_spread_and_a_fault_ends_them(where, scheduler, tmp_path, monke
 def test_without_dask_the_extra_is_named_and_nothing_here_needs_it(videos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.setitem(sys.modules, "dask", None)
-    with pytest.raises(SurgdinoError, match=r"data\.engine=dask: Dask is not installed.*surgdino\[dask\]"):
+    with pytest.raises(
+        SurgdinoError, match=r"data\.engine=dask needs packages that are .*; found no dask.*surgdino\[dask\]"
+    ):
         built(videos, tmp_path, DASK)
     assert set(spread(LOCAL, 1, note, {tmp_path: (tmp_path, 1)}, [])) == {tmp_path}
 

@@ -13,6 +13,7 @@ from surgdino.runs.results import PER_FRAME
 from surgdino.tasks import task_names
 from surgdino.verbs.evaluate import frames_tested
 from surgdino.verbs.report import examples_of
+from tests.tasks.sets import set_of, words_of
 
 
 @pytest.mark.quick("segmentation")
@@ -50,9 +51,9 @@ def test_frames_are_in_the_page_where_they_were_asked_for(runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_timeline_has_frames_where_they_were_asked_for(runs, tmp_path):
-    shutil.copytree(runs["phase"], tmp_path / "run")
-    assert main(["report", str(tmp_path / "run"), "report.frames=true"]) == 0
+def test_a_run_that_was_asked_for_frames_has_them_in_its_page(tmp_path):
+    set_of("phase").write(tmp_path / "data")
+    assert main(words_of("phase", tmp_path / "data", tmp_path / "run", "train.steps=2", "report.frames=true")) == 0
     page = (tmp_path / "run" / "report.html").read_text()
     section = page.partition('<section id="timelines">')[2].partition("</section>")[0]
     assert section.count("data:image/jpeg") >= 6
