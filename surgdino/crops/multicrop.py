@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -32,9 +32,7 @@ class MultiCrop:
 
     def __init__(self, settings: CropSettings, augment_cfg: Mapping[str, Any]) -> None:
         self.settings = settings
-        section = typed(AugmentSettings, augment_cfg, "augment")
-        self.on_device = section.on == "gpu"
-        self.chain = tuple(section.transforms or {})
+        self.chain = tuple(typed(AugmentSettings, augment_cfg, "augment").transforms or {})
         self.augments: dict[View, Augment] = {view: build_augment(augment_cfg, view) for view in VIEWS}
         local: tuple[View, ...] = ("local",)
         self.order: tuple[View, ...] = ("global_1", "global_2", *local * settings.local_count)
@@ -60,7 +58,7 @@ class MultiCrop:
         local_crops: np.ndarray,
         second: Picture | None = None,
         clean: np.ndarray | None = None,
-    ) -> list[list[Drawn]]:
+    ) -> list[Sequence[Drawn]]:
         """Write the views of one frame, or of a pair, into arrays of a batch.
 
         Args:
@@ -71,19 +69,14 @@ class MultiCrop:
             clean: uint8 [2, 3, T, T], where the global crops go as they are cut and flipped, at that size.
 
         Returns:
-            What is still to be painted on each view, in order, with augment.on=gpu: all from the first transform on
-            after which every one has a form for the device. So the order of the chain is kept.
+            What is still to be painted on each view, in order; see `Augment.paint`.
         """
         left = []
         outputs = (*global_crops, *local_crops)
-        for out, (_, _, crop, drawn) in zip(outputs, self._drawn(image, content, seed, second, clean), strict=True):
-            here = len(drawn)
-            while self.on_device and here and drawn[here - 1].transform.has_batch_form():
-                here -= 1
-            for each in drawn[:here]:
-                crop = each.paint(crop)
+        for out, (view, _, crop, drawn) in zip(outputs, self._drawn(image, content, seed, second, clean), strict=True):
+            crop, of_view = self.augments[view].paint(crop, drawn)
             to_planes(crop, out)
-            left.append(drawn[here:])
+            left.append(of_view)
         return left
 
     def views(

@@ -10,8 +10,8 @@ from surgdino.engine.memory import within_memory
 from surgdino.engine.probing.probe_set import Probing
 from surgdino.engine.saving import BEST, model_json, shipped
 from surgdino.engine.session import Session
-from surgdino.engine.writer import host_copy
 from surgdino.metrics.arrays import as_json
+from surgdino.transfers import host_copy
 
 _SMALLER_PROBE = "use probe.every=0, or begin anew with a smaller probe.frames; the same command continues"
 

@@ -24,9 +24,9 @@ from surgdino.engine.processes import ProcessGroup, part_like, whole
 from surgdino.engine.same_run import changes, settings_of
 from surgdino.engine.session import Session
 from surgdino.engine.state_files import load_state, save_state, unusable
-from surgdino.engine.writer import host_copy
 from surgdino.errors import SurgdinoError, shown
 from surgdino.paths import atomic_write
+from surgdino.transfers import host_copy
 
 _KEYS = ("settings", "student", "teacher", "optimizer", "initial", "initial_backbone", "monitor", "probes")
 BEST = "best"  # beside `checkpoint`

@@ -1,4 +1,4 @@
-"""Writing beside the training: copies on the host, and one thread that writes them in order."""
+"""Writing beside the training: one thread that writes in order what was copied to the host."""
 
 from __future__ import annotations
 
@@ -7,48 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.distributed.tensor import DTensor
-
 from surgdino import console
 from surgdino.errors import SurgdinoError
-
-
-def host_copy(tree: Any, keep: bool = True) -> Callable[[], Any]:
-    """Begin to copy nested dicts and lists of tensors to the host, sharded tensors in one piece; for all processes.
-
-    A GPU's tensors go to pinned memory, behind the work that is queued: the host does not wait, and the GPU holds
-    nothing twice. What changes the tensors afterwards does not change the copies.
-
-    Args:
-        keep: False in a process that only takes part in gathering.
-
-    Returns:
-        A function that waits until all has arrived, in any thread, and returns the copies.
-    """
-    copies = _copied(tree, keep)
-    arrived = torch.cuda.Event() if torch.cuda.is_initialized() else None
-    if arrived is not None:
-        arrived.record()
-
-    def get() -> Any:
-        if arrived is not None:
-            arrived.synchronize()
-        return copies
-
-    return get
-
-
-def _copied(tree: Any, keep: bool) -> Any:
-    if isinstance(tree, dict):
-        return {key: _copied(value, keep) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(_copied(value, keep) for value in tree)
-    if not isinstance(tree, Tensor):
-        return tree
-    tensor = tree.full_tensor() if isinstance(tree, DTensor) else tree
-    return tensor.detach().to("cpu", non_blocking=True, copy=True) if keep else None
 
 
 class Writer:

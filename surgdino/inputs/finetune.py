@@ -55,9 +55,6 @@ def check(config: FinetuneConfig) -> Checked:
     task, card, data = open_task(config.task), Card.from_dict(config.dataset), config.data
     for view in VIEWS:
         build_augment(config.augment, view)
-    if config.augment.get("on", "cpu") != "cpu":
-        what, fix = "only pretraining augments on the GPU", "use augment.on=cpu: fine-tuning augments in its workers"
-        raise SurgdinoError(what, place="augment.on", found=config.augment["on"], fix=fix)
     torch.manual_seed(config.train.seed)  # of a backbone without weights
     start = starting_backbone(config.model, config.checkpoint)
     select(start.backbone, config.backbone, config.train)

@@ -12,8 +12,9 @@ from surgdino.backbone.checkpoint import load
 from surgdino.engine import monitor, saving, state_files
 from surgdino.engine.step import train_step
 from surgdino.engine.train import open_session, train
-from surgdino.engine.writer import Writer, host_copy
+from surgdino.engine.writer import Writer
 from surgdino.errors import SurgdinoError
+from surgdino.transfers import host_copy
 from tests.engine.test_training import final_tensors, plan_in
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from surgdino.crops.augment import turbulence
+from surgdino.transfers import uploaded
 
 
 def column(numbers: Tensor, place: int) -> Tensor:
@@ -123,8 +124,7 @@ def _mixed(images: Tensor, matrix: Tensor) -> Tensor:
 @cache
 def constant(made: Callable[[], np.ndarray], device: torch.device) -> Tensor:
     """What a function makes, float32, uploaded once."""
-    values = torch.from_numpy(made()).float()
-    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+    return uploaded(made().astype(np.float32), device)
 
 
 @cache

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -34,10 +34,16 @@ class Augment:
     """Flips and augments crops of one view, in the order of the configuration.
 
     Args of the call: image uint8 [H, W, 3], and the generator that all its randomness comes from.
+
+    Attributes:
+        on_device: whether the device paints what it can.
     """
 
-    def __init__(self, horizontal_flip: float, vertical_flip: float, chain: list[FrameTransform]) -> None:
+    def __init__(
+        self, horizontal_flip: float, vertical_flip: float, chain: list[FrameTransform], on_device: bool = False
+    ) -> None:
         self.horizontal_flip, self.vertical_flip, self.chain = horizontal_flip, vertical_flip, chain
+        self.on_device = on_device
 
     def __call__(self, image: np.ndarray, rng: random.Random) -> np.ndarray:
         image, drawn = self.draw(image, rng)
@@ -50,6 +56,16 @@ class Augment:
         image = self.flip(image, rng)
         height, width = image.shape[:2]
         return image, [t.drawn(rng, height, width) for t in self.chain if rng.random() < t.p]
+
+    def paint(self, image: np.ndarray, drawn: Sequence[Drawn]) -> tuple[np.ndarray, Sequence[Drawn]]:
+        """The image with what is painted here, and what is left to the device, in order: all from the first transform
+        on after which every one has a form for it. So the order of the chain is kept."""
+        here = len(drawn)
+        while self.on_device and here and drawn[here - 1].transform.has_batch_form():
+            here -= 1
+        for each in drawn[:here]:
+            image = each.paint(image)
+        return image, drawn[here:]
 
     def flip(self, image: np.ndarray, rng: random.Random) -> np.ndarray:
         """The first thing that is drawn."""
@@ -68,4 +84,5 @@ def build_augment(cfg: Mapping[str, Any], view: View) -> Augment:
     """
     settings = typed(AugmentSettings, cfg, "augment")
     chain = [transforms()[name](**vars(effect)) for name, effect in settings.effects(view).items()]
-    return Augment(settings.horizontal_flip, settings.vertical_flip, [each for each in chain if each.p > 0])
+    applied = [each for each in chain if each.p > 0]
+    return Augment(settings.horizontal_flip, settings.vertical_flip, applied, settings.on == "gpu")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from surgdino.backbone.preprocess import Preprocess
+from surgdino.crops.augment.deferred import Deferred, Deferring
 from surgdino.crops.loader import seed_of
 from surgdino.crops.sampler import FrameSampler, StepPlan
 from surgdino.crops.workers import load
@@ -37,6 +38,34 @@ class Rows(Protocol):
 Targets = Rows | Mapping[str, Rows] | None
 ReadTargets = Callable[[int, Cut], Mapping[str, np.ndarray]]
 
+
+@dataclass
+class HostBatch:
+    """A step's batch before the device has it.
+
+    Attributes:
+        tensors: by name.
+        effects: what the device is still to paint on `images`; None: nothing.
+    """
+
+    tensors: Batch
+    effects: Deferred | None = None
+
+    def pin_memory(self) -> HostBatch:
+        """So that the host does not wait for its copy to a GPU; a DataLoader's pinning thread calls it too."""
+        pinned = {name: tensor.pin_memory() for name, tensor in self.tensors.items()}
+        return HostBatch(pinned, None if self.effects is None else self.effects.pin_memory())
+
+    def on(self, device: torch.device) -> Batch:
+        """The tensors on the device, the images painted."""
+        batch = {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}
+        if self.effects is not None:
+            images = self.tensors["images"].to(device, non_blocking=True, copy=True)
+            self.effects.paint(images, images[:0])
+            batch["images"] = images
+        return batch
+
+
 _AUGMENT = 11  # keeps the random numbers of augmentation apart from those that draw samples
 
 
@@ -49,8 +78,8 @@ class TrainingData(Protocol):
     def __len__(self) -> int:
         """Samples in an epoch."""
 
-    def batches(self, sampler: FrameSampler) -> Iterator[Batch]:
-        """One batch a step of the sampler, on the CPU."""
+    def batches(self, sampler: FrameSampler, pinned: bool = False) -> Iterator[HostBatch]:
+        """One batch a step of the sampler, on the host; in pinned memory where a GPU is to have it."""
 
 
 @dataclass
@@ -76,19 +105,19 @@ class FrameFeatures:
     def __len__(self) -> int:
         return len(self.features)
 
-    def batches(self, sampler: FrameSampler) -> Iterator[Batch]:
+    def batches(self, sampler: FrameSampler, pinned: bool = False) -> Iterator[HostBatch]:
         """See `TrainingData`."""
         images = None
         if self.images is not None:
             frames, preprocess = self.images
             places = (frames.index[list(plan.indices)] for plan in sampler)
             read = ReadFrames(frames.store, preprocess)
-            images = load(read, places, self.workers, result_bytes=read.bytes_of(sampler.share))
+            images = load(read, places, self.workers, pinned, result_bytes=read.bytes_of(sampler.share))
         for plan in sampler:
             rows = np.array(plan.indices)
             features = torch.from_numpy(np.ascontiguousarray(self.features[rows])).float()
             batch = {"features": features, **targets_at(self.targets, rows), "index": torch.from_numpy(rows)}
-            yield batch if images is None else {**batch, "images": next(images)}
+            yield _on_host(batch if images is None else {**batch, "images": next(images)}, pinned)
 
 
 @dataclass
@@ -111,7 +140,7 @@ class WholeVideos:
     def __len__(self) -> int:
         return len(self.frames.videos)
 
-    def batches(self, sampler: FrameSampler) -> Iterator[Batch]:
+    def batches(self, sampler: FrameSampler, pinned: bool = False) -> Iterator[HostBatch]:
         """See `TrainingData`; the batch size must be the number of processes."""
         if sampler.batch_size != sampler.world:
             raise SurgdinoError(
@@ -125,7 +154,7 @@ class WholeVideos:
             features = torch.from_numpy(np.ascontiguousarray(self.features[rows])).float()
             index = torch.arange(rows.start, rows.stop)
             batch = {"features": features, **targets_at(self.targets, rows), "index": index}
-            yield {name: tensor[None] for name, tensor in batch.items()}
+            yield _on_host({name: tensor[None] for name, tensor in batch.items()}, pinned)
 
 
 @dataclass
@@ -154,10 +183,10 @@ class FrameImages:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def batches(self, sampler: FrameSampler) -> Iterator[Batch]:
+    def batches(self, sampler: FrameSampler, pinned: bool = False) -> Iterator[HostBatch]:
         """See `TrainingData`."""
         size = sampler.share * 3 * self.cutter.size**2
-        yield from load(_CutImages(self, sampler.seed), sampler, self.workers, result_bytes=size)
+        yield from load(_CutImages(self, sampler.seed), sampler, self.workers, pinned, result_bytes=size)
 
 
 @dataclass
@@ -167,19 +196,27 @@ class _CutImages:
     data: FrameImages
     seed: int
 
-    def __call__(self, plan: StepPlan) -> Batch:
+    def __call__(self, plan: StepPlan) -> HostBatch:
         data, size, store = self.data, self.data.cutter.size, self.data.frames.store
         images = np.empty((len(plan.indices), 3, size, size), np.uint8)
         read: list[Mapping[str, np.ndarray]] = []
+        left = Deferring(data.cutter.chain, len(images), globals=1)
         for i, (position, row) in enumerate(zip(plan.positions, plan.indices, strict=True)):
             index, seed = int(data.frames.index[row]), seed_of(self.seed, _AUGMENT, position)
-            cut = data.cutter.fill(store.read(index), store.content(index), seed, images[i])
+            cut, to_paint = data.cutter.fill(store.read(index), store.content(index), seed, images[i])
+            left.add(i, [to_paint])
             if data.read_targets is not None:
                 read.append(data.read_targets(row, cut))
         rows = np.array(plan.indices)
         batch = targets_at(data.targets, rows)
         batch |= {name: tensor_of(np.stack([each[name] for each in read])) for name in (read[0] if read else ())}
-        return {"images": torch.from_numpy(images), **batch, "index": torch.from_numpy(rows)}
+        tensors = {"images": torch.from_numpy(images), **batch, "index": torch.from_numpy(rows)}
+        return HostBatch(tensors, left.deferred())
+
+
+def _on_host(tensors: Batch, pinned: bool) -> HostBatch:
+    batch = HostBatch(tensors)
+    return batch.pin_memory() if pinned else batch
 
 
 def targets_at(targets: Targets, rows: np.ndarray | slice) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from surgdino.crops.augment.build import Augment, build_augment
+from surgdino.crops.augment.transform import Drawn
 from surgdino.crops.multicrop import to_planes
 from surgdino.crops.region import Box, sample_box
 from surgdino.frames.content import Content
@@ -58,12 +59,20 @@ class Cutter:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
-        chain = build_augment(self.augment, "global_1")
-        self._flips = chain.horizontal_flip, chain.vertical_flip
-        self._photometric = Augment(0.0, 0.0, chain.chain)  # the flips are ours: masks need to know of them
+        built = build_augment(self.augment, "global_1")
+        self._flips = built.horizontal_flip, built.vertical_flip
+        # The flips are ours: masks need to know of them.
+        self._photometric = Augment(0.0, 0.0, built.chain, built.on_device)
 
-    def fill(self, image: np.ndarray, content: Content, seed: int, out: np.ndarray) -> Cut:
-        """Write one picture as uint8 planes.
+    @property
+    def chain(self) -> list[str]:
+        """Names of what changes light and sharpness, in order."""
+        return [each.name for each in self._photometric.chain]
+
+    def fill(
+        self, image: np.ndarray, content: Content, seed: int, out: np.ndarray
+    ) -> tuple[Cut, Sequence[Drawn]]:
+        """Write one picture as uint8 planes; where it was cut, and what the device is to paint (`augment.on=gpu`).
 
         Args:
             image: uint8 [H, W, 3] RGB, a stored frame.
@@ -75,8 +84,9 @@ class Cutter:
         cut = self.draw(image.shape[0], image.shape[1], content, rng)
         shrinks = cut.box[2] - cut.box[0] > self.size and cut.box[3] - cut.box[1] > self.size
         placed = cut.apply(image, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        to_planes(self._photometric(placed, rng), out)
-        return cut
+        painted, left = self._photometric.paint(*self._photometric.draw(placed, rng))
+        to_planes(painted, out)
+        return cut, left
 
     def draw(self, height: int, width: int, content: Content, rng: random.Random) -> Cut:
         """Where the next picture of a frame of that size is cut, and whether it is flipped."""

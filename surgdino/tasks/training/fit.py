@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,10 +28,12 @@ from surgdino.engine.same_run import differences
 from surgdino.engine.saving import load_optimizer, restoring
 from surgdino.engine.state_files import load_state, save_state
 from surgdino.engine.stop import stop_signals
+from surgdino.engine.writer import Writer
 from surgdino.errors import SurgdinoError
-from surgdino.tasks.training.batches import Batch
+from surgdino.tasks.training.batches import HostBatch
 from surgdino.tasks.training.log import StageLog
 from surgdino.tasks.training.stage import Stage, StageTraining
+from surgdino.transfers import host_copy
 
 Status = Literal["finished", "stopped", "already finished"]
 
@@ -95,7 +98,7 @@ def fit(
     run = _Run(stage, training, folder, hardware, begun_with or {}, log)
     if run.finished:
         return run.result("already finished")
-    with stop_signals() as stop, bar(stage.name, run.steps) as progress, run.log:
+    with stop_signals() as stop, bar(stage.name, run.steps) as progress, run.log, run.writer:
         progress.update(run.step)
         for batch, waited in stop.until(run.batches(), run.processes.any):
             try:
@@ -111,19 +114,24 @@ def fit(
                 break
             if run.step % training.checkpoint_every == 0:
                 run.save()
-    run.save()
+        run.save()
+        run.writer.wait()
     stop.check()
     return run.result("finished" if run.finished else "stopped")
 
 
 @dataclass
 class _Best:
-    """The best validation so far, and how many came after it."""
+    """The best validation so far, and how many came after it.
+
+    Attributes:
+        weights: gives them, on the host, once they are there.
+    """
 
     score: float
     name: str
     step: int
-    weights: dict[str, Tensor]
+    weights: Callable[[], dict[str, Tensor]]
     since: int = 0
 
 
@@ -179,6 +187,7 @@ class _Run:
         self.log = StageLog(
             folder, stage.name, every=every, last_step=self.steps, batch=batch, processes=self.processes, log=log
         )
+        self.writer = Writer()
         self.step, self.saved = 0, -1
         self.best: _Best | None = None
         if state is not None:
@@ -188,7 +197,8 @@ class _Run:
                 if self.loss_scale is not None and state.get("loss_scale"):  # a run may begin in another precision
                     self.loss_scale.load_state_dict(state["loss_scale"])
                 self.step = self.saved = state["step"]
-                self.best = None if state["best"] is None else _Best(**state["best"])
+                if (best := state["best"]) is not None:
+                    self.best = _Best(**{**best, "weights": partial(best.__getitem__, "weights")})
 
     @property
     def ended_early(self) -> bool:
@@ -198,14 +208,18 @@ class _Run:
     def finished(self) -> bool:
         return self.step >= self.steps or self.ended_early
 
-    def batches(self) -> Iterator[tuple[Batch, float]]:
-        """Batches on the CPU, each with the seconds spent waiting for it."""
-        source = iter(self.stage.data.batches(self.sampler))
+    def batches(self) -> Iterator[tuple[HostBatch, float]]:
+        """Batches on the host, each with the seconds spent waiting for it."""
+        pinned, places = self.hardware.device.type == "cuda", self.stage.places
+        source = iter(self.stage.data.batches(self.sampler, pinned))
         while True:
             began = time.perf_counter()
             batch = next(source, None)
             if batch is None:
                 return
+            if places is not None:
+                more = HostBatch(places(batch.tensors))
+                batch.tensors |= (more.pin_memory() if pinned else more).tensors
             yield batch, time.perf_counter() - began
 
     def validate(self) -> None:
@@ -213,6 +227,7 @@ class _Run:
         validate = self.stage.validate
         if validate is None:
             return
+        self.writer.wait()  # whatever starts processes here finds no thread in the middle of something
         numbers: dict[str, float] = {}
 
         def score() -> float:
@@ -226,35 +241,41 @@ class _Run:
         value = distributed.from_main(score)
         is_best = value == value and (self.best is None or value > self.best.score)
         if is_best:
-            self.best = _Best(value, next(iter(numbers), "score"), self.step, _weights(self.stage.model))
+            self.best = _Best(value, next(iter(numbers), "score"), self.step, host_copy(self.stage.model.state_dict()))
         elif self.best is not None:
             self.best.since += 1
         if numbers:
             self.log.validated(self.step, numbers, is_best)
 
     def save(self) -> None:
-        """Write the state that a continued run needs, unless this step's is there."""
+        """Copy the state that a continued run needs, unless this step's is there, and let it be written beside the
+        training.
+
+        Raises:
+            SurgdinoError: what was saved before could not be written.
+        """
         if self.saved == self.step:
             return
-        log = self.log.state_dict()
+        self.writer.wait()  # at most one state in memory beside the networks
+        state = {
+            "begun_with": self.begun_with,
+            "model": self.stage.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
+            "log": self.log.state_dict(),
+        }
+        copied = host_copy(state, keep=distributed.is_main())
         if distributed.is_main():
-            state = {
-                "begun_with": self.begun_with,
-                "model": self.stage.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
-                "log": log,
-                "best": None if self.best is None else dict(vars(self.best)),
-            }
-            save_state(self.folder, self.step, state)
+            best = None if self.best is None else dict(vars(self.best))
+            self.writer.submit(partial(_write, self.folder, self.step, copied, best))
         self.saved = self.step
 
     def result(self, status: Status) -> StageResult:
         """Give the model its best weights, where the stage is finished, and say how it went."""
         model, best = self.stage.model, self.best
-        last = _weights(model)
+        last = host_copy(model.state_dict())()
         if status != "stopped" and best is not None:
-            model.load_state_dict(best.weights)
+            model.load_state_dict(best.weights())
         model.eval()
         self.optimizer.zero_grad(set_to_none=True)
         return StageResult(
@@ -270,7 +291,7 @@ class _Run:
         )
 
 
-def _train_step(run: _Run, batch: Batch, waited: float) -> None:
+def _train_step(run: _Run, batch: HostBatch, waited: float) -> None:
     began = time.perf_counter()
     lr = set_rates(run.optimizer, run.step, run.steps, run.training)
     seed_step(run.training.seed, run.step, run.processes.rank)
@@ -278,9 +299,9 @@ def _train_step(run: _Run, batch: Batch, waited: float) -> None:
     scale, place = run.loss_scale, f"stage {run.stage.name}, step {run.step + 1}"
     share = f"{run.training.batch_size // run.processes.world} samples at a time"
     with within_memory(run.hardware.device, place=place, asked=share, fix=_SMALLER):
-        batch = {name: tensor.to(run.hardware.device, non_blocking=True) for name, tensor in batch.items()}
+        on_device = batch.on(run.hardware.device)
         with run.hardware.autocast():
-            terms = run.stage.loss(run.model, batch)
+            terms = run.stage.loss(run.model, on_device)
         loss = terms["loss"]
         (loss if scale is None else scale.scaled(loss)).backward()
     with within_memory(run.hardware.device, SurgdinoError, place=place, asked="the moments", fix=_SMALLER):
@@ -298,9 +319,9 @@ def set_rates(optimizer: torch.optim.Optimizer, step: int, steps: int, training:
     return lr
 
 
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """A copy on the CPU."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+def _write(folder: Path, step: int, copied: Callable[[], dict[str, Any]], best: dict[str, Any] | None) -> None:
+    """Beside the training, which changes neither the copies nor the best weights."""
+    save_state(folder, step, {**copied(), "best": None if best is None else {**best, "weights": best["weights"]()}})
 
 
 def _check_begun_with(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

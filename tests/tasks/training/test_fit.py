@@ -178,7 +178,7 @@ def test_weights_draw_rare_samples_as_often_as_they_say(tmp_path):
     weights = np.where(np.arange(50) == 7, 49.0, 1.0)
     data = stage_on_numbers(weights=weights).data
     sampler = FrameSampler(len(data), 32, seed=0, start_step=0, steps=100, weights=data.weights)
-    drawn = torch.cat([batch["index"] for batch in data.batches(sampler)])
+    drawn = torch.cat([batch.tensors["index"] for batch in data.batches(sampler)])
     assert 0.45 < (drawn == 7).double().mean() < 0.55
 
 
