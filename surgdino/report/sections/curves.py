@@ -33,6 +33,7 @@ _TIMES = {
     "data_wait": "share of time waiting for data",
     "probe_wait": "share of time measuring",
     "save_wait": "share of time saving",
+    "validation_wait": "share of time validating",
 }
 _COST = {"images_per_second": "images a second", **_TIMES}
 

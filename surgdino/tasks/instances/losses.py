@@ -55,13 +55,12 @@ def mean_of_pictures(values: Tensor, pictures: Tensor, batch: int) -> Tensor:
         values: [k], of objects.
         pictures: int64 [k], which picture an object is in.
     """
-    counts = torch.bincount(pictures, minlength=batch).clamp(min=1)
+    counts = values.new_zeros(batch).index_add_(0, pictures, torch.ones_like(values)).clamp(min=1)
     return (values / counts[pictures]).sum() / batch
 
 
-def assigned(cost: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def assigned(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(detections, objects) of the cheapest pairing (Kuhn 1955) by cost [detections, objects]."""
-    costs = cost.detach().float().cpu().numpy()
     return linear_sum_assignment(np.nan_to_num(costs, nan=1e6, posinf=1e6, neginf=-1e6))
 
 

@@ -129,14 +129,15 @@ class InstancesTask(Task[InstancesSettings, tuple[int, list[Row]]]):
             targets = stored_objects(objects, context.image_size, sides, context.workers)
             tokens = [context.seen(View(1.0, mirrored)).features.patches(train) for mirrored in sides]
             data = FrameFeatures(Beside(tokens), targets)
-            yield Stage("head", head, head_groups(head), data, of_tokens, validate, head.defaults)
+            groups = head_groups(head)
+            yield Stage("head", head, groups, data, of_tokens, validate, head.defaults, places=head.places)
             return
         images = FrameImages(train, context.cutter, read_targets=objects, workers=context.workers)
         groups = tuned_groups(head, context.backbone, context.train, self.DEFAULTS, _TUNED, head_factor=5)
         if isinstance(head, QueryHead):
             head.steps = resolve(context.train, self.DEFAULTS, _TUNED, overrides={}).total_steps(len(images))
         network = DetectionNetwork(context.backbone, head)
-        yield Stage("head", network, groups, images, of_images, validate, _TUNED)
+        yield Stage("head", network, groups, images, of_images, validate, _TUNED, places=head.places)
 
     def predict(
         self, context: TaskContext, head: nn.Module, frames: LabelledFrames

@@ -31,32 +31,33 @@ class MaskLoss(nn.Module):
 
     def __init__(self, name: LossName = "dice_ce", class_weights: Tensor | None = None) -> None:
         super().__init__()
-        from monai.losses import DiceCELoss, DiceFocalLoss  # takes seconds, and only training needs it
+        from monai.losses import DiceLoss, FocalLoss  # takes seconds, and only training needs it
 
-        kind = {"dice_ce": DiceCELoss, "dice_focal": DiceFocalLoss}[name]
-        # Given one channel, MONAI takes the binary cross-entropy, not a softmax over classes.
-        self.of_class = kind(sigmoid=True, smooth_nr=_SMOOTH, smooth_dr=_SMOOTH)
+        self.dice = DiceLoss(sigmoid=True, smooth_nr=_SMOOTH, smooth_dr=_SMOOTH, reduction="none")
+        self.by_pixel = nn.BCEWithLogitsLoss(reduction="none") if name == "dice_ce" else FocalLoss(reduction="none")
         self.register_buffer("weights", class_weights)
 
-    def forward(self, logits: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
+    @staticmethod
+    def places(labelled: Tensor) -> Tensor:
+        """int64 [k, 2], the labelled pairs of image and class, of bool [B, C] on the host."""
+        return labelled.nonzero()
+
+    def forward(self, logits: Tensor, target: Tensor, places: Tensor) -> Tensor:
         """The weighted mean over labelled pairs of image and class; 0 where there are none.
 
         Args:
             logits: float [B, C, h, w].
             target: float [B, C, H, W], the share of each pixel that is covered, in [0, 1].
-            labelled: bool [B, C].
+            places: of the labelled pairs; how many they are the host knows by their shape, and does not wait.
         """
-        if logits.shape[-2:] != target.shape[-2:]:
-            logits = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
-        total, weight = logits.new_zeros(()), 0.0
-        for place in labelled.any(0).nonzero().flatten().tolist():
-            # Unlabelled images leave before anything is computed: their gradient is 0, not something small.
-            rows = labelled[:, place]
-            share = int(rows.sum()) * (1.0 if self.weights is None else float(self.weights[place]))
-            total = total + share * self.of_class(logits[rows, place, None], target[rows, place, None])
-            weight += share
-        # Without any label the 0 still depends on every parameter, as several processes need.
-        return total / weight if weight else logits.sum() * 0.0
+        logits = _at_size(logits, target)
+        if not len(places):  # without any label the 0 still depends on every parameter, as several processes need
+            return logits.sum() * 0.0
+        # Unlabelled pairs leave before anything is computed: their gradient is 0, not something small.
+        image, kind = places.unbind(1)
+        found, wanted = logits[image, kind, None], target[image, kind, None]
+        each = self.dice(found, wanted).flatten() + self.by_pixel(found, wanted).mean((1, 2, 3))
+        return each.mean() if self.weights is None else (self.weights[kind] * each).sum() / self.weights[kind].sum()
 
 
 class ExclusiveLoss(nn.Module):
@@ -68,31 +69,47 @@ class ExclusiveLoss(nn.Module):
         name, class_weights: as for `MaskLoss`; the background weighs 1.
     """
 
+    weights: Tensor | None
+
     def __init__(self, name: LossName = "dice_ce", class_weights: Tensor | None = None) -> None:
         super().__init__()
-        from monai.losses import DiceCELoss, DiceFocalLoss
+        from monai.losses import DiceLoss, FocalLoss
 
-        kind = {"dice_ce": DiceCELoss, "dice_focal": DiceFocalLoss}[name]
-        weight = None if class_weights is None else torch.cat([torch.ones(1), class_weights])
-        self.of_pictures = kind(softmax=True, smooth_nr=_SMOOTH, smooth_dr=_SMOOTH, weight=weight)
+        self.dice = DiceLoss(softmax=True, smooth_nr=_SMOOTH, smooth_dr=_SMOOTH, reduction="none")
+        self.focal = FocalLoss(reduction="none") if name == "dice_focal" else None
+        # Given weights, MONAI's losses have the host look at each of them in every step.
+        self.register_buffer("weights", None if class_weights is None else torch.cat([torch.ones(1), class_weights]))
 
-    def forward(self, logits: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
-        """The mean over pictures that all classes are labelled in; 0 where there are none.
+    @staticmethod
+    def places(labelled: Tensor) -> Tensor:
+        """int64 [k], the pictures that all classes are labelled in, of bool [B, C] on the host."""
+        return labelled.all(1).nonzero()[:, 0]
+
+    def forward(self, logits: Tensor, target: Tensor, places: Tensor) -> Tensor:
+        """The mean over the pictures at `places`; 0 where there are none.
 
         Args:
             logits: float [B, 1 + C, h, w].
             target: float [B, C, H, W], the share of each pixel that is covered, in [0, 1].
-            labelled: bool [B, C].
+            places: of the pictures that count.
         """
-        if logits.shape[-2:] != target.shape[-2:]:
-            logits = F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
-        rows = labelled.all(1)
-        if not rows.any():
+        logits = _at_size(logits, target)
+        if not len(places):
             return logits.sum() * 0.0
-        covered = target[rows]
+        found, covered = logits[places], target[places]
         total = covered.sum(1, keepdim=True)
         planes = torch.cat([(1 - total).clamp(min=0), covered], 1) / total.clamp(min=1)
-        return self.of_pictures(logits[rows], planes)
+        weights = 1.0 if self.weights is None else self.weights[:, None, None]
+        dice = (weights * self.dice(found, planes)).mean()
+        if self.focal is None:
+            return dice + F.cross_entropy(found, planes, self.weights)
+        return dice + (weights * self.focal(found, planes)).mean()
+
+
+def _at_size(logits: Tensor, target: Tensor) -> Tensor:
+    if logits.shape[-2:] == target.shape[-2:]:
+        return logits
+    return F.interpolate(logits, size=target.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def class_weights(present: Tensor) -> Tensor | None:

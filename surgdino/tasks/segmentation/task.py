@@ -227,7 +227,7 @@ def _cached_stage(context: TaskContext, settings: SegmentationSettings, head: De
     tokens = _segmenter(context, settings, head).tokens(train)
     assert tokens is not None  # the backbone is frozen, the frames have labels
     masks = MaskTargets(train, context.classes, target_side(context.image_size), context.workers)
-    objective = _objective(context, settings)
+    objective, places = _objective(context, settings)
 
     def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         images = context.normalize(batch["images"]) if head.reads_images else None
@@ -236,7 +236,8 @@ def _cached_stage(context: TaskContext, settings: SegmentationSettings, head: De
     targets = {"masks": masks, "labelled": masks.labelled}
     images = (train, context.preprocess) if head.reads_images else None
     source = FrameFeatures(tokens, targets, images=images, workers=context.workers)
-    return Stage("head", head, head_groups(head), source, loss, _validation(context, settings, head), head.defaults)
+    validate = _validation(context, settings, head)
+    return Stage("head", head, head_groups(head), source, loss, validate, head.defaults, places=places)
 
 
 def _picture_stage(context: TaskContext, settings: SegmentationSettings, head: DenseHead) -> Stage:
@@ -245,7 +246,7 @@ def _picture_stage(context: TaskContext, settings: SegmentationSettings, head: D
     if settings.window is not None:
         cutter = WindowCutter(settings.window, cutter.augment)
     network = DenseNetwork(context.backbone, head)
-    objective = _objective(context, settings)
+    objective, places = _objective(context, settings)
 
     def loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         return objective(model(context.normalize(batch["images"])), batch)
@@ -257,17 +258,24 @@ def _picture_stage(context: TaskContext, settings: SegmentationSettings, head: D
         defaults = _TUNED
         layers = SegmentationTask.DEFAULTS, defaults
         groups = tuned_groups(head, context.backbone, context.train, *layers, head_factor=10)
-    return Stage("head", network, groups, source, loss, _validation(context, settings, head), defaults)
+    return Stage("head", network, groups, source, loss, _validation(context, settings, head), defaults, places=places)
 
 
-def _objective(context: TaskContext, settings: SegmentationSettings) -> Callable[[Tensor, Batch], dict[str, Tensor]]:
-    """(logits, batch) -> what a stage's loss returns."""
+Objective = Callable[[Tensor, Batch], dict[str, Tensor]]
+
+
+def _objective(context: TaskContext, settings: SegmentationSettings) -> tuple[Objective, Callable[[Batch], Batch]]:
+    """(logits, batch) -> what a stage's loss returns; and its `places`."""
     weights = None
     if settings.balance != "none":
         weights = class_weights(torch.from_numpy(shown_classes(context.parts["train"], context.classes)))
     kind = ExclusiveLoss if settings.classes == "exclusive" else MaskLoss
     loss = kind(settings.loss, weights).to(context.device)
-    return lambda logits, batch: {"loss": loss(logits.float(), batch["masks"].float() / 255, batch["labelled"])}
+
+    def objective(logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        return {"loss": loss(logits.float(), batch["masks"].float() / 255, batch["places"])}
+
+    return objective, lambda batch: {"places": loss.places(batch["labelled"])}
 
 
 def _validation(context: TaskContext, settings: SegmentationSettings, head: nn.Module) -> Validate | None:

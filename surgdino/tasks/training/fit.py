@@ -227,7 +227,6 @@ class _Run:
         validate = self.stage.validate
         if validate is None:
             return
-        self.writer.wait()  # whatever starts processes here finds no thread in the middle of something
         numbers: dict[str, float] = {}
 
         def score() -> float:
@@ -238,7 +237,9 @@ class _Run:
                 numbers.update(validate(self.stage.model))
             return next(iter(numbers.values()))
 
-        value = distributed.from_main(score)
+        with self.log.stopped("validation"):
+            self.writer.wait()  # whatever starts processes here finds no thread in the middle of something
+            value = distributed.from_main(score)
         is_best = value == value and (self.best is None or value > self.best.score)
         if is_best:
             self.best = _Best(value, next(iter(numbers), "score"), self.step, host_copy(self.stage.model.state_dict()))
@@ -256,18 +257,19 @@ class _Run:
         """
         if self.saved == self.step:
             return
-        self.writer.wait()  # at most one state in memory beside the networks
-        state = {
-            "begun_with": self.begun_with,
-            "model": self.stage.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
-            "log": self.log.state_dict(),
-        }
-        copied = host_copy(state, keep=distributed.is_main())
-        if distributed.is_main():
-            best = None if self.best is None else dict(vars(self.best))
-            self.writer.submit(partial(_write, self.folder, self.step, copied, best))
+        with self.log.stopped("save"):
+            self.writer.wait()  # at most one state in memory beside the networks
+            state = {
+                "begun_with": self.begun_with,
+                "model": self.stage.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
+                "log": self.log.state_dict(),
+            }
+            copied = host_copy(state, keep=distributed.is_main())
+            if distributed.is_main():
+                best = None if self.best is None else dict(vars(self.best))
+                self.writer.submit(partial(_write, self.folder, self.step, copied, best))
         self.saved = self.step
 
     def result(self, status: Status) -> StageResult:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -14,13 +16,16 @@ from surgdino.engine.logger import RunLog
 from surgdino.engine.optim import Update
 from surgdino.engine.processes import ProcessGroup
 
+Pause = Literal["validation", "save"]
+
 
 class StageLog:
     """Writes a line when a window of steps ends.
 
     A line is a JSON object with `stage`, `step`, and either the window since the line before it (`loss` and the stage's
-    other terms, `gradient_norm`, `lr`, `skipped`, `images_per_second`, `data_wait`, `memory_mb`) or a validation
-    (`val_*`, `best`).
+    other terms, `gradient_norm`, `lr`, `skipped`, `images_per_second`, `data_wait`, `memory_mb`; `validation_wait` and
+    `save_wait`, for which the loop stopped since the line before, as shares of all time) or a validation (`val_*`,
+    `best`).
 
     Attributes:
         last: the terms of the last window.
@@ -46,7 +51,9 @@ class StageLog:
         self.file = folder / NAME
         self.last: dict[str, float] = {}
         self._stage, self._processes, self._log, self._step = stage, processes, log or RunLog(()), 0
-        self._window = Window(every=every, last_step=last_step, images=batch, processes=processes)
+        self._window = Window(
+            every=every, last_step=last_step, images=batch, processes=processes, stops=get_args(Pause)
+        )
         self.images_per_second = self._window.images_per_second
         self.state_dict = self._window.state_dict
 
@@ -80,6 +87,13 @@ class StageLog:
             self.last = line.means or self.last
             self._write(step, {**line.means, "skipped": line.skipped, "lr": lr, **line.timings})
             self._window.check(self.file.parent, f"stage {self._stage}, step {step}")
+
+    @contextmanager
+    def stopped(self, why: Pause) -> Iterator[None]:
+        """Around what stops the loop between two steps."""
+        began = time.perf_counter()
+        yield
+        self._window.stop(why, time.perf_counter() - began)
 
     def validated(self, step: int, numbers: Mapping[str, float], best: bool) -> None:
         """Write down a validation."""

@@ -137,7 +137,9 @@ class QueryDecoder(TripletHead):
             self.queries[name] = nn.Parameter(0.5 * torch.randn(count, hidden))
             self.classify[name] = nn.Parameter(0.01 * torch.randn(count, hidden))
             self.biases[name] = nn.Parameter(torch.zeros(count))
-        self.places = {part: torch.from_numpy(place) for part, place in parts.items()}
+        self.parts = tuple(parts)
+        for part, place in parts.items():
+            self.register_buffer(f"places_{part}", torch.from_numpy(place), persistent=False)
 
     def forward(self, cls: Tensor, patches: Tensor | None = None) -> dict[str, Tensor]:
         """See `TripletHead`."""
@@ -150,7 +152,7 @@ class QueryDecoder(TripletHead):
         return {name: (each * self.classify[name]).sum(2) + self.biases[name] for name, each in parts}
 
     def _of_parts(self) -> Tensor:
-        return torch.stack([self.queries[part][place] for part, place in self.places.items()]).sum(0)
+        return torch.stack([self.queries[part][self.get_buffer(f"places_{part}")] for part in self.parts]).sum(0)
 
     def bias(self, name: str) -> Tensor:
         """See `TripletHead`."""

@@ -18,6 +18,7 @@ from surgdino.datasets.open import open_dataset
 from surgdino.errors import SurgdinoError
 from surgdino.frames.build import StoreSettings
 from surgdino.frames.store import build_store
+from surgdino.tasks.instances.heads import InstanceHead
 from surgdino.tasks.instances.heads.centre import CentreHead
 from surgdino.tasks.instances.heads.queries import QueryHead
 from surgdino.tasks.instances.losses import generalised_iou, mask_points
@@ -102,13 +103,18 @@ def target(batch: int = 2) -> dict[str, torch.Tensor]:
     return {name: value.expand(batch, *value.shape) for name, value in one.items()}
 
 
+def placed(targets: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """With where they are, as a stage has it."""
+    return {**targets, **InstanceHead.places(targets)}
+
+
 def learnt(head, forward, steps: int, lr: float):
     head.masked.fill_(True)
     head.train()
     optimizer = torch.optim.AdamW(head.parameters(), lr=lr)
     for _ in range(steps):
         optimizer.zero_grad()
-        head.losses(forward(), target())["loss"].backward()
+        head.losses(forward(), placed(target()))["loss"].backward()
         optimizer.step()
     head.eval()
     with torch.no_grad():
@@ -137,8 +143,8 @@ def test_a_crowd_is_neither_found_nor_wrong():
     nothing = {**given, "kinds": torch.full((1, 3), -1)}
     crowd = {**given, "kinds": torch.tensor([[0, -1, -1]]), "crowd": torch.tensor([[True, False, False]])}
     whole = {**crowd, "boxes": torch.tensor([[[0.5, 0.5, 1.0, 1.0]] * 3])}
-    assert head.losses(output, crowd)["loss"] < head.losses(output, nothing)["loss"]
-    grad = torch.autograd.grad(head.losses(output, whole)["loss"], output["heat"])[0]
+    assert head.losses(output, placed(crowd))["loss"] < head.losses(output, placed(nothing))["loss"]
+    grad = torch.autograd.grad(head.losses(output, placed(whole))["loss"], output["heat"])[0]
     assert (grad[:, 0] == 0).all()
     assert (grad[:, 1] != 0).any()
 

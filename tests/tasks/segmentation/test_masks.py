@@ -199,19 +199,19 @@ def test_unlabelled_classes_have_no_gradient_and_no_part_in_the_loss(name):
     target = (torch.rand(3, 4, 16, 16, generator=generator) > 0.6).float()
     labelled = torch.tensor([[1, 0, 1, 0], [0, 0, 1, 0], [1, 1, 1, 0]]).bool()
     weights = torch.tensor([0.5, 1.0, 2.0, 9.0])
-    loss = MaskLoss(name, weights)(logits, target, labelled)
+    loss = MaskLoss(name, weights)(logits, target, labelled.nonzero())
     [gradient] = torch.autograd.grad(loss, logits)
     assert (gradient[~labelled] == 0).all()
     assert (gradient[labelled].flatten(1).abs().sum(1) > 0).all()
     # Whatever stands in the unlabelled channels, on either side, the loss is the same to the last bit.
     other_logits, other_target = logits.detach().clone(), target.clone()
     other_logits[~labelled], other_target[~labelled] = 1e4, 1.0
-    assert MaskLoss(name, weights)(other_logits, other_target, labelled) == loss.detach()
+    assert MaskLoss(name, weights)(other_logits, other_target, labelled.nonzero()) == loss.detach()
 
 
 def test_the_loss_by_hand():
     """One pixel a picture: logit 0 for a covered pixel is p = 1/2, so Dice = 1 - (2 * 1/2 + 1) / (1/2 + 1 + 1)."""
-    loss = MaskLoss("dice_ce")(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), torch.ones(1, 1, dtype=torch.bool))
+    loss = MaskLoss("dice_ce")(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), torch.zeros(1, 2, dtype=torch.int64))
     assert loss.item() == pytest.approx(1 - 2 / 2.5 + np.log(2), abs=1e-6)
 
 
@@ -223,15 +223,15 @@ def test_weights_of_classes_weigh_their_share():
     def of(place: int) -> float:
         only = torch.zeros(2, 2, dtype=torch.bool)
         only[:, place] = True
-        return MaskLoss()(logits, target, only).item()
+        return MaskLoss()(logits, target, only.nonzero()).item()
 
-    weighted = MaskLoss(class_weights=torch.tensor([1.0, 3.0]))(logits, target, everything).item()
+    weighted = MaskLoss(class_weights=torch.tensor([1.0, 3.0]))(logits, target, everything.nonzero()).item()
     assert weighted == pytest.approx((of(0) + 3 * of(1)) / 4, abs=1e-6)
 
 
 def test_a_batch_without_labels_teaches_nothing_but_keeps_the_graph():
     logits = torch.ones(2, 3, 4, 4, requires_grad=True)
-    loss = MaskLoss()(logits, torch.ones(2, 3, 4, 4), torch.zeros(2, 3, dtype=torch.bool))
+    loss = MaskLoss()(logits, torch.ones(2, 3, 4, 4), torch.zeros(0, 2, dtype=torch.int64))
     loss.backward()
     assert loss.item() == 0
     assert (logits.grad == 0).all()
@@ -244,14 +244,16 @@ def test_exclusive_classes_leave_out_pictures_whose_background_is_not_known(name
     target = torch.zeros(3, 2, 16, 16)
     target[:, 0, :8], target[:, 1, 8:12] = 1.0, 0.5
     labelled = torch.tensor([[1, 1], [1, 0], [1, 1]]).bool()
-    loss = ExclusiveLoss(name, torch.tensor([1.0, 2.0]))(logits, target, labelled)
+    places = ExclusiveLoss.places(labelled)
+    assert places.tolist() == [0, 2]
+    loss = ExclusiveLoss(name, torch.tensor([1.0, 2.0]))(logits, target, places)
     [gradient] = torch.autograd.grad(loss, logits)
     assert (gradient[1] == 0).all()
     assert (gradient[0] != 0).any()
     planes = torch.cat([1 - target.sum(1, keepdim=True), target], 1)
     right = 12 * (nn.functional.interpolate(planes, size=(8, 8)) > 0.5).float()
-    assert ExclusiveLoss(name)(right, target, labelled) < ExclusiveLoss(name)(-right, target, labelled)
-    assert ExclusiveLoss(name)(logits, target, labelled & False) == 0
+    assert ExclusiveLoss(name)(right, target, places) < ExclusiveLoss(name)(-right, target, places)
+    assert ExclusiveLoss(name)(logits, target, places[:0]) == 0
 
 
 class Pictures(list):
@@ -332,7 +334,7 @@ def test_heads_keep_places_where_they_are(name):
     loss = MaskLoss()
     for _ in range(50):
         optimizer.zero_grad()
-        loss(head(tokens, (4, 4), images), target, torch.ones(4, 1, dtype=torch.bool)).backward()
+        loss(head(tokens, (4, 4), images), target, torch.ones(4, 1).nonzero()).backward()
         optimizer.step()
     logits = nn.functional.interpolate(head.eval()(tokens, (4, 4), images), size=(16, 16))
     assert (logits[..., :6] > 0).float().mean() > 0.95
@@ -351,7 +353,7 @@ def test_a_class_that_nothing_is_known_of_is_seen_nowhere(name):
     for _ in range(60):
         optimizer.zero_grad()
         logits = head(tokens, (4, 4), images if kind.reads_images else None)
-        MaskLoss()(logits, torch.ones(4, 2, 16, 16), labelled).backward()
+        MaskLoss()(logits, torch.ones(4, 2, 16, 16), labelled.nonzero()).backward()
         optimizer.step()
     logits = head(tokens, (4, 4), images if kind.reads_images else None)
     assert (logits[:, 0] > 0).float().mean() > 0.9

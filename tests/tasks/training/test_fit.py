@@ -74,7 +74,7 @@ def killed_at(step: int):
 
 
 def rows_of(folder: Path) -> list[dict]:
-    timings = ("images_per_second", "data_wait", "memory_mb")
+    timings = ("images_per_second", "data_wait", "memory_mb", "validation_wait", "save_wait")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if key not in timings} for row in rows]
 

@@ -69,14 +69,33 @@ class InstanceHead(nn.Module):
         super().__init__()
         self.register_buffer("masked", torch.tensor(False))
         self.register_buffer("prior", torch.zeros(classes, 5))
+        self._read = dict[str, tuple[Tensor, int, int]]()
+
+    def known(self, name: str) -> int:
+        """A buffer of one number on the host: a GPU is asked once, and again where the buffer has changed."""
+        buffer = self.get_buffer(name)
+        tensor, version, value = self._read.get(name, (None, 0, 0))
+        if tensor is not buffer or version != buffer._version:
+            value = int(buffer)
+            self._read[name] = buffer, buffer._version, value
+        return value
 
     def of_images(self, backbone: Backbone | Unpacked, images: Tensor) -> Output:
         """What it says of normalised images [B, 3, H, W]."""
         patch = backbone.patch_size
         return self(backbone(images).patches, (images.shape[2] // patch, images.shape[3] // patch))
 
+    @staticmethod
+    def places(targets: Batch) -> Batch:
+        """Where the objects of a batch are, from what `CutObjects` gives, on the host: int64 rows of (picture, place) of
+        all `objects` and of `crowds`; and int64 `drawn`, which of the objects have masks."""
+        there, crowd = targets["kinds"] >= 0, targets["crowd"]
+        objects = (there & ~crowd).nonzero()
+        drawn = targets["masked"][tuple(objects.unbind(1))].nonzero()[:, 0]
+        return {"objects": objects, "crowds": (there & crowd).nonzero(), "drawn": drawn}
+
     def losses(self, output: Output, targets: Batch) -> dict[str, Tensor]:
-        """Scalars, `loss` among them, against what `CutObjects` gives."""
+        """Scalars, `loss` among them, against what `CutObjects` and `places` give."""
         raise NotImplementedError
 
     def found(self, output: Output, most: int, masks: bool) -> Found:
@@ -85,7 +104,7 @@ class InstanceHead(nn.Module):
 
     def answers(self, output: Output, most: int) -> list[Answer]:
         """At most so many of each picture."""
-        found = self.found(output, most, bool(self.masked))
+        found = self.found(output, most, bool(self.known("masked")))
         masks = [None] * len(found.scores) if found.masks is None else found.masks.unbind()
         return [Answer(*each) for each in zip(found.boxes, found.kinds, found.scores, masks, strict=True)]
 

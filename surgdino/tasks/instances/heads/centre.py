@@ -59,21 +59,20 @@ class CentreHead(InstanceHead):
         """Focal loss of centres, L1 of offsets and logarithms of sides; of masks cross-entropy and Dice in the box."""
         output = {name: values.float() for name, values in output.items()}
         batch, _, height, width = output["heat"].shape
-        boxes, kinds, crowd = targets["boxes"], targets["kinds"], targets["crowd"]
-        wanted = (kinds >= 0) & ~crowd
-        heat, weight = _heat(boxes, kinds, crowd, output["heat"].shape)
-        heat_term = heat_loss(output["heat"], heat, wanted.sum(1), weight)
-        picture, place = wanted.nonzero(as_tuple=True)
-        mine = boxes[picture, place]
-        x, y = ((mine[:, k] * side).long().clamp(0, side - 1) for k, side in ((0, width), (1, height)))
-        sides = mine.new_tensor([width, height])
-        offset = mine[:, :2] * sides - torch.stack([x, y], 1) - 0.5
+        picture, place = targets["objects"].unbind(1)
+        mine, kinds = targets["boxes"][picture, place], targets["kinds"][picture, place]
+        heat, weight = _heat(mine, kinds, picture, output["heat"].shape), _outside_crowds(targets, output["heat"].shape)
+        counts = mine.new_zeros(batch).index_add_(0, picture, mine.new_ones(len(mine)))
+        heat_term = heat_loss(output["heat"], heat, counts, weight)
+        cells = torch.stack([mine[:, 0] * width, mine[:, 1] * height], 1)
+        x, y = (cells[:, k].long().clamp(0, side - 1) for k, side in ((0, width), (1, height)))
+        offset = cells - torch.stack([x, y], 1) - 0.5
         expected = torch.cat([offset, mine[:, 2:].clamp(min=1e-3).log()], 1)
         found = output["shape"][picture, :, y, x]
         shape_term = mean_of_pictures((found - expected).abs().mean(1), picture, batch)
         terms = {"loss": heat_term + shape_term, "heat": heat_term, "box": shape_term}
-        if self.masked:
-            has = targets["masked"][picture, place]
+        if targets["masks"].shape[-1]:
+            has = targets["drawn"]
             masks = targets["masks"][picture[has], place[has]].float() / 255
             logits = _masks(output, picture[has], x[has], y[has], masks.shape[-2:])
             inside = _inside(mine[has], masks.shape[-2:])
@@ -107,26 +106,32 @@ class _Refine(nn.Sequential):
         super().__init__(*layers, nn.GELU())
 
 
-def _heat(boxes: Tensor, kinds: Tensor, crowd: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    """What the heat-map should be, and a weight that is 0 where a crowd of the class lies; both [B, C, h, w]."""
-    heat, weight = boxes.new_zeros(shape), boxes.new_ones(shape)
+def _heat(boxes: Tensor, kinds: Tensor, pictures: Tensor, shape: torch.Size) -> Tensor:
+    """What the heat-map [B, C, h, w] should be: of all objects of a class the hottest.
+
+    Args:
+        boxes, kinds, pictures: [k, 4], [k] and [k], of the objects.
+    """
     height, width = shape[2:]
     xs, ys = torch.arange(width, device=boxes.device), torch.arange(height, device=boxes.device)
-    for m in range(boxes.shape[1]):
-        rows = (kinds[:, m] >= 0).nonzero()[:, 0]
-        if not len(rows):
-            continue
-        mine, kind = boxes[rows, m], kinds[rows, m]
-        scale = mine.new_tensor([width, height])
-        centre = torch.minimum((mine[:, :2] * scale).long(), (scale - 1).long()).clamp(min=0)
-        spread = (mine[:, 2:] * scale * _SPREAD).clamp(min=0.3)
-        across = ((xs - centre[:, :1]) / spread[:, :1]).square()[:, None, :]
-        along = ((ys - centre[:, 1:]) / spread[:, 1:]).square()[:, :, None]
-        one = torch.exp(-(across + along) / 2)
-        many = crowd[rows, m]
-        heat[rows[~many], kind[~many]] = torch.maximum(heat[rows[~many], kind[~many]], one[~many])
-        weight[rows[many], kind[many]] *= 1 - _inside(mine[many], (height, width))
-    return heat, weight
+    x, y = ((boxes[:, k, None] * side).long().clamp(0, side - 1) for k, side in ((0, width), (1, height)))
+    across = ((xs - x) / (boxes[:, 2, None] * width * _SPREAD).clamp(min=0.3)).square()[:, None, :]
+    along = ((ys - y) / (boxes[:, 3, None] * height * _SPREAD).clamp(min=0.3)).square()[:, :, None]
+    return _gathered(boxes.new_zeros(shape), pictures, kinds, torch.exp(-(across + along) / 2), "amax")
+
+
+def _outside_crowds(targets: Batch, shape: torch.Size) -> Tensor:
+    """A weight [B, C, h, w] that is 0 where a crowd of the class lies."""
+    picture, place = targets["crowds"].unbind(1)
+    boxes, kinds = targets["boxes"][picture, place], targets["kinds"][picture, place]
+    return _gathered(boxes.new_ones(shape), picture, kinds, 1 - _inside(boxes, shape[2:]), "amin")
+
+
+def _gathered(maps: Tensor, pictures: Tensor, kinds: Tensor, values: Tensor, how: str) -> Tensor:
+    """Maps [B, C, h, w] with the largest (or smallest) of what [k, h, w] give for their picture and class."""
+    flat = maps.view(-1, maps.shape[2] * maps.shape[3])
+    rows = (pictures * maps.shape[1] + kinds)[:, None].expand(-1, flat.shape[1])
+    return flat.scatter_reduce_(0, rows, values.flatten(1), how).view_as(maps)
 
 
 def _inside(boxes: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

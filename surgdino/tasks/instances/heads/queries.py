@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from surgdino.tasks.instances.heads import Found, InstanceHead, Output
 from surgdino.tasks.instances.losses import assigned, dice_loss, generalised_iou, mask_points, mean_of_pictures
 from surgdino.tasks.segmentation.pyramid import Enlarge
 from surgdino.tasks.training.batches import Batch
+from surgdino.transfers import host_copy, uploaded
 
 _CLASS, _MASK, _DICE, _L1, _GIOU = 2.0, 5.0, 5.0, 5.0, 2.0
 _NOTHING = 0.1  # weight of queries that should find nothing
@@ -76,7 +78,9 @@ class QueryHead(InstanceHead):
                 tokens = block(tokens, attn_mask=looks)
         said.append(self._say(vit.norm(tokens), grid))
         if self.training:
+            done = self.known("step") + 1
             self.step += 1
+            self._read["step"] = self.step, self.step._version, done
         return {name: torch.stack([each[name] for each in said]) for name in said[0]}
 
     def _say(self, tokens: Tensor, grid: tuple[int, int]) -> Output:
@@ -88,7 +92,7 @@ class QueryHead(InstanceHead):
     def _looks(self, masks: Tensor, grid: tuple[int, int], length: int, block: int) -> Tensor | None:
         """bool [B, 1, length, length], where a token may look; None where all may look everywhere."""
         share = self._masked_share(block)
-        if not self.masked or share == 0:
+        if not self.known("masked") or share == 0:
             return None
         with torch.no_grad():
             count = len(self.queries)
@@ -101,63 +105,75 @@ class QueryHead(InstanceHead):
 
     def _masked_share(self, block: int) -> float:
         """Share of the queries whose view is masked in that block: 1, then falling to 0 in a part of the training."""
-        done = float(self.step) / self.steps * (self.blocks + 2) - (block + 1)
+        done = self.known("step") / self.steps * (self.blocks + 2) - (block + 1)
         return (1 - min(max(done, 0.0), 1.0)) ** _POWER
 
     def losses(self, output: Output, targets: Batch) -> dict[str, Tensor]:
         """The sum over all answers; the logged terms are those of the last."""
-        wanted = (targets["kinds"] >= 0) & ~targets["crowd"]
         answers = [{name: values[a].float() for name, values in output.items()} for a in range(len(output["kinds"]))]
-        terms = [self._terms(answer, targets, wanted) for answer in answers]
+        pairs = self._pairs(answers, targets)
+        terms = [self._terms(answer, targets, *each) for answer, each in zip(answers, pairs, strict=True)]
         return {"loss": torch.stack([value for each in terms for value in each.values()]).sum(), **terms[-1]}
 
-    def _terms(self, answer: Output, targets: Batch, wanted: Tensor) -> dict[str, Tensor]:
+    def _terms(self, answer: Output, targets: Batch, pairs: Tensor, drawn: Tensor) -> dict[str, Tensor]:
+        """Of one answer.
+
+        Args:
+            pairs: int64 [k, 3], picture, query and place of the object that it should have found.
+            drawn: int64 [d], which of the pairs are of objects with masks.
+        """
         batch, queries, _ = answer["kinds"].shape
-        pairs = [self._pairs(answer, targets, wanted[b], b) for b in range(batch)]
-        picture = torch.cat([torch.full_like(q, b) for b, (q, _) in enumerate(pairs)])
-        query, place = (torch.cat([pair[side] for pair in pairs]) for side in range(2))
+        picture, query, place = pairs.unbind(1)
         kinds = torch.full((batch, queries), answer["kinds"].shape[2] - 1, device=query.device)
         kinds[picture, query] = targets["kinds"][picture, place]
         weight = torch.full_like(kinds, _NOTHING, dtype=torch.float32)
-        weight[picture, query] = 1.0
+        weight = weight.index_put((picture, query), torch.ones_like(query, dtype=torch.float32))
         cross = F.cross_entropy(answer["kinds"].flatten(0, 1), kinds.flatten(), reduction="none").view_as(weight)
         found, boxes = answer["boxes"][picture, query], targets["boxes"][picture, place]
         distance = (found - boxes).abs().sum(1) * _L1 + (1 - generalised_iou(found, boxes)) * _GIOU
         terms = {"class": _CLASS * ((cross * weight).sum(1) / weight.sum(1)).mean()}
         terms["box"] = mean_of_pictures(distance, picture, batch)
-        if self.masked:
-            has = targets["masked"][picture, place]
-            logits, masks = answer["masks"][picture[has], query[has]], targets["masks"][picture[has], place[has]]
+        if targets["masks"].shape[-1]:
+            picture, query, place = pairs[drawn].unbind(1)
+            logits, masks = answer["masks"][picture, query], targets["masks"][picture, place]
             each = logits.new_zeros(len(logits))
             if len(logits):
                 logits, masks = mask_points(logits, masks.float() / 255, self.points)
                 each = _MASK * F.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean(1)
                 each = each + _DICE * dice_loss(logits, masks)
-            terms["mask"] = mean_of_pictures(each, picture[has], batch)
+            terms["mask"] = mean_of_pictures(each, picture, batch)
         return terms
 
     @torch.no_grad()
-    def _pairs(self, answer: Output, targets: Batch, wanted: Tensor, b: int) -> tuple[Tensor, Tensor]:
-        """Queries of picture `b` and the objects that they should have found."""
-        objects = wanted.nonzero()[:, 0]
-        boxes, kinds = targets["boxes"][b, objects], targets["kinds"][b, objects]
-        found = answer["boxes"][b]
-        cost = -_CLASS * answer["kinds"][b].softmax(-1)[:, kinds]
-        cost = cost + _L1 * torch.cdist(found, boxes, p=1) - _GIOU * generalised_iou(found[:, None], boxes[None])
-        has = targets["masked"][b, objects]
-        if self.masked and has.any():
-            cost[:, has] += self._mask_cost(answer["masks"][b], targets["masks"][b, objects[has]].float() / 255)
-        queries, places = assigned(cost)
-        return torch.as_tensor(queries, device=wanted.device), objects[torch.as_tensor(places, device=wanted.device)]
+    def _pairs(self, answers: Sequence[Output], targets: Batch) -> list[tuple[Tensor, Tensor]]:
+        """The `pairs` and `drawn` of each answer. Pairs are found on the host: it waits for the costs of all answers at
+        once, the one wait of a step."""
+        costs = torch.stack([self._costs(answer, targets) for answer in answers])
+        host = host_copy({"costs": costs, "objects": targets["objects"], "masked": targets["masked"]})()
+        pictures, places = host["objects"].numpy().T
+        masked, device = host["masked"].numpy(), costs.device
+        found = []
+        for of_answer in host["costs"].numpy():
+            rows = [np.zeros((0, 3), np.int64)]
+            for b, cost in enumerate(of_answer):
+                there = places[pictures == b]
+                queries, objects = assigned(cost[:, there])
+                rows.append(np.stack([np.full_like(queries, b), queries, there[objects]], 1))
+            pairs = np.concatenate(rows)
+            drawn = np.flatnonzero(masked[pairs[:, 0], pairs[:, 2]])
+            found.append((uploaded(pairs, device), uploaded(drawn, device)))
+        return found
 
     @staticmethod
-    def _mask_cost(logits: Tensor, masks: Tensor) -> Tensor:
-        """[Q, objects]: cross-entropy and Dice of every pair, at the answers' resolution."""
-        flat, target = logits.flatten(1), F.adaptive_avg_pool2d(masks, (logits.shape[1], logits.shape[2])).flatten(1)
-        cross = F.softplus(flat).mean(1)[:, None] - flat @ target.T / flat.shape[1]
-        found = flat.sigmoid()
-        dice = 1 - (2 * found @ target.T + 1) / (found.sum(1)[:, None] + target.sum(1)[None] + 1)
-        return _MASK * cross + _DICE * dice
+    def _costs(answer: Output, targets: Batch) -> Tensor:
+        """float32 [B, Q, M], of every query with what is in every place of its picture."""
+        boxes, kinds, found = targets["boxes"], targets["kinds"].clamp(min=0), answer["boxes"]
+        cost = -_CLASS * answer["kinds"].softmax(-1).gather(2, kinds[:, None].expand(-1, found.shape[1], -1))
+        cost = cost + _L1 * torch.cdist(found, boxes, p=1)
+        cost = cost - _GIOU * generalised_iou(found[:, :, None], boxes[:, None])
+        if targets["masks"].shape[-1]:
+            cost = cost + targets["masked"][:, None] * _mask_cost(answer["masks"], targets["masks"].float() / 255)
+        return cost
 
     def found(self, output: Output, most: int, masks: bool) -> Found:
         """A query may answer with several classes; its score is the class's probability, and with masks the mean of the
@@ -171,6 +187,15 @@ class QueryHead(InstanceHead):
         query, kind = flat // scores.shape[2], flat % scores.shape[2]
         rows = torch.arange(values.shape[0], device=values.device)[:, None]
         return Found(boxes[rows, query], kind, values, logits[rows, query] if masks else None)
+
+
+def _mask_cost(logits: Tensor, masks: Tensor) -> Tensor:
+    """[B, Q, M]: cross-entropy and Dice of every pair, at the answers' resolution."""
+    flat, target = logits.flatten(2), F.adaptive_avg_pool2d(masks, (logits.shape[2], logits.shape[3])).flatten(2)
+    cross = F.softplus(flat).mean(2)[:, :, None] - flat @ target.mT / flat.shape[2]
+    found = flat.sigmoid()
+    dice = 1 - (2 * found @ target.mT + 1) / (found.sum(2)[:, :, None] + target.sum(2)[:, None] + 1)
+    return _MASK * cross + _DICE * dice
 
 
 def _layers(width: int, outputs: int) -> nn.Sequential:
