@@ -75,6 +75,11 @@ class TaskContext:
         return self.hardware.device
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether that is a GPU: what it is given is pinned then."""
+        return self.device.type == "cuda"
+
+    @property
     def autocast(self) -> Callable[[], torch.autocast]:
         """Makes the context in which the networks compute."""
         return self.hardware.autocast

@@ -19,6 +19,7 @@ from surgdino.tasks.settings import Tokens
 from surgdino.tasks.training.batches import Batch, FrameFeatures, FrameImages, Rows, TrainingData
 from surgdino.tasks.training.stage import Loss, Stage, Validate
 from surgdino.tasks.training.tuning import head_groups, tuned_groups
+from surgdino.transfers import uploaded
 
 # Class tokens [B, D]; those with the mean of the patch tokens beside them [B, 2D]; or class and patch tokens [B, N, D].
 # Where earlier frames are seen too, class tokens are [B, K, D], the frame's own last.
@@ -110,14 +111,14 @@ class FrameInputs:
             alone = features.alone()
             return lambda: self.streamed(frames, alone)
         if self.reads != "patches":
-            rows = torch.from_numpy(self.rows(frames)).to(device)
+            rows = uploaded(self.rows(frames), device)
             return lambda: ((rows[frames.span(place)],) for place in range(len(frames.videos)))
         patches, cls = features.patches(frames, _LAST), self._cls(frames)
 
         def blocks() -> Iterator[Inputs]:
             for start in range(0, len(cls), _ROWS):
                 at = np.arange(start, min(start + _ROWS, len(cls)))
-                yield torch.from_numpy(cls[at]).to(device), torch.from_numpy(patches[at]).to(device).float()
+                yield uploaded(cls[at], device), uploaded(patches[at], device).float()
 
         return blocks
 
@@ -133,7 +134,7 @@ class FrameInputs:
         for part in found:
             kept = torch.cat([kept, part.cls.float()])
             end = done + len(part.cls)
-            places = torch.from_numpy(earlier[done:end] - (end - len(kept))).to(kept.device)
+            places = uploaded(earlier[done:end] - (end - len(kept)), kept.device)
             _, *others = self._of_extracted(part)
             yield kept[places], *others
             kept, done = kept[-(self.seen - 1) :], end

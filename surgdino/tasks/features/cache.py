@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from surgdino.frames.store import FrameStore, StoredVideo
 from surgdino.paths import write_text
 from surgdino.tasks.features.files import FeatureFile, FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
+from surgdino.transfers import fetched
 
 FORMAT = 1
 Layers = Sequence[int] | None
@@ -244,7 +245,7 @@ class FeatureCache:
     ) -> None:
         """Extract the videos at `places` in one stream, so that a set of single images fills its batches too."""
         index = [store.of_video(place)[0] for place in places]
-        blocks = self.extract(store, np.concatenate(index), layers)
+        blocks = fetched(_parts(self.extract(store, np.concatenate(index), layers), files))
         done, block, parts = 0, slice(0), {}
         with console.bar("features", sum(map(len, index)), shown=self.progress, stays=False) as bar:
             for place, of_video in zip(places, index, strict=True):
@@ -253,9 +254,8 @@ class FeatureCache:
                     append = {kind: stack.enter_context(of_kind[place].writer()) for kind, of_kind in files.items()}
                     while done < end:
                         if done == block.stop:
-                            extracted = next(blocks)
-                            block = extracted.rows
-                            parts = {kind: kind.part(extracted).cpu().numpy() for kind in files}
+                            block, found = next(blocks)
+                            parts = {kind: part.numpy() for kind, part in found.items()}
                         until = min(end, block.stop)
                         for kind, write in append.items():
                             write(parts[kind][done - block.start : until - block.start])
@@ -272,13 +272,15 @@ class FeatureCache:
         start = 0
         try:
             read, workers = ReadFrames(store, self.preprocess), min(self.workers, len(jobs))
-            for images in load(read, jobs, workers, ahead=4, result_bytes=read.bytes_of(size)):
+            pinned = device.type == "cuda"
+            for images in load(read, jobs, workers, pinned, ahead=4, result_bytes=read.bytes_of(size)):
                 count = len(images)
-                if count < size:  # the last batch, filled up with copies of its last image
-                    images = torch.cat([images, images[-1:].expand(size - count, -1, -1, -1)])
                 asked = f"{size} pictures of {self.preprocess.image_size} px"
                 with within_memory(device, place="features", asked=asked, fix=_FREE_IT), self.autocast():
-                    found = self._features(images.to(device, non_blocking=True), layers)
+                    images = images.to(device, non_blocking=True)
+                    if count < size:  # the last batch, filled up with copies of its last image
+                        images = torch.cat([images, images[-1:].expand(size - count, -1, -1, -1)])
+                    found = self._features(images, layers)
                 yield Extracted(slice(start, start + count), *(tensor[:count] for tensor in found))
                 start += count
         finally:
@@ -296,6 +298,11 @@ class FeatureCache:
 def _files(folder: Path, kind: _Kind, store: FrameStore) -> list[FeatureFile]:
     """Of the videos of a store."""
     return [FeatureFile.of(folder / kind.name, video.shard, kind.shape, kind.dtype) for video in store.videos]
+
+
+def _parts(blocks: Iterable[Extracted], kinds: Iterable[_Kind]) -> Iterator[tuple[slice, dict[_Kind, Tensor]]]:
+    for extracted in blocks:
+        yield extracted.rows, {kind: kind.part(extracted) for kind in kinds}
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from surgdino.tasks.instances.losses import corners
 from surgdino.tasks.instances.targets import objects_at
 from surgdino.tasks.labelled_frames import LabelledFrames
 from surgdino.tasks.segmentation.targets import Placement, placements
+from surgdino.transfers import fetched, host_copy, uploaded
 
 
 class DetectionNetwork(nn.Module):
@@ -63,20 +65,19 @@ class Detector:
             masks: whether to make them.
         """
         placed, video_of = placements(frames), frames.video_of
-        for i, answer in enumerate(self.answers(frames, tokens)):
+        drawn = masks or not self.head.crops
+        for i, answer in enumerate(self.answers(frames, tokens, least=self.keep, masks=drawn)):
             yield i, self._rows(answer, placed[video_of[i]], masks)
 
     def _rows(self, answer: Answer, placement: Placement, masks: bool) -> list[Row]:
         x0, y0, x1, y1 = placement.box
         scale, shift = np.array([x1 - x0, y1 - y0] * 2), np.array([x0, y0] * 2)
-        boxes = corners(answer.boxes).clamp(0, 1).cpu().numpy().astype(np.float64) * scale + shift
+        boxes = corners(answer.boxes).clamp(0, 1).numpy().astype(np.float64) * scale + shift
         rows = []
         for k, (box, kind, score) in enumerate(zip(boxes, answer.kinds.tolist(), answer.scores.tolist(), strict=True)):
-            if score < self.keep:
-                continue
             mask, around = None, (*box[:2], *(box[2:] - box[:2]))
-            if answer.masks is not None and (masks or not self.head.crops):
-                mask = self._mask(answer.masks[k].cpu().numpy(), placement, box)
+            if answer.masks is not None:
+                mask = self._mask(answer.masks[k].numpy(), placement, box)
                 around = box_of(mask) if not self.head.crops and mask.any() else around
             sides = [round(float(side), PIXEL) for side in around]
             if min(sides[2:]) <= 0:
@@ -102,23 +103,45 @@ class Detector:
         return mask
 
     @torch.no_grad()
-    def answers(self, frames: LabelledFrames, tokens: FeatureRows | None = None) -> Iterator[Answer]:
-        """What the head finds in each frame, in shares of the input."""
+    def answers(
+        self, frames: LabelledFrames, tokens: FeatureRows | None = None, *, least: float = 0.0, masks: bool = True
+    ) -> Iterator[Answer]:
+        """What the head finds in each frame with a score of `least` or more, in shares of the input, on the host."""
+        drawn = deque[Tensor | None]()  # the masks of a batch stay on the device until it is known which are wanted
+
+        def without_masks() -> Iterator[dict[str, Tensor]]:
+            for output in self._outputs(frames, tokens):
+                found = self.head.found(output, self.most, bool(self.head.known("masked")))
+                drawn.append(found.masks if masks else None)
+                yield {"boxes": found.boxes, "kinds": found.kinds, "scores": found.scores}
+
+        for found in fetched(without_masks()):
+            kept, maps = found["scores"].double() >= least, drawn.popleft()
+            counts = kept.sum(1).tolist()
+            boxes, kinds, scores = (found[name][kept].split(counts) for name in ("boxes", "kinds", "scores"))
+            of_masks: Sequence[Tensor | None] = [None] * len(counts)
+            if maps is not None:
+                picture, place = uploaded(kept.nonzero(), maps.device).unbind(1)
+                of_masks = host_copy(maps[picture, place])().split(counts)
+            for each in zip(boxes, kinds, scores, of_masks, strict=True):
+                answer = Answer(*each)
+                yield answer.mirrored() if self.context.view.mirrored else answer
+
+    def _outputs(self, frames: LabelledFrames, tokens: FeatureRows | None) -> Iterator[Output]:
+        """What the head says, batch by batch."""
         context, size = self.context, self.context.batch_images
         network = DetectionNetwork(context.backbone, self.head).eval()
         jobs = [np.arange(start, min(start + size, len(frames))) for start in range(0, len(frames), size)]
         places = [frames.index[rows] for rows in jobs] if tokens is None else []
         reader = ReadFrames(frames.store, context.preprocess)
-        read = load(reader, places, context.workers, result_bytes=reader.bytes_of(size))
+        read = load(reader, places, context.workers, context.on_gpu, result_bytes=reader.bytes_of(size))
         for rows in jobs:
             with context.autocast():
                 if tokens is None:
-                    output = network(context.normalize(next(read).to(context.device)))
+                    yield network(context.normalize(next(read).to(context.device, non_blocking=True)))
                 else:
-                    of_patches = torch.from_numpy(tokens[rows]).to(context.device).float()
-                    output = self.head(of_patches, (context.grid, context.grid))
-            for answer in self.head.answers(output, self.most):
-                yield answer.mirrored() if context.view.mirrored else answer
+                    of_patches = uploaded(tokens[rows], context.device).float()
+                    yield self.head(of_patches, (context.grid, context.grid))
 
 
 def truth_of(frames: LabelledFrames, classes: tuple[str, ...]) -> Truth:

@@ -24,6 +24,7 @@ from surgdino.tasks.phase.stages import (
     temporal_stage,
 )
 from surgdino.tasks.training.stage import Stage
+from surgdino.transfers import uploaded
 from surgdino.wording import counted
 
 MOST_FOLDS = 3
@@ -126,7 +127,7 @@ def accuracies(context: TaskContext, settings: PhaseSettings, head: PhaseHead) -
     def judge() -> float:
         head.eval()
         for place, video in enumerate(frames.videos):
-            rows = torch.from_numpy(pooled[frames.span(place)]).to(context.device)
+            rows = uploaded(pooled[frames.span(place)], context.device)
             predicted = torch.cat(list(head.probabilities(iter([rows])))).argmax(1).cpu().numpy()
             found.setdefault(frames.operations[video], []).append(float((predicted == truths[video]).mean()))
         return 0.0

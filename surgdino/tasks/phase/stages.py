@@ -20,6 +20,7 @@ from surgdino.tasks.phase.settings import PhaseSettings
 from surgdino.tasks.training.batches import Batch, WholeVideos
 from surgdino.tasks.training.stage import Stage, Validate
 from surgdino.tasks.training.tuning import head_groups
+from surgdino.transfers import host_copy, uploaded
 
 DEFAULTS = {"epochs": 10, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.01, "patience": 10}
 _FROZEN = {"epochs": 20, "batch_size": 256, "lr": 2e-3}
@@ -115,7 +116,7 @@ def _validation_features(context: TaskContext, settings: PhaseSettings, head: Ph
     frames = context.parts.get("val")
     if frames is None:
         return {}
-    pooled = torch.from_numpy(pooled_features(context, settings, head, frames)).to(context.device)
+    pooled = uploaded(pooled_features(context, settings, head, frames), context.device)
     return {video: pooled[frames.span(place)] for place, video in enumerate(frames.videos)}
 
 
@@ -127,12 +128,13 @@ def pooled_features(
     inputs = inputs_of(context, settings)
     if inputs.reads != "patches":
         return inputs.rows(frames)
-    return np.concatenate([head.frame.pooled(*each).float().cpu().numpy() for each in inputs.held(frames)()])
+    return torch.cat([head.frame.pooled(*each).float() for each in inputs.held(frames)()]).cpu().numpy()
 
 
 def _scores(context: TaskContext, logits: dict[str, Tensor]) -> dict[str, float]:
     """Of the validation videos: accuracy, by which the best state is chosen, and F1, as the strict script has them."""
     truths = {video: truth.astype(np.int64) for video, truth in context.parts["val"].truths().items()}
-    predictions = {video: values.argmax(1).cpu().numpy() for video, values in logits.items()}
+    found = host_copy({video: values.argmax(1) for video, values in logits.items()})()
+    predictions = {video: values.numpy() for video, values in found.items()}
     scores = script_scores(strict_counts(truths, predictions, len(context.classes)))
     return {"accuracy": scores["accuracy"], "f1": scores["f1"]}

@@ -48,6 +48,7 @@ from surgdino.tasks.request import PredictRequest
 from surgdino.tasks.scoring.frames import one_class
 from surgdino.tasks.task import Task
 from surgdino.tasks.training.stage import Stage
+from surgdino.transfers import uploaded
 
 _BLOCK = 1024  # frames that go through a temporal model at a time
 _INSTRUMENTS = ("tools", "instrument")  # kinds of labels that say which are there
@@ -147,7 +148,7 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
                 tokens = inputs_of(context, self.settings).streamed(frames.of_videos([video]))
                 blocks = (head.frame.pooled(*each) for each in tokens)
             with torch.inference_mode():
-                found = torch.cat([block.cpu() for block in head.probabilities(blocks)]).numpy()
+                found = torch.cat(list(head.probabilities(blocks))).cpu().numpy()
             follows = None if head.follows is None else head.follows.cpu().numpy()
             yield video, processed(found, self.settings.post, self.settings.post_frames, follows)
 
@@ -280,7 +281,7 @@ def _blocks(context: TaskContext, rows: FeatureRows, span: slice, align: bool) -
     level = level_of(rows, span).transform if align else np.asarray
     for start in range(span.start, span.stop, _BLOCK):
         part = level(rows[start : min(start + _BLOCK, span.stop)])
-        yield torch.from_numpy(part).to(context.device)
+        yield uploaded(part, context.device)
 
 
 def _instruments(frames: LabelledFrames, place: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -24,6 +24,7 @@ from surgdino.tasks.segmentation.carry import Smoother
 from surgdino.tasks.segmentation.heads import DenseHead
 from surgdino.tasks.segmentation.tally import SegmentationTally
 from surgdino.tasks.segmentation.targets import placements
+from surgdino.transfers import fetched, uploaded
 
 Masks = Iterator[tuple[str, int, np.ndarray]]
 
@@ -164,11 +165,12 @@ class Segmenter:
     def logits(self, frames: LabelledFrames, tokens: FeatureRows | None = None) -> Iterator[np.ndarray]:
         """float32 [planes, h, w] over each stored frame, as it lies there whatever the view."""
         turned = slice(None, None, -1 if self.context.view.mirrored else 1)
-        return (np.ascontiguousarray(logits[..., turned]) for logits in self._seen(frames, tokens))
+        for logits in fetched(self._seen(frames, tokens)):
+            yield from (np.ascontiguousarray(each[..., turned]) for each in logits.numpy())
 
     @torch.no_grad()
-    def _seen(self, frames: LabelledFrames, tokens: FeatureRows | None) -> Iterator[np.ndarray]:
-        """The same as the view has it."""
+    def _seen(self, frames: LabelledFrames, tokens: FeatureRows | None) -> Iterator[Tensor]:
+        """float32 [b, planes, h, w] as the view has them, on the device."""
         context, view = self.context, self.context.view
         network = DenseNetwork(context.backbone, self.head).eval()
 
@@ -182,22 +184,22 @@ class Segmenter:
                 if view.scale != 1:
                     stored = cv2.resize(stored, None, fx=view.scale, fy=view.scale, interpolation=cv2.INTER_LINEAR)
                 image = torch.from_numpy(np.ascontiguousarray(stored)).permute(2, 0, 1)[None]
-                image = context.normalize(image.to(context.device))
-                yield window_logits(answer, image, self.window, self.overlap, context.batch_images).cpu().numpy()
+                image = context.normalize(uploaded(image, context.device))
+                yield window_logits(answer, image, self.window, self.overlap, context.batch_images)[None]
             return
         size, grid = context.batch_images, (context.grid, context.grid)
         jobs = [np.arange(start, min(start + size, len(frames))) for start in range(0, len(frames), size)]
         needed = self.head.reads_images or tokens is None
         places = [frames.index[rows] for rows in jobs] if needed else []
         reader = ReadFrames(frames.store, context.preprocess)
-        read = load(reader, places, context.workers, result_bytes=reader.bytes_of(size))
+        read = load(reader, places, context.workers, context.on_gpu, result_bytes=reader.bytes_of(size))
         for rows in jobs:
-            images = context.normalize(next(read).to(context.device)) if needed else None
+            images = context.normalize(next(read).to(context.device, non_blocking=True)) if needed else None
             if tokens is None:
                 assert images is not None
                 logits = answer(images)
             else:
-                of_patches = torch.from_numpy(tokens[rows]).to(context.device).float()
+                of_patches = uploaded(tokens[rows], context.device).float()
                 with context.autocast():
                     logits = self.head(of_patches, grid, images)
-            yield from logits.float().cpu().numpy()
+            yield logits.float()

@@ -95,4 +95,4 @@ def _validation(inputs: FrameInputs, head: ToolClassifier, frames: LabelledFrame
 @torch.no_grad()
 def probabilities_of(head: ToolClassifier, blocks: Iterable[Inputs]) -> np.ndarray:
     """float32 [n, C], from blocks of inputs; in evaluation mode."""
-    return np.concatenate([head.probabilities(*each).cpu().numpy() for each in blocks])
+    return torch.cat([head.probabilities(*each) for each in blocks]).cpu().numpy()

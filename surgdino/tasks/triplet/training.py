@@ -27,6 +27,7 @@ from surgdino.tasks.training.stage import Loss, Stage, Validate
 from surgdino.tasks.triplet.components import PARTS, combined_scores, component_targets, triplet_map_of
 from surgdino.tasks.triplet.head import TripletHead
 from surgdino.tasks.triplet.settings import TripletSettings
+from surgdino.transfers import host_copy
 
 Probabilities = dict[str, np.ndarray]
 
@@ -134,10 +135,11 @@ def _validation(inputs: FrameInputs, settings: TripletSettings, head: TripletHea
 def _probabilities(context: TaskContext, head: TripletHead, tokens: Iterable[Inputs]) -> Probabilities:
     was_training = head.training
     head.eval()
-    found: list[Probabilities] = []
+    found: list[dict[str, Tensor]] = []
     for each in tokens:
         with context.autocast():
             logits = head(*each)
-        found.append({name: values.float().sigmoid().cpu().numpy() for name, values in logits.items()})
+        found.append({name: values.float().sigmoid() for name, values in logits.items()})
     head.train(was_training)
-    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    whole = host_copy({name: torch.cat([part[name] for part in found]) for name in found[0]})()
+    return {name: values.numpy() for name, values in whole.items()}

@@ -22,6 +22,7 @@ from surgdino.tasks.vqa.head import QuestionHead
 from surgdino.tasks.vqa.learned import Learned
 from surgdino.tasks.vqa.replies import Replies, Truth, truth_of
 from surgdino.tasks.vqa.settings import VqaSettings
+from surgdino.transfers import uploaded
 
 DEFAULTS = {"epochs": 10, "batch_size": 64, "lr": 1e-3, "weight_decay": 0.05, "patience": 10}
 _FROZEN = {"epochs": 20}
@@ -110,21 +111,20 @@ def chances_of(
         groups: int [n], ascending from 0; frames of one group are asked the same and answered once, by the mean of
             their probabilities. None answers for each frame.
     """
-    device, start, found = head.own.device, 0, list[np.ndarray]()
+    device, start, found = head.own.device, 0, list[Tensor]()
     first = np.unique(groups, return_index=True)[1] if groups is not None else np.empty(0, np.int64)
     total = torch.zeros(len(first), asked.shape[1], head.log_prior.shape[1], device=device)
     for cls, patches in blocks:
         part = slice(start, start := start + len(cls))
-        here = torch.from_numpy(asked[part]).to(device)
-        chances = head.probabilities(cls, patches, here)
+        chances = head.probabilities(cls, patches, uploaded(asked[part], device))
         if groups is None:
-            found.append(chances[here >= 0].cpu().numpy())
+            found.append(chances.flatten(0, 1)[uploaded(np.flatnonzero(asked[part] >= 0), device)])
         else:
-            total.index_add_(0, torch.from_numpy(groups[part]).to(device), chances)
-    if groups is not None:
-        mean = total.cpu().numpy() / np.bincount(groups)[:, None, None]
-        found = [mean[asked[first] >= 0].astype(np.float32)]
-    return np.concatenate(found)
+            total.index_add_(0, uploaded(groups[part], device), chances)
+    if groups is None:
+        return torch.cat(found).cpu().numpy()
+    mean = total.cpu().numpy() / np.bincount(groups)[:, None, None]
+    return mean[asked[first] >= 0].astype(np.float32)
 
 
 def named(

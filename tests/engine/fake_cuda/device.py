@@ -12,7 +12,7 @@ What makes the host wait until the device is done is counted under these kinds:
     upload    a blocking copy to the device: torch.tensor(..., device=), new_tensor, .to(device)
     pageable  a copy to the device with non_blocking=True, but from memory that is not pinned
     inside    a kernel that reads its own status on the host
-    sync      torch.cuda.synchronize()
+    sync      torch.cuda.synchronize(), or an event's, in the main thread
 
 Values that come from the device are invented: 1 for a number, False for a truth value, half of its size for a mask.
 Only for torch without CUDA, in a process of its own: importing this loads a library that must precede torch.
@@ -26,6 +26,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -102,7 +103,7 @@ class FakeCuda:
         for name, answer in answers.items():
             enter(mock.patch(f"torch.cuda.{name}", mock.Mock(return_value=answer)))
         enter(mock.patch("torch.cuda.synchronize", partial(self.note, "sync")))
-        enter(mock.patch("torch.cuda.Event", mock.Mock()))
+        enter(mock.patch("torch.cuda.Event", lambda: mock.Mock(synchronize=self._wait_for_event)))
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) makes one on the host and moves it
         self._stack.callback(torch._C._set_only_lift_cpu_tensors, False)
         before = torch.__future__.get_overwrite_module_params_on_conversion()
@@ -120,6 +121,10 @@ class FakeCuda:
             frame = frame.f_back  # type: ignore[assignment]
         file = "" if frame is None else str(Path(frame.f_code.co_filename).relative_to(self.package.parent))
         self.waits[kind, "(backward)" if frame is None else f"{file}:{frame.f_lineno}", str(what)] += 1
+
+    def _wait_for_event(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.note("sync", "event")
 
     def _pin(self, tensor: Tensor) -> Tensor:
         self._pinned[tensor.untyped_storage().data_ptr()] = tensor  # kept: so its address stays its own

@@ -81,14 +81,14 @@ def waits_of(device: FakeCuda, plan: TrainPlan) -> dict[str, list[list[Any]]]:
     for batch, step in zip(session.batches(), ("first", "logged", "unlogged"), strict=False):
         device.waits.clear()
         train_step(session, batch)
-        found[step] = _seen(device)
+        found[step] = seen(device)
     device.waits.clear()
     with session.writer:
         save(session)
-    return {**found, "save": _seen(device)}
+    return {**found, "save": seen(device)}
 
 
-def _seen(device: FakeCuda) -> list[list[Any]]:
+def seen(device: FakeCuda) -> list[list[Any]]:
     return [[*wait, times] for wait, times in sorted(device.waits.items())]
 
 
