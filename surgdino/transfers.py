@@ -1,4 +1,4 @@
-"""Copies between the host and a GPU for which the host does not wait: by way of pinned memory, behind what is queued."""
+"""Copies between the host and a GPU for which the host does not wait: through pinned memory, behind what is queued."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def uploaded(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
-def host_copy(tree: Any, keep: bool = True) -> Callable[[], Any]:
+def host_copy(tree: Any, keep: bool = True, *, copy: bool = True) -> Callable[[], Any]:
     """Begin to copy nested dicts and lists of tensors to the host, sharded tensors in one piece; for all processes.
 
     A GPU's tensors go to pinned memory, behind the work that is queued: the host does not wait, and the GPU holds
@@ -25,11 +25,12 @@ def host_copy(tree: Any, keep: bool = True) -> Callable[[], Any]:
 
     Args:
         keep: False in a process that only takes part in gathering.
+        copy: False where nothing changes the tensors meanwhile: what is on the host is then given as it is.
 
     Returns:
         A function that waits until all has arrived, in any thread, and returns the copies.
     """
-    copies = _copied(tree, keep)
+    copies = _copied(tree, keep, copy)
     arrived = torch.cuda.Event() if torch.cuda.is_initialized() else None
     if arrived is not None:
         arrived.record()
@@ -46,20 +47,20 @@ def fetched(trees: Iterable[Any]) -> Iterator[Any]:
     """Each of what a device computes on the host, while the device is at the next one already."""
     before: Callable[[], Any] | None = None
     for tree in trees:
-        copy = host_copy(tree)
+        copied = host_copy(tree, copy=False)
         if before is not None:
             yield before()
-        before = copy
+        before = copied
     if before is not None:
         yield before()
 
 
-def _copied(tree: Any, keep: bool) -> Any:
+def _copied(tree: Any, keep: bool, copy: bool) -> Any:
     if isinstance(tree, dict):
-        return {key: _copied(value, keep) for key, value in tree.items()}
+        return {key: _copied(value, keep, copy) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return type(tree)(_copied(value, keep) for value in tree)
+        return type(tree)(_copied(value, keep, copy) for value in tree)
     if not isinstance(tree, Tensor):
         return tree
     tensor = tree.full_tensor() if isinstance(tree, DTensor) else tree
-    return tensor.detach().to("cpu", non_blocking=True, copy=True) if keep else None
+    return tensor.detach().to("cpu", non_blocking=True, copy=copy) if keep else None

@@ -13,7 +13,6 @@ from surgdino.crops.augment.build import build_augment
 from surgdino.crops.augment.settings import VIEWS
 from surgdino.datasets.card import Card
 from surgdino.datasets.manifest import Manifest
-from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 from surgdino.inputs.backbone import StartingBackbone, starting_backbone
 from surgdino.inputs.configs import FinetuneConfig

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,11 +19,15 @@ ALL = [f"{name}/{change}" for name in METHODS for change in ("plain", "all", "gu
 ALL += [f"simdinov2/{change}" for change in ("rotary", "painted", "probed", "averaged", "anchored")] + ["dinov2/half"]
 
 
-@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA: its own profiler shows the waits")
-@pytest.mark.skipif(
-    shutil.which("c++") is None, reason="no C++ compiler to build tests/engine/fake_cuda/guard.cpp with"
-)
-@pytest.mark.slow
+def on_the_fake_device(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks of a test for which the fake device is compiled."""
+    has_cuda, reason = torch.version.cuda is not None, "this torch has CUDA: its own profiler shows the waits"
+    test = pytest.mark.skipif(has_cuda, reason=reason)(pytest.mark.slow(test))
+    no_compiler = "no C++ compiler to build tests/engine/fake_cuda/guard.cpp with"
+    return pytest.mark.skipif(shutil.which("c++") is None, reason=no_compiler)(test)
+
+
+@on_the_fake_device
 @pytest.mark.parametrize("cases", [["simdinov2/plain"], ALL], ids=["one", "all"])
 def test_no_step_waits_and_a_line_is_fetched_at_once(cases):
     """All cases in one process, of its own: the fake device's library has to be loaded before torch."""

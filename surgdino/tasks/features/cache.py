@@ -30,7 +30,7 @@ from surgdino.frames.store import FrameStore, StoredVideo
 from surgdino.paths import write_text
 from surgdino.tasks.features.files import FeatureFile, FeatureRows
 from surgdino.tasks.labelled_frames import LabelledFrames
-from surgdino.transfers import fetched
+from surgdino.transfers import fetched, host_copy
 
 FORMAT = 1
 Layers = Sequence[int] | None
@@ -329,7 +329,7 @@ def pool(extracted: Extracted) -> Tensor:
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
     """SHA-256 over the names and values of a state dict, in hexadecimal."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(weights.items()):
+    for name, tensor in sorted(host_copy(dict(weights), copy=False)().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

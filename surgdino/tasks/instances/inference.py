@@ -122,7 +122,7 @@ class Detector:
             of_masks: Sequence[Tensor | None] = [None] * len(counts)
             if maps is not None:
                 picture, place = uploaded(kept.nonzero(), maps.device).unbind(1)
-                of_masks = host_copy(maps[picture, place])().split(counts)
+                of_masks = host_copy(maps[picture, place], copy=False)().split(counts)
             for each in zip(boxes, kinds, scores, of_masks, strict=True):
                 answer = Answer(*each)
                 yield answer.mirrored() if self.context.view.mirrored else answer

@@ -147,7 +147,7 @@ class PhaseTask(Task[PhaseSettings, np.ndarray]):
             else:
                 tokens = inputs_of(context, self.settings).streamed(frames.of_videos([video]))
                 blocks = (head.frame.pooled(*each) for each in tokens)
-            with torch.inference_mode():
+            with torch.no_grad():
                 found = torch.cat(list(head.probabilities(blocks))).cpu().numpy()
             follows = None if head.follows is None else head.follows.cpu().numpy()
             yield video, processed(found, self.settings.post, self.settings.post_frames, follows)

@@ -69,9 +69,7 @@ class Cutter:
         """Names of what changes light and sharpness, in order."""
         return [each.name for each in self._photometric.chain]
 
-    def fill(
-        self, image: np.ndarray, content: Content, seed: int, out: np.ndarray
-    ) -> tuple[Cut, Sequence[Drawn]]:
+    def fill(self, image: np.ndarray, content: Content, seed: int, out: np.ndarray) -> tuple[Cut, Sequence[Drawn]]:
         """Write one picture as uint8 planes; where it was cut, and what the device is to paint (`augment.on=gpu`).
 
         Args:

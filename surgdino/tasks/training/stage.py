@@ -35,8 +35,8 @@ class Stage:
         defaults: of the `train` section, for this stage; what the user sets counts more.
         overrides: what counts more than the user's `train` section, from settings of the task's own.
         kept: whether the head is saved after it, which a stage that only helps to choose leaves as it was.
-        places: (batch on the host) -> more of it: where in it something is, such as what is labelled. Had the loss to ask
-            a GPU for that, the host would wait for it in every step. None: nothing.
+        places: (batch on the host) -> more of it: where in it something is, such as what is labelled. Had the loss to
+            ask a GPU for that, the host would wait for it in every step. None: nothing.
     """
 
     name: str

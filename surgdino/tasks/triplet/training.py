@@ -141,5 +141,5 @@ def _probabilities(context: TaskContext, head: TripletHead, tokens: Iterable[Inp
             logits = head(*each)
         found.append({name: values.float().sigmoid() for name, values in logits.items()})
     head.train(was_training)
-    whole = host_copy({name: torch.cat([part[name] for part in found]) for name in found[0]})()
+    whole = host_copy({name: torch.cat([part[name] for part in found]) for name in found[0]}, copy=False)()
     return {name: values.numpy() for name, values in whole.items()}

@@ -103,7 +103,8 @@ class FakeCuda:
         for name, answer in answers.items():
             enter(mock.patch(f"torch.cuda.{name}", mock.Mock(return_value=answer)))
         enter(mock.patch("torch.cuda.synchronize", partial(self.note, "sync")))
-        enter(mock.patch("torch.cuda.Event", lambda: mock.Mock(synchronize=self._wait_for_event)))
+        event = mock.Mock(synchronize=self._wait_for_event)
+        enter(mock.patch("torch.cuda.Event", mock.Mock(return_value=event)))
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) makes one on the host and moves it
         self._stack.callback(torch._C._set_only_lift_cpu_tensors, False)
         before = torch.__future__.get_overwrite_module_params_on_conversion()

@@ -87,8 +87,8 @@ class InstanceHead(nn.Module):
 
     @staticmethod
     def places(targets: Batch) -> Batch:
-        """Where the objects of a batch are, from what `CutObjects` gives, on the host: int64 rows of (picture, place) of
-        all `objects` and of `crowds`; and int64 `drawn`, which of the objects have masks."""
+        """Where the objects of a batch are, from what `CutObjects` gives, on the host: int64 rows of (picture, place)
+        of all `objects` and of `crowds`; and int64 `drawn`, which of the objects have masks."""
         there, crowd = targets["kinds"] >= 0, targets["crowd"]
         objects = (there & ~crowd).nonzero()
         drawn = targets["masked"][tuple(objects.unbind(1))].nonzero()[:, 0]

@@ -93,8 +93,8 @@ class CentreHead(InstanceHead):
         kinds, cell = flat // (height * width), flat % (height * width)
         places = torch.stack([cell % width, cell // width], 2)
         shape = _at(output["shape"], cell)
-        centre = (places + 0.5 + shape[..., :2].clamp(-1, 1)) / shape.new_tensor([width, height])
-        boxes = torch.cat([centre, shape[..., 2:].clamp(-7, 0).exp()], 2)
+        x, y = (places + 0.5 + shape[..., :2].clamp(-1, 1)).unbind(2)
+        boxes = torch.cat([torch.stack([x / width, y / height], 2), shape[..., 2:].clamp(-7, 0).exp()], 2)
         shares = _at(output["shares"], cell)
         return Found(boxes, kinds, scores, torch.einsum("bke,behw->bkhw", shares, output["shared"]) if masks else None)
 

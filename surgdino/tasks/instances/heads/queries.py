@@ -149,7 +149,7 @@ class QueryHead(InstanceHead):
         """The `pairs` and `drawn` of each answer. Pairs are found on the host: it waits for the costs of all answers at
         once, the one wait of a step."""
         costs = torch.stack([self._costs(answer, targets) for answer in answers])
-        host = host_copy({"costs": costs, "objects": targets["objects"], "masked": targets["masked"]})()
+        host = host_copy({"costs": costs, **{name: targets[name] for name in ("objects", "masked")}}, copy=False)()
         pictures, places = host["objects"].numpy().T
         masked, device = host["masked"].numpy(), costs.device
         found = []

@@ -116,7 +116,7 @@ def kept(seen: Tensor, count: int) -> Tensor:
     return seen if torch.compiler.is_exporting() else seen[:, :, -count:].detach()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def run_through(model: TemporalModel, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
     """Class probabilities of one video whose features come in blocks.
 
