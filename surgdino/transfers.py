@@ -44,10 +44,13 @@ def host_copy(tree: Any, keep: bool = True, *, copy: bool = True) -> Callable[[]
 
 
 def fetched(trees: Iterable[Any]) -> Iterator[Any]:
-    """Each of what a device computes on the host, while the device is at the next one already."""
+    """Each of what a device computes, on the host: while a GPU is at the next one already; on a CPU at once."""
     before: Callable[[], Any] | None = None
     for tree in trees:
         copied = host_copy(tree, copy=False)
+        if not torch.cuda.is_initialized():
+            yield copied()
+            continue
         if before is not None:
             yield before()
         before = copied
