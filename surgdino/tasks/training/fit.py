@@ -192,13 +192,17 @@ class _Run:
         self.best: _Best | None = None
         if state is not None:
             with restoring(folder):
-                load_optimizer(self.optimizer, state["optimizer"])
-                self.log.load_state_dict(state["log"], state["step"], hardware.device)
-                if self.loss_scale is not None and state.get("loss_scale"):  # a run may begin in another precision
-                    self.loss_scale.load_state_dict(state["loss_scale"])
-                self.step = self.saved = state["step"]
-                if (best := state["best"]) is not None:
-                    self.best = _Best(**{**best, "weights": partial(best.__getitem__, "weights")})
+                self._resume(state)
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state whose weights are loaded."""
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.log.load_state_dict(state["log"], state["step"], self.hardware.device)
+        if self.loss_scale is not None and state.get("loss_scale"):  # a run may begin in another precision
+            self.loss_scale.load_state_dict(state["loss_scale"])
+        self.step = self.saved = state["step"]
+        if (best := state["best"]) is not None:
+            self.best = _Best(**{**best, "weights": partial(best.__getitem__, "weights")})
 
     @property
     def ended_early(self) -> bool:
