@@ -32,7 +32,7 @@ def pages() -> dict[str, str]:
     others = {name: thing for name, thing in exported.items() if name not in verbs}
     for name in sorted(others, key=lambda each: (each.startswith("_"), each[:1].isupper(), each)):
         lines += [*_exported(f"surgdino.{name}", others[name]), ""]
-    for kind in _below(Result):
+    for kind in dict.fromkeys(_below(Result)):
         lines += [*_exported(kind.__name__, kind), ""]
     return {"python": "\n".join(lines)}
 
@@ -62,16 +62,27 @@ def _exported(name: str, thing: Any) -> Iterable[str]:
 
 
 def _members(name: str, kind: type) -> Iterable[str]:
-    """Methods and properties of a class that have a docstring; its fields are told of in its own."""
-    for member, value in vars(kind).items():
-        if member.startswith("_") or not inspect.getdoc(value) or member in _fields(kind):
-            continue
-        call = getattr(value, "__func__", value)
-        if isinstance(value, property):
-            yield from ("", f"### {name}.{escaped(member)}", "", documented(value))
-        elif inspect.isfunction(call):
-            yield from ("", f"### {name}.{escaped(member)}", "", "```python", f"{member}{_signature(call)}", "```", "")
-            yield documented(call)
+    """Methods and properties of a class that have a docstring; its fields are told of in its own. Inherited ones too:
+    those of a result by a link to where they are told of."""
+    for base in kind.__mro__:
+        found = {
+            each: value for each, value in vars(base).items() if not each.startswith("_") and inspect.getdoc(value)
+        }
+        found = {each: value for each, value in found.items() if each not in _fields(base)}
+        if base is not kind and issubclass(base, Result) and found:
+            listed = ", ".join(f"`{each}`" for each in found)
+            yield from ("", f"Of [`{base.__name__}`](#{base.__name__.lower()}): {listed}.")
+        elif base.__module__.startswith("surgdino"):
+            yield from (line for each, value in found.items() for line in _member(name, each, value))
+
+
+def _member(name: str, member: str, value: Any) -> Iterable[str]:
+    call = getattr(value, "__func__", value)
+    if isinstance(value, property):
+        yield from ("", f"### {name}.{escaped(member)}", "", documented(value))
+    elif inspect.isfunction(call):
+        yield from ("", f"### {name}.{escaped(member)}", "", "```python", f"{member}{_signature(call)}", "```", "")
+        yield documented(call)
 
 
 def _fields(kind: type) -> set[str]:

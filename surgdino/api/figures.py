@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from surgdino.api.result import Result, metrics_of, number
+from surgdino.api.result import Result, RunResult, number
 from surgdino.errors import SurgdinoError, nearest
 from surgdino.exit_code import ExitCode
 from surgdino.runs.results import in_words
@@ -143,7 +142,7 @@ def _figure(row: Mapping[str, Any]) -> Figure:
 
 
 @dataclass(frozen=True)
-class FinetuneResult(ScoredResult):
+class FinetuneResult(ScoredResult, RunResult):
     """A fine-tuning, or several folds and seeds of one in a folder.
 
     Attributes:
@@ -151,16 +150,6 @@ class FinetuneResult(ScoredResult):
     """
 
     status: str
-
-    @property
-    def checkpoint(self) -> Path:
-        """The folder for `surgdino.load`, `evaluate` and `predict`; several runs have one in each run's folder."""
-        return self._place / "checkpoint"
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        """What was logged on the way: a mapping a line of metrics.jsonl."""
-        return metrics_of(self._place)
 
     @classmethod
     def _more(cls, ended: ExitCode) -> dict[str, Any]:

@@ -48,14 +48,23 @@ class Result:
         return self.folder
 
 
+@dataclass(frozen=True)
+class RunResult(Result):
+    """What a training gives back; `folder` is its run folder."""
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder with what was trained, for other verbs and `surgdino.load`; of several runs each has its own."""
+        return self._place / "checkpoint"
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """What was logged on the way: a mapping a line of metrics.jsonl."""
+        from surgdino.report.record import read_metrics
+
+        return read_metrics(self._place / "metrics.jsonl")
+
+
 def number(value: float | None) -> float:
     """NaN where JSON has null."""
     return math.nan if value is None else float(value)
-
-
-def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    """The rows of its metrics.jsonl."""
-
-    from surgdino.report.record import read_metrics
-
-    return read_metrics(folder / "metrics.jsonl")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surgdino.api.result import Result, metrics_of, number
+from surgdino.api.result import Result, RunResult, number
 from surgdino.exit_code import ExitCode
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PretrainResult(Result):
+class PretrainResult(RunResult):
     """A pretraining.
 
     Attributes:
@@ -38,19 +38,9 @@ class PretrainResult(Result):
     best_step: int | None
 
     @property
-    def checkpoint(self) -> Path:
-        """The folder with the adapted backbone."""
-        return self._place / "checkpoint"
-
-    @property
     def best(self) -> Path | None:
         """The folder with the backbone that the probe liked best; None where nothing chose."""
         return self._place / "best" if (self._place / "best").is_dir() else None
-
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        """What was logged on the way: a mapping a line of metrics.jsonl."""
-        return metrics_of(self._place)
 
     @classmethod
     def _more(cls, ended: ExitCode) -> dict[str, Any]:
