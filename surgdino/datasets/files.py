@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from surgdino.datasets.spreadsheets import READ, is_sheet, sheet_text, sheets_are_read
 from surgdino.errors import SurgdinoError, from_os_error, shown
 from surgdino.paths import read_bytes, regular
 
@@ -79,8 +80,9 @@ def is_document(path: Path) -> bool:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a file's name says that it is a table of text."""
-    return path.suffix.lower() in (".csv", ".tsv")
+    """Whether a file's name says that it is a table that can be read here."""
+    suffix = path.suffix.lower()
+    return suffix in (".csv", ".tsv") or (suffix in READ and sheets_are_read())
 
 
 def is_mask(path: Path) -> bool:
@@ -158,12 +160,14 @@ def read_text(path: Path, *, spreadsheet: bool = False) -> str:
 
     Args:
         path: the file.
-        spreadsheet: also accept what spreadsheets write: UTF-16 with its mark, and Windows-1252.
+        spreadsheet: also accept what spreadsheets write: UTF-16 with its mark, Windows-1252, and a workbook itself.
 
     Raises:
         SurgdinoError: the file cannot be read, or is not text.
     """
     data = read_bytes(path, _MOST_TEXT)
+    if spreadsheet and is_sheet(data):
+        return sheet_text(data, path)
     encodings = ["utf-8-sig"]
     if spreadsheet and data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encodings = ["utf-16"]
@@ -174,7 +178,8 @@ def read_text(path: Path, *, spreadsheet: bool = False) -> str:
             text = data.decode(encoding)
             if "\0" not in text:  # UTF-16 without its mark, or no text at all
                 return text.replace("\r\n", "\n").replace("\r", "\n")
-    raise SurgdinoError("not a text file", file=path, expected="text in UTF-8", fix="save it as UTF-8")
+    fix = "save the table as CSV" if is_sheet(data) else "save it as UTF-8"
+    raise SurgdinoError("not a text file", file=path, expected="text in UTF-8", fix=fix)
 
 
 def read_cells(path: Path) -> list[list[str]]:

@@ -10,9 +10,9 @@ from PIL import Image
 from surgdino.datasets.adapter import Adapter
 from surgdino.datasets.files import EXPORT_DICOM, is_dicom, is_document, is_image, is_table, letters, walk
 from surgdino.datasets.labelled_pictures import MASKS
+from surgdino.datasets.spreadsheets import SHEETS
 from surgdino.errors import from_os_error
 
-_SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 _EXPORTS = (".json", ".xml", ".eaf")
 _FEW = 2  # pictures beside videos are a logo
 _MASK_MODES = ("1", "P", "L", "I", "I;16", "F")
@@ -46,11 +46,11 @@ def report_left_out(adapter: Adapter, used: Iterable[Path]) -> None:
     for closed, error in refused.items():
         fault = from_os_error(error, closed)
         adapter.problem("warning", f"not looked into: {fault.what}", Path(closed), found=fault.found, fix=fault.fix)
-    labels = [path for path in left_out if is_table(path) or path.suffix.lower() in (*_SHEETS, *_EXPORTS, ".txt")]
+    labels = [path for path in left_out if is_table(path) or path.suffix.lower() in (*SHEETS, *_EXPORTS, ".txt")]
     others = [path for path in left_out if path not in labels]
     fix = "call it labels.csv, name it after its video, or give data.labels="
-    if labels and all(path.suffix.lower() in _SHEETS for path in labels):
-        fix = "save it as labels.csv"
+    if labels and all(path.suffix.lower() in SHEETS and not is_table(path) for path in labels):
+        fix = "save it as labels.csv, or as labels.xlsx with openpyxl installed (pip install 'surgdino[excel]')"
     _report(adapter, labels, "labels in a table or export that is read", fix)
     pictures, recordings = [path for path in others if is_image(path)], [path for path in others if not is_image(path)]
     fix = "move them into a folder of their own if they are frames"

@@ -187,12 +187,12 @@ def test_an_empty_file_is_named(root):
 
 
 def test_files_that_nothing_reads_are_named(root):
-    put(root, "a.mp4", "IM0001.dcm", "x/nosuffix", "README.md", "labels.xlsx", "cam.MOD", "old.3gp")
+    put(root, "a.mp4", "IM0001.dcm", "x/nosuffix", "README.md", "labels.ods", "cam.MOD", "old.3gp")
     manifest = opened(root)
     assert sorted(operations(manifest)) == ["a", "cam", "old"]
     assert {problem.severity for problem in manifest.problems} == {"warning"}
     assert [problem.message for problem in manifest.problems] == [
-        "1 file is not read (.xlsx), the first is labels.xlsx",
+        "1 file is not read (.ods), the first is labels.ods",
         "1 file is not read (.dcm), the first is IM0001.dcm",
         "1 file is not read (no suffix), the first is nosuffix",
     ]

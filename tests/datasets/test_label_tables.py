@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import replace
+from datetime import time, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -131,12 +133,61 @@ def test_a_folder_of_tables_elsewhere(root, tmp_path_factory):
     assert len(opened(root, labels=str(other)).labels["phase"].values) == 2
 
 
-@pytest.mark.parametrize("name", ["phases.csv", "Labels.xlsx", "OP 3.tsv", "session.eaf", "other.json", "x.xml"])
+@pytest.mark.parametrize(
+    "name", ["phases.csv", "Labels.xls", "labels.ods", "OP 3.tsv", "session.eaf", "other.json", "x.xml"]
+)
 def test_tables_that_are_not_read_are_named(root, name):
     (root / name).write_text("x")
     problems = opened(root).problems  # an export that cannot be read has its reason before
     assert {(problem.severity, problem.file) for problem in problems} == {("warning", root / name)}
     assert name in problems[-1].message
+
+
+def test_a_spreadsheet_is_read_as_the_csv_that_it_would_be_saved_as(root):
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["not", "these"])
+    sheet = book.create_sheet("Labels")
+    sheet.append(["Video", "Phase", "From", "To"])
+    sheet.append(["OP 1", "access", time(0, 0, 5), time(0, 1, 30, 500_000)])
+    sheet.append([])
+    sheet.append(["OP 1", "closure; end", timedelta(seconds=100), timedelta(hours=26)])
+    sheet["XFD9000"] = "a stray cell in the far corner"
+    book.save(root / "labels.xlsx")
+    manifest = opened(root)
+    assert ends(manifest) == [[5, 100], [90.5, 26 * 3600]]
+    assert manifest.labels["phase"].classes == ("access", "closure; end")
+    assert {problem.place for problem in manifest.errors} == {"row 9000"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04 cut", "damaged"),
+        (b"\xd0\xcf\x11\xe0" + bytes(600), "password"),
+        (b"", "empty"),
+        (None, "readable"),
+    ],
+)
+def test_a_spreadsheet_that_is_not_read_is_one_line(root, content, said):
+    if content is None:  # a zip file that is no workbook
+        with zipfile.ZipFile(root / "other.xlsx", "w") as file:
+            file.writestr("mimetype", "application/vnd.oasis.opendocument.spreadsheet")
+    else:
+        (root / "other.xlsx").write_bytes(content)
+    with pytest.raises(SurgdinoError, match=said):
+        opened(root, labels="other.xlsx")
+
+
+def test_without_openpyxl_a_spreadsheet_is_named_with_what_to_do(root, monkeypatch):
+    monkeypatch.setattr("surgdino.datasets.spreadsheets.find_spec", lambda _: None)
+    with zipfile.ZipFile(root / "labels.xlsx", "w") as file:
+        file.writestr("a", "b")
+    [problem] = opened(root).problems
+    assert (problem.severity, problem.file) == ("warning", root / "labels.xlsx")
+    assert "surgdino[excel]" in problem.fix
+    with pytest.raises(SurgdinoError, match="CSV"):
+        opened(root, labels="labels.xlsx")
 
 
 def test_what_else_is_not_read_is_named(root):

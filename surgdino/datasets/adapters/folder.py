@@ -34,7 +34,7 @@ from surgdino.datasets.phases import read_label_tables
 from surgdino.datasets.timelines import SUFFIXES, timeline_rows
 from surgdino.errors import SurgdinoError
 
-_LABELS = ("labels.csv", "labels.tsv")
+_LABELS = ("labels.csv", "labels.tsv", "labels.xlsx")
 _LABEL_ENDING = re.compile(r"[ ._-]*(labels?|phases?|annotations?)$", re.IGNORECASE)
 # `OP1 (2)`, `OP1_part2`, `OP1 Teil 2`; and `OP1-2`, which may as well be another operation.
 _PART = re.compile(r"[ _-]*(\(\d+\)|[ _-](part|pt|teil|cd|disc)[ _.-]*\d+)$", re.IGNORECASE)
@@ -169,7 +169,7 @@ class Folder(Adapter):
         if named is not None and named.is_file():
             return {named: None}
         beside = [*entries(self.root), *entries(_holder(video.path for video in videos))]
-        beside = [path for path in beside if path.name.lower() in _LABELS and path.is_file()]
+        beside = [path for path in beside if path.name.lower() in _LABELS and path.is_file() and is_table(path)]
         if named is None and beside:
             return {beside[0]: None}
         spellings = video_spellings(videos)
