@@ -76,7 +76,7 @@ def known_settings() -> set[str]:
     found = {f"data.{key}" for key in read_yaml(files("configs")["also"])}
     suites = " ".join(text_of(path) for path in files("configs/suites").values())
     found |= {f"data.{name}" for name in [*files("datasets"), *re.findall(r"\w+", suites)]}  # of surgdino benchmark
-    found.add("method.widht")  # a page shows what a slip of the pen is answered with
+    found |= {"method.width", "method.widht"}  # of a tutorial's own method, and a slip of the pen that a page shows
     for verb in CONFIGURED:
         values = help.explained(verb)[0]
         found |= set(values) | {key.rpartition(".")[0] for key in values}
