@@ -158,7 +158,7 @@ def test_each_detection_is_right_once_and_taken_for_what_it_lies_on(tmp_path):
     assert read.classes == ("grasper", "never seen", "hook")
     assert [list(row) for row in scores.confusions[0].counts] == [[0] * 4, [0] * 4, [1, 0, 0, 0], [0, 0, 1, 0]]
     assert scores.frames is not None
-    assert scores.frames.rows == [("v", 3, pytest.approx(2 / 3), "")]
+    assert scores.frames.rows == [("v", 3, pytest.approx(2 / 3), "", "")]
 
 
 RUNS = {"size": [160, 240], "counts": [0, 160 * 240]}
