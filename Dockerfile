@@ -16,7 +16,7 @@ COPY configs configs
 COPY datasets datasets
 COPY recipes recipes
 COPY surgdino surgdino
-RUN /opt/surgdino/bin/pip install '.[fast,onnx]'
+RUN /opt/surgdino/bin/pip install '.[fast,excel,onnx]'
 
 FROM python:3.11-slim
 ARG TORCH_INDEX=""

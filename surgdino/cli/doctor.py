@@ -111,7 +111,13 @@ def packages() -> Iterator[Finding]:
             yield Finding("packages", "fault", what, f"pip install '{line.name}{line.specifier}'")
     if not wrong:
         yield Finding("packages", "ok", f"surgdino {_version('surgdino')}, all {len(needed)} dependencies as declared")
-    extras = {"fast": "simplejpeg", "dask": "distributed", "slurm": "hydra-submitit-launcher", "xformers": "xformers"}
+    extras = {
+        "fast": "simplejpeg",
+        "excel": "openpyxl",
+        "dask": "distributed",
+        "slurm": "hydra-submitit-launcher",
+        "xformers": "xformers",
+    }
     there = [f"{extra} ({name} {_version(name)})" for extra, name in extras.items() if _version(name)]
     yield Finding("extras", "ok", ", ".join(there) or "none installed")
 
