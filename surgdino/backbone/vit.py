@@ -246,9 +246,11 @@ def _keep_tables(rope: Any) -> None:
 
 
 def _table(rope: Any, shape: tuple[int, int]) -> Tensor:
+    device = next(rope.buffers()).device
     if rope.training and getattr(rope, "aug_active", False):  # another one in every pass
-        return rope.make(shape=shape)
-    key = (shape, next(rope.buffers()).device)
+        with device:  # timm would draw on the host, and the copy to a GPU would wait for it
+            return rope.make(shape=shape)
+    key = (shape, device)
     if key not in rope.tables:
         rope.tables[key] = rope.make(shape=shape)
     return rope.tables[key]

@@ -21,6 +21,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from surgdino import distributed
 
+# The same function under its name from torch 2.13 on, where the old one warns.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
 
 @dataclass(frozen=True)
 class ProcessGroup:
@@ -50,7 +53,7 @@ class ProcessGroup:
         if self.world == 1:
             return tensor.detach()
         shares = tensor.new_empty(self.world * len(tensor), *tensor.shape[1:])
-        dist.all_gather_into_tensor(shares, tensor.detach().contiguous())
+        _all_gather(shares, tensor.detach().contiguous())
         return shares.unflatten(0, (self.world, -1)).transpose(0, 1).flatten(1, 2)
 
     def max(self, value: float) -> float:

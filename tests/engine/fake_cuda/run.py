@@ -50,6 +50,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "all": {"accumulate": 2, "activation_checkpointing": True, "low_rank": 2, "frozen_blocks": 1, "pull": 1.0},
     "half": {"precision": "fp16"},
     "rotary": {"model": ROTARY},
+    "stretched": {"model": ROTARY, "rope_rescale": 2.0},
     "probed": {"probe": {"every": 100}},
     "averaged": {"probe": {"every": 100}, "ship_alpha": 0.5},
     "painted": {"augment": PAINTED, "accumulate": 2},
