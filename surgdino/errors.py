@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,21 @@ class SurgdinoError(Exception):
     def __reduce__(self):
         # Keyword arguments do not survive the default pickling, and store workers send these between processes.
         return partial(type(self), **vars(self)), ()
+
+
+# What torch says beside its OutOfMemoryError: CUDA where it makes its context or pins memory, its libraries, and the
+# processor's allocator; and OpenCV's.
+_NO_MEMORY = re.compile(
+    r"\bout of memory\b|ALLOC_FAILED|DefaultCPUAllocator: (can't|not enough)"
+    r"|Insufficient memory|Cannot allocate memory",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was too small, a device's or the machine's, whatever library says so."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or bool(_NO_MEMORY.search(str(error)[:4000]))
 
 
 def shown(text: object, limit: int = 2000) -> str:

@@ -140,13 +140,17 @@ def gpus() -> Iterator[Finding]:
     """Cards that torch can use, or why there is none."""
     import torch
 
-    from surgdino.engine.devices import why_no_gpu
+    from surgdino.engine.devices import why_no_gpu, without_kernels
 
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             card = torch.cuda.get_device_properties(index)
             ability = f"compute capability {card.major}.{card.minor}"
-            yield Finding("GPU", "ok", f"{index}: {card.name}, {card.total_memory / 2**30:.0f} GiB, {ability}")
+            found = f"{index}: {card.name}, {card.total_memory / 2**30:.0f} GiB, {ability}"
+            unfit = without_kernels(torch.device("cuda", index))
+            yield Finding(
+                "GPU", "fault" if unfit else "ok", f"{found}; {unfit[0]}" if unfit else found, *(unfit or ())[1:]
+            )
         if find_spec("triton") is None or not (shutil.which("cc") or shutil.which("gcc")):
             found = "triton or a C compiler is missing: training runs uncompiled, which is slower"
             yield Finding("compiling", "note", found, "install gcc, and torch's own build of triton")

@@ -10,7 +10,7 @@ from importlib import import_module
 
 from surgdino import __version__
 from surgdino.cli.verbs import CONFIGURED, HERE, OF_RUNS, VERBS
-from surgdino.errors import SurgdinoError, from_os_error, shown
+from surgdino.errors import SurgdinoError, from_os_error, is_out_of_memory, shown
 
 EXAMPLES = """\
 Examples
@@ -61,6 +61,12 @@ def main(argv: list[str] | None = None) -> int:
             print(f"surgdino: {from_os_error(error, error.filename).line()}", file=sys.stderr)
             return 2
         first = shown((str(error).splitlines() or [""])[0])
+        if is_out_of_memory(error):
+            fix = "end other programs that hold it (nvidia-smi lists a GPU's), or use a smaller model, batch or picture"
+            print(
+                f"surgdino: {SurgdinoError('not enough memory', found=first or None, fix=fix).line()}", file=sys.stderr
+            )
+            return 2
         line = f"unexpected error: {type(error).__name__}: {first} (the same command with --debug shows where)"
         print(f"surgdino: {line}", file=sys.stderr)
         return 70

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from surgdino import console, distributed, machine
-from surgdino.errors import SurgdinoError
+from surgdino.errors import SurgdinoError, is_out_of_memory
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -124,7 +124,9 @@ def _iterate(loader: DataLoader) -> Iterator[Any]:
 def _next(results: Iterator[Any], *, from_workers: bool) -> Any:
     try:
         return next(results, _END)
-    except (RuntimeError, *_GONE) as error:
+    except (RuntimeError, MemoryError, *_GONE) as error:
+        if is_out_of_memory(error):
+            raise _no_memory("where batches are handed over") from error
         said = str(error).partition("\n")[0]
         passed_on = from_workers and isinstance(error, _GONE) and "in DataLoader worker process" not in said
         if not passed_on and not said.startswith("DataLoader worker (pid"):
@@ -137,6 +139,11 @@ def _next(results: Iterator[Any], *, from_workers: bool) -> Any:
 def _shared_memory_is_full(said: str) -> SurgdinoError:
     fix = "enlarge it (docker run --shm-size=...) or lower hardware.loader_workers; the same command continues"
     return SurgdinoError("shared memory is full", place=str(machine.SHARED), found=said, fix=fix)
+
+
+def _no_memory(where: str) -> SurgdinoError:
+    fix = "lower hardware.loader_workers or train.batch_size"
+    return SurgdinoError(f"not enough memory {where}", fix=f"{fix}; the same command continues")
 
 
 @dataclass
@@ -153,13 +160,12 @@ class _Work(Dataset):
                 _share(result)
         except SurgdinoError as fault:
             return fault
-        except MemoryError:
-            fix = "lower hardware.loader_workers or train.batch_size"
-            return SurgdinoError("not enough memory in a worker process that loads frames", fix=fix)
-        except RuntimeError as error:
-            if "unable to allocate shared memory" not in str(error):
-                raise
-            return _shared_memory_is_full(str(error))
+        except Exception as error:
+            if "unable to allocate shared memory" in str(error):
+                return _shared_memory_is_full(str(error))
+            if is_out_of_memory(error):
+                return _no_memory("in a worker process that loads frames")
+            raise
         return result
 
 

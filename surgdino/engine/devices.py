@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from surgdino import distributed
 from surgdino.engine.settings import HardwareSettings
 from surgdino.errors import SurgdinoError, shown
 
-_NVIDIA, _AMD = (Path("/proc/driver/nvidia/gpus"), Path("/dev/nvidia0")), (Path("/dev/kfd"),)
+# The last one of NVIDIA: in Windows' subsystem for Linux.
+_NVIDIA = (Path("/proc/driver/nvidia/gpus"), Path("/dev/nvidia0"), Path("/usr/lib/wsl/lib/libcuda.so.1"))
+_AMD = (Path("/dev/kfd"),)
 
 
 def choose_device(hardware: HardwareSettings) -> torch.device:
@@ -24,7 +27,9 @@ def choose_device(hardware: HardwareSettings) -> torch.device:
     if hardware.device == "cpu":
         return torch.device("cpu")
     if torch.cuda.is_available():
-        return torch.device("cuda", _ordinal(torch.cuda.device_count()))
+        device = torch.device("cuda", _ordinal(torch.cuda.device_count()))
+        if without_kernels(device) is None:
+            return device
     if hardware.device == "cuda":
         what, fix = why_no_gpu() or ("this machine shows no GPU", "use hardware=cpu or hardware=auto")
         found = f"torch {torch.__version__}: {what}"
@@ -34,7 +39,9 @@ def choose_device(hardware: HardwareSettings) -> torch.device:
 
 def why_no_gpu() -> tuple[str, str] | None:
     """Where torch finds no GPU although there should be one: why, and what to do; None where none is to be expected."""
-    hidden = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")}
+    hidden = {
+        name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+    }
     present = [maker for maker, paths in {"NVIDIA": _NVIDIA, "AMD": _AMD}.items() if any(map(Path.exists, paths))]
     if torch.version.cuda is None and torch.version.hip is None:
         if torch.backends.mps.is_available():
@@ -46,6 +53,8 @@ def why_no_gpu() -> tuple[str, str] | None:
             return None
         build = "CUDA" if present[0] == "NVIDIA" else "ROCm"
         return f"the machine has an {present[0]} GPU, but this is torch's CPU build", f"install its {build} build"
+    if torch.cuda.is_available() and (unfit := without_kernels(torch.device("cuda", 0))):
+        return unfit
     for name, value in hidden.items():
         if value is not None and value.strip() in ("", "-1", "NoDevFiles"):
             return f"{name}={value!r} hides all GPUs", f"unset {name}"
@@ -56,7 +65,32 @@ def why_no_gpu() -> tuple[str, str] | None:
     reason = f"{build} build without a working driver"
     if said:
         reason += f" ({shown(' '.join(str(said[0].message).split()), 160)})"
-    return reason, f"check {'rocm-smi' if torch.version.hip else 'nvidia-smi'}; in a container, give it the GPUs"
+    fix = f"check {'rocm-smi' if torch.version.hip else 'nvidia-smi'}; in a container, give it the GPUs"
+    for name, value in hidden.items():
+        if value is not None:  # a number that the machine has not hides them too
+            return f"{reason}, or {name}={shown(value, 80)!r} names a GPU that is not there", f"unset {name}, or {fix}"
+    return reason, fix
+
+
+def without_kernels(device: torch.device) -> tuple[str, str] | None:
+    """Why a card runs nothing of this torch, and what to do; None where it does, or where the build does not say.
+
+    Builds leave old cards out: those for CUDA 13 begin with sm_75, so the first product of a V100 would fail. Code for
+    sm_80 runs on sm_86, and what a build has as PTX (`compute_90`) on every later card.
+    """
+    built = torch.cuda.get_arch_list()
+    if torch.version.hip is not None or not built:
+        return None
+    major, minor = torch.cuda.get_device_capability(device)
+    for kind, number in re.findall(r"(sm|compute)_(\d+)", " ".join(built)):
+        of_major, of_minor = divmod(int(number), 10)
+        if (of_major == major and of_minor <= minor) or (kind == "compute" and (of_major, of_minor) <= (major, minor)):
+            return None
+    what = (
+        f"this torch ({torch.__version__}) has no kernels for {torch.cuda.get_device_name(device)}, sm_{major}{minor}"
+    )
+    fix = "install a build of torch that has them: for cards older than sm_75 one for CUDA 12.6 (cu126)"
+    return f"{what}, but {', '.join(built)}", fix
 
 
 def _ordinal(visible: int) -> int:

@@ -15,7 +15,7 @@ from surgdino.engine.memory import peak_and_size, used_by_others
 from surgdino.engine.processes import ProcessGroup
 from surgdino.engine.session import Session
 from surgdino.engine.step import anchored, compute_gradients, compute_targets, micro_batches, pools
-from surgdino.errors import SurgdinoError
+from surgdino.errors import SurgdinoError, is_out_of_memory
 
 _HEADROOM = 0.08  # of the memory: masks vary from step to step, and an allocator leaves gaps
 
@@ -89,7 +89,9 @@ def _fits(session: Session, batch: Batch, count: int) -> bool:
             views = anchored(alone, micro_batches(alone, batch))
             targets = compute_targets(alone, views)
             compute_gradients(alone, views, targets, pools(alone, views, targets))
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         return False
     if not cards:
         return True

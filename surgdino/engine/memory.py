@@ -10,10 +10,10 @@ import torch
 
 from surgdino import machine
 from surgdino.engine.log import memory_mb
-from surgdino.errors import SurgdinoError
+from surgdino.errors import SurgdinoError, is_out_of_memory
 
 _GIB = 2**30
-_ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)")
+_ASKED = re.compile(r"tried to allocate ([\d.]+ \w+)", re.IGNORECASE)
 
 
 class OutOfMemoryError(SurgdinoError):
@@ -36,7 +36,9 @@ def within_memory(
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         more = _ASKED.search(str(error))
         peak, size = peak_and_size(device)
         found = f"{peak / _GIB:.1f} of {size / _GIB:.1f} GiB used" + (f" when it needed {more[1]} more" if more else "")

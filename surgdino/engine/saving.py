@@ -17,6 +17,7 @@ from surgdino.backbone.checkpoint import save_backbone, usual_size
 from surgdino.backbone.low_rank import merged
 from surgdino.backbone.vit import Backbone, build_backbone
 from surgdino.engine.averaging import between
+from surgdino.engine.memory import within_memory
 from surgdino.engine.method import Method
 from surgdino.engine.parallel import whole_backbone
 from surgdino.engine.plan import Phase, TrainPlan
@@ -24,7 +25,7 @@ from surgdino.engine.processes import ProcessGroup, part_like, whole
 from surgdino.engine.same_run import changes, settings_of
 from surgdino.engine.session import Session
 from surgdino.engine.state_files import load_state, save_state, unusable
-from surgdino.errors import SurgdinoError, shown
+from surgdino.errors import SurgdinoError, is_out_of_memory, shown
 from surgdino.paths import atomic_write
 from surgdino.transfers import host_copy
 
@@ -57,8 +58,10 @@ def save(session: Session) -> None:
     """
     if session.saved == session.step:
         return
-    plan = session.plan
-    with session.monitor.stopped("save"):
+    plan, place, go_on = session.plan, f"saving step {session.step}", f"continues from step {max(session.saved, 0)}"
+    fix = f"give the machine or the container more, or lower hardware.loader_workers; the same command {go_on}"
+    memory = within_memory(torch.device("cpu"), SurgdinoError, place=place, asked="a copy of the state", fix=fix)
+    with session.monitor.stopped("save"), memory:
         session.writer.wait()  # at most one state in memory beside the networks
         state = {
             "settings": settings_of(plan),
@@ -189,6 +192,8 @@ def restoring(folder: Path) -> Iterator[None]:
     except SurgdinoError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         found = f"{type(error).__name__}: {shown(' '.join(str(error).split()), 200)}"
         raise unusable("the saved state is not one of this run", folder / "state", found) from error
 

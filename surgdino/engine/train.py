@@ -22,7 +22,7 @@ from surgdino.engine.hardware import Hardware, compiles, days_on_cpu
 from surgdino.engine.log import summary
 from surgdino.engine.loss_scale import LossScale
 from surgdino.engine.measure import measure
-from surgdino.engine.memory import OutOfMemoryError
+from surgdino.engine.memory import OutOfMemoryError, within_memory
 from surgdino.engine.method import Method, Targets, open_method
 from surgdino.engine.monitor import Monitor
 from surgdino.engine.optim import make_optimizer
@@ -47,6 +47,10 @@ from surgdino.engine.step import train_step
 from surgdino.engine.stop import Stop, stop_signals
 from surgdino.engine.tuning import prepare
 from surgdino.errors import SurgdinoError
+
+_SMALLER_NETWORKS = (
+    "end other programs on the device, or use a smaller model or several processes with hardware.shard=true"
+)
 
 
 def train(plan: TrainPlan) -> TrainResult:
@@ -133,11 +137,21 @@ def open_session(plan: TrainPlan, warn: Callable[[str], None] = console.warn, *,
         plan: of the whole run; the session's is that of the phase that it stands in.
         warn: prints a sentence.
         follows: another phase of the run has just ended here.
+
+    Raises:
+        SurgdinoError: unusable settings, another run in the folder, or a device without room for the networks.
     """
     processes = ProcessGroup()
     for phase in plan.stages:
         _check_batch(plan.during(phase), processes)
-    hardware = Hardware.of(plan.hardware)
+    hardware, asked = Hardware.of(plan.hardware), f"student and teacher of {plan.model['name']}"
+    with within_memory(hardware.device, SurgdinoError, place="the start", asked=asked, fix=_SMALLER_NETWORKS):
+        return _opened(plan, hardware, processes, warn, follows)
+
+
+def _opened(
+    plan: TrainPlan, hardware: Hardware, processes: ProcessGroup, warn: Callable[[str], None], follows: bool
+) -> Session:
     saved, whole = saved_state(plan, processes, warn), plan
     plan = begun(plan, saved)
     student = make_student(plan).to(hardware.device).train()

@@ -43,7 +43,13 @@ def bare(monkeypatch):
 def cards(monkeypatch):
     """Give torch so many cards of a kind, and the process an environment."""
 
-    def give(count: int = 1, capability: tuple[int, int] = (9, 0), hip: str | None = None, **environment) -> None:
+    def give(
+        count: int = 1,
+        capability: tuple[int, int] = (9, 0),
+        hip: str | None = None,
+        built: list[str] | None = None,
+        **environment,
+    ) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
@@ -53,6 +59,7 @@ def cards(monkeypatch):
         monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
         monkeypatch.setattr(torch.version, "hip", hip)
         monkeypatch.setattr(torch.version, "cuda", None if hip else "13.0")
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built or [])
         for name, value in environment.items():
             monkeypatch.setenv(name, str(value))
 
@@ -117,9 +124,10 @@ def test_a_machine_without_a_gpu_and_torchs_cpu_build_are_as_expected(monkeypatc
         (None, True, {}, "NVIDIA GPU, but this is torch's CPU build. Install its CUDA build"),
         ("13.0", True, {"CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES='' hides all GPUs. Unset"),
         ("13.0", True, {"CUDA_VISIBLE_DEVICES": "-1"}, "CUDA_VISIBLE_DEVICES='-1' hides all GPUs. Unset"),
+        ("13.0", True, {"CUDA_VISIBLE_DEVICES": "7"}, "CUDA_VISIBLE_DEVICES='7' names a GPU that is not there. Unset"),
         ("13.0", False, {}, "CUDA build without a working driver. Check nvidia-smi"),
     ],
-    ids=["CPU build", "hidden", "hidden by -1", "no driver"],
+    ids=["CPU build", "hidden", "hidden by -1", "a number that is not there", "no driver"],
 )
 def test_the_cpu_where_a_gpu_should_be_is_a_warning(monkeypatch, capsys, build, present, environment, said):
     monkeypatch.setattr(torch.version, "cuda", build)
@@ -141,6 +149,36 @@ def test_a_driver_that_is_too_old_is_named_in_torchs_words(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: warnings.warn("found 11040", stacklevel=1) or False)
     assert "found 11040" in (why_no_gpu() or ("",))[0]
+
+
+CUDA_13, CUDA_126 = ["sm_75", "sm_80", "sm_90", "sm_120", "compute_120"], ["sm_50", "sm_70", "sm_75", "sm_90a"]
+
+
+@pytest.mark.parametrize(
+    ("built", "capability", "runs"),
+    [
+        (CUDA_13, (7, 5), True),
+        (CUDA_13, (8, 6), True),
+        (CUDA_13, (13, 0), True),  # compiled from PTX
+        (CUDA_13, (7, 0), False),
+        (CUDA_13, (6, 1), False),
+        (CUDA_126, (7, 0), True),
+        (CUDA_126, (10, 0), False),
+        ([], (7, 0), True),  # a build that does not say
+    ],
+    ids=str,
+)
+def test_a_card_that_this_torch_has_no_kernels_for_is_named_before_any_work(cards, capsys, built, capability, runs):
+    cards(1, capability, built=built)
+    assert choose_device(hardware_of()).type == ("cuda" if runs else "cpu")
+    if runs:
+        return
+    Hardware.of(hardware_of()).announce(hardware_of())
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"has no kernels for NVIDIA H100 80GB HBM3, sm_{capability[0]}{capability[1]}" in said
+    assert "install a build of torch" in said.lower()
+    with pytest.raises(SurgdinoError, match="no kernels for"):
+        choose_device(hardware_of(device="cuda"))
 
 
 def test_apples_gpu_is_not_used_and_said(monkeypatch):

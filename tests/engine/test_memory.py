@@ -98,6 +98,62 @@ def test_a_probe_that_does_not_fit_says_so_and_the_steps_before_it_are_saved(tmp
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["00000005.pt"]
 
 
+NO_MEMORY = {
+    "torch": torch.OutOfMemoryError(OOM),
+    "CUDA's context, pinned memory": torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might", 2),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "cuDNN": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "CPU": RuntimeError(
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 17179 bytes."
+    ),
+    "Python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("error", NO_MEMORY.values(), ids=NO_MEMORY)
+def test_whoever_says_that_memory_is_too_small_is_understood(error):
+    with (
+        pytest.raises(SurgdinoError, match="memory is too small; expected room for 128 pictures"),
+        memory.within_memory(torch.device("cpu"), place="features", asked="128 pictures", fix="use another"),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("surgdino.engine.method.Method.forward", r"step 1: .* room for 8 images .* continues from step 0"),
+        ("surgdino.engine.method.Method.make_teacher", r"the start: .* room for student and teacher of vit_toy"),
+        ("surgdino.engine.saving.host_copy", r"saving step \d+: .* room for a copy of the state.* continues from step"),
+    ],
+    ids=["step", "start", "save"],
+)
+def test_wherever_a_run_has_too_little_it_says_so(tmp_path, monkeypatch, where, said):
+    def fails(*arguments, **more):
+        raise NO_MEMORY["CPU"]
+
+    monkeypatch.setattr(where, fails)
+    with pytest.raises(SurgdinoError, match=said):
+        train(plan_in(tmp_path, probe=None, steps=4, checkpoint_every=2))
+
+
+def test_no_other_error_counts_as_one_of_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(Method, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("mat1 and mat2 shapes")))
+    with pytest.raises(RuntimeError, match="mat1"):
+        train(plan_in(tmp_path, probe=None))
+
+
+def test_any_verb_without_memory_says_so_in_one_line(monkeypatch, capsys):
+    from surgdino.cli import main
+
+    def fails(words):
+        raise NO_MEMORY["CPU"]
+
+    monkeypatch.setattr(main, "dispatch", fails)
+    assert main.main(["predict"]) == 2
+    assert "not enough memory; found" in capsys.readouterr().err
+
+
 def test_a_gpu_says_what_others_hold_of_it(monkeypatch):
     device = torch.device("cuda", 0)
     monkeypatch.setattr(memory, "peak_and_size", lambda device: (20 * 2**30, 24 * 2**30))

@@ -16,7 +16,8 @@ from tests import ROOT
 
 METHODS = discovery.names("surgdino.engine.methods")
 ALL = [f"{name}/{change}" for name in METHODS for change in ("plain", "all", "guided")]
-ALL += [f"simdinov2/{change}" for change in ("rotary", "stretched", "painted", "probed", "averaged", "anchored")] + ["dinov2/half"]
+ONCE = ("rotary", "stretched", "painted", "probed", "averaged", "anchored")
+ALL += [*(f"simdinov2/{change}" for change in ONCE), "dinov2/half"]
 
 
 def on_the_fake_device(test: Callable[..., None]) -> Callable[..., None]:

@@ -93,6 +93,7 @@ class FakeCuda:
             "current_device": 0,
             "device_count": 1,
             "is_bf16_supported": True,
+            "get_arch_list": [],
             "get_device_capability": (9, 0),
             "get_device_name": "GPU",
             "get_device_properties": mock.Mock(total_memory=2**36),
