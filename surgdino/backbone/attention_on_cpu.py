@@ -20,9 +20,6 @@ Groups = tuple[tuple[int, int], ...]
 # more memory than all else in a block.
 PLAIN_UP_TO = {torch.float32: 64, torch.bfloat16: 512}
 
-_fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_fused_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-
 
 def is_plain(dtype: torch.dtype, tokens: int) -> bool:
     """Whether sequences of this length go through plain products; types without a figure do where fp32 does."""
@@ -34,50 +31,68 @@ class AttentionOnCpu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, groups: Groups) -> Tensor:
-        mixed = qkv.new_empty(len(qkv), *qkv.shape[2:])
-        kept = []  # a group's probabilities, or the fused kernel's sums
-        for (query, key, value), [target] in zip(
-            _sequences(qkv, groups), _sequences(mixed[:, None], groups), strict=True
-        ):
-            if is_plain(qkv.dtype, query.shape[2]):
-                kept.append(((query * query.shape[3] ** -0.5) @ key.mT).softmax(-1))
-                target.copy_(kept[-1] @ value)
-            else:
-                output, sums = _fused(query, key, value)
-                target.copy_(output)
-                kept.append(sums)
+        mixed = qkv.new_empty(len(qkv), 1, *qkv.shape[2:])
+        kept: list[Tensor] = []
+        for own, [output] in zip(_sequences(qkv, groups), _sequences(mixed, groups), strict=True):
+            attend = _plain if is_plain(qkv.dtype, own.shape[3]) else _fused
+            kept += attend(own, output)
         ctx.groups = groups
-        ctx.save_for_backward(qkv, mixed, *kept)
+        ctx.save_for_backward(mixed, *kept)
         return mixed.flatten(1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        qkv, mixed, *kept = ctx.saved_tensors
-        grad_qkv = torch.empty_like(qkv)
-        each = (qkv, mixed[:, None], grad.view_as(mixed)[:, None], grad_qkv)
-        for (query, key, value), [output], [given], targets, found in zip(
-            *(_sequences(tensor, ctx.groups) for tensor in each), kept, strict=True
-        ):
-            if is_plain(qkv.dtype, query.shape[2]):
-                gradients = _plain_backward(query, key, value, found, given)
-            else:
-                gradients = _fused_backward(given, query, key, value, output, found, 0.0, False)
-            for target, gradient in zip(targets, gradients, strict=True):
-                target.copy_(gradient)
+        mixed, *kept = ctx.saved_tensors
+        grad_qkv = grad.new_empty(len(mixed), 3, *mixed.shape[2:])
+        packs = [_sequences(pack, ctx.groups) for pack in (grad.view_as(mixed), mixed, grad_qkv)]
+        for [given], [output], gradients, own, found in zip(*packs, kept[::2], kept[1::2], strict=True):
+            backward = _plain_backward if is_plain(grad.dtype, own.shape[3]) else _fused_backward
+            backward(given, output, own, found, gradients)
         return grad_qkv, None
 
 
-def _plain_backward(
-    query: Tensor, key: Tensor, value: Tensor, shares: Tensor, given: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    scale = query.shape[3] ** -0.5
-    of_scores = torch.ops.aten._softmax_backward_data(given @ value.contiguous().mT, shares, -1, shares.dtype)
-    # The layouts are those that autograd's own products have: the last bits of a sum depend on them.
-    columns, scaled = key.mT.contiguous(), (query * scale).contiguous()
-    return (of_scores @ columns.mT) * scale, (scaled.mT @ of_scores).mT, shares.mT @ given
+# Of one group: queries, keys and values `own` [3, sequences, heads, tokens, width], the rest alike without the 3.
 
 
-def _sequences(pack: Tensor, groups: Groups) -> Iterator[tuple[Tensor, ...]]:
-    """Views of a pack [T, n, heads, width], one a group: n times [sequences, heads, tokens, width]."""
+def _plain(own: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    """Write the output; returns what the backward pass needs."""
+    own = own.contiguous()  # copied once: products of views would copy each of the three, every time
+    query, key, value = own.flatten(1, 2)
+    tokens, width = query.shape[1:]
+    shares = _scaled(query, key.mT, width, query.new_empty(len(query), tokens, tokens)).softmax(-1)
+    output.copy_(torch.bmm(shares, value).view_as(own[0]))
+    return own, shares
+
+
+def _plain_backward(given: Tensor, _: Tensor, own: Tensor, shares: Tensor, gradients: Tensor) -> None:
+    query, key, value = own.flatten(1, 2)
+    given, width = given.flatten(0, 1), own.shape[4]
+    of_scores = torch.ops.aten._softmax_backward_data(torch.bmm(given, value.mT), shares, -1, shares.dtype)
+    found = torch.empty_like(own)
+    of_query, of_key, of_value = found.flatten(1, 2)
+    _scaled(of_scores, key, width, of_query)
+    _scaled(of_scores.mT, query, width, of_key)
+    torch.bmm(shares.mT, given, out=of_value)
+    gradients.copy_(found)
+
+
+def _scaled(left: Tensor, right: Tensor, width: int, out: Tensor) -> Tensor:
+    return torch.baddbmm(out, left, right, beta=0, alpha=width**-0.5, out=out)
+
+
+def _fused(own: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    mixed, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*own)
+    output.copy_(mixed)
+    return own, sums
+
+
+def _fused_backward(given: Tensor, output: Tensor, own: Tensor, sums: Tensor, gradients: Tensor) -> None:
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    for target, found in zip(gradients, backward(given, *own, output, sums, 0.0, False), strict=True):
+        target.copy_(found)
+
+
+def _sequences(pack: Tensor, groups: Groups) -> Iterator[Tensor]:
+    """Views of a pack [T, n, heads, width], one a group: [n, sequences, heads, tokens, width]."""
     for part, group in zip(pack.split([sequences * tokens for sequences, tokens in groups]), groups, strict=True):
-        yield part.unflatten(0, group).permute(2, 0, 3, 1, 4).unbind(0)
+        yield part.unflatten(0, group).permute(2, 0, 3, 1, 4)
