@@ -35,7 +35,8 @@ class AttentionOnCpu(torch.autograd.Function):
         kept: list[Tensor] = []
         for own, [output] in zip(_sequences(qkv, groups), _sequences(mixed, groups), strict=True):
             attend = _plain if is_plain(qkv.dtype, own.shape[3]) else _fused
-            kept += attend(own, output)
+            # Copied once: products of views would copy each of the three every time, and a view would keep the pack.
+            kept += attend(own.contiguous(), output)
         ctx.groups = groups
         ctx.save_for_backward(mixed, *kept)
         return mixed.flatten(1)
@@ -56,11 +57,10 @@ class AttentionOnCpu(torch.autograd.Function):
 
 def _plain(own: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
     """Write the output; returns what the backward pass needs."""
-    own = own.contiguous()  # copied once: products of views would copy each of the three, every time
     query, key, value = own.flatten(1, 2)
     tokens, width = query.shape[1:]
     shares = _scaled(query, key.mT, width, query.new_empty(len(query), tokens, tokens)).softmax(-1)
-    output.copy_(torch.bmm(shares, value).view_as(own[0]))
+    output.copy_(torch.bmm(shares, value).view_as(output))
     return own, shares
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from surgdino.backbone.linear_on_cpu import affine
 from surgdino.backbone.vit import Backbone
 from surgdino.errors import SurgdinoError
 
@@ -31,7 +32,7 @@ class LowRankLinear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in] -> [..., out]; two thin products, since the gradient of the whole weight is never needed."""
-        return super().forward(input) + F.linear(F.linear(input, self.low_rank_down), self.low_rank_up)
+        return affine(input, self.weight, self.bias) + F.linear(F.linear(input, self.low_rank_down), self.low_rank_up)
 
 
 def add_low_rank(backbone: Backbone, rank: int, first_block: int = 0, end: int | None = None) -> None:

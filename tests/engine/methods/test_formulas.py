@@ -15,6 +15,7 @@ from surgdino.engine.method import open_method
 from surgdino.engine.methods import dino, dinov2, simdino, simdinov2
 from surgdino.engine.methods.parts import prototypes
 from surgdino.engine.methods.parts.heads import PrototypeHead
+from surgdino.engine.methods.parts.prototype_settings import teacher_temperature
 from surgdino.engine.methods.parts.prototypes import sinkhorn
 from surgdino.engine.methods.parts.spread import WORST, koleo
 from surgdino.engine.processes import ProcessGroup
@@ -116,9 +117,9 @@ def test_outputs_that_are_not_finite_leave_the_centre_alone(rng):
 
 
 def test_the_teachers_temperature_rises_in_a_line_and_stays():
-    found = [prototypes.teacher_temperature(p, 0.04, 0.07, 0.3) for p in (0.0, 0.1, 0.15, 0.3, 1.0)]
+    found = [teacher_temperature(p, 0.04, 0.07, 0.3) for p in (0.0, 0.1, 0.15, 0.3, 1.0)]
     assert found == pytest.approx([0.04, 0.05, 0.055, 0.07, 0.07])
-    assert prototypes.teacher_temperature(0.0, 0.04, 0.07, 0.0) == 0.07
+    assert teacher_temperature(0.0, 0.04, 0.07, 0.0) == 0.07
 
 
 # Sinkhorn-Knopp
