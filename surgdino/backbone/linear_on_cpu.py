@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 def linear(layer: nn.Module, x: Tensor) -> Tensor:
     """layer(x)."""
-    plain = type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks
-    return affine(x, layer.weight, layer.bias) if plain else layer(x)
+    if type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks:
+        return affine(x, layer.weight, layer.bias)
+    return layer(x)
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x [..., in] times weight [out, in] transposed, plus bias [out]: the same everywhere to the rounding of its type."""
+    """x [..., in] times weight [out, in] transposed, plus bias [out]; everywhere the same to the rounding."""
     ours = bias is not None and x.dim() == 2 and x.device.type == "cpu" and x.dtype == weight.dtype
     if not ours or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or not is_quicker(x.dtype):
         return F.linear(x, weight, bias)
