@@ -150,6 +150,24 @@ def test_pictures_are_the_same_for_any_number_of_workers_and_processes(set_of):
     assert torch.equal(half["images"], whole[0]["images"][4:])
 
 
+def test_what_the_device_paints_is_what_a_worker_would_have(set_of):
+    """With the same draws; cuts and flips, and the targets that follow them, stay where they are."""
+    frames, size = set_of[2], 48
+    found = {}
+    for on in ("cpu", "gpu"):
+        cutter = Cutter(size, {**shipped_settings("augment", "surgical"), "on": on}, (0.5, 1.0))
+        data = FrameImages(frames, cutter, frames.targets, Boxes())
+        found[on] = list(data.batches(FrameSampler(len(data), 16, 3, 0, 3)))
+    for here, left in zip(found["cpu"], found["gpu"], strict=True):
+        assert (here.effects is None, left.effects is None) == (True, False)
+        painted = left.on(torch.device("cpu"))
+        assert painted.keys() == here.tensors.keys()
+        for name, tensor in here.tensors.items():
+            apart = (painted[name].float() - tensor.float()).abs()
+            assert apart.mean() < 0.3 if name == "images" else not apart.any(), name
+        assert (left.tensors["images"].float() - here.tensors["images"].float()).abs().mean() > 3
+
+
 def test_a_fault_of_a_frame_comes_out_of_a_worker_as_itself(set_of):
     frames = set_of[2]
 
