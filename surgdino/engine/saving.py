@@ -21,7 +21,7 @@ from surgdino.engine.memory import within_memory
 from surgdino.engine.method import Method
 from surgdino.engine.parallel import whole_backbone
 from surgdino.engine.plan import Phase, TrainPlan
-from surgdino.engine.processes import ProcessGroup, part_like, whole
+from surgdino.engine.processes import ProcessGroup, part_like
 from surgdino.engine.same_run import changes, settings_of
 from surgdino.engine.session import Session
 from surgdino.engine.state_files import load_state, save_state, unusable
@@ -113,7 +113,7 @@ def shipped(network: Method, initial: Mapping[str, Tensor], ship_alpha: float) -
     if not initial:
         return backbone
     copy = build_backbone(backbone.settings, drop_path=0.0)
-    on_host = {name: value.cpu() for name, value in whole(backbone.state_dict()).items()}
+    on_host = host_copy(backbone.state_dict(), copy=False)()
     copy.vit.load_state_dict(shipped_weights(on_host, initial, ship_alpha))
     return copy.to(backbone.mask_token.device)
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from surgdino.config import Names
-from surgdino.engine.probing.folds import fold_scores, linear_scores
+from surgdino.engine.probing.folds import fold_scores, linear
 from surgdino.evaluations.parts.evaluation import Evaluation
 from surgdino.evaluations.parts.given import Given
 from surgdino.evaluations.parts.outcome import Outcome
@@ -54,7 +54,7 @@ class Clips(Evaluation[ClipsSettings]):
         first, count = given.frames.starts[:-1], len(given.classes)
         truth = class_ids(given)[first]
         pairs = ((np.unique(video_of[train]), np.unique(video_of[test])) for train, test in given.folds())
-        scores = fold_scores(linear_scores, tokens, truth, count, pairs)
+        scores = fold_scores(linear, tokens, truth, count, pairs)
         tested = np.flatnonzero(~np.isnan(scores[:, 0]))
         rank = ranks(scores[tested], truth[tested])
         yield from over(given, first[tested], accuracy(truth[tested], rank, count), "clips")

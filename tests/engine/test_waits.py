@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from surgdino import discovery
+from surgdino.engine.probing.measures import probes
 from tests import ROOT
 
 METHODS = discovery.names("surgdino.engine.methods")
@@ -42,3 +43,10 @@ def test_no_step_waits_and_a_line_is_fetched_at_once(cases):
     for row in rows:
         for moment in ("logged", "save"):  # each fetches the window's sums
             assert [(kind, times) for kind, _, _, times in row[moment]] == [("fetch", 1)], (row["case"], row[moment])
+        # What each probe has found, and class tokens. Mean and deviation of pictures are made once a run; averaged
+        # weights are made on the host.
+        asked = [
+            wait for wait in row["probe"] if not wait[1].startswith(("surgdino/backbone/", "surgdino/engine/saving"))
+        ]
+        assert {kind for kind, *_ in asked} <= {"fetch", "sync"}, (row["case"], asked)
+        assert sum(times for *_, times in asked) <= 2 + len(probes()), (row["case"], asked)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from surgdino.engine.probing.folds import fold_scores, highest, linear_scores
+from surgdino.engine.probing.folds import fold_scores, highest, linear
 from surgdino.errors import SurgdinoError
 from surgdino.evaluations.parts.attentive import Attention, fit_attentive
 from surgdino.evaluations.parts.evaluation import open_evaluation
@@ -37,7 +37,7 @@ def test_attention_finds_what_one_patch_shows_and_is_the_same_every_time(many):
     truth = values[test].argmax(1) if many else values[test]
     assert (scores.argmax(1) == truth).mean() > 0.95
     pooled = torch.cat([cls, torch.from_numpy(patches).float().mean(1)], 1)
-    averaged = fold_scores(linear_scores, pooled, values, 3, [(train, test)])[test]
+    averaged = fold_scores(linear, pooled, values, 3, [(train, test)])[test]
     assert (averaged.argmax(1) == truth).mean() < 0.6
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from surgdino.engine.probing.measures import Finding, Measure, Probe
@@ -24,8 +25,9 @@ class Drift(Probe):
     def find(self, view: View) -> Iterator[Finding]:
         """Both, on the tested frames; 1 at step 0."""
         cls, mean_patches = view.reference
-        yield Finding("cka_cls", linear_cka(view.cls, cls), frames=len(cls))
-        yield Finding("cka_patches", linear_cka(view.mean_patches, mean_patches), frames=len(cls))
+        found = torch.stack([_cka(view.cls, cls), _cka(view.mean_patches, mean_patches)]).cpu().tolist()
+        for name, value in zip(self.measures, found, strict=True):
+            yield Finding(name, value, frames=len(cls))
 
 
 def linear_cka(first: Tensor, second: Tensor) -> float:
@@ -35,6 +37,10 @@ def linear_cka(first: Tensor, second: Tensor) -> float:
     through the n x n Gram matrices, which is the same. It does not change with a rotation or a scale of the features.
     Features that have nothing in common come near 0 only where n is well above D.
     """
+    return float(_cka(first, second))
+
+
+def _cka(first: Tensor, second: Tensor) -> Tensor:
     x, y = (features.double() - features.double().mean(0) for features in (first, second))
     gram_x, gram_y = x @ x.T, y @ y.T
-    return float((gram_x * gram_y).sum() / (gram_x.norm() * gram_y.norm()).clamp(min=1e-24))
+    return (gram_x * gram_y).sum() / (gram_x.norm() * gram_y.norm()).clamp(min=1e-24)

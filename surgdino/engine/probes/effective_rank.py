@@ -22,7 +22,8 @@ class EffectiveRank(Probe):
 
     def find(self, view: View) -> Iterator[Finding]:
         """RankMe of the tested frames' class tokens."""
-        yield Finding("effective_rank", float(effective_rank(view.cls)), frames=len(view.cls))
+        tested = view.cls_on_host[torch.from_numpy(view.frames.tested)]  # small, and a GPU's SVD waits for itself
+        yield Finding("effective_rank", float(effective_rank(tested)), frames=len(tested))
 
 
 def effective_rank(features: Tensor) -> Tensor:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from surgdino.engine.probing.folds import CLASSIFIERS, fit_linear, folds, knn_scores
+from surgdino.engine.probing.folds import CLASSIFIERS, fitted, folds, knn
 from surgdino.engine.probing.frames import MaskLabels, ProbeFrames, even
 from surgdino.engine.probing.measures import LABELS, Finding, Measure, Probe
 from surgdino.engine.probing.view import View
 from surgdino.metrics.arrays import nanmean
 from surgdino.metrics.segmentation import image_scores
+from surgdino.transfers import host_copy, uploaded
 
 # Training patches of a class: more cost time and change little, since neighbouring patches are alike.
 _TRAINING_PATCHES, _TESTED_AT_ONCE = 8192, 4096
@@ -40,29 +42,48 @@ class Masks(Probe):
         if view.masks is None:
             return
         cover, known = view.masks.cover(view.grid)
+        asked: dict[tuple[str, int], tuple[np.ndarray, list[_Asked]]] = {}
+        for classifier in CLASSIFIERS:
+            for fold, (train, test) in enumerate(folds(view.frames, view.masks.rows)):
+                test = test[view.frames.tested[test]]
+                trained_on, at = np.isin(view.masks.rows, train), np.flatnonzero(np.isin(view.masks.rows, test))
+                channels = [np.flatnonzero(trained_on & known[:, channel]) for channel in range(cover.shape[1])]
+                learnt = [_asked(view, classifier, rows, cover[rows, c], at) for c, rows in enumerate(channels)]
+                asked[classifier, fold] = at, learnt
+        said = host_copy(asked, copy=False)()  # all at once
         for classifier in CLASSIFIERS:
             predicted = np.zeros_like(cover)
             tested = np.zeros(len(known), bool)
-            for train, test in folds(view.frames, view.masks.rows):
-                test = test[view.frames.tested[test]]
-                trained_on, at = np.isin(view.masks.rows, train), np.flatnonzero(np.isin(view.masks.rows, test))
+            for at, learnt in (said[key] for key in said if key[0] == classifier):
                 tested[at] = True
-                for channel in range(cover.shape[1]):
-                    rows = np.flatnonzero(trained_on & known[:, channel])
-                    predicted[at, channel] = _predict(view, classifier, rows, cover[rows, channel], at)
+                for channel, each in enumerate(learnt):
+                    predicted[at, channel] = _decided(each, (len(at), *view.grid))
             yield from _scored(view, classifier, cover, predicted, known, np.flatnonzero(tested))
 
 
-def _predict(view: View, classifier: str, rows: np.ndarray, cover: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """One class of the pictures `at`, learnt from those at `rows`: bool [len(at), rows, columns] of the grid."""
+_Asked = dict[str, Any]
+
+
+def _asked(view: View, classifier: str, rows: np.ndarray, cover: np.ndarray, at: np.ndarray) -> _Asked:
+    """What is learnt of one class from the pictures at `rows`, and said of those `at`, on the device: `found` [t, 1];
+    `known` [m, 1], the same of the training patches, and `covered`, what is true of them. One value where all of them
+    have it."""
     if not cover.any() or cover.all():
-        return np.full((len(at), *view.grid), bool(cover.any()))
+        return {"value": bool(cover.any())}
     chosen = even(np.arange(cover.size), _TRAINING_PATCHES)
-    targets = cover.reshape(-1)[chosen, None].astype(np.float64)
-    train, test = _tokens(view, rows)[chosen], _tokens(view, at)
+    covered = cover.reshape(-1)[chosen, None].astype(np.float64)
+    tokens, test = _tokens(view, rows), _tokens(view, at)
+    predict, known = _learnt(classifier, tokens[uploaded(chosen, tokens.device)], covered)
     # Part by part: k-NN compares every patch with every training patch.
-    logits = patch_logits(classifier, train, targets)
-    return np.concatenate([logits(part)[:, 0] > 0 for part in test.split(_TESTED_AT_ONCE)]).reshape(len(at), *view.grid)
+    found = torch.cat([predict(part) for part in test.split(_TESTED_AT_ONCE)])
+    return {"found": found, "known": known, "covered": covered}
+
+
+def _decided(said: _Asked, shape: tuple[int, ...]) -> np.ndarray:
+    """bool [pictures, rows, columns]."""
+    if "value" in said:
+        return np.full(shape, said["value"])
+    return ((said["found"].numpy() - _thresholds(said["known"], said["covered"]))[:, 0] > 0).reshape(shape)
 
 
 def patch_logits(classifier: str, train: Tensor, covered: np.ndarray) -> Callable[[Tensor], np.ndarray]:
@@ -73,12 +94,24 @@ def patch_logits(classifier: str, train: Tensor, covered: np.ndarray) -> Callabl
         train: [m, D].
         covered: 0/1 float64 [m, c].
     """
+    predict, known = _learnt(classifier, train, covered)
+    thresholds = _thresholds(None if known is None else known.cpu(), covered)
+    return lambda test: predict(test).cpu().numpy() - thresholds
+
+
+def _learnt(classifier: str, train: Tensor, covered: np.ndarray) -> tuple[Callable[[Tensor], Tensor], Tensor | None]:
+    """What scores patches, and what the linear one says of the training patches."""
     if classifier == "knn":
-        return lambda test: knn_scores(train, covered, test) - 0.5
-    predict = fit_linear(train, covered)
-    known = predict(train)
-    thresholds = [best_threshold(known[:, c], covered[:, c] > 0) for c in range(covered.shape[1])]
-    return lambda test: predict(test) - thresholds
+        return lambda test: knn(train, covered, test), None
+    predict = fitted(train, covered)
+    return predict, predict(train)
+
+
+def _thresholds(known: Tensor | None, covered: np.ndarray) -> np.ndarray | float:
+    """[c], by `best_threshold`; a half where nothing is said of the training patches."""
+    if known is None:
+        return 0.5
+    return np.array([best_threshold(known[:, c].numpy(), covered[:, c] > 0) for c in range(covered.shape[1])])
 
 
 def best_threshold(scores: np.ndarray, truth: np.ndarray) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 from surgdino.engine.probing.frames import ProbeFrames
 from surgdino.engine.probing.measures import Finding, Measure, Probe
 from surgdino.engine.probing.view import View
+from surgdino.transfers import uploaded
 
 NEIGHBOURS, GAP_SECONDS = 5, 10.0
 
@@ -34,17 +35,19 @@ class Operations(Probe):
         Nothing where there is one operation only, or none of which more than one moment was chosen.
         """
         frames = view.tested_frames
-        allowed = different_moments(frames).to(view.cls.device)
-        same = torch.from_numpy(frames.operations[:, None] == frames.operations[None, :]).to(view.cls.device)
+        allowed = different_moments(frames)
+        same = torch.from_numpy(frames.operations[:, None] == frames.operations[None, :])
         if bool(same.all()) or not bool((same & allowed).any()):
             return
+        allowed, same = (uploaded(each, view.cls.device) for each in (allowed, same))
         unit = F.normalize(view.cls, dim=-1)
         nearest = (unit @ unit.T).masked_fill(~allowed, -torch.inf).topk(min(NEIGHBOURS, len(unit) - 1), dim=1)
         counts = torch.isfinite(nearest.values)
         hits = same.gather(1, nearest.indices) & counts
         chance = (same & allowed).sum(1) / allowed.sum(1).clamp(min=1)
-        yield Finding("operation_knn", float(hits.sum() / counts.sum().clamp(min=1)), frames=len(unit))
-        yield Finding("operation_chance", float(chance.mean()), frames=len(unit))
+        found = torch.stack([hits.sum() / counts.sum().clamp(min=1), chance.mean()]).cpu().tolist()
+        for name, value in zip(self.measures, found, strict=True):
+            yield Finding(name, value, frames=len(unit))
 
 
 def different_moments(frames: ProbeFrames) -> Tensor:

@@ -38,14 +38,15 @@ class Patches(Probe):
         points to the wrong patches.
         """
         rows = self.dense(view.frames, None)
-        found = np.empty(len(rows))
+        shares = []
         for start in range(0, len(rows), _BATCH):
             places = range(start, min(start + _BATCH, len(rows)))
             crops = [crop(view.pictures[rows[place]], _CORNERS[place % 4]) for place in places]
             tokens = view.features.encode(crops)
             whole = view.features.patches_of(rows[list(places)]).float()
             for place, ours, theirs in zip(places, tokens, whole, strict=True):
-                found[place] = share_found(ours, theirs, view.grid, _CORNERS[place % 4])
+                shares.append(share_found(ours, theirs, view.grid, _CORNERS[place % 4]))
+        found = torch.stack(shares).cpu().double().numpy() if shares else np.empty(0)
         values = {op: float(found[np.isin(rows, at)].mean()) for op, at in view.frames.of(rows).items()}
         if values:
             yield Finding.over("patch_matches", values, len(rows))
@@ -59,7 +60,7 @@ def crop(picture: np.ndarray, corner: tuple[float, float]) -> np.ndarray:
     return cv2.resize(cut, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def share_found(tokens: Tensor, whole: Tensor, grid: tuple[int, int], corner: tuple[float, float]) -> float:
+def share_found(tokens: Tensor, whole: Tensor, grid: tuple[int, int], corner: tuple[float, float]) -> Tensor:
     """Of the crop's patch tokens [N, D], those whose nearest of the whole frame's [N, D] is in the right place."""
     similarity = F.normalize(tokens, dim=-1) @ F.normalize(whole, dim=-1).T
     nearest = similarity.argmax(1)
@@ -70,4 +71,4 @@ def share_found(tokens: Tensor, whole: Tensor, grid: tuple[int, int], corner: tu
         for share, side, index in zip(corner, grid, (rows, columns), strict=True)
     ]
     apart = torch.stack([nearest // grid[1] - expected[0], nearest % grid[1] - expected[1]]).abs()
-    return float((apart.amax(0) <= 1).float().mean())
+    return (apart.amax(0) <= 1).float().mean()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from surgdino.engine.probing.frames import ProbeFrames, TaskLabels
 from surgdino.engine.probing.view import View
+from surgdino.transfers import host_copy, uploaded
 
 FOLDS = 5
 # Weighted k-NN as DINO evaluates it (Caron et al. 2021, section 4.1): 20 neighbours, weights exp(cosine / 0.07).
@@ -85,16 +86,27 @@ def knn_scores(
         weight: [m], the weight of each training row.
         temperature: infinity gives every neighbour the same weight.
     """
+    return knn(train, targets, test, weight, temperature).cpu().numpy()
+
+
+def knn(
+    train: Tensor,
+    targets: np.ndarray,
+    test: Tensor,
+    weight: np.ndarray | None = None,
+    temperature: float = TEMPERATURE,
+) -> Tensor:
+    """`knn_scores`, left on the device."""
     device = train.device
-    known = torch.from_numpy(targets).float().to(device)
-    counts = None if weight is None else torch.from_numpy(weight).float().to(device)
+    known = uploaded(torch.from_numpy(targets).float(), device)
+    counts = None if weight is None else uploaded(torch.from_numpy(weight).float(), device)
     found = []
     for values, nearest in neighbours(train, test, NEIGHBOURS):
         weights = torch.softmax(values / temperature, dim=1)
         if counts is not None:
             weights = F.normalize(weights * counts[nearest], p=1, dim=1)
         found.append(torch.einsum("tk,tkc->tc", weights, known[nearest]))
-    return torch.cat(found).cpu().numpy()
+    return torch.cat(found)
 
 
 def linear_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndarray | None = None) -> np.ndarray:
@@ -110,12 +122,22 @@ def linear_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.n
 
 def fit_linear(train: Tensor, targets: np.ndarray, weight: np.ndarray | None = None) -> Callable[[Tensor], np.ndarray]:
     """`linear_scores` of any test rows, fitted once."""
+    predict = fitted(train, targets, weight)
+    return lambda test: predict(test).cpu().numpy()
+
+
+def linear(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndarray | None = None) -> Tensor:
+    """`linear_scores`, left on the device."""
+    return fitted(train, targets, weight)(test)
+
+
+def fitted(train: Tensor, targets: np.ndarray, weight: np.ndarray | None = None) -> Callable[[Tensor], Tensor]:
+    """`linear` of any test rows, fitted once."""
     if train.device.type != "cpu":
-        predict = fit_ridge(train, targets, weight)
-        return lambda test: predict(test).cpu().numpy()
+        return fit_ridge(train, targets, weight)
     scaler = StandardScaler().fit(train.numpy())
     ridge = Ridge(_PENALTY * len(train)).fit(scaler.transform(train.numpy()), targets, sample_weight=weight)
-    return lambda test: ridge.predict(scaler.transform(test.numpy())).reshape(len(test), -1)
+    return lambda test: torch.from_numpy(ridge.predict(scaler.transform(test.numpy())).reshape(len(test), -1))
 
 
 def ridge_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.ndarray | None = None) -> Tensor:
@@ -125,15 +147,18 @@ def ridge_scores(train: Tensor, targets: np.ndarray, test: Tensor, weight: np.nd
 
 def fit_ridge(train: Tensor, targets: np.ndarray, weight: np.ndarray | None = None) -> Callable[[Tensor], Tensor]:
     """`ridge_scores` of any test rows, fitted once."""
-    x, y = train.double(), torch.from_numpy(targets).to(train.device, torch.float64)
+    x, y = train.double(), uploaded(torch.from_numpy(targets).double(), train.device)
     deviation, mean = torch.std_mean(x, 0, correction=0)
     deviation = deviation.where(deviation > 0, 1.0)
     x = (x - mean) / deviation
-    weights = x.new_ones(len(x), 1) if weight is None else torch.from_numpy(weight).to(x)[:, None]
+    weights = (
+        x.new_ones(len(x), 1) if weight is None else uploaded(torch.from_numpy(weight).double(), x.device)[:, None]
+    )
     middle_x, middle_y = ((weights * part).sum(0) / weights.sum() for part in (x, y))
     x, y = x - middle_x, y - middle_y
     penalty = _PENALTY * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    slopes = torch.linalg.solve(x.T @ (weights * x) + penalty, x.T @ (weights * y))
+    # The penalty makes the matrix regular; `solve` would have the host wait to see that it is.
+    slopes = torch.linalg.solve_ex(x.T @ (weights * x) + penalty, x.T @ (weights * y)).result
     return lambda test: ((test.double() - mean) / deviation - middle_x) @ slopes + middle_y
 
 
@@ -143,8 +168,9 @@ def balanced(ids: np.ndarray) -> np.ndarray:
     return len(ids) / (len(counts) * counts[inverse])
 
 
-Classifier = Callable[..., np.ndarray]
-CLASSIFIERS: dict[str, Classifier] = {"linear": linear_scores, "knn": knn_scores}
+Classifier = Callable[..., Tensor]
+CLASSIFIERS: dict[str, Classifier] = {"linear": linear, "knn": knn}
+Pairs = Iterable[tuple[np.ndarray, np.ndarray]]
 
 
 def whole_frame_scores(view: View, labels: TaskLabels) -> Iterator[tuple[str, np.ndarray]]:
@@ -157,19 +183,17 @@ def whole_frame_scores(view: View, labels: TaskLabels) -> Iterator[tuple[str, np
     frames, labelled, classes = view.frames, np.flatnonzero(labels.present), len(labels.classes)
     _, place, counts = np.unique(frames.operations, return_inverse=True, return_counts=True)
     probes = [(name, classifier, view.features.cls, frames.tested) for name, classifier in CLASSIFIERS.items()]
-    probes.append(("aligned", linear_scores, view.aligned_cls, frames.tested & (counts[place] > 1)))
-    for name, classifier, features, tested in probes:
-        pairs = ((train, test[tested[test]]) for train, test in folds(frames, labelled))
-        yield name, fold_scores(classifier, features, labels.values, classes, pairs)
+    probes.append(("aligned", linear, view.aligned_cls, frames.tested & (counts[place] > 1)))
+    pairs = list(folds(frames, labelled))
+    found = {
+        name: _of_folds(classifier, features, labels.values, classes, [(a, b[tested[b]]) for a, b in pairs])
+        for name, classifier, features, tested in probes
+    }
+    for name, parts in host_copy(found, copy=False)().items():  # of all probes at once
+        yield name, _scattered(parts, len(frames), classes)
 
 
-def fold_scores(
-    classifier: Classifier,
-    features: Tensor,
-    values: np.ndarray,
-    classes: int,
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
-) -> np.ndarray:
+def fold_scores(classifier: Classifier, features: Tensor, values: np.ndarray, classes: int, pairs: Pairs) -> np.ndarray:
     """Scores [n, classes] of the test rows of all folds; nan elsewhere.
 
     Args:
@@ -177,11 +201,28 @@ def fold_scores(
         values: class ids int [n], with which every class counts the same, or 0/1 [n, classes].
         pairs: (training rows, test rows), int64, of each fold.
     """
-    scores = np.full((len(features), classes), np.nan)
+    parts = host_copy(_of_folds(classifier, features, values, classes, pairs), copy=False)()
+    return _scattered(parts, len(features), classes)
+
+
+Parts = list[tuple[np.ndarray, Tensor]]
+
+
+def _of_folds(classifier: Classifier, features: Tensor, values: np.ndarray, classes: int, pairs: Pairs) -> Parts:
+    """(test rows, their scores on the device) of each fold that has any."""
+    parts, device = [], features.device
     for train, test in pairs:
         targets, weight = as_targets(values[train], classes)
         if len(test):
-            scores[test] = classifier(features[train], targets, features[test], weight)
+            learnt, tested = (features[uploaded(rows, device)] for rows in (train, test))
+            parts.append((test, classifier(learnt, targets, tested, weight)))
+    return parts
+
+
+def _scattered(parts: Parts, frames: int, classes: int) -> np.ndarray:
+    scores = np.full((frames, classes), np.nan)
+    for rows, found in parts:
+        scores[rows] = found.numpy()
     return scores
 
 

@@ -22,6 +22,7 @@ from surgdino.engine.probing.report import ProbeReport
 from surgdino.engine.probing.view import Autocast, View, extract
 from surgdino.frames.store import FrameStore
 from surgdino.metrics.arrays import nanmean
+from surgdino.transfers import uploaded
 
 
 class ProbeSet:
@@ -116,7 +117,7 @@ class ProbeSet:
         dense = np.unique(np.concatenate([probe.dense(self.frames, self.masks) for probe in probes().values()]))
         features = extract(backbone, self.pictures, dense, self._preprocess, autocast)
         if self.reference is None:
-            tested = np.flatnonzero(self.frames.tested)
+            tested = uploaded(np.flatnonzero(self.frames.tested), features.cls.device)
             self.reference = features.cls[tested], features.mean_patches[tested]
         side = self._preprocess.image_size // backbone.patch_size
         cls, mean_patches = (tensor.to(features.cls.device) for tensor in self.reference)  # a resumed run read them

@@ -16,6 +16,7 @@ from surgdino import console
 from surgdino.backbone.preprocess import Preprocess
 from surgdino.backbone.vit import Backbone, Features
 from surgdino.engine.probing.frames import MaskLabels, ProbeFrames, TaskLabels
+from surgdino.transfers import host_copy, uploaded
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,27 @@ class View:
     @cached_property
     def cls(self) -> Tensor:
         """Class tokens [t, D] of the tested frames."""
-        return self.features.cls[np.flatnonzero(self.frames.tested)]
+        return self.features.cls[self._tested]
+
+    @cached_property
+    def cls_on_host(self) -> Tensor:
+        """Class tokens [n, D] of all frames, for what is computed there."""
+        found: Tensor = host_copy(self.features.cls, copy=False)()
+        return found
 
     @cached_property
     def aligned_cls(self) -> Tensor:
         """Class tokens [n, D] of all frames, see `aligned`."""
-        cls = self.features.cls
-        return torch.from_numpy(aligned(cls.cpu().numpy(), self.frames.operations)).to(cls.device)
+        return uploaded(aligned(self.cls_on_host.numpy(), self.frames.operations), self.features.cls.device)
 
     @cached_property
     def mean_patches(self) -> Tensor:
         """Means of the patch tokens [t, D] of the tested frames."""
-        return self.features.mean_patches[np.flatnonzero(self.frames.tested)]
+        return self.features.mean_patches[self._tested]
+
+    @cached_property
+    def _tested(self) -> Tensor:
+        return uploaded(np.flatnonzero(self.frames.tested), self.features.cls.device)
 
 
 def aligned(features: np.ndarray, operations: np.ndarray) -> np.ndarray:
@@ -102,7 +112,7 @@ class ProbeFeatures:
 
     def patches_of(self, rows: np.ndarray) -> Tensor:
         """Patch tokens [len(rows), N, D] of frames that are among `dense`."""
-        return self.patches[np.searchsorted(self.dense, rows)]
+        return self.patches[uploaded(np.searchsorted(self.dense, rows), self.patches.device)]
 
 
 @torch.no_grad()
@@ -116,7 +126,7 @@ def extract(
 
     def forward(some: Sequence[np.ndarray]) -> Features:
         with torch.no_grad(), autocast():
-            return backbone(preprocess(torch.from_numpy(np.stack(some)).permute(0, 3, 1, 2).to(device)))
+            return backbone(preprocess(uploaded(np.stack(some), device).permute(0, 3, 1, 2)))
 
     cls, means, patches = [], [], []
     with console.bar("measuring: features", len(pictures), stays=False) as bar:
@@ -124,7 +134,8 @@ def extract(
             features = forward(pictures[start : start + _BATCH])
             cls.append(features.cls.float())
             means.append(features.patches.float().mean(1))
-            patches.append(features.patches[np.flatnonzero(wanted[start : start + _BATCH])].half())
+            of_batch = uploaded(np.flatnonzero(wanted[start : start + _BATCH]), device)
+            patches.append(features.patches[of_batch].half())
             bar.advance(len(features.cls))
     return ProbeFeatures(
         torch.cat(cls),

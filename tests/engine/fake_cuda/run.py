@@ -3,7 +3,8 @@
     python -m tests.engine.fake_cuda.run simdinov2/plain dino/all
 
 A case is METHOD/CHANGE; each prints one line of JSON: `{"case": ..., "logged": [[kind, line, what, times], ...],
-"unlogged": [...], "save": [...]}`, of a step that writes a line, of one that does not, and of saving.
+"unlogged": [...], "save": [...], "probe": [...]}`, of a step that writes a line, of one that does not, of saving and of
+measuring.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped
 from surgdino.crops.augment.build import transforms
 from surgdino.engine.plan import TrainPlan
-from surgdino.engine.probing.frames import TaskLabels
+from surgdino.engine.probing.frames import MaskLabels, TaskLabels
 from surgdino.engine.saving import save
 from surgdino.engine.settings import HardwareSettings
 from surgdino.engine.step import train_step
@@ -77,8 +78,9 @@ def waits_of(device: FakeCuda, plan: TrainPlan) -> dict[str, list[list[Any]]]:
     """
     with contextlib.redirect_stdout(sys.stderr):
         session = open_session(plan, warn=lambda sentence: None)
-    measure(session)  # nothing is told of its waits: that it runs says that it mixes no devices
-    found = {}
+    device.waits.clear()
+    measure(session)
+    found = {"probe": seen(device)}
     for batch, step in zip(session.batches(), ("first", "logged", "unlogged"), strict=False):
         device.waits.clear()
         train_step(session, batch)
@@ -106,12 +108,22 @@ def plan_of(method: str, changes: dict[str, Any], folder: Path) -> TrainPlan:
         frames = plan.probe.frames
         shown = np.arange(len(frames)) % 2
         frames.labels = [TaskLabels("phase", ("a", "b"), np.ones(len(frames), bool), shown)]
+        frames.masks = masks_of(len(frames), plan)
     hardware = shipped(
         HardwareSettings, "hardware/cuda", loader_workers=0, activation_checkpointing=checkpointing, precision=precision
     )
     backbone = build_backbone(model, drop_path=plan.train.drop_path)
     parts = {"backbone": backbone, "model": model, "method": section(method), "hardware": hardware, "augment": augment}
     return replace(plan, **parts, guides=guides, facts=facts_of())
+
+
+def masks_of(frames: int, plan: TrainPlan) -> MaskLabels:
+    """Of every frame, of two classes."""
+    side = plan.crops.largest.global_size // plan.backbone.patch_size
+    cover = np.random.default_rng(0).random((frames, 2, side, side)) > 0.6
+    masks: list[Any] = [None] * frames
+    known = {(side, side): (cover, np.ones((frames, 2), bool))}
+    return MaskLabels(("u", "v"), np.arange(frames), masks, [(0, 0, 1, 1)] * frames, known)
 
 
 if __name__ == "__main__":
