@@ -120,6 +120,15 @@ def local(tensors: Iterable[Tensor]) -> list[Tensor]:
     return [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
 
 
+def whole(tree: Any) -> Any:
+    """Nested dicts and lists with every sharded tensor put together on the CPU; for all processes to call."""
+    if isinstance(tree, dict):
+        return {key: whole(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(whole(value) for value in tree)
+    return tree.full_tensor().cpu() if isinstance(tree, DTensor) else tree
+
+
 def part_like(value: Any, parameter: Tensor) -> Any:
     """A whole tensor of a parameter's shape, such as an optimiser moment, sharded as the parameter is."""
     if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
