@@ -6,12 +6,14 @@ All functions work in a single process too. torch is imported only where there a
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from surgdino.errors import SurgdinoError, shown
+from surgdino.machine import affinity
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 # What one process does alone may take hours (building a store); a process that dies is noticed at once anyway.
 _PATIENCE = timedelta(days=7)
 _group: Any = None
+_sharing: float | None = None
 
 
 def rank() -> int:
@@ -39,6 +42,12 @@ def local_rank() -> int:
 def local_world_size() -> int:
     """How many of the processes share this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+
+
+def sharing() -> float:
+    """How many of the processes use this one's processors, itself included: those of a machine all of them, where
+    torchrun started them; 1 where a batch system binds each to processors of its own."""
+    return local_world_size() if _sharing is None else _sharing
 
 
 def is_main() -> bool:
@@ -69,8 +78,10 @@ def together(choose_device: Callable[[], torch.device]) -> Iterator[None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    global _group, _sharing
     failed = True
     try:
+        _sharing = _ask_who_shares()
         yield
         dist.barrier()  # none leaves while another still needs what it holds
         failed = False
@@ -81,8 +92,7 @@ def together(choose_device: Callable[[], torch.device]) -> Iterator[None]:
         what, fix = "another process has ended", "see its message"
         raise SurgdinoError(what, place=f"process {rank()}", found=shown(found, 200), fix=fix) from error
     finally:
-        global _group
-        _group = None
+        _group = _sharing = None
         if not (failed and device.type == "cuda"):  # NCCL would wait here for processes that wait for this one
             dist.destroy_process_group()
 
@@ -145,6 +155,17 @@ def _broadcast(*values: float) -> list[float]:
 def _stop_if(failed: float) -> None:
     if failed:
         raise SurgdinoError("the first process failed", place=f"process {rank()}", fix="see its message")
+
+
+def _ask_who_shares() -> float:
+    """`sharing`, of what the processes tell each other of theirs."""
+    import torch.distributed as dist
+
+    own: tuple[str, set[int]] = (platform.node(), affinity())
+    everyone: list[Any] = [None] * world_size()
+    dist.all_gather_object(everyone, own, group=_patient_group())
+    here = [processors for node, processors in everyone if node == own[0]]
+    return len(own[1]) / sum(1 / sum(one in processors for processors in here) for one in own[1])
 
 
 def _patient_group() -> Any:

@@ -21,7 +21,12 @@ def cores() -> int:
     version_1 = (_limits("cpu", f"cpu.cfs_{name}_us") for name in ("quota", "period"))
     quotas += map(list, zip(*version_1, strict=True))
     limited = [int(quota) / int(period) for quota, period in quotas if quota not in ("max", "-1")]
-    return max(1, int(min([len(os.sched_getaffinity(0)), *limited])))
+    return max(1, int(min([len(affinity()), *limited])))
+
+
+def affinity() -> set[int]:
+    """The numbers of the processors that this process is bound to; all of the machine's where nothing binds it."""
+    return os.sched_getaffinity(0)
 
 
 def all_cores() -> int:

@@ -48,7 +48,7 @@ class Hardware:
         Raises:
             SurgdinoError: there is no such device for this process.
         """
-        threads = min(torch.get_num_threads(), machine.cores())  # torch's own choice knows no container's quota
+        threads = min(torch.get_num_threads(), own_cores())  # torch's own choice knows no container's quota
         torch.set_num_threads(threads if settings.threads == "auto" else int(settings.threads))
         device = choose_device(settings)
         if device.type == "cpu":
@@ -113,7 +113,12 @@ def loader_workers(settings: HardwareSettings) -> int:
     """Processes that cut crops for this one: as asked, else all cores of its share but one, 16 at most."""
     if settings.loader_workers != "auto":
         return int(settings.loader_workers)
-    return min(max(machine.cores() // distributed.local_world_size() - 1, 0), 16)
+    return min(own_cores() - 1, 16)
+
+
+def own_cores() -> int:
+    """Processors for this process and its workers: its part of those that it shares with other processes of the run."""
+    return max(int(machine.cores() / distributed.sharing()), 1)
 
 
 def compiles(plan: TrainPlan, device: torch.device, steps: int, warn: Callable[[str], None]) -> bool:

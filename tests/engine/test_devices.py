@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from surgdino.engine.precision import choose_dtype, set_tf32
 from surgdino.engine.settings import HardwareSettings
 from surgdino.engine.train import open_session
 from surgdino.errors import SurgdinoError
+from tests.engine.gloo import in_processes
 from tests.engine.test_training import TOY, plan_in
 
 CUDA = torch.device("cuda", 0)
@@ -105,6 +107,29 @@ def test_more_processes_than_gpus_is_one_line_in_all_of_them(cards, rank):
     )
     with pytest.raises(SurgdinoError, match=r"at most 1 processes.*found 2 with CUDA_VISIBLE_DEVICES=MIG-4d1f"):
         choose_device(hardware_of())
+
+
+# Its processors
+
+
+def bound(apart: bool) -> tuple[float, float, int]:
+    """Who shares a process's processors, before and after it has joined the others; and its loader's workers."""
+    from surgdino import distributed, machine
+    from surgdino.engine.hardware import loader_workers
+
+    if apart:
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[distributed.rank()]})
+    with pytest.MonkeyPatch.context() as patched, distributed.together(lambda: torch.device("cpu")):
+        patched.setattr(machine, "cores", lambda: 12)
+        joined, workers = distributed.sharing(), loader_workers(hardware_of())
+    return distributed.sharing(), joined, workers
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+@pytest.mark.parametrize(("apart", "expected"), [(True, (2, 1, 11)), (False, (2, 2, 5))], ids=["Slurm", "torchrun"])
+def test_processors_are_divided_only_among_processes_that_share_them(apart, expected):
+    """Slurm binds each task to processors of its own (`--cpus-per-task`); torchrun's see all of the machine."""
+    assert in_processes(2, bound, apart, joined=False) == [expected] * 2
 
 
 # Without one
