@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,7 @@ import torch
 from surgdino import discovery
 from surgdino.backbone.vit import build_backbone
 from surgdino.bench.loop import over_and_over, whole_steps
+from surgdino.cli.main import main
 from surgdino.config import shipped
 from surgdino.crops.augment.build import transforms
 from surgdino.engine import hardware
@@ -27,10 +31,14 @@ from surgdino.engine.state_files import load_state
 from surgdino.engine.step import train_step
 from surgdino.engine.train import measure, open_session, train
 from surgdino.errors import SurgdinoError
+from surgdino.tasks import task_names
+from surgdino.tasks.training import fit
+from surgdino.verbs import finetune
 from tests.engine.methods.test_training import section
 from tests.engine.test_guides import facts_of
 from tests.engine.test_guides import section as section_of_guides
 from tests.engine.test_training import TOY, final_tensors, plan_in, stop_after
+from tests.tasks.sets import set_of, words_of
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
@@ -215,3 +223,88 @@ def test_too_little_memory_is_one_line_and_a_smaller_micro_batch_fits(tmp_path):
         assert train(plan("fitted", fit=True)).status == "finished"
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+FINETUNED = [
+    f"{task} backbone={tuning} augment=surgical augment.on=gpu"
+    for task in task_names()
+    for tuning in ("frozen", "full")
+]
+FINETUNED += ["segmentation backbone=last4 task.head=decoder", "triplet backbone=last4 task.head=query"]
+
+
+def finetuned(case: str, root: Path, run: str, *more: str) -> list[str]:
+    """The words of a fine-tuning on a small set of the task's."""
+    task, *words = case.split()
+    if not (root / "data").exists():
+        set_of(task).write(root / "data")
+    return words_of(task, root / "data", root / run, "hardware=cuda", *words, *more)
+
+
+@pytest.mark.parametrize("case", FINETUNED)
+def test_an_unlogged_step_of_a_finetuning_never_waits(tmp_path, monkeypatch, case):
+    """What `set_sync_debug_mode` sees; the pairing of queries with objects waits for an event, which it does not."""
+
+    def watched(stage, training, folder, *, hardware, **_):
+        run = fit._Run(stage, replace(training, steps=9, epochs=1, log_every=100), folder, hardware, {}, None)
+        for (batch, waited), step in zip(run.batches(), range(4), strict=False):
+            torch.cuda.set_sync_debug_mode("error" if step == 3 else "default")
+            try:
+                fit._train_step(run, batch, waited)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        return run.result("finished")
+
+    monkeypatch.setattr(finetune, "fit", watched)
+    monkeypatch.setattr(finetune, "save", lambda *_: None)
+    monkeypatch.setattr(finetune, "conclude", lambda *_: None)
+    assert main(finetuned(case, tmp_path, "run", "hardware.precision=bf16")) == 0
+
+
+@pytest.mark.parametrize("case", ["phase backbone=full", "segmentation backbone=frozen", "instances backbone=frozen"])
+def test_a_finetuning_loses_as_on_the_cpu(tmp_path, exact, case):
+    """With nothing dropped, and no points drawn: those are a device's own draws."""
+    found = []
+    for device in ("cpu", "cuda"):
+        more = (f"hardware={device}", "train.steps=4", "train.log_every=1", "train.drop_path=0", "augment.on=cpu")
+        assert main(finetuned(case, tmp_path, device, *more)) == 0
+        rows = map(json.loads, (tmp_path / device / "metrics.jsonl").read_text().splitlines())
+        found.append([row["loss"] for row in rows if "loss" in row and row["stage"] in ("frame", "head")])
+    assert found[1][:2] == pytest.approx(found[0][:2], rel=2e-2)
+
+
+def test_a_finetuning_stopped_and_resumed_bit_for_bit(tmp_path, monkeypatch, deterministic):
+    def words(run: str) -> list[str]:
+        more = ("augment=surgical", "augment.on=gpu", "train.steps=8", "train.checkpoint_every=2")
+        return finetuned("tools backbone=full", tmp_path, run, *more)
+
+    assert main(words("whole")) == 0
+    step, count = fit._train_step, iter(range(1, 100))
+
+    def stopped(*arguments) -> None:
+        step(*arguments)
+        if next(count) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fit, "_train_step", stopped)
+        assert main(words("stopped")) == 0
+    assert main(words("stopped")) == 0
+    expected, found = (load_state(tmp_path / run / "state" / "frame", print)["model"] for run in ("whole", "stopped"))
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+
+
+def test_what_a_finetuning_saves_is_what_was_there(tmp_path, monkeypatch):
+    """Beside steps that change all of it."""
+    save, states = fit._Run.save, {}
+
+    def kept(run) -> None:
+        states[run.step] = {name: tensor.clone() for name, tensor in run.stage.model.state_dict().items()}
+        save(run)
+
+    monkeypatch.setattr(fit._Run, "save", kept)
+    words = finetuned("tools backbone=full", tmp_path, "run", "train.steps=8", "train.checkpoint_every=3")
+    assert main(words) == 0
+    for step in (6, 8):
+        saved = torch.load(tmp_path / "run" / "state" / "frame" / f"{step:08d}.pt", weights_only=True)["model"]
+        assert [name for name, tensor in states[step].items() if not torch.equal(saved[name], tensor.cpu())] == []
