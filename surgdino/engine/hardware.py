@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -84,6 +85,10 @@ class Hardware:
         if missing:
             why, fix = missing
             console.warn(f"the CPU is used, which is many times slower: {why}. {capital(fix)}, or say hardware=cpu")
+        tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+        if verb and tasks > 1 and "RANK" not in os.environ:
+            alone = f"task {os.environ.get('SLURM_PROCID')} of the {tasks} of a Slurm step trains alone: it has no RANK"
+            console.warn(f"{alone}. docs/cluster.md has the srun line with which they train together")
         visible = torch.cuda.device_count() if self.device.type == "cuda" else 0
         if verb and distributed.world_size() == 1 and visible > 1:
             command = f"torchrun --nproc-per-node {visible} --no-python surgdino {verb} ..."

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from surgdino import distributed
 from surgdino.backbone.vit import build_backbone
 from surgdino.config import shipped
 from surgdino.engine import devices
@@ -109,12 +110,22 @@ def test_more_processes_than_gpus_is_one_line_in_all_of_them(cards, rank):
         choose_device(hardware_of())
 
 
+def test_tasks_of_slurm_without_ranks_are_warned_that_each_trains_alone(monkeypatch, capsys):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    for rank, warned in ((None, True), ("0", False)):
+        if rank:
+            monkeypatch.setenv("RANK", rank)
+        Hardware.of(hardware_of()).announce(hardware_of(), verb="pretrain")
+        assert ("task 2 of the 4" in " ".join(capsys.readouterr().out.split())) is warned
+
+
 # Its processors
 
 
 def bound(apart: bool) -> tuple[float, float, int]:
     """Who shares a process's processors, before and after it has joined the others; and its loader's workers."""
-    from surgdino import distributed, machine
+    from surgdino import machine
     from surgdino.engine.hardware import loader_workers
 
     if apart:
