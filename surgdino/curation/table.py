@@ -108,6 +108,12 @@ def read_curation(folder: Path) -> Curation:
         raise SurgdinoError("not a curation", file=path, found=found, fix="run surgdino curate again") from error
     if missing := _COLUMNS - set(table.column_names):
         raise SurgdinoError("not a curation", file=path, expected=f"a column {min(missing)}", found=table.column_names)
+    for name in ("video", "operation", "reason"):
+        if not pa.types.is_dictionary(kind := table.schema.field(name).type):
+            expected = f"words in the column {name}"
+            raise SurgdinoError(
+                "not a curation", file=path, expected=expected, found=kind, fix="run surgdino curate again"
+            )
     video = table["video"].combine_chunks()
     operations = table["operation"].combine_chunks().dictionary_decode()
     videos = video.dictionary.to_pylist()

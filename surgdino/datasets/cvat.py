@@ -6,6 +6,7 @@ next one, with positions in between where both are outlines of as many points; `
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from xml.parsers import expat
 import numpy as np
 
 from surgdino.datasets.drawings import Outline, Runs, Shape
-from surgdino.datasets.drawn_pictures import AGAIN, DrawnPicture, Export, Film, frame_number
+from surgdino.datasets.drawn_pictures import AGAIN, MOST_SIDE, DrawnPicture, Export, Film, frame_number
 from surgdino.errors import SurgdinoError
 
 _SHAPES = ("polygon", "mask", "ellipse", "box", "points", "polyline", "cuboid", "skeleton")
@@ -97,7 +98,7 @@ class _Task:
         self.stop = int(stop) if stop is not None and 0 <= stop <= _MOST_FRAMES else None
         self.step = max(int(step[1]), 1) if step else 1
         self.film = Film(tuple(filter(None, (values.get("source"),))))
-        if width and height and max(width, height) < 1e6:
+        if width and height and 1 <= min(width, height) <= max(width, height) <= MOST_SIDE:
             self.film.size = (int(width), int(height))
 
     def has(self, frame: int) -> bool:
@@ -264,15 +265,17 @@ def _shape(
 
 def _numbers(values: Mapping[str, str], *keys: str) -> list[float] | None:
     found = [_number(values.get(key)) for key in keys]
-    known = [n for n in found if n is not None and np.isfinite(n)]
+    known = [n for n in found if n is not None]
     return known if len(known) == len(keys) else None
 
 
 def _number(text: str | None) -> float | None:
+    """None of what is no number, such as `nan` and `inf`."""
     try:
-        return float(text or "")
+        number = float(text or "")
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _elements(path: Path, content: bytes) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:

@@ -17,7 +17,7 @@ from surgdino.datasets.manifest import Problem
 from surgdino.datasets.objects import FrameInstances, Instance
 
 AGAIN = "correct it in the labelling tool and export it again"
-_MOST_SIDE = 65_536  # pixels
+MOST_SIDE = 65_536  # pixels
 _MOST_NUMBER = 1e9
 _OUTSIDE = 2.0  # pixels that an outline may lie outside of its picture: hands slip at the edge
 _FRAME = re.compile(r"(?:^|/)frame_(\d{6,9})(?:\.\w+)?$", re.IGNORECASE)  # as CVAT calls the frames of a video
@@ -121,7 +121,7 @@ class Export:
         if not isinstance(name, str) or not name:
             self.tell("a picture without a name", place, "the name of its file", repr(name))
             return None
-        sides = [int(side) for side in (width, height) if isinstance(side, int | float) and 1 <= side <= _MOST_SIDE]
+        sides = [int(side) for side in (width, height) if isinstance(side, int | float) and 1 <= side <= MOST_SIDE]
         if len(sides) < 2:
             self.tell("a picture without a size", place, "its width and height in pixels", f"{width!r} x {height!r}")
             return None
@@ -140,7 +140,7 @@ class Export:
         if len(numbers) != 4 or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
             self.tell("not a box", place, "left, top, width and height in pixels", str(box)[:60])
             return None
-        size = picture.size if any(picture.size) else (_MOST_SIDE, _MOST_SIDE)
+        size = picture.size if any(picture.size) else (MOST_SIDE, MOST_SIDE)
         left, top, width, height = (float(min(max(n, -_MOST_NUMBER), _MOST_NUMBER)) for n in numbers)
         if width < 0 or height < 0:
             self.tell("a box of negative size", place, "left, top, width and height in pixels", str(box)[:60])
@@ -161,7 +161,7 @@ class Export:
         except (ValueError, TypeError, OverflowError):
             self.tell("not an outline", place, "pairs of x and y", f"{str(points)[:40]}")
             return None
-        size = picture.size if any(picture.size) else (_MOST_SIDE, _MOST_SIDE)
+        size = picture.size if any(picture.size) else (MOST_SIDE, MOST_SIDE)
         inside = ((found >= -outside) & (found <= np.add(size, outside))).all(1)  # false of NaN
         if len(found) < 3:
             self.tell("an outline of less than three points", place, "three points or more", len(found), error=False)

@@ -54,8 +54,8 @@ class VideoMasks(Mapping[int, FrameMasks]):
         self.numbers = np.array(list(self.frames), dtype=np.int64)
         told = [[name in frame.files for name in classes] for frame in self.frames.values()]
         given = [[frame.files.get(name) is not None for name in classes] for frame in self.frames.values()]
-        self.labelled = np.array(told, dtype=bool).reshape(-1, len(classes))
-        self.array = np.array(given, dtype=np.uint8).reshape(-1, len(classes))
+        self.labelled = np.array(told, dtype=bool).reshape(len(told), len(classes))
+        self.array = np.array(given, dtype=np.uint8).reshape(len(given), len(classes))
 
     def __getitem__(self, number: int) -> FrameMasks:
         return self.frames[number]

@@ -69,7 +69,7 @@ class VideoInstances(FrameLabels):
     def __init__(self, frames: Mapping[int, FrameInstances], classes: Sequence[str]) -> None:
         self.frames = dict(sorted(frames.items()))
         shown = [[any(o.label == name for o in frame.objects) for name in classes] for frame in self.frames.values()]
-        array = np.array(shown, np.uint8).reshape(-1, len(classes))
+        array = np.array(shown, np.uint8).reshape(len(shown), len(classes))
         super().__init__(np.array(list(self.frames), np.int64), array)
 
 

@@ -47,7 +47,7 @@ class FeatureFile:
         """Whether the features are there, as many as there should be."""
         try:
             found = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+        except (OSError, ValueError, EOFError, OverflowError):
             return False
         return found.shape == self.shape and found.dtype == self.dtype
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -31,6 +32,11 @@ MASKS = (
     "data.split={train: [p00, p01, p02], val: [p03], test: [p04, p05]}",
 )
 VERIFY = ("verify", "dataset=folder", "data.root=d")
+
+
+def anew(*words: str) -> Callable[[Path], None]:
+    """That command in a program of its own: threads that a video's masks are drawn with do not survive a fork."""
+    return lambda folder: os.execv(sys.executable, [sys.executable, "-m", "surgdino.cli", *words])
 
 
 def frames(count: int, size: tuple[int, int] = (96, 64), seed: int = 0) -> Iterator[np.ndarray]:
