@@ -22,6 +22,7 @@ from surgdino import console, machine
 from surgdino.backbone.vit import Backbone
 from surgdino.bench import store as bench_store
 from surgdino.bench.frames import BenchConfig
+from surgdino.bench.heads import StageCost, costs_of
 from surgdino.bench.loop import loading, run_steps
 from surgdino.bench.step import opened
 from surgdino.config import typed
@@ -39,17 +40,20 @@ from surgdino.inputs.backbone import starting_backbone
 from surgdino.inputs.backbones import open_backbones
 from surgdino.inputs.configs import BenchmarkConfig, CurateConfig, FinetuneConfig, PretrainConfig
 from surgdino.inputs.datasets import open_datasets
+from surgdino.inputs.finetune import check
+from surgdino.inputs.folds import are_several, planned_runs
 from surgdino.inputs.settings import DataSettings, manifest_of
 from surgdino.inputs.suite import open_data, open_suite
+from surgdino.tasks.task import open_task
 from surgdino.wording import counted, duration, size
 
 _READERS = 4  # processes that read headers
 _SECONDS = 2.0  # that training steps are measured for
 _BATCH = 8  # pictures of a pass
+_PROBED = 60.0  # seconds that measuring may take whatever its share
 _WEIGHT = 4  # bytes
 _STATE = 4  # copies of the weights in a trainer's state: student, teacher, and two moments of the optimiser
 _KEPT = 2  # backbones of a run: the last, and the best by the probe
-_TRAINED = 3.0  # a step through the backbone and back takes about so many passes
 
 
 @dataclass(frozen=True)
@@ -120,30 +124,56 @@ def _pretrain(values: Mapping[str, Any]) -> tuple[list[Line], Path]:
     lines.append(Line("training", batch, steps * run.seconds, 0, f"{run.seconds:.2f} s a step, measured{note}"))
     kept = "last, best and the trainer's state"
     lines.append(Line("checkpoints", kept, 0, _KEPT * weights + _STATE * networks, "counted"))
-    if config.probe.every and config.probe.hold_out is not None:
-        most = f"at most {config.probe.share:.0%} of the time"
-        lines.append(Line("measuring", f"every {config.probe.every} steps", 0, 0, f"{most}, not counted"))
+    if config.probe.every and (config.probe.hold_out is not None or (data.split and config.probe.part)):
+        lines.append(_probing(config, steps, steps * run.seconds, session.plan.backbone))
     return lines, data.store.absolute()
+
+
+def _probing(config: PretrainConfig, steps: int, training: float, backbone: Backbone) -> Line:
+    """All that is measured while it trains, at most a share of its time or a minute."""
+    probe = config.probe
+    rate, _ = _passes(backbone, config.crops.global_size, config.hardware)
+    times = steps // probe.every + 1
+    seconds = times * (1 + probe.both) * probe.frames / rate
+    most = max(probe.share * training, _PROBED)
+    how = f"at most {probe.share:.0%} of the time" if seconds > most else f"{rate:.1f} frames/s, measured"
+    return Line("measuring", f"{times:,} x {counted(probe.frames, 'frame')}", min(seconds, most), 0, how)
 
 
 def _finetune(values: Mapping[str, Any]) -> tuple[list[Line], Path]:
     config = typed(FinetuneConfig, values, "")
     data, card = config.data, Card.from_dict(config.dataset)
-    one = replace(data, split=None) if not isinstance(data.split, str | None) or data.split == "cv" else data
+    several = are_several(data, config.train)
+    one = replace(data, split=None) if several else data
     frames, lines = _stored(
         [Source(manifest_of(card, one), data.store, data.store_settings)], data.worker_count, data.decoder
     )
-    start = starting_backbone(config.model, config.checkpoint)
-    rate, width = _passes(start.backbone, start.preprocess(config.image_size).image_size, config.hardware)
+    runs = planned_runs(card, data, config.train, open_task(config.task).LABELS) if several else []
+    first = typed(FinetuneConfig, runs[0].settings(values, None, "plain"), "") if runs else config
+    found = check(replace(first, run=replace(first.run, names="plain")))  # pseudonyms would be written down
+    rate, _ = _passes(found.start.backbone, found.preprocess.image_size, config.hardware)
+    console.say("measuring the head ...", "dim")
+    probed = zip(found.manifest.videos, probe_all(found.manifest.videos, data.decoder, _READERS), strict=True)
+    infos = {video.id: info for video, info in probed if isinstance(info, VideoInfo)}
+    with tempfile.TemporaryDirectory() as scratch, console.warnings_kept(quiet=True):
+        costs = costs_of(found, infos, Path(scratch))
+    times, each = max(len(runs), 1), f" in each of {len(runs)} runs" if runs else ""
     if config.backbone == "frozen":
-        lines.append(_features(frames, rate, width))
-        lines.append(Line("head", "", 0, 0, "minutes, not counted"))
-    else:
-        epochs = config.train.epochs or 1
-        seconds = epochs * frames * _TRAINED / rate
-        how = f"{_TRAINED:g} passes of {rate:.1f} frames/s, measured" + ("" if config.train.epochs else "; an epoch")
-        lines.append(Line("training", f"{epochs:g} x {counted(frames, 'frame')}", seconds, 0, how))
-    lines.append(Line("checkpoints", "last and best", 0, _KEPT * _weight(start.backbone), "counted"))
+        how = f"{rate:.1f} frames/s, measured"
+        lines.append(Line("features", counted(frames, "frame"), frames / rate, frames * costs.features, how))
+    groups: dict[str, list[StageCost]] = {}
+    for stage in costs.stages:
+        groups.setdefault(stage.name if stage.kept else "choice", []).append(stage)
+    for name, stages in groups.items():
+        several_stages = f"{len(stages)} stages, " if len(stages) > 1 else ""
+        amount = f"{several_stages}at most {counted(sum(one.steps for one in stages), 'step')}{each}"
+        lines.append(Line(name, amount, times * sum(one.training for one in stages), 0, "a few steps, measured"))
+    if validating := sum(stage.validating for stage in costs.stages):
+        of_stages = f"of {counted(len(costs.stages), 'stage')}{each}"
+        lines.append(Line("validations", of_stages, times * validating, 0, "measured"))
+    lines.append(Line("test", f"{counted(costs.tested, 'frame')}{each}", times * costs.testing, 0, "measured"))
+    size = times * (_KEPT * _weight(found.start.backbone) + costs.state)
+    lines.append(Line("checkpoints", "last, best and the trainer's state", 0, size, "counted"))
     return lines, data.store.absolute()
 
 

@@ -11,6 +11,8 @@ from surgdino.cli.main import main
 from surgdino.cli.offers import dataset_called
 from surgdino.cli.start import after
 from surgdino.exit_code import ExitCode
+from surgdino.tasks import task_names
+from tests.tasks.sets import set_of, words_of
 
 VALUES = {
     "dataset": {"name": "cholec80", "phases": ["a"]},
@@ -105,6 +107,20 @@ def test_a_plan_estimates_every_part_and_writes_nothing(synthetic_cholec80, tmp_
     assert "frames/s in each of" in said
     assert "An estimate" in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", task_names())
+def test_the_plan_of_a_fine_tuning_counts_its_stages_its_test_and_their_disk(task, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    set_of(task).write(tmp_path / "data")
+    words = words_of(task, tmp_path / "data", tmp_path / "run", "train.steps=2000")
+    assert main([*words, "--plan"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith(" ")]
+    assert any("at most 2,000 steps" in row and "measured" in row for row in rows)
+    assert any(re.match(r" test +\d+ frames", row) for row in rows)
+    assert any(re.match(r" checkpoints .*\d [kM]B", row) for row in rows)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
 def test_a_verb_that_is_quick_has_no_plan(capsys):
