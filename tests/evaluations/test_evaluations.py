@@ -144,9 +144,9 @@ def test_all_evaluations_of_a_suite_share_one_pass_a_picture_and_size(suite, fra
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_two_operations_meet(name, frames):
+def test_no_two_operations_meet(name, frames, tmp_path):
     """What is learnt of an operation never tests it, nor with a split any operation of the other part."""
-    given = given_of(frames["phase"], Path())
+    given = given_of(frames["phase"], tmp_path)
     first = given.operations == given.operations[0]
     for each in (given, replace(given, tested=first, learns=~first)):
         folds = list(each.folds())

@@ -33,12 +33,12 @@ KNN = {"labels": ["class"], "neighbours": [10, 20]}
 LINEAR = {"labels": ["class"], "epochs": 50, "steps": 40, "batch": 32}
 
 
-def given_of(ids: np.ndarray, operations: list[str], tested: np.ndarray, classes: int) -> Given:
-    """Frames of these classes, a video each operation."""
+def given_of(ids: np.ndarray, operations: list[str], tested: np.ndarray, classes: int, folder: Path) -> Given:
+    """Frames of these classes, a video each operation; features are cached in the folder."""
     torch.manual_seed(0)
     backbone = build_backbone(shipped_settings("model", "vit_toy"))
     autocast = partial(precision.autocast, torch.device("cpu"), torch.float32)
-    cache = FeatureCache(Path(), backbone, Preprocess(32), autocast)
+    cache = FeatureCache(folder, backbone, Preprocess(32), autocast)
     names, starts = np.unique(operations, return_index=True)
     labels = Labels("class", tuple(f"class {k}" for k in range(classes)), {})
     every, videos = np.arange(len(ids)), tuple(map(str, names))
@@ -50,11 +50,11 @@ def given_of(ids: np.ndarray, operations: list[str], tested: np.ndarray, classes
 
 
 @pytest.fixture
-def given(monkeypatch) -> Given:
+def given(monkeypatch, tmp_path) -> Given:
     """120 pictures of 8 classes, the last 40 tested; the class token tells the class, and much else."""
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 8, 120)
-    found = given_of(ids, ["a"] * 80 + ["b"] * 40, np.arange(120) >= 80, 8)
+    found = given_of(ids, ["a"] * 80 + ["b"] * 40, np.arange(120) >= 80, 8, tmp_path)
     width, depth = found.features.backbone.embed_dim, found.features.backbone.depth
     tokens = rng.normal(size=(120, (depth + 1) * width)).astype(np.float32)
     last = (depth - 1) * width
@@ -194,7 +194,8 @@ def test_features_that_are_all_alike_know_nothing(given, monkeypatch):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_too_few_pictures_to_choose_by_are_one_line(count):
-    given = given_of(np.arange(count + 2) % (count + 1), ["a"] * count + ["b"] * 2, np.arange(count + 2) >= count, 9)
+def test_too_few_pictures_to_choose_by_are_one_line(count, tmp_path):
+    tested = np.arange(count + 2) >= count
+    given = given_of(np.arange(count + 2) % (count + 1), ["a"] * count + ["b"] * 2, tested, 9, tmp_path)
     with pytest.raises(SurgdinoError, match="too few training pictures to choose a learning rate by"):
         picture_linear._kept_apart(given, np.arange(count))
