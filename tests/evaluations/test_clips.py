@@ -15,7 +15,7 @@ SECTION = {"labels": ["clip"], "frames": 3, "join": "average", "tokens": "class"
 
 
 @pytest.fixture
-def given(monkeypatch) -> Given:
+def given(monkeypatch, tmp_path) -> Given:
     """24 clips of 5 frames and two classes; the tokens of one class are those of the other backwards."""
     rng = np.random.default_rng(0)
     kinds = np.arange(24) % 2
@@ -24,7 +24,7 @@ def given(monkeypatch) -> Given:
     tokens = torch.from_numpy(tokens + rng.normal(scale=0.05, size=tokens.shape)).float()
     monkeypatch.setattr(Given, "tokens", lambda *_: tokens)
     clips = [f"clip{number:02d}" for number in range(24) for _ in range(5)]
-    return given_of(kinds.repeat(5), clips, np.ones(120, bool), 2)
+    return given_of(kinds.repeat(5), clips, np.ones(120, bool), 2, tmp_path)
 
 
 def test_the_order_of_frames_counts_beside_each_other_alone(given):

@@ -24,7 +24,7 @@ COUNT = 11  # operations: 5 of tower A, 5 of B, one of C
 
 
 @pytest.fixture
-def given(monkeypatch) -> Given:
+def given(monkeypatch, tmp_path) -> Given:
     """Tokens tell the class; at tower B one of them has the other sign."""
     rng = np.random.default_rng(0)
     ids = np.tile(np.arange(2), 10 * COUNT)
@@ -34,7 +34,7 @@ def given(monkeypatch) -> Given:
     tokens = np.stack([sign * (2 * ids - 1), 2 * ids - 1], 1) + rng.normal(scale=0.3, size=(len(ids), 2)) * [0.1, 5]
     monkeypatch.setattr(Given, "tokens", lambda *_: torch.from_numpy(tokens).float())
     every = np.ones(len(ids), bool)
-    return replace(given_of(ids, names, every, 2), learns=every, columns={"tower": towers})
+    return replace(given_of(ids, names, every, 2, tmp_path), learns=every, columns={"tower": towers})
 
 
 def test_what_a_tower_changes_is_lost(given):
