@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
+from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write
 
 # Spreadsheets take a cell that begins with one of these for a formula.
@@ -20,6 +22,18 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
         for row in chain([header], rows):
             writer.writerow([harmless(cell) if isinstance(cell, str) else cell for cell in row])
     return path
+
+
+def csv_rows(text: str, file: Path, separator: str = ",") -> list[list[str]]:
+    """The rows of a CSV, empty ones included; `file` is where its text was found, for messages.
+
+    Raises:
+        SurgdinoError: it is none, such as one with a cell of more than 131,072 characters.
+    """
+    try:
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
+    except csv.Error as error:
+        raise SurgdinoError("not a CSV", file=file, found=error, fix="save the table as CSV again") from error
 
 
 def harmless(text: str) -> str:

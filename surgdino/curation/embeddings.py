@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from surgdino.errors import SurgdinoError, from_os_error
+from surgdino.array_files import map_array
+from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write
 
 BLOCK = 1 << 16  # rows that are in memory as float32 at a time
@@ -27,15 +28,7 @@ def write_unit(path: Path, blocks: Iterable[np.ndarray], n: int, width: int) -> 
         np.lib.format.write_array_header_1_0(stream, header)
         for block in blocks:
             stream.write(unit(block).astype(np.float16).data)
-    return open_unit(path)
-
-
-def open_unit(path: Path) -> np.ndarray:
-    """What `write_unit` wrote, mapped."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise from_os_error(error, path) from error
+    return map_array(path)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

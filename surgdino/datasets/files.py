@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import re
 import signal
@@ -19,6 +17,7 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from surgdino.csv_files import csv_rows
 from surgdino.datasets.spreadsheets import READ, is_sheet, sheet_text, sheets_are_read
 from surgdino.errors import SurgdinoError, from_os_error, shown
 from surgdino.paths import read_bytes, regular
@@ -190,11 +189,7 @@ def read_cells(path: Path) -> list[list[str]]:
     """
     text = read_text(path, spreadsheet=True)
     separator = max(";\t,", key=text.partition("\n")[0].count)
-    try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
-    except csv.Error as error:
-        raise SurgdinoError("not a CSV", file=path, found=str(error)) from error
-    return [[cell.strip() for cell in row] for row in rows if any(row)]
+    return [[cell.strip() for cell in row] for row in csv_rows(text, path, separator) if any(row)]
 
 
 def content_hash(path: Path, end: int) -> str:

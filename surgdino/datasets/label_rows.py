@@ -6,13 +6,12 @@ Windows-1252, with line ends of any system. Rows may come in any order, and a he
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from surgdino.csv_files import csv_rows
 from surgdino.datasets.class_names import class_finder, from_one
 from surgdino.datasets.files import letters, read_text
 from surgdino.datasets.manifest import FrameLabels, Problem, SecondLabels
@@ -36,10 +35,7 @@ class LabelRows:
         first = next((line for line in text.split("\n") if line.strip()), "")
         separator = max(";\t,|", key=first.count)
         if first.count(separator):
-            try:
-                lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
-            except csv.Error as error:
-                raise SurgdinoError("not a CSV", file=path, found=str(error)) from error
+            lines = csv_rows(text, path, separator)
         else:
             lines = [line.split() for line in text.split("\n")]
         filled = [

@@ -13,14 +13,13 @@ told from a separator. The text may be UTF-8, UTF-16 or Windows-1252.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from surgdino.csv_files import csv_rows
 from surgdino.datasets.class_names import corrected
 from surgdino.datasets.drawn_pictures import plain_source
 from surgdino.datasets.files import plain_name, read_text
@@ -90,10 +89,7 @@ class LabelTable:
         else:
             head = next((line for line in text.split("\n") if line.strip() and not line.startswith("#")), "")
             separator = max(";\t,|", key=head.count)
-        try:
-            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
-        except csv.Error as error:
-            raise SurgdinoError("not a CSV", file=self.path, found=str(error)) from error
+        rows = csv_rows(text, self.path, separator)
         stripped = [(f"row {n}", [cell.strip() for cell in cells]) for n, cells in enumerate(rows, start=1)]
         filled = [(place, cells) for place, cells in stripped if any(cells)]
         while filled and filled[0][1][0].startswith("#"):  # what a tool says of itself

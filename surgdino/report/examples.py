@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from surgdino.csv_files import as_meant
+from surgdino.csv_files import as_meant, csv_rows
 from surgdino.errors import SurgdinoError
+from surgdino.paths import read_bytes
 from surgdino.report.blocks import Block, Heading, Legend, Paragraph, Strip, Strips, picture
 from surgdino.report.colours import class_colours, readable_name
 from surgdino.report.record import RunRecord
@@ -19,6 +19,7 @@ from surgdino.report.sections import Section
 
 SHOWN = 4  # frames of each kind
 _APART = 10.0  # seconds between two that are shown of one video: neighbours look alike
+_MOST_BYTES = 256 << 20  # of the table
 _WIDTH, _NAMED = 320, 24  # pixels of a picture; classes in a legend
 _MARKS = {"yes": "hit", "no": "miss"}
 _MARKED = "✓ in an unbroken frame: right. ✗ in a dashed frame: wrong."
@@ -43,14 +44,13 @@ def read_scored(path: Path) -> tuple[str, list[Scored]]:
     """
     fix = "run surgdino finetune again to write it"
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-        measure = header[2]
-    except (OSError, ValueError, IndexError, csv.Error) as error:
-        raise SurgdinoError(
-            "not a table of frames", file=path, found=f"{type(error).__name__}: {error}", fix=fix
-        ) from error
-    found = []
+        text = read_bytes(path, _MOST_BYTES).decode()
+    except UnicodeDecodeError as error:
+        raise SurgdinoError("not a table of frames", file=path, expected="text in UTF-8", fix=fix) from error
+    header, *rows = csv_rows(text, path) or [[]]
+    if len(header) < 3:
+        raise SurgdinoError("not a table of frames", file=path, expected="a measure in column 3", fix=fix)
+    measure, found = header[2], []
     for number, row in enumerate(rows, 2):
         try:
             video, frame, value, said, right = row if len(row) != 4 else [*row, ""]

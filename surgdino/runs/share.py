@@ -13,7 +13,7 @@ from surgdino.datasets.card import card_names, load_card
 from surgdino.datasets.manifest import place_of
 from surgdino.errors import SurgdinoError, first_of
 from surgdino.paths import read_bytes, regular
-from surgdino.records import read_json
+from surgdino.records import parse_json, read_json
 from surgdino.runs.names import ABSOLUTE, PSEUDONYM, names_in, of_this_machine, paths_of, settings_of
 
 _CHECKPOINT = ("backbone.safetensors", "model.json", "head.safetensors", "task.json")
@@ -116,7 +116,10 @@ def _found(folder: Path, secrets: Mapping[str, str]) -> Iterator[str]:
     pattern = re.compile(r"(?<![^\W_])(?:" + ("|".join(map(re.escape, longest)) or "(?!)") + r")(?![^\W_])")
     for file in sorted(each for each in folder.rglob("*") if each.is_file()):
         place = file.relative_to(folder).as_posix()
-        text = f"{place}\n{_text_of(file)}"
+        try:
+            text = f"{place}\n{_text_of(file)}"
+        except SurgdinoError as error:  # the copy goes; its name says nothing
+            raise error.but(file=place) from error
         if hit := pattern.search(text):
             yield f"{place}: {secrets[spellings[hit[0]]]} ({hit[0]!r})"
         elif file.suffix != ".png" and (path := ABSOLUTE.search(text)):
@@ -130,6 +133,9 @@ def _text_of(file: Path) -> str:
         return re.sub(r"base64,[A-Za-z0-9+/=]+", "base64", text)
     with file.open("rb") as stream:
         if file.suffix == ".safetensors":
-            header = json.loads(stream.read(min(int.from_bytes(stream.read(8), "little"), _LIMIT)))
-            return "\n".join([*header, *map(str, (header.get("__metadata__") or {}).values())])
+            header = parse_json(stream.read(min(int.from_bytes(stream.read(8), "little"), _LIMIT)), file)
+            more = header.get("__metadata__") or {} if isinstance(header, dict) else None
+            if not isinstance(more, dict):
+                raise SurgdinoError("not a weights file", file=file, expected="safetensors", fix="leave it out")
+            return "\n".join([*header, *map(str, more.values())])
         return "\n".join(word.decode() for word in re.findall(rb"[\x20-\x7e]{6,}", stream.read(_LIMIT)))

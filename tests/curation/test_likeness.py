@@ -6,10 +6,11 @@ import faiss
 import numpy as np
 import pytest
 
+from surgdino.array_files import map_array
 from surgdino.curation import clusters, embeddings, groups, neighbours, retrieval
 from surgdino.curation.clusters import Level, assign, clustered, entropy, hierarchy, kmeans, levels_for, medoids
 from surgdino.curation.duplicates import along_time, calibrate, nearest_of
-from surgdino.curation.embeddings import open_unit, unit, write_unit
+from surgdino.curation.embeddings import unit, write_unit
 from surgdino.curation.groups import across
 from surgdino.curation.neighbours import nearest
 from surgdino.curation.pieces import HERE, Searchers
@@ -31,7 +32,7 @@ def test_embeddings_are_unit_vectors_on_disk(tmp_path):
     mapped = write_unit(tmp_path / "e.npy", iter([rows[:30], rows[30:]]), 100, 8)
     assert mapped.dtype == np.float16
     assert np.allclose(mapped, rows / np.linalg.norm(rows, axis=1, keepdims=True), atol=1e-3)
-    assert np.array_equal(mapped, open_unit(tmp_path / "e.npy"))
+    assert np.array_equal(mapped, map_array(tmp_path / "e.npy"))
     with pytest.raises(SurgdinoError, match=r"without a direction.*1 of 2 rows"):
         unit(np.array([[0.0, 0.0], [1.0, 0.0]]))
 

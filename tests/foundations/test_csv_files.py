@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import csv
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from surgdino.csv_files import as_meant, harmless, write_csv
+from surgdino.datasets.adapters.imagenet import _solution
+from surgdino.datasets.files import read_cells
+from surgdino.datasets.label_rows import LabelRows
+from surgdino.errors import SurgdinoError
+from surgdino.report.examples import read_scored
 from surgdino.tasks.phase.files import read_phase, write_phase
+from surgdino.tasks.vqa.files import _table
 
 FORMULAS = ["=1+1", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", '=HYPERLINK("http://x")', "＝1+1"]
 
@@ -36,3 +44,26 @@ def test_phases_named_like_formulas_are_scored_as_before(tmp_path):
     assert "\t=" not in path.read_text()
     frames, phases = read_phase(path, classes)
     assert (frames.tolist(), phases.tolist()) == ([0, 1, 2], [0, 1, 2])
+
+
+READERS = {
+    "classes of pictures": lambda path: list(_solution(path)),
+    "cells": read_cells,
+    "rows of labels": LabelRows,
+    "best and worst frames": read_scored,
+    "questions": lambda path: list(_table(path)),
+}
+STRANGE = {
+    "a cell of megabytes": lambda path: path.write_text("a,b,c\n1," + "x" * (1 << 18) + ",2\n"),
+    "binary": lambda path: path.write_bytes(bytes(range(256))),
+    "a named pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("make", STRANGE.values(), ids=STRANGE)
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_a_table_that_is_none_is_told_in_a_line(tmp_path, read, make):
+    make(tmp_path / "t.csv")
+    with pytest.raises(SurgdinoError, match=r"t\.csv"):
+        read(tmp_path / "t.csv")

@@ -77,6 +77,16 @@ def test_a_name_in_the_header_of_the_weights_is_found(run, tmp_path):
         share(run, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "header", [b"", b"{", b"[]", b"5", b"[" * 100_000, b'{"__metadata__": [1]}', b'{"__metadata__": 5}']
+)
+def test_weights_with_a_strange_header_are_refused_in_a_line(run, tmp_path, header):
+    (run / "checkpoint/backbone.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(SurgdinoError, match=r"^checkpoint/backbone\.safetensors: "):
+        share(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_there_is_not_written_over(run, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(SurgdinoError, match="exists already"):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from surgdino.csv_files import csv_rows
 from surgdino.datasets.files import entries, read_text
 from surgdino.datasets.picture_sets import Listed, PictureSet, by_stem, numbered
 from surgdino.errors import SurgdinoError
@@ -57,8 +57,7 @@ class ImageNet(PictureSet):
 
 def _solution(table: Path) -> Iterator[tuple[int, str, str]]:
     """(row, class, picture) of Kaggle's `ILSVRC2012_val_00048981,n03995372 85 1 499 272`."""
-    rows = enumerate(csv.reader(io.StringIO(read_text(table))), start=1)
-    for row, cells in rows:
+    for row, cells in enumerate(csv_rows(read_text(table), table), start=1):
         if row > 1 and cells:
             if len(cells) < 2 or not cells[1].split():
                 expected = "ImageId,PredictionString"

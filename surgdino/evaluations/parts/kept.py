@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from surgdino.array_files import map_array
+from surgdino.errors import SurgdinoError
 from surgdino.frames.store import FrameStore
 from surgdino.paths import atomic_write
 from surgdino.tasks.features.cache import FeatureCache
@@ -43,7 +45,7 @@ def kept(
 def _read(file: Path, count: int) -> np.ndarray | None:
     """None where it is not there, or damaged."""
     try:
-        found = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        found = map_array(file)
+    except SurgdinoError:
         return None
-    return found if len(found) == count else None
+    return np.array(found) if len(found) == count else None

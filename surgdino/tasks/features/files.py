@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from surgdino.errors import from_os_error
+from surgdino.array_files import map_array
+from surgdino.errors import SurgdinoError
 from surgdino.frames.shard import Shard
 from surgdino.frames.store import FrameStore
 from surgdino.paths import atomic_write
@@ -46,17 +47,23 @@ class FeatureFile:
     def is_whole(self) -> bool:
         """Whether the features are there, as many as there should be."""
         try:
-            found = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError, OverflowError):
+            self.open()
+        except SurgdinoError:
             return False
-        return found.shape == self.shape and found.dtype == self.dtype
+        return True
 
     def open(self) -> np.ndarray:
-        """The features [frames of the shard, ...], mapped, not loaded."""
-        try:
-            return np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except OSError as error:
-            raise from_os_error(error, self.path) from error
+        """The features [frames of the shard, ...], mapped, not loaded.
+
+        Raises:
+            SurgdinoError: as `map_array`, or of another shape or type.
+        """
+        array = map_array(self.path)
+        if array.shape != self.shape or array.dtype != self.dtype:
+            expected, found = f"{self.dtype} {list(self.shape)}", f"{array.dtype} {list(array.shape)}"
+            fix = "delete it, and run the same command again"
+            raise SurgdinoError("other features", file=self.path, expected=expected, found=found, fix=fix)
+        return array
 
     @contextmanager
     def writer(self) -> Iterator[Callable[[np.ndarray], object]]:

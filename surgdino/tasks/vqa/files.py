@@ -6,8 +6,6 @@ a clip, of which a prediction is one text.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -18,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from surgdino.csv_files import as_meant, write_csv
+from surgdino.csv_files import as_meant, csv_rows, write_csv
 from surgdino.datasets.adapters.surgvu import read_case
 from surgdino.datasets.card import Card
 from surgdino.datasets.files import MOST_DIGITS, plain_name, read_text, walk
@@ -198,11 +196,10 @@ def _tables(files: Sequence[Path], folder: Path) -> dict[str, list[_Row]]:
 
 
 def _table(path: Path) -> Iterator[_Row]:
-    try:
-        header, *rows = csv.reader(io.StringIO(read_text(path, spreadsheet=True), newline="")) or [[]]
-    except (csv.Error, ValueError) as error:
-        what = "the file is empty" if isinstance(error, ValueError) else "not a CSV"
-        raise SurgdinoError(what, file=path, expected=",".join(_COLUMNS)) from error
+    lines = csv_rows(read_text(path, spreadsheet=True), path)
+    if not lines:
+        raise SurgdinoError("the file is empty", file=path, expected=",".join(_COLUMNS))
+    header, *rows = lines
     names = [cell.strip().casefold() for cell in header]
     if any(name not in names for name in _COLUMNS):
         what, found = "wrong header", ",".join(header)[:60]
