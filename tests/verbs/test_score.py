@@ -18,11 +18,15 @@ from surgdino.datasets.synthetic.cholect50 import write_cholect50
 from surgdino.datasets.triplet_files import read_triplet_json
 from surgdino.discovery import files
 from surgdino.metrics.triplet import triplet_map
+from surgdino.paths import file_of, write_text
 from surgdino.tasks import task_names
 from surgdino.tasks.phase.files import read_phase, write_phase
 from surgdino.tasks.scoring.scoring import open_scoring
 from surgdino.tasks.segmentation.files import write_masks
+from surgdino.tasks.tools.files import write_presence
 from surgdino.tasks.triplet.files import write_triplets
+from surgdino.tasks.vqa.files import write_layout, write_replies
+from surgdino.tasks.vqa.replies import Replies
 from tests import ROOT
 from tests.datasets.mask_sets import write_dsad, write_pairs
 from tests.metrics.triplet_inputs import mapping_table, recipe
@@ -98,6 +102,40 @@ def test_phases_of_a_dataset_under_every_protocol(phase_files, tmp_path, capsys)
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 * len(results["scores"])
     assert (rows[0]["operation"], rows[0]["metric"]) == ("camma/1", "accuracy")
+
+
+@pytest.mark.parametrize("layout", ["phase", "tools", "triplet", "vqa", "segmentation"])
+def test_what_predict_writes_of_several_videos_is_scored_as_it_lies(layout, tmp_path):
+    """A folder a video, each with more files than the predictions."""
+    truth, predicted, frames, eye = tmp_path / "truth", tmp_path / "predicted", np.arange(4), np.eye(4, dtype=bool)
+    for video in ("video01", "site/video02"):
+        folder = file_of(predicted, video)
+        if layout == "phase":
+            for place in (truth, folder):
+                write_phase(place, video, frames, frames, PHASES)
+            file_of(folder, video, ".csv").write_text("frame,seconds,phase\n")
+        if layout == "tools":
+            for place in (truth, folder):
+                write_presence(place, video, frames, eye, "abcd")
+            write_presence(folder, video, frames, eye, "abcd", ".csv")
+        if layout == "triplet":
+            write_triplets(folder, video, frames, np.eye(4, 100))
+            file_of(folder, video, "-top.csv").write_text("frame,seconds,triplet1\n")
+            rows = "".join(f"{k},{','.join(map(str, np.eye(4, 100, dtype=int)[k]))}\n" for k in frames)
+            write_text(file_of(truth, video, ".txt"), rows)
+        if layout == "vqa":
+            said = Replies(frames, ["what?"] * 4, list("abcd"), list("abcd"))
+            for place in (truth, folder):
+                write_replies(place, video, said)
+            write_layout(folder, video, said)
+        if layout == "segmentation":
+            masks = np.ones((1, 8, 8), bool)
+            for place in (truth, folder / "masks"):
+                write_masks(place, video, 3, masks, ["foreground"])
+            write_masks(folder / "overlays", video, 3, masks, ["foreground"])
+    scores = score(layout, truth, predicted, tmp_path / "out")
+    assert scores["operations"] == 2
+    assert scores["headline"]["value"] == 1
 
 
 def test_every_25th_frame_as_those_who_predict_once_a_second(phase_files, tmp_path):

@@ -15,7 +15,8 @@ def video_files(folder: Path, suffix: str, *, endings: Sequence[str] = ("",), ig
     """Video id -> its file, by name.
 
     Args:
-        folder: looked through with all folders in it; a file in a subfolder is of the video `subfolder/name`.
+        folder: looked through with all folders in it; a file in a subfolder is of the video `subfolder/name`, but in
+            one of its own name, as `predict` writes several videos, of `name`.
         suffix: `.txt`, `.csv` or `.json`.
         endings: what may stand between the video's id and the suffix; the first that fits is cut off.
         ignored: endings of names that are other files (`-tool`, `_timestamp`).
@@ -37,6 +38,7 @@ def video_files(folder: Path, suffix: str, *, endings: Sequence[str] = ("",), ig
             video = next(
                 stem.removesuffix(ending) for ending in sorted(endings, key=len)[::-1] if stem.endswith(ending)
             )
+            video = _own_folder(video)
             if video in found:
                 raise SurgdinoError(
                     "two files for one video",
@@ -51,6 +53,13 @@ def video_files(folder: Path, suffix: str, *, endings: Sequence[str] = ("",), ig
             "no predictions or labels in this folder", file=folder, expected=f"one {suffix} file a video"
         )
     return found
+
+
+def _own_folder(name: str) -> str:
+    """`video04/video04` is `video04`, and `site/video04/site/video04` is `site/video04`."""
+    parts = name.split("/")
+    half = len(parts) // 2
+    return "/".join(parts[half:]) if parts == 2 * parts[half:] else name
 
 
 def text_of(path: Path) -> list[str]:

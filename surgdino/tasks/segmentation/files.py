@@ -78,22 +78,36 @@ def index_masks(folder: Path, classes: Sequence[str]) -> dict[tuple[str, ...], M
         what = "not a folder" if folder.exists() else "the folder does not exist"
         raise SurgdinoError(what, file=folder, expected="a folder of masks", fix="check the path")
     found: dict[tuple[str, ...], MaskImage] = {}
-    for _, paths in walk(folder):
-        images = [path for path in paths if is_image(path)]
-        beside_masks = any(path.stem.lower().startswith("mask") for path in images)
-        for path in images:
-            name = plain_name(path.relative_to(folder).as_posix()[: -len(path.suffix)])
-            stem, kind = _class_of(name, classes)
-            picture = found.setdefault(_key(stem), MaskImage(stem))
-            if beside_masks and path.stem.lower().startswith("image"):
-                continue  # the picture itself, beside its masks
-            if kind in picture.files:
-                other = picture.files[kind].name
-                raise SurgdinoError("two masks for one picture", file=path, expected="one", found=f"{other} too")
-            picture.files[kind] = path
+    for root in (roots := _roots(folder)):
+        place = plain_name(root.relative_to(folder).as_posix()) if roots != [folder] else ""
+        for _, paths in walk(root):
+            images = [path for path in paths if is_image(path)]
+            beside_masks = any(path.stem.lower().startswith("mask") for path in images)
+            for path in images:
+                name = plain_name(path.relative_to(folder).as_posix()[: -len(path.suffix)])
+                stem, kind = _class_of(name, classes)
+                picture = found.setdefault(_key(_of_video(stem, place)), MaskImage(stem))
+                if beside_masks and path.stem.lower().startswith("image"):
+                    continue  # the picture itself, beside its masks
+                if kind in picture.files:
+                    other = picture.files[kind].name
+                    raise SurgdinoError("two masks for one picture", file=path, expected="one", found=f"{other} too")
+                picture.files[kind] = path
     if not found:
         raise SurgdinoError("no masks in this folder", file=folder, expected="<video>/<frame>.png")
     return found
+
+
+def _roots(folder: Path) -> list[Path]:
+    """Where the masks are: in all `masks/` that `predict` wrote beside its `overlays/`, else anywhere in the folder."""
+    places = (place for place, _ in walk(folder) if place.name == "masks" and place != folder)
+    return [place for place in places if (place.parent / "overlays").is_dir()] or [folder]
+
+
+def _of_video(stem: str, place: str) -> str:
+    """`04/masks/04/7` and `04/masks/7` -> `04/7`, of a picture in the folder `04/masks` that `predict` wrote."""
+    video, inside = place.removesuffix("masks").rstrip("/"), stem.removeprefix(f"{place}/")
+    return inside if not video or f"{inside}/".startswith(f"{video}/") else f"{video}/{inside}"
 
 
 def read_mask_image(image: MaskImage, classes: Sequence[str]) -> tuple[np.ndarray | None, np.ndarray | None]:

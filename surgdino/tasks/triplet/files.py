@@ -19,6 +19,7 @@ from surgdino.paths import file_of, write_text
 from surgdino.tasks.scoring.video_files import table_rows, text_of
 
 TRIPLETS = 100
+TOP = "-top"  # ends the name of the list of the highest, which stands beside the scores
 _HEAD = re.compile(r"(I|V|T|IV|IT)(\d+)")
 
 

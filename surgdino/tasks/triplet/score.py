@@ -33,7 +33,7 @@ from surgdino.tasks.scoring.folders import Folders, match_frames, paired_files
 from surgdino.tasks.scoring.scoring import Scoring
 from surgdino.tasks.scoring.video_files import video_files
 from surgdino.tasks.triplet.components import triplet_map_of
-from surgdino.tasks.triplet.files import read_triplets
+from surgdino.tasks.triplet.files import TOP, read_triplets
 
 TOP_K = "triplet/top-k"
 MAXIMUM, OWN_HEADS = "component-maximum", "own-heads"
@@ -79,7 +79,8 @@ class TripletScoring(Scoring):
         card = folders.card if folders.card and folders.card.triplets else load_card("cholect50")
         truth_folder = folders.inside(_TRUTH)
         suffix = ".json" if truth_folder.is_dir() and any(truth_folder.glob("*.json")) else ".txt"
-        pairs = paired_files(video_files(truth_folder, suffix), video_files(folders.predictions, ".csv"), folders)
+        predictions = video_files(folders.predictions, ".csv", ignored=[TOP])
+        pairs = paired_files(video_files(truth_folder, suffix), predictions, folders)
         truths: dict[str, np.ndarray] = {}
         scores: dict[str, np.ndarray] = {}
         heads: dict[str, dict[str, np.ndarray]] = {}

@@ -31,7 +31,7 @@ from surgdino.tasks.scoring.frames import ranked
 from surgdino.tasks.task import Task
 from surgdino.tasks.training.stage import Stage
 from surgdino.tasks.triplet.components import PARTS, combined_scores, names_of, part_of, triplet_map_of
-from surgdino.tasks.triplet.files import write_triplets
+from surgdino.tasks.triplet.files import TOP, write_triplets
 from surgdino.tasks.triplet.head import PooledLinear, QueryDecoder, TripletHead
 from surgdino.tasks.triplet.program import TripletProgram
 from surgdino.tasks.triplet.score import TripletScoring
@@ -168,7 +168,7 @@ class TripletTask(Task[TripletSettings, Probabilities]):
         strips = ScoreStrips(name, frames.times, classes, found["IVT"], truth, request.caption)
         return {
             "scores": self.write_predictions(request.folder, name, frames.numbers, found, classes),
-            "list": _write_list(file_of(request.folder, name, "-top.csv"), strips, frames.numbers),
+            "list": _write_list(file_of(request.folder, name, f"{TOP}.csv"), strips, frames.numbers),
             "picture": draw_score_strips(strips, file_of(request.folder, name, ".png")),
         }
 

@@ -25,6 +25,7 @@ from surgdino.errors import SurgdinoError, nearest, shown
 from surgdino.paths import file_of, write_text
 from surgdino.records import read_record
 from surgdino.tasks.scoring.folders import Folders, match_frames
+from surgdino.tasks.scoring.video_files import video_files
 from surgdino.tasks.vqa.replies import WHOLE, Replies, Truth
 
 _COLUMNS = ("frame", "question", "answer")
@@ -176,7 +177,7 @@ def _by_video(folder: Path, folders: Folders) -> dict[str, list[_Row]]:
     of = {suffix: [path for path in files if path.suffix.lower() == suffix] for suffix in (".csv", ".txt", ".json")}
     found: dict[str, list[_Row]] = {}
     if of[".csv"]:
-        found = _tables(of[".csv"], folder)
+        found = {video: [*_table(path)] for video, path in video_files(folder, ".csv").items()}
     elif of[".txt"]:
         found = _texts(of[".txt"], folder, folders.card)
     elif of[".json"]:
@@ -185,14 +186,6 @@ def _by_video(folder: Path, folders: Folders) -> dict[str, list[_Row]]:
         return found
     what, expected = "no answers in this folder", ".csv, .txt or .json files"
     raise SurgdinoError(what, file=folder, expected=expected, fix="check the path")
-
-
-def _tables(files: Sequence[Path], folder: Path) -> dict[str, list[_Row]]:
-    found: dict[str, list[_Row]] = {}
-    for path in files:
-        video = plain_name(path.relative_to(folder).with_suffix("").as_posix())
-        found[video] = [*_table(path)]
-    return found
 
 
 def _table(path: Path) -> Iterator[_Row]:
