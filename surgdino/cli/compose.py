@@ -118,6 +118,13 @@ def in_words(verb: str, words: Sequence[str], error: Exception) -> SurgdinoError
     for group, _, choice in (word.partition("=") for word in words):
         if group in GROUPS and choice not in choices(group):
             return SurgdinoError(f"there is no {group}={choice}", fix=nearest(choice, choices(group)))
+    place = str(getattr(error.__cause__, "full_key", None))
+    if "Cannot merge" in str(error.__cause__):
+        expected = "a list" if getattr(error.__cause__, "object_type", None) is list else "settings, {key: value}"
+        found = next(
+            (value for key, _, value in (word.partition("=") for word in words) if key == place), "another kind"
+        )
+        return SurgdinoError(f"{place} cannot be used", expected=expected, found=found)
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct", text)
     if unknown:
         key = (unknown.group(1) or unknown.group(2)).lstrip("+~")
@@ -126,5 +133,25 @@ def in_words(verb: str, words: Sequence[str], error: Exception) -> SurgdinoError
         # With the choices made: each task and method has settings of its own.
         chosen = _compose(verb, [word for word in words if word.partition("=")[0] in GROUPS])
         valid = [*flat_keys(OmegaConf.to_container(chosen)), *GROUPS]  # type: ignore[arg-type]
+        if place.startswith(f"{key}."):  # in a mapping: augment.transforms={bloood: null}
+            section, _, last = place.rpartition(".")
+            inside = [word.removeprefix(f"{section}.") for word in valid if word.rpartition(".")[0] == section]
+            return SurgdinoError(f"unknown setting {place!r}", fix=nearest(last, inside))
         return SurgdinoError(f"unknown setting {key!r}", fix=nearest(key, valid))
     return SurgdinoError("the settings do not fit together", found=shown(text.partition("\n")[0], 200))
+
+
+def of_recipe(verb: str, words: Sequence[str], fault: SurgdinoError) -> SurgdinoError:
+    """The fault; where it is a setting that none but the recipe brings, that the recipe is for another verb."""
+    recipe = next((word for word in words if word.startswith("recipe=")), None)
+    told = re.match(r"(?:unknown setting '?|surgdino \w+ takes no )([\w.]+)", fault.what)
+    if recipe is None or told is None:
+        return fault
+    key, own = told.group(1), [word.partition("=")[0].lstrip("+~") for word in words]
+    if any(f"{key}.".startswith(f"{word}.") or word.startswith(f"{key}.") for word in own):
+        return fault
+    alone = _compose(verb, [word for word in words if word.partition("=")[0] in GROUPS and word != recipe])
+    if key in flat_keys(OmegaConf.to_container(alone)):  # type: ignore[arg-type]
+        return fault
+    fix = "leave the recipe out: it is for another verb; of your own recipe, correct the file"
+    return SurgdinoError(f"{recipe} sets {key}, which surgdino {verb} does not have", fix=fix)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from surgdino import console
 from surgdino.cli import early, help, start
-from surgdino.cli.compose import FAULTS, compose, in_words
+from surgdino.cli.compose import FAULTS, compose, in_words, of_recipe
 from surgdino.cli.words import parsable
 from surgdino.config import plain
 from surgdino.errors import SurgdinoError, nearest
@@ -80,7 +80,10 @@ def run_configured(verb: str, words: list[str], about: str = "") -> int:
         if planned:
             raise SurgdinoError(f"{PLAN} and Hydra's options do not go together", fix="leave one of them out")
         return _run_by_hydra(verb, subject, words)
-    return _run(verb, subject, compose(verb, words), planned=planned)
+    try:
+        return _run(verb, subject, compose(verb, words), planned=planned)
+    except SurgdinoError as fault:
+        raise of_recipe(verb, words, fault) from fault
 
 
 def usage(verb: str) -> str:
