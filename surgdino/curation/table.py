@@ -7,20 +7,73 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import NonNegativeInt
+from typing_extensions import TypedDict
 
 from surgdino.errors import SurgdinoError
 from surgdino.paths import atomic_write, regular
+from surgdino.records import checked, parse_json
 
 FILE = "curation.parquet"
 FORMAT = 1
 RESEMBLES = "resembles what is tested on"  # a reason that the report and the leak guard look for
 _META = b"surgdino"
-_COLUMNS = {"video", "operation", "frame", "time", "group", "similarity", "keep", "weight", "reason"}
+_WORDS = pa.dictionary(pa.int32(), pa.string())
+_COLUMNS = {
+    "video": _WORDS,
+    "operation": _WORDS,
+    "frame": pa.int64(),
+    "time": pa.float64(),
+    "group": pa.int64(),
+    "similarity": pa.float32(),
+    "keep": pa.bool_(),
+    "weight": pa.float32(),
+    "reason": _WORDS,
+}
+_CLUSTER = "cluster_"
+_MOST_ROWS = 1 << 20  # of a small file: a row of a large one takes a byte and more
+_AGAIN = "run surgdino curate again"
+_Copy = TypedDict("_Copy", {"copy": str, "of": str, "from": float, "to": float})
+
+
+class _Against(TypedDict):
+    of: str
+    frames: int
+    cosine: float | None
+    nearest: float | None
+    backbone: str
+    operations: list[str]
+
+
+class _Likeness(TypedDict):
+    edges: list[float]
+    shares: dict[str, list[float]]
+
+
+class _Map(TypedDict, total=False):
+    by: str
+    rows: list[NonNegativeInt]
+    xy: list[tuple[float, float]]
+
+
+class _Facts(TypedDict, total=False):
+    """Of the facts, those that are read again."""
+
+    format: Required[int]
+    videos: dict[str, str]
+    thresholds: dict[str, float]
+    calibration: dict[str, tuple[float, float, float] | None]
+    likeness: _Likeness
+    entropy: list[tuple[int, float, float]]
+    medoids: list[int]
+    map: _Map
+    copies: list[_Copy]
+    against: _Against | None
 
 
 @dataclass
@@ -101,25 +154,49 @@ def read_curation(folder: Path) -> Curation:
     if not path.exists():
         raise SurgdinoError("no curation here", file=path, expected=FILE, fix="run surgdino curate first")
     try:
-        table = pq.read_table(regular(path))
-        facts = json.loads((table.schema.metadata or {})[_META])
+        with pq.ParquetFile(regular(path)) as file:
+            most = max(_MOST_ROWS, path.stat().st_size)
+            if (claimed := file.metadata.num_rows) > most:
+                raise _no_curation(path, f"at most {most:,} rows in a file of this size", f"{claimed:,}")
+            table = file.read()
+        table.validate(full=True)
+        text = (table.schema.metadata or {})[_META]
+        table = table.cast(_schema(table, path))
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         found = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        raise SurgdinoError("not a curation", file=path, found=found, fix="run surgdino curate again") from error
-    if missing := _COLUMNS - set(table.column_names):
-        raise SurgdinoError("not a curation", file=path, expected=f"a column {min(missing)}", found=table.column_names)
-    for name in ("video", "operation", "reason"):
-        if not pa.types.is_dictionary(kind := table.schema.field(name).type):
-            expected = f"words in the column {name}"
-            raise SurgdinoError(
-                "not a curation", file=path, expected=expected, found=kind, fix="run surgdino curate again"
-            )
+        raise _no_curation(path, None, found) from error
+    facts = parse_json(text, path, _AGAIN)
+    checked(_Facts, facts, path, _AGAIN, more=True)
+    if facts["format"] > FORMAT:
+        expected, found = f"format {FORMAT}", f"format {facts['format']}"
+        raise SurgdinoError("newer than this program", file=path, expected=expected, found=found, fix="update surgdino")
     video = table["video"].combine_chunks()
-    operations = table["operation"].combine_chunks().dictionary_decode()
     videos = video.dictionary.to_pylist()
     video_of = video.indices.to_numpy()
     places = np.searchsorted(video_of, np.arange(len(videos)))  # the first frame of each
-    column = {name: table[name].to_numpy() for name in _COLUMNS - {"video", "operation", "reason"}}
+    column = {name: table[name].to_numpy() for name in _COLUMNS.keys() - {"video", "operation", "reason"}}
+    levels = [table[name].to_numpy() for name in table.column_names if name.startswith(_CLUSTER)]
+    steps, medoids = np.diff(video_of), np.array([0, *facts.get("medoids", ())])
+    points, bins = facts.get("map", {}), facts.get("likeness", {"edges": [], "shares": {}})
+    sound = {
+        "each video once": len(set(videos)) == len(videos) == len(np.unique(video_of)),
+        "the frames of a video together": (steps >= 0).all(),
+        "frames in the order of time": (np.diff(column["frame"])[steps == 0] > 0).all(),
+        "times that are finite": np.isfinite(column["time"]).all(),
+        "weights from 0 that are finite": (np.isfinite(column["weight"]) & (column["weight"] >= 0)).all(),
+        "groups, clusters and medoids among its frames": all(
+            each.min(initial=0) >= -1 and each.max(initial=0) < len(table)
+            for each in (column["group"], *levels, medoids)
+        ),
+        "clusters and groups from 0": all(each.min(initial=0) >= 0 for each in (column["group"], *levels)),
+        "a medoid a cluster": len(medoids) == 1 or (levels and levels[-1].max(initial=0) < len(medoids) - 1),
+        "copies of its videos": {each[end] for each in facts.get("copies", ()) for end in ("copy", "of")} <= {*videos},
+        "a point for each row of the map": len(points.get("rows", ())) == len(points.get("xy", ())),
+        "a share for each bin": all(len(each) + 1 == len(bins["edges"]) for each in bins["shares"].values()),
+    }
+    if lacking := [what for what, holds in sound.items() if not holds]:
+        raise _no_curation(path, lacking[0], "others")
+    operations = table["operation"].combine_chunks().dictionary_decode()
     return Curation(
         videos=tuple(videos),
         operations=tuple(operations.take(pa.array(places)).to_pylist()),
@@ -127,13 +204,39 @@ def read_curation(folder: Path) -> Curation:
         frame=column["frame"],
         time=column["time"],
         group=column["group"],
-        levels=[table[name].to_numpy() for name in table.column_names if name.startswith("cluster_")],
+        levels=levels,
         similarity=column["similarity"],
         weight=np.where(column["keep"], column["weight"], 0).astype(np.float32),
         reason=_texts(table, "reason"),
         facts=facts,
         phase=_texts(table, "phase") if "phase" in table.column_names else None,
     )
+
+
+def _schema(table: pa.Table, path: Path) -> pa.Schema:
+    """The types that the columns of a curation must have, in the order of the table; none without a value but phases.
+
+    A column of whole numbers or of another precision is taken, where no value changes.
+    """
+    if missing := _COLUMNS.keys() - set(table.column_names):
+        raise _no_curation(path, f"a column {min(missing)}", ", ".join(table.column_names)[:200])
+    if len(set(table.column_names)) < len(table.column_names):
+        raise _no_curation(path, "each column once", ", ".join(table.column_names)[:200])
+    kinds = {name: pa.int32() for name in table.column_names if name.startswith(_CLUSTER)} | {
+        "phase": _WORDS,
+        **_COLUMNS,
+    }
+    for name in kinds.keys() & set(table.column_names):
+        kind = table.schema.field(name).type
+        if (kinds[name] == _WORDS) != pa.types.is_dictionary(kind) or pa.types.is_boolean(kind) != (name == "keep"):
+            raise _no_curation(path, f"{kinds[name]} in the column {name}", kind)
+        if name != "phase" and table[name].null_count:
+            raise _no_curation(path, f"a value in each row of the column {name}", f"{table[name].null_count:,} without")
+    return pa.schema([pa.field(each.name, kinds.get(each.name, each.type)) for each in table.schema])
+
+
+def _no_curation(path: Path, expected: object, found: object) -> SurgdinoError:
+    return SurgdinoError("not a curation", file=path, expected=expected, found=found, fix=_AGAIN)
 
 
 def _texts(table: pa.Table, name: str) -> np.ndarray:
