@@ -153,6 +153,35 @@ def read_curation(folder: Path) -> Curation:
     path = folder / FILE if folder.is_dir() else folder
     if not path.exists():
         raise SurgdinoError("no curation here", file=path, expected=FILE, fix="run surgdino curate first")
+    table, facts = _opened(path)
+    video = table["video"].combine_chunks()
+    videos = video.dictionary.to_pylist()
+    video_of = video.indices.to_numpy()
+    places = np.searchsorted(video_of, np.arange(len(videos)))  # the first frame of each
+    column = {name: table[name].to_numpy() for name in _COLUMNS.keys() - {"video", "operation", "reason"}}
+    levels = [table[name].to_numpy() for name in table.column_names if name.startswith(_CLUSTER)]
+    operations = table["operation"].combine_chunks().dictionary_decode()
+    found = Curation(
+        videos=tuple(videos),
+        operations=tuple(operations.take(pa.array(places)).to_pylist()),
+        video_of=video_of,
+        frame=column["frame"],
+        time=column["time"],
+        group=column["group"],
+        levels=levels,
+        similarity=column["similarity"],
+        weight=np.where(column["keep"], column["weight"], 0).astype(np.float32),
+        reason=_texts(table, "reason"),
+        facts=facts,
+        phase=_texts(table, "phase") if "phase" in table.column_names else None,
+    )
+    if lacking := _lacking(found):
+        raise _no_curation(path, lacking, "others")
+    return found
+
+
+def _opened(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """The table of a file, its columns of the right types, and its facts."""
     try:
         with pq.ParquetFile(regular(path)) as file:
             most = max(_MOST_ROWS, path.stat().st_size)
@@ -170,47 +199,32 @@ def read_curation(folder: Path) -> Curation:
     if facts["format"] > FORMAT:
         expected, found = f"format {FORMAT}", f"format {facts['format']}"
         raise SurgdinoError("newer than this program", file=path, expected=expected, found=found, fix="update surgdino")
-    video = table["video"].combine_chunks()
-    videos = video.dictionary.to_pylist()
-    video_of = video.indices.to_numpy()
-    places = np.searchsorted(video_of, np.arange(len(videos)))  # the first frame of each
-    column = {name: table[name].to_numpy() for name in _COLUMNS.keys() - {"video", "operation", "reason"}}
-    levels = [table[name].to_numpy() for name in table.column_names if name.startswith(_CLUSTER)]
-    steps, medoids = np.diff(video_of), np.array([0, *facts.get("medoids", ())])
+    return table, facts
+
+
+def _lacking(found: Curation) -> str | None:
+    """What a curation says that cannot be; None where all agrees."""
+    facts, videos = found.facts, found.videos
+    steps, medoids = np.diff(found.video_of), np.array([0, *facts.get("medoids", ())])
     points, bins = facts.get("map", {}), facts.get("likeness", {"edges": [], "shares": {}})
     sound = {
-        "each video once": len(set(videos)) == len(videos) == len(np.unique(video_of)),
+        "each video once": len(set(videos)) == len(videos) == len(np.unique(found.video_of)),
         "the frames of a video together": (steps >= 0).all(),
-        "frames in the order of time": (np.diff(column["frame"])[steps == 0] > 0).all(),
-        "times that are finite": np.isfinite(column["time"]).all(),
-        "weights from 0 that are finite": (np.isfinite(column["weight"]) & (column["weight"] >= 0)).all(),
+        "frames in the order of time": (np.diff(found.frame)[steps == 0] > 0).all(),
+        "times that are finite": np.isfinite(found.time).all(),
+        "weights from 0 that are finite": (np.isfinite(found.weight) & (found.weight >= 0)).all(),
         "groups, clusters and medoids among its frames": all(
-            each.min(initial=0) >= -1 and each.max(initial=0) < len(table)
-            for each in (column["group"], *levels, medoids)
+            each.min(initial=0) >= -1 and each.max(initial=0) < len(found)
+            for each in (found.group, *found.levels, medoids)
         ),
-        "clusters and groups from 0": all(each.min(initial=0) >= 0 for each in (column["group"], *levels)),
-        "a medoid a cluster": len(medoids) == 1 or (levels and levels[-1].max(initial=0) < len(medoids) - 1),
+        "clusters and groups from 0": all(each.min(initial=0) >= 0 for each in (found.group, *found.levels)),
+        "a medoid a cluster": len(medoids) == 1
+        or (found.levels and found.levels[-1].max(initial=0) < len(medoids) - 1),
         "copies of its videos": {each[end] for each in facts.get("copies", ()) for end in ("copy", "of")} <= {*videos},
         "a point for each row of the map": len(points.get("rows", ())) == len(points.get("xy", ())),
         "a share for each bin": all(len(each) + 1 == len(bins["edges"]) for each in bins["shares"].values()),
     }
-    if lacking := [what for what, holds in sound.items() if not holds]:
-        raise _no_curation(path, lacking[0], "others")
-    operations = table["operation"].combine_chunks().dictionary_decode()
-    return Curation(
-        videos=tuple(videos),
-        operations=tuple(operations.take(pa.array(places)).to_pylist()),
-        video_of=video_of,
-        frame=column["frame"],
-        time=column["time"],
-        group=column["group"],
-        levels=levels,
-        similarity=column["similarity"],
-        weight=np.where(column["keep"], column["weight"], 0).astype(np.float32),
-        reason=_texts(table, "reason"),
-        facts=facts,
-        phase=_texts(table, "phase") if "phase" in table.column_names else None,
-    )
+    return next((what for what, holds in sound.items() if not holds), None)
 
 
 def _schema(table: pa.Table, path: Path) -> pa.Schema:
