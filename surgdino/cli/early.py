@@ -13,6 +13,7 @@ from surgdino import discovery, tasks
 from surgdino.backbone.model_json import find_weights
 from surgdino.config import shipped, typed
 from surgdino.crops.augment.settings import VIEWS, AugmentSettings
+from surgdino.engine.phase_settings import phase_entry
 from surgdino.errors import SurgdinoError
 
 # Verb -> what its settings are; none of these modules imports torch.
@@ -66,6 +67,8 @@ def check(verb: str, values: Mapping[str, Any], paths: Sequence[str] = ()) -> No
     settings = typed(kind, {**{key: value for key, value in values.items() if key in used}, **more}, "")
     _check_data(data)
     _check_chosen(values)
+    for number, entry in enumerate(values.get("phases") or ()):
+        phase_entry(entry, f"phases[{number}]")
     for path in paths:
         _there(path)
     for key, path in _named(values):

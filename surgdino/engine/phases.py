@@ -9,39 +9,22 @@ for any number of processes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from surgdino.backbone.low_rank import merged
 from surgdino.backbone.positions import Grid, interpolated, on_grid
-from surgdino.config import PositiveInt, typed
+from surgdino.config import typed
 from surgdino.crops.loader import check_sizes
 from surgdino.crops.multicrop import MultiCrop
 from surgdino.crops.settings import CropSettings
 from surgdino.engine.guide import open_guide
+from surgdino.engine.phase_settings import CHANGED, fixed, overlaid, phase_entry
 from surgdino.engine.plan import Phase, TrainPlan
 from surgdino.engine.settings import PretrainSettings
 from surgdino.errors import SurgdinoError
 
-# What a phase may change beside `crops` and `augment`: nothing that makes another model, objective or choice of frames.
-_TRAIN = (
-    *("batch_size", "accumulate", "lr", "min_lr", "warmup_steps", "weight_decay", "weight_decay_end", "clip"),
-    *("momentum", "momentum_end", "gram", "gram_scale", "gram_every", "rope_rescale"),
-)
 _ENDS = {"lr": "min_lr", "weight_decay": "weight_decay_end", "momentum": "momentum_end"}
-_FIXED = ("model", "method", "dataset", "data", "probe", "hardware", "run", "report")
-_MAY = "steps, crops.*, augment.*, guide.NAME.weight, " + ", ".join(f"train.{key}" for key in _TRAIN)
-
-
-@dataclass(frozen=True)
-class PhaseSettings:
-    """An entry of `phases`; configs/pretrain.yaml explains it."""
-
-    steps: PositiveInt
-    crops: dict[str, Any] = field(default_factory=dict)
-    train: dict[str, Any] = field(default_factory=dict)
-    augment: dict[str, Any] = field(default_factory=dict)
-    guide: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def open_phases(
@@ -68,7 +51,7 @@ def open_phases(
     start = seen = 0
     for k, entry in enumerate(entries):
         place = f"phases[{k}]"
-        given = _entry(entry, place)
+        given = phase_entry(entry, place)
         try:
             own = Phase(
                 start=start,
@@ -76,7 +59,7 @@ def open_phases(
                 seen=seen,
                 crops=typed(CropSettings, {**asdict(crops), **given.crops}, "crops"),
                 train=_train(train, given.train),
-                augment=_overlaid(augment, given.augment),
+                augment=overlaid(augment, given.augment),
                 guides=_guides(guides, given.guide),
             )
             check_sizes(own.crops, patch_size)
@@ -97,27 +80,14 @@ def open_phases(
     return tuple(phases)
 
 
-def _entry(entry: Mapping[str, Any], place: str) -> PhaseSettings:
-    nested: dict[str, Any] = {}
-    for dotted, value in entry.items():
-        *sections, key = dotted.split(".")
-        for section in reversed([*sections, key]):
-            value = {section: value}
-        nested = _overlaid(nested, value)
-    for section in nested:
-        if section in _FIXED:
-            raise _fixed(next(key for key in entry if key.partition(".")[0] == section)).but(place=place)
-    return typed(PhaseSettings, nested, place)
-
-
 def _train(train: PretrainSettings, given: Mapping[str, Any]) -> PretrainSettings:
     base = asdict(train)
     # What is constant in the command (recipes write min_lr: ${train.lr}) is so in a phase that gives it another value.
     constant = {end: given[key] for key, end in _ENDS.items() if key in given and base[key] == base[end] is not None}
     own = typed(PretrainSettings, {**base, **constant, **given}, "train")
     for key in given:
-        if key not in _TRAIN:
-            raise _fixed(f"train.{key}")
+        if key not in CHANGED:
+            raise fixed(f"train.{key}")
     return own
 
 
@@ -125,24 +95,11 @@ def _guides(guides: Mapping[str, Mapping[str, Any]], given: Mapping[str, Mapping
     for name, values in given.items():
         for key in values:
             if name not in guides or key != "weight":
-                raise _fixed(f"guide.{name}.{key}")
-    own = _overlaid(guides, given)
+                raise fixed(f"guide.{name}.{key}")
+    own = overlaid(guides, given)
     for name in given:
         open_guide(name, own[name])
     return own
-
-
-def _fixed(key: str) -> SurgdinoError:
-    return SurgdinoError(f"a phase cannot change {key}", fix=f"it may change {_MAY}")
-
-
-def _overlaid(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the leaves that `changes` gives in their place."""
-    out = dict(base)
-    for key, value in changes.items():
-        under = out.get(key)
-        out[key] = _overlaid(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
-    return out
 
 
 def begun(plan: TrainPlan, saved: Mapping[str, Any] | None) -> TrainPlan:

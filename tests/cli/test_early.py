@@ -28,6 +28,8 @@ MISTAKES: dict[str, tuple[list[str], dict[str, str]]] = {
             "hardware.device=tpu": "auto or cpu or cuda",
             "crops.global_size=1": "crops.global_size cannot be used; expected at least 8",
             "probe.every=never": "probe.every cannot be used",
+            "phases=[{steps: many}]": "phases[0].steps cannot be used; expected a whole number",
+            "phases=[{steps: 3, model.x: 1}]": "phases[0]: a phase cannot change model.x",
             "model=vit_tony": "there is no model=vit_tony",
         },
     ),
