@@ -19,8 +19,8 @@ from surgdino.report.titles import model_name, title_of
 from surgdino.report.verdict import Verdict, verdict_of
 from surgdino.wording import counted
 
-# Escape codes and what no UTF-8 file can hold, from names and sentences of a run.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# Escape codes, what turns the direction of a line, and what no UTF-8 file can hold, from names and sentences of a run.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 

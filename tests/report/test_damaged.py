@@ -96,7 +96,7 @@ def test_settings_of_another_kind_are_left_out_and_what_is_no_yaml_is_refused(ru
 
 
 def test_names_are_text_in_the_page_and_never_markup(run):
-    evil = "<script>alert(1)</script><img src=x onerror=y>\x1b[31m $\\frac{$"
+    evil = "<script>alert(1)</script><img src=x onerror=y>\x1b[31m\u202e $\\frac{$"
     for name, key in (("data.json", "id"), ("data.json", "kind")):
         data = json.loads((run / name).read_text())
         data["videos"][0][key] = data["videos"][0]["operation"] = evil
@@ -117,5 +117,5 @@ def test_names_are_text_in_the_page_and_never_markup(run):
     (run / "config.yaml").write_text(f"dataset: {{name: {json.dumps(evil[:45])}}}\n")
     page = report_run(run, run / "report.html").read_text()
     assert "&lt;script&gt;" in page
-    for part in ("<script", "<img src=x", "\x1b"):
+    for part in ("<script", "<img src=x", "\x1b", "\u202e"):
         assert part not in page
