@@ -40,7 +40,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
-from surgdino.backbone import attention, packed, vit
+from surgdino.backbone import attention, linear_on_cpu, packed, vit
 from surgdino.backbone.vit import build_backbone
 from surgdino.bench.flops import head_shape, image_flops, vit_shape
 from surgdino.config import shipped, shipped_settings
@@ -293,6 +293,7 @@ def on_a_gpu(trace: Trace) -> Iterator[None]:
     compile_function = partial(fused.compiled_function, backend=backend, fullgraph=True)
     with (
         mock.patch.object(attention, "choose", Mock(return_value=attention.varlen_attention)),
+        mock.patch.object(linear_on_cpu, "is_quicker", Mock(return_value=False)),
         mock.patch.object(vit, "residual_dtype", Mock(return_value=torch.bfloat16)),
         mock.patch.object(packed, "compiled_parts", Mock(return_value=compiled)),
         mock.patch.object(fused, "compiled_function", compile_function),
