@@ -100,9 +100,11 @@ def _plain_names(run: Path) -> set[str]:
     public = {place for card in cards for place in (card.name, card.operation.partition("/")[0])}
     found: set[str] = set()
     for file, key in (("data.json", "videos"), ("checkpoint/model.json", "operations")):
-        values = read_json(run / file) if (run / file).is_file() else None
-        rows = values.get(key) if isinstance(values, Mapping) else None
-        for row in rows if isinstance(rows, list) else ():
+        values = read_json(run / file) if (run / file).is_file() else {}
+        rows = values.get(key) or [] if isinstance(values, Mapping) else None
+        if not isinstance(rows, list):  # the names that it lists would not be looked for elsewhere
+            raise SurgdinoError("not as a run writes it", file=run / file, expected=f"a mapping with a list {key!r}")
+        for row in rows:
             names = [str(row.get("operation")), str(row.get("id"))] if isinstance(row, Mapping) else [str(row)]
             if names[0].partition("/")[0] not in public and not PSEUDONYM.fullmatch(names[0]):
                 found |= set(names)

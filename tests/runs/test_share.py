@@ -91,3 +91,12 @@ def test_what_is_there_is_not_written_over(run, tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(SurgdinoError, match="exists already"):
         share(run, tmp_path / "out")
+
+
+@pytest.mark.parametrize("file", ["data.json", "checkpoint/model.json"])
+@pytest.mark.parametrize("content", ["[]", '{"videos": {"a": 1}, "operations": "a"}'])
+def test_a_list_of_names_that_is_none_is_refused(run, tmp_path, file, content):
+    (run / file).write_text(content)
+    with pytest.raises(SurgdinoError, match="not as a run writes it"):
+        share(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
