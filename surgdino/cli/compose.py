@@ -145,7 +145,7 @@ def of_recipe(verb: str, words: Sequence[str], fault: SurgdinoError) -> Surgdino
     """The fault; where it is a setting that none but the recipe brings, that the recipe is for another verb."""
     recipe = next((word for word in words if word.startswith("recipe=")), None)
     told = re.match(r"(?:unknown setting '?|surgdino \w+ takes no )([\w.]+)", fault.what)
-    if recipe is None or told is None:
+    if recipe is None or told is None or fault.place:  # an entry of a list is not a key of the recipe
         return fault
     key, own = told.group(1), [word.partition("=")[0].lstrip("+~") for word in words]
     if any(f"{key}.".startswith(f"{word}.") or word.startswith(f"{key}.") for word in own):

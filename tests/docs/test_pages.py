@@ -148,7 +148,7 @@ def written_names() -> dict[str, set[str]]:
         "model.json": {field.name for field in dataclasses.fields(ModelJson)},
         "task.json": {field.name for field in dataclasses.fields(TaskJson)},
         "index.json": {field.name for field in dataclasses.fields(shard_index._Index)} | set(shard_index.COLUMNS),
-        "curation.parquet": curation_table._COLUMNS,
+        "curation.parquet": set(curation_table._COLUMNS),
         "results.json": set(results._row(Score("accuracy", "phase/script", 0.5, 0.1, 0.4, 0.6, 6, {}))),
     }
 
