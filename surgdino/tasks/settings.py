@@ -24,6 +24,7 @@ from surgdino.errors import SurgdinoError
 Tuning = Literal["frozen", "last4", "lora", "attn_proj", "full"]
 Averaging = Literal["none", "flips", "scales", "scales+flips"]
 Smoothing = Literal["none", "propagation"]
+# What is classified: the class token, the mean of the patch tokens beside it, or what a learned query pooled of them.
 Tokens = Literal["cls", "cls+mean", "attentive"]
 MultilabelLoss = Literal["bce", "focal", "asymmetric"]
 

@@ -17,8 +17,6 @@ from surgdino.errors import SurgdinoError
 from surgdino.exports.graph import Unpacked
 from surgdino.tasks.settings import Tokens
 
-# What is classified: the class token, the mean of the patch tokens beside it, or what a learned query pooled of them.
-
 
 class AttentionPool(nn.Module):
     """Multi-head attention of Q learned queries, each of which chooses the patches that it pools into one vector.
